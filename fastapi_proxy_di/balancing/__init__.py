@@ -1,0 +1,1 @@
+"""Decisions about which destination an attempt goes to: policies and selection."""

@@ -1,0 +1,75 @@
+"""Policy ``round_robin``: each in turn, by weight, smoothly.
+
+Owns: the turn. Every destination has a deadline that lies ``1 / weight`` after its last
+one; the earliest is next (earliest deadline first). So any run of picks gives each its
+share within one pick, heavy ones are spread out rather than served in bursts, and weights
+need not be whole numbers. With equal weights this is a plain cursor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heapify, heapreplace
+from random import Random
+
+from fastapi_proxy_di.balancing.policy import PickRequest
+from fastapi_proxy_di.balancing.snapshots import Snapshots
+from fastapi_proxy_di.pools.destination import Destination
+
+__all__ = ["RoundRobin"]
+
+
+class RoundRobin:
+    """Smooth weighted round robin. O(1), O(log n) with unequal weights."""
+
+    name = "round_robin"
+
+    def __init__(self, *, random: Random) -> None:
+        self._random = random
+        self._snapshots = Snapshots(self._turn)
+
+    def pick(
+        self, available: Sequence[Destination], request: PickRequest | None = None
+    ) -> Destination | None:
+        """Give the next in turn, ``None`` if there is none."""
+        if not available:
+            return None
+        return self._snapshots.get(available).next()
+
+    def _turn(self, available: Sequence[Destination]) -> _Cursor | _Deadlines:
+        # A random beginning: if each change began anew at the first, a pool that changes
+        # often would favour it.
+        if len({destination.weight for destination in available}) == 1:
+            return _Cursor(available, self._random.randrange(len(available)))
+        return _Deadlines(available, self._random)
+
+
+class _Cursor:
+    __slots__ = ("_at", "_available", "_count")
+
+    def __init__(self, available: Sequence[Destination], at: int) -> None:
+        self._available = available
+        self._count = len(available)
+        self._at = at
+
+    def next(self) -> Destination:
+        at = self._at
+        self._at = at + 1 if at + 1 < self._count else 0
+        return self._available[at]
+
+
+class _Deadlines:
+    __slots__ = ("_heap",)
+
+    def __init__(self, available: Sequence[Destination], random: Random) -> None:
+        # The index breaks ties, so destinations themselves are never compared.
+        self._heap = [
+            (random.random() / destination.weight, index, 1 / destination.weight, destination)
+            for index, destination in enumerate(available)
+        ]
+        heapify(self._heap)
+
+    def next(self) -> Destination:
+        deadline, index, period, destination = self._heap[0]
+        heapreplace(self._heap, (deadline + period, index, period, destination))
+        return destination

@@ -1,0 +1,41 @@
+"""What policies derive from a snapshot, kept for as long as the snapshot lives.
+
+Owns: the memory from a tuple's identity to the structure derived from it. Must not know:
+what is derived. A few snapshots are kept, because spill-over asks one policy about several
+tiers in turn, and deriving anew at each turn would cost O(n) a pick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+from fastapi_proxy_di.pools.destination import Destination
+
+__all__ = ["Snapshots"]
+
+T = TypeVar("T")
+
+_KEPT: Final = 8
+
+
+class Snapshots(Generic[T]):
+    """Derived structures by the identity of the tuple they come from."""
+
+    __slots__ = ("_derive", "_kept")
+
+    def __init__(self, derive: Callable[[Sequence[Destination]], T]) -> None:
+        self._derive = derive
+        # The key's tuple is held in the value, so an id cannot be reused meanwhile.
+        self._kept: dict[int, tuple[Sequence[Destination], T]] = {}
+
+    def get(self, available: Sequence[Destination]) -> T:
+        """Give what belongs to ``available``, deriving it at its first sight."""
+        kept = self._kept.get(id(available))
+        if kept is not None:
+            return kept[1]
+        if len(self._kept) >= _KEPT:
+            del self._kept[next(iter(self._kept))]
+        derived = self._derive(available)
+        self._kept[id(available)] = (available, derived)
+        return derived

@@ -1,0 +1,178 @@
+"""The live destinations of one upstream, and the snapshots that picks read.
+
+Owns: which destinations there are and the tuples derived from their state, replaced whole
+on each change, so that a reader keeps the one it took and needs no lock. Must not know:
+clocks, I/O, policies, the rules by which health changes, or who is told about it: each
+mutator returns whether something changed, and its caller emits the event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from fastapi_proxy_di.pools.destination import Destination
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.settings import DestinationSettings
+
+__all__ = ["Pool"]
+
+
+class Pool:
+    """All destinations of one upstream.
+
+    Attributes:
+        name: The upstream's name.
+        destinations: All of them, draining ones too, in the order of the settings.
+        available: Those that may be picked: healthy, not ejected, not draining.
+        tiers: What picks choose from, lowest tier first: the available ones, or in panic
+            all that are not draining, in one tier.
+        candidates: The first of ``tiers``, ``()`` if there is none.
+        panic: Whether panic is on: none is available, so all are used rather than none.
+        scans: How many picks had to look through all destinations for a free one.
+
+    Args:
+        name: The upstream's name.
+        settings: One per destination, addresses distinct.
+        panic: Whether panic may be turned on when none is available.
+    """
+
+    __slots__ = (
+        "_by_url",
+        "_panic_allowed",
+        "available",
+        "candidates",
+        "destinations",
+        "name",
+        "panic",
+        "scans",
+        "tiers",
+    )
+
+    def __init__(self, name: str, settings: Iterable[DestinationSettings], *, panic: bool) -> None:
+        self.name = name
+        self.destinations: tuple[Destination, ...] = tuple(map(Destination, settings))
+        self.scans = 0
+        self._panic_allowed = panic
+        self._index()
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.name} {len(self.available)}/{len(self.destinations)} available>"
+
+    def find(self, url: str) -> Destination | None:
+        """Give the destination at ``url``, written in any equivalent way, or ``None``."""
+        found = self._by_url.get(url)
+        if found is None and self.destinations:
+            # The settings know how an address is normalised; an invalid one is nobody's.
+            try:
+                normalised = type(self.destinations[0].settings)(url=url).url
+            except ValueError:
+                return None
+            found = self._by_url.get(normalised)
+        return found
+
+    def set_health(self, destination: Destination, healthy: bool) -> bool:
+        """Record what the probes say; true if that is news."""
+        # A probe may come back after its destination has left the pool.
+        if destination.healthy == healthy or destination.removed:
+            return False
+        destination.healthy = healthy
+        self._refresh()
+        return True
+
+    def eject(self, destination: Destination, until: float) -> bool:
+        """Take it out until ``until`` (monotonic seconds); true if it was in."""
+        if destination.ejected_until is not None:
+            return False
+        destination.ejected_until = destination.ejection_ended_at = until
+        destination.ejections += 1
+        self._refresh()
+        return True
+
+    def readmit(self, destination: Destination) -> bool:
+        """End its ejection with a clean record; true if it was ejected."""
+        if destination.ejected_until is None:
+            return False
+        destination.ejected_until = None
+        destination.successes = destination.failures = destination.consecutive_failures = 0
+        destination.history = None
+        self._refresh()
+        return True
+
+    def drain(self, destination: Destination) -> bool:
+        """Give it no new requests; true if it took some until now."""
+        if destination.draining:
+            return False
+        destination.draining = True
+        self._refresh()
+        return True
+
+    def undrain(self, destination: Destination) -> bool:
+        """Let it take requests again; true if it was draining and is still in the pool."""
+        if not destination.draining or destination.removed:
+            return False
+        destination.draining = False
+        self._refresh()
+        return True
+
+    def replace(
+        self, settings: Iterable[DestinationSettings]
+    ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
+        """Make ``settings`` the pool's destinations.
+
+        A destination whose address stays is the same object with its counts and health and
+        takes over the new weight, limits, tier and metadata. One that is gone is marked
+        ``removed`` and ``draining`` and finishes its work.
+
+        Returns:
+            Those added and those removed.
+        """
+        kept: list[Destination] = []
+        added: list[Destination] = []
+        old = self._by_url
+        for one in settings:
+            known = old.get(one.url)
+            if known is None:
+                kept.append(fresh := Destination(one))
+                added.append(fresh)
+            else:
+                known.configure(one)
+                kept.append(known)
+        staying = {id(destination) for destination in kept}
+        removed = tuple(one for one in self.destinations if id(one) not in staying)
+        for destination in removed:
+            destination.removed = destination.draining = True
+        self.destinations = tuple(kept)
+        self._index()
+        return tuple(added), removed
+
+    def turn_window(self) -> None:
+        """Begin a new window of ``max_requests`` for every destination."""
+        for destination in self.destinations:
+            destination.requests_in_window = 0
+            if destination.ended is not None:
+                destination.ended.add(destination)
+
+    def _index(self) -> None:
+        self._by_url = {destination.url: destination for destination in self.destinations}
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Replace the snapshots. New objects, so that policies see their identity change."""
+        self.available: tuple[Destination, ...] = tuple(
+            [destination for destination in self.destinations if destination.available]
+        )
+        self.panic = False
+        by_tier: dict[int, list[Destination]] = {}
+        for destination in self.available:
+            by_tier.setdefault(destination.tier, []).append(destination)
+        if not by_tier and self._panic_allowed:
+            rest = [destination for destination in self.destinations if not destination.draining]
+            if rest:
+                self.panic = True
+                by_tier[0] = rest
+        self.tiers: tuple[tuple[Destination, ...], ...] = tuple(
+            [tuple(by_tier[tier]) for tier in sorted(by_tier)]
+        )
+        self.candidates: tuple[Destination, ...] = self.tiers[0] if self.tiers else ()
