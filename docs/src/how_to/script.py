@@ -1,0 +1,17 @@
+import asyncio
+
+from fastapi_proxy_di import Balancer, UpstreamSettings
+
+
+class Billing(UpstreamSettings, name="billing"):
+    pass
+
+
+async def main() -> None:
+    async with Balancer.from_settings(Billing()) as billing:
+        answer = await billing.client.get("/invoices/7")
+        print(answer.json()["total"])
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

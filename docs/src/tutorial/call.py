@@ -1,0 +1,18 @@
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, HTTPException
+
+from fastapi_proxy_di import Balancer, Upstream, proxy_router
+
+app = FastAPI()
+app.include_router(proxy_router("billing"), prefix="/billing")
+
+Billing = Annotated[Balancer, Depends(Upstream("billing"))]
+
+
+@app.get("/invoices/{number}/summary")
+async def summary(number: int, billing: Billing) -> dict[str, int]:
+    answer = await billing.client.get(f"/invoices/{number}")
+    if answer.status_code != 200:
+        raise HTTPException(404, "no such invoice")
+    return {"number": number, "total": answer.json()["total"]}
