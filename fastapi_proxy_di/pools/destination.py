@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.pools.rolling import RollingTotal
     from fastapi_proxy_di.settings import DestinationSettings
+    from fastapi_proxy_di.wire.urls import Address
 
 __all__ = ["Destination"]
 
@@ -113,7 +114,7 @@ class Destination:
         self.tier: int = settings.tier
         self.max_in_flight: int | None = settings.max_in_flight
         self.max_requests: int | None = settings.max_requests
-        self.metadata: Mapping[str, Any] = settings.metadata
+        self.metadata: Mapping[str, str] = settings.metadata
         # Infinity instead of None, so that the check at the pick is one comparison.
         self.in_flight_limit: float = inf if self.max_in_flight is None else self.max_in_flight
         self.window_limit: float = inf if self.max_requests is None else self.max_requests
@@ -132,7 +133,7 @@ class Destination:
         return f"<Destination {self.url} in_flight={self.in_flight}{flags}>"
 
     @property
-    def address(self) -> Any:
+    def address(self) -> Address:
         """The parsed address, as the settings give it."""
         return self.settings.address
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.wire.urls import parse_address
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.settings import DestinationSettings
@@ -63,13 +64,11 @@ class Pool:
     def find(self, url: str) -> Destination | None:
         """Give the destination at ``url``, written in any equivalent way, or ``None``."""
         found = self._by_url.get(url)
-        if found is None and self.destinations:
-            # The settings know how an address is normalised; an invalid one is nobody's.
+        if found is None:
             try:
-                normalised = type(self.destinations[0].settings)(url=url).url
+                found = self._by_url.get(parse_address(url).url)
             except ValueError:
                 return None
-            found = self._by_url.get(normalised)
         return found
 
     def set_health(self, destination: Destination, healthy: bool) -> bool:
@@ -113,6 +112,14 @@ class Pool:
         if not destination.draining or destination.removed:
             return False
         destination.draining = False
+        self._refresh()
+        return True
+
+    def set_weight(self, destination: Destination, weight: float) -> bool:
+        """Give it ``weight`` until its settings change; true if that is a change."""
+        if destination.weight == weight:
+            return False
+        destination.weight = weight
         self._refresh()
         return True
 

@@ -20,7 +20,7 @@ class RollingTotal:
     """Growth of a total over the last ``window`` seconds.
 
     Between two readings the growth is taken as even. What had been counted before the
-    first reading is taken as the traffic of one window.
+    first reading is taken to have happened just then.
     """
 
     __slots__ = ("_marks", "_spacing", "_window")
@@ -40,8 +40,8 @@ class RollingTotal:
         marks = self._marks
         start = now - self._window
         if not marks:
-            marks.append((start, 0))
-        if now - marks[-1][0] >= self._spacing:
+            marks.append((now, 0))
+        elif now - marks[-1][0] >= self._spacing:
             marks.append((now, total))
         while len(marks) > 1 and marks[1][0] <= start:
             marks.popleft()

@@ -1,0 +1,218 @@
+"""May this attempt be followed by another?
+
+Owns: that decision, the budget and the pause before it. Must not know: pools, transports,
+the request itself, beyond what ``Outcome`` says about it.
+
+```text
+what happened                                 which requests                    verdict
+failure of the client's or ours               -                                 NO
+no connection                                 any, 3 times                      RETRY_FREE
+a reused connection closed, nothing written   any, once                         RETRY_FREE
+a reused connection closed, nothing answered  repeatable, once                  RETRY_FREE
+any other failure before a byte of the answer repeatable, or nothing written    RETRY_COUNTED
+an answer with a listed status                repeatable                        RETRY_COUNTED
+anything else, or attempts or budget used up  -                                 NO
+```
+
+Always only while the body can be sent again. *Repeatable* is a listed method or a request
+with ``Idempotency-Key``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from fastapi_proxy_di.errors import Failure, Side
+from fastapi_proxy_di.pools.rolling import RollingTotal
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.settings import RetrySettings
+
+__all__ = [
+    "MAX_CONNECT_RETRIES",
+    "Outcome",
+    "RetryBudget",
+    "RetryRules",
+    "Verdict",
+    "backoff",
+    "decide",
+]
+
+MAX_CONNECT_RETRIES: Final = 3
+BUDGET_WINDOW_SECONDS: Final = 10.0
+# Envoy's: a pause beyond ten times the base helps nobody who is waiting.
+_BACKOFF_CAP: Final = 10
+
+# A destination that closes an idle connection just as it is used shows up as one of these.
+_CLOSED: Final = frozenset({Failure.REQUEST_WRITE, Failure.RESPONSE_HEAD})
+
+
+class Verdict(Enum):
+    """What may follow an attempt."""
+
+    NO = "no"
+    RETRY_FREE = "free"
+    """Another attempt that uses neither attempts nor budget: elsewhere after a failed dial,
+    on a fresh connection after a reused one had closed."""
+    RETRY_COUNTED = "counted"
+    """Another attempt, taken from the attempts and the budget."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One attempt as far as the decision needs it, and what the request has used so far.
+
+    Attributes:
+        method: As sent, e.g. ``b"GET"``.
+        failure: Where it broke, ``None`` if an answer came.
+        status: Status of that answer, ``None`` if none came.
+        idempotency_key: Whether the request bears an ``Idempotency-Key``.
+        reused: Whether its connection had served before.
+        written: Whether any byte of the request was written.
+        answered: Whether any byte of the final answer arrived.
+        replayable: Whether all that has been taken of the body can be sent again; true if
+            nothing was taken.
+        retries: Counted retries the request has made.
+        connect_retries: Free ones after failed dials.
+        resent: Whether it has had its free one on a fresh connection.
+    """
+
+    method: bytes
+    failure: Failure | None = None
+    status: int | None = None
+    idempotency_key: bool = False
+    reused: bool = False
+    written: bool = True
+    answered: bool = False
+    replayable: bool = True
+    retries: int = 0
+    connect_retries: int = 0
+    resent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """The settings as the decision reads them.
+
+    Attributes:
+        attempts: Counted retries per request.
+        methods: Methods that may be sent twice.
+        statuses: Statuses of answers that are tried again elsewhere.
+    """
+
+    attempts: int
+    methods: frozenset[bytes]
+    statuses: Collection[int]
+
+    @classmethod
+    def of(cls, settings: RetrySettings) -> RetryRules:
+        """Build them once, at start."""
+        return cls(
+            settings.attempts,
+            frozenset(method.encode("ascii") for method in settings.methods),
+            settings.statuses,
+        )
+
+
+class RetryBudget:
+    """Counted retries allowed over ten seconds: a minimum and a share of the requests.
+
+    It keeps an outage from growing by the retries it causes: requests sent upstream stay
+    within ``1 + share`` times the clients' (and the minimum).
+
+    Args:
+        share: Retries per request.
+        minimum: Retries per window that are always allowed.
+        window: Seconds.
+    """
+
+    __slots__ = (
+        "_deposited",
+        "_deposits",
+        "_minimum",
+        "_share",
+        "_withdrawals",
+        "_withdrawn",
+    )
+
+    def __init__(
+        self, share: float, minimum: int, *, window: float = BUDGET_WINDOW_SECONDS
+    ) -> None:
+        self._share = share
+        self._minimum = minimum
+        self._deposited = 0
+        self._withdrawn = 0
+        self._deposits = RollingTotal(window)
+        self._withdrawals = RollingTotal(window)
+
+    def deposit(self) -> None:
+        """Count a request of a client. Once per request, before its first attempt."""
+        self._deposited += 1
+
+    def withdraw(self, now: float) -> bool:
+        """Take one retry at ``now`` (monotonic seconds); false if there is none left."""
+        deposits = self._deposits.read(now, self._deposited)
+        withdrawals = self._withdrawals.read(now, self._withdrawn)
+        if withdrawals + 1 > self._minimum + self._share * deposits:
+            return False
+        self._withdrawn += 1
+        return True
+
+    def left(self, now: float) -> float:
+        """Give the retries that are left at ``now``, for status."""
+        deposits = self._deposits.read(now, self._deposited)
+        withdrawals = self._withdrawals.read(now, self._withdrawn)
+        return max(0.0, self._minimum + self._share * deposits - withdrawals)
+
+
+def backoff(retry: int, base: float, random: Random) -> float:
+    """Give the seconds to wait before a counted retry.
+
+    Full jitter: anything from nothing to ``base`` times 2ⁿ, at most ten times ``base``, so that
+    requests that failed together do not come back together.
+
+    Args:
+        retry: n, 0 for the first retry.
+        base: Seconds.
+        random: Source of the jitter.
+    """
+    return random.random() * base * min(2.0 ** min(retry, 10), _BACKOFF_CAP)
+
+
+def decide(outcome: Outcome, rules: RetryRules, budget: RetryBudget, now: float) -> Verdict:
+    """Say whether another attempt may follow, and at whose expense.
+
+    ``RETRY_COUNTED`` has been withdrawn from the budget when it is returned.
+
+    Args:
+        outcome: How the last attempt went.
+        rules: What the settings allow.
+        budget: Of the upstream.
+        now: Monotonic seconds.
+    """
+    failure = outcome.failure
+    if not outcome.replayable:
+        return Verdict.NO
+    repeatable = outcome.idempotency_key or outcome.method in rules.methods
+    if failure is None:
+        eligible = repeatable and outcome.status in rules.statuses
+    elif failure.side is not Side.DESTINATION or outcome.answered:
+        return Verdict.NO
+    elif failure.unsent:
+        return _free(outcome.connect_retries < MAX_CONNECT_RETRIES)
+    else:
+        # Nothing written is nothing done, whatever the method.
+        eligible = repeatable or not outcome.written
+        if eligible and outcome.reused and failure in _CLOSED and not outcome.resent:
+            return Verdict.RETRY_FREE
+    if eligible and outcome.retries < rules.attempts and budget.withdraw(now):
+        return Verdict.RETRY_COUNTED
+    return Verdict.NO
+
+
+def _free(allowed: bool) -> Verdict:
+    return Verdict.RETRY_FREE if allowed else Verdict.NO
