@@ -1,0 +1,66 @@
+"""Durations: seconds as a number, or text with a unit.
+
+Owns their grammar and bounds; knows no model.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+__all__ = ["Duration", "DurationOrZero", "parse_duration"]
+
+# Longer ones overflow what event loops and selectors take, and are typing errors.
+MAX_SECONDS: Final = 366 * 24 * 3600.0
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TEXT: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d)?", re.ASCII | re.IGNORECASE)
+_RIGHT: Final = "give seconds or a text such as '500ms', '1.5s', '2m' or '1h'"
+
+
+def parse_duration(value: object) -> float:
+    """Read a duration.
+
+    Args:
+        value: Seconds as number, text with or without unit (ms, s, m, h, d), or a
+            ``timedelta``.
+
+    Returns:
+        Seconds, finite, not negative, at most 366 days.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and (match := _TEXT.fullmatch(value.strip())):
+        seconds = float(match[1]) * _UNITS[(match[2] or "s").lower()]
+    else:
+        raise ValueError(f"is not a duration; {_RIGHT}")
+    if not math.isfinite(seconds) or not 0 <= seconds <= MAX_SECONDS:
+        raise ValueError(f"must be between 0 and 366 days; {_RIGHT}")
+    return seconds
+
+
+def _positive(value: object) -> float:
+    seconds = parse_duration(value)
+    if seconds == 0:
+        raise ValueError(f"must be more than 0; {_RIGHT}")
+    return seconds
+
+
+def _json_schema(**number: Any) -> WithJsonSchema:
+    text = {"type": "string", "pattern": r"^(\d+(\.\d*)?|\.\d+)\s*(ms|s|m|h|d)?$"}
+    return WithJsonSchema({"anyOf": [{"type": "number", **number}, text]})
+
+
+Duration = Annotated[float, BeforeValidator(_positive), _json_schema(exclusiveMinimum=0)]
+"""Seconds, more than 0."""
+
+DurationOrZero = Annotated[float, BeforeValidator(parse_duration), _json_schema(minimum=0)]
+"""Seconds, 0 allowed."""

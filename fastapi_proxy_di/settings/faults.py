@@ -1,0 +1,220 @@
+"""Faults of settings, told to people: which upstream, field and variable, what is right.
+
+Never shows a value that may be a secret. Also names variables that nothing reads.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from fastapi_proxy_di.errors import SettingsError
+from fastapi_proxy_di.settings.sources import HEADER_FIELDS, Undecodable, dotenv_variables
+from fastapi_proxy_di.settings.upstream import UpstreamSettings, env_prefix, settings_class
+
+__all__ = ["describe_faults", "load_all", "load_upstream", "unknown_variables"]
+
+_SCALARS: Final = (str, int, float)
+# Their values may be secrets, or hold some.
+_UNSHOWN: Final = frozenset({"destinations", "request_headers", "response_headers", "affinity"})
+
+
+def load_all(
+    mentions: Mapping[str, str | type[UpstreamSettings] | UpstreamSettings],
+) -> dict[str, UpstreamSettings]:
+    """Validate the settings of all upstreams of an app.
+
+    Args:
+        mentions: By name: the name again, a declared class, or an instance, which is taken
+            as it is.
+
+    Returns:
+        The settings by name, in the same order.
+
+    Raises:
+        SettingsError: Every fault of every upstream, one a line.
+    """
+    faults: list[str] = []
+    loaded: dict[str, UpstreamSettings] = {}
+    prefixes: dict[str, str] = {}
+    for name, mention in mentions.items():
+        try:
+            found = settings_class(mention) if isinstance(mention, str) else mention
+            if found.name != name:
+                raise SettingsError(f"is given settings that are named {found.name!r}")
+            settings_cls = found if isinstance(found, type) else type(found)
+            prefix = env_prefix(settings_cls)
+            other = prefixes.setdefault(prefix, name)
+            if other != name:
+                raise SettingsError(
+                    f"has the same variables ({prefix}*) as upstream {other!r}; rename one"
+                )
+            loaded[name] = settings_cls() if isinstance(found, type) else found
+        except ValidationError as error:
+            faults += describe_faults(error, settings_cls)
+        except SettingsError as error:
+            faults.append(f"upstream {name!r}: {error}")
+    if faults:
+        raise SettingsError("\n".join(("Settings are not valid:", *(f"- {f}" for f in faults))))
+    return loaded
+
+
+def load_upstream(name: str) -> UpstreamSettings:
+    """Read the settings of an upstream that is only named.
+
+    Raises:
+        SettingsError: It is not a name, or there are faults; all of them are named.
+    """
+    return load_all({name: name})[name]
+
+
+def describe_faults(error: ValidationError, settings_cls: type[UpstreamSettings]) -> list[str]:
+    """Tell each fault of one upstream in a line.
+
+    Args:
+        error: What constructing ``settings_cls`` raised.
+        settings_cls: Gives name and prefix.
+
+    Returns:
+        Lines such as ``upstream 'billing': policy (UPSTREAM_BILLING_POLICY): …``.
+    """
+    return [_line(details, settings_cls) for details in error.errors(include_url=False)]
+
+
+def _line(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str:
+    location = details["loc"]
+    subject = f"upstream {settings_cls.name!r}: "
+    if location:
+        subject += f"{dotted(location)} ({variable(settings_cls, location)}): "
+    return subject + _what(details, settings_cls)
+
+
+def _what(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str:
+    kind, location, given = details["type"], details["loc"], details["input"]
+    if kind == "value_error":
+        return str(details["ctx"]["error"])
+    if kind == "missing":
+        return "is required; set it" + (
+            ", e.g. http://10.0.0.1:8080" if location == ("destinations",) else ""
+        )
+    if kind == "extra_forbidden":
+        known = [name for name, _ in _fields_at(settings_cls, location[:-1])]
+        return _with_near("is not a field", str(location[-1]), known)
+    if isinstance(given, Undecodable):
+        return "starts like JSON and cannot be decoded; check its brackets and quotes"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return _not_a_mapping(settings_cls, location)
+    message = details["msg"][:1].lower() + details["msg"][1:]
+    shown = location[0] in UpstreamSettings.model_fields and location[0] not in _UNSHOWN
+    return f"{message}, got {given!r}" if shown and isinstance(given, _SCALARS) else message
+
+
+def _not_a_mapping(settings_cls: type[UpstreamSettings], location: tuple[int | str, ...]) -> str:
+    names = [name for name, _ in _fields_at(settings_cls, location)]
+    example = names[0].upper() if names else "NAME"
+    return (
+        f"has parts: set them one by one, e.g. {variable(settings_cls, location)}__{example},"
+        " or all as a JSON object"
+    )
+
+
+def dotted(location: Iterable[int | str]) -> str:
+    """Write a field as in code, e.g. ``health.path``."""
+    return ".".join(str(part) for part in location)
+
+
+def variable(settings_cls: type[UpstreamSettings], location: Iterable[int | str]) -> str:
+    """Name the environment variable that sets a field; below a list, the list's own."""
+    names: list[str] = []
+    for part in location:
+        if isinstance(part, int):
+            break
+        names.append(part.upper())
+    return env_prefix(settings_cls) + "__".join(names)
+
+
+def _fields_at(
+    model: type[BaseModel], location: Iterable[int | str]
+) -> Iterator[tuple[str, type[BaseModel] | None]]:
+    """Give the fields of the model that a location leads to, nested models beside them."""
+    current: type[BaseModel] | None = model
+    for part in location:
+        if isinstance(part, str) and current is not None:
+            current = nested_model(current.model_fields[part].annotation)
+    if current is not None:
+        for name, field in current.model_fields.items():
+            yield name, nested_model(field.annotation)
+
+
+def nested_model(annotation: Any) -> type[BaseModel] | None:
+    """Find the model in a field's annotation, through unions and collections."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return annotation if issubclass(annotation, BaseModel) else None
+    found = (nested_model(argument) for argument in get_args(annotation))
+    return next((model for model in found if model is not None), None)
+
+
+def _with_near(message: str, name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.7)
+    return f"{message}; did you mean {near[0]!r}?" if near else message
+
+
+def unknown_variables(
+    settings_cls: type[UpstreamSettings],
+    environ: Mapping[str, str],
+    other_names: Iterable[str] = (),
+) -> list[str]:
+    """Name the variables with the upstream's prefix that set nothing.
+
+    They are worth a warning, not a fault: Kubernetes service links and upstreams of other
+    apps share prefixes. Unknown nested names are faults of the settings already.
+
+    Args:
+        settings_cls: The upstream.
+        environ: Usually ``os.environ``. The class's ``.env`` files are looked at as well.
+        other_names: The app's other upstreams; what one of them reads is not named.
+
+    Returns:
+        One text for each variable, with the near field's variable where there is one.
+    """
+    prefix = env_prefix(settings_cls)
+    parts = dict(_fields_at(settings_cls, ()))
+    suffixes = list(_suffixes(parts))
+    others = [env_prefix(settings_class(name)) for name in other_names if name != settings_cls.name]
+    warned: list[str] = []
+    for name, value in sorted({**dotenv_variables(settings_cls), **environ}.items()):
+        upper = name.upper()
+        if not value or not upper.startswith(prefix) or _reads(prefix, parts, upper):
+            continue
+        if any(_owns(other, prefix, parts, upper) for other in others):
+            continue
+        near = difflib.get_close_matches(upper[len(prefix) :], suffixes, n=1, cutoff=0.85)
+        hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+        warned.append(f"{upper} sets nothing of upstream {settings_cls.name!r}{hint}")
+    return warned
+
+
+def _suffixes(parts: Mapping[str, type[BaseModel] | None]) -> Iterator[str]:
+    for name, model in parts.items():
+        yield name.upper()
+        if model is not None and name != "destinations":
+            yield from (f"{name}__{part}".upper() for part in model.model_fields)
+
+
+def _reads(prefix: str, parts: Mapping[str, type[BaseModel] | None], variable_name: str) -> bool:
+    """Whether validation sees the variable; then an unknown nested name is a fault there."""
+    top, nested, _ = variable_name[len(prefix) :].lower().partition("__")
+    has_parts = top in HEADER_FIELDS or (parts.get(top) is not None and top != "destinations")
+    return top in parts and (has_parts or not nested)
+
+
+def _owns(
+    other: str, prefix: str, parts: Mapping[str, type[BaseModel] | None], variable_name: str
+) -> bool:
+    return variable_name.startswith(other) and (
+        len(other) > len(prefix) or _reads(other, parts, variable_name)
+    )

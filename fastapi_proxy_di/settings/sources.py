@@ -1,0 +1,185 @@
+"""Where settings come from, in order: code, environment, ``.env``, secrets, files, class.
+
+All reading is done by pydantic-settings' own sources. Added here: a value that cannot be
+decoded reaches validation like any other instead of ending it, a shared ``.env`` may hold
+other names, secret files may name nested fields, and models given in code take part field
+by field.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    InitSettingsSource,
+    JsonConfigSettingsSource,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    TomlConfigSettingsSource,
+    YamlConfigSettingsSource,
+)
+
+from fastapi_proxy_di.errors import SettingsError
+
+if TYPE_CHECKING:
+    _Lenient = EnvSettingsSource
+else:
+    _Lenient = object
+
+__all__ = ["Undecodable", "settings_sources"]
+
+HEADER_FIELDS: Final = ("request_headers", "response_headers")
+_FILES: Final[dict[str, type[PydanticBaseSettingsSource]]] = {
+    "toml_file": TomlConfigSettingsSource,
+    "yaml_file": YamlConfigSettingsSource,
+    "json_file": JsonConfigSettingsSource,
+}
+
+
+class Undecodable(str):
+    """Text that looks like JSON and is not; the fault report tells it from plain text."""
+
+    __slots__ = ()
+
+
+class _LenientDecoding(_Lenient):
+    """Mixin for sources of text: only what starts as JSON is decoded, nothing raises."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        text = value.strip()
+        if not text.startswith(("{", "[")):
+            return None if text == "null" else value
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return Undecodable(value)
+
+    def explode_env_vars(
+        self, field_name: str, field: FieldInfo, env_vars: Mapping[str, str | None]
+    ) -> dict[str, Any]:
+        nested = super().explode_env_vars(field_name, field, env_vars)
+        if field_name in HEADER_FIELDS:
+            # A shell cannot export a name with "-", and no proxy lets "_" through.
+            return {name.replace("_", "-"): value for name, value in nested.items()}
+        return nested
+
+
+class EnvironmentSource(_LenientDecoding, EnvSettingsSource):
+    """The process environment."""
+
+
+class DotEnvSource(_LenientDecoding, DotEnvSettingsSource):
+    """``.env`` files; names without the prefix are somebody else's."""
+
+    def __call__(self) -> dict[str, Any]:
+        # DotEnvSettingsSource would add every other name of the file as an extra field.
+        return EnvSettingsSource.__call__(self)
+
+
+class SecretFilesSource(_LenientDecoding, EnvSettingsSource):
+    """Directories with one file a variable, named like it, nested ones included."""
+
+    def __init__(
+        self, settings_cls: type[BaseSettings], directories: Iterable[str | PathLike[str]]
+    ) -> None:
+        self._directories = [Path(directory).expanduser() for directory in directories]
+        super().__init__(settings_cls)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        prefix = self.env_prefix.lower()
+        found: dict[str, str | None] = {}
+        for directory in self._directories:
+            if not directory.is_dir():
+                warnings.warn(f"secrets directory {directory} does not exist", stacklevel=2)
+                continue
+            for path in sorted(directory.iterdir()):
+                name = path.name.lower()
+                if name.startswith(prefix) and path.is_file():
+                    found[name] = path.read_text(encoding="utf-8").strip()
+        return {name: text for name, text in found.items() if text}
+
+
+class CodeSource(InitSettingsSource):
+    """Constructor arguments; of a model only what was written, so the rest stays open."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {
+            name: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+            for name, value in self.init_kwargs.items()
+        }
+
+
+class ClassSource(PydanticBaseSettingsSource):
+    """Defaults of the class that have parts of their own, so a variable changes one of them."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        default = field.default
+        return (
+            default.model_dump() if isinstance(default, BaseModel) else default,
+            field_name,
+            False,
+        )
+
+    def __call__(self) -> dict[str, Any]:
+        defaults = {
+            name: self.get_field_value(field, name)[0]
+            for name, field in self.settings_cls.model_fields.items()
+        }
+        return {name: value for name, value in defaults.items() if isinstance(value, dict)}
+
+
+def settings_sources(
+    settings_cls: type[BaseSettings],
+    init_settings: InitSettingsSource,
+    dotenv_settings: DotEnvSettingsSource,
+    file_secret_settings: SecretsSettingsSource,
+) -> tuple[PydanticBaseSettingsSource, ...]:
+    """Give the sources of an upstream, first one wins.
+
+    Raises:
+        SettingsError: A file exists and cannot be read.
+    """
+    directories = file_secret_settings.secrets_dir
+    if directories is None:
+        directories = ()
+    elif isinstance(directories, str | PathLike):
+        directories = (directories,)
+    readers: dict[str, Callable[[], PydanticBaseSettingsSource]] = {
+        "env_file": partial(
+            DotEnvSource, settings_cls, dotenv_settings.env_file, dotenv_settings.env_file_encoding
+        ),
+        "secrets_dir": partial(SecretFilesSource, settings_cls, directories),
+    }
+    for key, source in _FILES.items():
+        if settings_cls.model_config.get(key) is not None:
+            readers[key] = partial(source, settings_cls)
+    return (
+        CodeSource(settings_cls, init_settings.init_kwargs),
+        EnvironmentSource(settings_cls),
+        *(_read(key, reader) for key, reader in readers.items()),
+        ClassSource(settings_cls),
+    )
+
+
+def _read(key: str, reader: Callable[[], PydanticBaseSettingsSource]) -> PydanticBaseSettingsSource:
+    try:
+        return reader()
+    # Each format has errors of its own, and YAML's is a plain Exception.
+    except Exception as error:
+        raise SettingsError(f"{key} cannot be read: {error}") from error
+
+
+def dotenv_variables(settings_cls: type[BaseSettings]) -> dict[str, str]:
+    """Give what the class's ``.env`` files hold, names in lower case."""
+    source = DotEnvSource(settings_cls)
+    return {name: value for name, value in source.env_vars.items() if value is not None}
