@@ -5,8 +5,9 @@ Knows the package's public names only.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 from fastapi_proxy_di import Balancer, Upstream, UpstreamSettings, proxy_router
 from tests.servers import Running, run_app, run_app_in_thread
 
-__all__ = ["Billing", "Gateway", "billing", "gateway", "gateway_app", "pass_through"]
+__all__ = ["Billing", "Gateway", "billing", "gateway", "gateway_app", "pass_through", "until"]
 
 
 class Billing(UpstreamSettings, name="billing"):
@@ -48,7 +49,7 @@ class Gateway:
 
 def billing(*destinations: str, **settings: Any) -> Billing:
     """Settings of the upstream; nested models may be given as mappings."""
-    return Billing(destinations=list(destinations), **settings)
+    return Billing(**{"destinations": list(destinations), **settings})
 
 
 async def pass_through(request: Request, call_next: RequestResponseEndpoint) -> Response:
@@ -106,3 +107,14 @@ async def gateway(
     run = run_app_in_thread if in_thread else run_app
     async with run(app, **(server or {})) as running:
         yield Gateway(running, app)
+
+
+async def until(condition: Callable[[], object], seconds: float = 1.0) -> None:
+    """Wait for what no event tells of.
+
+    Raises:
+        TimeoutError: The condition has not come true in that many seconds.
+    """
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.002)

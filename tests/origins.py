@@ -120,22 +120,22 @@ class Connection:
             PeerLeft: The connection ended before it was whole.
         """
         try:
+            pieces: list[bytes] = []
             if received.chunked:
                 while size := int(await self.reader.readuntil(b"\r\n"), 16):
                     received.chunks.append(size)
-                    received.body += await self.reader.readexactly(size)
+                    pieces.append(await self.reader.readexactly(size))
                     assert await self.reader.readexactly(2) == b"\r\n"
                 while await self.reader.readuntil(b"\r\n") != b"\r\n":
                     pass
             elif length := int(received.one(b"content-length") or 0):
-                pieces: list[bytes] = []
                 while length:
                     piece = await self.reader.read(min(length, 1 << 20))
                     if not piece:
                         raise PeerLeft
                     pieces.append(piece)
                     length -= len(piece)
-                received.body = b"".join(pieces)
+            received.body = b"".join(pieces)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise PeerLeft from error
         received.complete = True

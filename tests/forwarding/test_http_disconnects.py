@@ -1,0 +1,227 @@
+"""Clients that leave: the exchange ends at once, in any phase, and nobody is to blame."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.clients import Client, connect, request
+from tests.gateways import Gateway, gateway, until
+from tests.origins import Connection, ScriptedOrigin, chunk
+from tests.servers import blackhole
+
+_LEAVE: dict[str, Callable[[Client], None]] = {"close": Client.close, "reset": Client.reset}
+_SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def _no_complaint(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+
+
+async def _run(
+    script: Callable[[Connection], Awaitable[None]],
+    phase: Callable[[Client], Awaitable[None]],
+    leave: str,
+    middlewares: int,
+    caplog: pytest.LogCaptureFixture,
+) -> ScriptedOrigin:
+    """Let a client come as far as ``phase`` and leave; the origin must see the end."""
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, middlewares=middlewares) as gate,
+    ):
+        async with connect(gate.address) as client:
+            await phase(client)
+            _LEAVE[leave](client)
+            await origin.all_left(1)
+        await _untouched(gate)
+    assert [record.getMessage() for record in caplog.records] == []
+    return origin
+
+
+async def _untouched(gate: Gateway) -> None:
+    """Nothing is left in flight and every destination may still be picked."""
+    await until(lambda: gate.in_flight == 0)
+    assert gate.balancer.available == gate.balancer.destinations
+
+
+@pytest.mark.parametrize("leave", _LEAVE)
+@pytest.mark.parametrize("middlewares", [0, 1, 2])
+async def test_client_leaves_before_the_first_byte(
+    leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the destination thinks, it sees us leave."""
+    arrived = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        arrived.set()
+        await connection.peer_left()
+
+    async def phase(client: Client) -> None:
+        await client.send(request(target="/billing/x"))
+        await arrived.wait()
+
+    origin = await _run(script, phase, leave, middlewares, caplog)
+
+    assert len(origin.requests) == 1
+
+
+@pytest.mark.parametrize("leave", _LEAVE)
+@pytest.mark.parametrize("middlewares", [0, 1, 2])
+async def test_client_leaves_before_the_first_byte_after_its_upload(
+    leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same when a body has been sent to its end."""
+    arrived = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        arrived.set()
+        await connection.peer_left()
+
+    async def phase(client: Client) -> None:
+        await client.send(request("POST", "/billing/x", body=b"hello" * 50_000))
+        await arrived.wait()
+
+    origin = await _run(script, phase, leave, middlewares, caplog)
+
+    assert len(origin.requests) == 1
+
+
+@pytest.mark.parametrize("leave", _LEAVE)
+@pytest.mark.parametrize("middlewares", [0, 1, 2])
+@pytest.mark.parametrize(
+    "framing", [(b"Content-Length", b"10"), (b"Transfer-Encoding", b"chunked")]
+)
+async def test_client_leaves_amid_its_upload(
+    framing: tuple[bytes, bytes], leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cut upload is not ended cleanly towards the destination."""
+    arrived = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        received = await connection.read_head()
+        arrived.set()
+        await connection.read_body(received)
+
+    async def phase(client: Client) -> None:
+        piece = b"hello" if framing[0] == b"Content-Length" else chunk(b"hello")
+        await client.send(request("POST", "/billing/x", [framing]) + piece)
+        await arrived.wait()
+
+    origin = await _run(script, phase, leave, middlewares, caplog)
+
+    assert not origin.request.complete
+
+
+@pytest.mark.parametrize("leave", _LEAVE)
+@pytest.mark.parametrize("middlewares", [0, 1, 2])
+async def test_client_leaves_amid_an_idle_event_stream(
+    leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stream on which nothing moves ends too."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(_SSE + chunk(b"data: 1\n\n"))
+        await connection.peer_left()
+
+    async def phase(client: Client) -> None:
+        await client.send(request(target="/billing/x"))
+        await client.read_head()
+        await client.read_chunk()
+
+    await _run(script, phase, leave, middlewares, caplog)
+
+
+@pytest.mark.parametrize("leave", _LEAVE)
+@pytest.mark.parametrize("middlewares", [0, 1, 2])
+async def test_client_leaves_amid_a_large_answer(
+    leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A download that is held back by the client ends with it."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 40))
+        while True:
+            await connection.send(bytes(65536))
+
+    async def phase(client: Client) -> None:
+        await client.send(request(target="/billing/x"))
+        await client.read_head()
+        await client.reader.readexactly(100_000)
+
+    await _run(script, phase, leave, middlewares, caplog)
+
+
+@pytest.mark.parametrize("leave", _LEAVE)
+@pytest.mark.parametrize("middlewares", [0, 1])
+async def test_client_leaves_while_we_connect(
+    leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No answer is awaited any longer from a host that swallows our SYN."""
+    with blackhole() as port:
+        async with gateway(f"http://127.0.0.1:{port}", middlewares=middlewares) as gate:
+            async with connect(gate.address) as client:
+                await client.send(request(target="/billing/x"))
+                await until(lambda: gate.in_flight == 1)
+                _LEAVE[leave](client)
+                await _untouched(gate)
+
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+async def test_two_hundred_that_leave_leave_nothing_behind() -> None:
+    """After two hundred requests left in five phases: no task, no socket, no count."""
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+
+    async def script(connection: Connection) -> None:
+        received = await connection.read_head()
+        if received.target != b"/uploading":
+            await connection.read_body(received)
+        if received.target in (b"/events", b"/body"):
+            await connection.send(_SSE + chunk(b"data: 1\n\n"))
+        if received.target == b"/body":
+            await connection.send(chunk(bytes(100_000)))
+        arrived.put_nowait(None)
+        await connection.peer_left()
+
+    with blackhole() as port:
+        async with (
+            ScriptedOrigin(script) as origin,
+            gateway(origin.url) as gate,
+            gateway(f"http://127.0.0.1:{port}") as stuck,
+        ):
+            before = asyncio.all_tasks()
+            for number in range(40):
+                leave = _LEAVE["reset" if number % 2 else "close"]
+                for target in ("/thinking", "/events", "/body", "/uploading"):
+                    async with connect(gate.address) as client:
+                        framing = [(b"Content-Length", b"9")] if target == "/uploading" else []
+                        await client.send(request("POST", "/billing" + target, framing))
+                        await arrived.get()
+                        leave(client)
+                async with connect(stuck.address) as client:
+                    await client.send(request(target="/billing/connecting"))
+                    await until(lambda: stuck.in_flight == 1)
+                    leave(client)
+                await until(lambda: stuck.in_flight == 0)
+            await origin.all_left(2)
+            await until(lambda: gate.in_flight == 0)
+            await until(lambda: asyncio.all_tasks() <= before)
+            served = await _served(origin, gate)
+
+    assert len(origin.requests) == 161
+    assert served == 160 + 1
+
+
+async def _served(origin: ScriptedOrigin, gate: Gateway) -> int:
+    """One more request gets through; gives how many connections the origin has seen."""
+    async with connect(gate.address) as client:
+        await client.send(request(target="/billing/events"))
+        assert (await client.read_head()).status == 200
+    return origin.connections

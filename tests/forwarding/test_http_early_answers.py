@@ -1,0 +1,91 @@
+"""Early answers: a destination that answers before the upload's end is heard at once."""
+
+import asyncio
+
+import pytest
+
+from tests.clients import Ending, connect, request
+from tests.gateways import gateway, until
+from tests.origins import Connection, ScriptedOrigin, answer
+
+_SIZE = 50 << 20
+
+
+@pytest.mark.parametrize("middlewares", [0, 1, 2])
+@pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.parametrize("status", [413, 401])
+async def test_answer_amid_an_upload_arrives(status: int, closes: bool, middlewares: int) -> None:
+    """The client gets the answer while it still has most of its body to send."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(answer(status, b"enough"))
+        if closes:
+            connection.close()
+        else:
+            await connection.peer_left()
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, middlewares=middlewares) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(
+            request("POST", "/billing/x", [(b"Content-Length", b"%d" % _SIZE)]) + bytes(65536)
+        )
+        reply = await client.read_answer()
+        await origin.all_left(1)
+        await until(lambda: gate.in_flight == 0)
+
+    assert (reply.status, reply.body, reply.ending) == (status, b"enough", Ending.LENGTH)
+    assert origin.connections == 1
+
+
+async def test_connection_of_an_early_answer_is_not_reused() -> None:
+    """The rest of the body would be read as the next request."""
+
+    async def script(connection: Connection) -> None:
+        received = await connection.read_head()
+        await connection.send(answer(413, b"enough"))
+        if received.method == b"GET":
+            return
+        await connection.peer_left()
+
+    async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
+        async with connect(gate.address) as client:
+            await client.send(
+                request("POST", "/billing/x", [(b"Content-Length", b"%d" % _SIZE)]) + b"GET /evil"
+            )
+            await client.read_answer()
+        async with connect(gate.address) as client:
+            await client.send(request("GET", "/billing/x"))
+            await client.read_answer()
+
+    assert [seen.target for seen in origin.requests] == [b"/x", b"/x"]
+    assert origin.connections == 2
+
+
+async def test_upload_stops_after_an_early_answer() -> None:
+    """What the client sends after the answer goes nowhere: the destination sees the end."""
+    answered = asyncio.Event()
+    after = bytearray()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(answer(413, b"enough"))
+        answered.set()
+        while data := await connection.reader.read(65536):
+            after.extend(data)
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(request("POST", "/billing/x", [(b"Content-Length", b"%d" % _SIZE)]))
+        await answered.wait()
+        reply = await client.read_answer()
+        await origin.all_left(1)
+
+    assert reply.status == 413
+    assert len(after) == 0

@@ -1,0 +1,128 @@
+"""``Expect: 100-continue``: the destination is asked before the body is read."""
+
+import asyncio
+
+from tests.clients import connect, request
+from tests.gateways import gateway, gateway_app
+from tests.origins import Connection, ScriptedOrigin, answer
+from tests.servers import run_hypercorn
+
+_HEAD = request("POST", "/billing/x", [(b"Expect", b"100-continue"), (b"Content-Length", b"5")])
+
+
+async def test_refusal_arrives_without_a_continue() -> None:
+    """A destination that refuses is heard before the client sends its body."""
+
+    async def script(connection: Connection) -> None:
+        received = await connection.read_head()
+        assert received.one(b"expect") == b"100-continue"
+        await connection.send(answer(417, b"no"))
+        await connection.peer_left()
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, limits={"expect_continue": 30}) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(_HEAD)
+        reply = await client.read_answer()
+        await origin.all_left(1)
+
+    assert reply.status == 417
+    assert reply.informational == []
+
+
+async def test_continue_is_passed_on() -> None:
+    """The client's body is asked for when the destination asks for it."""
+    asked = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        received = await connection.read_head()
+        assert received.one(b"expect") == b"100-continue"
+        asked.set()
+        await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await connection.read_body(received)
+        await connection.send(answer(body=b"ok"))
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, limits={"expect_continue": 30}) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(_HEAD)
+        interim = await client.read_head()
+        assert asked.is_set()
+        await client.send(b"hello")
+        reply = await client.read_answer()
+
+    assert interim.status == 100
+    assert reply.status == 200
+    assert origin.request.body == b"hello"
+
+
+async def test_silent_destination_gets_the_body_after_a_while() -> None:
+    """One that knows no 100 is sent the body after ``expect_continue`` seconds."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(answer(body=b"ok"))
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, limits={"expect_continue": 0.05}) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(_HEAD)
+        interim = await client.read_head()
+        await client.send(b"hello")
+        reply = await client.read_answer()
+
+    assert interim.status == 100
+    assert reply.status == 200
+    assert origin.request.body == b"hello"
+
+
+async def test_body_sent_without_waiting_arrives() -> None:
+    """A client may send its body at once all the same."""
+
+    async def script(connection: Connection) -> None:
+        received = await connection.read_head()
+        await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await connection.read_body(received)
+        await connection.send(answer(body=b"ok"))
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(_HEAD + b"hello")
+        reply = await client.read_answer()
+
+    assert reply.status == 200
+    assert origin.request.body == b"hello"
+
+
+async def test_server_that_answers_by_itself_still_works() -> None:
+    """Hypercorn has sent its 100 before the app is asked; the body arrives nevertheless."""
+
+    async def script(connection: Connection) -> None:
+        received = await connection.read_head()
+        if received.one(b"expect"):
+            await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await connection.read_body(received)
+        await connection.send(answer(body=b"ok"))
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        run_hypercorn(gateway_app(origin.url)) as running,
+        connect(running.address) as client,
+    ):
+        await client.send(_HEAD)
+        interim = await client.read_head()
+        await client.send(b"hello")
+        reply = await client.read_answer()
+
+    assert interim.status == 100
+    assert reply.status == 200
+    assert origin.request.body == b"hello"

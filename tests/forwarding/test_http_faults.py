@@ -1,0 +1,308 @@
+"""Faults before the first byte: a clean error of the right status, and no address in it."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.clients import Answer, fetch
+from tests.gateways import gateway
+from tests.origins import Connection, Script, ScriptedOrigin, always, answer
+from tests.servers import blackhole, dead_port
+
+
+def _raw(*lines: bytes, body: bytes = b"") -> bytes:
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+_OK = b"HTTP/1.1 200 OK"
+_MALFORMED = {
+    "no HTTP at all": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    "garbage": b"\x00\xff\x00\xff\r\n\r\n",
+    "bare newlines and nothing else": b"\n\n\n\n",
+    "no status": _raw(b"HTTP/1.1"),
+    "status of letters": _raw(b"HTTP/1.1 abc OK"),
+    "status of two digits": _raw(b"HTTP/1.1 20 OK", b"Content-Length: 0"),
+    "status of four digits": _raw(b"HTTP/1.1 2000 OK", b"Content-Length: 0"),
+    "status 600": _raw(b"HTTP/1.1 600 X", b"Content-Length: 0"),
+    "status 999": _raw(b"HTTP/1.1 999 X", b"Content-Length: 0"),
+    "status 000": _raw(b"HTTP/1.1 000 X", b"Content-Length: 0"),
+    "version 2.0": _raw(b"HTTP/2.0 200 OK", b"Content-Length: 0"),
+    "version 9.9": _raw(b"HTTP/9.9 200 OK", b"Content-Length: 0"),
+    "two lengths": _raw(_OK, b"Content-Length: 2", b"Content-Length: 3", body=b"abc"),
+    "list of lengths": _raw(_OK, b"Content-Length: 2, 3", body=b"abc"),
+    "negative length": _raw(_OK, b"Content-Length: -1"),
+    "signed length": _raw(_OK, b"Content-Length: +2", body=b"ab"),
+    "length with a letter": _raw(_OK, b"Content-Length: 2x", body=b"ab"),
+    "hexadecimal length": _raw(_OK, b"Content-Length: 0x2", body=b"ab"),
+    "empty length": _raw(_OK, b"Content-Length:"),
+    "length beyond 64 bits": _raw(_OK, b"Content-Length: 99999999999999999999999"),
+    "length and chunked": _raw(
+        _OK, b"Content-Length: 2", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"
+    ),
+    "chunked, gzip": _raw(_OK, b"Transfer-Encoding: chunked, gzip", body=b"0\r\n\r\n"),
+    "gzip, chunked": _raw(_OK, b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"),
+    "gzip": _raw(_OK, b"Transfer-Encoding: gzip", body=b"x"),
+    "xchunked": _raw(_OK, b"Transfer-Encoding: xchunked", body=b"x"),
+    "identity": _raw(_OK, b"Transfer-Encoding: identity", body=b"x"),
+    "chunked twice": _raw(
+        _OK, b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"
+    ),
+    "space before the colon": _raw(_OK, b"X-A : 1", b"Content-Length: 0"),
+    "no colon": _raw(_OK, b"X-A", b"Content-Length: 0"),
+    "no name": _raw(_OK, b": 1", b"Content-Length: 0"),
+    "space in a name": _raw(_OK, b"X A: 1", b"Content-Length: 0"),
+    "folded field": _raw(_OK, b"X-A: 1", b" 2", b"Content-Length: 0"),
+    "NUL in a value": _raw(_OK, b"X-A: a\x00b", b"Content-Length: 0"),
+    "CR in a value": _raw(_OK, b"X-A: a\rb", b"Content-Length: 0"),
+    "switch that nobody asked for": _raw(b"HTTP/1.1 101 X", b"Upgrade: x", b"Connection: upgrade"),
+    "bad chunk size": _raw(_OK, b"Transfer-Encoding: chunked", body=b"zz\r\n"),
+}
+# llhttp fails on a bad chunk while the head is still being handed out, or right after it.
+_HEAD_MAY_PASS = {"bad chunk size"}
+
+
+def _is_clean(reply: Answer, status: int) -> bool:
+    """Whether it is an error of ours that tells nothing about the inside."""
+    return (
+        reply.status == status
+        and reply.whole
+        and b"127.0.0.1" not in reply.body
+        and reply.one(b"content-type") == b"application/problem+json"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in _MALFORMED if name not in _HEAD_MAY_PASS])
+async def test_malformed_answer_is_bad_gateway(name: str) -> None:
+    """What is not an HTTP/1.1 answer, beyond doubt, is none."""
+    async with ScriptedOrigin(always(_MALFORMED[name])) as origin, gateway(origin.url) as gate:
+        reply = await fetch(gate.address, "POST", "/billing/x", body=b"x")
+        await origin.all_left(1)
+
+    assert _is_clean(reply, 502), reply
+    assert len(origin.requests) == 1
+
+
+async def test_malformed_chunk_right_behind_the_head_never_ends_cleanly() -> None:
+    """Either the head was held back, or the transfer breaks."""
+    raw = _MALFORMED["bad chunk size"]
+    async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
+        reply = await fetch(gate.address, "POST", "/billing/x", body=b"x")
+
+    assert reply.status == 502 or not reply.whole
+
+
+@pytest.mark.parametrize(
+    "script_head",
+    [
+        _raw(_OK, b"X-Long: " + b"y" * 3000, b"Content-Length: 0"),
+        _raw(_OK, *[b"X-%d: y" % n for n in range(400)], b"Content-Length: 0"),
+        _raw(b"HTTP/1.1 200 " + b"y" * 3000, b"Content-Length: 0"),
+        _OK + b"\r\nX-Endless: " + b"y" * 100_000,
+    ],
+    ids=["one field", "many fields", "reason", "endless"],
+)
+async def test_head_over_the_limit_is_bad_gateway(script_head: bytes) -> None:
+    """``max_response_header_bytes`` counts the whole head."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(script_head)
+        await connection.peer_left()
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, limits={"max_response_header_bytes": 2000}) as gate,
+    ):
+        reply = await fetch(gate.address, "POST", "/billing/x", body=b"x")
+        await origin.all_left(1)
+
+    assert _is_clean(reply, 502), reply
+
+
+async def test_head_under_the_limit_passes() -> None:
+    """The default leaves room for large heads."""
+    raw = answer(body=b"ok", headers=[(b"X-Long", b"y" * 60_000)])
+    async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
+        reply = await fetch(gate.address, target="/billing/x")
+
+    assert reply.status == 200
+
+
+async def test_interim_answers_are_not_the_answer() -> None:
+    """103 and 102 come before the final one, which is the one that counts."""
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </x.css>; rel=preload\r\n\r\n"
+    raw = early + b"HTTP/1.1 102 Processing\r\n\r\n" + answer(201, b"made")
+    async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
+        first = await fetch(gate.address, target="/billing/x")
+        second = await fetch(gate.address, target="/billing/x")
+
+    assert (first.status, first.body) == (201, b"made")
+    assert first.one(b"link") is None
+    assert second.status == 201
+    assert origin.connections == 1
+
+
+async def _close(connection: Connection) -> None:
+    await connection.read_request()
+
+
+async def _reset(connection: Connection) -> None:
+    await connection.read_request()
+    connection.reset()
+
+
+async def _close_in_the_head(connection: Connection) -> None:
+    await connection.read_request()
+    await connection.send(b"HTTP/1.1 200 OK\r\nContent-Le")
+
+
+async def _close_unread(connection: Connection) -> None:
+    connection.reset()
+
+
+@pytest.mark.parametrize("script", [_close, _reset, _close_in_the_head, _close_unread])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_close_before_an_answer_is_bad_gateway(script: Script, method: str) -> None:
+    """A connection that ends without an answer is an error of the destination."""
+    async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
+        reply = await fetch(gate.address, method, "/billing/x", body=b"x")
+
+    assert _is_clean(reply, 502), reply
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("middlewares", [0, 1])
+async def test_refused_connection_is_bad_gateway(method: str, middlewares: int) -> None:
+    """Nobody listens: 502."""
+    async with gateway(f"http://127.0.0.1:{dead_port()}", middlewares=middlewares) as gate:
+        reply = await fetch(gate.address, method, "/billing/x", body=b"x")
+
+    assert _is_clean(reply, 502), reply
+
+
+async def test_unknown_host_is_bad_gateway() -> None:
+    """A name that does not resolve: 502."""
+    async with gateway("http://no-such-host.invalid") as gate:
+        reply = await fetch(gate.address, target="/billing/x")
+
+    assert _is_clean(reply, 502), reply
+
+
+@pytest.mark.parametrize("policy", ["round_robin", "power_of_two_choices", "first", "random"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_dead_destination_is_no_failed_request(method: str, policy: str) -> None:
+    """While another one is there, a refused connection is tried there, with any method."""
+    dead = f"http://127.0.0.1:{dead_port()}"
+    async with ScriptedOrigin() as origin, gateway(dead, origin.url, policy=policy) as gate:
+        statuses = [
+            (await fetch(gate.address, method, "/billing/x", body=b"hello")).status
+            for _ in range(20)
+        ]
+
+    assert statuses == [200] * 20
+    assert {seen.body for seen in origin.requests} == {b"hello"}
+
+
+async def test_connect_timeout_is_gateway_timeout() -> None:
+    """A host that swallows every SYN: 504 after ``timeouts.connect``."""
+    with blackhole() as port:
+        async with gateway(f"http://127.0.0.1:{port}", timeouts={"connect": 0.1}) as gate:
+            reply = await fetch(gate.address, target="/billing/x")
+
+    assert _is_clean(reply, 504), reply
+
+
+async def test_connect_timeout_moves_on() -> None:
+    """Nothing was sent, so another destination may have it."""
+    with blackhole() as port:
+        async with (
+            ScriptedOrigin() as origin,
+            gateway(
+                f"http://127.0.0.1:{port}", origin.url, policy="first", timeouts={"connect": 0.1}
+            ) as gate,
+        ):
+            reply = await fetch(gate.address, "POST", "/billing/x", body=b"hello")
+
+    assert reply.status == 200
+    assert origin.request.body == b"hello"
+
+
+@pytest.mark.parametrize("timeout", ["first_byte", "activity", "total"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_silent_destination_is_gateway_timeout(method: str, timeout: str) -> None:
+    """A destination that reads and never answers: 504, and it sees us leave."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.peer_left()
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, timeouts={timeout: 0.1}) as gate,
+    ):
+        reply = await fetch(gate.address, method, "/billing/x", body=b"x")
+        await origin.all_left(1)
+
+    assert _is_clean(reply, 504), reply
+
+
+async def test_plain_origin_behind_https_is_bad_gateway() -> None:
+    """A TLS handshake that fails: 502."""
+
+    async def script(connection: Connection) -> None:
+        await connection.reader.read(65536)
+        await connection.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await connection.peer_left()
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url.replace("http:", "https:")) as gate,
+    ):
+        reply = await fetch(gate.address, target="/billing/x")
+
+    assert _is_clean(reply, 502), reply
+    assert origin.requests == []
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_certificate_is_verified(trusted: bool, tmp_path: Path) -> None:
+    """An unknown authority is a 502 before anything is sent; a known one works."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    tls = {"ca_file": str(ca_file)} if trusted else {}
+
+    async with ScriptedOrigin(tls=context) as origin, gateway(origin.url, tls=tls) as gate:
+        reply = await fetch(gate.address, target="/billing/x")
+
+    if trusted:
+        assert (reply.status, reply.body) == (200, b"ok")
+    else:
+        assert _is_clean(reply, 502), reply
+        assert origin.requests == []
+
+
+async def test_unix_socket_is_reached(tmp_path: Path) -> None:
+    """``http+unix://`` with the socket's path encoded, and a base path behind it."""
+    path = tmp_path / "o.sock"
+    async with (
+        ScriptedOrigin(unix_path=str(path)) as origin,
+        gateway(origin.url + "/base") as gate,
+    ):
+        reply = await fetch(gate.address, target="/billing/x")
+
+    assert reply.status == 200
+    assert origin.request.target == b"/base/x"
+
+
+async def test_missing_unix_socket_is_bad_gateway(tmp_path: Path) -> None:
+    """A socket that is not there is a refused connection."""
+    path = str(tmp_path / "none.sock").replace("/", "%2F")
+    async with gateway(f"http+unix://{path}") as gate:
+        reply = await fetch(gate.address, target="/billing/x")
+
+    assert _is_clean(reply, 502), reply

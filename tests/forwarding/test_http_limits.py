@@ -1,0 +1,155 @@
+"""Limits: what is too much is refused, before or while it comes."""
+
+import asyncio
+
+import pytest
+
+from tests.clients import Ending, connect, fetch, request
+from tests.gateways import gateway, until
+from tests.origins import Connection, ScriptedOrigin, answer, chunk
+
+
+@pytest.mark.parametrize("middlewares", [0, 1])
+async def test_body_over_the_limit_is_refused_by_its_length(middlewares: int) -> None:
+    """A length that is too much never reaches a destination."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, middlewares=middlewares, limits={"max_body_bytes": 10}) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(request("POST", "/billing/x", [(b"Content-Length", b"11")]))
+        reply = await client.read_answer()
+
+    assert reply.status == 413
+    assert reply.ending is not Ending.BROKEN
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize("middlewares", [0, 1])
+async def test_body_over_the_limit_is_refused_while_it_comes(middlewares: int) -> None:
+    """Without a length the count decides; the destination never sees a clean end."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(answer(body=b"ok"))
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, middlewares=middlewares, limits={"max_body_bytes": 10}) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(
+            request("POST", "/billing/x", [(b"Transfer-Encoding", b"chunked")]) + chunk(b"hello")
+        )
+        await until(lambda: origin.requests)
+        await client.send(chunk(b"hello") + chunk(b"!"))
+        reply = await client.read_answer()
+        await origin.all_left(1)
+        await until(lambda: gate.in_flight == 0)
+
+    assert reply.status == 413
+    assert not origin.request.complete
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_body_at_the_limit_passes(chunked: bool) -> None:
+    """The limit itself is allowed."""
+    body = b"0123456789"
+    framing = (b"Transfer-Encoding", b"chunked") if chunked else (b"Content-Length", b"10")
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, limits={"max_body_bytes": 10}) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(
+            request("POST", "/billing/x", [framing])
+            + (chunk(body) + chunk(b"") if chunked else body)
+        )
+        reply = await client.read_answer()
+
+    assert reply.status == 200
+    assert origin.request.body == body
+
+
+async def _until_told(connection: Connection, told: asyncio.Event) -> None:
+    while True:
+        await connection.read_request()
+        await told.wait()
+        await connection.send(answer(body=b"ok"))
+
+
+async def test_full_upstream_answers_busy() -> None:
+    """Over ``max_in_flight`` without a queue: 503 at once, with Retry-After."""
+    told = asyncio.Event()
+    async with (
+        ScriptedOrigin(lambda connection: _until_told(connection, told)) as origin,
+        gateway(origin.url, limits={"max_in_flight": 1}) as gate,
+    ):
+        first = asyncio.create_task(fetch(gate.address, target="/billing/x"))
+        await until(lambda: origin.requests)
+        refused = await fetch(gate.address, target="/billing/x")
+        told.set()
+        served = await first
+        after = await fetch(gate.address, target="/billing/x")
+
+    assert refused.status == 503
+    assert int(refused.one(b"retry-after") or 0) >= 1
+    assert (served.status, after.status) == (200, 200)
+    assert len(origin.requests) == 2
+
+
+async def test_queue_waits_for_a_place() -> None:
+    """With a queue the second one waits for the first to end."""
+    told = asyncio.Event()
+    async with (
+        ScriptedOrigin(lambda connection: _until_told(connection, told)) as origin,
+        gateway(origin.url, limits={"max_in_flight": 1, "queue": 1, "queue_timeout": 10}) as gate,
+    ):
+        first = asyncio.create_task(fetch(gate.address, target="/billing/x"))
+        await until(lambda: origin.requests)
+        second = asyncio.create_task(fetch(gate.address, target="/billing/x"))
+        third = asyncio.create_task(fetch(gate.address, target="/billing/x"))
+        done, _ = await asyncio.wait({second, third}, return_when=asyncio.FIRST_COMPLETED)
+        told.set()
+        statuses = sorted([(await first).status, (await second).status, (await third).status])
+
+    assert len(done) == 1
+    assert statuses == [200, 200, 503]
+    assert len(origin.requests) == 2
+
+
+async def test_queue_gives_up_in_time() -> None:
+    """``queue_timeout`` ends the wait with 503."""
+    told = asyncio.Event()
+    async with (
+        ScriptedOrigin(lambda connection: _until_told(connection, told)) as origin,
+        gateway(origin.url, limits={"max_in_flight": 1, "queue": 5, "queue_timeout": 0.05}) as gate,
+    ):
+        first = asyncio.create_task(fetch(gate.address, target="/billing/x"))
+        await until(lambda: origin.requests)
+        refused = await fetch(gate.address, target="/billing/x")
+        told.set()
+        await first
+
+    assert refused.status == 503
+    assert len(origin.requests) == 1
+
+
+async def test_full_destination_is_passed_over() -> None:
+    """A destination's own limit sends the next request to another one."""
+    told = asyncio.Event()
+    async with (
+        ScriptedOrigin(lambda connection: _until_told(connection, told)) as small,
+        ScriptedOrigin() as large,
+        gateway(
+            policy="first", destinations=[{"url": small.url, "max_in_flight": 1}, large.url]
+        ) as gate,
+    ):
+        first = asyncio.create_task(fetch(gate.address, target="/billing/x"))
+        await until(lambda: small.requests)
+        second = await fetch(gate.address, target="/billing/x")
+        told.set()
+        await first
+
+    assert second.status == 200
+    assert (len(small.requests), len(large.requests)) == (1, 1)

@@ -1,0 +1,150 @@
+"""Methods: every token that the server lets through, as it came."""
+
+import pytest
+
+from tests.clients import Ending, connect, fetch, request
+from tests.gateways import gateway
+from tests.origins import Connection, ScriptedOrigin, always, answer
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "M-SEARCH", "PURGE"],
+)
+async def test_method_is_sent_as_it_came(method: str) -> None:
+    """Nothing but the method's own token reaches the destination."""
+    async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
+        reply = await fetch(gate.address, method, "/billing/x")
+
+    assert reply.status == 200
+    assert reply.body == b"ok"
+    assert origin.request.method == method.encode()
+
+
+@pytest.mark.parametrize("method", ["BREW", "x-custom", "get"])
+async def test_method_of_ones_own_is_sent_as_it_came(method: str) -> None:
+    """Uvicorn's h11 lets any token through, and so do we, in its own case."""
+    async with ScriptedOrigin() as origin, gateway(origin.url, server={"http": "h11"}) as gate:
+        reply = await fetch(gate.address, method, "/billing/x")
+
+    assert reply.status == 200
+    assert origin.request.method == method.encode()
+
+
+async def test_methods_can_be_narrowed() -> None:
+    """``methods=`` leaves the rest unrouted."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, router={"methods": ["GET"]}) as gate,
+    ):
+        refused = await fetch(gate.address, "POST", "/billing/x", body=b"x")
+        served = await fetch(gate.address, "GET", "/billing/x")
+
+    assert refused.status == 405
+    assert served.status == 200
+    assert origin.request.method == b"GET"
+
+
+async def test_head_keeps_length_and_connections() -> None:
+    """An answer to HEAD has a length and no body, and both connections go on."""
+    async with (
+        ScriptedOrigin(always(b"HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n")) as origin,
+        gateway(origin.url) as gate,
+        connect(gate.address) as client,
+    ):
+        for _ in range(3):
+            await client.send(request("HEAD", "/billing/x"))
+            reply = await client.read_answer("HEAD")
+
+            assert reply.status == 200
+            assert reply.one(b"content-length") == b"42"
+            assert reply.one(b"transfer-encoding") is None
+
+    assert [seen.method for seen in origin.requests] == [b"HEAD"] * 3
+    assert origin.connections == 1
+
+
+async def test_head_with_chunked_is_done_at_the_headers() -> None:
+    """Transfer-Encoding in an answer to HEAD announces no chunks."""
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with ScriptedOrigin(always(chunked)) as origin, gateway(origin.url) as gate:
+        first = await fetch(gate.address, "HEAD", "/billing/x")
+        second = await fetch(gate.address, "HEAD", "/billing/x")
+
+    assert (first.status, second.status) == (200, 200)
+    assert origin.connections == 1
+
+
+@pytest.mark.parametrize("method", ["TRACE", "OPTIONS"])
+async def test_max_forwards_counts_down(method: str) -> None:
+    """RFC 9110 7.6.2: a proxy passes on one less."""
+    async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
+        await fetch(gate.address, method, "/billing/x", [(b"Max-Forwards", b"5")])
+
+    assert origin.request.one(b"max-forwards") == b"4"
+
+
+@pytest.mark.parametrize("method", ["TRACE", "OPTIONS"])
+async def test_max_forwards_zero_ends_here(method: str) -> None:
+    """RFC 9110 7.6.2: at zero the request goes no further."""
+    async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
+        reply = await fetch(gate.address, method, "/billing/x", [(b"Max-Forwards", b"0")])
+
+    assert reply.status < 500
+    assert reply.ending is not Ending.BROKEN
+    assert origin.connections == 0
+
+
+async def test_max_forwards_on_get_is_left_alone() -> None:
+    """The field means something for TRACE and OPTIONS only."""
+    async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
+        await fetch(gate.address, "GET", "/billing/x", [(b"Max-Forwards", b"0")])
+
+    assert origin.request.one(b"max-forwards") == b"0"
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+async def test_connect_is_refused(http: str) -> None:
+    """A gateway opens no tunnels to wherever the client wants."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, server={"http": http}) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(request("CONNECT", "/billing/x"))
+        reply = await client.read_answer()
+
+    assert 400 <= reply.status < 600
+    assert origin.connections == 0
+
+
+async def test_options_star_never_reaches_a_destination() -> None:
+    """``OPTIONS *`` is about the server itself."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(request("OPTIONS", "*"))
+        reply = await client.read_answer()
+
+    assert 400 <= reply.status < 500
+    assert origin.connections == 0
+
+
+async def test_answer_to_get_after_head_is_its_own() -> None:
+    """What HEAD announced is not taken from the next answer."""
+
+    async def script(connection: Connection) -> None:
+        while True:
+            received = await connection.read_request()
+            whole = answer(body=b"hello")
+            await connection.send(whole[:-5] if received.method == b"HEAD" else whole)
+
+    async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
+        head = await fetch(gate.address, "HEAD", "/billing/x")
+        reply = await fetch(gate.address, "GET", "/billing/x")
+
+    assert head.one(b"content-length") == b"5"
+    assert reply.body == b"hello"
+    assert origin.connections == 1

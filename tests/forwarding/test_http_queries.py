@@ -1,0 +1,40 @@
+"""Queries: byte for byte."""
+
+import pytest
+
+from tests.clients import fetch
+from tests.gateways import gateway
+from tests.origins import ScriptedOrigin
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "a=1&a=2&b=&c",
+        "a=%20+b",
+        "a;b;c=1",
+        "a=%zz&%",
+        "q=what?now/../then",
+        "a[]=1&a[0][b]=2",
+        "=&&=",
+        "a=%00%0A%0d",
+        "a=%E9&b=%c3%A9",
+        "redirect=https://other.example/x?y=z",
+        "a=b:c@d!$'()*,",
+    ],
+)
+async def test_query_is_sent_as_it_came(query: str) -> None:
+    """No pair is parsed, merged, sorted or re-encoded."""
+    async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
+        await fetch(gate.address, target=f"/billing/x?{query}")
+
+    assert origin.request.target == f"/x?{query}".encode()
+
+
+async def test_query_follows_the_mount_without_a_slash() -> None:
+    """The mount itself carries its query too, and is not redirected."""
+    async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
+        answer = await fetch(gate.address, target="/billing?a=1")
+
+    assert answer.status == 200
+    assert origin.request.target == b"/?a=1"

@@ -1,0 +1,190 @@
+"""Connections to a destination: reused when clean, and only then."""
+
+import asyncio
+
+import pytest
+
+from tests.clients import fetch
+from tests.gateways import gateway
+from tests.origins import Connection, ScriptedOrigin, always, answer
+
+_EVIL = answer(body=b"evil")
+
+
+async def test_clean_connection_is_reused() -> None:
+    """One after the other, requests share one connection."""
+    async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
+        for method in ("GET", "POST", "HEAD", "DELETE", "GET"):
+            reply = await fetch(gate.address, method, "/billing/x", body=b"hello")
+            assert reply.status == 200
+
+    assert origin.connections == 1
+    assert len(origin.requests) == 5
+
+
+async def test_parallel_requests_do_not_wait_for_each_other() -> None:
+    """Connections are never silently capped."""
+    arrived = 0
+    all_there = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        nonlocal arrived
+        await connection.read_request()
+        arrived += 1
+        if arrived == 150:
+            all_there.set()
+        await all_there.wait()
+        await connection.send(answer(body=b"ok"))
+
+    async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
+        replies = await asyncio.gather(
+            *(fetch(gate.address, target="/billing/x") for _ in range(150))
+        )
+
+    assert {reply.status for reply in replies} == {200}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("garbage", [_EVIL, b"x", b"\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
+async def test_garbage_behind_an_answer_is_never_served(garbage: bytes, method: str) -> None:
+    """Bytes that come with an answer and belong to none end that connection."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(answer(body=b"good") + garbage)
+        while True:
+            await connection.read_request()
+            await connection.send(answer(body=b"late"))
+
+    async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
+        first = await fetch(gate.address, method, "/billing/x", body=b"")
+        second = await fetch(gate.address, method, "/billing/x", body=b"")
+
+    assert (first.body, second.body) == (b"good", b"good")
+    assert origin.connections == 2
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_garbage_on_an_idle_connection_is_never_served(method: str) -> None:
+    """An answer to nothing, sent while the connection idles, is not the next one's."""
+    send_it, sent = asyncio.Event(), asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(answer(body=b"good"))
+        if connection.number == 1:
+            await send_it.wait()
+            await connection.send(_EVIL)
+            sent.set()
+            await connection.peer_left()
+
+    async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
+        first = await fetch(gate.address, method, "/billing/x", body=b"")
+        send_it.set()
+        await sent.wait()
+        second = await fetch(gate.address, method, "/billing/x", body=b"")
+
+    assert (first.body, second.body) == (b"good", b"good")
+    assert origin.connections == 2
+
+
+async def test_late_body_of_head_is_never_served() -> None:
+    """An origin that wrongly sends a body to HEAD does not smuggle an answer in."""
+
+    async def script(connection: Connection) -> None:
+        received = await connection.read_request()
+        inside = _EVIL if received.method == b"HEAD" else b"good"
+        await connection.send(answer(body=inside))
+        await connection.peer_left()
+
+    async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
+        head = await fetch(gate.address, "HEAD", "/billing/x")
+        reply = await fetch(gate.address, "GET", "/billing/x")
+
+    assert head.status == 200
+    assert reply.body == b"good"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH"])
+@pytest.mark.parametrize("reset", [False, True])
+async def test_idle_connection_closed_by_the_destination(method: str, reset: bool) -> None:
+    """A close seen between two requests costs nobody anything, whatever the method."""
+    closed = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(answer(body=b"ok"))
+        if reset:
+            connection.reset()
+        else:
+            connection.close()
+        closed.set()
+
+    async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
+        statuses = []
+        for _ in range(5):
+            closed.clear()
+            reply = await fetch(gate.address, method, "/billing/x", body=b"hello")
+            statuses.append(reply.status)
+            await closed.wait()
+
+    assert statuses == [200] * 5
+    assert origin.connections == 5
+    assert len(origin.requests) == 5
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        answer(body=b"ok", headers=[(b"Connection", b"close")]),
+        answer(body=b"ok", headers=[(b"Connection", b"x, Close")]),
+        answer(body=b"ok").replace(b"HTTP/1.1", b"HTTP/1.0"),
+    ],
+)
+async def test_connection_that_will_close_is_not_reused(raw: bytes) -> None:
+    """A destination that announces its close is believed."""
+    async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
+        for _ in range(3):
+            reply = await fetch(gate.address, target="/billing/x")
+            assert reply.body == b"ok"
+
+    assert origin.connections == 3
+
+
+async def test_idle_connections_are_closed_in_time() -> None:
+    """After ``idle_seconds`` the destination sees the end."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, limits={"idle_seconds": 0.1}) as gate,
+    ):
+        await fetch(gate.address, target="/billing/x")
+        await origin.all_left(3)
+
+    assert origin.connections == 1
+
+
+async def test_idle_connections_are_bounded() -> None:
+    """More than ``idle_connections`` are not kept."""
+    arrived = 0
+    all_there = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        nonlocal arrived
+        while True:
+            await connection.read_request()
+            arrived += 1
+            if arrived == 5:
+                all_there.set()
+            await all_there.wait()
+            await connection.send(answer(body=b"ok"))
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, limits={"idle_connections": 2}) as gate,
+    ):
+        await asyncio.gather(*(fetch(gate.address, target="/billing/x") for _ in range(5)))
+        async with asyncio.timeout(2):
+            while origin.open_connections > 2:  # noqa: ASYNC110 - a count, not an event
+                await asyncio.sleep(0.002)
+
+        assert origin.open_connections == 2
