@@ -1,0 +1,148 @@
+"""The words of the command line and their help. Imports only the standard library."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal
+
+Command = Literal["demo", "demo-upstream", "serve", "check"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+
+
+@dataclass(slots=True)
+class Arguments(argparse.Namespace):
+    """What was asked for; fields of other commands keep their default."""
+
+    command: Command = "demo"
+    host: str = "127.0.0.1"
+    port: int | None = None
+    upstreams: int = 3
+    once: bool = False
+    name: str = ""
+    names: tuple[str, ...] = ()
+    with_parent: bool = False
+
+
+def parse(argv: Sequence[str] | None = None) -> Arguments:
+    """Read the command line.
+
+    Raises:
+        SystemExit: Wrong usage (2), or ``--help`` and ``--version`` (0).
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv, Arguments())
+    arguments.names = tuple(arguments.names)
+    if arguments.once and arguments.upstreams < 2:
+        parser.error("demo --once takes one upstream down at a time: --upstreams must be 2 or more")
+    if len(set(arguments.names)) < len(arguments.names):
+        parser.error("an upstream is named twice")
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastapi-proxy-di",
+        description="A gateway in front of your upstreams: try it, run it, check its settings.",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {metadata.version('fastapi-proxy-di')}"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    _add_demo(commands)
+    _add_serve(commands)
+    _add_check(commands)
+    _add_demo_upstream(commands)
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="see it work: a gateway, small real upstreams, live traffic",
+        description="Starts small real upstream servers as processes of their own and a gateway "
+        "in front of them, sends traffic through it, and shows where it goes. Kill an upstream and "
+        "start it again: the commands are on the screen. Ctrl-C ends everything.",
+    )
+    demo.add_argument(
+        "--port",
+        type=_port,
+        help="port of the gateway on 127.0.0.1 (default: 8000; with --once any free one)",
+    )
+    demo.add_argument(
+        "--upstreams", type=_count, default=3, metavar="N", help="how many (default: %(default)s)"
+    )
+    demo.add_argument(
+        "--once",
+        action="store_true",
+        help="drive a short load, stop, kill and revive upstreams meanwhile, print a summary and "
+        "exit: 0 if no request failed, 1 if one did",
+    )
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="run a gateway from the environment, no code",
+        description="Runs a gateway whose settings come from the environment "
+        "(UPSTREAM_<NAME>_DESTINATIONS and so on). One upstream is mounted at /, several at "
+        "/<name>. Exit status 2 if the settings are wrong.",
+    )
+    serve.add_argument("names", nargs="+", type=_name, metavar="upstream")
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--port", type=_port, default=8000, help="0 takes any free one (default: %(default)s)"
+    )
+
+
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    check = commands.add_parser(
+        "check",
+        help="validate settings and probe every destination",
+        description="Validates the settings of the upstreams and probes each destination once: "
+        "a request to its health path, else a connection. Exit status 0 if all is well, 1 if a "
+        "probe failed, 2 if the settings are wrong.",
+    )
+    check.add_argument("names", nargs="+", type=_name, metavar="upstream")
+
+
+def _add_demo_upstream(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    upstream = commands.add_parser(
+        "demo-upstream",
+        help="one of the demo's upstream servers",
+        description="Runs one small upstream server as the demo does: JSON, an event stream, a "
+        "WebSocket echo, uploads. `demo` prints the command that starts a killed one again.",
+    )
+    upstream.add_argument("--name", default="a", help="how it calls itself (default: %(default)s)")
+    upstream.add_argument("--port", type=_port, default=0, help="default: any free one")
+    upstream.add_argument(
+        "--with-parent", action="store_true", help="end when the process that started it is gone"
+    )
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
+    return port
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= 26:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 to 26")
+    return count
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the name of an upstream: a-z first, then a-z, 0-9, _ and -"
+        )
+    return text

@@ -1,0 +1,118 @@
+"""``demo``: upstream processes, a gateway in front of them, load through it.
+
+It owns what starts and ends when, and nothing of how each part works. Everything but the
+upstreams runs in this process and on one event loop, so that the table can read the
+balancer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import Final
+
+from fastapi import FastAPI
+from rich.console import Console
+
+from fastapi_proxy_di import (
+    Balancer,
+    HealthSettings,
+    Upstream,
+    UpstreamSettings,
+    proxy_router,
+)
+from fastapi_proxy_di.cli import demo_live, demo_once
+from fastapi_proxy_di.cli.background_server import serving
+from fastapi_proxy_di.cli.demo_upstream import HEALTH_PATH
+from fastapi_proxy_di.cli.fleet import Fleet
+from fastapi_proxy_di.cli.listening import listen
+from fastapi_proxy_di.cli.load import Load
+
+_PORT: Final = 8000
+_GRACE_SECONDS: Final = 10
+
+
+def run(port: int | None, upstreams: int, *, once: bool) -> int:
+    """Run the demo.
+
+    Args:
+        port: Of the gateway; ``None`` is 8000, and any free one with ``once``.
+        upstreams: How many.
+        once: Drive a short load, judge it and return, instead of showing it for ever.
+
+    Returns:
+        0, or 1 if a request failed that must not or an upstream did not come back; 2 if
+        the port is taken.
+
+    Raises:
+        KeyboardInterrupt: Ended by Ctrl-C or SIGTERM, after everything was ended.
+    """
+    if port is None:
+        port = 0 if once else _PORT
+    listening = listen(port)
+    if listening is None:
+        return 2
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    with listening:
+        try:
+            return asyncio.run(_demo(listening, Fleet(upstreams), once=once))
+        except ExceptionGroup as group:
+            print("\n".join(map(str, group.exceptions)), file=sys.stderr)
+        except TimeoutError as error:
+            print(f"FAILED {error}", file=sys.stderr)
+    return 1
+
+
+class DemoSettings(UpstreamSettings, name="demo"):
+    """The demo's upstream; the environment may add to it, e.g. ``UPSTREAM_DEMO_POLICY``."""
+
+
+def gateway(fleet: Fleet) -> tuple[FastAPI, Upstream]:
+    """The demo's gateway: what a user would write, with probes quick enough to watch."""
+    settings = DemoSettings(
+        destinations=[upstream.url for upstream in fleet.upstreams],
+        health=HealthSettings(path=HEALTH_PATH, interval=0.5, timeout=1, fall=2, rise=1),
+    )
+    upstream = Upstream(settings)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(proxy_router(upstream))
+    return app, upstream
+
+
+async def _demo(listening: socket.socket, fleet: Fleet, *, once: bool) -> int:
+    port = listening.getsockname()[1]
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(fleet.stop)
+        await fleet.start()
+        app, upstream = gateway(fleet)
+        if once:
+            logging.getLogger("fastapi_proxy_di").addHandler(logging.NullHandler())
+        await stack.enter_async_context(serving(app, listening, grace=_GRACE_SECONDS))
+        # At the end the upstreams go before the gateway: that ends the streams that someone
+        # still reads, and the gateway need not wait for them.
+        stack.push_async_callback(fleet.stop)
+        balancer = upstream.of(app)
+        load = Load(port)
+        if once:
+            print(f"Gateway on http://127.0.0.1:{port}, {len(fleet.upstreams)} upstreams")
+            async with load:
+                outages = await demo_once.disturb(load, fleet)
+            return demo_once.summarise(load.tally, outages, _failed_attempts(balancer))
+        async with load:
+            await demo_live.show(
+                Console(), port, lambda: demo_live.rows(balancer, fleet, load.tally), load.tally
+            )
+
+
+def _failed_attempts(balancer: Balancer) -> int:
+    return sum(destination.failures for destination in balancer.status().destinations)
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    """Let SIGTERM end the demo the way Ctrl-C does: in order."""
+    signal.raise_signal(signal.SIGINT)

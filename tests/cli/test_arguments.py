@@ -1,0 +1,70 @@
+"""The words of the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastapi_proxy_di.cli.arguments import parse
+
+
+def test_demo_has_defaults() -> None:
+    """Without options: three upstreams, the default port, shown until Ctrl-C."""
+    arguments = parse(["demo"])
+
+    assert arguments.command == "demo"
+    assert (arguments.port, arguments.upstreams, arguments.once) == (None, 3, False)
+
+
+def test_demo_takes_its_options() -> None:
+    """Port, number of upstreams and once are read."""
+    arguments = parse(["demo", "--port", "0", "--upstreams", "2", "--once"])
+
+    assert (arguments.port, arguments.upstreams, arguments.once) == (0, 2, True)
+
+
+def test_serve_takes_names_host_and_port() -> None:
+    """Several upstreams may be named."""
+    arguments = parse(["serve", "billing", "search-v2", "--host", "::1", "--port", "9"])
+
+    assert arguments.names == ("billing", "search-v2")
+    assert (arguments.host, arguments.port) == ("::1", 9)
+
+
+def test_demo_upstream_takes_a_name() -> None:
+    """The command that revives a killed upstream is read back."""
+    arguments = parse(["demo-upstream", "--name", "b", "--port", "7"])
+
+    assert (arguments.name, arguments.port, arguments.with_parent) == ("b", 7, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ([], "command"),
+        (["demo", "--port", "65536"], "65536 is not a port"),
+        (["demo", "--upstreams", "0"], "0 is not a number from 1 to 26"),
+        (["demo", "--once", "--upstreams", "1"], "--upstreams must be 2 or more"),
+        (["serve"], "upstream"),
+        (["serve", "Billing"], "'Billing' is not the name of an upstream"),
+        (["check", "billing", "billing"], "named twice"),
+    ],
+)
+def test_wrong_usage_exits_two_and_says_why(
+    words: list[str], fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Argparse's status for usage is the one all commands share."""
+    with pytest.raises(SystemExit) as exit_info:
+        parse(words)
+
+    assert exit_info.value.code == 2
+    assert fault in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["demo", "serve", "check", "demo-upstream"])
+def test_help_explains_each_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command has a help page of its own."""
+    with pytest.raises(SystemExit) as exit_info:
+        parse([command, "--help"])
+
+    assert exit_info.value.code == 0
+    assert f"usage: fastapi-proxy-di {command}" in capsys.readouterr().out
