@@ -18,6 +18,7 @@ from fastapi_proxy_di.settings.faults import (
     unknown_variables,
 )
 from fastapi_proxy_di.settings.health import EjectionSettings, HealthSettings
+from fastapi_proxy_di.settings.provenance import effective_sources
 from fastapi_proxy_di.settings.traffic import LimitSettings, RetrySettings, TimeoutSettings
 from fastapi_proxy_di.settings.upstream import POLICIES, UpstreamSettings, settings_class
 from fastapi_proxy_di.settings.values import StatusCodes
@@ -40,6 +41,7 @@ __all__ = [
     "UpstreamSettings",
     "WebSocketSettings",
     "describe_faults",
+    "effective_sources",
     "load_all",
     "load_upstream",
     "settings_class",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, FilePath, SecretStr, field_validator, model_validator
 
 from fastapi_proxy_di.settings.durations import Duration
-from fastapi_proxy_di.settings.header_fields import header_name
+from fastapi_proxy_di.settings.header_fields import header_token
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.values import TOKEN, Networks, OrNone
 
@@ -51,7 +51,7 @@ class TlsSettings(SettingsModel):
     """Name that is asked for (SNI) and checked, instead of the URL's host."""
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:  # noqa: N804 - an "after" validator gets the instance
+    def _complete(self) -> Self:
         if self.client_key is not None and self.client_cert is None:
             raise ValueError("client_key is given without client_cert; give both")
         if self.ca_file is not None and not self.verify:
@@ -86,7 +86,7 @@ def _cookie_name(value: str | None) -> str | None:
 
 
 def _header(value: str | None) -> str | None:
-    return None if value is None else header_name(value)
+    return None if value is None else header_token(value)
 
 
 class AffinitySettings(SettingsModel):
@@ -112,7 +112,7 @@ class AffinitySettings(SettingsModel):
         return value
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:  # noqa: N804 - an "after" validator gets the instance
+    def _complete(self) -> Self:
         if (self.cookie is None) == (self.header is None):
             raise ValueError("needs one of 'cookie' and 'header'")
         if self.cookie is not None and self.key is None:

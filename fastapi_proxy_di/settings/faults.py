@@ -133,7 +133,7 @@ def variable(settings_cls: type[UpstreamSettings], location: Iterable[int | str]
     for part in location:
         if isinstance(part, int):
             break
-        names.append(part.upper())
+        names.append(part.upper().replace("-", "_"))
     return env_prefix(settings_cls) + "__".join(names)
 
 

@@ -12,64 +12,105 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from fastapi_proxy_di.settings.values import TOKEN, AlsoText, split_commas
-
-__all__ = ["HeaderNames", "HeaderValues", "header_name"]
-
-# RFC 9110 §7.6.1 and the fields that frame a message or choose its server.
-_OURS: Final = {
-    "host": "preserve_host or the destination's URL decides it",
-    "content-length": "it frames the message",
-    "transfer-encoding": "it frames the message",
-    "trailer": "it frames the message",
-} | dict.fromkeys(
-    (
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "upgrade",
-    ),
-    "it is hop-by-hop and belongs to one connection",
+from fastapi_proxy_di.wire.headers import (
+    FORWARDING,
+    FORWARDING_PREFIX,
+    FRAMING,
+    HOP_BY_HOP,
+    OURS,
+    PROXY_AUTHENTICATION,
 )
+
+__all__ = [
+    "RequestHeaderNames",
+    "RequestHeaderValues",
+    "ResponseHeaderNames",
+    "ResponseHeaderValues",
+    "header_token",
+]
+
+# Both refuse what belongs to one connection; an answer has no Host and no forwarding fields.
+_REQUEST: Final = frozenset(name.decode() for name in OURS | PROXY_AUTHENTICATION)
+_RESPONSE: Final = frozenset(name.decode() for name in HOP_BY_HOP | FRAMING | PROXY_AUTHENTICATION)
+_FORWARDING: Final = frozenset(name.decode() for name in FORWARDING)
 # RFC 9110 §5.5; a tab may stand within a value.
-_BAD_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_BAD_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 
 
-def header_name(name: str) -> str:
-    """Check a header name and give it in lower case.
+def header_token(name: str) -> str:
+    """Check the form of a header name and give it in lower case.
 
     Raises:
-        ValueError: It is no RFC 9110 token, or a field that is the proxy's own.
+        ValueError: It is no RFC 9110 token.
     """
     lowered = name.strip().lower()
     if not TOKEN.fullmatch(lowered):
         raise ValueError(f"{name!r} is not a header name; use letters, digits and '-'")
-    if lowered in _OURS:
-        raise ValueError(f"{lowered!r} may not be set or removed: {_OURS[lowered]}")
     return lowered
 
 
-def _checked(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
+def _request_name(name: str) -> str:
+    lowered = header_token(name)
+    if lowered in _FORWARDING or lowered.startswith(FORWARDING_PREFIX.decode()):
+        raise ValueError(f"{lowered!r} may not be set or removed here; 'forwarded' decides it")
+    if lowered == "host":
+        raise ValueError("'host' may not be set or removed here; 'preserve_host' decides it")
+    return _unless(lowered, _REQUEST)
+
+
+def _response_name(name: str) -> str:
+    return _unless(header_token(name), _RESPONSE)
+
+
+def _unless(name: str, refused: frozenset[str]) -> str:
+    if name in refused:
+        raise ValueError(
+            f"{name!r} may not be set or removed; it frames a message or belongs to one"
+            " connection, and is the proxy's own"
+        )
+    return name
+
+
+def _checked_values(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
     checked: dict[str, SecretStr] = {}
     for name, secret in values.items():
-        key = header_name(name)
-        # A later source comes later in the merged mapping, whatever case it was written in.
-        checked.pop(key, None)
         value = secret.get_secret_value().strip(" \t\r\n")
         if _BAD_VALUE.search(value):
-            raise ValueError(f"the value of {key!r} holds a line break or control character")
-        checked[key] = SecretStr(value)
+            raise ValueError(
+                f"the value of {name!r} holds a line break, a control character or one that"
+                " is not latin-1"
+            )
+        checked[name] = SecretStr(value)
     return checked
 
 
-HeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_checked)]
-"""Lower-case names to secret values."""
+def _request_values(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    # Of one name in two cases the last wins: later in the merged mapping is the higher source.
+    return _checked_values({_request_name(name): value for name, value in values.items()})
 
-HeaderNames = Annotated[
-    tuple[Annotated[str, AfterValidator(header_name)], ...],
+
+def _response_values(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    return _checked_values({_response_name(name): value for name, value in values.items()})
+
+
+_NAMES_TEXT: Final = AlsoText("Comma-separated header names.")
+
+RequestHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_request_values)]
+"""Lower-case names to secret values, for requests."""
+
+ResponseHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_response_values)]
+"""Lower-case names to secret values, for answers."""
+
+RequestHeaderNames = Annotated[
+    tuple[Annotated[str, AfterValidator(_request_name)], ...],
     BeforeValidator(split_commas),
-    AlsoText("Comma-separated header names."),
+    _NAMES_TEXT,
 ]
-"""Lower-case names."""
+"""Lower-case names, for requests."""
+
+ResponseHeaderNames = Annotated[
+    tuple[Annotated[str, AfterValidator(_response_name)], ...],
+    BeforeValidator(split_commas),
+    _NAMES_TEXT,
+]
+"""Lower-case names, for answers."""

@@ -24,10 +24,10 @@ from pydantic_settings import (
     InitSettingsSource,
     JsonConfigSettingsSource,
     PydanticBaseSettingsSource,
-    SecretsSettingsSource,
     TomlConfigSettingsSource,
     YamlConfigSettingsSource,
 )
+from pydantic_settings.sources import DotenvType, PathType
 
 from fastapi_proxy_di.errors import SettingsError
 
@@ -39,7 +39,7 @@ else:
 __all__ = ["Undecodable", "settings_sources"]
 
 HEADER_FIELDS: Final = ("request_headers", "response_headers")
-_FILES: Final[dict[str, type[PydanticBaseSettingsSource]]] = {
+FILE_SOURCES: Final[dict[str, type[PydanticBaseSettingsSource]]] = {
     "toml_file": TomlConfigSettingsSource,
     "yaml_file": YamlConfigSettingsSource,
     "json_file": JsonConfigSettingsSource,
@@ -58,7 +58,7 @@ class _LenientDecoding(_Lenient):
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         text = value.strip()
         if not text.startswith(("{", "[")):
-            return None if text == "null" else value
+            return value
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
@@ -140,31 +140,33 @@ class ClassSource(PydanticBaseSettingsSource):
 
 def settings_sources(
     settings_cls: type[BaseSettings],
-    init_settings: InitSettingsSource,
-    dotenv_settings: DotEnvSettingsSource,
-    file_secret_settings: SecretsSettingsSource,
+    init_kwargs: dict[str, Any],
+    env_file: DotenvType | None = None,
+    env_file_encoding: str | None = None,
+    secrets_dir: PathType | None = None,
 ) -> tuple[PydanticBaseSettingsSource, ...]:
     """Give the sources of an upstream, first one wins.
+
+    Args:
+        settings_cls: The class; its ``model_config`` names TOML, YAML and JSON files.
+        init_kwargs: Constructor arguments.
+        env_file: ``.env`` file or files.
+        env_file_encoding: Their encoding.
+        secrets_dir: Secrets directory or directories.
 
     Raises:
         SettingsError: A file exists and cannot be read.
     """
-    directories = file_secret_settings.secrets_dir
-    if directories is None:
-        directories = ()
-    elif isinstance(directories, str | PathLike):
-        directories = (directories,)
+    directories = [secrets_dir] if isinstance(secrets_dir, str | PathLike) else secrets_dir or ()
     readers: dict[str, Callable[[], PydanticBaseSettingsSource]] = {
-        "env_file": partial(
-            DotEnvSource, settings_cls, dotenv_settings.env_file, dotenv_settings.env_file_encoding
-        ),
+        "env_file": partial(DotEnvSource, settings_cls, env_file, env_file_encoding),
         "secrets_dir": partial(SecretFilesSource, settings_cls, directories),
     }
-    for key, source in _FILES.items():
+    for key, source in FILE_SOURCES.items():
         if settings_cls.model_config.get(key) is not None:
             readers[key] = partial(source, settings_cls)
     return (
-        CodeSource(settings_cls, init_settings.init_kwargs),
+        CodeSource(settings_cls, init_kwargs),
         EnvironmentSource(settings_cls),
         *(_read(key, reader) for key, reader in readers.items()),
         ClassSource(settings_cls),

@@ -37,7 +37,13 @@ from fastapi_proxy_di.settings.edges import (
     TlsSettings,
     WebSocketSettings,
 )
-from fastapi_proxy_di.settings.header_fields import HeaderNames, HeaderValues, header_name
+from fastapi_proxy_di.settings.header_fields import (
+    RequestHeaderNames,
+    RequestHeaderValues,
+    ResponseHeaderNames,
+    ResponseHeaderValues,
+    header_token,
+)
 from fastapi_proxy_di.settings.health import EjectionSettings, HealthSettings
 from fastapi_proxy_di.settings.sources import settings_sources
 from fastapi_proxy_di.settings.traffic import LimitSettings, RetrySettings, TimeoutSettings
@@ -88,7 +94,7 @@ def _hash_key(value: object) -> object:
         if kind in ("client", "path") and not colon:
             return value
         if kind in _KEYED and name:
-            return f"header:{header_name(name)}" if kind == "header" else value
+            return f"header:{header_token(name)}" if kind == "header" else value
     raise ValueError(
         "is not a hash key; use client, path, header:<name>, cookie:<name> or query:<name>"
     )
@@ -198,17 +204,17 @@ class UpstreamSettings(BaseSettings):
     preserve_host: bool = False
     """Whether the client's Host is passed on instead of the destination's own (YARP: no)."""
 
-    request_headers: HeaderValues = {}
+    request_headers: RequestHeaderValues = {}
     """Headers that every request upstream gets, in place of the client's. Values are secrets:
     never logged, dumped or shown."""
 
-    remove_request_headers: HeaderNames = ()
+    remove_request_headers: RequestHeaderNames = ()
     """Headers of the client that are not passed on."""
 
-    response_headers: HeaderValues = {}
+    response_headers: ResponseHeaderValues = {}
     """Headers that every answer gets, in place of the upstream's. Values are secrets."""
 
-    remove_response_headers: HeaderNames = ()
+    remove_response_headers: ResponseHeaderNames = ()
     """Headers of the upstream that are not passed on."""
 
     response_server_headers: Literal["drop", "pass"] = "drop"
@@ -224,7 +230,7 @@ class UpstreamSettings(BaseSettings):
     websocket: WebSocketSettings = WebSocketSettings()
     """WebSockets towards destinations."""
 
-    affinity: AffinitySettings | None = None
+    affinity: Annotated[AffinitySettings | None, OrNone] = None
     """Keeps a client on one destination; none for off."""
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
@@ -264,15 +270,20 @@ class UpstreamSettings(BaseSettings):
                 f' class {cls.__name__}(UpstreamSettings, name="billing"), or use'
                 ' load_upstream("billing")'
             )
+        # What pydantic-settings always passes; its signature promises less.
+        code = cast("InitSettingsSource", init_settings)
+        dotenv = cast("DotEnvSettingsSource", dotenv_settings)
+        secrets = cast("SecretsSettingsSource", file_secret_settings)
         return settings_sources(
             settings_cls,
-            cast("InitSettingsSource", init_settings),
-            cast("DotEnvSettingsSource", dotenv_settings),
-            cast("SecretsSettingsSource", file_secret_settings),
+            code.init_kwargs,
+            dotenv.env_file,
+            dotenv.env_file_encoding,
+            secrets.secrets_dir,
         )
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:  # noqa: N804 - an "after" validator gets the instance
+    def _agree(self) -> Self:
         if self.health.path is None:
             if self.policy == "latency":
                 # Nothing else measures what the policy compares.

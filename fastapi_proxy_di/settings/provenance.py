@@ -1,0 +1,94 @@
+"""Where each effective setting came from, for people who wonder.
+
+Gives sources only, never values. Validates nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
+
+from fastapi_proxy_di.settings.faults import dotted, variable
+from fastapi_proxy_di.settings.sources import (
+    FILE_SOURCES,
+    ClassSource,
+    DotEnvSource,
+    EnvironmentSource,
+    settings_sources,
+)
+from fastapi_proxy_di.settings.upstream import UpstreamSettings
+
+__all__ = ["effective_sources"]
+
+Path = tuple[str, ...]
+
+
+def effective_sources(settings_cls: type[UpstreamSettings]) -> dict[str, str]:
+    """Tell which source each field's value is from.
+
+    Args:
+        settings_cls: A class with a name.
+
+    Returns:
+        Dotted field to source: a variable with ``(environment)``, ``(.env)`` or
+        ``(secrets directory)``, the file of TOML, YAML or JSON, ``class default`` or
+        ``default``.
+
+    Raises:
+        SettingsError: A file exists and cannot be read.
+    """
+    config = settings_cls.model_config
+    sources = settings_sources(
+        settings_cls,
+        {},
+        config.get("env_file"),
+        config.get("env_file_encoding"),
+        config.get("secrets_dir"),
+    )
+    found: dict[Path, str] = {}
+    for source in sources:
+        if not isinstance(source, ClassSource):
+            for path in _leaves(source()):
+                found.setdefault(path, _label(source, settings_cls, path))
+    standard = dict(_default_leaves(UpstreamSettings))
+    for path, value in _default_leaves(settings_cls):
+        # A field that a source has filled with parts has no default of its own.
+        if not any(given[: len(path)] == path for given in found):
+            same = path in standard and standard[path] == value
+            found[path] = "default" if same else "class default"
+    return {dotted(path): found[path] for path in sorted(found)}
+
+
+def _leaves(values: Mapping[str, Any], above: Path = ()) -> Iterator[Path]:
+    for name, value in values.items():
+        path = (*above, name.lower())
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, path)
+        else:
+            yield path
+
+
+def _default_leaves(settings_cls: type[UpstreamSettings]) -> Iterator[tuple[Path, Any]]:
+    for name, field in settings_cls.model_fields.items():
+        default = field.default
+        parts = default.model_dump() if isinstance(default, BaseModel) else default
+        if isinstance(parts, dict) and parts:
+            yield from (((name, part.lower()), value) for part, value in parts.items())
+        elif not field.is_required():
+            yield (name,), default
+
+
+def _label(
+    source: PydanticBaseSettingsSource, settings_cls: type[UpstreamSettings], path: Path
+) -> str:
+    if isinstance(source, EnvSettingsSource):
+        names = [variable(settings_cls, path[:length]) for length in range(len(path), 0, -1)]
+        # Set by itself, or as part of its parent's JSON.
+        set_by = next((name for name in names if name.lower() in source.env_vars), names[0])
+        kind = "environment" if isinstance(source, EnvironmentSource) else "secrets directory"
+        return f"{set_by} ({'.env' if isinstance(source, DotEnvSource) else kind})"
+    key = next(key for key, kind in FILE_SOURCES.items() if isinstance(source, kind))
+    return str(settings_cls.model_config.get(key))
