@@ -1,6 +1,6 @@
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import StreamingResponse
 
 app = FastAPI()
@@ -13,6 +13,8 @@ async def health() -> dict[str, str]:
 
 @app.get("/invoices/{number}")
 async def invoice(number: int, request: Request) -> dict[str, int | None]:
+    if number > 999:
+        raise HTTPException(404, "no such invoice")
     return {"number": number, "total": 10 * number, "served_by": request.url.port}
 
 

@@ -1,0 +1,152 @@
+"""Every how-to does what its page promises."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+from websockets.exceptions import InvalidStatus
+
+from tests.docs.conftest import Gateway, Snippet
+from tests.docs.websocket_client import say
+from tests.servers import Running, dead_port, run_app
+
+
+class Recorder:
+    """Notes the path of everything that reaches an app."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.paths: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            self.paths.append(scope["path"])
+        await self.app(scope, receive, send)
+
+
+async def test_protect_keeps_strangers_from_the_upstream(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused client reaches no upstream, by HTTP or WebSocket."""
+    upstream = Recorder(snippet("tutorial/billing_service.py").app)
+    async with run_app(upstream) as running:
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", running.url)
+        async with gateway(snippet("how_to/protect.py").app) as client:
+            nobody = await client.get("/billing/health")
+            stranger = await client.get("/billing/health", headers={"authorization": "Bearer x"})
+            with pytest.raises(InvalidStatus):
+                await say(client, "/billing/live", "hello")
+            reached = list(upstream.paths)
+            ada = {"authorization": "Bearer s3cret"}
+            known = await client.get("/billing/health", headers=ada)
+            heard, _ = await say(client, "/billing/live", "hello", headers=ada)
+
+    assert (nobody.status_code, stranger.status_code, reached) == (401, 401, [])
+    assert (known.status_code, heard) == (200, "billing heard hello")
+    assert upstream.paths == ["/health", "/live"]
+
+
+async def test_identify_sets_what_a_client_cannot_forge(
+    snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
+) -> None:
+    """The options of the mount decide the tenant."""
+    async with gateway(snippet("how_to/identify.py").app) as client:
+        answer = await client.post(
+            "/billing/v2/pay", headers={"x-api-key": "key-of-ada", "x-tenant": "forged"}
+        )
+
+    assert answer.json()["tenant"] == "acme"
+
+
+async def test_websockets_choose_the_subprotocol(
+    snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
+) -> None:
+    """The endpoint offers its own subprotocol upstream."""
+    async with gateway(snippet("how_to/websockets.py").app) as client:
+        heard, subprotocol = await say(
+            client, "/live/7", "hello", subprotocols=["other", "billing.v1"]
+        )
+
+    assert (heard, subprotocol) == ("billing heard hello", "billing.v1")
+
+
+async def test_outage_page_answers_in_its_own_words(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When all are down and panic is off, the app's own handler answers."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"http://127.0.0.1:{dead_port()}")
+    monkeypatch.setenv("UPSTREAM_BILLING_WHEN_NONE_AVAILABLE", "fail")
+    async with gateway(snippet("how_to/outage.py").app) as client:
+        answer = await client.get("/billing/health")
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json() == {"sorry": "billing is down for a moment"}
+
+
+async def test_drain_sends_new_requests_elsewhere_and_back(
+    snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
+) -> None:
+    """A draining destination gets nothing until it is taken back."""
+
+    async def served_by() -> set[int]:
+        answers = [await client.get("/billing/invoices/7") for _ in range(40)]
+        return {answer.json()["served_by"] for answer in answers}
+
+    one, two = billing
+    async with gateway(snippet("how_to/drain.py").app) as client:
+        await client.post("/admin/drain", params={"url": one.url})
+        drained, status = await served_by(), await client.get("/admin/status")
+        await client.post("/admin/undrain", params={"url": one.url})
+        undrained = await served_by()
+
+    assert (drained, undrained) == ({two.port}, {one.port, two.port})
+    draining = {entry["url"]: entry["draining"] for entry in status.json()["destinations"]}
+    assert draining == {one.url: True, two.url: False}
+
+
+async def test_limits_refuse_a_large_body(
+    snippet: Snippet,
+    billing: tuple[Running, Running],
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A body over the limit is 413, one at the limit passes."""
+    monkeypatch.setenv("UPSTREAM_BILLING_LIMITS__MAX_BODY_BYTES", "10")
+    async with gateway(snippet("how_to/limits.py").app) as client:
+        large = await client.post("/billing/v2/pay", content=b"x" * 11)
+        fits = await client.post("/billing/v2/pay", content=b"x" * 10)
+
+    assert (large.status_code, fits.json()["bytes"]) == (413, 10)
+
+
+async def test_fallback_asks_the_archive(
+    snippet: Snippet,
+    billing: tuple[Running, Running],
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A 404 of one upstream becomes the answer of another."""
+    archive = FastAPI()
+
+    @archive.get("/invoices/{number}")
+    async def archived(number: int) -> dict[str, int]:
+        return {"archived": number}
+
+    async with run_app(archive) as running:
+        monkeypatch.setenv("UPSTREAM_ARCHIVE_DESTINATIONS", running.url)
+        async with gateway(snippet("how_to/fallback.py").app) as client:
+            known = await client.get("/invoices/7")
+            old = await client.get("/invoices/1000")
+
+    assert known.json()["total"] == 70
+    assert old.json() == {"archived": 1000}
+
+
+async def test_script_prints_the_total(
+    snippet: Snippet, billing: tuple[Running, Running], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An upstream opened outside any app works."""
+    await snippet("how_to/script.py").main()
+
+    assert capsys.readouterr().out == "70\n"

@@ -1,0 +1,195 @@
+"""The tutorial works as it is written: each file, and each command of its first page."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fastapi_proxy_di import Upstream
+from tests.docs.conftest import SNIPPETS, Gateway, Snippet
+from tests.docs.websocket_client import say
+from tests.servers import Running, free_port, run_app
+
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial"
+
+
+async def test_mount_shares_requests_between_both_services(
+    snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
+) -> None:
+    """Both ports serve, as the page promises."""
+    async with gateway(snippet("tutorial/mount.py").app) as client:
+        answers = [(await client.get("/billing/invoices/7")).json() for _ in range(40)]
+
+    assert {answer["served_by"] for answer in answers} == {running.port for running in billing}
+    assert {answer["total"] for answer in answers} == {70}
+
+
+async def test_mount_forwards_streams_and_websockets(
+    snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
+) -> None:
+    """Events and tunnels pass through the same line."""
+    async with gateway(snippet("tutorial/mount.py").app) as client:
+        events = await client.get("/billing/events")
+        heard, subprotocol = await say(client, "/billing/live", "hello")
+
+    assert events.text == "data: 0\n\ndata: 1\n\ndata: 2\n\n"
+    assert events.headers["content-type"].startswith("text/event-stream")
+    assert (heard, subprotocol) == ("billing heard hello", None)
+
+
+async def test_mount_goes_on_when_a_service_stops(
+    snippet: Snippet, monkeypatch: pytest.MonkeyPatch, gateway: Gateway
+) -> None:
+    """No request fails while one of two destinations refuses connections."""
+    service = snippet("tutorial/billing_service.py").app
+    async with contextlib.AsyncExitStack() as stopped, run_app(service) as two:
+        one = await stopped.enter_async_context(run_app(service))
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"{one.url},{two.url}")
+        async with gateway(snippet("tutorial/mount.py").app) as client:
+            before = [(await client.get("/billing/health")).status_code for _ in range(10)]
+            await stopped.aclose()
+            after = [(await client.get("/billing/health")).status_code for _ in range(20)]
+
+    assert set(before + after) == {200}
+
+
+async def test_inject_replaces_a_forged_header(
+    snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
+) -> None:
+    """The answer is the one the page shows."""
+    async with gateway(snippet("tutorial/inject.py").app) as client:
+        answer = await client.post("/pay", content="forty euros", headers={"x-tenant": "forged"})
+
+    assert answer.json() == {"tenant": "acme", "bytes": 11}
+
+
+async def test_call_uses_the_upstream_as_an_api(
+    snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
+) -> None:
+    """A known invoice has a summary, an unknown one is 404."""
+    async with gateway(snippet("tutorial/call.py").app) as client:
+        known = await client.get("/invoices/7/summary")
+        unknown = await client.get("/invoices/1000/summary")
+
+    assert known.json() == {"number": 7, "total": 70}
+    assert unknown.status_code == 404
+
+
+async def test_configure_lets_the_environment_win_field_by_field(
+    snippet: Snippet,
+    billing: tuple[Running, Running],
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Addresses and interval come from the environment, the probe's path from the class."""
+    monkeypatch.setenv("UPSTREAM_BILLING_HEALTH__INTERVAL", "1")
+    module = snippet("tutorial/configure.py")
+    settings = module.Billing()
+    async with gateway(module.app):
+        available = Upstream("billing").of(module.app).available
+
+    assert (settings.health.path, settings.health.interval) == ("/health", 1)
+    assert settings.timeouts.connect == 1
+    assert len(available) == 2
+
+
+def test_test_page_passes_as_it_is_written() -> None:
+    """The reader's own test run is green."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--import-mode=prepend", "test_call.py"],
+        cwd=SNIPPETS / "tutorial",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "3 passed" in run.stdout
+
+
+# -- the commands -----------------------------------------------------------------------
+
+
+def commands(page: str) -> list[str]:
+    """Give every line of every ``sh`` block of a page of the tutorial."""
+    blocks = re.findall(r"```sh\n(.*?)```", (TUTORIAL / page).read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def environment(command: str, ports: dict[str, int]) -> tuple[dict[str, str], list[str]]:
+    """Take a command apart into variables and arguments, its ports replaced by free ones."""
+    for written, port in ports.items():
+        command = command.replace(written, str(port))
+    words = command.split()
+    variables = dict(word.split("=", 1) for word in words if "=" in word)
+    return os.environ | variables, [word for word in words if "=" not in word]
+
+
+@contextlib.contextmanager
+def running(command: str, ports: dict[str, int], port: int) -> Iterator[None]:
+    """Run a ``uvicorn`` command of the tutorial until it listens; end it with Ctrl-C."""
+    env, words = environment(command, ports)
+    if "--port" not in words:
+        words += ["--port", str(port)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words], cwd=SNIPPETS / "tutorial", env=env, stderr=subprocess.PIPE
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{port}/", trust_env=False)
+                break
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+def test_commands_of_the_first_page_end_in_a_working_gateway() -> None:
+    """Two services, the gateway, and the request of the page, as processes."""
+    ports = {"9001": free_port(), "9002": free_port(), "8000": free_port()}
+    first, second = (line for line in commands("index.md") if line.startswith("uvicorn"))
+    mount = next(line for line in commands("mount.md") if "uvicorn mount:app" in line)
+    _, ask = environment(
+        next(line for line in commands("mount.md") if line.startswith("curl")), ports
+    )
+    with (
+        running(first, ports, ports["9001"]),
+        running(second, ports, ports["9002"]),
+        running(mount, ports, ports["8000"]),
+    ):
+        served = {httpx.get(ask[-1], trust_env=False).json()["served_by"] for _ in range(40)}
+
+    assert served == {ports["9001"], ports["9002"]}
+
+
+def test_wrong_settings_stop_the_app_with_one_message() -> None:
+    """The last command of the page on configuration names both faults."""
+    wrong = next(line for line in commands("configure.md") if "ftp://x" in line)
+    env, words = environment(wrong, {})
+    run = subprocess.run(
+        [sys.executable, "-m", *words, "--port", str(free_port())],
+        cwd=SNIPPETS / "tutorial",
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode != 0
+    assert "UPSTREAM_BILLING_DESTINATIONS" in run.stderr
+    assert "UPSTREAM_BILLING_POLICY" in run.stderr

@@ -1,0 +1,43 @@
+"""A WebSocket client for tests of the documentation, in a thread: one message and its echo."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import httpx
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+__all__ = ["say"]
+
+
+async def say(
+    client: httpx.AsyncClient,
+    path: str,
+    text: str,
+    *,
+    subprotocols: Sequence[str] = (),
+    headers: Mapping[str, str] | None = None,
+) -> tuple[str, str | None]:
+    """Send one text.
+
+    Args:
+        client: Its base URL says where the gateway is.
+        path: Where to connect.
+        text: What to send.
+        subprotocols: What to offer.
+        headers: Further header fields.
+
+    Returns:
+        The first message that came back, and the subprotocol agreed upon.
+    """
+    url = str(client.base_url.join(path)).replace("http", "ws", 1)
+
+    def exchange() -> tuple[str, str | None]:
+        offer = [Subprotocol(name) for name in subprotocols] or None
+        with connect(url, subprotocols=offer, additional_headers=headers or {}) as websocket:
+            websocket.send(text)
+            return str(websocket.recv(timeout=10)), websocket.subprotocol
+
+    return await asyncio.to_thread(exchange)

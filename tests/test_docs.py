@@ -1,0 +1,150 @@
+"""The documentation says what is so: snippets, settings, defaults, links."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from fastapi_proxy_di import UpstreamSettings
+
+ROOT = Path(__file__).parents[1]
+SNIPPETS = ROOT / "docs" / "src"
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+TEXTS = {page: page.read_text() for page in [*PAGES, ROOT / "README.md"]}
+SNIPPET_FILES = sorted(SNIPPETS.rglob("*.py"))
+
+
+def readable(value: object) -> str:
+    """Write a default as the page on defaults does."""
+    if value is None or value == () or value == {} or value == frozenset():
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, frozenset):
+        numbers = sorted(value)
+        if isinstance(numbers[0], int):
+            assert numbers == list(range(numbers[0], numbers[-1] + 1))
+            return f"{numbers[0]}-{numbers[-1]}"
+        return ",".join(numbers)
+    return str(value)
+
+
+def defaults(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Give every setting with its default, nested ones by dotted name."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield from defaults(type(field.default), f"{prefix}{name}.")
+        elif not field.is_required():
+            yield prefix + name, readable(field.default)
+
+
+def variables() -> Iterator[tuple[str, str, str]]:
+    """Give page, variable and value of every variable that a page sets for billing."""
+    for page, text in TEXTS.items():
+        for name, value in re.findall(r"\b(UPSTREAM_BILLING_[A-Z_]+)=([^\s`\\]+)", text):
+            yield page.name, name, value
+
+
+def test_python_blocks_are_files() -> None:
+    """Each Python block of a page is a file of ``docs/src``, so that a test can run it."""
+    for page in PAGES:
+        for block in re.findall(r"```python[^\n]*\n(.*?)```", TEXTS[page], re.DOTALL):
+            assert re.fullmatch(r'--8<-- "[\w/.:]+"\n', block), (page.name, block)
+
+
+def test_snippets_are_shown() -> None:
+    """No file of ``docs/src`` is left behind without a page."""
+    shown = {
+        name
+        for text in TEXTS.values()
+        for name in re.findall(r'^--8<-- "([\w/.]+)(?::\w+)?"$', text, re.MULTILINE)
+    }
+
+    assert shown == {str(file.relative_to(SNIPPETS)) for file in SNIPPET_FILES}
+
+
+def test_snippets_are_run() -> None:
+    """Each file is loaded by a test, or imported by another file that is."""
+    tests = "\n".join(file.read_text() for file in (ROOT / "tests" / "docs").glob("test_*.py"))
+    tests += "\n".join(file.read_text() for file in SNIPPET_FILES)
+    tests += (ROOT / "tests" / "docs" / "conftest.py").read_text()
+    not_run = [
+        file.name
+        for file in SNIPPET_FILES
+        if f"{file.parent.name}/{file.name}" not in tests
+        and f'"{file.name}"' not in tests
+        and f"from {file.stem} import" not in tests
+    ]
+
+    assert not_run == []
+
+
+def test_readme_shows_the_tested_example() -> None:
+    """The README's example is the file that the tests run."""
+    assert (
+        f"```python\n{(SNIPPETS / 'readme' / 'app.py').read_text()}```" in TEXTS[ROOT / "README.md"]
+    )
+
+
+def test_readme_has_one_line_for_each_job() -> None:
+    """Set up and run, set up and test: one line each, as the continuous run executes them."""
+    lines = re.findall(r"^python3 -m venv .*$", TEXTS[ROOT / "README.md"], re.MULTILINE)
+
+    assert [line.split()[-1] for line in lines] == ["demo", "pytest"]
+
+
+def test_links_of_the_readme_exist() -> None:
+    """Every relative link of the README leads to a file."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXTS[ROOT / "README.md"])
+
+    assert links
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
+def test_variables_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each variable that a page sets is read and its value valid, but for the wrong example."""
+
+    class Billing(UpstreamSettings, name="billing"):
+        """The upstream of the pages."""
+
+    checked = set()
+    for page, name, value in variables():
+        if value in ("ftp://x", "fastest"):
+            continue
+        with monkeypatch.context() as environment:
+            environment.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://127.0.0.1:9001")
+            environment.setenv(name, value)
+            settings: object = Billing()
+        for part in name.removeprefix("UPSTREAM_BILLING_").lower().split("__"):
+            assert hasattr(settings, part), (page, name)
+            settings = getattr(settings, part)
+        checked.add(name)
+
+    assert len(checked) >= 5
+
+
+def test_variables_of_the_readme_exist() -> None:
+    """Each row of the README's table names a setting and its default."""
+    rows = re.findall(
+        r"^\| `UPSTREAM_BILLING_(\w+)` \| `?([\w.]+)`? \|", TEXTS[ROOT / "README.md"], re.MULTILINE
+    )
+    known = dict(defaults(UpstreamSettings)) | {"destinations": "required"}
+
+    assert len(rows) >= 8
+    for name, default in rows:
+        documented = known[name.lower().replace("__", ".")]
+        assert default in (documented, "off" if documented == "none" else None), name
+
+
+def test_defaults_page_is_complete_and_right() -> None:
+    """The page on defaults has every setting, in words that match the models."""
+    page = TEXTS[ROOT / "docs" / "explanation" / "defaults.md"]
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \|", page, re.MULTILINE))
+
+    assert rows == dict(defaults(UpstreamSettings))
