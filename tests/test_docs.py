@@ -20,7 +20,7 @@ SNIPPET_FILES = sorted(SNIPPETS.rglob("*.py"))
 
 def readable(value: object) -> str:
     """Write a default as the page on defaults does."""
-    if value is None or value == () or value == {} or value == frozenset():
+    if value is None or value in ((), {}, frozenset()):
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
