@@ -1,0 +1,93 @@
+"""least_requests: the exact minimum, although loads change outside."""
+
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_proxy_di.balancing.least_requests import LeastRequests
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.pools.pool import Pool
+from tests.balancing.drawing import picked
+from tests.pools.samples import destinations_of, pool_of, settings_of
+
+
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=6),
+    st.lists(st.one_of(st.none(), st.integers(0, 50)), max_size=200),
+)
+def test_least_requests_is_the_true_minimum(weights: list[int], steps: list[int | None]) -> None:
+    """Whatever begins and ends, the pick has the least load of all."""
+    available = destinations_of(len(weights), weights)
+    policy = LeastRequests(random=Random(1))
+    running: list[Destination] = []
+    for step in steps:
+        if step is None or not running:
+            least = picked(policy, available)
+
+            assert least.in_flight / least.weight == min(
+                one.in_flight / one.weight for one in available
+            )
+
+            least.begin()
+            running.append(least)
+        else:
+            running.pop(step % len(running)).end()
+
+
+def test_least_requests_takes_ties_in_turn() -> None:
+    """Idle equals are served one after the other."""
+    available = destinations_of(4)
+    policy = LeastRequests(random=Random(1))
+
+    assert {picked(policy, available) for _ in range(4)} == set(available)
+
+
+def test_least_requests_passes_over_full_ones_until_they_have_room() -> None:
+    """By requests in flight and by requests in the window; all full is no pick."""
+    pool = Pool(
+        "billing", [settings_of(0, max_in_flight=1), settings_of(1, max_requests=1)], panic=True
+    )
+    first, second = pool.destinations
+    policy = LeastRequests(random=Random(1))
+    for _ in range(2):
+        picked(policy, pool.candidates).begin()
+
+    assert policy.pick(pool.candidates) is None
+
+    first.end()
+
+    assert policy.pick(pool.candidates) is first
+
+    first.begin()
+    second.end()
+
+    assert policy.pick(pool.candidates) is None
+
+    pool.turn_window()
+
+    assert policy.pick(pool.candidates) is second
+
+
+def test_least_requests_keeps_its_heap_small() -> None:
+    """Obsolete entries are swept out."""
+    pool = pool_of(3)
+    policy = LeastRequests(random=Random(1))
+    for _ in range(1000):
+        for destination in pool.destinations:
+            destination.begin()
+        for destination in pool.destinations:
+            destination.end()
+        picked(policy, pool.candidates)
+
+    assert len(policy._snapshots.get(pool.candidates)._heap) <= 4 * 3 + 1
+
+
+def test_least_requests_orders_by_load() -> None:
+    """The second choice is the second least."""
+    available = destinations_of(3)
+    for destination, load in zip(available, (2, 0, 1), strict=True):
+        destination.in_flight = load
+    order = list(LeastRequests(random=Random(1)).order(available))
+
+    assert order == [available[1], available[2], available[0]]

@@ -1,0 +1,100 @@
+"""peak_ewma: expected time to first byte, with the traps of a plain mean avoided."""
+
+from random import Random
+
+import pytest
+
+from fastapi_proxy_di.balancing.peak_ewma import FAILURE_PENALTY_SECONDS, PeakEwma
+from tests.balancing.drawing import picked, shares
+from tests.pools.samples import destinations_of
+
+
+def test_peak_ewma_takes_a_slower_sample_at_once_and_wears_it_down() -> None:
+    """Peak-sensitive: up at once, down by decay."""
+    (destination,) = destinations_of(1)
+    policy = PeakEwma(random=Random(1))
+    policy.observe(destination, 0.010, False, 0.0)
+    policy.observe(destination, 1.0, False, 1.0)
+
+    assert destination.ewma_seconds == 1.0
+
+    policy.observe(destination, 0.0, False, 11.0)
+
+    assert destination.ewma_seconds == pytest.approx(0.3679, abs=1e-4)
+
+
+def test_peak_ewma_prefers_fast_answers() -> None:
+    """Ten times slower, both idle: never picked of two."""
+    available = destinations_of(2)
+    policy = PeakEwma(random=Random(1))
+    policy.observe(available[0], 0.1, False, 0.0)
+    policy.observe(available[1], 0.01, False, 0.0)
+
+    assert shares(policy, available, 200) == [0, 1]
+
+
+def test_peak_ewma_weighs_requests_in_flight() -> None:
+    """Twice as fast with three times the load is slower."""
+    available = destinations_of(2)
+    policy = PeakEwma(random=Random(1))
+    policy.observe(available[0], 0.01, False, 0.0)
+    policy.observe(available[1], 0.02, False, 0.0)
+    available[0].in_flight = 2
+
+    assert picked(policy, available) is available[1]
+
+
+def test_peak_ewma_fast_failures_do_not_attract_traffic() -> None:
+    """An error in a millisecond counts as five seconds."""
+    available = destinations_of(2)
+    policy = PeakEwma(random=Random(1))
+    policy.observe(available[0], 0.001, True, 0.0)
+    policy.observe(available[1], 0.5, False, 0.0)
+
+    assert available[0].ewma_seconds == FAILURE_PENALTY_SECONDS
+    assert shares(policy, available, 200) == [0, 1]
+
+
+def test_peak_ewma_tries_a_once_slow_destination_again() -> None:
+    """Without news its mean drifts to what is typical, so one day it is picked."""
+    available = destinations_of(2)
+    slow, fast = available
+    policy = PeakEwma(random=Random(1))
+    policy.observe(slow, 5.0, False, 0.0)
+    now = 0.0
+    while picked(policy, available) is not slow:
+        now += 0.1
+        policy.observe(fast, 0.01 + 0.001 * (int(now * 10) % 3), False, now)
+
+        assert now < 120
+
+    assert now > 20
+
+
+def test_peak_ewma_hanging_destination_does_not_become_attractive() -> None:
+    """Its silence never makes it cheaper than typical, so it holds no more than the others."""
+    available = destinations_of(5)
+    hanging = available[0]
+    policy = PeakEwma(random=Random(1))
+    for destination in available:
+        policy.observe(destination, 0.02, False, 0.0)
+    now = 0.0
+    for _ in range(5000):
+        now += 0.05
+        destination = picked(policy, available)
+        destination.begin()
+        if destination is not hanging:
+            policy.observe(destination, 0.02, False, now)
+            destination.end()
+
+    assert hanging.in_flight <= 2
+
+
+def test_peak_ewma_takes_a_new_destination_for_typical() -> None:
+    """Neither flooded nor starved."""
+    known, new = destinations_of(2)
+    policy = PeakEwma(random=Random(1))
+    for step in range(500):
+        policy.observe(known, 2.0, False, step / 10)
+
+    assert policy.cost(new) == pytest.approx(2.0, rel=0.01)

@@ -1,0 +1,93 @@
+"""What all built-in policies have in common: edges, shares by weight, and cost."""
+
+from random import Random
+
+import pytest
+
+from fastapi_proxy_di.balancing.policy import BalancingPolicy
+from fastapi_proxy_di.balancing.registry import POLICIES
+from tests.balancing.drawing import Keyed, picked, seconds_per_pick, shares
+from tests.pools.samples import destinations_of
+
+ALL = sorted(POLICIES)
+SPREADING = sorted(set(ALL) - {"first"})
+
+
+def built(name: str) -> BalancingPolicy:
+    """The policy with seeded draws."""
+    return POLICIES[name](Random(7))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_policy_has_the_name_it_is_registered_by(name: str) -> None:
+    """Settings and status use one word."""
+    assert built(name).name == name
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_policy_picks_none_of_none(name: str) -> None:
+    """An empty snapshot is no error."""
+    assert built(name).pick((), Keyed(b"k")) is None
+    assert built(name).pick((), None) is None
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_policy_picks_the_only_one(name: str) -> None:
+    """With one destination there is no choice."""
+    only = destinations_of(1)
+
+    assert built(name).pick(only, None) is only[0]
+    assert built(name).pick(only, Keyed(b"k")) is only[0]
+
+
+@pytest.mark.parametrize("name", SPREADING)
+def test_policy_spreads_idle_equals_evenly(name: str) -> None:
+    """Nobody is favoured by its place."""
+    spread = shares(built(name), destinations_of(5), 5000)
+
+    assert spread == pytest.approx([0.2] * 5, abs=0.03)
+
+
+@pytest.mark.parametrize("name", SPREADING)
+def test_policy_spreads_load_by_weight(name: str) -> None:
+    """With requests piling up, each holds its share."""
+    spread = shares(built(name), destinations_of(3, [1, 2, 5]), 4000, busy=True)
+
+    assert spread == pytest.approx([0.125, 0.25, 0.625], abs=0.03)
+
+
+@pytest.mark.parametrize("name", ["random", "round_robin", "power_of_two_choices"])
+def test_policy_spreads_idle_picks_by_weight(name: str) -> None:
+    """Weights hold when nothing is in flight, too."""
+    spread = shares(built(name), destinations_of(2, [1, 3]), 4000)
+
+    assert spread == pytest.approx([0.25, 0.75], abs=0.03)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_policy_follows_a_new_snapshot(name: str) -> None:
+    """What was derived from the old tuple never gives a destination that left."""
+    policy = built(name)
+    destinations = destinations_of(4, [1, 1, 2, 3])
+    for available in (destinations, destinations[1:], destinations[2:], destinations[:2]):
+        for _ in range(50):
+            assert picked(policy, available) in available
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 2.0, 5.0]])
+def test_policy_costs_at_a_thousand_about_what_it_costs_at_three(
+    name: str, weights: list[float]
+) -> None:
+    """Far below the factor of 300 that looking at all of them would cost."""
+    few = destinations_of(3, (weights * 3)[:3])
+    many = destinations_of(1000, (weights * 1000)[:1000])
+    keys = [Keyed(b"%d" % number) for number in range(3000)]
+    for snapshot in (few, many):
+        for destination in snapshot:
+            destination.latency_ms = 5.0
+
+    cost_few = seconds_per_pick(built(name), few, keys.__getitem__)
+    cost_many = seconds_per_pick(built(name), many, keys.__getitem__)
+
+    assert cost_many < 8 * cost_few

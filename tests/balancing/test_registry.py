@@ -1,0 +1,79 @@
+"""build_policy: names, imports, classes, instances, and faults that help."""
+
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+
+from fastapi_proxy_di.balancing.first import First
+from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
+from fastapi_proxy_di.balancing.random_choice import RandomChoice
+from fastapi_proxy_di.balancing.registry import POLICIES, build_policy
+from fastapi_proxy_di.pools.destination import Destination
+
+
+class Last:
+    """A user's policy."""
+
+    name = "last"
+
+    def pick(
+        self, available: Sequence[Destination], request: PickRequest | None
+    ) -> Destination | None:
+        """Give the last."""
+        raise NotImplementedError
+
+
+class Demanding(Last):
+    """One that cannot be built without help."""
+
+    def __init__(self, where: str) -> None:
+        raise NotImplementedError
+
+
+INSTANCE = Last()
+NUMBER = 7
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_build_policy_knows_the_built_in_names(name: str) -> None:
+    """Each name gives its policy."""
+    assert build_policy(name, random=Random(1)).name == name
+
+
+def test_build_policy_imports_a_class_or_an_instance() -> None:
+    """package.module:Policy, with randomness if it wants some."""
+    random = Random(1)
+
+    assert isinstance(build_policy("fastapi_proxy_di.balancing.first:First", random=random), First)
+    assert isinstance(
+        build_policy("fastapi_proxy_di.balancing.random_choice:RandomChoice", random=random),
+        RandomChoice,
+    )
+    assert build_policy(f"{__name__}:INSTANCE", random=random).name == "last"
+
+
+def test_build_policy_takes_classes_and_instances() -> None:
+    """As given in code."""
+    instance: BalancingPolicy = INSTANCE
+
+    assert build_policy(instance, random=Random(1)) is instance
+    assert isinstance(build_policy(Last, random=Random(1)), Last)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("fastest", "unknown; allowed are power_of_two_choices, round_robin"),
+        ("module:", "unknown; allowed are"),
+        ("no_such_module:Policy", "cannot be imported"),
+        (f"{__name__}:Absent", "cannot be imported"),
+        (f"{__name__}:Demanding", "cannot be built"),
+        (f"{__name__}:NUMBER", "is no balancing policy"),
+        (7, "is no balancing policy"),
+    ],
+)
+def test_build_policy_says_what_is_wrong(spec: object, words: str) -> None:
+    """A fault names the spec and what would be right."""
+    with pytest.raises(ValueError, match=words):
+        build_policy(spec, random=Random(1))

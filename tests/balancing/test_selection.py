@@ -1,0 +1,135 @@
+"""select: what happens when the policy's pick cannot be used."""
+
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+
+from fastapi_proxy_di.balancing.policy import PickRequest
+from fastapi_proxy_di.balancing.registry import POLICIES
+from fastapi_proxy_di.balancing.selection import select
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.pools.pool import Pool
+from tests.pools.samples import pool_of, settings_of
+
+
+class Scripted:
+    """Picks by given places, and counts how often it was asked."""
+
+    name = "scripted"
+
+    def __init__(self, *places: int | None) -> None:
+        self.places = list(places)
+        self.asked = 0
+
+    def pick(
+        self, available: Sequence[Destination], request: PickRequest | None
+    ) -> Destination | None:
+        """Give the next of the script."""
+        self.asked += 1
+        place = self.places.pop(0)
+        return None if place is None else available[place]
+
+
+def test_select_asks_once_when_the_first_pick_is_fine() -> None:
+    """The hot path."""
+    pool, policy = pool_of(3), Scripted(1)
+
+    assert select(policy, pool) is pool.destinations[1]
+    assert policy.asked == 1
+
+
+def test_select_gives_none_without_candidates() -> None:
+    """All draining: nothing to give, whatever the policy says."""
+    pool = pool_of(1)
+    pool.drain(pool.destinations[0])
+
+    assert select(Scripted(None), pool) is None
+
+
+def test_select_draws_again_twice() -> None:
+    """Full, then tried, then fine."""
+    pool, policy = pool_of(3, max_in_flight=1), Scripted(0, 1, 2)
+    pool.destinations[0].begin()
+
+    assert select(policy, pool, tried={pool.destinations[1]}) is pool.destinations[2]
+    assert policy.asked == 3
+
+
+def test_select_then_looks_through_all_once_in_turn() -> None:
+    """What is left gets the rest evenly, whoever stands before it."""
+    pool = pool_of(5, max_in_flight=1000)
+    for destination in pool.destinations[:3]:
+        destination.in_flight = 1000
+    counts: Counter[Destination | None] = Counter()
+    for _ in range(100):
+        policy = Scripted(0, 1, None)
+        counts[select(policy, pool)] += 1
+
+        assert policy.asked == 3
+
+    assert counts == {pool.destinations[3]: 50, pool.destinations[4]: 50}
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_select_finds_the_only_one_with_room(name: str) -> None:
+    """Every policy, one free of fifty; then none."""
+    pool, policy = pool_of(50, max_requests=1), POLICIES[name](Random(1))
+    for destination in pool.destinations[:-1]:
+        destination.begin()
+
+    assert select(policy, pool) is pool.destinations[-1]
+    assert select(policy, pool, tried=[pool.destinations[-1]]) is None
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_select_never_repeats_what_was_tried(name: str) -> None:
+    """Attempt after attempt meets everyone once, then there is none."""
+    pool, policy = pool_of(5), POLICIES[name](Random(1))
+    tried: list[Destination] = []
+    while (found := select(policy, pool, None, tried)) is not None:
+        tried.append(found)
+
+    assert len(tried) == 5
+    assert set(tried) == set(pool.destinations)
+
+
+def test_select_takes_the_next_in_a_policys_own_order() -> None:
+    """first: the second stands in for a full first, always."""
+    pool, policy = pool_of(4, max_in_flight=1), POLICIES["first"](Random(1))
+    pool.destinations[0].begin()
+
+    assert {select(policy, pool) for _ in range(20)} == {pool.destinations[1]}
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_select_spills_over_to_the_next_tier(name: str) -> None:
+    """While all of a tier is full, and back when it has room."""
+    tiers = (0, 0, 1, 1, 2)
+    pool = Pool(
+        "billing",
+        [settings_of(at, tier=tier, max_in_flight=1) for at, tier in enumerate(tiers)],
+        panic=True,
+    )
+    policy = POLICIES[name](Random(1))
+    picks = []
+    while (found := select(policy, pool)) is not None:
+        found.begin()
+        picks.append(found)
+
+    assert [destination.tier for destination in picks] == list(tiers)
+
+    picks[0].end()
+
+    assert select(policy, pool) is picks[0]
+
+
+def test_select_in_panic_spares_full_ones() -> None:
+    """Unhealthy ones are used, full ones never."""
+    pool, policy = pool_of(2, max_in_flight=1), POLICIES["random"](Random(1))
+    for destination in pool.destinations:
+        pool.set_health(destination, False)
+    pool.destinations[0].begin()
+
+    assert {select(policy, pool) for _ in range(20)} == {pool.destinations[1]}

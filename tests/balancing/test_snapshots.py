@@ -1,0 +1,30 @@
+"""Snapshots: derived once per tuple, a few kept."""
+
+from collections.abc import Sequence
+
+from fastapi_proxy_di.balancing.snapshots import Snapshots
+from fastapi_proxy_di.pools.destination import Destination
+from tests.pools.samples import destinations_of
+
+
+def test_snapshots_derive_once_while_tiers_alternate() -> None:
+    """Spill-over asks about two tuples in turn; neither is derived again."""
+    derived: list[Sequence[Destination]] = []
+    snapshots = Snapshots(derived.append)
+    low, high = destinations_of(2), destinations_of(3)
+    for _ in range(10):
+        snapshots.get(low)
+        snapshots.get(high)
+
+    assert derived == [low, high]
+
+
+def test_snapshots_forget_the_oldest() -> None:
+    """A pool that keeps changing does not pile them up."""
+    snapshots = Snapshots(len)
+    kept = [destinations_of(2) for _ in range(20)]
+    for available in kept:
+        snapshots.get(available)
+
+    assert len(snapshots._kept) == 8
+    assert snapshots.get(kept[-1]) == 2

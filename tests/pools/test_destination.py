@@ -1,0 +1,78 @@
+"""Destination: counters, limits, predicates."""
+
+import pytest
+
+from fastapi_proxy_di.pools.destination import Destination
+from tests.pools.samples import settings_of
+
+
+def test_destination_begins_available_and_empty() -> None:
+    """A new destination may be picked at once, with what its settings say."""
+    destination = Destination(settings_of(0, weight=2, tier=1, metadata={"zone": "a"}))
+
+    assert destination.available
+    assert not destination.full
+    assert (destination.weight, destination.tier, destination.metadata) == (2, 1, {"zone": "a"})
+    assert destination.settings.address is destination.address
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("healthy", False), ("ejected_until", 5.0), ("draining", True)]
+)
+def test_destination_is_unavailable_for_each_reason(field: str, value: object) -> None:
+    """Down, ejected or draining: each alone is enough."""
+    destination = Destination(settings_of(0))
+    setattr(destination, field, value)
+
+    assert not destination.available
+
+
+def test_destination_is_full_at_max_in_flight() -> None:
+    """The limit itself is full; an end makes room."""
+    destination = Destination(settings_of(0, max_in_flight=2))
+    destination.begin()
+
+    assert not destination.full
+
+    destination.begin()
+
+    assert destination.full
+
+    destination.end()
+
+    assert not destination.full
+
+
+def test_destination_is_full_at_max_requests_even_when_idle() -> None:
+    """Requests of the window count after their end."""
+    destination = Destination(settings_of(0, max_requests=1))
+    destination.begin()
+    destination.end()
+
+    assert destination.in_flight == 0
+    assert destination.full
+
+
+def test_destination_reports_its_ends_to_who_asked() -> None:
+    """A policy that asked learns of each end, once however many there were."""
+    destination = Destination(settings_of(0))
+    destination.ended = set()
+    destination.begin()
+    destination.begin()
+    destination.end()
+    destination.end()
+
+    assert {destination} == destination.ended
+
+
+def test_destination_repr_is_short() -> None:
+    """The address, the load, and what keeps it from being picked."""
+    destination = Destination(settings_of(0))
+
+    assert repr(destination) == "<Destination http://10.0.0.1 in_flight=0>"
+
+    destination.healthy = False
+    destination.ejected_until = 1.0
+    destination.draining = destination.removed = True
+
+    assert repr(destination).endswith(" in_flight=0 unhealthy ejected draining removed>")

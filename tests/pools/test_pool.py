@@ -1,0 +1,183 @@
+"""Pool: snapshots replaced whole on change, tiers, panic, replacement."""
+
+import pytest
+
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.pools.pool import Pool
+from tests.pools.samples import pool_of, settings_of
+
+
+def test_pool_begins_with_all_available() -> None:
+    """Order is that of the settings; nothing is known to be down."""
+    pool = pool_of(3)
+
+    assert pool.destinations == pool.available == pool.candidates
+    assert not pool.panic
+    assert repr(pool) == "<Pool billing 3/3 available>"
+
+
+def test_pool_replaces_its_snapshot_on_change_only() -> None:
+    """A reader keeps the tuple it took; news makes a new one, no news does not."""
+    pool = pool_of(3)
+    one = pool.destinations[1]
+    before = pool.candidates
+
+    assert not pool.set_health(one, True)
+    assert before is pool.candidates
+
+    assert pool.set_health(one, False)
+    assert len(before) == 3
+    assert (pool.destinations[0], pool.destinations[2]) == pool.candidates == pool.available
+
+    assert pool.set_health(one, True)
+    assert before == pool.candidates
+    assert before is not pool.candidates
+
+
+def test_pool_ejects_and_readmits_with_a_clean_record() -> None:
+    """An ejection is counted; what led to it is forgotten when it ends."""
+    pool = pool_of(2)
+    one = pool.destinations[0]
+    one.failures = one.consecutive_failures = one.successes = 5
+
+    assert pool.eject(one, 30.0)
+    assert not pool.eject(one, 60.0)
+    assert (one.ejected_until, one.ejections) == (30.0, 1)
+    assert (pool.destinations[1],) == pool.available
+
+    assert pool.readmit(one)
+    assert not pool.readmit(one)
+    assert (one.failures, one.consecutive_failures, one.successes) == (0, 0, 0)
+    assert len(pool.available) == 2
+
+
+def test_pool_drains_and_undrains() -> None:
+    """A draining destination is no candidate."""
+    pool = pool_of(2)
+    one = pool.destinations[0]
+
+    assert pool.drain(one)
+    assert not pool.drain(one)
+    assert one not in pool.candidates
+
+    assert pool.undrain(one)
+    assert not pool.undrain(one)
+    assert one in pool.candidates
+
+
+def test_pool_panics_when_none_is_available_but_spares_draining_ones() -> None:
+    """Unhealthy and ejected ones are used again, draining ones never."""
+    pool = pool_of(3)
+    down, ejected, draining = pool.destinations
+    pool.drain(draining)
+    pool.eject(ejected, 1.0)
+    pool.set_health(down, False)
+
+    assert pool.panic
+    assert pool.available == ()
+    assert (down, ejected) == pool.candidates
+
+    pool.readmit(ejected)
+
+    assert not pool.panic
+    assert (ejected,) == pool.candidates
+
+
+def test_pool_does_not_panic_when_all_drain() -> None:
+    """Nothing is left to use."""
+    pool = pool_of(1)
+    pool.drain(pool.destinations[0])
+
+    assert not pool.panic
+    assert () == pool.candidates == pool.tiers
+
+
+def test_pool_without_panic_has_no_candidates() -> None:
+    """``when_none_available="fail"``."""
+    pool = pool_of(1, panic=False)
+    pool.set_health(pool.destinations[0], False)
+
+    assert not pool.panic
+    assert pool.candidates == ()
+
+
+def test_pool_candidates_are_the_lowest_tier() -> None:
+    """A higher tier serves when the lower one has none available."""
+    pool = Pool(
+        "billing", [settings_of(at, tier=tier) for at, tier in enumerate((2, 0, 2))], panic=True
+    )
+    a, b, c = pool.destinations
+
+    assert (b,) == pool.candidates
+    assert ((b,), (a, c)) == pool.tiers
+
+    pool.set_health(b, False)
+
+    assert (a, c) == pool.candidates
+
+
+def test_pool_finds_by_any_spelling_of_an_address() -> None:
+    """As written, as normalised, and nothing for strangers and nonsense."""
+    pool = pool_of(2)
+    one = pool.destinations[0]
+
+    assert one is pool.find("http://10.0.0.1")
+    assert one is pool.find("HTTP://10.0.0.1:80/")
+    assert pool.find("http://10.9.9.9") is None
+    assert pool.find("not an address") is None
+
+
+def test_pool_replacement_keeps_unchanged_destinations() -> None:
+    """The same object with its counts and health takes over new settings."""
+    pool = pool_of(3)
+    first, second, third = pool.destinations
+    first.begin()
+    pool.set_health(second, False)
+    before = pool.candidates
+
+    added, removed = pool.replace([settings_of(1, weight=5), settings_of(0), settings_of(9)])
+
+    assert (pool.destinations[2],) == added
+    assert (third,) == removed
+    assert (second, first, added[0]) == pool.destinations
+    assert (first.in_flight, second.weight, second.healthy) == (1, 5, False)
+    assert before is not pool.candidates
+    assert pool.find(third.url) is None
+
+
+def test_pool_removed_destination_stays_out() -> None:
+    """It finishes its work; late news of it changes nothing."""
+    pool = pool_of(2)
+    gone = pool.destinations[1]
+    gone.begin()
+    pool.replace([settings_of(0)])
+
+    assert gone.removed
+    assert gone.draining
+    assert gone.in_flight == 1
+    assert not pool.undrain(gone)
+    assert not pool.set_health(gone, False)
+
+
+def test_pool_turns_the_window_of_all() -> None:
+    """Room for requests again, reported to a policy that asked."""
+    pool = pool_of(2, max_requests=1)
+    for destination in pool.destinations:
+        destination.begin()
+    reports: set[Destination] = set()
+    pool.destinations[0].ended = reports
+    pool.turn_window()
+
+    assert not any(destination.full for destination in pool.destinations)
+    assert {pool.destinations[0]} == reports
+
+
+def test_pool_sets_a_weight_for_a_while() -> None:
+    """New weights make a new snapshot, so that policies notice."""
+    pool = pool_of(2)
+    before = pool.candidates
+
+    assert pool.set_weight(pool.destinations[0], 0.1)
+    assert not pool.set_weight(pool.destinations[0], 0.1)
+    assert before is not pool.candidates
+    assert pytest.approx(pool.destinations[0].settings.weight) == 1

@@ -1,0 +1,57 @@
+"""RollingTotal: growth of a counter over a window, told at readings only."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_proxy_di.pools.rolling import RollingTotal
+
+
+def test_rolling_total_counts_everything_before_the_first_reading() -> None:
+    """What has no time yet is taken to have happened just then."""
+    assert RollingTotal(60).read(1000, 7) == 7
+
+
+def test_rolling_total_forgets_what_left_the_window() -> None:
+    """Two windows later nothing is left of a burst."""
+    rolling = RollingTotal(60)
+    rolling.read(0, 100)
+
+    assert rolling.read(59, 100) == 100
+    assert rolling.read(200, 100) == 0
+
+
+def test_rolling_total_spreads_growth_between_readings() -> None:
+    """After 100 silent seconds with 1000 events, 60 seconds hold 600 of them."""
+    rolling = RollingTotal(60)
+    rolling.read(0, 0)
+
+    assert pytest.approx(rolling.read(100, 1000)) == 600
+
+
+def test_rolling_total_keeps_few_marks() -> None:
+    """Readings as frequent as one likes cost no memory."""
+    rolling = RollingTotal(10)
+    for step in range(10_000):
+        rolling.read(step / 100, step)
+
+    assert len(rolling._marks) <= 12
+
+
+@given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 20)), min_size=1, max_size=60))
+def test_rolling_total_stays_near_the_exact_count(steps: list[tuple[float, int]]) -> None:
+    """Read at each event, it errs by at most what happened about the edge of the window."""
+    rolling = RollingTotal(60)
+    now, total = 0.0, 0
+    events: list[tuple[float, int]] = []
+    rolling.read(now, total)
+    for pause, count in steps:
+        now += pause
+        total += count
+        events.append((now, count))
+        growth = rolling.read(now, total)
+        # Marks lie up to six seconds and one gap of thirty apart: that far events smear.
+        least = sum(count for at, count in events if at > now - 60 + 36)
+        most = sum(count for at, count in events if at >= now - 60 - 36)
+
+        assert least - 1e-6 <= growth <= most + 1e-6
