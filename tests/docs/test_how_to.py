@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
 
+from fastapi_proxy_di import Upstream
 from tests.docs.conftest import Gateway, Snippet
 from tests.docs.websocket_client import say
 from tests.servers import Running, dead_port, run_app
@@ -150,3 +153,29 @@ async def test_script_prints_the_total(
     await snippet("how_to/script.py").main()
 
     assert capsys.readouterr().out == "70\n"
+
+
+async def test_near_prefers_the_region(
+    snippet: Snippet,
+    billing: tuple[Running, Running],
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A policy of one's own decides, and the far region serves when the near one drains."""
+    far, near = billing
+    monkeypatch.setenv(
+        "UPSTREAM_BILLING_DESTINATIONS",
+        json.dumps(
+            [
+                {"url": far.url, "metadata": {"region": "us"}},
+                {"url": near.url, "metadata": {"region": "eu"}},
+            ]
+        ),
+    )
+    app = snippet("how_to/near.py").app
+    async with gateway(app) as client:
+        before = {(await client.get("/billing/invoices/7")).json()["served_by"] for _ in range(9)}
+        Upstream("billing").of(app).drain(near.url)
+        after = {(await client.get("/billing/invoices/7")).json()["served_by"] for _ in range(9)}
+
+    assert (before, after) == ({near.port}, {far.port})
