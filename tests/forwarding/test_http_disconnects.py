@@ -165,12 +165,14 @@ async def test_client_leaves_while_we_connect(
 ) -> None:
     """No answer is awaited any longer from a host that swallows our SYN."""
     with blackhole() as port:
-        async with gateway(f"http://127.0.0.1:{port}", middlewares=middlewares) as gate:
-            async with connect(gate.address) as client:
-                await client.send(request(target="/billing/x"))
-                await until(lambda: gate.in_flight == 1)
-                _LEAVE[leave](client)
-                await _untouched(gate)
+        async with (
+            gateway(f"http://127.0.0.1:{port}", middlewares=middlewares) as gate,
+            connect(gate.address) as client,
+        ):
+            await client.send(request(target="/billing/x"))
+            await until(lambda: gate.in_flight == 1)
+            _LEAVE[leave](client)
+            await _untouched(gate)
 
     assert [record.getMessage() for record in caplog.records] == []
 

@@ -1,0 +1,131 @@
+"""Faults at start: all of them in one message, each with its variable, and nothing left."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import pytest
+from fastapi import Depends, FastAPI
+
+from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan, proxy_router
+from tests.gateways import gateway_app, until
+from tests.origins import ScriptedOrigin
+from tests.servers import StartupFailed, run_app
+
+
+def _app(*names: str) -> FastAPI:
+    app = FastAPI()
+    for name in names:
+        app.include_router(proxy_router(name), prefix=f"/{name}")
+    return app
+
+
+async def _message(app: FastAPI) -> str:
+    with pytest.raises(StartupFailed) as caught:
+        async with run_app(app):
+            pass
+    return str(caught.value)
+
+
+async def test_every_fault_of_an_upstream_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two wrong variables are one message that names both."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "ftp://x")
+    monkeypatch.setenv("UPSTREAM_BILLING_POLICY", "fastest")
+
+    message = await _message(_app("billing"))
+
+    assert "UPSTREAM_BILLING_DESTINATIONS" in message
+    assert "UPSTREAM_BILLING_POLICY" in message
+    assert "billing" in message
+
+
+async def test_faults_of_every_upstream_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The faults of several upstreams are one message too, nested fields included."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://x?query=1")
+    monkeypatch.setenv("UPSTREAM_USERS_DESTINATIONS", "http://127.0.0.1:1")
+    monkeypatch.setenv("UPSTREAM_USERS_TIMEOUTS__CONNECT", "soon")
+    monkeypatch.setenv("UPSTREAM_USERS_HEALTH__FALL", "0")
+
+    message = await _message(_app("billing", "users", "orders"))
+
+    for variable in (
+        "UPSTREAM_BILLING_DESTINATIONS",
+        "UPSTREAM_USERS_TIMEOUTS__CONNECT",
+        "UPSTREAM_USERS_HEALTH__FALL",
+        "UPSTREAM_ORDERS_DESTINATIONS",
+    ):
+        assert variable in message
+
+
+async def test_injected_upstream_is_validated_at_start() -> None:
+    """One that only an endpoint's sub-dependency mentions is found as well."""
+    app = FastAPI(lifespan=proxy_lifespan)
+
+    async def client(billing: Annotated[Balancer, Depends(Upstream("billing"))]) -> Balancer:
+        raise AssertionError(billing)
+
+    @app.get("/x")
+    async def x(client: Annotated[Balancer, Depends(client)]) -> None:
+        raise AssertionError(client)
+
+    assert "UPSTREAM_BILLING_DESTINATIONS" in await _message(app)
+
+
+async def test_secret_in_a_fault_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials in an address are a fault that does not repeat them."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://user:hunter2@10.0.0.1")
+
+    message = await _message(_app("billing"))
+
+    assert "UPSTREAM_BILLING_DESTINATIONS" in message
+    assert "hunter2" not in message
+
+
+async def test_fault_of_one_upstream_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The good one's prober does not run on when the bad one stops the start."""
+    async with ScriptedOrigin() as origin:
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", origin.url)
+        monkeypatch.setenv("UPSTREAM_BILLING_HEALTH__PATH", "/health")
+        monkeypatch.setenv("UPSTREAM_USERS_DESTINATIONS", "nonsense")
+        before = asyncio.all_tasks()
+        await _message(_app("billing", "users"))
+        await until(lambda: asyncio.all_tasks() <= before)
+
+    assert origin.connections == 0
+
+
+async def test_start_that_fails_later_ends_what_was_started() -> None:
+    """When the app's own lifespan fails behind ours, tasks and connections end."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with proxy_lifespan(app):
+            raise RuntimeError("no database")
+            yield
+
+    async with ScriptedOrigin() as origin:
+        app = gateway_app(
+            origin.url, app=FastAPI(lifespan=lifespan), health={"path": "/health", "interval": 0.05}
+        )
+        before = asyncio.all_tasks()
+        message = await _message(app)
+        await origin.all_left(2)
+        await until(lambda: asyncio.all_tasks() <= before)
+        probes = len(origin.requests)
+
+    assert "no database" in message
+    assert probes == 1
+
+
+async def test_shutdown_leaves_nothing() -> None:
+    """After the app has ended no task, probe or connection of it is left."""
+    async with ScriptedOrigin() as origin:
+        before = asyncio.all_tasks()
+        app = gateway_app(origin.url, health={"path": "/health", "interval": 0.05})
+        async with run_app(app):
+            await until(lambda: len(origin.requests) >= 3)
+        await origin.all_left(2)
+        await until(lambda: asyncio.all_tasks() <= before)
+
+    assert {seen.target for seen in origin.requests} == {b"/health"}
