@@ -27,7 +27,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from fastapi_proxy_di.errors import Failure, Side
-from fastapi_proxy_di.pools.rolling import RollingTotal
+from fastapi_proxy_di.pools.rolling import RollingCount, RollingTotal
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.settings import RetrySettings
@@ -136,7 +136,6 @@ class RetryBudget:
         "_minimum",
         "_share",
         "_withdrawals",
-        "_withdrawn",
     )
 
     def __init__(
@@ -145,9 +144,8 @@ class RetryBudget:
         self._share = share
         self._minimum = minimum
         self._deposited = 0
-        self._withdrawn = 0
         self._deposits = RollingTotal(window)
-        self._withdrawals = RollingTotal(window)
+        self._withdrawals = RollingCount(window)
 
     def deposit(self) -> None:
         """Count a request of a client. Once per request, before its first attempt."""
@@ -155,18 +153,16 @@ class RetryBudget:
 
     def withdraw(self, now: float) -> bool:
         """Take one retry at ``now`` (monotonic seconds); false if there is none left."""
-        deposits = self._deposits.read(now, self._deposited)
-        withdrawals = self._withdrawals.read(now, self._withdrawn)
-        if withdrawals + 1 > self._minimum + self._share * deposits:
+        if self.left(now) < 1:
             return False
-        self._withdrawn += 1
+        self._withdrawals.add(now)
         return True
 
     def left(self, now: float) -> float:
         """Give the retries that are left at ``now``, for status."""
         deposits = self._deposits.read(now, self._deposited)
-        withdrawals = self._withdrawals.read(now, self._withdrawn)
-        return max(0.0, self._minimum + self._share * deposits - withdrawals)
+        allowed = self._minimum + self._share * deposits
+        return max(0.0, allowed - self._withdrawals.read(now))
 
 
 def backoff(retry: int, base: float, random: Random) -> float:

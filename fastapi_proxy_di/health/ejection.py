@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
-from fastapi_proxy_di.pools.rolling import RollingTotal
+from fastapi_proxy_di.pools.rolling import RollingCount, RollingTotal
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.settings import EjectionSettings
@@ -57,11 +57,12 @@ class Ejector:
             Until when to eject it, for ``Pool.eject``; ``None`` to leave it in.
         """
         settings = self._settings
-        successes, failures = self._recent(destination, now)
-        failures += 1
+        successes, recent = self._history(destination)
+        recent.add(now)
+        failures = recent.read(now)
+        requests = failures + successes.read(now, destination.successes)
         destination.failures += 1
         destination.consecutive_failures += 1
-        requests = successes + failures
         if destination.consecutive_failures < settings.consecutive and (
             requests < settings.minimum_requests or failures < settings.failure_rate * requests
         ):
@@ -82,7 +83,7 @@ class Ejector:
         those before the first failure are taken to have happened just then.
         """
         for destination in self._pool.destinations:
-            self._recent(destination, now)
+            self._history(destination)[0].read(now, destination.successes)
 
     def cool_down(self, destination: Destination, seconds: float, now: float) -> float | None:
         """Honour the ``Retry-After`` of a 429 or 503 as a wish to be left alone.
@@ -115,14 +116,12 @@ class Ejector:
         )
         return None if first == inf else first
 
-    def _recent(self, destination: Destination, now: float) -> tuple[float, float]:
+    def _history(self, destination: Destination) -> tuple[RollingTotal, RollingCount]:
         history = destination.history
         if history is None:
             window = self._settings.window
-            destination.history = history = (RollingTotal(window), RollingTotal(window))
-        return history[0].read(now, destination.successes), history[1].read(
-            now, destination.failures
-        )
+            destination.history = history = (RollingTotal(window), RollingCount(window))
+        return history
 
     def _may_go(self, destination: Destination) -> bool:
         pool, settings = self._pool, self._settings

@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastapi_proxy_di.pools.rolling import RollingTotal
+    from fastapi_proxy_di.pools.rolling import RollingCount, RollingTotal
     from fastapi_proxy_di.settings import DestinationSettings
     from fastapi_proxy_di.wire.urls import Address
 
@@ -43,7 +43,7 @@ class Destination:
         successes: Exchanges that went well since it was last let in.
         failures: Failures on the destination's side since it was last let in.
         consecutive_failures: Those since the last success.
-        history: Rolling totals of successes and failures, once something failed.
+        history: Successes and failures of the last while, once somebody asked.
         ejection_level: Factor of the last ejection's length; decays with good conduct.
         ejection_ended_at: Monotonic seconds at which the last ejection was to end.
         probed: Whether a probe has ever come back.
@@ -97,7 +97,7 @@ class Destination:
         self.successes = 0
         self.failures = 0
         self.consecutive_failures = 0
-        self.history: tuple[RollingTotal, RollingTotal] | None = None
+        self.history: tuple[RollingTotal, RollingCount] | None = None
         self.ejection_level = 0
         self.ejection_ended_at = 0.0
         self.probed = False

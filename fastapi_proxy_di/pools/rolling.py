@@ -1,8 +1,9 @@
-"""How much a running total grew lately, learnt only from the moments somebody asked.
+"""How many lately: two counters over the last ``window`` seconds.
 
-Owns: the marks from which the growth over the last ``window`` seconds is told. Must not
-know: what is counted. It exists so that counting costs one ``+= 1`` on the hot path, with
-no clock: only the rare reader (a failure, a retry) brings the time.
+Owns: the marks and buckets from which they tell. Must not know: what is counted.
+``RollingTotal`` is for what happens all the time: counting costs one ``+= 1`` on the hot
+path, without a clock, and only the rare reader (a failure, a retry) brings the time.
+``RollingCount`` is for what is rare and brings its time along.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-__all__ = ["RollingTotal"]
+__all__ = ["RollingCount", "RollingTotal"]
 
-# Resolution of the window. Ten marks keep the error under a tenth of the window's traffic.
+# Resolution: what is told is right to within a tenth of the window.
 _MARKS_PER_WINDOW: Final = 10
 
 
@@ -51,3 +52,36 @@ class RollingTotal:
         # Older than the window, so a mark was set since and part of the stretch counts.
         then, count_then = marks[1]
         return total - (count + (count_then - count) * (start - at) / (then - at))
+
+
+class RollingCount:
+    """Number of events over the last ``window`` seconds.
+
+    An event is forgotten a tenth of the window late rather than early, so that what is
+    bounded by the count stays within its bound.
+    """
+
+    __slots__ = ("_buckets", "_count", "_spacing", "_window")
+
+    def __init__(self, window: float) -> None:
+        self._window = window
+        self._spacing = window / _MARKS_PER_WINDOW
+        self._count = 0
+        self._buckets: deque[tuple[float, int]] = deque()
+
+    def add(self, now: float) -> None:
+        """Count an event at ``now``, monotonic seconds, never less than before."""
+        buckets = self._buckets
+        self._count += 1
+        if buckets and now - buckets[-1][0] < self._spacing:
+            began, count = buckets[-1]
+            buckets[-1] = (began, count + 1)
+        else:
+            buckets.append((now, 1))
+
+    def read(self, now: float) -> int:
+        """Give the number of events in the window that ends at ``now``."""
+        buckets = self._buckets
+        while buckets and buckets[0][0] + self._spacing <= now - self._window:
+            self._count -= buckets.popleft()[1]
+        return self._count

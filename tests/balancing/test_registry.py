@@ -9,7 +9,9 @@ from fastapi_proxy_di.balancing.first import First
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.balancing.random_choice import RandomChoice
 from fastapi_proxy_di.balancing.registry import POLICIES, build_policy
+from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.pools.destination import Destination
+from tests.pools.samples import pool_of
 
 
 class Last:
@@ -21,14 +23,14 @@ class Last:
         self, available: Sequence[Destination], request: PickRequest | None
     ) -> Destination | None:
         """Give the last."""
-        raise NotImplementedError
+        return available[-1]
 
 
 class Demanding(Last):
     """One that cannot be built without help."""
 
     def __init__(self, where: str) -> None:
-        raise NotImplementedError
+        """Never gets that far."""
 
 
 INSTANCE = Last()
@@ -59,6 +61,14 @@ def test_build_policy_takes_classes_and_instances() -> None:
 
     assert build_policy(instance, random=Random(1)) is instance
     assert isinstance(build_policy(Last, random=Random(1)), Last)
+
+
+def test_build_policy_gives_a_users_policy_to_the_selection() -> None:
+    """It picks like any other."""
+    pool = pool_of(3)
+    policy = build_policy(f"{__name__}:Last", random=Random(1))
+
+    assert select(policy, pool) is pool.destinations[-1]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_proxy_di.pools.rolling import RollingTotal
+from fastapi_proxy_di.pools.rolling import RollingCount, RollingTotal
 
 
 def test_rolling_total_counts_everything_before_the_first_reading() -> None:
@@ -55,3 +55,21 @@ def test_rolling_total_stays_near_the_exact_count(steps: list[tuple[float, int]]
         most = sum(count for at, count in events if at >= now - 60 - 36)
 
         assert least - 1e-6 <= growth <= most + 1e-6
+
+
+@given(st.lists(st.floats(0, 30), max_size=100))
+def test_rolling_count_forgets_late_rather_than_early(pauses: list[float]) -> None:
+    """Never under the exact count, never over that of a window a tenth longer."""
+    rolling = RollingCount(60)
+    now = 0.0
+    events: list[float] = []
+    for pause in pauses:
+        now += pause
+        rolling.add(now)
+        events.append(now)
+        count = rolling.read(now)
+
+        assert sum(at > now - 60 for at in events) <= count
+        assert count <= sum(at >= now - 66.001 for at in events)
+    assert rolling.read(now + 100) == 0
+    assert len(rolling._buckets) == 0

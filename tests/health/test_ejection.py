@@ -1,0 +1,262 @@
+"""Ejector: out by run and by rate, for how long, how many, and back."""
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fastapi_proxy_di.health.ejection import Ejector
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.pools.pool import Pool
+from fastapi_proxy_di.settings import EjectionSettings
+from tests.pools.samples import pool_of
+
+
+def ejector_of(count: int, **fields: Any) -> tuple[Ejector, Pool, Destination]:
+    """An ejector, its pool and the pool's first destination."""
+    pool = pool_of(count)
+    return Ejector(pool, EjectionSettings(**fields)), pool, pool.destinations[0]
+
+
+def fail(ejector: Ejector, pool: Pool, destination: Destination, now: float) -> float | None:
+    """A failure, with the ejection it leads to carried out."""
+    until = ejector.failed(destination, now)
+    if until is not None:
+        assert pool.eject(destination, until)
+    return until
+
+
+def fail_until_out(ejector: Ejector, pool: Pool, destination: Destination, now: float) -> float:
+    """Five failures in a row; the time out."""
+    for _ in range(4):
+        assert fail(ejector, pool, destination, now) is None
+    until = fail(ejector, pool, destination, now)
+    assert until is not None
+    return until - now
+
+
+def test_ejector_takes_out_after_a_run_of_failures() -> None:
+    """The fifth in a row, for thirty seconds."""
+    ejector, pool, destination = ejector_of(3)
+
+    assert fail_until_out(ejector, pool, destination, 100.0) == 30
+    assert not destination.available
+
+
+def test_ejector_success_ends_a_run() -> None:
+    """Four, a success, four: still in."""
+    ejector, pool, destination = ejector_of(3, minimum_requests=100)
+    for _ in range(3):
+        for _ in range(4):
+            assert fail(ejector, pool, destination, 1.0) is None
+        ejector.succeeded(destination)
+
+
+def test_ejector_takes_out_by_rate() -> None:
+    """Three of ten within the window, not in a row."""
+    ejector, pool, destination = ejector_of(3)
+    for _ in range(7):
+        ejector.succeeded(destination)
+
+    assert fail(ejector, pool, destination, 1.0) is None
+    assert fail(ejector, pool, destination, 2.0) is None
+    assert fail(ejector, pool, destination, 3.0) == 33.0
+
+
+def test_ejector_rate_needs_a_minimum_of_requests() -> None:
+    """Three of nine say nothing."""
+    ejector, pool, destination = ejector_of(3)
+    for _ in range(6):
+        ejector.succeeded(destination)
+    for second in range(3):
+        assert fail(ejector, pool, destination, float(second)) is None
+
+
+def test_ejector_rate_forgets_what_left_the_window() -> None:
+    """Failures a minute apart never add up."""
+    ejector, pool, destination = ejector_of(3)
+    for minute in range(50):
+        for _ in range(5):
+            ejector.succeeded(destination)
+        for second in range(2):
+            assert fail(ejector, pool, destination, minute * 70.0 + second) is None
+
+
+def test_ejector_ticks_keep_old_successes_out_of_the_window() -> None:
+    """A thousand successes of the night do not hide the failures of the morning."""
+    ejector, pool, destination = ejector_of(3)
+    ejector.tick(0.0)
+    for _ in range(1000):
+        ejector.succeeded(destination)
+    for second in range(15, 3600, 15):
+        ejector.tick(float(second))
+    verdicts = []
+    for failure in range(1, 6):
+        ejector.succeeded(destination)
+        verdicts.append(fail(ejector, pool, destination, 3600.0 + failure))
+
+    assert verdicts == [None, None, None, None, 3635.0]
+
+
+def test_ejector_time_grows_with_each_ejection_up_to_a_cap() -> None:
+    """30, 60, 90, 120, at most 100."""
+    ejector, pool, destination = ejector_of(3, max_time=100)
+    now, times = 0.0, []
+    for _ in range(4):
+        out = fail_until_out(ejector, pool, destination, now)
+        times.append(out)
+        now += out
+        assert pool.readmit(destination)
+
+    assert times == [30, 60, 90, 100]
+    assert destination.ejections == 4
+
+
+def test_ejector_time_shrinks_with_good_conduct() -> None:
+    """One step per thirty seconds in; after long enough it begins anew."""
+    ejector, pool, destination = ejector_of(3)
+    now = 0.0
+    for _ in range(3):
+        now += fail_until_out(ejector, pool, destination, now)
+        pool.readmit(destination)
+    now += 65
+
+    assert fail_until_out(ejector, pool, destination, now) == 60
+
+    pool.readmit(destination)
+
+    assert fail_until_out(ejector, pool, destination, now + 10_000) == 30
+
+
+def test_ejector_early_readmission_is_no_good_conduct() -> None:
+    """A probe that lets it in before its time earns it nothing."""
+    ejector, pool, destination = ejector_of(3)
+    fail_until_out(ejector, pool, destination, 0.0)
+    pool.readmit(destination)
+
+    assert fail_until_out(ejector, pool, destination, 1.0) == 60
+
+
+def test_ejector_readmission_clears_the_record() -> None:
+    """What led to the ejection does not lead to the next."""
+    ejector, pool, destination = ejector_of(3)
+    fail_until_out(ejector, pool, destination, 0.0)
+    pool.readmit(destination)
+
+    assert ejector.failed(destination, 31.0) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "out"), [(2, 0.5, 1), (3, 0.5, 1), (4, 0.5, 2), (10, 0.25, 2), (4, 0.0, 1)]
+)
+def test_ejector_caps_the_share_that_is_out(count: int, share: float, out: int) -> None:
+    """Half of them at most, though one may always go."""
+    ejector, pool, _ = ejector_of(count, max_share=share)
+    for _ in range(10):
+        for destination in pool.destinations:
+            fail(ejector, pool, destination, 0.0)
+
+    assert len(pool.available) == count - out
+
+
+def test_ejector_takes_what_it_could_not_take_at_its_next_failure() -> None:
+    """The cap was full; then another comes back."""
+    ejector, pool, first = ejector_of(3)
+    second = pool.destinations[1]
+    fail_until_out(ejector, pool, first, 0.0)
+    for _ in range(8):
+        assert fail(ejector, pool, second, 0.0) is None
+    pool.readmit(first)
+
+    assert fail(ejector, pool, second, 30.0) == 60.0
+
+
+@pytest.mark.parametrize("state", ["ejected", "down", "draining"])
+def test_ejector_leaves_alone_what_is_out_already(state: str) -> None:
+    """Late failures of requests that were under way, and those in panic."""
+    ejector, pool, destination = ejector_of(4)
+    if state == "ejected":
+        pool.eject(destination, 30.0)
+    elif state == "down":
+        pool.set_health(destination, False)
+    else:
+        pool.drain(destination)
+    for _ in range(10):
+        assert ejector.failed(destination, 1.0) is None
+
+
+def test_ejector_does_nothing_when_off() -> None:
+    """``enabled=False``."""
+    ejector, pool, destination = ejector_of(3, enabled=False)
+    for _ in range(20):
+        assert fail(ejector, pool, destination, 0.0) is None
+
+
+def test_ejector_tells_whose_time_is_over_and_whose_is_next() -> None:
+    """In the order of time."""
+    ejector, pool, first = ejector_of(4)
+    second = pool.destinations[1]
+
+    assert ejector.next_expiry() is None
+    assert ejector.expired(1000.0) == []
+
+    pool.eject(first, 50.0)
+    pool.eject(second, 40.0)
+
+    assert ejector.next_expiry() == 40.0
+    assert ejector.expired(39.9) == []
+    assert ejector.expired(40.0) == [second]
+    assert ejector.expired(50.0) == [first, second]
+
+
+def test_ejector_cools_down_as_asked() -> None:
+    """Retry-After, capped, under the same guards, and only where it is respected."""
+    ejector, pool, destination = ejector_of(2, respect_retry_after=True)
+
+    assert ejector.cool_down(destination, 20.0, 100.0) == 120.0
+    assert ejector.cool_down(destination, 9999.0, 100.0) == 400.0
+    assert ejector.cool_down(destination, 0.0, 100.0) is None
+
+    pool.eject(pool.destinations[1], 130.0)
+
+    assert ejector.cool_down(destination, 20.0, 100.0) is None
+
+    deaf, _, other = ejector_of(2)
+
+    assert deaf.cool_down(other, 20.0, 100.0) is None
+
+
+@given(
+    st.integers(1, 8),
+    st.floats(0, 1),
+    st.integers(0, 10_000),
+    st.lists(st.sampled_from("fsdur"), max_size=300),
+)
+@example(2, 0.5, 1, [*"ffffffffffrrrrrrrrrr", *"fsdur" * 50])
+def test_ejector_never_empties_a_pool(
+    count: int, share: float, seed: int, steps: list[str]
+) -> None:
+    """Whatever fails, goes down, drains and comes back: an ejection leaves one available."""
+    ejector, pool, _ = ejector_of(count, max_share=share, consecutive=2)
+    random = Random(seed)
+    now = 0.0
+    for step in steps:
+        now += random.random() * 15
+        destination = random.choice(pool.destinations)
+        if step == "f":
+            if fail(ejector, pool, destination, now) is not None:
+                out = sum(one.ejected_until is not None for one in pool.destinations)
+
+                assert pool.available
+                assert out <= max(1, int(share * count))
+        elif step == "s":
+            ejector.succeeded(destination)
+        elif step == "d":
+            pool.set_health(destination, random.random() < 0.5)
+        elif step == "u":
+            (pool.drain if random.random() < 0.5 else pool.undrain)(destination)
+        else:
+            for expired in ejector.expired(now):
+                assert pool.readmit(expired)

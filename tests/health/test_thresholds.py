@@ -1,0 +1,36 @@
+"""Threshold: so many results in a row flip a destination's health."""
+
+from fastapi_proxy_di.health.thresholds import Threshold
+from fastapi_proxy_di.pools.pool import Pool
+from tests.pools.samples import pool_of
+
+
+def probe(pool: Pool, threshold: Threshold, results: str) -> str:
+    """Feed results (``+`` or ``-``), give the health after each."""
+    destination = pool.destinations[0]
+    healths = ""
+    for result in results:
+        if threshold.observe(destination, result == "+"):
+            pool.set_health(destination, result == "+")
+        healths += "+" if destination.healthy else "-"
+    return healths
+
+
+def test_threshold_flips_at_once_on_the_first_result() -> None:
+    """Before it nothing is known."""
+    assert probe(pool_of(1), Threshold(fall=3, rise=2), "-") == "-"
+
+
+def test_threshold_first_good_result_is_no_flip() -> None:
+    """It was taken for healthy."""
+    assert not Threshold(fall=3, rise=2).observe(pool_of(1).destinations[0], True)
+
+
+def test_threshold_needs_fall_failures_in_a_row() -> None:
+    """A good one in between starts anew."""
+    assert probe(pool_of(1), Threshold(fall=3, rise=1), "+--+---") == "++++++-"
+
+
+def test_threshold_needs_rise_good_ones_in_a_row() -> None:
+    """The same on the way back."""
+    assert probe(pool_of(1), Threshold(fall=1, rise=2), "-+-+++-") == "----++-"
