@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from fastapi_proxy_di import settings
 from fastapi_proxy_di.balancing.first import First
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.balancing.random_choice import RandomChoice
@@ -41,6 +42,11 @@ NUMBER = 7
 def test_build_policy_knows_the_built_in_names(name: str) -> None:
     """Each name gives its policy."""
     assert build_policy(name, random=Random(1)).name == name
+
+
+def test_build_policy_knows_what_the_settings_allow() -> None:
+    """The settings stand a floor lower and hold their own list of names."""
+    assert set(POLICIES) == set(settings.POLICIES)
 
 
 def test_build_policy_imports_a_class_or_an_instance() -> None:
