@@ -85,7 +85,6 @@ def _checked_values(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
 
 
 def _request_values(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
-    # Of one name in two cases the last wins: later in the merged mapping is the higher source.
     return _checked_values({_request_name(name): value for name, value in values.items()})
 
 

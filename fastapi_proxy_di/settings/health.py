@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fastapi_proxy_di.settings.destinations import probe_path
 from fastapi_proxy_di.settings.durations import Duration
@@ -65,6 +65,12 @@ class HealthSettings(SettingsModel):
     """Regular expression that must be found in the body of a good probe; none for any body.
     Needs the method GET."""
 
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if self.body_match is not None and self.method == "HEAD":
+            raise ValueError("body_match needs the method GET; an answer to HEAD has no body")
+        return self
+
     @property
     def enabled(self) -> bool:
         """Whether probes are sent."""
@@ -106,3 +112,9 @@ class EjectionSettings(SettingsModel):
     respect_retry_after: bool = False
     """Whether ``Retry-After`` on a 429 or 503 takes its destination out for that time, at most
     ``max_time``."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_time < self.base_time:
+            raise ValueError("max_time is less than base_time; make it at least as long")
+        return self

@@ -32,18 +32,14 @@ from pydantic_settings.sources import DotenvType, PathType
 from fastapi_proxy_di.errors import SettingsError
 
 if TYPE_CHECKING:
-    _Lenient = EnvSettingsSource
+    _Environment = EnvSettingsSource
+    _File = InitSettingsSource
 else:
-    _Lenient = object
+    _Environment = _File = object
 
 __all__ = ["Undecodable", "settings_sources"]
 
 HEADER_FIELDS: Final = ("request_headers", "response_headers")
-FILE_SOURCES: Final[dict[str, type[PydanticBaseSettingsSource]]] = {
-    "toml_file": TomlConfigSettingsSource,
-    "yaml_file": YamlConfigSettingsSource,
-    "json_file": JsonConfigSettingsSource,
-}
 
 
 class Undecodable(str):
@@ -52,8 +48,20 @@ class Undecodable(str):
     __slots__ = ()
 
 
-class _LenientDecoding(_Lenient):
+def _lower_header_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Write header names in lower case, or ``X-A`` and ``x-a`` of two sources would both stay."""
+    for field in HEADER_FIELDS:
+        if isinstance(headers := values.get(field), dict):
+            values[field] = {str(name).lower(): value for name, value in headers.items()}
+    return values
+
+
+class _LenientDecoding(_Environment):
     """Mixin for sources of text: only what starts as JSON is decoded, nothing raises."""
+
+    def __call__(self) -> dict[str, Any]:
+        # Not ``super()``: DotEnvSettingsSource would add every other name of a shared file.
+        return _lower_header_names(EnvSettingsSource.__call__(self))
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         text = value.strip()
@@ -81,10 +89,6 @@ class EnvironmentSource(_LenientDecoding, EnvSettingsSource):
 class DotEnvSource(_LenientDecoding, DotEnvSettingsSource):
     """``.env`` files; names without the prefix are somebody else's."""
 
-    def __call__(self) -> dict[str, Any]:
-        # DotEnvSettingsSource would add every other name of the file as an extra field.
-        return EnvSettingsSource.__call__(self)
-
 
 class SecretFilesSource(_LenientDecoding, EnvSettingsSource):
     """Directories with one file a variable, named like it, nested ones included."""
@@ -109,14 +113,42 @@ class SecretFilesSource(_LenientDecoding, EnvSettingsSource):
         return {name: text for name, text in found.items() if text}
 
 
+class _SettingsFile(_File):
+    def __call__(self) -> dict[str, Any]:
+        return _lower_header_names(super().__call__())
+
+
+class TomlSource(_SettingsFile, TomlConfigSettingsSource):
+    """A TOML file."""
+
+
+class YamlSource(_SettingsFile, YamlConfigSettingsSource):
+    """A YAML file."""
+
+
+class JsonSource(_SettingsFile, JsonConfigSettingsSource):
+    """A JSON file."""
+
+
+FILE_SOURCES: Final[dict[str, type[PydanticBaseSettingsSource]]] = {
+    "toml_file": TomlSource,
+    "yaml_file": YamlSource,
+    "json_file": JsonSource,
+}
+
+
 class CodeSource(InitSettingsSource):
     """Constructor arguments; of a model only what was written, so the rest stays open."""
 
     def __call__(self) -> dict[str, Any]:
-        return {
-            name: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
-            for name, value in self.init_kwargs.items()
-        }
+        return _lower_header_names(
+            {
+                name: value.model_dump(exclude_unset=True)
+                if isinstance(value, BaseModel)
+                else value
+                for name, value in self.init_kwargs.items()
+            }
+        )
 
 
 class ClassSource(PydanticBaseSettingsSource):
@@ -135,7 +167,9 @@ class ClassSource(PydanticBaseSettingsSource):
             name: self.get_field_value(field, name)[0]
             for name, field in self.settings_cls.model_fields.items()
         }
-        return {name: value for name, value in defaults.items() if isinstance(value, dict)}
+        return _lower_header_names(
+            {name: value for name, value in defaults.items() if isinstance(value, dict)}
+        )
 
 
 def settings_sources(

@@ -199,7 +199,7 @@ class UpstreamSettings(BaseSettings):
     """Seconds after which ``max_requests`` counts anew; none for the health interval."""
 
     forwarded: ForwardedSettings = ForwardedSettings()
-    """What destinations are told of the client."""
+    """Forwarding headers: what destinations are told of the client."""
 
     preserve_host: bool = False
     """Whether the client's Host is passed on instead of the destination's own (YARP: no)."""
@@ -228,7 +228,7 @@ class UpstreamSettings(BaseSettings):
     """HTTP version towards destinations; 2 needs the extra ``http2``."""
 
     websocket: WebSocketSettings = WebSocketSettings()
-    """WebSockets towards destinations."""
+    """Limits and pings of WebSockets towards destinations."""
 
     affinity: Annotated[AffinitySettings | None, OrNone] = None
     """Keeps a client on one destination; none for off."""
