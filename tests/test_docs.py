@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from fastapi_proxy_di import UpstreamSettings
+from scripts import settings_reference
 
 ROOT = Path(__file__).parents[1]
 SNIPPETS = ROOT / "docs" / "src"
@@ -18,30 +19,13 @@ TEXTS = {page: page.read_text() for page in [*PAGES, ROOT / "README.md"]}
 SNIPPET_FILES = sorted(SNIPPETS.rglob("*.py"))
 
 
-def readable(value: object) -> str:
-    """Write a default as the page on defaults does."""
-    if value is None or value in ((), {}, frozenset()):
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, frozenset):
-        numbers = sorted(value)
-        if isinstance(numbers[0], int):
-            assert numbers == list(range(numbers[0], numbers[-1] + 1))
-            return f"{numbers[0]}-{numbers[-1]}"
-        return ",".join(numbers)
-    return str(value)
-
-
 def defaults(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Give every setting with its default, nested ones by dotted name."""
     for name, field in model.model_fields.items():
         if isinstance(field.default, BaseModel):
             yield from defaults(type(field.default), f"{prefix}{name}.")
         elif not field.is_required():
-            yield prefix + name, readable(field.default)
+            yield prefix + name, settings_reference.readable(field.default)
 
 
 def variables() -> Iterator[tuple[str, str, str]]:
@@ -148,3 +132,10 @@ def test_defaults_page_is_complete_and_right() -> None:
     rows = dict(re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \|", page, re.MULTILINE))
 
     assert rows == dict(defaults(UpstreamSettings))
+
+
+def test_settings_page_is_generated() -> None:
+    """The tables of the reference are what the docstrings say."""
+    page = settings_reference.PAGE.read_text()
+
+    assert settings_reference.page(page) == page, "run python scripts/settings_reference.py"
