@@ -147,14 +147,16 @@ async def test_method_is_replaced() -> None:
     assert (origin.request.method, origin.request.body) == (b"PATCH", b"hello")
 
 
-async def test_head_by_method_has_no_body() -> None:
-    """A GET forwarded as HEAD gives the head alone."""
-    head = b"HTTP/1.1 200 OK\r\nX-A: 1\r\n\r\n"
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 42\r\n"])
+async def test_head_by_method_has_no_body(length: bytes) -> None:
+    """A GET forwarded as HEAD gives the head alone, and no promise of a body."""
+    head = b"HTTP/1.1 200 OK\r\nX-A: 1\r\n" + length + b"\r\n"
     async with ScriptedOrigin(always(head)) as origin:
         reply = await _exchange(origin, _forwarding(method="HEAD"))
 
     assert origin.request.method == b"HEAD"
     assert (reply.status, reply.one(b"x-a"), reply.body) == (200, b"1", b"")
+    assert reply.whole
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.clients import Answer, fetch
+from tests.clients import Answer, connect, fetch, request
 from tests.gateways import gateway
-from tests.origins import Connection, Script, ScriptedOrigin, always, answer
+from tests.origins import Connection, Script, ScriptedOrigin, always, answer, chunk
 from tests.servers import blackhole, dead_port
 
 
@@ -246,6 +246,54 @@ async def test_silent_destination_is_gateway_timeout(method: str, timeout: str) 
         await origin.all_left(1)
 
     assert _is_clean(reply, 504), reply
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_upload_outlives_a_slow_connect(chunked: bool) -> None:
+    """While a connection is being made nothing of the body may get lost."""
+    body = bytes(range(256)) * 2000
+    framing = (
+        (b"Transfer-Encoding", b"chunked") if chunked else (b"Content-Length", b"%d" % len(body))
+    )
+    with blackhole() as port:
+        async with (
+            ScriptedOrigin() as origin,
+            gateway(
+                f"http://127.0.0.1:{port}", origin.url, policy="first", timeouts={"connect": 0.3}
+            ) as gate,
+            connect(gate.address) as client,
+        ):
+            await client.send(request("POST", "/billing/x", [framing]))
+            await client.send(chunk(body) + chunk(b"") if chunked else body)
+            reply = await client.read_answer()
+
+    assert reply.status == 200
+    assert origin.request.body == body
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 10", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("first", [b"", b"5\r\nhello\r\n"])
+async def test_client_that_stalls_its_upload_is_a_request_timeout(
+    framing: bytes, first: bytes
+) -> None:
+    """It is the client that is slow: 408, and the destination is not to blame."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+
+    name, _, value = framing.partition(b": ")
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, timeouts={"activity": 0.2}, ejection={"consecutive": 1}) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(request("POST", "/billing/x", [(name, value)]) + first[:6])
+        reply = await client.read_answer()
+        available = gate.balancer.available
+        await origin.all_left(1)
+
+    assert _is_clean(reply, 408), reply
+    assert len(available) == 1
 
 
 async def test_plain_origin_behind_https_is_bad_gateway() -> None:

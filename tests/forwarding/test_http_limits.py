@@ -118,6 +118,57 @@ async def test_queue_waits_for_a_place() -> None:
     assert len(origin.requests) == 2
 
 
+async def test_upload_outlives_its_wait_in_the_queue() -> None:
+    """What the client sends meanwhile is not lost."""
+    body = bytes(range(256)) * 2000
+    told = asyncio.Event()
+    async with (
+        ScriptedOrigin(lambda connection: _until_told(connection, told)) as origin,
+        gateway(origin.url, limits={"max_in_flight": 1, "queue": 1, "queue_timeout": 10}) as gate,
+        connect(gate.address) as client,
+    ):
+        first = asyncio.create_task(fetch(gate.address, target="/billing/x"))
+        await until(lambda: origin.requests)
+        await client.send(
+            request("POST", "/billing/x", [(b"Transfer-Encoding", b"chunked")]) + chunk(body)
+        )
+        await asyncio.sleep(0.1)  # longer than an exchange may go unwatched
+        told.set()
+        await client.send(chunk(body) + chunk(b""))
+        reply = await client.read_answer()
+        await first
+
+    assert reply.status == 200
+    assert origin.requests[1].body == body * 2
+
+
+async def test_client_leaves_the_queue() -> None:
+    """A place in the queue is given up at once, and nothing is sent."""
+    told = asyncio.Event()
+    async with (
+        ScriptedOrigin(lambda connection: _until_told(connection, told)) as origin,
+        gateway(origin.url, limits={"max_in_flight": 1, "queue": 1, "queue_timeout": 10}) as gate,
+    ):
+        first = asyncio.create_task(fetch(gate.address, target="/billing/x"))
+        await until(lambda: origin.requests)
+        async with connect(gate.address) as client:
+            await client.send(request(target="/billing/left"))
+            refused = await fetch(gate.address, target="/billing/refused")
+            client.close()
+        async with asyncio.timeout(1):
+            while True:
+                second = asyncio.create_task(fetch(gate.address, target="/billing/second"))
+                done, _ = await asyncio.wait({second}, timeout=0.1)
+                if not done:
+                    break  # it waits, so there was a place
+        told.set()
+        statuses = [(await first).status, (await second).status]
+
+    assert refused.status == 503
+    assert statuses == [200, 200]
+    assert [seen.target for seen in origin.requests] == [b"/x", b"/second"]
+
+
 async def test_queue_gives_up_in_time() -> None:
     """``queue_timeout`` ends the wait with 503."""
     told = asyncio.Event()
