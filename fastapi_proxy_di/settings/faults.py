@@ -209,7 +209,8 @@ def _reads(prefix: str, parts: Mapping[str, type[BaseModel] | None], variable_na
     """Whether validation sees the variable; then an unknown nested name is a fault there."""
     top, nested, _ = variable_name[len(prefix) :].lower().partition("__")
     has_parts = top in HEADER_FIELDS or (parts.get(top) is not None and top != "destinations")
-    return top in parts and (has_parts or not nested)
+    # All parts are one level deep; below a part that is set itself, nothing is read.
+    return top in parts and (not nested or (has_parts and "__" not in nested))
 
 
 def _owns(

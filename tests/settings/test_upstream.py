@@ -354,6 +354,7 @@ def test_policy_may_be_an_object() -> None:
 
     given = Fixed(2)
 
+    assert given.pick(("a", "b", "c"), None) == "c"
     assert Own(policy=given).policy is given
     assert Own().policy == Fixed(1)
     assert Own().model_dump(mode="json")["policy"].endswith(":Fixed")

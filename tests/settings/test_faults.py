@@ -1,0 +1,366 @@
+"""What a person reads when settings are wrong, and what nobody may read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from fastapi_proxy_di.errors import SettingsError
+from fastapi_proxy_di.settings import (
+    Destinations,
+    UpstreamSettings,
+    describe_faults,
+    load_all,
+    load_upstream,
+    unknown_variables,
+)
+
+
+class Billing(UpstreamSettings, name="billing"):
+    """A declared upstream."""
+
+    destinations: Destinations = ["http://a"]
+
+
+def faults_of(monkeypatch: pytest.MonkeyPatch, **values: str) -> list[str]:
+    """Load ``billing`` with these variables and give the lines of the error."""
+    for name, value in values.items():
+        monkeypatch.setenv(f"UPSTREAM_BILLING_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        load_all({"billing": Billing})
+    return str(caught.value).splitlines()[1:]
+
+
+def test_load_all_gives_settings_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names, classes and instances, in the order of mention."""
+    monkeypatch.setenv("UPSTREAM_ORDERS_DESTINATIONS", "http://orders")
+    instance = Billing(policy="random")
+
+    loaded = load_all({"orders": "orders", "billing": instance})
+
+    assert list(loaded) == ["orders", "billing"]
+    assert loaded["billing"] is instance
+    assert load_all({"billing": Billing})["billing"] == Billing()
+
+
+def test_load_all_tells_every_fault_of_every_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One start shows all there is to mend, each with its variable and what is right."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "ftp://x")
+    monkeypatch.setenv("UPSTREAM_BILLING_POLICY", "fastest")
+
+    with pytest.raises(SettingsError) as caught:
+        load_all({"billing": "billing", "orders": "orders"})
+
+    title, first, second, third = str(caught.value).splitlines()
+    assert title == "Settings are not valid:"
+    assert first.startswith(
+        "- upstream 'billing': destinations.0.url (UPSTREAM_BILLING_DESTINATIONS): "
+    )
+    assert "use http, https, http+unix or asgi" in first
+    assert second.startswith("- upstream 'billing': policy (UPSTREAM_BILLING_POLICY): 'fastest'")
+    assert "power_of_two_choices" in second
+    assert third == (
+        "- upstream 'orders': destinations (UPSTREAM_ORDERS_DESTINATIONS): is required; set it,"
+        " e.g. http://10.0.0.1:8080"
+    )
+
+
+def test_load_upstream_tells_its_faults() -> None:
+    """As for a whole app."""
+    with pytest.raises(SettingsError, match="UPSTREAM_BILLING_DESTINATIONS"):
+        load_upstream("billing")
+
+
+def test_load_all_refuses_two_names_with_one_prefix() -> None:
+    """Their variables could not be told apart."""
+
+    class Eu(UpstreamSettings, name="billing-eu"):
+        destinations: Destinations = ["http://a"]
+
+    class AlsoEu(UpstreamSettings, name="billing_eu"):
+        destinations: Destinations = ["http://a"]
+
+    with pytest.raises(
+        SettingsError, match=r"same variables \(UPSTREAM_BILLING_EU_\*\) as upstream 'billing-eu'"
+    ):
+        load_all({"billing-eu": Eu, "billing_eu": AlsoEu()})
+
+
+def test_load_all_refuses_settings_of_another_name() -> None:
+    """A mention and its settings must agree."""
+    with pytest.raises(
+        SettingsError, match="upstream 'orders': is given settings that are named 'billing'"
+    ):
+        load_all({"orders": Billing})
+
+
+def test_load_all_tells_bad_names_and_files_with_the_rest(tmp_path: Path) -> None:
+    """What is not a validation error is a line as well."""
+    (tmp_path / "settings").write_text("{")
+
+    class FromFile(UpstreamSettings, name="from-file"):
+        model_config = SettingsConfigDict(json_file=tmp_path / "settings")
+
+    with pytest.raises(SettingsError) as caught:
+        load_all({"Bad": "Bad", "from-file": FromFile, "orders": "orders"})
+
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:]] == [
+        "- upstream 'Bad'",
+        "- upstream 'from-file'",
+        "- upstream 'orders'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        (
+            "LIMITS",
+            "3",
+            (
+                "limits (UPSTREAM_BILLING_LIMITS): has parts: set them one by one, e.g."
+                " UPSTREAM_BILLING_LIMITS__MAX_IN_FLIGHT, or all as a JSON object"
+            ),
+        ),
+        (
+            "REQUEST_HEADERS",
+            "x",
+            (
+                "request_headers (UPSTREAM_BILLING_REQUEST_HEADERS): has parts: set"
+                " them one by one, e.g. UPSTREAM_BILLING_REQUEST_HEADERS__NAME, or all as a"
+                " JSON object"
+            ),
+        ),
+        (
+            "HEALTH",
+            '{"path": ',
+            (
+                "health (UPSTREAM_BILLING_HEALTH): starts like JSON and cannot be"
+                " decoded; check its brackets and quotes"
+            ),
+        ),
+        (
+            "HEALTH__FALL",
+            "two",
+            (
+                "health.fall (UPSTREAM_BILLING_HEALTH__FALL): input should be a valid"
+                " integer, unable to parse string as an integer, got 'two'"
+            ),
+        ),
+        (
+            "HEALTH__PAHT",
+            "/",
+            "health.paht (UPSTREAM_BILLING_HEALTH__PAHT): is not a field; did you mean 'path'?",
+        ),
+        ("HEALTH__ZZZ", "/", "health.zzz (UPSTREAM_BILLING_HEALTH__ZZZ): is not a field"),
+        (
+            "TIMEOUTS__CONNECT",
+            "5 parsecs",
+            (
+                "timeouts.connect (UPSTREAM_BILLING_TIMEOUTS__CONNECT):"
+                " is not a duration; give seconds or a text such as '500ms', '1.5s', '2m' or '1h'"
+            ),
+        ),
+        (
+            "WHEN_NONE_AVAILABLE",
+            "cry",
+            (
+                "when_none_available (UPSTREAM_BILLING_WHEN_NONE_AVAILABLE):"
+                " input should be 'panic' or 'fail', got 'cry'"
+            ),
+        ),
+        (
+            "DESTINATIONS",
+            '[{"url": "http://a", "wieght": 2}]',
+            (
+                "destinations.0.wieght"
+                " (UPSTREAM_BILLING_DESTINATIONS): is not a field; did you mean 'weight'?"
+            ),
+        ),
+        (
+            "DESTINATIONS",
+            "[{}]",
+            "destinations.0.url (UPSTREAM_BILLING_DESTINATIONS): is required; set it",
+        ),
+        (
+            "DESTINATIONS",
+            ",",
+            (
+                "destinations (UPSTREAM_BILLING_DESTINATIONS): is empty; give at least"
+                " one address, e.g. http://10.0.0.1:8080"
+            ),
+        ),
+        (
+            "HEALTH__PATH__DEEP",
+            "/",
+            "health.path (UPSTREAM_BILLING_HEALTH__PATH): input should be a valid string",
+        ),
+    ],
+)
+def test_fault_names_field_variable_and_remedy(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str
+) -> None:
+    """Each kind of fault reads like a sentence about one variable."""
+    assert faults_of(monkeypatch, **{name: value}) == [f"- upstream 'billing': {line}"]
+
+
+def test_undecodable_values_are_told_with_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bracket too few does not hide the rest."""
+    faults = faults_of(monkeypatch, RETRIES='{"attempts"', POLICY="fastest", HEALTH__FALL="0")
+
+    assert [line.split()[3] for line in faults] == ["policy", "health.fall", "retries"]
+
+
+def test_fault_of_the_whole_names_the_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fields that contradict each other have no variable of their own."""
+    faults = faults_of(monkeypatch, DESTINATIONS='[{"url": "http://a", "health_path": "/up"}]')
+
+    assert faults == [
+        (
+            "- upstream 'billing': a destination has health_path or health_url, but probes are off;"
+            " set health.path"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REQUEST_HEADERS", '{"x-key": "geheim"'),
+        ("REQUEST_HEADERS", "geheim"),
+        ("REQUEST_HEADERS", '["geheim"]'),
+        ("REQUEST_HEADERS", '{"x-key": ["geheim"]}'),
+        ("REQUEST_HEADERS__X_KEY", "geheim\nx"),
+        ("RESPONSE_HEADERS__HOST__X", "geheim"),
+        ("AFFINITY", "geheim"),
+        ("AFFINITY", '{"cookie": "a", "key": "geheim", "header": "b"}'),
+        ("AFFINITY", '{"key": "geheim"'),
+        ("AFFINITY__KEY__X", "geheim"),
+        ("AFFINITY__ON_MISSING", "geheim"),
+        ("DESTINATIONS", "http://user:geheim@a"),
+        ("DESTINATIONS", "http://a?token=geheim"),
+        ("DESTINATIONS", '[["http://user:geheim@a"]]'),
+        ("DESTINATIONS", '[{"url": "http://a", "weight": "http://user:geheim@a"}]'),
+        ("TOKEN", "geheim"),
+    ],
+)
+def test_fault_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """Whatever is wrong with it, and wherever it was put by mistake."""
+
+    class WithToken(UpstreamSettings, name="billing"):
+        destinations: Destinations = ["http://a"]
+        token: int = 0
+
+    monkeypatch.setenv(f"UPSTREAM_BILLING_{name}", value)
+    with pytest.raises(ValidationError) as raised:
+        WithToken()
+    with pytest.raises(SettingsError) as caught:
+        load_all({"billing": WithToken})
+
+    assert "geheim" not in str(caught.value)
+    assert "geheim" not in str(raised.value)
+    assert "UPSTREAM_BILLING_" in str(caught.value)
+
+
+def test_secret_of_a_subclass_stays_out_of_the_message() -> None:
+    """A validator of one's own says what it says; we add no value."""
+
+    class Own(UpstreamSettings, name="own"):
+        destinations: Destinations = ["http://a"]
+        token: SecretStr = SecretStr("geheim")
+
+        @field_validator("token")
+        @classmethod
+        def _short(cls, value: SecretStr) -> SecretStr:
+            raise ValueError("is too short")
+
+    with pytest.raises(ValidationError) as raised:
+        Own()
+
+    assert describe_faults(raised.value, Own) == [
+        "upstream 'own': token (UPSTREAM_OWN_TOKEN): is too short"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("POLCY", "; did you mean UPSTREAM_BILLING_POLICY?"),
+        ("HEALTH_PATH", "; did you mean UPSTREAM_BILLING_HEALTH__PATH?"),
+        ("destination", "; did you mean UPSTREAM_BILLING_DESTINATIONS?"),
+        ("SERVICE_HOST", ""),
+        ("PORT_80_TCP_ADDR", ""),
+        ("POLICY__NAME", ""),
+        ("DESTINATIONS__0", "; did you mean UPSTREAM_BILLING_DESTINATIONS?"),
+        ("HEALTH__PATH__DEEP", "; did you mean UPSTREAM_BILLING_HEALTH__PATH?"),
+    ],
+)
+def test_unknown_variables_name_the_near_field(name: str, hint: str) -> None:
+    """A typing error gets its remedy, a Kubernetes service link is only named."""
+    variable = f"UPSTREAM_BILLING_{name}"
+
+    warned = unknown_variables(Billing, {variable: "x"})
+
+    assert warned == [f"{variable.upper()} sets nothing of upstream 'billing'{hint}"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "UPSTREAM_BILLING_POLICY",
+        "upstream_billing_policy",
+        "UPSTREAM_BILLING_HEALTH__PATH",
+        "UPSTREAM_BILLING_HEALTH__PAHT",
+        "UPSTREAM_BILLING_REQUEST_HEADERS__X_KEY",
+        "UPSTREAM_OTHER_POLCY",
+        "PATH",
+    ],
+)
+def test_unknown_variables_leaves_out_what_is_read(name: str) -> None:
+    """An unknown nested name is a fault already, other prefixes are not ours."""
+    assert unknown_variables(Billing, {name: "x"}) == []
+
+
+def test_unknown_variables_leaves_out_what_another_upstream_reads() -> None:
+    """Prefixes of longer names begin with those of shorter ones."""
+
+    class Health(UpstreamSettings, name="billing-health"):
+        destinations: Destinations = ["http://a"]
+
+    environ = {"UPSTREAM_BILLING_HEALTH__PATH": "/", "UPSTREAM_BILLING_HEALTH_POLICY": "first"}
+
+    assert unknown_variables(Billing, environ, ["billing", "billing-health"]) == []
+    assert unknown_variables(Health, environ, ["billing"]) == []
+    assert len(unknown_variables(Billing, environ)) == 1
+    assert len(unknown_variables(Health, {"UPSTREAM_BILLING_HEALTH_X": "1"}, ["billing"])) == 1
+
+
+def test_unknown_variables_ignores_empty_ones() -> None:
+    """They count as unset."""
+    assert unknown_variables(Billing, {"UPSTREAM_BILLING_POLCY": ""}) == []
+
+
+def test_unknown_variables_looks_into_dotenv_files(tmp_path: Path) -> None:
+    """The same typing errors happen there."""
+    (tmp_path / ".env").write_text("UPSTREAM_BILLING_POLCY=x\nOTHER=x\nUPSTREAM_BILLING_FLAG\n")
+
+    class FromFile(UpstreamSettings, name="billing"):
+        model_config = SettingsConfigDict(env_file=tmp_path / ".env")
+
+    warned = unknown_variables(FromFile, {})
+
+    assert [text.split()[0] for text in warned] == ["UPSTREAM_BILLING_POLCY"]
+
+
+def test_fault_in_code_names_the_variable_too() -> None:
+    """Whoever reads it may mend it in either place."""
+    policy: Any = "fastest"
+    with pytest.raises(ValidationError) as raised:
+        Billing(policy=policy, wrong=1)  # type: ignore[call-arg]
+
+    assert [line.partition("): ")[0] for line in describe_faults(raised.value, Billing)] == [
+        "upstream 'billing': policy (UPSTREAM_BILLING_POLICY",
+        "upstream 'billing': wrong (UPSTREAM_BILLING_WRONG",
+    ]
