@@ -1,0 +1,190 @@
+"""Opening an upstream WebSocket by hand, and upstreams that speak it frame by frame.
+
+Owns what tests of the WebSocket transport and tunnel share. Knows nothing of our HTTP
+engine: the upgrade request is written here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, cast
+
+from fastapi_proxy_di.transport.websocket import UpstreamWebSocket
+from fastapi_proxy_di.wire.handshake import (
+    Accepted,
+    accept_for,
+    check_accept,
+    new_key,
+    upgrade_headers,
+)
+
+__all__ = ["FramePeer", "dial", "frame", "frame_server"]
+
+
+class _Head(asyncio.Protocol):
+    """Reads the head of the answer and keeps what came behind it."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's is none by inheritance.
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        if b"\r\n\r\n" in self.received and not self.done.done():
+            assert self.transport is not None
+            self.transport.pause_reading()
+            self.done.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(ConnectionError("the upstream left"))
+
+
+async def dial(
+    host: str,
+    port: int,
+    *,
+    offered: Sequence[str] = (),
+    compression: bool = False,
+    **options: Any,
+) -> tuple[UpstreamWebSocket, Accepted]:
+    """Open a WebSocket with a request written by hand.
+
+    Args:
+        host: Address of the upstream.
+        port: Its port.
+        offered: Subprotocols to offer.
+        compression: Whether to offer permessage-deflate.
+        **options: More for ``UpstreamWebSocket``.
+    """
+    transport, head = await asyncio.get_running_loop().create_connection(_Head, host, port)
+    key = new_key()
+    fields = [(b"host", b"upstream.test"), *upgrade_headers(key, offered, compression=compression)]
+    transport.write(
+        b"GET / HTTP/1.1\r\n" + b"".join(b"%s: %s\r\n" % pair for pair in fields) + b"\r\n"
+    )
+    await head.done
+    raw, _, leftover = head.received.partition(b"\r\n\r\n")
+    status, *lines = raw.split(b"\r\n")
+    pairs = [line.partition(b":")[::2] for line in lines]
+    accepted = check_accept(
+        int(status.split(b" ")[1]),
+        [(name.lower(), value.strip()) for name, value in pairs],
+        key,
+        offered,
+        compression=compression,
+    )
+    options.setdefault("ping_interval", None)
+    return UpstreamWebSocket(transport, leftover, deflate=accepted.deflate, **options), accepted
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
+    """Build an unmasked frame, as a server sends it."""
+    size = len(payload)
+    if size < 126:
+        length = bytes([size])
+    elif size < 65536:
+        length = b"\x7e" + struct.pack("!H", size)
+    else:
+        length = b"\x7f" + struct.pack("!Q", size)
+    return bytes([opcode | (0x80 if fin else 0)]) + length + payload
+
+
+class FramePeer:
+    """The server's end of one WebSocket, frame by frame."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def accept(self, leftover: bytes = b"") -> None:
+        """Read the upgrade request and answer it, with ``leftover`` in the same packet."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
+        assert b"sec-websocket-key" in fields
+        key = next(
+            line.split(b": ", 1)[1]
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"sec-websocket-key")
+        )
+        self.writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+            b"sec-websocket-accept: " + accept_for(key) + b"\r\n\r\n" + leftover
+        )
+
+    async def read(self) -> tuple[int, bytes]:
+        """Read one frame: its opcode and unmasked payload."""
+        first, second = await self.reader.readexactly(2)
+        assert second & 0x80, "a client's frame must be masked"
+        size = second & 0x7F
+        if size == 126:
+            (size,) = struct.unpack("!H", await self.reader.readexactly(2))
+        elif size == 127:
+            (size,) = struct.unpack("!Q", await self.reader.readexactly(8))
+        mask = await self.reader.readexactly(4)
+        masked = await self.reader.readexactly(size)
+        assert first & 0x80, "we send whole messages"
+        payload = bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked))
+        return first & 0x0F, payload
+
+    def send(self, opcode: int, payload: bytes = b"", *, fin: bool = True) -> None:
+        """Send one frame."""
+        self.writer.write(frame(opcode, payload, fin=fin))
+
+    def reset(self) -> None:
+        """Break the TCP connection off with RST."""
+        raw = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def frame_server(
+    script: Callable[[FramePeer], Awaitable[None]], leftover: bytes = b""
+) -> AsyncIterator[tuple[str, int]]:
+    """Serve connections with a script, which runs after the handshake.
+
+    A script that fails lets the test fail; one that waits for a peer that left ends.
+
+    Yields:
+        Host and port.
+    """
+    failures: list[BaseException] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        peer = FramePeer(reader, writer)
+        try:
+            await peer.accept(leftover)
+            await script(peer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        except Exception as failure:
+            failures.append(failure)
+        finally:
+            writer.close()
+            tasks.discard(task)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        if tasks:
+            await asyncio.wait(list(tasks))
+    if failures:
+        raise failures[0]
