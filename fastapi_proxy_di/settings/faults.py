@@ -207,10 +207,10 @@ def _suffixes(parts: Mapping[str, type[BaseModel] | None]) -> Iterator[str]:
 
 def _reads(prefix: str, parts: Mapping[str, type[BaseModel] | None], variable_name: str) -> bool:
     """Whether validation sees the variable; then an unknown nested name is a fault there."""
-    top, nested, _ = variable_name[len(prefix) :].lower().partition("__")
+    top, nested, part = variable_name[len(prefix) :].lower().partition("__")
     has_parts = top in HEADER_FIELDS or (parts.get(top) is not None and top != "destinations")
     # All parts are one level deep; below a part that is set itself, nothing is read.
-    return top in parts and (not nested or (has_parts and "__" not in nested))
+    return top in parts and (not nested or (has_parts and "__" not in part))
 
 
 def _owns(

@@ -184,7 +184,7 @@ def test_parse_address_says_what_would_be_right(text: str, message: str) -> None
 )
 def test_parse_address_shows_no_credentials(text: str) -> None:
     """Whatever is wrong, the message keeps what may be a secret."""
-    with pytest.raises(ValueError, match="has|holds") as caught:
+    with pytest.raises(ValueError, match=r"has|holds") as caught:
         parse_address(text)
 
     assert "geheim" not in str(caught.value)
