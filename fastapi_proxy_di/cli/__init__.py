@@ -68,7 +68,12 @@ def _run(arguments: Arguments) -> int:
         case "serve":
             from fastapi_proxy_di.cli import serve  # noqa: PLC0415
 
-            return serve.run(arguments.names, arguments.host, arguments.port or 8000)
+            return serve.run(
+                arguments.names,
+                arguments.host,
+                8000 if arguments.port is None else arguments.port,
+                access_log=arguments.access_log,
+            )
         case "check":
             from fastapi_proxy_di.cli import check  # noqa: PLC0415
 

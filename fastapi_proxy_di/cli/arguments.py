@@ -26,6 +26,7 @@ class Arguments(argparse.Namespace):
     name: str = ""
     names: tuple[str, ...] = ()
     with_parent: bool = False
+    access_log: bool = True
 
 
 def parse(argv: Sequence[str] | None = None) -> Arguments:
@@ -96,8 +97,9 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
+    serve.add_argument("--port", type=_port, help="0 takes any free one (default: 8000)")
     serve.add_argument(
-        "--port", type=_port, default=8000, help="0 takes any free one (default: %(default)s)"
+        "--no-access-log", action="store_false", dest="access_log", help="do not log each request"
     )
 
 

@@ -11,7 +11,6 @@ import socket
 from collections.abc import AsyncIterator, Generator
 
 import uvicorn
-from starlette.types import ASGIApp
 
 
 class _Server(uvicorn.Server):
@@ -31,28 +30,18 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, listening: socket.socket, *, grace: int) -> AsyncIterator[None]:
-    """Serve an app within the block.
+async def serving(config: uvicorn.Config, listening: socket.socket) -> AsyncIterator[None]:
+    """Serve within the block; at its end open answers get uvicorn's graceful timeout.
 
     Args:
-        app: The ASGI application; its lifespan runs.
+        config: The app and how to serve it.
         listening: A bound socket; closed at the end.
-        grace: Seconds that open answers may take when the block ends.
 
     Raises:
         SystemExit: The app's lifespan failed; uvicorn has logged why.
     """
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_level="error",
-            access_log=False,
-            proxy_headers=False,
-            ws="websockets-sansio",
-            timeout_graceful_shutdown=grace,
-        )
-    )
-    running = asyncio.create_task(server.serve(sockets=[listening]), name="demo gateway")
+    server = _Server(config)
+    running = asyncio.create_task(server.serve(sockets=[listening]), name="gateway server")
     # Without this a server that ends instead of serving would be waited for without end.
     running.add_done_callback(lambda _: server.serving.set())
     try:

@@ -13,9 +13,12 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
+from functools import partial
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
+import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
 
@@ -30,7 +33,7 @@ from fastapi_proxy_di.cli import demo_live, demo_once
 from fastapi_proxy_di.cli.background_server import serving
 from fastapi_proxy_di.cli.demo_upstream import HEALTH_PATH
 from fastapi_proxy_di.cli.fleet import Fleet
-from fastapi_proxy_di.cli.listening import listen
+from fastapi_proxy_di.cli.listening import listen, url
 from fastapi_proxy_di.cli.load import Load
 
 _PORT: Final = 8000
@@ -54,13 +57,13 @@ def run(port: int | None, upstreams: int, *, once: bool) -> int:
     """
     if port is None:
         port = 0 if once else _PORT
-    listening = listen(port)
+    listening = listen("127.0.0.1", port)
     if listening is None:
         return 2
     signal.signal(signal.SIGTERM, _as_interrupt)
     with listening:
         try:
-            return asyncio.run(_demo(listening, Fleet(upstreams), once=once))
+            return asyncio.run((_once if once else _live)(listening, Fleet(upstreams)))
         except ExceptionGroup as group:
             print("\n".join(map(str, group.exceptions)), file=sys.stderr)
         except TimeoutError as error:
@@ -84,33 +87,49 @@ def gateway(fleet: Fleet) -> tuple[FastAPI, Upstream]:
     return app, upstream
 
 
-async def _demo(listening: socket.socket, fleet: Fleet, *, once: bool) -> int:
-    port = listening.getsockname()[1]
+@contextlib.asynccontextmanager
+async def _gateway_running(
+    listening: socket.socket, fleet: Fleet
+) -> AsyncIterator[tuple[Balancer, Load]]:
+    """Upstreams, gateway and load, started in this order and ended in the opposite one."""
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(fleet.stop)
         await fleet.start()
         app, upstream = gateway(fleet)
-        if once:
-            logging.getLogger("fastapi_proxy_di").addHandler(logging.NullHandler())
-        await stack.enter_async_context(serving(app, listening, grace=_GRACE_SECONDS))
-        # At the end the upstreams go before the gateway: that ends the streams that someone
+        await stack.enter_async_context(serving(_server_config(app), listening))
+        # But at the end the upstreams go before the gateway: that ends the streams that someone
         # still reads, and the gateway need not wait for them.
         stack.push_async_callback(fleet.stop)
-        balancer = upstream.of(app)
-        load = Load(port)
-        if once:
-            print(f"Gateway on http://127.0.0.1:{port}, {len(fleet.upstreams)} upstreams")
-            async with load:
-                outages = await demo_once.disturb(load, fleet)
-            return demo_once.summarise(load.tally, outages, _failed_attempts(balancer))
-        async with load:
-            await demo_live.show(
-                Console(), port, lambda: demo_live.rows(balancer, fleet, load.tally), load.tally
-            )
+        load = Load(listening.getsockname()[1])
+        await stack.enter_async_context(load)
+        yield upstream.of(app), load
 
 
-def _failed_attempts(balancer: Balancer) -> int:
-    return sum(destination.failures for destination in balancer.status().destinations)
+async def _once(listening: socket.socket, fleet: Fleet) -> int:
+    logging.getLogger("fastapi_proxy_di").addHandler(logging.NullHandler())
+    async with _gateway_running(listening, fleet) as (balancer, load):
+        print(f"Gateway on {url(listening)}, {len(fleet.upstreams)} upstreams", flush=True)
+        outages = await demo_once.disturb(load, fleet)
+        moved = sum(destination.failures for destination in balancer.status().destinations)
+    return demo_once.summarise(load.tally, outages, moved)
+
+
+async def _live(listening: socket.socket, fleet: Fleet) -> NoReturn:
+    async with _gateway_running(listening, fleet) as (balancer, load):
+        await demo_live.show(
+            Console(), url(listening), partial(demo_live.rows, balancer, fleet, load.tally), load
+        )
+
+
+def _server_config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        ws="websockets-sansio",
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:

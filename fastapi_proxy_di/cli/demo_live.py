@@ -20,6 +20,7 @@ from rich.text import Text
 
 from fastapi_proxy_di.balancer import Balancer
 from fastapi_proxy_di.cli.fleet import Fleet, python_command
+from fastapi_proxy_di.cli.load import Load
 from fastapi_proxy_di.cli.tables import plain_table
 from fastapi_proxy_di.cli.tally import Kind, Tally
 
@@ -47,18 +48,18 @@ class Row:
     commands: tuple[str, ...]
 
 
-def how_to_reach(port: int) -> list[tuple[str, str]]:
+def how_to_reach(base: str) -> list[tuple[str, str]]:
     """What to type in another terminal: a label and a command each."""
-    base = f"http://127.0.0.1:{port}"
-    websocket = (
-        f'{python_command()} -c "from websockets.sync.client import connect; '
-        f"w = connect('ws://127.0.0.1:{port}/echo'); w.send('hello'); print(w.recv()); w.close()\""
+    echo = (
+        "from websockets.sync.client import connect; "
+        f"w = connect('ws{base.removeprefix('http')}/echo'); "
+        "w.send('hello'); print(w.recv()); w.close()"
     )
     return [
         ("JSON", f"curl {base}/"),
         ("POST", f"curl -H 'content-type: application/json' -d '{{\"tea\": 2}}' {base}/orders"),
         ("Event stream", f"curl -N {base}/events"),
-        ("WebSocket", websocket),
+        ("WebSocket", f'{python_command()} -c "{echo}"'),
         ("Upload", f"head -c 50000000 /dev/zero | curl -X POST -T - {base}/upload"),
         ("API page", f"{base}/docs"),
     ]
@@ -122,23 +123,23 @@ def draw(rows: list[Row], totals: str, events: deque[str]) -> RenderableType:
 
 
 async def show(
-    console: Console, port: int, current: Callable[[], list[Row]], tally: Tally
+    console: Console, base: str, current: Callable[[], list[Row]], load: Load
 ) -> NoReturn:
     """Show what happens until cancelled.
 
     Args:
         console: Where to; a terminal is redrawn, anything else gets lines.
-        port: The gateway's.
+        base: The gateway's URL.
         current: Gives the table's rows.
-        tally: The load's counts.
+        load: What sends the traffic.
     """
-    console.print(f"Gateway: http://127.0.0.1:{port}  (Ctrl-C ends everything)\n", style="bold")
-    for label, command in how_to_reach(port):
+    console.print(f"Gateway: {base}  (Ctrl-C ends everything)\n", style="bold")
+    for label, command in how_to_reach(base):
         console.print(Text.assemble((f"{label:<14}", "bold"), command), soft_wrap=True)
     console.print()
     if console.is_terminal:
-        await _redraw(console, current, tally)
-    await _print_lines(console, current, tally)
+        await _redraw(console, current, load.tally)
+    await _print_lines(console, current, load.tally)
 
 
 async def _redraw(console: Console, current: Callable[[], list[Row]], tally: Tally) -> NoReturn:

@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI, Query, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
 
-from fastapi_proxy_di.cli.listening import listen
+from fastapi_proxy_di.cli.listening import listen, url
 
 HEALTH_PATH: Final = "/health"
 READY: Final = "listening on "  # `demo` waits for this line
@@ -126,7 +126,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listening in sockets or ():
-            print(f"{READY}{_url(listening)}", flush=True)
+            print(f"{READY}{url(listening)}", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._upstream.stopping.set()
@@ -147,7 +147,7 @@ def run(name: str, port: int, *, with_parent: bool = False) -> int:
     Raises:
         KeyboardInterrupt: Ended by Ctrl-C, after what was under way.
     """
-    listening = listen(port)
+    listening = listen("127.0.0.1", port)
     if listening is None:
         return 2
     parent = os.getppid()
@@ -172,8 +172,3 @@ def run(name: str, port: int, *, with_parent: bool = False) -> int:
     with listening:
         server.run(sockets=[listening])
     return 0
-
-
-def _url(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"http://{host}:{port}"

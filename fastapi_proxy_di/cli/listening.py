@@ -1,25 +1,33 @@
-"""One listening socket on this machine's loopback, or a sentence that says why not."""
+"""One listening socket, or a sentence that says why not."""
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 
 
-def listen(port: int) -> socket.socket | None:
-    """Listen on 127.0.0.1.
+def listen(host: str, port: int) -> socket.socket | None:
+    """Listen for TCP connections.
 
     Args:
+        host: An address or a name of this machine.
         port: 0 takes any free one.
 
     Returns:
         The socket; ``None`` if the port cannot be had, which is then said on the
         standard error.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server(("127.0.0.1", port))
+        return socket.create_server((host, port), family=family)
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        print(f"Cannot listen on 127.0.0.1:{port}: {reason}. Try --port 0.", file=sys.stderr)
+        # Python adds the address in parentheses, in its own notation.
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        print(f"Cannot listen on {host} port {port}: {reason}", file=sys.stderr)
         return None
+
+
+def url(listening: socket.socket) -> str:
+    """Where a browser on this machine finds the socket."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -37,7 +37,7 @@ _EVENTS: Final = 40
 _ECHOES: Final = 40
 
 
-class Failed(Exception):  # noqa: N818 - the past tense of the request
+class Failed(Exception):
     """The answer is not the right one; the text says why."""
 
 

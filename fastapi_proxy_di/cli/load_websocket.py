@@ -19,7 +19,7 @@ from websockets.uri import parse_uri
 _READ_BYTES: Final = 65536
 
 
-class WebSocketEnded(Exception):  # noqa: N818 - not always an error
+class WebSocketEnded(Exception):
     """The other side closed, or the connection broke; the text says how."""
 
 

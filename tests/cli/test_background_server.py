@@ -28,7 +28,7 @@ async def test_serving_answers_within_the_block_only() -> None:
     connection = HttpConnection(port)
     handler = signal.getsignal(signal.SIGINT)
 
-    async with serving(hello, listening, grace=1):
+    async with serving(uvicorn.Config(hello), listening):
         answer = await connection.send("GET", "/")
         during = signal.getsignal(signal.SIGINT)
         connection.close()
@@ -52,5 +52,5 @@ async def test_serving_raises_what_keeps_the_server_from_starting(
         socket.create_server(("127.0.0.1", 0)) as listening,
         pytest.raises(OSError, match="no more memory"),
     ):
-        async with asyncio.timeout(5), serving(hello, listening, grace=1):
+        async with asyncio.timeout(5), serving(uvicorn.Config(hello), listening):
             pytest.fail("the block must not begin")

@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_proxy_di.cli import load as load_module
@@ -24,7 +25,11 @@ async def loaded(app: ASGIApp, *kinds: Kind) -> AsyncIterator[Load]:
     """One worker of each kind against the app."""
     listening = socket.create_server(("127.0.0.1", 0))
     load = Load(listening.getsockname()[1], dict.fromkeys(kinds, 1))
-    async with asyncio.timeout(20), serving(app, listening, grace=1), load:
+    async with (
+        asyncio.timeout(20),
+        serving(uvicorn.Config(app, ws="websockets-sansio"), listening),
+        load,
+    ):
         yield load
 
 

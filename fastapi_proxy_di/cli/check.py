@@ -1,0 +1,155 @@
+"""``check``: are the settings right, and does every destination answer.
+
+It owns one look at each destination and the table of what was seen. What a probe is, and
+how a destination is reached, are the library's, so that the check sees what a gateway
+would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi_proxy_di.assembly import Assembly
+from fastapi_proxy_di.cli.tables import print_table
+from fastapi_proxy_di.errors import ProxyError, SettingsError
+from fastapi_proxy_di.events import DestinationDown, Event, Events
+from fastapi_proxy_di.settings import (
+    DestinationSettings,
+    UpstreamSettings,
+    load_all,
+    unknown_variables,
+)
+from fastapi_proxy_di.transport.factory import TransportFactory
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one destination had to say.
+
+    Attributes:
+        upstream: Its upstream's name.
+        destination: Its address.
+        probe: What was tried, e.g. ``"GET /health"``.
+        fault: Why it failed, ``""`` if it did not.
+        milliseconds: How long it took, ``None`` if it failed.
+    """
+
+    upstream: str
+    destination: str
+    probe: str
+    fault: str
+    milliseconds: float | None
+
+
+def run(names: Sequence[str]) -> int:
+    """Check upstreams by the settings of the environment.
+
+    Args:
+        names: The upstreams.
+
+    Returns:
+        0 if every destination is well, 1 if one is not, 2 if the settings are wrong.
+    """
+    try:
+        settings = load_all({name: name for name in names})
+        findings = asyncio.run(_look(list(settings.values())))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for one in settings.values():
+        for warning in unknown_variables(type(one), os.environ, names):
+            print(f"warning: {warning}", file=sys.stderr)
+    print_table(
+        ["upstream", "destination", "probe", "result", "time"],
+        [
+            [
+                finding.upstream,
+                finding.destination,
+                finding.probe,
+                finding.fault or "ok",
+                "-" if finding.milliseconds is None else f"{finding.milliseconds:.1f} ms",
+            ]
+            for finding in findings
+        ],
+    )
+    return 1 if any(finding.fault for finding in findings) else 0
+
+
+async def _look(upstreams: Sequence[UpstreamSettings]) -> list[Finding]:
+    """Probe all destinations of all upstreams, side by side."""
+    found = await asyncio.gather(
+        *(_probe(one) if one.health.enabled else _connect(one) for one in upstreams)
+    )
+    return [finding for findings in found for finding in findings]
+
+
+async def _probe(settings: UpstreamSettings) -> list[Finding]:
+    """Send each destination the probe that a gateway would send."""
+    # A probe tells no one but the events why it failed.
+    faults: dict[str | None, str] = {}
+
+    def note(event: Event) -> None:
+        if isinstance(event, DestinationDown):
+            faults[event.destination] = event.reason
+
+    events = Events()
+    events.subscribe(note)
+    logging.getLogger("fastapi_proxy_di").addHandler(logging.NullHandler())  # the table tells
+    try:
+        assembly = Assembly(settings, events=events)
+    except ValueError as error:
+        raise _fault(settings, error) from error
+    try:
+        await assembly.prober.sweep()
+        return [
+            Finding(
+                settings.name,
+                destination.url,
+                f"{settings.health.method} "
+                f"{destination.settings.health_path or settings.health.path}",
+                faults.get(destination.url, ""),
+                destination.latency_ms if destination.healthy else None,
+            )
+            for destination in assembly.pool.destinations
+        ]
+    finally:
+        await assembly.aclose()
+
+
+async def _connect(settings: UpstreamSettings) -> list[Finding]:
+    """Open a connection to each destination."""
+    factory = TransportFactory(settings)
+    return await asyncio.gather(
+        *(_connect_one(settings, factory, one) for one in settings.destination_settings)
+    )
+
+
+async def _connect_one(
+    settings: UpstreamSettings, factory: TransportFactory, destination: DestinationSettings
+) -> Finding:
+    try:
+        transport = factory.make(destination.address)
+    except ValueError as error:
+        raise _fault(settings, error) from error
+    began = time.monotonic()
+    fault, milliseconds = "", None
+    try:
+        await transport.probe()
+        milliseconds = (time.monotonic() - began) * 1000
+    except ProxyError as error:
+        fault = str(error)
+    finally:
+        await transport.aclose()
+    probe = "TLS connection" if destination.address.scheme == "https" else "connection"
+    return Finding(settings.name, destination.url, probe, fault, milliseconds)
+
+
+def _fault(settings: UpstreamSettings, error: ValueError) -> SettingsError:
+    """A fault that only shows when the settings are used, told like the others."""
+    return SettingsError(f"Settings are not valid:\n- upstream {settings.name!r}: {error}")

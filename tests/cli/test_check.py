@@ -1,0 +1,140 @@
+"""``check``: settings and destinations, in one table and one exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastapi_proxy_di.cli import main
+from tests.cli.processes import command
+from tests.servers import dead_port
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    """A port that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+def test_check_connects_where_there_is_no_health_path(
+    listening: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A connection is enough; status 0."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"http://127.0.0.1:{listening}")
+
+    status = main(["check", "billing"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 0
+    assert lines[0].split() == ["upstream", "destination", "probe", "result", "time"]
+    assert lines[1].split()[:4] == ["billing", f"http://127.0.0.1:{listening}", "connection", "ok"]
+
+
+def test_check_says_which_destination_refuses(
+    listening: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of two is enough for status 1."""
+    dead = f"http://127.0.0.1:{dead_port()}"
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"http://127.0.0.1:{listening},{dead}")
+
+    status = main(["check", "billing"])
+
+    _, good, bad = capsys.readouterr().out.splitlines()
+    assert status == 1
+    assert " ok " in good
+    assert dead in bad
+    assert "cannot connect" in bad
+
+
+def test_check_connects_by_tls_to_https(
+    listening: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A port that speaks no TLS is not well."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"https://127.0.0.1:{listening}")
+    monkeypatch.setenv("UPSTREAM_BILLING_TIMEOUTS__CONNECT", "50ms")
+
+    status = main(["check", "billing"])
+
+    out = capsys.readouterr().out
+    assert status == 1
+    assert "TLS connection" in out
+    assert "in time" in out
+
+
+async def test_check_probes_the_health_path_of_every_upstream() -> None:
+    """The answer's status decides; both upstreams are in one table."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        status = b"200 OK" if head.startswith(b"GET /well ") else b"500 Oh"
+        writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        environment = {
+            "UPSTREAM_BILLING_DESTINATIONS": url,
+            "UPSTREAM_BILLING_HEALTH__PATH": "/well",
+            "UPSTREAM_SEARCH_DESTINATIONS": url,
+            "UPSTREAM_SEARCH_HEALTH__PATH": "/ill",
+            "UPSTREAM_SEARCH_POLICI": "first",
+        }
+        async with command("check", "billing", "search", environment=environment) as running:
+            status = await running.end()
+
+    warning, _, good, bad = running.lines
+    assert status == 1
+    assert "UPSTREAM_SEARCH_POLICI" in warning
+    assert good.split()[:5] == ["billing", url, "GET", "/well", "ok"]
+    assert bad.split() == ["search", url, "GET", "/ill", "status", "500", "-"]
+
+
+@pytest.mark.parametrize("health", [{}, {"UPSTREAM_BILLING_HEALTH__PATH": "/"}])
+def test_check_says_what_is_wrong_with_a_certificate(
+    health: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What shows only when the settings are used is a fault of the settings: status 2."""
+    bad = tmp_path / "roots.pem"
+    bad.write_text("not a certificate")
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "https://127.0.0.1:9")
+    monkeypatch.setenv("UPSTREAM_BILLING_TLS__CA_FILE", str(bad))
+    for name, value in health.items():
+        monkeypatch.setenv(name, value)
+
+    status = main(["check", "billing"])
+
+    assert status == 2
+    assert "upstream 'billing': " in capsys.readouterr().err
+
+
+def test_check_says_every_fault_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both upstreams' faults in one message, status 2."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "ftp://x")
+
+    status = main(["check", "billing", "search"])
+
+    error = capsys.readouterr().err
+    assert status == 2
+    assert "UPSTREAM_BILLING_DESTINATIONS" in error
+    assert "UPSTREAM_SEARCH_DESTINATIONS" in error
+
+
+def test_check_interrupted_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while it waits: the shell's status for it, no traceback."""
+
+    def interrupt(names: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastapi_proxy_di.cli.check.run", interrupt)
+
+    assert main(["check", "billing"]) == 130

@@ -1,0 +1,107 @@
+"""What a person sees of the demo."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from collections import deque
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from fastapi_proxy_di.cli import demo_live
+from fastapi_proxy_di.cli.demo_live import Row
+from fastapi_proxy_di.cli.load import Load
+from fastapi_proxy_di.cli.tally import Break, Kind, Tally
+
+UP = Row(("a", "http://127.0.0.1:1", "7", "up", "2", "30", "0", "0.4 ms"), True, ("kill 7",))
+DOWN = Row(("b", "http://127.0.0.1:2", "-", "down", "0", "9", "3", "-"), False, ("start b",))
+
+
+@pytest.fixture(autouse=True)
+def _logger() -> Iterator[None]:
+    """Give the library's logger back as it was."""
+    logger = logging.getLogger("fastapi_proxy_di")
+    before = logger.level, logger.handlers, logger.propagate
+    yield
+    logger.level, logger.handlers, logger.propagate = before
+
+
+async def shown(console: Console, expected: str) -> str:
+    """Everything printed until ``expected`` is."""
+    out = console.file
+    assert isinstance(out, io.StringIO)
+    async with asyncio.timeout(5):
+        showing = asyncio.create_task(
+            demo_live.show(console, "http://127.0.0.1:8000", lambda: [UP, DOWN], Load(8000))
+        )
+        while expected not in out.getvalue():
+            await asyncio.sleep(0)
+            logging.getLogger("fastapi_proxy_di.health").warning("b is down")
+        showing.cancel()
+        await asyncio.wait({showing})
+    return out.getvalue()
+
+
+async def test_terminal_gets_a_table_that_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redrawn with destinations, what to type, and the last events."""
+    monkeypatch.setattr(demo_live, "_REDRAW_SECONDS", 0)
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+
+    screen = await shown(console, "b is down")
+
+    assert "curl http://127.0.0.1:8000/" in screen
+    assert "destination" in screen
+    assert "┃" in screen
+    assert "kill 7" in screen
+    assert "start b" in screen
+
+
+async def test_pipe_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same without frames and colours, each event a line."""
+    monkeypatch.setattr(demo_live, "_LINE_SECONDS", 0)
+    console = Console(file=io.StringIO(), width=80)
+
+    text = await shown(console, "GET 0 ·")
+
+    lines = text.splitlines()
+    assert "\x1b" not in text
+    assert "a: kill 7" in lines
+    assert "b is down" in lines
+    assert "b  http://127.0.0.1:2  -    down   0          9         3         -" in lines
+
+
+def test_how_to_reach_names_every_kind() -> None:
+    """A ready command for each."""
+    commands = dict(demo_live.how_to_reach("http://127.0.0.1:8123"))
+
+    assert commands.keys() == {"JSON", "POST", "Event stream", "WebSocket", "Upload", "API page"}
+    assert all("127.0.0.1:8123" in command for command in commands.values())
+    assert "connect('ws://127.0.0.1:8123/echo')" in commands["WebSocket"]
+
+
+def test_totals_tell_failed_from_broken_on_the_way() -> None:
+    """One line with every kind."""
+    tally = Tally()
+    tally.add(Kind.GET, 0.1)
+    tally.breaks.append(Break(Kind.EVENTS, "a", 0, 1, True, "reset"))
+
+    assert demo_live.totals(tally) == (
+        "GET 1 · POST 0 · upload 0 · event stream 0 · WebSocket 0"
+        " · failed 0 · broken on their way 1"
+    )
+
+
+def test_draw_shows_who_is_down() -> None:
+    """Rows of those that are down are red."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system="standard")
+    console.print(demo_live.draw([UP, DOWN], "totals", deque(["event"])))
+    out = console.file
+    assert isinstance(out, io.StringIO)
+    green, red = "\x1b[32m", "\x1b[31m"
+
+    lines = out.getvalue().splitlines()
+    assert any(green in line and ":1" in line for line in lines)
+    assert any(red in line and ":2" in line for line in lines)
