@@ -1,0 +1,259 @@
+"""Who is measured, and under which loads: two tables and the names in them.
+
+Knows neither how a contender is started nor how a load is driven.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from tests.benchmarks.wire_format import POST_BODY_BYTES
+
+
+class Kind(Enum):
+    """What a load does; each contender lists the kinds that it can serve."""
+
+    GET = "get"
+    POST = "post"
+    DOWNLOAD = "download"
+    UPLOAD = "upload"
+    EVENTS = "sse"
+    ECHO = "ws"
+    IDLE = "ws-idle"
+    MANY = "destinations"
+
+
+class Origin(Enum):
+    """Which server stands behind the gateways."""
+
+    NGINX = "nginx"
+    ASGI = "asgi"
+    MANY = "many"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One gateway.
+
+    Attributes:
+        name: Short name for the command line and the results.
+        title: Name in the table.
+        app: `module:attribute` under `contenders`; `None` is nginx.
+        kinds: Loads that it can serve.
+        packages: Requirements installed for it alone, without their dependencies.
+        destinations: Addresses of its upstream.
+    """
+
+    name: str
+    title: str
+    app: str | None
+    kinds: frozenset[Kind]
+    packages: tuple[str, ...] = ()
+    destinations: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """One load.
+
+    Attributes:
+        name: Short name for the command line and the results.
+        title: Name in the table.
+        kind: What it does.
+        origin: Server behind the gateways.
+        unit: What the CPU time is divided by.
+        reference: Contender whose cost is 1 in the table.
+        connections: Concurrent connections, streams or tunnels.
+        path: Request target.
+        body_bytes: Size of the request body.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    origin: Origin
+    unit: str
+    reference: str
+    connections: int
+    path: str
+    body_bytes: int = 0
+
+
+_ALL: Final = frozenset(Kind) - {Kind.MANY}
+_HTTP: Final = _ALL - {Kind.ECHO, Kind.IDLE}
+_SMALL: Final = frozenset({Kind.GET, Kind.POST})
+_STREAMS: Final = frozenset({Kind.UPLOAD, Kind.EVENTS, Kind.ECHO, Kind.IDLE})
+
+CONTENDERS: Final = (
+    Contender(
+        name="asgi",
+        title="uvicorn, bare ASGI app (no upstream)",
+        app="asgi:app",
+        kinds=_SMALL | _STREAMS,
+    ),
+    Contender(
+        name="fastapi",
+        title="FastAPI endpoint, a constant (no upstream)",
+        app="fastapi_constant:app",
+        kinds=_SMALL,
+    ),
+    Contender(
+        name="fastapi-depends",
+        title="FastAPI endpoint, a constant, one Depends (no upstream)",
+        app="fastapi_depends:app",
+        kinds=_SMALL,
+    ),
+    Contender(
+        name="router",
+        title="fastapi-proxy-di, proxy_router",
+        app="router:app",
+        kinds=_ALL,
+    ),
+    Contender(
+        name="router-depends",
+        title="fastapi-proxy-di, proxy_router with one Depends",
+        app="router_depends:app",
+        kinds=_SMALL,
+    ),
+    Contender(
+        name="forward",
+        title="fastapi-proxy-di, billing.forward in an endpoint",
+        app="forward:app",
+        kinds=_ALL - {Kind.IDLE},
+    ),
+    Contender(
+        name="reverse-proxy-0.1.1",
+        title="fastapi-reverse-proxy 0.1.1",
+        app="reverse_proxy_0_1_1:app",
+        kinds=_ALL,
+        packages=("fastapi-reverse-proxy==0.1.1",),
+    ),
+    Contender(
+        name="reverse-proxy-0.4.0",
+        title="fastapi-reverse-proxy 0.4.0",
+        app="reverse_proxy_0_4_0:app",
+        kinds=_ALL,
+        packages=("fastapi-reverse-proxy==0.4.0",),
+    ),
+    Contender(
+        name="proxy-lib",
+        title="fastapi-proxy-lib 0.3.0",
+        app="proxy_lib:app",
+        kinds=_ALL,
+        packages=("fastapi-proxy-lib==0.3.0", "httpx-ws==0.9.0", "wsproto>=1.2"),
+    ),
+    Contender(
+        name="aiohttp",
+        title="aiohttp client in a FastAPI endpoint",
+        app="aiohttp_gateway:app",
+        kinds=_HTTP,
+    ),
+    Contender(name="nginx", title="nginx", app=None, kinds=_ALL),
+    Contender(
+        name="router-3",
+        title="fastapi-proxy-di, 3 destinations",
+        app="router:app",
+        kinds=frozenset({Kind.MANY}),
+        destinations=3,
+    ),
+    Contender(
+        name="router-1000",
+        title="fastapi-proxy-di, 1,000 destinations",
+        app="router:app",
+        kinds=frozenset({Kind.MANY}),
+        destinations=1000,
+    ),
+)
+
+
+def _get(connections: int) -> Load:
+    return Load(
+        name=f"get-{connections}",
+        title=f"1 KiB GET, {connections} connection{'s' if connections > 1 else ''}",
+        kind=Kind.GET,
+        origin=Origin.NGINX,
+        unit="request",
+        reference="fastapi",
+        connections=connections,
+        path="/1k",
+    )
+
+
+def loads(*, quick: bool) -> tuple[Load, ...]:
+    """All loads in their order; `quick` lowers the numbers of streams and idle tunnels."""
+    streams = 100 if quick else 500
+    tunnels = 200 if quick else 2000
+    return (
+        *(_get(connections) for connections in (1, 8, 32, 128, 512)),
+        Load(
+            name="post",
+            title="16 KiB POST, 32 connections",
+            kind=Kind.POST,
+            origin=Origin.NGINX,
+            unit="request",
+            reference="fastapi",
+            connections=32,
+            path="/post",
+            body_bytes=POST_BODY_BYTES,
+        ),
+        Load(
+            name="download",
+            title="100 MB download",
+            kind=Kind.DOWNLOAD,
+            origin=Origin.NGINX,
+            unit="transfer",
+            reference="aiohttp",
+            connections=1 if quick else 4,
+            path="/100m",
+        ),
+        Load(
+            name="destinations",
+            title="1 KiB GET, 32 connections, many destinations",
+            kind=Kind.MANY,
+            origin=Origin.MANY,
+            unit="request",
+            reference="router-3",
+            connections=32,
+            path="/1k",
+        ),
+        Load(
+            name="upload",
+            title="100 MB upload",
+            kind=Kind.UPLOAD,
+            origin=Origin.ASGI,
+            unit="transfer",
+            reference="aiohttp",
+            connections=1 if quick else 4,
+            path="/upload",
+        ),
+        Load(
+            name="sse",
+            title=f"{streams} SSE streams",
+            kind=Kind.EVENTS,
+            origin=Origin.ASGI,
+            unit="event",
+            reference="asgi",
+            connections=streams,
+            path="/sse",
+        ),
+        Load(
+            name="ws",
+            title="WebSocket echo, 256-byte messages, 16 tunnels",
+            kind=Kind.ECHO,
+            origin=Origin.ASGI,
+            unit="message",
+            reference="asgi",
+            connections=16,
+            path="/ws",
+        ),
+        Load(
+            name="ws-idle",
+            title=f"{tunnels:,} idle WebSocket tunnels",
+            kind=Kind.IDLE,
+            origin=Origin.ASGI,
+            unit="handshake",
+            reference="asgi",
+            connections=tunnels,
+            path="/ws",
+        ),
+    )

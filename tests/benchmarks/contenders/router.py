@@ -1,0 +1,8 @@
+"""Ours by `proxy_router`, everything under `/` forwarded."""
+
+from fastapi import FastAPI
+
+from fastapi_proxy_di import proxy_router
+
+app = FastAPI()
+app.include_router(proxy_router("origin"))

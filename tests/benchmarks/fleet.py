@@ -1,0 +1,130 @@
+"""Starts and ends the servers of a run: origins beside the load, gateways on the other core.
+
+Installs the peers' packages into a cache outside the repository. Knows no measurements.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from tests.benchmarks import nginx
+from tests.benchmarks.catalog import Contender, Origin
+from tests.benchmarks.processes import Server, ServerError, free_port
+
+_REPOSITORY: Final = Path(__file__).resolve().parents[2]
+_CACHE: Final = (
+    Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fastapi-proxy-di-benchmarks"
+)
+_MANY: Final = 1000
+
+
+class Fleet:
+    """The servers of one run.
+
+    Args:
+        directory: Scratch directory for configuration, logs and the origin's files.
+        gateway_core: CPU number of the gateways.
+        load_core: CPU number of origins and load generators.
+    """
+
+    def __init__(self, directory: Path, *, gateway_core: int, load_core: int) -> None:
+        self._directory = directory
+        self._gateway_core = gateway_core
+        self._load_core = load_core
+
+    def start_origin(self, origin: Origin, stack: ExitStack) -> int:
+        """Start an origin that ends with `stack`; gives its port."""
+        port = free_port()
+        name = f"origin-{origin.value}"
+        if origin is Origin.ASGI:
+            command = _uvicorn("tests.benchmarks.contenders.asgi:app", port)
+        else:
+            addresses = nginx.loopback_addresses(_MANY if origin is Origin.MANY else 1)
+            command = _nginx(nginx.origin_config(self._directory / name, port, addresses))
+        self._start(name, command, port, self._load_core, {}, stack)
+        return port
+
+    def start_gateway(
+        self, contender: Contender, origin: Origin, origin_port: int, stack: ExitStack
+    ) -> Server:
+        """Start a gateway that ends with `stack`.
+
+        Raises:
+            ServerError: It, or the installation of its packages, failed.
+        """
+        port = free_port()
+        name = f"{contender.name}-{origin.value}"
+        if contender.app is None:
+            path = self._directory / name
+            command = _nginx(nginx.proxy_config(path, port, f"127.0.0.1:{origin_port}"))
+        else:
+            command = _uvicorn(f"tests.benchmarks.contenders.{contender.app}", port)
+        addresses = nginx.loopback_addresses(contender.destinations)
+        environment = {
+            "BENCH_ORIGIN": f"http://127.0.0.1:{origin_port}",
+            "UPSTREAM_ORIGIN_DESTINATIONS": ",".join(
+                f"http://{host}:{origin_port}" for host in addresses
+            ),
+            "PYTHONPATH": os.pathsep.join(_search_path(contender.packages)),
+        }
+        return self._start(name, command, port, self._gateway_core, environment, stack)
+
+    def _start(
+        self,
+        name: str,
+        command: Sequence[str],
+        port: int,
+        core: int,
+        environment: dict[str, str],
+        stack: ExitStack,
+    ) -> Server:
+        log = self._directory / f"{name}.log"
+        server = Server(command, core=core, port=port, log=log, environment=environment)
+        stack.callback(server.stop)
+        server.wait_listening()
+        return server
+
+
+def _uvicorn(app: str, port: int) -> list[str]:
+    return [
+        *(sys.executable, "-m", "uvicorn", app),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--loop", "uvloop", "--http", "httptools", "--ws", "websockets-sansio"),
+        *("--no-access-log", "--log-level", "warning"),
+        *("--timeout-graceful-shutdown", "1"),
+    ]
+
+
+def _nginx(config: Path) -> list[str]:
+    return ["nginx", "-c", str(config), "-e", "stderr"]
+
+
+def _search_path(packages: Sequence[str]) -> list[str]:
+    paths = [str(_REPOSITORY)]
+    if packages:
+        paths.append(str(_installed(packages)))
+    return paths
+
+
+def _installed(packages: Sequence[str]) -> Path:
+    """The directory that holds exactly `packages`; their dependencies are this environment's."""
+    key = "\n".join((*packages, sys.version))
+    target = _CACHE / hashlib.sha256(key.encode()).hexdigest()[:16]
+    if not target.exists():
+        partial = target.with_suffix(".partial")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
+        done = subprocess.run(
+            [*command, "--target", str(partial), *packages],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ServerError(f"pip: {done.stderr[-300:]}")
+        partial.rename(target)
+    return target

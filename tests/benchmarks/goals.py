@@ -1,0 +1,129 @@
+"""The goals and whether a run meets them. Pure: reads results, prints nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from tests.benchmarks.results import Results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """One bound on one number of a run.
+
+    Attributes:
+        title: What is bounded.
+        bound: The limit.
+        at_least: Whether the number must not be lower; by default it must not be higher.
+        clean: `(load, contender)` that must have been measured without a single error.
+        value: Computes the number; `None` if the run did not measure it.
+    """
+
+    title: str
+    bound: float
+    at_least: bool = False
+    clean: tuple[str, str] | None = None
+    value: Callable[[Results], float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How one goal fared; `met` is `None` if it was not measured."""
+
+    goal: Goal
+    value: float | None
+    met: bool | None
+
+
+def judge(goal: Goal, results: Results) -> Verdict:
+    """Compare the run with one goal."""
+    value = goal.value(results)
+    if value is None:
+        return Verdict(goal=goal, value=None, met=None)
+    met = value >= goal.bound if goal.at_least else value <= goal.bound
+    if goal.clean is not None:
+        row = results.row(*goal.clean)
+        met = met and row is not None and row.errors == 0
+    return Verdict(goal=goal, value=value, met=met)
+
+
+def _ratio(upper: tuple[str, str], lower: tuple[str, str]) -> Callable[[Results], float | None]:
+    def value(results: Results) -> float | None:
+        above, below = results.cost(*upper), results.cost(*lower)
+        return None if above is None or below is None else above / below
+
+    return value
+
+
+def _imports(results: Results) -> float | None:
+    if not results.imports:
+        return None
+    return results.imports["package"] / results.imports["base"]
+
+
+def _idle_kib(results: Results) -> float | None:
+    row = results.row("ws-idle", "router")
+    return None if row is None else row.held_kib
+
+
+def _cost_goal(title: str, bound: float, ours: tuple[str, str], theirs: tuple[str, str]) -> Goal:
+    return Goal(title=title, bound=bound, clean=ours, value=_ratio(ours, theirs))
+
+
+def _cheaper_goal(title: str, bound: float, theirs: tuple[str, str]) -> Goal:
+    ours = ("get-32", "router")
+    return Goal(title=title, bound=bound, at_least=True, clean=ours, value=_ratio(theirs, ours))
+
+
+GOALS: Final = (
+    *(
+        _cost_goal(
+            f"proxy_router over the bare FastAPI endpoint, {load}",
+            1.0,
+            (load, "router"),
+            (load, "fastapi"),
+        )
+        for load in ("get-8", "get-32")
+    ),
+    *(
+        _cost_goal(
+            f"proxy_router with one Depends over the endpoint with the same, {load}",
+            1.5,
+            (load, "router-depends"),
+            (load, "fastapi-depends"),
+        )
+        for load in ("get-8", "get-32")
+    ),
+    _cheaper_goal(
+        "times cheaper than fastapi-reverse-proxy 0.1.1, get-32",
+        30,
+        ("get-32", "reverse-proxy-0.1.1"),
+    ),
+    _cheaper_goal("times cheaper than the aiohttp gateway, get-32", 4, ("get-32", "aiohttp")),
+    _cost_goal(
+        "proxy_router, 512 connections over 8", 1.4, ("get-512", "router"), ("get-8", "router")
+    ),
+    _cost_goal(
+        "proxy_router, 1,000 destinations over 3",
+        1.1,
+        ("destinations", "router-1000"),
+        ("destinations", "router-3"),
+    ),
+    *(
+        _cost_goal(
+            f"100 MB {load} over the aiohttp gateway", 1.0, (load, "router"), (load, "aiohttp")
+        )
+        for load in ("download", "upload")
+    ),
+    Goal(title="import of the package over fastapi and httpx", bound=1.15, value=_imports),
+    _cost_goal("WebSocket message over a direct ASGI echo", 2.0, ("ws", "router"), ("ws", "asgi")),
+    _cost_goal(
+        "WebSocket message over fastapi-proxy-lib", 0.4, ("ws", "router"), ("ws", "proxy-lib")
+    ),
+    Goal(
+        title="KiB of memory per idle WebSocket tunnel",
+        bound=60,
+        clean=("ws-idle", "router"),
+        value=_idle_kib,
+    ),
+)
