@@ -1,0 +1,142 @@
+"""Micro benchmarks of the parts that every forwarded request passes through.
+
+Not collected by a plain `pytest`; run `pytest tests/benchmarks/test_micro.py`. Save a run with
+`--benchmark-autosave` and compare the next one with `--benchmark-compare`.
+"""
+
+from random import Random
+from typing import Any, Final, cast
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from fastapi_proxy_di.assembly import outbound_builder, response_table
+from fastapi_proxy_di.balancing.policy import BalancingPolicy
+from fastapi_proxy_di.balancing.selection import select
+from fastapi_proxy_di.balancing.two_choices import TwoChoices
+from fastapi_proxy_di.forwarding.answer import answer_fields
+from fastapi_proxy_di.forwarding.outbound import Outbound
+from fastapi_proxy_di.forwarding.target import target_below
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.pools.pool import Pool
+from fastapi_proxy_di.settings import DestinationSettings, UpstreamSettings
+from fastapi_proxy_di.transport.http1.connection import Connection
+from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
+from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.wire.urls import join_target
+
+BROWSER_SCOPE: Final[dict[str, Any]] = {
+    "type": "http",
+    "http_version": "1.1",
+    "method": "GET",
+    "scheme": "https",
+    "path": "/billing/invoices/2024 07/items",
+    "raw_path": b"/billing/invoices/2024%2007/items",
+    "root_path": "",
+    "query_string": b"page=2&sort=-date",
+    "client": ("192.0.2.7", 51234),
+    "server": ("127.0.0.1", 8000),
+    "headers": [
+        (b"host", b"shop.example"),
+        (b"connection", b"keep-alive"),
+        (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Firefox/140.0"),
+        (b"accept", b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+        (b"accept-language", b"en-GB,en;q=0.5"),
+        (b"accept-encoding", b"gzip, deflate, br, zstd"),
+        (b"referer", b"https://shop.example/billing/"),
+        (b"cookie", b"session=3f7a0c52b9; theme=dark"),
+        (b"authorization", b"Bearer eyJhbGciOiJIUzI1NiJ9.e30.ZRrHA1JJJW8opsbCGfG"),
+        (b"x-request-id", b"7b0e6f60-2f0c-4f1c-9f7e-0f6b1c2d3e4f"),
+    ],
+}
+
+ANSWER: Final = (
+    b"HTTP/1.1 200 OK\r\n"
+    b"Server: nginx\r\n"
+    b"Date: Mon, 01 Jul 2024 12:00:00 GMT\r\n"
+    b"Content-Type: application/json\r\n"
+    b"Content-Length: 13\r\n"
+    b"Connection: keep-alive\r\n"
+    b"Set-Cookie: session=3f7a0c52b9; Path=/; HttpOnly\r\n"
+    b"Set-Cookie: theme=dark; Path=/\r\n"
+    b'ETag: "65f1-3e8"\r\n'
+    b"Cache-Control: private, max-age=0\r\n"
+    b"\r\n"
+    b'{"total": 42}'
+)
+
+
+class Billing(UpstreamSettings, name="billing"):
+    """The upstream of these benchmarks, all defaults."""
+
+
+def _destinations(count: int) -> list[DestinationSettings]:
+    urls = [f"http://10.0.{at // 250}.{at % 250 + 1}" for at in range(count)]
+    return [DestinationSettings(url=url) for url in urls]
+
+
+def _settings() -> Billing:
+    return Billing(destinations=_destinations(1))
+
+
+def _parsed_answer() -> Http1Exchange:
+    # The connection is not touched by an answer that fits one read.
+    exchange = Http1Exchange(
+        cast("Connection", None),
+        bodyless=False,
+        upgrade=False,
+        header_limit=65536,
+        reused=True,
+        now=0.0,
+    )
+    exchange.feed(memoryview(ANSWER), 1.0)
+    return exchange
+
+
+def test_path_is_mapped(benchmark: BenchmarkFixture) -> None:
+    """The raw path parts at the mount."""
+    rest, prefix = benchmark(target_below, BROWSER_SCOPE, "/invoices/2024 07/items")
+    assert (rest, prefix) == (b"/invoices/2024%2007/items", b"/billing")
+
+
+def test_target_is_joined(benchmark: BenchmarkFixture) -> None:
+    """Base path, path and query become the request's target."""
+    target = benchmark(join_target, b"/v2", b"/invoices/2024%2007/items", b"page=2")
+    assert target == b"/v2/invoices/2024%2007/items?page=2"
+
+
+def test_request_headers_are_built(benchmark: BenchmarkFixture) -> None:
+    """A browser's header block becomes the upstream's."""
+    builder = outbound_builder(_settings())
+    outbound: Outbound = benchmark(
+        builder.build, BROWSER_SCOPE, b"/invoices/2024%2007/items", b"/billing"
+    )
+    names = [name for name, _ in outbound.headers]
+    assert b"connection" not in names
+    assert b"x-forwarded-for" in names
+
+
+@pytest.mark.parametrize("destinations", [3, 1000])
+def test_destination_is_picked(benchmark: BenchmarkFixture, destinations: int) -> None:
+    """The default policy's pick, few destinations and many."""
+    pool = Pool("billing", _destinations(destinations), panic=True)
+    policy: BalancingPolicy = TwoChoices(random=Random(7))
+    picked: Destination | None = benchmark(select, policy, pool)
+    assert picked in pool.available
+
+
+def test_answer_head_is_parsed(benchmark: BenchmarkFixture) -> None:
+    """An answer with its body in one read."""
+    exchange: Http1Exchange = benchmark(_parsed_answer)
+    assert exchange.status == 200
+    assert exchange.complete
+    assert len(exchange.headers) == 9
+
+
+def test_answer_headers_are_sifted(benchmark: BenchmarkFixture) -> None:
+    """The answer's fields that cross to the client."""
+    table = response_table(_settings(), [])
+    received = _parsed_answer().headers
+    fields: Headers = benchmark(answer_fields, received, 200, table, pass_trailers=False)
+    assert [name for name, _ in fields].count(b"set-cookie") == 2
+    assert b"server" not in [name for name, _ in fields]
