@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from fastapi_proxy_di.cli.fleet import Fleet, UpstreamProcess
@@ -20,12 +20,15 @@ _RETURN_SECONDS: Final = 10.0
 _SHOWN_FAILURES: Final = 10
 
 
-async def disturb(load: Load, fleet: Fleet, pause: float = 1.0) -> list[Outage]:
+async def disturb(
+    load: Load, fleet: Fleet, failed_attempts: Callable[[str], int], pause: float = 1.0
+) -> list[Outage]:
     """Take the first upstream down by SIGTERM and the second by SIGKILL, and revive each.
 
     Args:
         load: Running.
         fleet: Running, two upstreams or more.
+        failed_attempts: Gives how many attempts have failed at a destination's address.
         pause: Seconds of load before, between and after.
 
     Returns:
@@ -35,23 +38,23 @@ async def disturb(load: Load, fleet: Fleet, pause: float = 1.0) -> list[Outage]:
         TimeoutError: A revived upstream got no traffic within 10 seconds.
     """
     await asyncio.sleep(pause)
-    first, second = fleet.upstreams[:2]
-    outages = [await _take_down(load, first, signal.SIGTERM, pause)]
-    await asyncio.sleep(pause)
-    outages.append(await _take_down(load, second, signal.SIGKILL, pause))
-    await asyncio.sleep(pause)
+    outages = []
+    for upstream, number in zip(fleet.upstreams, (signal.SIGTERM, signal.SIGKILL), strict=False):
+        outages.append(Outage(upstream.name, number, time.monotonic()))
+        print(f"{number.name} to upstream {upstream.name}, pid {upstream.pid}", flush=True)
+        upstream.signal(number)
+        await upstream.wait()
+        await asyncio.sleep(pause)
+        # The count begins anew when the gateway lets the destination in again.
+        failed = failed_attempts(upstream.url)
+        print(f"upstream {upstream.name} is gone, {failed} attempts failed on it", flush=True)
+        await _revive(load, upstream)
+        await asyncio.sleep(pause)
     return outages
 
 
-async def _take_down(
-    load: Load, upstream: UpstreamProcess, number: signal.Signals, pause: float
-) -> Outage:
-    """Signal one upstream, wait for its end, revive it, wait for its traffic."""
-    print(f"{number.name} to upstream {upstream.name}, pid {upstream.pid}", flush=True)
-    outage = Outage(upstream.name, number, time.monotonic())
-    upstream.signal(number)
-    await upstream.wait()
-    await asyncio.sleep(pause)
+async def _revive(load: Load, upstream: UpstreamProcess) -> None:
+    """Start an upstream again, and wait for its traffic."""
     await upstream.start()
     started = time.monotonic()
     assert upstream.pid is not None
@@ -69,16 +72,14 @@ async def _take_down(
         f"has traffic after {seconds:.1f} s",
         flush=True,
     )
-    return outage
 
 
-def summarise(tally: Tally, outages: Collection[Outage], moved: int) -> int:
+def summarise(tally: Tally, outages: Collection[Outage]) -> int:
     """Print what became of every request.
 
     Args:
         tally: All that was sent.
         outages: All that was taken down.
-        moved: Attempts that failed at one destination and were carried out by another.
 
     Returns:
         0 if every kind was served and nothing failed that must not, else 1.
@@ -108,7 +109,6 @@ def summarise(tally: Tally, outages: Collection[Outage], moved: int) -> int:
         f"{name} {count}" for name, count in sorted(tally.by_destination.items())
     )
     print(f"Answered by {by_destination or 'nobody'}.")
-    print(f"Moved to another upstream after a failed attempt: {moved}.")
     print(f"{len(failures)} failed of {total} requests.", flush=True)
     silent = [kind.value for kind in Kind if not tally.served[kind]]
     if silent:

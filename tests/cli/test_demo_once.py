@@ -29,13 +29,12 @@ def test_summary_is_good_when_nothing_failed(
     """Streams that ended with their upstream are counted apart, and are no failure."""
     tally.breaks.append(Break(Kind.EVENTS, "a", 8, 10, True, "reset"))
 
-    status = demo_once.summarise(tally, [Outage("a", SIGKILL, 10)], moved=4)
+    status = demo_once.summarise(tally, [Outage("a", SIGKILL, 10)])
 
     out = capsys.readouterr().out
     assert status == 0
     assert "event stream  2         0       1                    2.0 ms  2.0 ms" in out
     assert "Answered by a 1." in out
-    assert "after a failed attempt: 4." in out
     assert "0 failed of 6 requests." in out
 
 
@@ -43,7 +42,7 @@ def test_summary_names_each_failure(tally: Tally, capsys: pytest.CaptureFixture[
     """A request that broke without an excuse makes it fail."""
     tally.breaks.append(Break(Kind.GET, None, 8, 10, False, "status 502"))
 
-    status = demo_once.summarise(tally, [Outage("a", SIGTERM, 10)], moved=0)
+    status = demo_once.summarise(tally, [Outage("a", SIGTERM, 10)])
 
     out = capsys.readouterr().out
     assert status == 1
@@ -53,7 +52,7 @@ def test_summary_names_each_failure(tally: Tally, capsys: pytest.CaptureFixture[
 
 def test_summary_of_nothing_is_not_good(capsys: pytest.CaptureFixture[str]) -> None:
     """A load that sent nothing proves nothing."""
-    status = demo_once.summarise(Tally(), [], moved=0)
+    status = demo_once.summarise(Tally(), [])
 
     out = capsys.readouterr().out
     assert status == 1
@@ -75,14 +74,18 @@ class RecordedLoad(Load):
             await super().answered_by(pid)
 
 
-async def test_disturb_takes_two_down_and_revives_them() -> None:
+async def test_disturb_takes_two_down_and_revives_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """The first by SIGTERM, the second by SIGKILL; each has a new process afterwards."""
     fleet = Fleet(2)
     load = RecordedLoad(hears=True)
     try:
         await fleet.start()
         before = [upstream.pid for upstream in fleet.upstreams]
-        outages = await demo_once.disturb(load, fleet, pause=0)
+        outages = await demo_once.disturb(
+            load, fleet, lambda url: 5 if url == fleet.upstreams[1].url else 0, pause=0
+        )
         after = [upstream.pid for upstream in fleet.upstreams]
     finally:
         await fleet.stop()
@@ -92,6 +95,9 @@ async def test_disturb_takes_two_down_and_revives_them() -> None:
         ("b", signal.SIGKILL),
     ]
     assert load.pids == after
+    out = capsys.readouterr().out
+    assert "upstream a is gone, 0 attempts failed on it" in out
+    assert "upstream b is gone, 5 attempts failed on it" in out
     assert set(before).isdisjoint(after)
 
 
@@ -102,6 +108,6 @@ async def test_disturb_says_who_did_not_come_back(monkeypatch: pytest.MonkeyPatc
     try:
         await fleet.start()
         with pytest.raises(TimeoutError, match="upstream a was started again, but got no request"):
-            await demo_once.disturb(RecordedLoad(hears=False), fleet, pause=0)
+            await demo_once.disturb(RecordedLoad(hears=False), fleet, len, pause=0)
     finally:
         await fleet.stop()

@@ -18,11 +18,12 @@ def test_listen_takes_a_free_port(host: str, shown: str) -> None:
     assert listening is not None
 
     with listening:
+        assert listening.proto == socket.IPPROTO_TCP  # else asyncio leaves Nagle on
         assert url(listening) == shown.format(listening.getsockname()[1])
 
 
 def test_listen_says_that_a_port_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    """One sentence, without Python's notation of addresses."""
+    """One sentence."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         listening = listen("127.0.0.1", port)
