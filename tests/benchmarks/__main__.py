@@ -5,13 +5,15 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 from tests.benchmarks import catalog
-from tests.benchmarks.catalog import Contender, Load
 from tests.benchmarks.measure import MeasurementError
 from tests.benchmarks.results import Results
 from tests.benchmarks.run import FULL, QUICK, Run
 from tests.benchmarks.tables import goals_table, results_tables
+
+Entry = TypeVar("Entry")
 
 
 def main() -> int:
@@ -36,40 +38,38 @@ def _run(arguments: argparse.Namespace) -> int:
     if len(cores) < 2:
         print("two CPU cores are needed", file=sys.stderr)
         return 2
-    loads = catalog.loads(quick=arguments.quick)
+    loads = list(catalog.loads(quick=arguments.quick))
     try:
-        chosen_contenders = _chosen_contenders(arguments.only)
-        chosen_loads = _chosen_loads(arguments.loads, loads)
+        contenders = _chosen(arguments.only, {one.name: one for one in catalog.CONTENDERS})
+        # "imports" is no load: alone it means none of them.
+        only_imports = arguments.loads == "imports"
+        loads = [] if only_imports else _chosen(arguments.loads, {one.name: one for one in loads})
         results = Run(
-            chosen_contenders,
-            chosen_loads,
+            contenders,
+            loads,
             QUICK if arguments.quick else FULL,
             gateway_core=cores[0],
             load_core=cores[1],
-            imports=arguments.only is None and (arguments.loads or "imports") == "imports",
+            imports=arguments.only is None and (only_imports or arguments.loads is None),
         ).execute()
-    except (MeasurementError, KeyError) as error:
+    except MeasurementError as error:
         print(error, file=sys.stderr)
         return 2
     if arguments.json is not None:
         results.write(arguments.json)
-    print(results_tables(results, chosen_loads))
+    print(results_tables(results, loads))
     if arguments.goals:
         print()
         print(goals_table(results))
     return 0
 
 
-def _chosen_contenders(only: str | None) -> list[Contender]:
-    known = {contender.name: contender for contender in catalog.CONTENDERS}
-    return [known[name] for name in (only.split(",") if only else known)]
-
-
-def _chosen_loads(only: str | None, loads: tuple[Load, ...]) -> list[Load]:
-    known = {load.name: load for load in loads}
-    if only == "imports":
-        return []
-    return [known[name] for name in (only.split(",") if only else known)]
+def _chosen(names: str | None, known: dict[str, Entry]) -> list[Entry]:
+    chosen = names.split(",") if names else list(known)
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise MeasurementError(f"unknown: {', '.join(unknown)}; see `list`")
+    return [known[name] for name in chosen]
 
 
 def _parser() -> argparse.ArgumentParser:
