@@ -1,4 +1,4 @@
-"""The words of the command line and their help. Imports only the standard library."""
+"""The words of the command line and their help. Imports no server and no terminal."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Literal
+
+from fastapi_proxy_di import __version__
 
 Command = Literal["demo", "demo-upstream", "serve", "check"]
 
@@ -50,9 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="fastapi-proxy-di",
         description="A gateway in front of your upstreams: try it, run it, check its settings.",
     )
-    parser.add_argument(
-        "--version", action="version", version=f"%(prog)s {metadata.version('fastapi-proxy-di')}"
-    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_demo(commands)
     _add_serve(commands)

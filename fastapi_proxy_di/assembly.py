@@ -1,0 +1,270 @@
+"""One upstream, put together: from settings to everything that serves it.
+
+Settings end here. What the parts read per request are plain slotted objects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from random import Random
+
+from pydantic import SecretStr
+
+from fastapi_proxy_di.balancing.policy import BalancingPolicy
+from fastapi_proxy_di.balancing.registry import build_policy
+from fastapi_proxy_di.events import Events
+from fastapi_proxy_di.forwarding.admission import Admission
+from fastapi_proxy_di.forwarding.dispatch import Dispatcher, DispatchRules, Leg
+from fastapi_proxy_di.forwarding.http import HttpForwarder, HttpRules
+from fastapi_proxy_di.forwarding.outbound import OutboundBuilder
+from fastapi_proxy_di.forwarding.watch import Deadlines
+from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder, WebSocketRules
+from fastapi_proxy_di.health.ejection import Ejector
+from fastapi_proxy_di.health.thresholds import Threshold
+from fastapi_proxy_di.keeper import PoolKeeper
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.pools.pool import Pool
+from fastapi_proxy_di.probing import Prober
+from fastapi_proxy_di.retries import RetryBudget, RetryRules
+from fastapi_proxy_di.settings import DestinationSettings, UpstreamSettings
+from fastapi_proxy_di.transport.factory import TransportFactory
+from fastapi_proxy_di.transport.transport import Headers, Transport
+from fastapi_proxy_di.wire.forwarded import Forwarding
+from fastapi_proxy_di.wire.headers import RESPONSE_FATES, FieldTable
+from fastapi_proxy_di.wire.urls import Address
+
+
+class Assembly:
+    """The running parts of one upstream. Made in the event loop that they serve.
+
+    Attributes:
+        settings: What it was made from.
+        pool: The destinations.
+        keeper: Changes the pool.
+        policy: Picks.
+        dispatcher: Sends requests.
+        http: Forwards HTTP.
+        websocket: Tunnels WebSockets.
+        prober: Sends probes.
+        events: Where changes of state are told.
+
+    Args:
+        settings: Of the upstream.
+        events: Where changes of state are told.
+        random: Source of every draw, pauses and jitter included.
+
+    Raises:
+        ValueError: A setting can only be seen to be wrong now: a policy that cannot be
+            imported, a certificate that cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        *,
+        events: Events | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self.settings = settings
+        self.events = events or Events()
+        self.random = random or Random()  # noqa: S311  # spreads load, keeps no secret
+        self._loop = asyncio.get_running_loop()
+        self._factory = TransportFactory(settings)
+        self._probe_transports: dict[Destination, Transport] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.policy: BalancingPolicy = build_policy(settings.policy, random=self.random)
+        self.pool = Pool(
+            settings.name,
+            settings.destination_settings,
+            panic=settings.when_none_available == "panic",
+        )
+        counts_window = settings.max_requests is not None or any(
+            one.max_requests is not None for one in settings.destination_settings
+        )
+        self.keeper = PoolKeeper(
+            self.pool,
+            Ejector(self.pool, settings.ejection),
+            Threshold(settings.health.fall, settings.health.rise),
+            self.events,
+            window=settings.requests_window if counts_window else None,
+        )
+        self._legs: dict[Destination, Leg] = {
+            destination: self._leg(destination) for destination in self.pool.destinations
+        }
+        response_headers = secret_fields(settings.response_headers)
+        self.admission = self._admission()
+        self.dispatcher = Dispatcher(
+            policy=self.policy,
+            keeper=self.keeper,
+            legs=self._legs,
+            rules=dispatch_rules(settings),
+            budget=RetryBudget(settings.retries.budget_share, settings.retries.budget_minimum),
+            admission=self.admission,
+            random=self.random,
+        )
+        builder = outbound_builder(settings)
+        table = response_table(settings, response_headers)
+        self.http = HttpForwarder(
+            name=settings.name,
+            builder=builder,
+            dispatcher=self.dispatcher,
+            fields=table,
+            rules=http_rules(settings, response_headers),
+        )
+        self.websocket = WebSocketForwarder(
+            name=settings.name,
+            builder=builder,
+            dispatcher=self.dispatcher,
+            fields=table,
+            rules=WebSocketRules(
+                open_timeout=settings.websocket.open_timeout,
+                max_message_bytes=settings.websocket.max_message_bytes,
+                ping_interval=settings.websocket.ping_interval,
+                ping_timeout=settings.websocket.ping_timeout,
+                compression=settings.websocket.compression,
+                response_headers=response_headers,
+            ),
+        )
+        self.prober = Prober(
+            keeper=self.keeper,
+            settings=settings.health,
+            transport_for=self._probe_transport,
+            headers=[],
+            random=self.random,
+        )
+
+    async def start(self) -> None:
+        """Probe every destination once, then keep probing."""
+        await self.prober.sweep()
+        self.prober.start()
+
+    async def aclose(self) -> None:
+        """Stop probing, close every connection. One failing step never stops the next."""
+        self.keeper.close()
+        for task in self._retiring:
+            task.cancel()
+        transports = [leg.transport for leg in self._legs.values()]
+        transports += self._probe_transports.values()
+        results = await asyncio.gather(
+            self.prober.aclose(),
+            *self._retiring,
+            *(transport.aclose() for transport in transports),
+            return_exceptions=True,
+        )
+        faults = [result for result in results if isinstance(result, Exception)]
+        if faults:
+            raise ExceptionGroup(f"closing {self.settings.name}", faults)
+
+    def replace(self, settings: Iterable[DestinationSettings]) -> None:
+        """Make ``settings`` the destinations; those that stay keep everything."""
+        settings = tuple(settings)
+        added = {one.url for one in settings} - {one.url for one in self.pool.destinations}
+        # Made first: whatever can fail does so before anything has changed.
+        made = {one.url: self._factory.make(one.address) for one in settings if one.url in added}
+        new, removed = self.keeper.replace(settings)
+        for destination in new:
+            self._legs[destination] = leg_over(made[destination.url], destination)
+        for destination in removed:
+            task = self._loop.create_task(
+                self._retire(destination), name=f"retiring {destination.url}"
+            )
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+        self.prober.start()
+
+    async def _retire(self, destination: Destination) -> None:
+        """Close a removed destination's connections once its work is done."""
+        while destination.in_flight:
+            await asyncio.sleep(0.1)
+        transports = [self._legs.pop(destination).transport]
+        if destination in self._probe_transports:
+            transports.append(self._probe_transports.pop(destination))
+        for transport in transports:
+            await transport.aclose()
+
+    def _leg(self, destination: Destination) -> Leg:
+        return leg_over(self._factory.make(destination.settings.address), destination)
+
+    def _probe_transport(self, destination: Destination) -> tuple[Transport, Address]:
+        address = destination.settings.probe_address
+        if destination.settings.health_url is None:
+            return self._legs[destination].transport, address
+        transport = self._probe_transports.get(destination)
+        if transport is None:
+            transport = self._probe_transports[destination] = self._factory.make(address)
+        return transport, address
+
+    def _admission(self) -> Admission | None:
+        settings = self.settings
+        if settings.limits.max_in_flight is None and settings.max_requests is None:
+            return None
+        return Admission(
+            keeper=self.keeper,
+            events=self.events,
+            max_in_flight=settings.limits.max_in_flight,
+            queue=settings.limits.queue,
+            queue_timeout=settings.limits.queue_timeout,
+            max_requests=settings.max_requests,
+            window=settings.requests_window,
+        )
+
+
+def leg_over(transport: Transport, destination: Destination) -> Leg:
+    """What sending to ``destination`` takes."""
+    address = destination.settings.address
+    return Leg(transport, (b"host", address.authority), address.base_path)
+
+
+def secret_fields(headers: Mapping[str, SecretStr]) -> Headers:
+    """Header pairs from the settings' secret values."""
+    return [
+        (name.encode("latin-1"), secret.get_secret_value().encode("latin-1"))
+        for name, secret in headers.items()
+    ]
+
+
+def dispatch_rules(settings: UpstreamSettings) -> DispatchRules:
+    """The settings as dispatching reads them."""
+    return DispatchRules(
+        retries=RetryRules.of(settings.retries),
+        backoff=settings.retries.backoff,
+        ejection_statuses=frozenset(settings.ejection.statuses),
+        respect_retry_after=settings.ejection.respect_retry_after,
+        expect_continue=settings.limits.expect_continue,
+        idle_seconds=settings.limits.idle_seconds,
+        retry_after=max(1.0, settings.health.interval if settings.health.enabled else 1.0),
+    )
+
+
+def outbound_builder(settings: UpstreamSettings) -> OutboundBuilder:
+    """What makes the requests that leave."""
+    forwarded = settings.forwarded
+    return OutboundBuilder(
+        forwarding=Forwarding(forwarded.mode, forwarded.trusted_proxies, rfc7239=forwarded.rfc7239),
+        via=forwarded.via,
+        preserve_host=settings.preserve_host,
+        request_headers=secret_fields(settings.request_headers),
+        remove=frozenset(name.encode("latin-1") for name in settings.remove_request_headers),
+        repeatable_methods=frozenset(settings.retries.methods),
+    )
+
+
+def response_table(settings: UpstreamSettings, response_headers: Headers) -> FieldTable:
+    """Which response fields cross."""
+    drop = {name.encode("latin-1") for name in settings.remove_response_headers}
+    drop |= {name for name, _ in response_headers}
+    if settings.response_server_headers == "drop":
+        drop |= {b"date", b"server"}
+    return FieldTable(RESPONSE_FATES, drop)
+
+
+def http_rules(settings: UpstreamSettings, response_headers: Headers) -> HttpRules:
+    """The settings as forwarding reads them."""
+    timeouts = settings.timeouts
+    return HttpRules(
+        deadlines=Deadlines(timeouts.activity, timeouts.first_byte, timeouts.total),
+        max_body_bytes=settings.limits.max_body_bytes,
+        replay_bytes=settings.retries.replay_bytes,
+        response_headers=response_headers,
+    )

@@ -1,0 +1,257 @@
+"""What can go wrong with a proxied request, and whose fault it was.
+
+```text
+ProxyError                          one request failed; a handler turns it into an answer
+├── NoAvailableDestination   503    nothing left to pick; carries ``retry_after``
+│   └── LimitExceeded        503    everything left is full, or the queue is
+├── LocalResourcesExhausted  503    our own sockets or ports ran out; counts against nobody
+├── UpstreamConnectError     502    no connection: refused, unreachable, DNS, TLS
+├── UpstreamDisconnected     502    the destination broke off before or within its answer
+├── UpstreamProtocolError    502    what it sent is not HTTP/1.1, or too large
+├── UpstreamTimeout          504    connect, first byte, activity or total time ran out
+├── InvalidRequest           400    the path climbs above the mount, or a header is malformed
+├── RequestBodyTimeout       408    the client stopped sending its body
+├── RequestBodyTooLarge      413    over ``limits.max_body_bytes``
+├── RequestBodyConsumed      500    something read the body as a stream or form before us
+└── ClientDisconnected       499    the client left; ends the exchange, never shown to anyone
+ProxyNotStarted                     programming error: no lifespan ran; not a ``ProxyError``
+SettingsError                       programming error: all faults of all upstreams in one text
+```
+
+The file knows no HTTP library, no pool and no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar, Final
+
+__all__ = [
+    "Attempt",
+    "ClientDisconnected",
+    "Failure",
+    "InvalidRequest",
+    "LimitExceeded",
+    "LocalResourcesExhausted",
+    "NoAvailableDestination",
+    "ProxyError",
+    "ProxyNotStarted",
+    "RequestBodyConsumed",
+    "RequestBodyTimeout",
+    "RequestBodyTooLarge",
+    "SettingsError",
+    "Side",
+    "UpstreamConnectError",
+    "UpstreamDisconnected",
+    "UpstreamProtocolError",
+    "UpstreamTimeout",
+]
+
+
+class Side(Enum):
+    """Who caused a failure. Only ``DESTINATION`` ever counts against a destination."""
+
+    CLIENT = "client"
+    DESTINATION = "destination"
+    PROXY = "proxy"
+
+
+class Failure(Enum):
+    """Where an attempt broke, on whose side, and the status it becomes.
+
+    The value is the name used in logs, problem documents and records.
+    """
+
+    NO_AVAILABLE_DESTINATION = "no_available_destination"
+    LIMIT_EXCEEDED = "limit_exceeded"
+    LOCAL_RESOURCES = "local_resources"
+    CONNECT = "connect"
+    CONNECT_TIMEOUT = "connect_timeout"
+    TLS = "tls"
+    REQUEST_WRITE = "request_write"
+    RESPONSE_HEAD = "response_head"
+    RESPONSE_MALFORMED = "response_malformed"
+    RESPONSE_BODY = "response_body"
+    FIRST_BYTE_TIMEOUT = "first_byte_timeout"
+    ACTIVITY_TIMEOUT = "activity_timeout"
+    TOTAL_TIMEOUT = "total_timeout"
+    REQUEST_INVALID = "request_invalid"
+    REQUEST_BODY_TIMEOUT = "request_body_timeout"
+    REQUEST_BODY_TOO_LARGE = "request_body_too_large"
+    REQUEST_BODY_CONSUMED = "request_body_consumed"
+    CLIENT_DISCONNECTED = "client_disconnected"
+
+    @property
+    def side(self) -> Side:
+        """Whose fault it was."""
+        return _SIDES.get(self, Side.DESTINATION)
+
+    @property
+    def status(self) -> int:
+        """The HTTP status the client gets when nothing has been sent to it yet."""
+        return _STATUSES.get(self, 502)
+
+    @property
+    def unsent(self) -> bool:
+        """Whether no byte of the request can have reached the destination."""
+        return self in _UNSENT
+
+
+_SIDES: Final[dict[Failure, Side]] = {
+    Failure.NO_AVAILABLE_DESTINATION: Side.PROXY,
+    Failure.LIMIT_EXCEEDED: Side.PROXY,
+    Failure.LOCAL_RESOURCES: Side.PROXY,
+    # The caller's own deadline says nothing about the destination.
+    Failure.TOTAL_TIMEOUT: Side.PROXY,
+    Failure.REQUEST_BODY_CONSUMED: Side.PROXY,
+    Failure.REQUEST_INVALID: Side.CLIENT,
+    Failure.REQUEST_BODY_TIMEOUT: Side.CLIENT,
+    Failure.REQUEST_BODY_TOO_LARGE: Side.CLIENT,
+    Failure.CLIENT_DISCONNECTED: Side.CLIENT,
+}
+_STATUSES: Final[dict[Failure, int]] = {
+    Failure.NO_AVAILABLE_DESTINATION: 503,
+    Failure.LIMIT_EXCEEDED: 503,
+    Failure.LOCAL_RESOURCES: 503,
+    Failure.CONNECT_TIMEOUT: 504,
+    Failure.FIRST_BYTE_TIMEOUT: 504,
+    Failure.ACTIVITY_TIMEOUT: 504,
+    Failure.TOTAL_TIMEOUT: 504,
+    Failure.REQUEST_INVALID: 400,
+    Failure.REQUEST_BODY_TIMEOUT: 408,
+    Failure.REQUEST_BODY_TOO_LARGE: 413,
+    Failure.REQUEST_BODY_CONSUMED: 500,
+    Failure.CLIENT_DISCONNECTED: 499,
+}
+_UNSENT: Final[frozenset[Failure]] = frozenset(
+    {Failure.CONNECT, Failure.CONNECT_TIMEOUT, Failure.TLS, Failure.LOCAL_RESOURCES}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of one request at one destination, as errors and records report it."""
+
+    destination: str
+    failure: Failure | None = None
+    status: int | None = None
+
+
+class ProxyError(Exception):
+    """One proxied request failed.
+
+    Attributes:
+        failure: Where and on whose side it broke.
+        upstream: Name of the upstream, once known.
+        destination: Address of the last destination tried, ``None`` if none was.
+        attempts: Every attempt made, in order.
+    """
+
+    default_failure: ClassVar[Failure] = Failure.RESPONSE_HEAD
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        failure: Failure | None = None,
+        upstream: str | None = None,
+        destination: str | None = None,
+        attempts: Sequence[Attempt] = (),
+    ) -> None:
+        super().__init__(message or type(self).__name__)
+        self.failure: Failure = failure or self.default_failure
+        self.upstream = upstream
+        self.destination = destination
+        self.attempts: tuple[Attempt, ...] = tuple(attempts)
+
+    @property
+    def status(self) -> int:
+        """The HTTP status for this error."""
+        return self.failure.status
+
+
+class NoAvailableDestination(ProxyError):
+    """No destination may be picked: all are draining, full, or down.
+
+    Attributes:
+        retry_after: Seconds after which trying again makes sense.
+    """
+
+    default_failure = Failure.NO_AVAILABLE_DESTINATION
+    retry_after: float = 1.0
+
+
+class LimitExceeded(NoAvailableDestination):
+    """A limit of the settings was hit: requests in flight, queue, or requests per window."""
+
+    default_failure = Failure.LIMIT_EXCEEDED
+
+
+class LocalResourcesExhausted(ProxyError):
+    """This process has no file descriptor, port or memory left for a connection."""
+
+    default_failure = Failure.LOCAL_RESOURCES
+
+
+class UpstreamConnectError(ProxyError):
+    """No connection to the destination: refused, unreachable, unknown host or TLS."""
+
+    default_failure = Failure.CONNECT
+
+
+class UpstreamDisconnected(ProxyError):
+    """The destination closed or reset the connection before its answer was whole."""
+
+    default_failure = Failure.RESPONSE_HEAD
+
+
+class UpstreamProtocolError(ProxyError):
+    """The destination's answer is malformed or over a limit."""
+
+    default_failure = Failure.RESPONSE_MALFORMED
+
+
+class UpstreamTimeout(ProxyError):
+    """A timeout of the settings ran out on the destination's side."""
+
+    default_failure = Failure.ACTIVITY_TIMEOUT
+
+
+class InvalidRequest(ProxyError):
+    """The path climbs above the mount or the base path, or a header field is malformed."""
+
+    default_failure = Failure.REQUEST_INVALID
+
+
+class RequestBodyTimeout(ProxyError):
+    """The client sent nothing of its body for ``timeouts.activity`` seconds."""
+
+    default_failure = Failure.REQUEST_BODY_TIMEOUT
+
+
+class RequestBodyTooLarge(ProxyError):
+    """The request body is over ``limits.max_body_bytes``."""
+
+    default_failure = Failure.REQUEST_BODY_TOO_LARGE
+
+
+class RequestBodyConsumed(ProxyError):
+    """Something read the request body as a stream or form; it cannot be sent again."""
+
+    default_failure = Failure.REQUEST_BODY_CONSUMED
+
+
+class ClientDisconnected(ProxyError):
+    """The client left. Internal: ends the exchange, is never raised to a user."""
+
+    default_failure = Failure.CLIENT_DISCONNECTED
+
+
+class ProxyNotStarted(RuntimeError):
+    """An upstream was asked for, but no lifespan has started it."""
+
+
+class SettingsError(ValueError):
+    """Every fault of the settings of every upstream of the app, in one text."""

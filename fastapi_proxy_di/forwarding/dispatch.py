@@ -1,0 +1,325 @@
+"""Pick, connect, send, wait for the head of the answer; again where the rules allow.
+
+One attempt is `_attempt`. Everything that is sent to an upstream on behalf of a client,
+HTTP requests and WebSocket handshakes alike, goes through `Dispatcher.dispatch`, so that
+balancing, limits, health and retries are the same for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
+from fastapi_proxy_di.balancing.selection import select
+from fastapi_proxy_di.errors import (
+    Attempt,
+    LimitExceeded,
+    NoAvailableDestination,
+    ProxyError,
+    Side,
+)
+from fastapi_proxy_di.forwarding.admission import Admission
+from fastapi_proxy_di.forwarding.body import RequestBody
+from fastapi_proxy_di.forwarding.outbound import Outbound
+from fastapi_proxy_di.forwarding.watch import Watch
+from fastapi_proxy_di.health.ejection import Ejector
+from fastapi_proxy_di.keeper import PoolKeeper
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.retries import Outcome, RetryBudget, RetryRules, Verdict, backoff, decide
+from fastapi_proxy_di.transport.transport import Exchange, Headers, Transport
+
+_RETRY_AFTER_STATUSES: Final = frozenset({429, 503})
+_MAX_ATTEMPTS_KEPT: Final = 20
+
+
+@dataclass(slots=True)
+class Leg:
+    """What sending to one destination takes, prepared at start."""
+
+    transport: Transport
+    host: tuple[bytes, bytes]
+    base_path: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchRules:
+    """The settings as dispatching reads them.
+
+    Attributes:
+        retries: When another attempt may follow.
+        backoff: Base of the pause before a counted retry, in seconds.
+        ejection_statuses: Answers that count as failures of their destination.
+        respect_retry_after: Whether Retry-After on 429 and 503 takes a destination out.
+        expect_continue: Seconds to wait for 100 before the body goes anyway.
+        idle_seconds: How long idle connections may serve repeatable requests.
+        retry_after: Seconds told to clients when nothing is available.
+    """
+
+    retries: RetryRules
+    backoff: float
+    ejection_statuses: frozenset[int]
+    respect_retry_after: bool
+    expect_continue: float
+    idle_seconds: float
+    retry_after: float
+
+
+class Dispatcher:
+    """Sends requests of one upstream.
+
+    Args:
+        policy: Picks destinations.
+        keeper: Has the pool; told of failures.
+        legs: What sending to each destination takes; may grow while running.
+        rules: The settings.
+        budget: Of retries.
+        admission: The upstream's own limits, ``None`` if it has none.
+        random: For the jitter of pauses.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: BalancingPolicy,
+        keeper: PoolKeeper,
+        legs: dict[Destination, Leg],
+        rules: DispatchRules,
+        budget: RetryBudget,
+        admission: Admission | None,
+        random: Random,
+    ) -> None:
+        self.policy = policy
+        self.keeper = keeper
+        self.legs = legs
+        self.admission = admission
+        self._pool = keeper.pool
+        self._rules = rules
+        self._budget = budget
+        self._random = random
+        self._loop = asyncio.get_running_loop()
+        self._observe = getattr(policy, "observe", None)
+        self._succeeded = Ejector.succeeded
+        # Statuses that are more than a success; an ordinary answer costs one look-up.
+        self._notable = frozenset(rules.retries.statuses) | rules.ejection_statuses
+        if rules.respect_retry_after:
+            self._notable |= _RETRY_AFTER_STATUSES
+        if self._observe is not None:
+            self._notable |= frozenset(range(500, 600))
+
+    async def dispatch(
+        self,
+        outbound: Outbound,
+        body: RequestBody | None,
+        watch: Watch,
+        key: PickRequest | None = None,
+    ) -> tuple[Exchange, Destination]:
+        """Send ``outbound`` and wait for the final head.
+
+        The destination's in-flight count includes the exchange until ``release``.
+
+        Args:
+            outbound: The request.
+            body: Its body, ``None`` if it has none.
+            watch: Ends it early.
+            key: What the policy may see of the request.
+
+        Raises:
+            ProxyError: With every attempt attached.
+        """
+        if self.admission is not None:
+            await self.admission.enter(watch)
+        try:
+            return await self._attempts(outbound, body, watch, key)
+        except BaseException:
+            if self.admission is not None:
+                self.admission.leave()
+            raise
+
+    def release(self, destination: Destination) -> None:
+        """The exchange with ``destination`` is over."""
+        destination.end()
+        if self.admission is not None:
+            self.admission.leave()
+
+    def failed_late(self, destination: Destination, error: ProxyError) -> None:
+        """The answer broke off after its head."""
+        if error.failure.side is Side.DESTINATION:
+            self.keeper.failed(destination, error.failure.value)
+        error.upstream = self._pool.name
+        error.destination = destination.url
+        if not error.attempts:
+            error.attempts = (Attempt(destination.url, error.failure),)
+
+    async def _attempts(
+        self,
+        outbound: Outbound,
+        body: RequestBody | None,
+        watch: Watch,
+        key: PickRequest | None,
+    ) -> tuple[Exchange, Destination]:
+        self._budget.deposit()
+        tried: list[Destination] = []
+        history: list[Attempt] = []
+        retries = connect_retries = 0
+        resent = False
+        while True:
+            destination = select(self.policy, self._pool, key, tried)
+            if destination is None and tried:
+                # Another destination when there is one; else one that was tried, once more.
+                destination = select(self.policy, self._pool, key)
+            if destination is None:
+                raise self._unavailable(history)
+            destination.begin()
+            exchange: Exchange | None = None
+            started = self._loop.time()
+            try:
+                exchange = await self._send(outbound, body, watch, destination, fresh=resent)
+                await exchange.head()
+                if exchange.status not in self._notable:
+                    self._succeeded(destination)
+                    if self._observe is not None:
+                        now = self._loop.time()
+                        self._observe(destination, now - started, False, now)
+                    return exchange, destination
+                if not self._try_again(outbound, body, destination, exchange, started, retries):
+                    return exchange, destination
+                verdict = Verdict.RETRY_COUNTED
+                history.append(Attempt(destination.url, status=exchange.status))
+            except ProxyError as error:
+                self._fill(error, destination, history)
+                outcome = Outcome(
+                    method=outbound.method,
+                    failure=error.failure,
+                    idempotency_key=outbound.repeatable,
+                    reused=exchange is not None and exchange.reused,
+                    written=exchange is not None,
+                    answered=exchange is not None and exchange.answered,
+                    replayable=body is None or body.replayable,
+                    retries=retries,
+                    connect_retries=connect_retries,
+                    resent=resent,
+                )
+                verdict = self._after_failure(outcome, destination, started)
+                if verdict is Verdict.NO or watch.error is not None:
+                    self._end(watch, exchange, destination)
+                    raise
+                last_error = error
+            except BaseException:
+                self._end(watch, exchange, destination)
+                raise
+            self._end(watch, exchange, destination)
+            if verdict is Verdict.RETRY_COUNTED:
+                tried.append(destination)
+                pause = backoff(retries, self._rules.backoff, self._random)
+                retries += 1
+                if pause:
+                    await watch.run(asyncio.sleep(pause), "back-off")
+            elif exchange is None:
+                tried.append(destination)
+                connect_retries += 1
+                if select(self.policy, self._pool, key, tried) is None:
+                    # Only another destination makes a further dial worth its time.
+                    raise last_error
+            else:
+                resent = True  # the connection was stale, not the destination
+
+    async def _send(
+        self,
+        outbound: Outbound,
+        body: RequestBody | None,
+        watch: Watch,
+        destination: Destination,
+        *,
+        fresh: bool,
+    ) -> Exchange:
+        """Get a connection and send what is at hand."""
+        leg = self.legs[destination]
+        request = outbound.request(leg.host, leg.base_path, self._rules.idle_seconds)
+        first, more = (b"", False) if body is None else (body.first, not body.ended)
+        exchange = None if fresh else leg.transport.reuse(request, first, more=more)
+        if exchange is None:
+            exchange = await watch.run(leg.transport.start(request, first, more=more), "dial")
+        watch.attach(exchange)
+        if more and body is not None:
+            watch.watch_client(body.pump(exchange, self._rules.expect_continue))
+        return exchange
+
+    def _end(self, watch: Watch, exchange: Exchange | None, destination: Destination) -> None:
+        """An attempt that gives no answer to the client is over."""
+        watch.detach()
+        destination.end()
+        if exchange is not None:
+            exchange.close()
+
+    def _try_again(
+        self,
+        outbound: Outbound,
+        body: RequestBody | None,
+        destination: Destination,
+        exchange: Exchange,
+        started: float,
+        retries: int,
+    ) -> bool:
+        """A notable status: count it, and say whether another attempt follows."""
+        rules = self._rules
+        now = self._loop.time()
+        if exchange.status in rules.ejection_statuses:
+            self.keeper.failed(destination, f"status {exchange.status}")
+        else:
+            self._succeeded(destination)
+        if rules.respect_retry_after and exchange.status in _RETRY_AFTER_STATUSES:
+            seconds = retry_after_seconds(exchange.headers)
+            if seconds is not None:
+                self.keeper.cool_down(destination, seconds)
+        if self._observe is not None:
+            self._observe(destination, now - started, exchange.status >= 500, now)
+        outcome = Outcome(
+            method=outbound.method,
+            status=exchange.status,
+            idempotency_key=outbound.repeatable,
+            replayable=body is None or body.replayable,
+            retries=retries,
+        )
+        return decide(outcome, rules.retries, self._budget, now) is Verdict.RETRY_COUNTED
+
+    def _after_failure(self, outcome: Outcome, destination: Destination, started: float) -> Verdict:
+        """A failed attempt: count it, and say what may follow."""
+        now = self._loop.time()
+        verdict = decide(outcome, self._rules.retries, self._budget, now)
+        assert outcome.failure is not None
+        stale = outcome.written and verdict is Verdict.RETRY_FREE
+        if outcome.failure.side is Side.DESTINATION and not stale:
+            self.keeper.failed(destination, outcome.failure.value)
+            if self._observe is not None:
+                self._observe(destination, now - started, True, now)
+        return verdict
+
+    def _fill(self, error: ProxyError, destination: Destination, history: list[Attempt]) -> None:
+        error.upstream = self._pool.name
+        error.destination = destination.url
+        if len(history) < _MAX_ATTEMPTS_KEPT:
+            history.append(Attempt(destination.url, error.failure))
+        error.attempts = tuple(history)
+
+    def _unavailable(self, history: list[Attempt]) -> NoAvailableDestination:
+        full = bool(self._pool.candidates)
+        error = (LimitExceeded if full else NoAvailableDestination)(
+            f"every destination of {self._pool.name} is at its limit"
+            if full
+            else f"no destination of {self._pool.name} is available",
+            upstream=self._pool.name,
+            attempts=history,
+        )
+        error.retry_after = self._rules.retry_after
+        return error
+
+
+def retry_after_seconds(headers: Headers) -> float | None:
+    """Retry-After as seconds, if it is given so (RFC 9110 section 10.2.3)."""
+    for name, value in headers:
+        if name == b"retry-after" and value.strip().isdigit():
+            return float(value)
+    return None

@@ -1,0 +1,87 @@
+"""What the policy ``hash`` keeps together: a key of the request, looked up when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl
+
+from starlette.types import Scope
+
+KeyReader = Callable[[Scope], bytes | None]
+
+
+class RequestKey:
+    """A `PickRequest` over one scope.
+
+    Args:
+        scope: The client's.
+        read: Finds the key in it.
+        given: A key that the caller chose instead.
+    """
+
+    __slots__ = ("_given", "_read", "_scope")
+
+    def __init__(self, scope: Scope, read: KeyReader, given: bytes | None = None) -> None:
+        self._scope = scope
+        self._read = read
+        self._given = given
+
+    def key(self) -> bytes | None:
+        """Give the key; ``None`` if the request has none."""
+        return self._given if self._given is not None else self._read(self._scope)
+
+
+def key_reader(spec: str) -> KeyReader:
+    """Turn the setting ``hash_key`` into a look-up. Once, at start.
+
+    Args:
+        spec: ``client``, ``path``, ``header:<name>``, ``cookie:<name>``, ``query:<name>``.
+    """
+    kind, _, name = spec.partition(":")
+    if kind == "header":
+        wanted = name.lower().encode("latin-1")
+        return lambda scope: _field(scope, wanted)
+    if kind == "cookie":
+        return lambda scope: _cookie(scope, name)
+    if kind == "query":
+        return lambda scope: _query(scope, name)
+    if kind == "path":
+        return _path
+    return _client
+
+
+def _client(scope: Scope) -> bytes | None:
+    client = scope.get("client")
+    return client[0].encode("utf-8") if client else None
+
+
+def _path(scope: Scope) -> bytes | None:
+    raw: bytes | None = scope.get("raw_path")
+    return raw if raw is not None else scope["path"].encode("utf-8")
+
+
+def _field(scope: Scope, wanted: bytes) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            found: bytes = value
+            return found
+    return None
+
+
+def _cookie(scope: Scope, name: str) -> bytes | None:
+    header = _field(scope, b"cookie")
+    if header is None:
+        return None
+    try:
+        morsel = SimpleCookie(header.decode("latin-1")).get(name)
+    except CookieError:
+        return None
+    return None if morsel is None else morsel.value.encode("utf-8")
+
+
+def _query(scope: Scope, name: str) -> bytes | None:
+    for found, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
+        if found == name:
+            return value.encode("utf-8")
+    return None

@@ -1,0 +1,205 @@
+"""The journey of one HTTP request: ASGI in, one or more attempts, the raw answer out.
+
+1. Build the request that leaves (``outbound``): path, headers, framing.
+2. Take what is at hand of the body (``body``).
+3. Watch for the client's leaving and the deadlines (``watch``).
+4. Dispatch: pick, connect, send, wait for the head; again where allowed (``dispatch``).
+5. Give the answer, which streams when it is sent (``answer``).
+
+Everything that does not depend on the request was decided when the forwarder was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from starlette.types import Receive, Scope
+
+from fastapi_proxy_di.balancing.policy import PickRequest
+from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
+from fastapi_proxy_di.forwarding.answer import Answer, answer_fields
+from fastapi_proxy_di.forwarding.body import RequestBody
+from fastapi_proxy_di.forwarding.dispatch import Dispatcher
+from fastapi_proxy_di.forwarding.outbound import Outbound, OutboundBuilder, Overrides
+from fastapi_proxy_di.forwarding.watch import Deadlines, Watch
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.transport.transport import Exchange, Headers
+from fastapi_proxy_di.wire.headers import FieldTable
+
+_logger = logging.getLogger("fastapi_proxy_di.forwarding")
+
+_BODYLESS_VERSIONS: Final = frozenset({"1.0", "1.1"})
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRules:
+    """The settings as forwarding reads them.
+
+    Attributes:
+        deadlines: The upstream's timeouts.
+        max_body_bytes: Largest request body, ``None`` for any.
+        replay_bytes: Bytes of a body kept for another attempt.
+        response_headers: Fields set on every answer.
+    """
+
+    deadlines: Deadlines
+    max_body_bytes: int | None
+    replay_bytes: int
+    response_headers: Headers
+
+
+class HttpForwarder:
+    """Forwards HTTP requests to one upstream.
+
+    Args:
+        name: The upstream's.
+        builder: Makes the requests that leave.
+        dispatcher: Sends them.
+        fields: Which response fields cross.
+        rules: The settings.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        builder: OutboundBuilder,
+        dispatcher: Dispatcher,
+        fields: FieldTable,
+        rules: HttpRules,
+    ) -> None:
+        self._name = name
+        self._builder = builder
+        self._dispatcher = dispatcher
+        self._fields = fields
+        self._rules = rules
+        self._deadlines = rules.deadlines
+        self._grace = rules.deadlines.grace
+        self._loop = asyncio.get_running_loop()
+
+    async def forward(
+        self,
+        scope: Scope,
+        receive: Receive,
+        path: bytes,
+        prefix: bytes,
+        overrides: Overrides | None = None,
+        cached_body: bytes | None = None,
+        key: PickRequest | None = None,
+    ) -> Answer:
+        """Send a client's request on and give the answer once its head is there.
+
+        Args:
+            scope: Of the client's request.
+            receive: Of the client's request.
+            path: Raw path below the mount.
+            prefix: Raw path of the mount.
+            overrides: What the caller wants otherwise.
+            cached_body: The body, if somebody has read it already.
+            key: What the policy may see of the request.
+
+        Raises:
+            ClientDisconnected: The client left before there was an answer.
+            ProxyError: There is no answer.
+        """
+        outbound = self._builder.build(scope, path, prefix, overrides)
+        body = await self._body(scope, receive, outbound, overrides, cached_body)
+        deadlines, grace = self._deadlines, self._grace
+        if overrides is not None and overrides.timeout is not None:
+            deadlines = replace(deadlines, total=overrides.timeout)
+            grace = deadlines.grace
+        watch = Watch(self._loop, deadlines, grace, receive, self._name)
+        try:
+            exchange, destination = await self._dispatcher.dispatch(outbound, body, watch, key)
+        except BaseException:
+            rest = watch.close()
+            if rest is not None:
+                await rest
+            raise
+        if body is not None and not body.ended and exchange.status >= 300:
+            body.stop()
+        return self._answer(scope, outbound, exchange, destination, watch)
+
+    def _answer(
+        self,
+        scope: Scope,
+        outbound: Outbound,
+        exchange: Exchange,
+        destination: Destination,
+        watch: Watch,
+    ) -> Answer:
+        trailers = "http.response.trailers" in (scope.get("extensions") or ())
+        headers = answer_fields(
+            exchange.headers, exchange.status, self._fields, pass_trailers=trailers
+        )
+        if self._rules.response_headers:
+            headers += self._rules.response_headers
+
+        def finish(failure: BaseException | None) -> Awaitable[None] | None:
+            self._dispatcher.release(destination)
+            if isinstance(failure, ProxyError):
+                self._broke_off(destination, failure)
+            return watch.close()
+
+        return Answer(
+            exchange,
+            exchange.status,
+            headers,
+            trailers=trailers and any(name == b"trailer" for name, _ in headers),
+            finish=finish,
+        )
+
+    def _broke_off(self, destination: Destination, failure: ProxyError) -> None:
+        self._dispatcher.failed_late(destination, failure)
+        level = logging.DEBUG if isinstance(failure, ClientDisconnected) else logging.WARNING
+        _logger.log(
+            level,
+            "answer of %s broke off: %s",
+            destination.url,
+            failure,
+            extra={
+                "upstream": self._name,
+                "destination": destination.url,
+                "failure": failure.failure.value,
+            },
+        )
+
+    async def _body(
+        self,
+        scope: Scope,
+        receive: Receive,
+        outbound: Outbound,
+        overrides: Overrides | None,
+        cached: bytes | None,
+    ) -> RequestBody | None:
+        rules = self._rules
+        if overrides is not None and overrides.body is not None:
+            return RequestBody.whole(receive, overrides.body, None) if overrides.body else None
+        if cached is not None:
+            if outbound.has_body or cached:
+                self._builder.frame(outbound, len(cached))
+            outbound.expects_continue = False
+            return RequestBody.whole(receive, cached, rules.max_body_bytes) if cached else None
+        version = scope.get("http_version", "1.1")
+        if not outbound.has_body:
+            if version in _BODYLESS_VERSIONS or outbound.length == 0:
+                return None
+            # HTTP/2 and 3 frame by streams: only reading tells whether there is a body.
+        body = RequestBody(
+            receive,
+            length=outbound.length,
+            limit=rules.max_body_bytes,
+            retain=rules.replay_bytes,
+            expects_continue=outbound.expects_continue,
+        )
+        if not outbound.expects_continue and not outbound.chunked:
+            await body.prefetch(rules.deadlines.activity)
+            if not outbound.has_body:
+                if body.ended and not body.first:
+                    return None
+                self._builder.frame(outbound, len(body.first) if body.ended else None)
+        return body

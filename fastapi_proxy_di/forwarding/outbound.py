@@ -1,0 +1,305 @@
+"""From the client's request to the one that leaves.
+
+`Outbound` is a request before a destination is known; `OutboundBuilder` makes it, with
+everything that does not depend on the request decided at start. What leaves is built from
+parts that were looked at: no hop-by-hop field, no forged forwarding field, one framing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.types import Scope
+
+from fastapi_proxy_di.errors import InvalidRequest
+from fastapi_proxy_di.transport.transport import Headers, Request
+from fastapi_proxy_di.wire.forwarded import Forwarding
+from fastapi_proxy_di.wire.headers import (
+    FRAMING,
+    REQUEST_FATES,
+    Fate,
+    FieldTable,
+    nominated,
+    set_fields,
+)
+from fastapi_proxy_di.wire.urls import climbs, join_target
+
+_VIA_VERSIONS: Final = {"1.0": b"1.0", "1.1": b"1.1", "2": b"2.0", "3": b"3.0"}
+_CHUNKED: Final = (b"transfer-encoding", b"chunked")
+_EXPECT: Final = (b"expect", b"100-continue")
+
+FRESH_SECONDS: Final = 1.0
+"""How old an idle connection may be for a request that must not be sent twice: an upstream
+that closes idle connections does so after seconds, so a young one is not about to go."""
+
+
+@dataclass(slots=True)
+class Overrides:
+    """What a caller of ``forward`` wants otherwise; validated header pairs.
+
+    Attributes:
+        method: Instead of the client's.
+        additional: Set by name, after everything else.
+        replaced: Instead of all the client's headers.
+        body: Instead of the client's body.
+        content_type: For ``body``, unless the headers name one.
+        host: Instead of the destination's authority.
+        forward_query: Whether the client's query goes along.
+        timeout: Seconds in all, instead of ``timeouts.total``.
+    """
+
+    method: bytes | None = None
+    additional: Headers | None = None
+    replaced: Headers | None = None
+    body: bytes | None = None
+    content_type: bytes | None = None
+    host: bytes | None = None
+    forward_query: bool = True
+    timeout: float | None = None
+
+
+@dataclass(slots=True)
+class Outbound:
+    """A request that may go to any destination of the upstream.
+
+    Attributes:
+        method: As sent.
+        path: Raw, below the destination's base path.
+        query: Raw.
+        headers: All but Host; framing among them.
+        host: Host to send, ``None`` for the destination's authority.
+        length: Of the body, ``None`` if there is none or only its end will tell.
+        chunked: The body goes in chunks.
+        has_body: A body travels, however long.
+        expects_continue: The client waits for 100 before it sends its body.
+        repeatable: Listed as safe to send twice, by method or Idempotency-Key.
+        upgrade: A WebSocket handshake.
+    """
+
+    method: bytes
+    path: bytes
+    query: bytes
+    headers: Headers
+    host: bytes | None = None
+    length: int | None = None
+    chunked: bool = False
+    has_body: bool = False
+    expects_continue: bool = False
+    repeatable: bool = False
+    upgrade: bool = False
+
+    def request(self, host: tuple[bytes, bytes], base_path: bytes, idle: float) -> Request:
+        """The request for one destination.
+
+        Args:
+            host: The destination's Host field.
+            base_path: The destination's.
+            idle: Seconds its idle connections may serve again.
+        """
+        if self.host is not None:
+            host = (b"host", self.host)
+        return Request(
+            self.method,
+            join_target(base_path, self.path, self.query),
+            [host, *self.headers],
+            idle if self.repeatable else FRESH_SECONDS,
+            self.length,
+            self.chunked,
+            self.upgrade,
+        )
+
+
+class OutboundBuilder:
+    """Turns scopes into `Outbound` requests.
+
+    Args:
+        forwarding: Makes the forwarding fields.
+        via: Whether this hop names itself (RFC 9110 section 7.6.3).
+        preserve_host: Send the client's Host on.
+        request_headers: Fields set on every request, lower-case names.
+        remove: Lower-case names that never cross.
+        repeatable_methods: Methods that may be sent twice.
+    """
+
+    def __init__(
+        self,
+        *,
+        forwarding: Forwarding,
+        via: bool,
+        preserve_host: bool,
+        request_headers: Headers,
+        remove: frozenset[bytes],
+        repeatable_methods: frozenset[str],
+    ) -> None:
+        self._forwarding = forwarding
+        self._preserve_host = preserve_host
+        self._static = request_headers
+        self._table = FieldTable(REQUEST_FATES, (*remove, *(name for name, _ in request_headers)))
+        self._via = {
+            version: (b"via", number + b" fastapi-proxy-di")
+            for version, number in _VIA_VERSIONS.items()
+            if via
+        }
+        self._methods = {method: method.encode("ascii") for method in _METHODS}
+        self._repeatable = repeatable_methods
+
+    def build(
+        self,
+        scope: Scope,
+        path: bytes,
+        prefix: bytes,
+        overrides: Overrides | None = None,
+        *,
+        drop: Callable[[bytes], bool] | None = None,
+    ) -> Outbound:
+        """Make the request that leaves.
+
+        Args:
+            scope: The client's connection scope, HTTP or WebSocket.
+            path: Raw path below the mount; a query in it comes first.
+            prefix: Raw path of the mount, for X-Forwarded-Prefix.
+            overrides: What the caller wants otherwise.
+            drop: Further names to leave out (a WebSocket's own handshake fields).
+
+        Raises:
+            InvalidRequest: The path climbs, or a field is malformed.
+        """
+        forwards_query = overrides is None or overrides.forward_query
+        query: bytes = scope["query_string"] if forwards_query else b""
+        if b"?" in path:
+            path, query = split_query(path, query)
+        if climbs(path):
+            raise InvalidRequest("the path leads above where the proxy is mounted")
+        outbound = Outbound(b"GET", path, query, [])
+        kept, received, host, has_idempotency_key = self._sift(scope, outbound)
+        if drop is not None:
+            kept = [pair for pair in kept if not drop(pair[0])]
+        method: str = scope.get("method", "GET")
+        outbound.method = self._methods.get(method) or method.encode("ascii")
+        if overrides is not None:
+            kept = self._override(outbound, kept, overrides)
+            method = outbound.method.decode("ascii")
+        if outbound.host is None and self._preserve_host:
+            outbound.host = host
+        client = scope.get("client")
+        kept += self._forwarding.fields(
+            client[0] if client else None, scope.get("scheme", "http"), host, prefix, received
+        )
+        via = self._via.get(scope.get("http_version", "1.1"))
+        if via is not None:
+            kept.append(via)
+        if self._static:
+            kept += self._static
+        if overrides is not None and overrides.additional:
+            kept = set_fields(kept, overrides.additional)
+        outbound.headers = kept
+        outbound.repeatable = method in self._repeatable or has_idempotency_key
+        return outbound
+
+    def frame(self, outbound: Outbound, length: int | None) -> None:
+        """Give the request the framing for a body of ``length`` bytes; ``None``: chunked."""
+        outbound.headers = [pair for pair in outbound.headers if pair[0] not in FRAMING]
+        outbound.has_body = True
+        outbound.length = length
+        outbound.chunked = length is None
+        outbound.headers.append(_CHUNKED if length is None else (b"content-length", b"%d" % length))
+
+    def _sift(
+        self, scope: Scope, outbound: Outbound
+    ) -> tuple[Headers, Headers, bytes | None, bool]:
+        """Part the client's fields into those that stay and those that decide something."""
+        table = self._table
+        kept: Headers = []
+        received: Headers = []
+        connection: list[bytes] = []
+        host: bytes | None = None
+        length: bytes | None = None
+        has_idempotency_key = False
+        for pair in scope["headers"]:
+            fate = table[pair[0]]
+            if not fate:
+                kept.append(pair)
+                if pair[0] == b"idempotency-key":
+                    has_idempotency_key = True
+            elif fate is Fate.HOST:
+                host = pair[1]
+            elif fate is Fate.CONNECTION:
+                connection.append(pair[1])
+            elif fate is Fate.FORWARDED:
+                received.append((pair[0].lower(), pair[1]))
+            elif fate is Fate.LENGTH:
+                if length is not None and length != pair[1]:
+                    raise InvalidRequest("two different Content-Length fields")
+                if length is None:
+                    length = pair[1]
+                    kept.append(pair)
+            elif fate is Fate.CODING:
+                outbound.chunked = True
+            elif fate is Fate.EXPECT:
+                if pair[1].lower() == b"100-continue":
+                    outbound.expects_continue = True
+                else:
+                    kept.append(pair)
+            elif fate is Fate.TE:
+                if b"trailers" in pair[1].lower() and _passes_trailers(scope):
+                    # RFC 9110 section 10.1.4: TE goes with a Connection that nominates it.
+                    kept += ((b"te", b"trailers"), (b"connection", b"te"))
+            elif fate is Fate.MALFORMED:
+                raise InvalidRequest(f"{pair[0]!r} is not a header name")
+        if connection and (names := nominated(connection)):
+            kept = [
+                pair
+                for pair in kept
+                if pair[0] not in names or pair[0] in FRAMING or pair == (b"te", b"trailers")
+            ]
+        if outbound.chunked:
+            outbound.has_body = True
+            kept = [pair for pair in kept if pair[0] != b"content-length"]
+            kept.append(_CHUNKED)
+        elif length is not None:
+            if not length.isdigit():
+                raise InvalidRequest("Content-Length is not a number")
+            outbound.length = int(length)
+            outbound.has_body = outbound.length > 0
+        if outbound.expects_continue:
+            if outbound.has_body:
+                kept.append(_EXPECT)
+            else:
+                outbound.expects_continue = False
+        return kept, received, host, has_idempotency_key
+
+    def _override(self, outbound: Outbound, kept: Headers, overrides: Overrides) -> Headers:
+        if overrides.method is not None:
+            outbound.method = overrides.method
+        outbound.host = overrides.host
+        if overrides.replaced is not None:
+            framing = [pair for pair in kept if pair[0] in FRAMING or pair == _EXPECT]
+            kept = overrides.replaced + framing
+        if overrides.body is not None:
+            kept = [pair for pair in kept if pair[0] not in FRAMING and pair != _EXPECT]
+            kept.append((b"content-length", b"%d" % len(overrides.body)))
+            outbound.length = len(overrides.body)
+            outbound.chunked = outbound.expects_continue = False
+            outbound.has_body = True
+            # The client's describe the client's body.
+            kept = [pair for pair in kept if pair[0] != b"content-encoding"]
+            if overrides.content_type and not any(name == b"content-type" for name, _ in kept):
+                kept.append((b"content-type", overrides.content_type))
+        return kept
+
+
+def split_query(path: bytes, query: bytes) -> tuple[bytes, bytes]:
+    """A given path may bring a query; the client's follows it."""
+    path, mark, own = path.partition(b"?")
+    if not mark or not own:
+        return path, query
+    return path, own + b"&" + query if query else own
+
+
+def _passes_trailers(scope: Scope) -> bool:
+    return "http.response.trailers" in (scope.get("extensions") or ())
+
+
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")

@@ -1,0 +1,69 @@
+"""Where a request goes below the destination's base path, and what stands before it.
+
+The raw path decides: the decoded one has lost which slashes were encoded.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import quote
+
+from starlette.types import Scope
+
+from fastapi_proxy_di.wire.urls import raw_path_below
+
+_PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
+_GIVEN: Final = re.compile(r"/[!-\"$-~]*\Z")
+
+
+class PathOutsideMount(Exception):
+    """The raw path does not lie below the mount segment by segment: to the client, a 404."""
+
+
+def target_below(scope: Scope, below: str, *, routed: bool = False) -> tuple[bytes, bytes]:
+    """Part the raw path at the mount.
+
+    Args:
+        scope: Of the client's request.
+        below: The decoded rest of the path that a proxied route matched.
+        routed: Whether one did; otherwise all below ``root_path`` counts.
+
+    Returns:
+        The raw path below the mount and the mount's own raw path, ``root_path`` included.
+
+    Raises:
+        PathOutsideMount: An encoded slash stands where the two meet.
+    """
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path", "")
+    raw_path: bytes | None = scope.get("raw_path")
+    if raw_path is None:
+        raw_path = quote(path, safe=_PATH_SAFE).encode("ascii")
+    # Whether the server has left root_path in the path differs between servers.
+    has_root = not root_path or path == root_path or path.startswith(root_path.rstrip("/") + "/")
+    if routed:
+        mount = path[: len(path) - len(below)]
+    else:
+        mount = root_path.rstrip("/") if has_root else ""
+    rest = raw_path_below(raw_path, mount)
+    if rest is None:
+        raise PathOutsideMount(path)
+    prefix = raw_path[: len(raw_path) - len(rest)]
+    if not has_root:
+        prefix = quote(root_path.rstrip("/"), safe=_PATH_SAFE).encode("ascii") + prefix
+    return rest, prefix
+
+
+def given_target(path: str) -> bytes:
+    """Check a path that a caller gave.
+
+    Raises:
+        ValueError: It does not start with a slash, or is not percent-encoded.
+    """
+    if not _GIVEN.match(path):
+        raise ValueError(
+            f"path: {path!r} must start with '/' and be percent-encoded, without spaces, "
+            "control characters, non-ASCII or '#'"
+        )
+    return path.encode("ascii")

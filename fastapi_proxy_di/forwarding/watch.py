@@ -1,0 +1,233 @@
+"""Who may end an exchange early: the client by leaving, and the clock.
+
+Most exchanges are over before watching them would pay, so for the first `GRACE_SECONDS`
+there is only one timer handle. An exchange that lasts longer gets a task that waits for
+``http.disconnect`` (a silent upstream never makes ``send`` fail) and one timer for the
+nearest deadline. `Watch.interrupt` is the one door through which all of them act: it
+fails the exchange, or cancels the dial or the queueing that precedes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from starlette.types import Receive
+
+from fastapi_proxy_di.errors import ClientDisconnected, Failure, ProxyError, UpstreamTimeout
+from fastapi_proxy_di.forwarding.body import client_left
+from fastapi_proxy_di.transport.transport import Exchange
+
+GRACE_SECONDS: Final = 0.02
+"""Exchanges shorter than this are not watched: a task costs more than they do."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """The timeouts of one exchange, in seconds; ``None`` never runs out."""
+
+    activity: float | None
+    first_byte: float | None
+    total: float | None
+
+    @property
+    def grace(self) -> float:
+        """How long the exchange may go unwatched."""
+        given = (self.activity, self.first_byte, self.total)
+        return min((GRACE_SECONDS, *(seconds for seconds in given if seconds is not None)))
+
+
+class Watch:
+    """Ends one exchange when its client leaves or a deadline passes.
+
+    Args:
+        loop: The running loop.
+        deadlines: Timeouts.
+        grace: Seconds before watching begins, `Deadlines.grace`.
+        receive: The server's; where the client's departure is told.
+        label: Upstream's name, for the task's name.
+    """
+
+    __slots__ = (
+        "_attempt_started",
+        "_client",
+        "_deadlines",
+        "_exchange",
+        "_label",
+        "_lapsed",
+        "_loop",
+        "_pending",
+        "_receive",
+        "_started",
+        "_timer",
+        "error",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        deadlines: Deadlines,
+        grace: float,
+        receive: Receive,
+        label: str,
+    ) -> None:
+        self.error: BaseException | None = None
+        self._loop = loop
+        self._deadlines = deadlines
+        self._receive = receive
+        self._label = label
+        self._lapsed = False
+        self._started = self._attempt_started = loop.time()
+        self._exchange: Exchange | None = None
+        self._pending: asyncio.Task[Any] | None = None
+        self._client: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = loop.call_later(grace, self._lapse)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the request is over, whatever its attempts do."""
+        return self.error is not None
+
+    # -- while the exchange is being made ---------------------------------------------
+
+    async def run(self, coroutine: Coroutine[Any, Any, T], what: str) -> T:
+        """Await ``coroutine``, or raise as soon as the exchange is interrupted.
+
+        For what takes its time anyway: a dial, a place in the queue, a back-off.
+        """
+        if self.interrupted:
+            coroutine.close()
+            raise self.error or ClientDisconnected()
+        task = self._loop.create_task(coroutine, name=f"{what} {self._label}")
+        self._pending = task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if task.done() and not task.cancelled() and task.exception() is None:
+                # Cancelled at the very moment it succeeded: what it made must not leak.
+                made = task.result()
+                if hasattr(made, "fail"):
+                    made.fail(ClientDisconnected())
+            current = asyncio.current_task()
+            assert current is not None
+            if current.cancelling() or not self.interrupted:
+                raise
+            raise (self.error or ClientDisconnected()) from None
+        finally:
+            self._pending = None
+
+    def attach(self, exchange: Exchange) -> None:
+        """``exchange`` is what an interruption ends from now on."""
+        self._exchange = exchange
+        self._attempt_started = self._loop.time()
+        if self.error is not None:
+            exchange.fail(self.error)
+        elif self._lapsed:
+            self._arm()
+
+    def detach(self) -> None:
+        """The exchange is over; another attempt may follow."""
+        self._exchange = None
+
+    def interrupt(self, error: BaseException) -> None:
+        """End the exchange, whatever it is waiting for, with ``error``."""
+        if self.error is None:
+            self.error = error
+        if self._exchange is not None:
+            self._exchange.fail(self.error)
+        elif self._pending is not None:
+            self._pending.cancel()
+
+    def watch_client(self, reading: Coroutine[Any, Any, None] | None = None) -> None:
+        """Read the client's side from now on.
+
+        Args:
+            reading: What reads it, if there is a body to carry; ends when the client left.
+        """
+        if self._client is None:
+            self._client = self._loop.create_task(
+                self._guard(reading or client_left(self._receive)),
+                name=f"client of {self._label}",
+            )
+
+    # -- the end ------------------------------------------------------------------------
+
+    def close(self) -> Awaitable[None] | None:
+        """Stop watching. Gives what remains to be awaited, ``None`` for a short exchange."""
+        self._exchange = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        client, self._client = self._client, None
+        if client is None or client.done():
+            return None
+        client.cancel()
+        return _ended(client)
+
+    # -- inside -------------------------------------------------------------------------
+
+    async def _guard(self, watching: Coroutine[Any, Any, None]) -> None:
+        try:
+            await watching
+        except Exception as error:  # a body over its limit, or the server's own receive
+            self.interrupt(error)
+        else:
+            self.interrupt(ClientDisconnected())
+
+    def _lapse(self) -> None:
+        self._lapsed = True
+        self.watch_client()
+        self._arm()
+
+    def _arm(self) -> None:
+        """Wait for the nearest deadline; activity since then moves it when it comes."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = self._loop.time()
+        failure, deadline = self._nearest()
+        if failure is None:
+            return
+        if deadline > now:
+            self._timer = self._loop.call_at(deadline, self._arm)
+        elif failure is Failure.TOTAL_TIMEOUT or self._exchange is None:
+            self.interrupt(self._timed_out(failure))
+        else:
+            # The attempt is over, not the request: another destination may answer in time.
+            error = self._timed_out(failure)
+            exchange, self._exchange = self._exchange, None
+            exchange.fail(error)
+            self._arm()
+
+    def _nearest(self) -> tuple[Failure | None, float]:
+        deadlines = self._deadlines
+        exchange = self._exchange
+        nearest: tuple[Failure | None, float] = (None, 0.0)
+        if deadlines.total is not None:
+            nearest = (Failure.TOTAL_TIMEOUT, self._started + deadlines.total)
+        if exchange is None:
+            return nearest  # dialling and queueing have timeouts of their own
+        if deadlines.first_byte is not None and not exchange.answered:
+            first_byte = self._attempt_started + deadlines.first_byte
+            if nearest[0] is None or first_byte <= nearest[1]:
+                nearest = (Failure.FIRST_BYTE_TIMEOUT, first_byte)
+        if deadlines.activity is not None:
+            idle = exchange.last_activity + deadlines.activity
+            if nearest[0] is None or idle < nearest[1]:
+                nearest = (Failure.ACTIVITY_TIMEOUT, idle)
+        return nearest
+
+    def _timed_out(self, failure: Failure) -> ProxyError:
+        exchange = self._exchange
+        if failure is Failure.ACTIVITY_TIMEOUT and exchange and exchange.stalled_by_reader:
+            return ClientDisconnected("the client took nothing of the answer in time")
+        return UpstreamTimeout(f"{failure.value.replace('_', ' ')} ran out", failure=failure)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Wait until a cancelled task has ended, whoever else is cancelled meanwhile."""
+    await asyncio.wait((task,))

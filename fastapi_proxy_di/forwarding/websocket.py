@@ -1,0 +1,243 @@
+"""The journey of one WebSocket: dial first, accept after, then copy both ways.
+
+1. Build the handshake that leaves: the client's fields, our own key, its subprotocols.
+2. Dispatch it as any request: pick, connect, send, wait for the head; again where allowed.
+3. Refused: the refusal goes to the client as it is. Accepted: check the 101, accept.
+4. Tie the two together (``tunnel``) until one of them ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.types import Message, Receive, Scope, Send
+
+from fastapi_proxy_di.balancing.policy import PickRequest
+from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
+from fastapi_proxy_di.forwarding.answer import Answer, answer_fields
+from fastapi_proxy_di.forwarding.dispatch import Dispatcher
+from fastapi_proxy_di.forwarding.outbound import OutboundBuilder, Overrides
+from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd
+from fastapi_proxy_di.forwarding.watch import Deadlines, Watch
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.transport.transport import Exchange, Headers
+from fastapi_proxy_di.transport.websocket import UpstreamWebSocket
+from fastapi_proxy_di.wire.handshake import (
+    HANDSHAKE_FIELDS,
+    Accepted,
+    check_accept,
+    new_key,
+    offered_subprotocols,
+    upgrade_headers,
+)
+from fastapi_proxy_di.wire.headers import FieldTable
+
+_logger = logging.getLogger("fastapi_proxy_di.websocket")
+
+_DENIAL: Final = "websocket.http.response"
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketRules:
+    """The settings as tunnels read them; see ``WebSocketSettings`` for their meaning."""
+
+    open_timeout: float
+    max_message_bytes: int | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    compression: bool
+    response_headers: Headers
+
+
+class WebSocketForwarder:
+    """Tunnels WebSockets to one upstream.
+
+    Args:
+        name: The upstream's.
+        builder: Makes the handshakes that leave.
+        dispatcher: Sends them.
+        fields: Which response fields cross.
+        rules: The settings.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        builder: OutboundBuilder,
+        dispatcher: Dispatcher,
+        fields: FieldTable,
+        rules: WebSocketRules,
+    ) -> None:
+        self._name = name
+        self._builder = builder
+        self._dispatcher = dispatcher
+        self._fields = fields
+        self._rules = rules
+        self._loop = asyncio.get_running_loop()
+        self._tunnels: dict[Destination, set[Tunnel]] = {}
+
+    async def forward(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        path: bytes,
+        prefix: bytes,
+        overrides: Overrides | None = None,
+        *,
+        subprotocols: Sequence[str] | None = None,
+        open_timeout: float | None = None,
+        key: PickRequest | None = None,
+    ) -> TunnelEnd | None:
+        """Tunnel a client's WebSocket whose ``websocket.connect`` has been received.
+
+        Args:
+            scope: Of the client's handshake.
+            receive: The server's.
+            send: The server's.
+            path: Raw path below the mount.
+            prefix: Raw path of the mount.
+            overrides: What the caller wants otherwise.
+            subprotocols: Offered instead of the client's.
+            open_timeout: Seconds for the handshake instead of ``websocket.open_timeout``.
+            key: What the policy may see of the request.
+
+        Returns:
+            How it ended; ``None`` if it never opened.
+
+        Raises:
+            ProxyError: No destination answered the handshake; nothing was sent to the client.
+        """
+        rules = self._rules
+        outbound = self._builder.build(
+            scope, path, prefix, overrides, drop=HANDSHAKE_FIELDS.__contains__
+        )
+        offered = offered_subprotocols(scope["headers"], subprotocols)
+        nonce = new_key()
+        outbound.headers += upgrade_headers(nonce, offered, compression=rules.compression)
+        outbound.upgrade = True
+        seconds = rules.open_timeout if open_timeout is None else open_timeout
+        deadlines = Deadlines(activity=None, first_byte=seconds, total=seconds)
+        watch = Watch(self._loop, deadlines, deadlines.grace, receive, self._name)
+        try:
+            exchange, destination = await self._dispatcher.dispatch(outbound, None, watch, key)
+        except ClientDisconnected:
+            return None
+        finally:
+            # Watching ends here: from now on the tunnel reads what the client sends.
+            rest = watch.close()
+            if rest is not None:
+                await rest
+        try:
+            if exchange.status != 101:
+                await self._refuse(scope, receive, send, exchange)
+                return None
+            accepted = check_accept(
+                exchange.status,
+                exchange.headers,
+                nonce,
+                offered,
+                compression=rules.compression,
+            )
+            upstream = self._open(exchange, accepted)
+            return await self._tunnel(send, receive, upstream, accepted, destination)
+        except ProxyError as error:
+            self._dispatcher.failed_late(destination, error)
+            raise
+        finally:
+            exchange.close()
+            self._dispatcher.release(destination)
+
+    def tunnels(self, destination: Destination) -> frozenset[Tunnel]:
+        """The tunnels that are open to ``destination``."""
+        return frozenset(self._tunnels.get(destination, ()))
+
+    def _open(self, exchange: Exchange, accepted: Accepted) -> UpstreamWebSocket:
+        transport, leftover = exchange.detach()
+        return UpstreamWebSocket(
+            transport,
+            leftover,
+            max_message_bytes=self._rules.max_message_bytes,
+            deflate=accepted.deflate,
+            ping_interval=self._rules.ping_interval,
+            ping_timeout=self._rules.ping_timeout,
+        )
+
+    async def _tunnel(
+        self,
+        send: Send,
+        receive: Receive,
+        upstream: UpstreamWebSocket,
+        accepted: Accepted,
+        destination: Destination,
+    ) -> TunnelEnd | None:
+        tunnel = Tunnel(receive, send, upstream, name=self._name)
+        tunnels = self._tunnels.setdefault(destination, set())
+        tunnels.add(tunnel)
+        try:
+            await send(
+                {
+                    "type": "websocket.accept",
+                    "subprotocol": accepted.subprotocol,
+                    "headers": answer_fields(
+                        accepted.headers, 101, self._fields, pass_trailers=False
+                    )
+                    + self._rules.response_headers,
+                }
+            )
+            await tunnel.run()
+        finally:
+            upstream.abort()
+            tunnels.discard(tunnel)
+            if not tunnels:
+                self._tunnels.pop(destination, None)
+            if tunnel.end is not None:
+                self._ended(destination, tunnel.end)
+        return tunnel.end
+
+    def _ended(self, destination: Destination, end: TunnelEnd) -> None:
+        if end.error is not None:
+            self._dispatcher.failed_late(destination, end.error)
+        level = logging.DEBUG if end.error is None else logging.WARNING
+        if _logger.isEnabledFor(level):
+            _logger.log(
+                level,
+                "tunnel to %s ended: %s (%d)",
+                destination.url,
+                end.reason.value,
+                end.code,
+                extra={
+                    "upstream": self._name,
+                    "destination": destination.url,
+                    "reason": end.reason.value,
+                    "code": end.code,
+                },
+            )
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        """Hand the upstream's refusal to the client: status, headers and body."""
+        if _DENIAL not in (scope.get("extensions") or ()):
+            await send({"type": "websocket.close", "code": 1000})
+            return
+
+        async def deny(message: Message) -> None:
+            await send({**message, "type": f"websocket.{message['type']}"})
+
+        headers = answer_fields(
+            exchange.headers, exchange.status, self._fields, pass_trailers=False
+        )
+        answer = Answer(
+            exchange,
+            exchange.status,
+            headers + self._rules.response_headers,
+            trailers=False,
+            finish=lambda failure: None,
+        )
+        with contextlib.suppress(OSError):
+            await answer(scope, receive, deny)

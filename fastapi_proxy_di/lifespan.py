@@ -1,0 +1,185 @@
+"""One runtime per app: found, started and closed with the app.
+
+Whoever comes first, the app's own lifespan or any proxy router's, starts every upstream
+that the app mounts or injects, and closes them all. The rest find them running.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIWebSocketRoute, iter_route_contexts
+from starlette.routing import BaseRoute, Host, Mount
+
+from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
+from fastapi_proxy_di.runtime import Mention, Runtime
+from fastapi_proxy_di.settings import UpstreamSettings
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.balancer import Balancer
+
+_logger = logging.getLogger("fastapi_proxy_di.lifespan")
+
+_STATE_KEY: Final = "fastapi_proxy_di"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UpstreamMention:
+    """One place of an app that asks for an upstream. Equal by name.
+
+    Attributes:
+        name: The upstream's.
+        source: What says its settings: the name alone, a class, or an instance.
+    """
+
+    name: str
+    source: Mention
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UpstreamMention) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash((UpstreamMention, self.name))
+
+
+@asynccontextmanager
+async def proxy_lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Run the upstreams of ``app``.
+
+    ``FastAPI(lifespan=proxy_lifespan)`` for an app that only injects; within a lifespan of
+    one's own, ``async with proxy_lifespan(app):``, also for a mounted sub-app, whose own
+    lifespan no server runs. Proxy routers do it by themselves. Idempotent.
+
+    Args:
+        app: Whose routes and dependencies are looked through for upstreams.
+
+    Raises:
+        SettingsError: Every fault of every upstream.
+    """
+    if hasattr(app.state, _STATE_KEY):
+        yield
+        return
+    runtime = Runtime()
+    setattr(app.state, _STATE_KEY, runtime)
+    try:
+        await runtime.start(mentions_of(app))
+        yield
+    finally:
+        delattr(app.state, _STATE_KEY)
+        await runtime.aclose()
+
+
+def balancer_of(app: Any, name: str) -> Balancer:
+    """Give the running balancer of an upstream of ``app``.
+
+    Raises:
+        ProxyNotStarted: No lifespan ran, or the upstream appeared after it had.
+    """
+    runtime: Runtime | None = getattr(getattr(app, "state", None), _STATE_KEY, None)
+    if runtime is None:
+        raise ProxyNotStarted(
+            f"upstream {name!r} is not started, because no lifespan of this app ran. Add "
+            "FastAPI(lifespan=proxy_lifespan), or app.include_router(proxy_router("
+            f"{name!r})); for a mounted sub-app `async with proxy_lifespan(sub_app):` in the "
+            "outer app's lifespan; in tests `with TestClient(app) as client:`"
+        )
+    balancer = runtime.balancers.get(name)
+    if balancer is None:
+        raise ProxyNotStarted(
+            f"upstream {name!r} is not started: when the lifespan of this app ran, no route "
+            f"mounted or injected it (started: {', '.join(runtime.balancers) or 'none'}), or "
+            "it was overridden. Include the routes before the app starts"
+        )
+    return balancer
+
+
+def mentions_of(app: FastAPI) -> dict[str, Mention]:
+    """Find every upstream that ``app`` mounts or injects, at any level of dependencies.
+
+    Those that are overridden already need no settings and are left out.
+
+    Raises:
+        SettingsError: Two mentions of one name carry different settings.
+    """
+    found: dict[str, Mention] = {}
+    overridden = {key.name for key in app.dependency_overrides if isinstance(key, UpstreamMention)}
+    for dependant in _dependants(app.routes):
+        for mention in _mentions_in(dependant):
+            if mention.name in overridden:
+                continue
+            known = found.setdefault(mention.name, mention.source)
+            if isinstance(mention.source, str) or known is mention.source:
+                continue
+            if not isinstance(known, str):
+                raise SettingsError(
+                    f"upstream {mention.name!r} is given two different settings: "
+                    f"{_shown(known)} and {_shown(mention.source)}; use one of them everywhere, "
+                    "or only the name"
+                )
+            found[mention.name] = mention.source
+    return found
+
+
+def warn_of_unreachable_websockets(app: FastAPI, endpoints: Iterable[Any]) -> None:
+    """Name the dependencies that cannot run before a proxied WebSocket.
+
+    Args:
+        app: The app.
+        endpoints: The endpoints of proxied WebSocket routes.
+    """
+    wanted = set(endpoints)
+    for route, dependant in _routes_with_dependants(app.routes):
+        if not isinstance(route, APIWebSocketRoute) or dependant.call not in wanted:
+            continue
+        for blocker in _request_takers(dependant):
+            _logger.warning(
+                "%s takes Request, so it cannot run before a WebSocket: every handshake on %s "
+                "is refused. Let it take fastapi.requests.HTTPConnection, or mount with "
+                "proxy_router(..., websocket=False)",
+                getattr(blocker, "__qualname__", repr(blocker)),
+                dependant.path,
+            )
+
+
+def _request_takers(dependant: Dependant) -> Iterator[Any]:
+    for dependency in dependant.dependencies:
+        if dependency.request_param_name:
+            yield dependency.call
+        yield from _request_takers(dependency)
+
+
+def _dependants(routes: Iterable[BaseRoute]) -> Iterator[Dependant]:
+    for _, dependant in _routes_with_dependants(routes):
+        yield dependant
+
+
+def _routes_with_dependants(
+    routes: Iterable[BaseRoute],
+) -> Iterator[tuple[BaseRoute, Dependant]]:
+    for context in iter_route_contexts(list(routes)):
+        route = context.original_route
+        dependant = getattr(context, "dependant", None)
+        if isinstance(dependant, Dependant):
+            yield route, dependant
+        elif isinstance(route, Mount | Host) and not isinstance(route.app, FastAPI):
+            # A mounted FastAPI app has a runtime, and a lifespan, of its own.
+            yield from _routes_with_dependants(route.routes or ())
+
+
+def _mentions_in(dependant: Dependant) -> Iterator[UpstreamMention]:
+    if isinstance(dependant.call, UpstreamMention):
+        yield dependant.call
+    for dependency in dependant.dependencies:
+        yield from _mentions_in(dependency)
+
+
+def _shown(source: Mention) -> str:
+    if isinstance(source, UpstreamSettings):
+        return f"an instance of {type(source).__qualname__}"
+    return source if isinstance(source, str) else source.__qualname__

@@ -1,0 +1,79 @@
+"""What a client sees of a `ProxyError` unless the app says otherwise.
+
+An RFC 9457 problem document that tells the kind of failure and no address.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from math import ceil
+from typing import Final
+
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from fastapi_proxy_di.errors import NoAvailableDestination, ProxyError
+
+_DENIAL: Final = "websocket.http.response"
+
+_DETAILS: Final = {
+    400: "The request cannot be forwarded.",
+    408: "The request body did not arrive in time.",
+    413: "The request body is too large.",
+    500: "The request could not be forwarded.",
+    502: "The upstream could not be reached or gave no valid answer.",
+    503: "The upstream has no capacity at the moment.",
+    504: "The upstream did not answer in time.",
+}
+
+
+async def problem_response(connection: HTTPConnection, error: Exception) -> Response:
+    """Turn a `ProxyError` into an answer, or into the denial of a WebSocket.
+
+    Args:
+        connection: The client's request or WebSocket.
+        error: The failure.
+    """
+    assert isinstance(error, ProxyError)
+    if connection.scope["type"] == "websocket" and _DENIAL not in (
+        connection.scope.get("extensions") or ()
+    ):
+        return _Refusal()
+    headers = {}
+    if isinstance(error, NoAvailableDestination):
+        headers["retry-after"] = str(ceil(error.retry_after))
+    status = error.status
+    return JSONResponse(
+        {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": _DETAILS.get(status, "The request failed."),
+            "failure": error.failure.value,
+        },
+        status_code=status,
+        headers=headers,
+        media_type="application/problem+json",
+    )
+
+
+class _Refusal(Response):
+    """A server without the denial extension can only refuse with its own 403."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.close", "code": 1000})
+
+
+def install_handler(scope: Scope) -> None:
+    """Let this app turn `ProxyError` into answers, unless it has its own way.
+
+    A router's lifespan runs too late for ``add_exception_handler``: the middleware stack is
+    built by then. Its table is in the scope, shared by all requests.
+    """
+    tables = scope.get("starlette.exception_handlers")
+    if not tables or ProxyError in tables[0]:
+        return
+    own = getattr(scope.get("app"), "exception_handlers", {})
+    if Exception not in own:
+        tables[0][ProxyError] = problem_response

@@ -1,0 +1,256 @@
+"""``proxy_router("billing")``: an upstream mounted as HTTP and WebSocket routes.
+
+Annotations here are looked at by FastAPI when the app runs, so they are not postponed.
+
+A proxied route is an ordinary FastAPI route. One whose effective dependencies are our own
+alone skips FastAPI's request machinery, which would cost more than the proxying; whenever
+anything about a route is not known to be harmless, it goes FastAPI's way.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+from weakref import WeakKeyDictionary
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, params
+from fastapi.routing import APIRoute
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from fastapi_proxy_di.balancer import Balancer, options_overrides
+from fastapi_proxy_di.dependencies import Upstream
+from fastapi_proxy_di.fastpath import FastPath, is_proved
+from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_below
+from fastapi_proxy_di.lifespan import (
+    balancer_of,
+    proxy_lifespan,
+    warn_of_unreachable_websockets,
+)
+from fastapi_proxy_di.options import ForwardOptions
+from fastapi_proxy_di.problems import install_handler
+from fastapi_proxy_di.runtime import Mention
+
+_TAIL: Final = "/{path:path}"
+_CONVERTOR: Final = "fastapi_proxy_di_rest"
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+"""What the OpenAPI schema of a route for all methods names."""
+
+
+class _RestConvertor(Convertor[str]):
+    """The rest of a path: empty, or a slash and anything, line ends included."""
+
+    regex = r"(?:/[\s\S]*)?"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor(_CONVERTOR, _RestConvertor())
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyEndpoint:
+    """What a route needs to know of the endpoint it leads to.
+
+    Attributes:
+        upstream: Where it forwards to.
+        any_method: Whether every method the server lets through is forwarded.
+        plain: Whether the endpoint takes nothing but the balancer.
+    """
+
+    upstream: Upstream
+    any_method: bool
+    plain: bool
+
+
+_ENDPOINTS: Final[WeakKeyDictionary[Callable[..., Any], ProxyEndpoint]] = WeakKeyDictionary()
+"""Endpoints made here. Routes are rebuilt on each include; what they lead to is not."""
+
+
+def proxy_router(
+    *upstreams: Mention | Upstream,
+    path: str = _TAIL,
+    methods: Sequence[str] | None = None,
+    http: bool = True,
+    websocket: bool = True,
+    dependencies: Sequence[params.Depends] = (),
+    options: Callable[..., Any] | None = None,
+    include_in_schema: bool = False,
+) -> APIRouter:
+    """Give a router that forwards all below it to an upstream, HTTP and WebSocket.
+
+    ```python
+    app.include_router(proxy_router("billing"), prefix="/billing")
+    ```
+
+    The router starts and stops the upstream with the app.
+
+    Args:
+        *upstreams: Names, settings classes or instances. Several need ``{upstream}`` in
+            ``path``.
+        path: Ends in ``/{path:path}``, which is what is forwarded; all before it belongs to
+            the mount, path parameters included.
+        methods: Methods to forward, all that the server lets through by default.
+        http: Whether HTTP is forwarded.
+        websocket: Whether WebSockets are.
+        dependencies: Run before every proxied request, as with ``APIRouter``.
+        options: A dependency that gives a `ForwardOptions` per request.
+        include_in_schema: Whether the routes are in the app's OpenAPI schema.
+
+    Returns:
+        A router to include.
+
+    Raises:
+        ValueError: The arguments do not fit together.
+        SettingsError: A name is not one.
+    """
+    mentions = [one if isinstance(one, Upstream) else Upstream(one) for one in upstreams]
+    _check(mentions, path, http=http, websocket=websocket)
+    router = APIRouter(route_class=ProxyRoute, lifespan=_lifespan, dependencies=list(dependencies))
+    head = path.removesuffix(_TAIL)
+    for upstream in mentions:
+        mount = head.replace("{upstream}", upstream.name) + f"{{path:{_CONVERTOR}}}"
+        if http:
+            endpoint = _http_endpoint(upstream, options)
+            _ENDPOINTS[endpoint] = ProxyEndpoint(upstream, methods is None, options is None)
+            router.add_api_route(
+                mount,
+                endpoint,
+                methods=list(methods or _METHODS),
+                name=f"proxy_{upstream.name}",
+                include_in_schema=include_in_schema,
+                response_model=None,
+            )
+        if websocket:
+            tunnel = _websocket_endpoint(upstream, options)
+            _ENDPOINTS[tunnel] = ProxyEndpoint(upstream, False, options is None)
+            router.add_api_websocket_route(mount, tunnel, name=f"proxy_{upstream.name}")
+    return router
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Start the app's upstreams, and see which way proxied requests may take."""
+    if FastPath.proved is None:
+        FastPath.proved = await is_proved(ProxyRoute)
+    warn_of_unreachable_websockets(app, _ENDPOINTS)
+    async with proxy_lifespan(app):
+        yield
+
+
+class ProxyRoute(APIRoute):
+    """An HTTP route that forwards. Takes the short way when nothing stands in it."""
+
+    _fast_path: FastPath | None = None
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child_scope = super().matches(scope)
+        if match is Match.PARTIAL and self._proxied.any_method:
+            return Match.FULL, child_scope
+        return match, child_scope
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._fast_path is None:
+            self._fast_path = FastPath(self, self._proxied.plain)
+        if scope["method"] == "CONNECT":
+            raise HTTPException(405)
+        context = self._fast_path.context(scope)
+        any_method = self._proxied.any_method
+        if context is None or not (any_method or scope["method"] in context.methods):
+            await super().handle(scope, receive, send)
+        elif self._fast_path.is_open(context, scope):
+            install_handler(scope)
+            balancer = balancer_of(scope["app"], self._proxied.upstream.name)
+            path, prefix = _target(scope)
+            await balancer.pass_on(scope, receive, send, path, prefix)
+        elif any_method:
+            # FastAPI's own way, past its list of methods.
+            await context.app(scope, receive, send)
+        else:
+            await super().handle(scope, receive, send)
+
+    @property
+    def _proxied(self) -> ProxyEndpoint:
+        return _ENDPOINTS[self.endpoint]
+
+
+def _target(scope: Scope) -> tuple[bytes, bytes]:
+    try:
+        return target_below(scope, scope["path_params"]["path"], routed=True)
+    except PathOutsideMount:
+        raise HTTPException(404) from None
+
+
+def _http_endpoint(
+    upstream: Upstream, options: Callable[..., Any] | None
+) -> Callable[..., Awaitable[Response]]:
+    injected = Annotated[Balancer, Depends(upstream)]
+
+    async def forward(request: Request, balancer: injected) -> Response:
+        path, prefix = _target(request.scope)
+        return await balancer.forward_raw(request, path, prefix, None)
+
+    if options is None:
+        return forward
+    chosen_by = Annotated[ForwardOptions, Depends(options)]
+
+    async def forward_as_chosen(
+        request: Request, balancer: injected, chosen: chosen_by
+    ) -> Response:
+        path, prefix = _target(request.scope)
+        return await balancer.forward_raw(
+            request, path, prefix, options_overrides(chosen), chosen.affinity_key
+        )
+
+    return forward_as_chosen
+
+
+def _websocket_endpoint(
+    upstream: Upstream, options: Callable[..., Any] | None
+) -> Callable[..., Awaitable[None]]:
+    injected = Annotated[Balancer, Depends(upstream)]
+
+    async def tunnel(websocket: WebSocket, balancer: injected) -> None:
+        path, prefix = _target(websocket.scope)
+        await balancer.tunnel_raw(websocket, path, prefix, None)
+
+    if options is None:
+        return tunnel
+    chosen_by = Annotated[ForwardOptions, Depends(options)]
+
+    async def tunnel_as_chosen(websocket: WebSocket, balancer: injected, chosen: chosen_by) -> None:
+        path, prefix = _target(websocket.scope)
+        await balancer.tunnel_raw(
+            websocket,
+            path,
+            prefix,
+            options_overrides(chosen),
+            open_timeout=chosen.timeout,
+            affinity_key=chosen.affinity_key,
+        )
+
+    return tunnel_as_chosen
+
+
+def _check(mentions: list[Upstream], path: str, *, http: bool, websocket: bool) -> None:
+    if not mentions:
+        raise ValueError('proxy_router needs an upstream, e.g. proxy_router("billing")')
+    if not path.startswith("/") or not path.endswith(_TAIL):
+        raise ValueError(f"path: {path!r} must start with '/' and end in '{_TAIL}'")
+    if not http and not websocket:
+        raise ValueError("proxy_router with http=False and websocket=False mounts nothing")
+    names = [upstream.name for upstream in mentions]
+    if len(set(names)) != len(names):
+        raise ValueError(f"proxy_router was given an upstream twice: {', '.join(names)}")
+    if len(names) > 1 and "{upstream}" not in path:
+        raise ValueError(
+            "several upstreams need '{upstream}' in path, e.g. path='/{upstream}/{path:path}'"
+        )

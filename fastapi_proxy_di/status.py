@@ -1,0 +1,59 @@
+"""What an upstream is doing, as data: for status pages, readiness and people."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class DestinationStatus(BaseModel):
+    """One destination at one moment.
+
+    Attributes:
+        url: Its address.
+        weight: Share of the traffic.
+        tier: Lower ones are used first.
+        available: Whether it may be picked.
+        healthy: What probes say.
+        ejected_for: Seconds until its ejection ends, ``None`` if it is in.
+        draining: Whether it takes no new requests.
+        in_flight: Requests and tunnels under way.
+        requests: Exchanges since it was last let in that went well or failed on its side.
+        failures: Those that failed on its side.
+        latency_ms: Milliseconds the last good probe took.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str
+    weight: float
+    tier: int
+    available: bool
+    healthy: bool
+    ejected_for: float | None
+    draining: bool
+    in_flight: int
+    requests: int
+    failures: int
+    latency_ms: float | None
+
+
+class UpstreamStatus(BaseModel):
+    """One upstream at one moment.
+
+    Attributes:
+        upstream: Its name.
+        policy: How destinations are picked.
+        panic: Whether none is available and all are used.
+        in_flight: Requests and tunnels under way.
+        queued: Requests waiting for a place.
+        destinations: In the order of the settings.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    upstream: str
+    policy: str
+    panic: bool
+    in_flight: int
+    queued: int
+    destinations: tuple[DestinationStatus, ...]

@@ -1,0 +1,47 @@
+"""From an address to the transport that reaches it. Once per destination, at start."""
+
+from __future__ import annotations
+
+import ssl
+
+from fastapi_proxy_di.settings import UpstreamSettings
+from fastapi_proxy_di.transport.http1.connections import READ_BUFFER_BYTES, Http1Transport
+from fastapi_proxy_di.transport.tls import client_context
+from fastapi_proxy_di.transport.transport import Transport
+from fastapi_proxy_di.wire.urls import Address
+
+
+class TransportFactory:
+    """Makes the transports of one upstream.
+
+    Args:
+        settings: The upstream's.
+    """
+
+    def __init__(self, settings: UpstreamSettings) -> None:
+        self._settings = settings
+        self._context: ssl.SSLContext | None = None
+        self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+
+    def make(self, address: Address) -> Transport:
+        """Give a new transport to ``address``.
+
+        Raises:
+            ValueError: The settings do not fit it.
+        """
+        settings = self._settings
+        context: ssl.SSLContext | None = None
+        if address.scheme == "https":
+            if self._context is None:
+                self._context = client_context(settings.tls, alpn=["http/1.1"])
+            context = self._context
+        return Http1Transport(
+            address,
+            ssl_context=context,
+            server_name=settings.tls.server_name or address.server_name,
+            connect_timeout=settings.timeouts.connect,
+            idle_connections=settings.limits.idle_connections,
+            idle_seconds=settings.limits.idle_seconds,
+            header_limit=settings.limits.max_response_header_bytes,
+            buffer=self._buffer,
+        )

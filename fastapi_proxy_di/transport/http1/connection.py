@@ -1,0 +1,159 @@
+"""One socket to a destination: reads, writes, backpressure, and when it ends.
+
+It carries one `Http1Exchange` at a time and knows nothing of HTTP. Between exchanges it
+is idle; whatever arrives then, bytes or EOF, makes it unfit for use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from fastapi_proxy_di.errors import UpstreamDisconnected
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.transport.http1.connections import Http1Transport
+    from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
+
+
+class Connection(asyncio.BufferedProtocol):
+    """The asyncio protocol of one upstream socket.
+
+    Args:
+        owner: The transport whose idle set it returns to.
+        view: Read buffer shared by all connections of a loop: bytes are consumed before
+            the callback returns, so one buffer serves any number of connections.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_drained",
+        "_exchange",
+        "_owner",
+        "_transport",
+        "_view",
+        "idle_since",
+        "loop",
+        "read_paused",
+        "write_paused",
+    )
+
+    def __init__(
+        self, owner: Http1Transport, view: memoryview, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.loop = loop
+        self.idle_since = 0.0
+        self.read_paused = False
+        self.write_paused = False
+        self._owner = owner
+        self._view = view
+        self._transport: asyncio.Transport | None = None
+        self._exchange: Http1Exchange | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._closed = False
+
+    # -- what the transport and the exchange call -------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request may still be written."""
+        transport = self._transport
+        return not self._closed and transport is not None and not transport.is_closing()
+
+    def begin(self, exchange: Http1Exchange) -> None:
+        """Carry ``exchange`` until it releases or aborts."""
+        self._exchange = exchange
+
+    def write(self, data: bytes) -> None:
+        if not self._closed and self._transport is not None:
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the destination has taken enough of what was written."""
+        if self.write_paused and not self._closed:
+            if self._drained is None:
+                self._drained = self.loop.create_future()
+            await asyncio.shield(self._drained)
+
+    def pause_reading(self) -> None:
+        if not self.read_paused and self._transport is not None and not self._closed:
+            self.read_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.read_paused and self._transport is not None:
+            self.read_paused = False
+            if not self._closed and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def release(self) -> None:
+        """The exchange ended cleanly: back to the idle set."""
+        self._exchange = None
+        self.resume_reading()
+        if self.usable and not self.write_paused:
+            self._owner.keep(self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close at once, dropping what is buffered."""
+        self._exchange = None
+        if self._transport is not None and not self._closed:
+            self._closed = True
+            self._transport.abort()
+        self._resume_writer()
+
+    def detach(self) -> asyncio.Transport:
+        """Give the socket away; the new protocol takes over before the next read."""
+        transport = self._transport
+        if transport is None or self._closed:
+            raise UpstreamDisconnected("the connection is gone")
+        self._exchange = None
+        self._transport = None
+        self._closed = True
+        self._owner.forget(self)
+        return transport
+
+    # -- what asyncio calls -----------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.feed(self._view[:nbytes], self.loop.time())
+        else:
+            # Unread or unasked bytes on an idle connection would be read as the next answer.
+            self._owner.forget(self)
+            self.abort()
+
+    def eof_received(self) -> bool:
+        exchange = self._exchange
+        self._owner.forget(self)
+        if exchange is not None:
+            exchange.ended(None)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._closed = True
+        self._owner.forget(self)
+        if exchange is not None:
+            exchange.ended(exc or ConnectionResetError("connection lost"))
+        self._resume_writer()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self._resume_writer()
+
+    def _resume_writer(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)

@@ -1,0 +1,340 @@
+"""One request and its answer on an HTTP/1.1 connection.
+
+Parsing is httptools (llhttp); what it lets pass is refused here: a transfer coding
+other than ``chunked`` alone, a final status outside 200-599, an endless head. A fresh
+parser serves each answer: llhttp cannot know that an answer to HEAD has no body.
+Reading, writing and flow control of the socket belong to ``connection``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import httptools
+
+from fastapi_proxy_di.errors import (
+    Failure,
+    UpstreamDisconnected,
+    UpstreamProtocolError,
+)
+from fastapi_proxy_di.transport.transport import Headers
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.transport.http1.connection import Connection
+
+BODY_HIGH_WATER_BYTES: Final = 65536
+"""Buffered answer bytes at which reading from the destination pauses."""
+
+_VERSIONS: Final = frozenset({"1.1", "1.0"})
+
+
+class Http1Exchange:
+    """An `Exchange` on one connection; see there for the meaning of its members."""
+
+    __slots__ = (
+        "_bodyless",
+        "_buffered",
+        "_chunked_request",
+        "_chunks",
+        "_connection",
+        "_continue",
+        "_error",
+        "_finished",
+        "_head_bytes",
+        "_header_limit",
+        "_informational",
+        "_keep_alive",
+        "_parser",
+        "_remaining",
+        "_stray",
+        "_upgrade",
+        "_waiter",
+        "answered",
+        "complete",
+        "headers",
+        "last_activity",
+        "on_informational",
+        "reused",
+        "status",
+        "trailers",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        bodyless: bool,
+        upgrade: bool,
+        header_limit: int,
+        reused: bool,
+        now: float,
+    ) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self.trailers: Headers = []
+        self.reused = reused
+        self.answered = False
+        self.complete = False
+        self.on_informational: Callable[[int, Headers], None] | None = None
+        self.last_activity = now
+        self._connection: Connection | None = connection
+        self._bodyless = bodyless
+        self._upgrade = upgrade
+        self._header_limit = header_limit
+        self._head_bytes = 0
+        self._informational = False
+        self._keep_alive = False
+        self._stray = False
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._error: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._continue: asyncio.Future[None] | None = None
+        self._finished = True
+        self._chunked_request = False
+        self._remaining = 0
+        self._parser = httptools.HttpResponseParser(self)
+
+    # -- what the forwarder calls ---------------------------------------------------
+
+    async def head(self) -> None:
+        while not self.status:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    async def read(self) -> bytes:
+        while True:
+            if self._buffered:
+                return self._take()
+            if self.complete:
+                return b""
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    async def continued(self) -> None:
+        """Wait until the destination asks for the body (100), answers, or breaks off."""
+        if not self.answered and self._error is None:
+            self._continue = self._loop().create_future()
+            await self._continue
+
+    async def write(self, data: bytes) -> None:
+        connection = self._connection
+        if connection is None or not data:
+            if self._error is not None:
+                raise self._error
+            return
+        if self._chunked_request:
+            connection.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self._remaining -= len(data)
+            if self._remaining < 0:
+                # More would be read as the next request: RFC 9112 section 6.3.
+                raise ValueError("the request body is longer than its Content-Length")
+            connection.write(data)
+        self.last_activity = self._loop().time()
+        if connection.write_paused:
+            await connection.drain()
+        if self._error is not None:
+            raise self._error
+
+    def finish(self) -> None:
+        connection = self._connection
+        if connection is None or self._finished:
+            return
+        if self._chunked_request:
+            connection.write(b"0\r\n\r\n")
+        elif self._remaining:
+            raise ValueError("the request body is shorter than its Content-Length")
+        self._finished = True
+
+    def fail(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+        connection = self._connection
+        if connection is not None:
+            self._connection = None
+            connection.abort()
+        self._wake()
+
+    def close(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        self._connection = None
+        if self.complete and self._finished and self._keep_alive and not self._stray:
+            connection.release()
+        else:
+            connection.abort()
+
+    def detach(self) -> tuple[asyncio.Transport, bytes]:
+        """After a 101: hand over the socket and what has been read past the head."""
+        connection = self._connection
+        if connection is None:
+            raise self._error or UpstreamDisconnected("the connection is gone")
+        self._connection = None
+        return connection.detach(), b"".join(self._chunks)
+
+    @property
+    def stalled_by_reader(self) -> bool:
+        """Whether reading is paused because nobody takes what has arrived."""
+        return self._connection is not None and self._connection.read_paused
+
+    # -- what the connection calls --------------------------------------------------
+
+    def expect_body(self, *, chunked: bool, length: int) -> None:
+        """A body will follow through ``write`` and ``finish``."""
+        self._finished = False
+        self._chunked_request = chunked
+        self._remaining = length
+
+    def feed(self, data: memoryview, now: float) -> None:
+        """Take bytes from the destination."""
+        self.answered = True
+        self.last_activity = now
+        if not self.status:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._chunks.append(bytes(data[upgrade.args[0] :]))
+        except httptools.HttpParserError as error:
+            self._malformed(str(error))
+            return
+        if self._head_bytes > self._header_limit and self._error is None:
+            self._check_head_size()
+        if self._continue is not None and not self._continue.done():
+            self._continue.set_result(None)
+        self._wake()
+
+    def ended(self, error: Exception | None) -> None:
+        """The destination closed (``None``) or broke the connection."""
+        if self.complete:
+            return
+        if error is None and self.status and self._close_delimited():
+            # RFC 9112 section 6.3 rule 8: the length is what came before the close.
+            self.complete = True
+        elif self._error is None:
+            failure = Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_HEAD
+            self._error = UpstreamDisconnected(
+                "the destination closed the connection "
+                + ("within its answer" if self.answered else "without an answer"),
+                failure=failure,
+            )
+            self._error.__cause__ = error
+        self._wake()
+
+    # -- what httptools calls -------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.status:
+            self.trailers.append((name.lower(), value))
+            self._head_bytes += len(name) + len(value) + 4
+            if self._head_bytes > self._header_limit:
+                self._malformed("the trailers are too large")
+        else:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self.complete:
+            self._stray = True
+            return
+        parser = self._parser
+        status = parser.get_status_code()
+        if status < 200 and not (status == 101 and self._upgrade):
+            self._informational = True
+            if status == 101:
+                self._malformed("101 Switching Protocols was not asked for")
+            elif self.on_informational is not None:
+                self.on_informational(status, self.headers)
+            return
+        if status > 599 or parser.get_http_version() not in _VERSIONS:
+            self._malformed(f"status {status} or its HTTP version is not valid")
+            return
+        for name, value in self.headers:
+            # llhttp reads "chunked, gzip" and "xchunked" as close-delimited bodies.
+            if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                self._malformed("Transfer-Encoding other than chunked")
+                return
+        self.status = status
+        if self._bodyless:
+            self._complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.complete or self._informational:
+            self._stray = True
+            return
+        self._chunks.append(body)
+        self._buffered += len(body)
+        if self._buffered > BODY_HIGH_WATER_BYTES and self._connection is not None:
+            self._connection.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self._informational:
+            self._informational = False
+            self.headers = []
+        elif self.status and self.status != 101:
+            self._complete()
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self._stray = True
+
+    # -- inside ---------------------------------------------------------------------
+
+    def _complete(self) -> None:
+        if not self.complete:
+            self.complete = True
+            self._keep_alive = self._parser.should_keep_alive()
+
+    def _close_delimited(self) -> bool:
+        return not any(
+            name == b"content-length" or name == b"transfer-encoding" for name, _ in self.headers
+        )
+
+    def _check_head_size(self) -> None:
+        """The count includes body bytes of the last read: look again before refusing."""
+        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if not self.status or size > self._header_limit:
+            self._malformed(f"the header is larger than {self._header_limit} bytes")
+        self._head_bytes = size
+
+    def _malformed(self, reason: str) -> None:
+        if self.complete:
+            self._stray = True
+            return
+        self.fail(
+            UpstreamProtocolError(
+                f"malformed answer: {reason}",
+                failure=Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_MALFORMED,
+            )
+        )
+
+    def _take(self) -> bytes:
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._buffered = 0
+        if self._connection is not None and self._connection.read_paused:
+            self._connection.resume_reading()
+        return data
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    async def _wait(self) -> None:
+        waiter = self._waiter = self._loop().create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        if self._error is not None and self._continue is not None and not self._continue.done():
+            self._continue.set_result(None)

@@ -1,0 +1,35 @@
+"""TLS towards destinations: from settings to one context per upstream, at start."""
+
+from __future__ import annotations
+
+import ssl
+
+from fastapi_proxy_di.settings import TlsSettings
+
+
+def client_context(settings: TlsSettings, *, alpn: list[str]) -> ssl.SSLContext:
+    """Make the context for connections to ``https://`` destinations.
+
+    Args:
+        settings: Roots, client certificate, verification.
+        alpn: Protocols to offer, best first.
+
+    Raises:
+        ValueError: A file cannot be used; names the setting.
+    """
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"tls.ca_file: {settings.ca_file} has no usable roots: {error}") from error
+    if not settings.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if settings.client_cert is not None:
+        try:
+            context.load_cert_chain(settings.client_cert, settings.client_key)
+        except (OSError, ssl.SSLError) as error:
+            raise ValueError(
+                f"tls.client_cert: {settings.client_cert} and its key cannot be used: {error}"
+            ) from error
+    context.set_alpn_protocols(alpn)
+    return context
