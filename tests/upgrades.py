@@ -22,7 +22,7 @@ from fastapi_proxy_di.wire.handshake import (
     upgrade_headers,
 )
 
-__all__ = ["FramePeer", "dial", "frame", "frame_server"]
+__all__ = ["FramePeer", "dial", "eventually", "frame", "frame_server"]
 
 
 class _Head(asyncio.Protocol):
@@ -39,14 +39,10 @@ class _Head(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.received += data
-        if b"\r\n\r\n" in self.received and not self.done.done():
+        if b"\r\n\r\n" in self.received:  # pragma: no branch
             assert self.transport is not None
             self.transport.pause_reading()
             self.done.set_result(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_exception(ConnectionError("the upstream left"))
 
 
 async def dial(
@@ -87,6 +83,15 @@ async def dial(
     return UpstreamWebSocket(transport, leftover, deflate=accepted.deflate, **options), accepted
 
 
+async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for what no event tells of."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.001)
+
+
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
     """Build an unmasked frame, as a server sends it."""
     size = len(payload)
@@ -109,16 +114,13 @@ class FramePeer:
     async def accept(self, leftover: bytes = b"") -> None:
         """Read the upgrade request and answer it, with ``leftover`` in the same packet."""
         head = await self.reader.readuntil(b"\r\n\r\n")
-        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
-        assert b"sec-websocket-key" in fields
-        key = next(
-            line.split(b": ", 1)[1]
-            for line in head.split(b"\r\n")
-            if line.lower().startswith(b"sec-websocket-key")
-        )
+        fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
         self.writer.write(
             b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
-            b"sec-websocket-accept: " + accept_for(key) + b"\r\n\r\n" + leftover
+            b"sec-websocket-accept: "
+            + accept_for(fields[b"sec-websocket-key"])
+            + b"\r\n\r\n"
+            + leftover
         )
 
     async def read(self) -> tuple[int, bytes]:
@@ -133,8 +135,9 @@ class FramePeer:
         mask = await self.reader.readexactly(4)
         masked = await self.reader.readexactly(size)
         assert first & 0x80, "we send whole messages"
-        payload = bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked))
-        return first & 0x0F, payload
+        pattern = (mask * (size // 4 + 1))[:size]
+        payload = int.from_bytes(masked) ^ int.from_bytes(pattern)
+        return first & 0x0F, payload.to_bytes(size)
 
     def send(self, opcode: int, payload: bytes = b"", *, fin: bool = True) -> None:
         """Send one frame."""
@@ -169,9 +172,9 @@ async def frame_server(
         try:
             await peer.accept(leftover)
             await script(peer)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
-        except Exception as failure:
+        except BaseException as failure:
             failures.append(failure)
         finally:
             writer.close()
@@ -182,9 +185,9 @@ async def frame_server(
         yield server.sockets[0].getsockname()
     finally:
         server.close()
-        for task in list(tasks):
+        running = list(tasks)
+        for task in running:
             task.cancel()
-        if tasks:
-            await asyncio.wait(list(tasks))
-    if failures:
-        raise failures[0]
+        await asyncio.gather(*running)
+    for failure in failures:
+        raise failure

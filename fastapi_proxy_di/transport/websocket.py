@@ -8,14 +8,20 @@ no pools, no ASGI and nothing of the client's side.
 from __future__ import annotations
 
 import asyncio
+import os
+import struct
 import threading
 from collections import deque
-from typing import Final, cast
+from collections.abc import Callable
+from types import GeneratorType
+from typing import Any, Final, cast
 
+from websockets import frames
 from websockets.exceptions import PayloadTooBig
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
+from websockets.streams import StreamReader
 
 from fastapi_proxy_di.errors import (
     ProxyError,
@@ -43,6 +49,16 @@ _TEXT: Final = Opcode.TEXT
 _BINARY: Final = Opcode.BINARY
 _CONT: Final = Opcode.CONT
 _CLOSE: Final = Opcode.CLOSE
+
+# Frames that are built and read here: FIN, no extension, at most a 16-bit length.
+_QUICK_BYTES: Final = 65_536
+_PLAIN_TEXT: Final = 0x80 | Opcode.TEXT
+_PLAIN: Final = frozenset({_PLAIN_TEXT, 0x80 | Opcode.BINARY})
+_PACK_SHORT: Final = struct.Struct("!BB").pack
+_PACK_MEDIUM: Final = struct.Struct("!BBH").pack
+# In C where websockets was built with it.
+_apply_mask: Final[Callable[[bytes, bytes], bytes]] = vars(frames)["apply_mask"]
+_BETWEEN_FRAMES: Final = StreamReader.at_eof.__code__
 
 
 class _ReadBuffer(threading.local):
@@ -86,6 +102,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_between_frames",
         "_closed",
         "_closed_waiter",
         "_drain_waiter",
@@ -101,6 +118,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         "_ping_timeout",
         "_pinged_at",
         "_protocol",
+        "_quick_limit",
         "_read_paused",
         "_recv_waiter",
         "_timer",
@@ -155,6 +173,8 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
 
         self._messages: deque[str | bytes] = deque()
         self._unread_bytes = 0
+        self._between_frames = True
+        self._quick_limit = min(_QUICK_BYTES, max_message_bytes or _QUICK_BYTES)
         self._fragments: list[bytes] = []
         self._fragments_are_text = False
         self._held_pong = b""
@@ -218,12 +238,26 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         protocol = self._protocol
         if isinstance(data, str):
             data = data.encode()
-            protocol.send_text(data)
+            opcode = _TEXT
         else:
-            protocol.send_binary(data)
+            opcode = _BINARY
+        size = len(data)
         self.sent_messages += 1
-        self.sent_bytes += len(data)
-        self._transport.write(b"".join(protocol.data_to_send()))
+        self.sent_bytes += size
+        if size < _QUICK_BYTES and not protocol.extensions:
+            mask = os.urandom(4)
+            head = (
+                _PACK_SHORT(0x80 | opcode, 0x80 | size)
+                if size < 126
+                else _PACK_MEDIUM(0x80 | opcode, 0xFE, size)
+            )
+            self._transport.write(b"".join((head, mask, _apply_mask(data, mask))))
+        else:
+            if opcode is _TEXT:
+                protocol.send_text(data)
+            else:
+                protocol.send_binary(data)
+            self._transport.write(b"".join(protocol.data_to_send()))
         while self._write_paused and not self._closed:
             self._drain_waiter = self._loop.create_future()
             try:
@@ -312,6 +346,45 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
     def _received(self, data: bytes) -> None:
         """Turn bytes into messages."""
         self._heard_at = self._loop.time()
+        if self._between_frames:
+            consumed = self._quick_frames(data)
+            data = data[consumed:]
+        if data and not self._ended:
+            self._frames(data)
+        if self._ended:
+            self._discard()
+        elif self._unread_bytes > _HIGH_WATER_BYTES and not self._read_paused:
+            self._read_paused = True
+            self._transport.pause_reading()
+
+    def _quick_frames(self, data: bytes) -> int:
+        """Take the whole, unfragmented, uncompressed, short frames that ``data`` starts with.
+
+        Most messages are of this kind, and ``Protocol`` takes 2.5 us for one of 256 bytes,
+        this 0.5 us. Whatever is not plain is left to it, faults of every kind included.
+
+        Returns:
+            How many bytes have been taken.
+        """
+        position, size, limit = 0, len(data), self._quick_limit
+        while size - position > 3:
+            first, length, start = data[position], data[position + 1], position + 2
+            if length == 126:
+                length = data[start] << 8 | data[start + 1]
+                start += 2
+            elif length > 126:
+                break
+            end = start + length
+            if first not in _PLAIN or length > limit or end > size:
+                break
+            self._message(data[start:end], text=first == _PLAIN_TEXT)
+            if self._ended:
+                break
+            position = end
+        return position
+
+    def _frames(self, data: bytes) -> None:
+        """Take any frames, and pieces of frames."""
         protocol = self._protocol
         protocol.receive_data(data)
         # Requests and responses come in the handshake only.
@@ -333,15 +406,19 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
                 self._close_frame()
             if self._ended:
                 break
-        if protocol.parser_exc is not None and not self._ended:
-            self._fault(protocol.parser_exc)
         if self._ended:
-            self._discard()
-        elif protocol.writes:
+            return
+        if protocol.parser_exc is not None:
+            self._fault(protocol.parser_exc)
+            return
+        if protocol.writes:
             self._pong(protocol.data_to_send())
-        if self._unread_bytes > _HIGH_WATER_BYTES and not self._read_paused and not self._ended:
-            self._read_paused = True
-            self._transport.pause_reading()
+        # The parser waits in ``at_eof`` between frames only, with nothing in its buffer. In
+        # a version where that is not so, all frames would go through it.
+        inner = cast("GeneratorType[Any, Any, Any]", protocol.parser).gi_yieldfrom
+        self._between_frames = (
+            not self._fragments and getattr(inner, "gi_code", None) is _BETWEEN_FRAMES
+        )
 
     def _message(self, payload: bytes, *, text: bool) -> None:
         """Queue a whole message and wake whoever waits for it."""
@@ -414,9 +491,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         The server closes TCP first (RFC 6455 §7.1.1), so that its side holds TIME_WAIT and
         not ours, which would run out of ports.
         """
-        writes = self._protocol.data_to_send()
-        if writes and not self._transport.is_closing():
-            self._transport.write(b"".join(writes))
+        self._transport.write(b"".join(self._protocol.data_to_send()))
         if self._read_paused:
             self._resume_reading()
         if self._timer is not None:
@@ -442,16 +517,20 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         if self._pinged_at is not None and self._heard_at >= self._pinged_at:
             self._pinged_at = None
         due = self._heard_at + self._ping_interval
-        if self._pinged_at is not None and self._ping_timeout is not None:
-            self._timer = None
-            self._end(1006, "upstream ping timeout", UpstreamTimeout("no answer to a ping"))
-            self._transport.abort()
-            return
         if due <= now:
-            self._pinged_at = now
-            self._protocol.send_ping(b"")
-            self._transport.write(b"".join(self._protocol.data_to_send()))
-            due = now + (self._ping_interval if self._ping_timeout is None else self._ping_timeout)
+            if self._pinged_at is None:
+                self._protocol.send_ping(b"")
+                self._transport.write(b"".join(self._protocol.data_to_send()))
+            due = now + self._ping_interval
+            if self._ping_timeout is not None:
+                self._pinged_at = self._pinged_at or now
+                give_up_at = self._pinged_at + self._ping_timeout
+                if give_up_at <= now:
+                    self._timer = None
+                    self._end(1006, "upstream ping timeout", UpstreamTimeout("no answer to a ping"))
+                    self._transport.abort()
+                    return
+                due = min(due, give_up_at)
         self._timer = self._loop.call_at(due, self._check_alive)
 
     def _resume_reading(self) -> None:
