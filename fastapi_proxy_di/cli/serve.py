@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 
-from fastapi_proxy_di import SettingsError, UpstreamSettings, proxy_lifespan, proxy_router
+from fastapi_proxy_di import SettingsError, UpstreamSettings, proxy_router
 from fastapi_proxy_di.cli.background_server import serving
 from fastapi_proxy_di.cli.listening import listen, url
 from fastapi_proxy_di.settings import load_all
@@ -107,8 +107,10 @@ async def _serve(config: uvicorn.Config, listening: socket.socket, names: Sequen
     """Start the upstreams, then the server; end both in turn after SIGTERM or Ctrl-C."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    assert isinstance(config.app, FastAPI)
-    async with proxy_lifespan(config.app), serving(config, listening):
+    app = config.app
+    assert isinstance(app, FastAPI)
+    # Run here, not by the server, which would tell a fault of the settings as a traceback.
+    async with app.router.lifespan_context(app), serving(config, listening):
         for name in names:
             mount = f"/{name}" if len(names) > 1 else "/"
             print(f"{name}: {url(listening)}{mount}", flush=True)

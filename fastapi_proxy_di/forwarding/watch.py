@@ -10,8 +10,9 @@ fails the exchange, or cancels the dial or the queueing that precedes it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from starlette.types import Receive
@@ -142,17 +143,19 @@ class Watch:
         elif self._pending is not None:
             self._pending.cancel()
 
-    def watch_client(self, reading: Coroutine[Any, Any, None] | None = None) -> None:
+    def watch_client(self, reading: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """Read the client's side from now on.
 
         Args:
             reading: What reads it, if there is a body to carry; ends when the client left.
         """
         if self._client is None:
+            watching = reading or client_left(self._receive)
             self._client = self._loop.create_task(
-                self._guard(reading or client_left(self._receive)),
-                name=f"client of {self._label}",
+                self._guard(watching), name=f"client of {self._label}"
             )
+            # Cancelled before its first step, the guard never awaits what it was given.
+            self._client.add_done_callback(lambda _: watching.close())
 
     # -- the end ------------------------------------------------------------------------
 
@@ -170,9 +173,9 @@ class Watch:
 
     # -- inside -------------------------------------------------------------------------
 
-    async def _guard(self, watching: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, reading: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await watching
+            await reading()
         except Exception as error:  # a body over its limit, or the server's own receive
             self.interrupt(error)
         else:

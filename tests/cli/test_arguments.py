@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fastapi_proxy_di import __version__
 from fastapi_proxy_di.cli.arguments import parse
 
 
@@ -68,3 +69,12 @@ def test_help_explains_each_command(command: str, capsys: pytest.CaptureFixture[
 
     assert exit_info.value.code == 0
     assert f"usage: fastapi-proxy-di {command}" in capsys.readouterr().out
+
+
+def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    """The one place that says it."""
+    with pytest.raises(SystemExit) as exit_info:
+        parse(["--version"])
+
+    assert exit_info.value.code == 0
+    assert capsys.readouterr().out == f"fastapi-proxy-di {__version__}\n"
