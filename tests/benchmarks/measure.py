@@ -191,7 +191,7 @@ def _generate(server: Server, load: Load, effort: Effort) -> tuple[dict[str, Any
         assert process.stdout is not None
         try:
             _expect_line(process, process.stdout)
-            cpu_before, rss_before = server.cpu_seconds(), server.rss_bytes()
+            cpu_before, rss_before = server.cpu_seconds(), server.baseline_rss_bytes()
             _release(process.stdin)
             result: dict[str, Any] = json.loads(_expect_line(process, process.stdout))
             cpu_seconds = server.cpu_seconds() - cpu_before

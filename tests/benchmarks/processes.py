@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ class Server:
     ) -> None:
         self.port = port
         self._log = log
+        self._baseline_rss_bytes = 0
         with pinned(core), log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
@@ -104,6 +106,14 @@ class Server:
     def rss_bytes(self) -> int:
         """Resident memory of the process tree now."""
         return sum(_status_bytes(pid, "VmRSS") for pid in self._tree())
+
+    def baseline_rss_bytes(self) -> int:
+        """Lowest resident memory that this method has found so far.
+
+        What a first round allocated stays with the process: later rounds count from where it began.
+        """
+        self._baseline_rss_bytes = min(self.rss_bytes(), self._baseline_rss_bytes or sys.maxsize)
+        return self._baseline_rss_bytes
 
     def peak_rss_bytes(self) -> int:
         """Highest resident memory since the start or the last `reset_peak_rss`."""
