@@ -10,7 +10,7 @@ anything about a route is not known to be harmless, it goes FastAPI's way.
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, params
@@ -192,18 +192,19 @@ def _target(scope: Scope) -> tuple[bytes, bytes]:
 def _http_endpoint(
     upstream: Upstream, options: Callable[..., Any] | None
 ) -> Callable[..., Awaitable[Response]]:
-    injected = Annotated[Balancer, Depends(upstream)]
-
-    async def forward(request: Request, balancer: injected) -> Response:
+    # Not Annotated: typing caches it by equality, and upstreams are equal by name alone, so
+    # another app's upstream of the same name would come back, with its settings.
+    async def forward(request: Request, balancer: Balancer = Depends(upstream)) -> Response:
         path, prefix = _target(request.scope)
         return await balancer.forward_raw(request, path, prefix, None)
 
     if options is None:
         return forward
-    chosen_by = Annotated[ForwardOptions, Depends(options)]
 
     async def forward_as_chosen(
-        request: Request, balancer: injected, chosen: chosen_by
+        request: Request,
+        balancer: Balancer = Depends(upstream),
+        chosen: ForwardOptions = Depends(options),
     ) -> Response:
         path, prefix = _target(request.scope)
         return await balancer.forward_raw(
@@ -216,17 +217,18 @@ def _http_endpoint(
 def _websocket_endpoint(
     upstream: Upstream, options: Callable[..., Any] | None
 ) -> Callable[..., Awaitable[None]]:
-    injected = Annotated[Balancer, Depends(upstream)]
-
-    async def tunnel(websocket: WebSocket, balancer: injected) -> None:
+    async def tunnel(websocket: WebSocket, balancer: Balancer = Depends(upstream)) -> None:
         path, prefix = _target(websocket.scope)
         await balancer.tunnel_raw(websocket, path, prefix, None)
 
     if options is None:
         return tunnel
-    chosen_by = Annotated[ForwardOptions, Depends(options)]
 
-    async def tunnel_as_chosen(websocket: WebSocket, balancer: injected, chosen: chosen_by) -> None:
+    async def tunnel_as_chosen(
+        websocket: WebSocket,
+        balancer: Balancer = Depends(upstream),
+        chosen: ForwardOptions = Depends(options),
+    ) -> None:
         path, prefix = _target(websocket.scope)
         await balancer.tunnel_raw(
             websocket,
