@@ -161,33 +161,24 @@ async def frame_server(
     Yields:
         Host and port.
     """
-    failures: list[BaseException] = []
-    tasks: set[asyncio.Task[None]] = set()
+    tasks: list[asyncio.Task[Any]] = []
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
+        tasks.append(cast("asyncio.Task[Any]", asyncio.current_task()))
         peer = FramePeer(reader, writer)
         try:
             await peer.accept(leftover)
             await script(peer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
-        except BaseException as failure:
-            failures.append(failure)
         finally:
             writer.close()
-            tasks.discard(task)
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()
     finally:
         server.close()
-        running = list(tasks)
-        for task in running:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*running)
-    for failure in failures:
-        raise failure
+        await asyncio.gather(*tasks)

@@ -198,8 +198,8 @@ class Tunnel:
     async def _finish(self, down: asyncio.Task[None], seconds: float | None) -> None:
         """Do what the end asks for; first what needs no waiting."""
         if self._ending is None:
-            if down.done():
-                await down
+            # Either the other direction has failed, which is raised here, or ``send`` has.
+            await down
             self._note(_Ending(WebSocketEnd.CLIENT_VANISHED, 1006))
         ending = self._ending
         assert ending is not None

@@ -1,0 +1,669 @@
+"""Tunnels through a real server: a client in front, an upstream behind, both able to break."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import websockets
+from starlette.types import Message, Receive, Scope, Send
+from websockets.exceptions import ConnectionClosed
+
+from fastapi_proxy_di.errors import UpstreamDisconnected
+from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd, WebSocketEnd
+from tests.servers import run_app
+from tests.upgrades import FramePeer, dial, eventually, frame, frame_server
+
+_TEXT, _BINARY, _CLOSE = 1, 2, 8
+_SERVERS = ["websockets-sansio", "wsproto"]
+Script = Callable[[FramePeer], Awaitable[None]]
+
+
+class _Gateway:
+    """A server whose only route is a tunnel to one upstream.
+
+    Attributes:
+        url: Where clients connect.
+        tunnels: Every tunnel that was opened.
+        tasks: The tasks they ran in.
+        ends: What each ``run`` gave or raised.
+    """
+
+    def __init__(self, upstream: tuple[str, int], options: dict[str, Any]) -> None:
+        self.url = ""
+        self.tunnels: list[Tunnel] = []
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.ends: asyncio.Queue[TunnelEnd | BaseException] = asyncio.Queue()
+        self._upstream = upstream
+        self._options = options
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            for kind in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{kind}.complete"})
+            return
+        await receive()
+        upstream, _ = await dial(*self._upstream, **self._options)
+        await send({"type": "websocket.accept"})
+        tunnel = Tunnel(receive, send, upstream, name="billing")
+        self.tunnels.append(tunnel)
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.append(task)
+        try:
+            self.ends.put_nowait(await tunnel.run())
+        except BaseException as error:
+            self.ends.put_nowait(error)
+            raise
+
+    async def end(self, seconds: float = 5.0) -> TunnelEnd:
+        """Wait for the end of a tunnel, and see that it left no task."""
+        end = await asyncio.wait_for(self.ends.get(), seconds)
+        assert isinstance(end, TunnelEnd)
+        assert not _copy_tasks()
+        return end
+
+
+def _copy_tasks() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("websocket ")]
+
+
+@contextlib.asynccontextmanager
+async def _gateway(
+    upstream: tuple[str, int], *, ws: str = "websockets-sansio", size: int = 2**24, **options: Any
+) -> AsyncIterator[_Gateway]:
+    gateway = _Gateway(upstream, options)
+    async with run_app(gateway, ws=ws, ws_max_size=size, ws_ping_interval=None) as running:
+        gateway.url = f"ws://{running.authority}/"
+        yield gateway
+
+
+@contextlib.asynccontextmanager
+async def _scripted(script: Script, **options: Any) -> AsyncIterator[_Gateway]:
+    async with frame_server(script) as address, _gateway(address, **options) as gateway:
+        yield gateway
+
+
+@contextlib.asynccontextmanager
+async def _echoing(**options: Any) -> AsyncIterator[_Gateway]:
+    """A gateway in front of the ``websockets`` server, echoing."""
+
+    async def echo(connection: Any) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async for message in connection:
+                await connection.send(message)
+
+    async with websockets.serve(echo, "127.0.0.1", 0, max_size=None, compression=None) as server:
+        host, port = next(iter(server.sockets)).getsockname()
+        async with _gateway((host, port), **options) as gateway:
+            yield gateway
+
+
+def _connect(gateway: _Gateway, **options: Any) -> Any:
+    return websockets.connect(gateway.url, max_size=None, compression=None, **options)
+
+
+async def _until_left(peer: FramePeer) -> None:
+    while await peer.reader.read(65536):
+        pass
+
+
+async def _ended(client: Any) -> tuple[int, str]:
+    """Wait until the client has been closed; give its close code and reason."""
+    with pytest.raises(ConnectionClosed):
+        await asyncio.wait_for(client.recv(), 5)
+    return client.close_code, client.close_reason
+
+
+@pytest.mark.parametrize("ws", _SERVERS)
+async def test_tunnel_carries_messages_of_every_kind(ws: str) -> None:
+    """Text, binary, empty and fragmented messages come back whole, and are counted."""
+    async with _echoing(ws=ws) as gateway, _connect(gateway) as client:
+        for message in ("grüße", b"\x00\xff", "", b"", "x" * 100_000, b"y" * 70_000):
+            await client.send(message)
+            assert await client.recv() == message
+        await client.send(["frag", "men", "ted"])
+        assert await client.recv() == "fragmented"
+        await client.close(1000, "done")
+        end = await gateway.end()
+
+    total = 7 + 2 + 100_000 + 70_000 + 10
+    assert end == TunnelEnd(WebSocketEnd.CLIENT_CLOSED, 1000, "done", None, 7, total, 7, total)
+    assert gateway.tunnels[0].end == end
+
+
+async def test_tunnel_carries_64_mib() -> None:
+    """Where the server's own limit is raised, the tunnel adds none."""
+    message = bytes(64 * 2**20)
+    async with _echoing(size=2**27) as gateway, _connect(gateway, ping_interval=None) as client:
+        await client.send(message)
+        assert await asyncio.wait_for(client.recv(), 30) == message
+
+
+async def test_tunnel_carries_20000_small_messages_in_order() -> None:
+    """Number and order of small messages hold in both directions."""
+    expected = [str(number) for number in range(20_000)]
+    async with _echoing() as gateway, _connect(gateway) as client:
+
+        async def send() -> None:
+            for message in expected:
+                await client.send(message)
+
+        sending = asyncio.create_task(send())
+        assert [await client.recv() for _ in expected] == expected
+        await sending
+
+
+@pytest.mark.parametrize("ws", _SERVERS)
+@pytest.mark.parametrize("code", [1000, 1001, 1011, 3000, 4999])
+async def test_client_close_reaches_the_upstream(ws: str, code: int) -> None:
+    """The upstream sees the client's code and reason, behind its last message."""
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        seen.extend([await peer.read(), await peer.read()])
+
+    async with _scripted(script, ws=ws) as gateway, _connect(gateway) as client:
+        await client.send("last")
+        await client.close(code, "bye")
+        end = await gateway.end()
+
+    assert seen == [(_TEXT, b"last"), (_CLOSE, code.to_bytes(2, "big") + b"bye")]
+    assert (end.reason, end.code, end.close_reason) == (WebSocketEnd.CLIENT_CLOSED, code, "bye")
+
+
+@contextlib.asynccontextmanager
+async def _raw_client(gateway: _Gateway) -> AsyncIterator[socket.socket]:
+    """A client that is a socket, past its handshake."""
+    host, _, port = gateway.url.removeprefix("ws://").rstrip("/").partition(":")
+    loop = asyncio.get_running_loop()
+    with socket.socket() as raw:
+        raw.setblocking(False)
+        await loop.sock_connect(raw, (host, int(port)))
+        await loop.sock_sendall(
+            raw,
+            b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+            b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n",
+        )
+        assert (await loop.sock_recv(raw, 12)) == b"HTTP/1.1 101"
+        await eventually(lambda: len(gateway.tunnels) == 1)
+        yield raw
+
+
+@pytest.mark.parametrize("ws", _SERVERS)
+@pytest.mark.parametrize("how", ["reset", "end"])
+async def test_client_that_vanishes_breaks_the_upstream_off(ws: str, how: str) -> None:
+    """Within a second the upstream's connection breaks, without a close frame."""
+    left = asyncio.Event()
+    rest = b""
+
+    async def script(peer: FramePeer) -> None:
+        nonlocal rest
+        with contextlib.suppress(ConnectionError):
+            rest = await peer.reader.read()
+        left.set()
+
+    async with _scripted(script, ws=ws) as gateway, _raw_client(gateway) as raw:
+        if how == "reset":
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raw.close()
+        else:
+            raw.shutdown(socket.SHUT_WR)
+        end = await gateway.end(1.0)
+        await asyncio.wait_for(left.wait(), 1)
+
+    assert rest == b""
+    assert (end.reason, end.code) == (WebSocketEnd.CLIENT_VANISHED, 1006)
+
+
+@pytest.mark.parametrize("ws", _SERVERS)
+@pytest.mark.parametrize(
+    ("payload", "code", "reason", "noted"),
+    [
+        (b"\x03\xe8bye", 1000, "bye", 1000),
+        (b"\x03\xe9", 1001, "", 1001),
+        (b"\x0b\xb8", 3000, "", 3000),
+        (b"\x13\x87x", 4999, "x", 4999),
+        (b"", 1000, "", 1005),
+    ],
+)
+async def test_upstream_close_reaches_the_client(
+    ws: str, payload: bytes, code: int, reason: str, noted: int
+) -> None:
+    """The client sees the upstream's code and reason behind its last message."""
+
+    async def script(peer: FramePeer) -> None:
+        peer.writer.write(frame(_TEXT, b"last") + frame(_CLOSE, payload))
+        assert await peer.read() == (_CLOSE, payload)
+
+    async with _scripted(script, ws=ws) as gateway, _connect(gateway) as client:
+        assert await client.recv() == "last"
+        assert await _ended(client) == (code, reason)
+        end = await gateway.end()
+
+    assert (end.reason, end.code) == (WebSocketEnd.UPSTREAM_CLOSED, noted)
+    assert end.error is None
+
+
+@pytest.mark.parametrize("how", ["reset", "end"])
+async def test_upstream_that_vanishes_closes_the_client_with_1014(how: str) -> None:
+    """A broken upstream is a bad gateway to the client, within a second."""
+
+    async def script(peer: FramePeer) -> None:
+        await peer.read()
+        if how == "reset":
+            peer.reset()
+
+    async with _scripted(script) as gateway, _connect(gateway) as client:
+        await client.send("go")
+        assert await asyncio.wait_for(_ended(client), 1) == (1014, "upstream disconnected")
+        end = await gateway.end(1.0)
+
+    assert (end.reason, end.code) == (WebSocketEnd.UPSTREAM_VANISHED, 1006)
+    assert isinstance(end.error, UpstreamDisconnected)
+
+
+@pytest.mark.parametrize(
+    ("frames", "code", "reason"),
+    [
+        (frame(_TEXT, b"\xff"), 1007, WebSocketEnd.INVALID_DATA),
+        (frame(_BINARY, b"x" * 1025), 1009, WebSocketEnd.MESSAGE_TOO_BIG),
+        (b"\xf1\x00", 1014, WebSocketEnd.UPSTREAM_PROTOCOL_ERROR),
+    ],
+)
+async def test_fault_of_the_upstream_reaches_the_client(
+    frames: bytes, code: int, reason: WebSocketEnd
+) -> None:
+    """What is wrong with the data is told as such; a broken protocol is a bad gateway."""
+
+    async def script(peer: FramePeer) -> None:
+        peer.writer.write(frames)
+        await _until_left(peer)
+
+    async with (
+        _scripted(script, max_message_bytes=1024) as gateway,
+        _connect(gateway) as client,
+    ):
+        assert (await _ended(client))[0] == code
+        end = await gateway.end()
+
+    assert end.reason is reason
+    assert end.error is not None
+
+
+async def test_silent_upstream_ends_the_tunnel() -> None:
+    """A dead peer behind the gateway is found by its missing pong."""
+    async with (
+        _scripted(_until_left, ping_interval=0.02, ping_timeout=0.02) as gateway,
+        _connect(gateway) as client,
+    ):
+        assert await _ended(client) == (1014, "upstream ping timeout")
+        end = await gateway.end()
+
+    assert end.reason is WebSocketEnd.UPSTREAM_PING_TIMEOUT
+
+
+@pytest.mark.parametrize("message", ["x" * 1025, "ü" * 513, b"x" * 1025])
+async def test_client_message_over_the_limit_closes_both_with_1009(message: str | bytes) -> None:
+    """``max_message_bytes`` counts bytes, and holds for the client as well."""
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        while not seen or seen[-1][0] != _CLOSE:
+            seen.append(await peer.read())
+
+    async with (
+        _scripted(script, max_message_bytes=1024) as gateway,
+        _connect(gateway) as client,
+    ):
+        await client.send("ü" * 512)
+        await client.send(message)
+        assert await _ended(client) == (1009, "message too big")
+        end = await gateway.end()
+
+    assert seen == [(_TEXT, "ü".encode() * 512), (_CLOSE, b"\x03\xf1message too big")]
+    assert end.reason is WebSocketEnd.MESSAGE_TOO_BIG
+
+
+async def test_close_ends_a_running_tunnel_on_both_sides() -> None:
+    """A drain's time-out closes what remains, whatever it waits for."""
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        seen.append(await peer.read())
+
+    async with _scripted(script) as gateway, _connect(gateway) as client:
+        await eventually(lambda: len(gateway.tunnels) == 1)
+        gateway.tunnels[0].close(1012, "draining")
+        assert await _ended(client) == (1012, "draining")
+        end = await gateway.end()
+
+    assert seen == [(_CLOSE, b"\x03\xf4draining")]
+    assert (end.reason, end.code) == (WebSocketEnd.DRAINED, 1012)
+
+
+async def test_cancellation_closes_both_sides_with_1012_and_goes_on() -> None:
+    """The task ends cancelled; both peers have been told; nothing is left."""
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        seen.append(await peer.read())
+
+    async with _scripted(script) as gateway, _connect(gateway) as client:
+        await eventually(lambda: len(gateway.tunnels) == 1)
+        gateway.tasks[0].cancel()
+        assert await _ended(client) == (1012, "")
+        raised = await asyncio.wait_for(gateway.ends.get(), 2)
+
+    assert isinstance(raised, asyncio.CancelledError)
+    assert seen == [(_CLOSE, b"\x03\xf4")]
+    end = gateway.tunnels[0].end
+    assert end is not None
+    assert end.reason is WebSocketEnd.SHUTDOWN
+    assert not _copy_tasks()
+
+
+@pytest.mark.parametrize("ws", _SERVERS)
+async def test_server_shutdown_closes_both_sides_with_1012(ws: str) -> None:
+    """When uvicorn stops, the upstream hears it as well."""
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        seen.append(await peer.read())
+
+    async with frame_server(script) as address:
+        async with _gateway(address, ws=ws) as gateway:
+            client = await _connect(gateway)
+            await eventually(lambda: len(gateway.tunnels) == 1)
+        assert await _ended(client) == (1012, "")
+        end = await gateway.end()
+
+    assert seen == [(_CLOSE, b"\x03\xf4")]
+    assert end.reason is WebSocketEnd.SHUTDOWN
+
+
+async def test_slow_client_stops_the_upstream() -> None:
+    """A client that does not read stops an endless upstream after a bounded amount."""
+    sent = 0
+
+    async def script(peer: FramePeer) -> None:
+        nonlocal sent
+        while True:
+            peer.send(_BINARY, b"x" * 10_000)
+            await peer.writer.drain()
+            sent += 10_000
+
+    async with _scripted(script) as gateway, _raw_client(gateway) as raw:
+        await _stalled(lambda: sent)
+        before = sent
+        assert before < 50_000_000
+        taken = 0
+        while taken < before:
+            taken += len(await asyncio.get_running_loop().sock_recv(raw, 2**16))
+        await eventually(lambda: sent > before)
+
+
+async def test_slow_upstream_stops_the_client() -> None:
+    """An upstream that does not read stops an endless client, and then gets it all."""
+    go = asyncio.Event()
+    total = 0
+
+    async def script(peer: FramePeer) -> None:
+        nonlocal total
+        await go.wait()
+        while (received := await peer.read())[0] == _BINARY:
+            total += len(received[1])
+
+    async with _scripted(script) as gateway, _connect(gateway) as client:
+        sent = 0
+
+        async def send() -> None:
+            nonlocal sent
+            for _ in range(3000):
+                await client.send(b"x" * 20_000)
+                sent += 20_000
+
+        sending = asyncio.create_task(send())
+        await _stalled(lambda: sent)
+        assert sent < 60_000_000
+        go.set()
+        await asyncio.wait_for(sending, 20)
+        await client.close()
+        await gateway.end(10)
+
+    assert total == 60_000_000
+
+
+async def _stalled(progress: Callable[[], int]) -> None:
+    """Wait until a counter that has begun to grow stands still."""
+    await eventually(lambda: progress() > 0)
+    still, before = 0, -1
+    while still < 20:
+        await asyncio.sleep(0.01)
+        still = still + 1 if progress() == before else 0
+        before = progress()
+
+
+# What no real server does on demand: a client in the shape of two functions.
+
+
+class _Client:
+    """The client's side of ASGI, with what it sends given and what it gets kept."""
+
+    def __init__(self, *messages: Message) -> None:
+        self.inbox: asyncio.Queue[Message | BaseException] = asyncio.Queue()
+        for message in messages:
+            self.inbox.put_nowait(message)
+        self.got: list[Message] = []
+        self.on_send: Callable[[Message], Awaitable[None]] | None = None
+
+    async def receive(self) -> Message:
+        message = await self.inbox.get()
+        if isinstance(message, BaseException):
+            raise message
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self.on_send is not None:
+            await self.on_send(message)
+        self.got.append(message)
+
+
+@contextlib.asynccontextmanager
+async def _by_hand(client: _Client, script: Script) -> AsyncIterator[Tunnel]:
+    async with frame_server(script) as (host, port):
+        upstream, _ = await dial(host, port)
+        yield Tunnel(client.receive, client.send, upstream)
+        assert not _copy_tasks()
+
+
+async def test_both_shapes_of_a_received_message_are_taken() -> None:
+    """Servers may give one key, or both with one of them ``None``."""
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        while not seen or seen[-1][0] != _CLOSE:
+            seen.append(await peer.read())
+
+    client = _Client(
+        {"type": "websocket.receive", "text": "a", "bytes": None},
+        {"type": "websocket.receive", "text": None, "bytes": b"b"},
+        {"type": "websocket.receive", "text": "", "bytes": None},
+        {"type": "websocket.receive", "bytes": b""},
+        {"type": "websocket.disconnect", "code": 4000, "reason": None},
+    )
+    async with _by_hand(client, script) as tunnel:
+        end = await tunnel.run()
+
+    assert seen == [(1, b"a"), (2, b"b"), (1, b""), (2, b""), (8, b"\x0f\xa0")]
+    assert (end.code, end.upward_messages) == (4000, 4)
+
+
+async def _floods(peer: FramePeer) -> None:
+    """An upstream that sends without end."""
+    while True:
+        peer.send(_TEXT, b"x" * 1000)
+        await peer.writer.drain()
+
+
+async def test_client_that_left_is_read_to_its_close() -> None:
+    """When ``send`` fails, the code is still in ``receive``, behind the last messages."""
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        peer.send(_TEXT, b"into the void")
+        seen.extend([await peer.read(), await peer.read()])
+
+    client = _Client()
+
+    async def left(message: Message) -> None:
+        client.inbox.put_nowait({"type": "websocket.receive", "text": "last"})
+        client.inbox.put_nowait({"type": "websocket.disconnect", "code": 1001, "reason": ""})
+        raise OSError
+
+    client.on_send = left
+    async with _by_hand(client, script) as tunnel:
+        end = await tunnel.run()
+
+    assert seen == [(_TEXT, b"last"), (_CLOSE, b"\x03\xe9")]
+    assert (end.reason, end.code) == (WebSocketEnd.CLIENT_CLOSED, 1001)
+
+
+async def test_client_that_left_without_a_word_vanished() -> None:
+    """When ``send`` fails and ``receive`` stays silent, it is over within about a second."""
+
+    async def left(message: Message) -> None:
+        raise RuntimeError("closed")
+
+    client = _Client()
+    client.on_send = left
+    async with _by_hand(client, _floods) as tunnel:
+        end = await asyncio.wait_for(tunnel.run(), 3)
+
+    assert end.reason is WebSocketEnd.CLIENT_VANISHED
+    assert client.got == []
+
+
+async def test_close_before_run_ends_at_once() -> None:
+    """A drain may come between the handshake and the first message."""
+    client = _Client()
+    async with _by_hand(client, _until_left) as tunnel:
+        tunnel.close()
+        end = await tunnel.run()
+
+    assert client.got == [{"type": "websocket.close", "code": 1001, "reason": ""}]
+    assert end.reason is WebSocketEnd.DRAINED
+
+
+async def test_cancellation_of_a_drain_keeps_its_code() -> None:
+    """The first end stands; the task is cancelled nevertheless."""
+    client = _Client()
+    async with _by_hand(client, _until_left) as tunnel:
+        running = asyncio.create_task(tunnel.run())
+        await asyncio.sleep(0)
+        tunnel.close(4000)
+        running.cancel()
+        await asyncio.wait({running})
+
+    assert running.cancelled()
+    assert client.got == [{"type": "websocket.close", "code": 4000, "reason": ""}]
+
+
+async def test_close_hurries_a_client_that_holds_its_close_frame_up() -> None:
+    """A client too slow for its last message does not hold a drain up; its end stands."""
+    held = asyncio.Event()
+
+    async def hold(message: Message) -> None:
+        held.set()
+        await asyncio.Event().wait()
+
+    async def script(peer: FramePeer) -> None:
+        peer.send(_CLOSE, b"\x03\xe8")
+        await _until_left(peer)
+
+    client = _Client()
+    client.on_send = hold
+    async with _by_hand(client, script) as tunnel:
+        running = asyncio.create_task(tunnel.run())
+        await held.wait()
+        tunnel.close()
+        tunnel.close()
+        end = await asyncio.wait_for(running, 3)
+        tunnel.close()
+
+    assert end.reason is WebSocketEnd.UPSTREAM_CLOSED
+
+
+async def test_cancellation_is_quick_though_both_sides_hold_it_up() -> None:
+    """A second is all that a stuck client and a silent upstream get."""
+    sending = asyncio.Event()
+
+    async def hold(message: Message) -> None:
+        sending.set()
+        await asyncio.Event().wait()
+
+    client = _Client()
+    client.on_send = hold
+    async with _by_hand(client, _floods) as tunnel:
+        running = asyncio.create_task(tunnel.run())
+        await sending.wait()
+        running.cancel()
+        done, _ = await asyncio.wait({running}, timeout=3)
+
+    assert running in done
+    assert running.cancelled()
+
+
+async def test_second_cancellation_ends_at_once() -> None:
+    """Whoever cancels twice does not wait for the first one's good manners."""
+    closing = asyncio.Event()
+
+    async def hold(message: Message) -> None:
+        closing.set()
+        await asyncio.Event().wait()
+
+    client = _Client()
+    client.on_send = hold
+    async with _by_hand(client, _until_left) as tunnel:
+        running = asyncio.create_task(tunnel.run())
+        await asyncio.sleep(0)
+        running.cancel()
+        await closing.wait()
+        running.cancel()
+        done, _ = await asyncio.wait({running}, timeout=0.5)
+
+    assert running in done
+    assert running.cancelled()
+
+
+@pytest.mark.parametrize("error", [KeyError("receive"), TimeoutError()])
+async def test_error_of_receive_is_raised_and_leaves_nothing(error: Exception) -> None:
+    """A fault of a middleware is its author's to see."""
+    client = _Client()
+    client.inbox.put_nowait(error)
+    async with _by_hand(client, _until_left) as tunnel:
+        with pytest.raises(type(error)):
+            await tunnel.run()
+
+    assert tunnel.end is None
+
+
+async def test_error_of_send_is_raised_and_leaves_nothing() -> None:
+    """The same where the other task meets it."""
+
+    async def broken(message: Message) -> None:
+        raise KeyError("send")
+
+    client = _Client()
+    client.on_send = broken
+    async with _by_hand(client, _floods) as tunnel:
+        with pytest.raises(KeyError):
+            await tunnel.run()
+
+    assert tunnel.end is None
