@@ -66,7 +66,7 @@ async def test_websockets_choose_the_subprotocol(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
     """The endpoint offers its own subprotocol upstream."""
-    async with gateway(snippet("how_to/websockets.py").app) as client:
+    async with gateway(snippet("how_to/live.py").app) as client:
         heard, subprotocol = await say(
             client, "/live/7", "hello", subprotocols=["other", "billing.v1"]
         )
@@ -175,7 +175,7 @@ async def test_near_prefers_the_region(
     app = snippet("how_to/near.py").app
     async with gateway(app) as client:
         before = {(await client.get("/billing/invoices/7")).json()["served_by"] for _ in range(9)}
-        Upstream("billing").of(app).drain(near.url)
+        await Upstream("billing").of(app).drain(near.url)
         after = {(await client.get("/billing/invoices/7")).json()["served_by"] for _ in range(9)}
 
     assert (before, after) == ({near.port}, {far.port})

@@ -114,7 +114,7 @@ def test_test_page_passes_as_it_is_written() -> None:
     )
 
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "3 passed" in run.stdout
+    assert "2 passed" in run.stdout
 
 
 # -- the commands -----------------------------------------------------------------------

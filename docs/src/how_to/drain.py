@@ -12,7 +12,7 @@ Billing = Annotated[Balancer, Depends(Upstream("billing"))]
 
 @app.post("/admin/drain")
 async def drain(url: str, billing: Billing) -> None:
-    billing.drain(url)
+    await billing.drain(url)
 
 
 @app.post("/admin/undrain")

@@ -2,9 +2,9 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request, Response
 
-from fastapi_proxy_di import Balancer, Upstream
+from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan
 
-app = FastAPI()
+app = FastAPI(lifespan=proxy_lifespan)
 Billing = Annotated[Balancer, Depends(Upstream("billing"))]
 Archive = Annotated[Balancer, Depends(Upstream("archive"))]
 
