@@ -74,7 +74,7 @@ def _run(arguments: Arguments) -> int:
                 8000 if arguments.port is None else arguments.port,
                 access_log=arguments.access_log,
             )
-        case "check":
+        case _:  # "check": argparse lets nothing else through
             from fastapi_proxy_di.cli import check  # noqa: PLC0415
 
             return check.run(arguments.names)

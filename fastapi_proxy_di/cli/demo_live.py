@@ -73,7 +73,7 @@ def rows(balancer: Balancer, fleet: Fleet, tally: Tally) -> list[Row]:
         pid = tally.pids.get(upstream.name, upstream.pid) if status.available else upstream.pid
         if status.available:
             state = "up"
-        elif status.ejected_for is not None:
+        elif status.healthy and status.ejected_for is not None:
             state = f"ejected {status.ejected_for:.0f} s"
         else:
             state = "down"

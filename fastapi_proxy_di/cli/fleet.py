@@ -33,7 +33,7 @@ class UpstreamProcess:
         self.name = name
         self.port = 0
         self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -67,14 +67,15 @@ class UpstreamProcess:
         assert process.stdout is not None
         async with asyncio.timeout(_START_SECONDS):
             line = (await process.stdout.readline()).decode()
-            listening = re.fullmatch(re.escape(READY) + r"http://127\.0\.0\.1:(\d+)\n", line)
-            if listening is None:
-                self.signal(signal.SIGKILL)
-                rest = (await process.stdout.read()).decode()
-                raise RuntimeError(f"Upstream {self.name} did not start: {line}{rest}".rstrip())
+        listening = re.fullmatch(re.escape(READY) + r"http://127\.0\.0\.1:(\d+)\n", line)
+        if listening is None:
+            self.signal(signal.SIGKILL)
+            rest = (await process.stdout.read()).decode()
+            raise RuntimeError(f"Upstream {self.name} did not start: {line}{rest}".rstrip())
         self.port = int(listening[1])
+        # Whatever it says from now on is read, so that it never waits for a reader.
         self._reader = asyncio.create_task(
-            _discard(process.stdout), name=f"demo upstream {self.name}: output"
+            process.stdout.read(), name=f"demo upstream {self.name}: output"
         )
 
     def signal(self, number: signal.Signals) -> None:
@@ -144,9 +145,3 @@ def python_command() -> str:
 
 def _words(name: str, port: int) -> list[str]:
     return ["-m", "fastapi_proxy_di", "demo-upstream", "--name", name, "--port", str(port)]
-
-
-async def _discard(output: asyncio.StreamReader) -> None:
-    """Read what a child says, so that it never waits for a reader."""
-    while await output.read(65536):
-        pass

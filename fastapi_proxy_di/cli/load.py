@@ -123,8 +123,7 @@ class Load:
                 async with self._counted(Kind.POST, connection) as progress:
                     answer = await connection.send("POST", "/orders", headers, _once(order))
                     given = await self._whole(connection, answer, progress)
-                    if given["order"] != {"number": number}:
-                        raise Failed(f"another order came back: {given}")
+                    _expect(given["order"] == {"number": number}, f"another order: {given}")
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _upload(self) -> None:
@@ -140,8 +139,7 @@ class Load:
                     body = _slowly(progress)
                     answer = await connection.send("POST", "/upload", headers, body)
                     given = await self._whole(connection, answer, progress)
-                    if given["bytes"] != size:
-                        raise Failed(f"{given['bytes']} bytes arrived of {size}")
+                    _expect(given["bytes"] == size, f"{given['bytes']} bytes arrived of {size}")
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _events(self) -> None:
@@ -151,15 +149,13 @@ class Load:
                 async with self._counted(Kind.EVENTS, connection) as progress:
                     answer = await connection.send("GET", f"/events?count={_EVENTS}&interval=0.05")
                     self._answered(answer.headers, progress)
-                    if answer.status != 200:
-                        raise Failed(f"status {answer.status}")
+                    _expect(answer.status == 200, f"status {answer.status}")
                     progress.answered = time.monotonic()
                     progress.under_way = True
                     events = 0
                     async for data in connection.body():
                         events += data.count(b"data: ")
-                    if events < _EVENTS:
-                        raise Failed(f"the stream ended after {events} of {_EVENTS} events")
+                    _expect(events == _EVENTS, f"ended after {events} of {_EVENTS} events")
 
     async def _websocket(self) -> None:
         while True:
@@ -173,8 +169,8 @@ class Load:
                     for number in range(_ECHOES):
                         await websocket.send(f"message {number}")
                         echo = await websocket.receive()
-                        if echo != f"{progress.destination}: message {number}":
-                            raise Failed(f"another message came back: {echo}")
+                        expected = f"{progress.destination}: message {number}"
+                        _expect(echo == expected, f"another message: {echo}")
                         await asyncio.sleep(0.05)
             finally:
                 await websocket.close()
@@ -184,8 +180,8 @@ class Load:
     ) -> dict[str, Any]:
         """Read a JSON answer to its end."""
         body = await connection.read()
-        if answer.status != 200:
-            raise Failed(f"status {answer.status}: {body.decode(errors='replace')}")
+        text = body.decode(errors="replace")
+        _expect(answer.status == 200, f"status {answer.status}: {text}")
         self._answered(answer.headers, progress)
         document: dict[str, Any] = json.loads(body)
         return document
@@ -224,6 +220,16 @@ class Load:
             await asyncio.sleep(_PAUSE_SECONDS)  # a gateway that is gone is not hammered
         else:
             self.tally.add(kind, (progress.answered or time.monotonic()) - progress.began)
+
+
+def _expect(right: bool, otherwise: str) -> None:
+    """Judge an answer.
+
+    Raises:
+        Failed: It is not right.
+    """
+    if not right:
+        raise Failed(otherwise)
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:

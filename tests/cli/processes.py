@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 _DEADLINE_SECONDS = 30.0
 
@@ -26,11 +25,12 @@ class Command:
         """Wait for a line of the standard output that has the pattern."""
         assert self.process.stdout is not None
         async with asyncio.timeout(_DEADLINE_SECONDS):
-            while raw := await self.process.stdout.readline():
+            while True:
+                raw = await self.process.stdout.readline()
+                assert raw, f"no line has {pattern!r}: {self.lines}"
                 self.lines.append(raw.decode().rstrip("\n"))
                 if match := re.search(pattern, self.lines[-1]):
                     return match
-        raise AssertionError(f"no line has {pattern!r}: {self.lines}")
 
     async def end(self) -> int:
         """Wait until it is over, with everything it printed in ``lines``."""
@@ -70,15 +70,3 @@ async def command(*words: str, environment: dict[str, str] | None = None) -> Asy
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-
-
-def demo_upstreams(port: int) -> list[int]:
-    """Process numbers of the demo upstreams that were started for a port."""
-    wanted = ["demo-upstream", "--port", str(port)]
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = path.read_text().split("\0")
-            if all(word in words for word in wanted):
-                found.append(int(path.parent.name))
-    return found

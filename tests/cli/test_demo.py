@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fastapi_proxy_di.cli import main
+from fastapi_proxy_di.cli import demo, main
 from fastapi_proxy_di.cli.demo_live import how_to_reach
+from fastapi_proxy_di.cli.fleet import Fleet
 from tests.cli.processes import command
 
 
@@ -120,3 +121,32 @@ def test_demo_says_that_its_port_is_taken(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == (
         f"Cannot listen on 127.0.0.1 port {port}: Address already in use\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ExceptionGroup("starting", [RuntimeError("Upstream a did not start")]), "Upstream a did"),
+        (TimeoutError("upstream a got no request"), "FAILED upstream a got no request"),
+    ],
+)
+def test_demo_says_what_an_upstream_did_wrong(
+    error: Exception,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One that does not start or does not come back: status 1, no traceback."""
+
+    async def fail(listening: socket.socket, fleet: Fleet) -> int:
+        raise error
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(demo, "_once", fail)
+    try:
+        status = main(["demo", "--once"])
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+    assert status == 1
+    assert capsys.readouterr().err.startswith(said)

@@ -11,10 +11,13 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
+from fastapi_proxy_di import Balancer, UpstreamSettings
 from fastapi_proxy_di.cli import demo_live
 from fastapi_proxy_di.cli.demo_live import Row
+from fastapi_proxy_di.cli.fleet import Fleet
 from fastapi_proxy_di.cli.load import Load
 from fastapi_proxy_di.cli.tally import Break, Kind, Tally
+from tests.servers import dead_port
 
 UP = Row(("a", "http://127.0.0.1:1", "7", "up", "2", "30", "0", "0.4 ms"), True, ("kill 7",))
 DOWN = Row(("b", "http://127.0.0.1:2", "-", "down", "0", "9", "3", "-"), False, ("start b",))
@@ -71,6 +74,32 @@ async def test_pipe_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a: kill 7" in lines
     assert "b is down" in lines
     assert "b  http://127.0.0.1:2  -    down   0          9         3         -" in lines
+
+
+class Demo(UpstreamSettings, name="demo"):
+    """An upstream whose probes fail."""
+
+
+async def test_rows_tell_the_state_of_each_destination() -> None:
+    """Up with the process that answered last, ejected, and down with the way to start it."""
+    fleet = Fleet(3)
+    for upstream in fleet.upstreams:
+        upstream.port = dead_port()
+    tally = Tally()
+    tally.answered_by("a", 4711)
+    settings = Demo(destinations=[upstream.url for upstream in fleet.upstreams])
+    async with Balancer.from_settings(settings) as balancer:
+        ejected, down = balancer.destinations[1:]
+        ejected.ejected_until = asyncio.get_running_loop().time() + 30
+        down.healthy = False
+        up_row, ejected_row, down_row = demo_live.rows(balancer, fleet, tally)
+
+    assert up_row.cells[2:4] == ("4711", "up")
+    assert up_row.commands == ("kill 4711", "kill -9 4711")
+    assert ejected_row.cells[2:4] == ("-", "ejected 30 s")
+    assert down_row.cells[2:4] == ("-", "down")
+    assert down_row.commands == (fleet.upstreams[2].start_command,)
+    assert (up_row.up, ejected_row.up, down_row.up) == (True, False, False)
 
 
 def test_how_to_reach_names_every_kind() -> None:

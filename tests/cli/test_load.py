@@ -94,7 +94,7 @@ async def test_load_counts_a_stream_that_ends_early() -> None:
     """A clean end before the last event is still a break."""
     first = await broken(answering(200, b"data: 1\n\n"), Kind.EVENTS)
 
-    assert first.reason == "the stream ended after 1 of 40 events"
+    assert first.reason == "ended after 1 of 40 events"
     assert first.under_way
 
 
@@ -110,7 +110,7 @@ async def test_load_counts_another_order() -> None:
     """An answer that belongs to another request is a failure."""
     first = await broken(answering(200, json.dumps({"order": {}}).encode()), Kind.POST)
 
-    assert first.reason == "another order came back: {'order': {}}"
+    assert first.reason == "another order: {'order': {}}"
 
 
 async def test_load_counts_a_short_upload() -> None:
@@ -132,7 +132,7 @@ async def test_load_counts_another_message() -> None:
 
     first = await broken(app, Kind.WEBSOCKET)
 
-    assert first.reason == "another message came back: other"
+    assert first.reason == "another message: other"
     assert first.under_way
 
 
