@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -244,7 +245,7 @@ class Dispatcher:
             exchange = await watch.run(leg.transport.start(request, first, more=more), "dial")
         watch.attach(exchange)
         if more and body is not None:
-            watch.watch_client(body.pump(exchange, self._rules.expect_continue))
+            watch.watch_client(partial(body.pump, exchange, self._rules.expect_continue))
         return exchange
 
     def _end(self, watch: Watch, exchange: Exchange | None, destination: Destination) -> None:

@@ -150,12 +150,10 @@ class Watch:
             reading: What reads it, if there is a body to carry; ends when the client left.
         """
         if self._client is None:
-            watching = reading or client_left(self._receive)
             self._client = self._loop.create_task(
-                self._guard(watching), name=f"client of {self._label}"
+                self._guard(reading or partial(client_left, self._receive)),
+                name=f"client of {self._label}",
             )
-            # Cancelled before its first step, the guard never awaits what it was given.
-            self._client.add_done_callback(lambda _: watching.close())
 
     # -- the end ------------------------------------------------------------------------
 
