@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
+import websockets
 from websockets.exceptions import ConnectionClosed
 
 from fastapi_proxy_di.errors import UpstreamDisconnected, UpstreamProtocolError, UpstreamTimeout
@@ -533,12 +533,12 @@ async def test_stopped_reading_is_no_silence_of_the_upstream() -> None:
 async def _real_echo(**options: Any) -> AsyncIterator[int]:
     """The ``websockets`` server, echoing."""
 
-    async def echo(connection: ServerConnection) -> None:
+    async def echo(connection: Any) -> None:
         with contextlib.suppress(ConnectionClosed):
             async for message in connection:
                 await connection.send(message)
 
-    async with serve(echo, "127.0.0.1", 0, max_size=None, **options) as server:
+    async with websockets.serve(echo, "127.0.0.1", 0, max_size=None, **options) as server:
         port: int = next(iter(server.sockets)).getsockname()[1]
         yield port
 
