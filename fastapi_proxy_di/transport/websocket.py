@@ -3,6 +3,9 @@
 Owns frames (through ``websockets``' sans-I/O protocol), pings, backpressure on both sides
 and the closing handshake, and the one map of ``websockets``' faults to our errors. Knows
 no pools, no ASGI and nothing of the client's side.
+
+It is long because an asyncio protocol is one object: reading, writing, pings and the end
+share its transport, its timer and its waiters, and each must know whether another ended it.
 """
 
 from __future__ import annotations
