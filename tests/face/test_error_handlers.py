@@ -1,7 +1,6 @@
 """Errors become answers: ours by default, the app's own where it has one."""
 
 from collections.abc import Callable
-from typing import Annotated
 
 import pytest
 from fastapi import Depends, FastAPI, Request, Response
@@ -29,9 +28,7 @@ def _injected(settings: Billing) -> FastAPI:
     app = FastAPI(lifespan=proxy_lifespan)
 
     @app.get("/billing/x")
-    async def x(
-        request: Request, balancer: Annotated[Balancer, Depends(Upstream(settings))]
-    ) -> Response:
+    async def x(request: Request, balancer: Balancer = Depends(Upstream(settings))) -> Response:
         return await balancer.forward(request, "/x")
 
     return app
@@ -76,7 +73,7 @@ async def test_no_destination_says_when_to_retry(face: Callable[[Billing], FastA
     async with ScriptedOrigin() as origin:
         app = face(billing(origin.url))
         async with run_app(app) as running:
-            Upstream("billing").of(app).drain(origin.url)
+            await Upstream("billing").of(app).drain(origin.url)
             reply = await fetch(running.address, target="/billing/x")
 
     assert reply.status == 503
@@ -137,7 +134,7 @@ async def test_error_can_be_caught_in_an_endpoint() -> None:
     upstream = Upstream(billing(f"http://127.0.0.1:{dead_port()}"))
 
     @app.get("/x")
-    async def x(request: Request, balancer: Annotated[Balancer, Depends(upstream)]) -> Response:
+    async def x(request: Request, balancer: Balancer = Depends(upstream)) -> Response:
         try:
             return await balancer.forward(request)
         except UpstreamConnectError as error:

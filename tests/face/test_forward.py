@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI, Request, Response
@@ -23,9 +23,7 @@ def _app(url: str, endpoint: Endpoint, **settings: Any) -> FastAPI:
     upstream = Upstream(billing(url, **settings))
 
     @app.api_route("/{path:path}", methods=_METHODS)
-    async def everything(
-        request: Request, balancer: Annotated[Balancer, Depends(upstream)]
-    ) -> Response:
+    async def everything(request: Request, balancer: Balancer = Depends(upstream)) -> Response:
         return await endpoint(balancer, request)
 
     return app

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Annotated
 
 import pytest
 from fastapi import Depends, FastAPI, Request, Response
@@ -26,7 +25,7 @@ def _injecting(app: FastAPI, url: str) -> FastAPI:
     upstream = Upstream(billing(url))
 
     @app.get("/x")
-    async def x(request: Request, balancer: Annotated[Balancer, Depends(upstream)]) -> Response:
+    async def x(request: Request, balancer: Balancer = Depends(upstream)) -> Response:
         return await balancer.forward(request)
 
     return app

@@ -39,7 +39,7 @@ def _injected(url: str, reads: Callable[..., Awaitable[None]]) -> FastAPI:
     upstream = Upstream(billing(url))
 
     @app.post("/billing/x", dependencies=[Depends(reads)])
-    async def x(request: Request, balancer: Annotated[Balancer, Depends(upstream)]) -> Response:
+    async def x(request: Request, balancer: Balancer = Depends(upstream)) -> Response:
         return await balancer.forward(request, "/x")
 
     return app
@@ -99,7 +99,7 @@ async def test_consumed_body_can_be_replaced() -> None:
         async def x(
             request: Request,
             a: Annotated[str, Form()],
-            balancer: Annotated[Balancer, Depends(upstream)],
+            balancer: Balancer = Depends(upstream),
         ) -> Response:
             with pytest.raises(RequestBodyConsumed) as info:
                 await balancer.forward(request)

@@ -204,7 +204,8 @@ async def test_two_hundred_that_leave_leave_nothing_behind() -> None:
                 for target in ("/thinking", "/events", "/body", "/uploading"):
                     async with connect(gate.address) as client:
                         framing = [(b"Content-Length", b"9")] if target == "/uploading" else []
-                        await client.send(request("POST", "/billing" + target, framing))
+                        piece = b"hello" if framing else b""
+                        await client.send(request("POST", "/billing" + target, framing) + piece)
                         await arrived.get()
                         leave(client)
                 async with connect(stuck.address) as client:

@@ -82,10 +82,13 @@ async def test_upload_stops_after_an_early_answer() -> None:
         gateway(origin.url) as gate,
         connect(gate.address) as client,
     ):
-        await client.send(request("POST", "/billing/x", [(b"Content-Length", b"%d" % _SIZE)]))
+        await client.send(
+            request("POST", "/billing/x", [(b"Content-Length", b"%d" % _SIZE)]) + b"first"
+        )
         await answered.wait()
         reply = await client.read_answer()
+        await client.send(b"second")
         await origin.all_left(1)
 
     assert reply.status == 413
-    assert len(after) == 0
+    assert after == b"first"

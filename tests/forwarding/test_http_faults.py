@@ -20,7 +20,6 @@ _OK = b"HTTP/1.1 200 OK"
 _MALFORMED = {
     "no HTTP at all": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
     "garbage": b"\x00\xff\x00\xff\r\n\r\n",
-    "bare newlines and nothing else": b"\n\n\n\n",
     "no status": _raw(b"HTTP/1.1"),
     "status of letters": _raw(b"HTTP/1.1 abc OK"),
     "status of two digits": _raw(b"HTTP/1.1 20 OK", b"Content-Length: 0"),

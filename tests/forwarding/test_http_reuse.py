@@ -14,12 +14,12 @@ _EVIL = answer(body=b"evil")
 async def test_clean_connection_is_reused() -> None:
     """One after the other, requests share one connection."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
-        for method in ("GET", "POST", "HEAD", "DELETE", "GET"):
+        for method in ("GET", "POST", "DELETE", "GET"):
             reply = await fetch(gate.address, method, "/billing/x", body=b"hello")
             assert reply.status == 200
 
     assert origin.connections == 1
-    assert len(origin.requests) == 5
+    assert len(origin.requests) == 4
 
 
 async def test_parallel_requests_do_not_wait_for_each_other() -> None:
@@ -45,7 +45,7 @@ async def test_parallel_requests_do_not_wait_for_each_other() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("garbage", [_EVIL, b"x", b"\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
+@pytest.mark.parametrize("garbage", [_EVIL, b"x", b"HTTP/1.1 ", b"HTTP/1.1 100 Continue\r\n\r\n"])
 async def test_garbage_behind_an_answer_is_never_served(garbage: bytes, method: str) -> None:
     """Bytes that come with an answer and belong to none end that connection."""
 
