@@ -8,11 +8,14 @@ requests, and unless every dependency ran, the fast path stays closed for the pr
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, params
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_proxy_di.lifespan import UpstreamMention
@@ -56,6 +59,91 @@ class FastPath:
             return False
         provider = context.dependency_overrides_provider
         return not (provider is not None and provider.dependency_overrides)
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcut:
+    """One include of a proxied route whose mount has no path parameters.
+
+    Attributes:
+        mount: Decoded path in front of what is forwarded.
+        raw_mount: The same as it usually travels.
+        route: The route as its router holds it.
+        endpoint: What the route leads to.
+        provider: Has the ``dependency_overrides``.
+    """
+
+    mount: str
+    raw_mount: bytes
+    route: APIRoute
+    endpoint: Any
+    provider: Any
+
+
+class Shortcuts:
+    """Finds the mount of a request without FastAPI's matching, which runs twice a level.
+
+    Only for a router that holds nothing but plain proxied routes: with any other route in
+    it, order would matter, and FastAPI decides.
+
+    Args:
+        is_plain: Whether a route forwards every method and takes nothing but the balancer.
+    """
+
+    def __init__(self, is_plain: Callable[[APIRoute], bool]) -> None:
+        self._is_plain = is_plain
+        # As in FastPath: holding the includes keeps their ids from being used again.
+        self._known: dict[int, tuple[Any, int, tuple[Shortcut, ...]]] = {}
+
+    def find(self, scope: Scope, routes: int) -> Shortcut | None:
+        """The shortcut for a request, ``None`` if FastAPI is to match it.
+
+        Args:
+            scope: Of the request.
+            routes: How many routes the router has now.
+        """
+        if (
+            scope["type"] != "http"
+            or not FastPath.proved
+            or scope.get("root_path")
+            or scope.get("fastapi.telemetry") is not None
+            or scope["method"] == "CONNECT"
+        ):
+            return None
+        included = scope["fastapi"].get("included_router")
+        known = self._known.get(id(included))
+        if known is None or known[1] != routes:
+            known = (included, routes, self._shortcuts(included))
+            self._known[id(included)] = known
+        path: str = scope["path"]
+        for shortcut in known[2]:
+            mount = shortcut.mount
+            if path.startswith(mount) and (
+                len(path) == len(mount) or path[len(mount)] == "/"
+            ):
+                return None if shortcut.provider.dependency_overrides else shortcut
+        return None
+
+    def _shortcuts(self, included: Any) -> tuple[Shortcut, ...]:
+        try:
+            candidates = list(included.effective_candidates())
+        except AttributeError:
+            return ()
+        shortcuts: list[Shortcut] = []
+        for context in candidates:
+            route = getattr(context, "original_route", None)
+            if isinstance(route, APIWebSocketRoute):
+                continue
+            if not isinstance(route, APIRoute) or not self._is_plain(route):
+                return ()
+            mount, tail, _ = context.path_format.partition("{path}")
+            provider = context.dependency_overrides_provider
+            if not tail or "{" in mount or provider is None or not _is_harmless(context):
+                return ()
+            shortcuts.append(
+                Shortcut(mount, quote(mount).encode("ascii"), route, context.endpoint, provider)
+            )
+        return tuple(shortcuts)
 
 
 async def is_proved(route_class: type[APIRoute]) -> bool:

@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.balancer import Balancer, options_overrides
 from fastapi_proxy_di.dependencies import Upstream
-from fastapi_proxy_di.fastpath import FastPath, is_proved
+from fastapi_proxy_di.fastpath import FastPath, Shortcut, Shortcuts, is_proved
 from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_below
 from fastapi_proxy_di.lifespan import (
     balancer_of,
@@ -35,6 +35,8 @@ from fastapi_proxy_di.options import ForwardOptions
 from fastapi_proxy_di.problems import install_handler
 from fastapi_proxy_di.runtime import Mention
 
+_SHORTCUT: Final = "fastapi_proxy_di.shortcut"
+_SLASH: Final = 0x2F
 _TAIL: Final = "/{path:path}"
 _CONVERTOR: Final = "fastapi_proxy_di_rest"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
@@ -114,7 +116,7 @@ def proxy_router(
     """
     mentions = [one if isinstance(one, Upstream) else Upstream(one) for one in upstreams]
     _check(mentions, path, http=http, websocket=websocket)
-    router = APIRouter(route_class=ProxyRoute, lifespan=_lifespan, dependencies=list(dependencies))
+    router = ProxyRouter(route_class=ProxyRoute, lifespan=_lifespan, dependencies=list(dependencies))
     head = path.removesuffix(_TAIL)
     for upstream in mentions:
         mount = head.replace("{upstream}", upstream.name) + f"{{path:{_CONVERTOR}}}"
@@ -144,6 +146,37 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     warn_of_unreachable_websockets(app, _ENDPOINTS)
     async with proxy_lifespan(app):
         yield
+
+
+class ProxyRouter(APIRouter):
+    """A router of proxied routes, which finds the plain ones among them by itself."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._shortcuts = Shortcuts(_is_plain)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        shortcut = self._shortcuts.find(scope, len(self.routes))
+        if shortcut is None:
+            return super().matches(scope)
+        scope[_SHORTCUT] = shortcut
+        return Match.FULL, {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        shortcut: Shortcut | None = scope.pop(_SHORTCUT, None)
+        if shortcut is None:
+            await super().handle(scope, receive, send)
+            return
+        scope["route"] = shortcut.route
+        scope["endpoint"] = shortcut.endpoint
+        raw_mount, raw_path = shortcut.raw_mount, scope.get("raw_path") or b""
+        rest = raw_path[len(raw_mount) :]
+        if not raw_path.startswith(raw_mount) or (rest and rest[0] != _SLASH):
+            scope["path_params"] = {"path": scope["path"][len(shortcut.mount) :]}
+            rest, raw_mount = _target(scope)
+        install_handler(scope)
+        name = _ENDPOINTS[shortcut.endpoint].upstream.name
+        await balancer_of(scope["app"], name).pass_on(scope, receive, send, rest, raw_mount)
 
 
 class ProxyRoute(APIRoute):
@@ -180,6 +213,11 @@ class ProxyRoute(APIRoute):
     @property
     def _proxied(self) -> ProxyEndpoint:
         return _ENDPOINTS[self.endpoint]
+
+
+def _is_plain(route: APIRoute) -> bool:
+    proxied = _ENDPOINTS.get(route.endpoint)
+    return proxied is not None and proxied.any_method and proxied.plain
 
 
 def _target(scope: Scope) -> tuple[bytes, bytes]:

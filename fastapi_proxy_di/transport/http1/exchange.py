@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 
@@ -33,33 +33,22 @@ _VERSIONS: Final = frozenset({"1.1", "1.0"})
 class Http1Exchange:
     """An `Exchange` on one connection; see there for the meaning of its members."""
 
-    __slots__ = (
-        "_bodyless",
-        "_buffered",
-        "_chunked_request",
-        "_chunks",
-        "_connection",
-        "_continue",
-        "_error",
-        "_finished",
-        "_head_bytes",
-        "_header_limit",
-        "_informational",
-        "_keep_alive",
-        "_parser",
-        "_remaining",
-        "_stray",
-        "_upgrade",
-        "_waiter",
-        "answered",
-        "complete",
-        "headers",
-        "last_activity",
-        "on_informational",
-        "reused",
-        "status",
-        "trailers",
-    )
+    # Defaults on the class: an ordinary exchange never touches most of them.
+    status = 0
+    answered = False
+    complete = False
+    on_informational: Callable[[int, Headers], None] | None = None
+    _head_bytes = 0
+    _informational = False
+    _keep_alive = False
+    _stray = False
+    _buffered = 0
+    _error: BaseException | None = None
+    _waiter: asyncio.Future[None] | None = None
+    _continue: asyncio.Future[None] | None = None
+    _finished = True
+    _chunked_request = False
+    _remaining = 0
 
     def __init__(
         self,
@@ -71,31 +60,16 @@ class Http1Exchange:
         reused: bool,
         now: float,
     ) -> None:
-        self.status = 0
         self.headers: Headers = []
         self.trailers: Headers = []
         self.reused = reused
-        self.answered = False
-        self.complete = False
-        self.on_informational: Callable[[int, Headers], None] | None = None
         self.last_activity = now
         self._connection: Connection | None = connection
         self._bodyless = bodyless
         self._upgrade = upgrade
         self._header_limit = header_limit
-        self._head_bytes = 0
-        self._informational = False
-        self._keep_alive = False
-        self._stray = False
         self._chunks: list[bytes] = []
-        self._buffered = 0
-        self._error: BaseException | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._continue: asyncio.Future[None] | None = None
-        self._finished = True
-        self._chunked_request = False
-        self._remaining = 0
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
 
     # -- what the forwarder calls ---------------------------------------------------
 
@@ -103,7 +77,8 @@ class Http1Exchange:
         while not self.status:
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            waiter = self._waiter = self._loop().create_future()
+            await waiter
 
     async def read(self) -> bytes:
         while True:
@@ -113,7 +88,8 @@ class Http1Exchange:
                 return b""
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            waiter = self._waiter = self._loop().create_future()
+            await waiter
 
     async def continued(self) -> None:
         """Wait until the destination asks for the body (100), answers, or breaks off."""
@@ -161,6 +137,8 @@ class Http1Exchange:
         self._wake()
 
     def close(self) -> None:
+        # The parser holds methods of ours; without this every exchange waits for the collector.
+        self._parser = None
         connection = self._connection
         if connection is None:
             return
@@ -193,12 +171,15 @@ class Http1Exchange:
 
     def feed(self, data: memoryview, now: float) -> None:
         """Take bytes from the destination."""
+        parser = self._parser
+        if parser is None:
+            return
         self.answered = True
         self.last_activity = now
         if not self.status:
             self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._chunks.append(bytes(data[upgrade.args[0] :]))
         except httptools.HttpParserError as error:
@@ -322,15 +303,9 @@ class Http1Exchange:
             self._connection.resume_reading()
         return data
 
-    def _loop(self) -> asyncio.AbstractEventLoop:
+    @staticmethod
+    def _loop() -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
-
-    async def _wait(self) -> None:
-        waiter = self._waiter = self._loop().create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         waiter = self._waiter
