@@ -6,21 +6,29 @@ Settings end here. What the parts read per request are plain slotted objects.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 
 from pydantic import SecretStr
+from starlette.types import Scope
 
-from fastapi_proxy_di.balancing.policy import BalancingPolicy
+from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.balancing.registry import build_policy
 from fastapi_proxy_di.events import Events
 from fastapi_proxy_di.forwarding.admission import Admission
+from fastapi_proxy_di.forwarding.client import (
+    AsGiven,
+    ClientRules,
+    UpstreamClient,
+    UpstreamTransport,
+)
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher, DispatchRules, Leg
 from fastapi_proxy_di.forwarding.http import HttpForwarder, HttpRules
 from fastapi_proxy_di.forwarding.outbound import OutboundBuilder
 from fastapi_proxy_di.forwarding.watch import Deadlines
 from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder, WebSocketRules
 from fastapi_proxy_di.health.ejection import Ejector
+from fastapi_proxy_di.health.slow_start import SlowStart
 from fastapi_proxy_di.health.thresholds import Threshold
 from fastapi_proxy_di.keeper import PoolKeeper
 from fastapi_proxy_di.pools.destination import Destination
@@ -73,21 +81,20 @@ class Assembly:
         self._factory = TransportFactory(settings)
         self._probe_transports: dict[Destination, Transport] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+        self._client: UpstreamClient | None = None
         self.policy: BalancingPolicy = build_policy(settings.policy, random=self.random)
         self.pool = Pool(
             settings.name,
             settings.destination_settings,
             panic=settings.when_none_available == "panic",
         )
-        counts_window = settings.max_requests is not None or any(
-            one.max_requests is not None for one in settings.destination_settings
-        )
         self.keeper = PoolKeeper(
             self.pool,
             Ejector(self.pool, settings.ejection),
             Threshold(settings.health.fall, settings.health.rise),
+            SlowStart(settings.slow_start),
             self.events,
-            window=settings.requests_window if counts_window else None,
+            window=settings.requests_window,
         )
         self._legs: dict[Destination, Leg] = {
             destination: self._leg(destination) for destination in self.pool.destinations
@@ -134,8 +141,33 @@ class Assembly:
             random=self.random,
         )
 
+    def client(self, key: Callable[[Scope], PickRequest | None]) -> UpstreamClient:
+        """Give the upstream's one httpx client, made when it is first asked for.
+
+        Args:
+            key: Gives what the policy may see of a request.
+        """
+        if self._client is None:
+            settings = self.settings
+            rules = ClientRules(
+                connect=settings.timeouts.connect,
+                deadlines=deadlines(settings),
+                max_body_bytes=settings.limits.max_body_bytes,
+                replay_bytes=settings.retries.replay_bytes,
+            )
+            transport = UpstreamTransport(
+                name=settings.name,
+                builder=client_builder(settings),
+                dispatcher=self.dispatcher,
+                rules=rules,
+                key=key,
+            )
+            self._client = UpstreamClient(transport, settings.name, rules)
+        return self._client
+
     async def start(self) -> None:
-        """Probe every destination once, then keep probing."""
+        """Start in-process apps, probe every destination once, then keep probing."""
+        await self._factory.start()
         await self.prober.sweep()
         self.prober.start()
 
@@ -146,6 +178,8 @@ class Assembly:
             task.cancel()
         transports = [leg.transport for leg in self._legs.values()]
         transports += self._probe_transports.values()
+        if self._client is not None:
+            await self._client.shut_down()
         results = await asyncio.gather(
             self.prober.aclose(),
             *self._retiring,
@@ -201,12 +235,10 @@ class Assembly:
             return None
         return Admission(
             keeper=self.keeper,
-            events=self.events,
             max_in_flight=settings.limits.max_in_flight,
             queue=settings.limits.queue,
             queue_timeout=settings.limits.queue_timeout,
             max_requests=settings.max_requests,
-            window=settings.requests_window,
         )
 
 
@@ -250,6 +282,18 @@ def outbound_builder(settings: UpstreamSettings) -> OutboundBuilder:
     )
 
 
+def client_builder(settings: UpstreamSettings) -> OutboundBuilder:
+    """What makes the requests of the app itself: it is their sender, nobody's proxy."""
+    return OutboundBuilder(
+        forwarding=AsGiven("off", (), rfc7239=False),
+        via=False,
+        preserve_host=False,
+        request_headers=secret_fields(settings.request_headers),
+        remove=frozenset(name.encode("latin-1") for name in settings.remove_request_headers),
+        repeatable_methods=frozenset(settings.retries.methods),
+    )
+
+
 def response_table(settings: UpstreamSettings, response_headers: Headers) -> FieldTable:
     """Which response fields cross."""
     drop = {name.encode("latin-1") for name in settings.remove_response_headers}
@@ -259,11 +303,17 @@ def response_table(settings: UpstreamSettings, response_headers: Headers) -> Fie
     return FieldTable(RESPONSE_FATES, drop)
 
 
+def deadlines(settings: UpstreamSettings) -> Deadlines:
+    """The timeouts of an exchange."""
+    timeouts = settings.timeouts
+    return Deadlines(timeouts.activity, timeouts.first_byte, timeouts.total)
+
+
 def http_rules(settings: UpstreamSettings, response_headers: Headers) -> HttpRules:
     """The settings as forwarding reads them."""
     timeouts = settings.timeouts
     return HttpRules(
-        deadlines=Deadlines(timeouts.activity, timeouts.first_byte, timeouts.total),
+        deadlines=deadlines(settings),
         max_body_bytes=settings.limits.max_body_bytes,
         replay_bytes=settings.retries.replay_bytes,
         response_headers=response_headers,

@@ -47,10 +47,15 @@ def select(
         and (not tried or picked not in tried)
     ):
         return picked
+    if picked is not None and picked.full:
+        pool.passed_over(picked)
     for tier in pool.tiers:
         found = _search(policy, pool, tier, request, tried, draw_first=tier is not candidates)
         if found is not None:
             return found
+    for destination in candidates:
+        if destination.full:  # a policy that never picks a full one kept silent about it
+            pool.passed_over(destination)
     return None
 
 

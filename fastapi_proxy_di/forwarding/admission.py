@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 
 from fastapi_proxy_di.errors import LimitExceeded
-from fastapi_proxy_di.events import Events, LimitHit
 from fastapi_proxy_di.forwarding.watch import Watch
 from fastapi_proxy_di.keeper import PoolKeeper
 
@@ -18,37 +17,31 @@ class Admission:
     """Lets requests of one upstream through.
 
     Args:
-        keeper: Has the count of the window, and the pool's name.
-        events: Told when a limit begins to refuse.
+        keeper: Has the count of the window, and is told when a limit refuses.
         max_in_flight: Requests at once, ``None`` for any number.
         queue: Requests that may wait for a place.
         queue_timeout: Seconds they wait at most.
         max_requests: Requests per window, ``None`` for any number.
-        window: Seconds of the window.
     """
 
     def __init__(
         self,
         *,
         keeper: PoolKeeper,
-        events: Events,
         max_in_flight: int | None,
         queue: int,
         queue_timeout: float,
         max_requests: int | None,
-        window: float,
     ) -> None:
         self.max_in_flight = max_in_flight
         self.max_requests = max_requests
         self.in_flight = 0
         self._keeper = keeper
-        self._events = events
         self._queue_limit = queue
         self._queue_timeout = queue_timeout
-        self._window = window
+        self._loop = asyncio.get_running_loop()
         # A dict keeps the order of arrival and forgets a waiter in O(1).
         self._waiting: dict[asyncio.Future[None], None] = {}
-        self._refusing: set[str] = set()
 
     @property
     def waiting(self) -> int:
@@ -62,18 +55,29 @@ class Admission:
             LimitExceeded: There is none, or not in time.
             ProxyError: The exchange was interrupted while it waited.
         """
-        if self.max_requests is not None:
-            if self._keeper.requests_in_window >= self.max_requests:
-                raise self._refused("max_requests", self._window)
-            self._refusing.discard("max_requests")
+        keeper = self._keeper
+        if self._window_full:
+            raise self._refused("max_requests", keeper.window_left)
         if self.max_in_flight is None or self.in_flight < self.max_in_flight:
             self.in_flight += 1
-            self._refusing.discard("limits.max_in_flight")
         elif len(self._waiting) < self._queue_limit:
-            await watch.run(self._wait(), "queue")
+            # In the queue before anything is awaited, so that its length is always true.
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiting[waiter] = None
+            try:
+                await watch.run(self._wait(waiter), "queue")
+            except BaseException:
+                if waiter in self._waiting:
+                    del self._waiting[waiter]
+                else:
+                    self.leave()  # it was handed a place at the very moment it gave up
+                raise
+            if self._window_full:  # those before it in the queue took what was left
+                self.leave()
+                raise self._refused("max_requests", keeper.window_left)
         else:
             raise self._refused("limits.max_in_flight", self._queue_timeout)
-        self._keeper.requests_in_window += 1
+        keeper.requests_in_window += 1
 
     def leave(self) -> None:
         """Give the place to the next in the queue, or back."""
@@ -85,26 +89,21 @@ class Admission:
                     return
         self.in_flight -= 1
 
-    async def _wait(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[waiter] = None
+    async def _wait(self, waiter: asyncio.Future[None]) -> None:
         try:
             async with asyncio.timeout(self._queue_timeout):
                 await waiter
-        except BaseException as error:
-            if waiter in self._waiting:
-                del self._waiting[waiter]
-            else:
-                self.leave()  # it was handed a place at the very moment it gave up
-            if isinstance(error, TimeoutError):
-                raise self._refused("limits.max_in_flight", self._queue_timeout) from None
-            raise
+        except TimeoutError:
+            raise self._refused("limits.max_in_flight", self._queue_timeout) from None
+
+    @property
+    def _window_full(self) -> bool:
+        limit = self.max_requests
+        return limit is not None and self._keeper.requests_in_window >= limit
 
     def _refused(self, limit: str, retry_after: float) -> LimitExceeded:
         name = self._keeper.pool.name
-        if limit not in self._refusing:
-            self._refusing.add(limit)
-            self._events.emit(LimitHit(name, None, limit))
+        self._keeper.limit_hit(limit)
         error = LimitExceeded(f"{limit} of {name} is reached", upstream=name)
         error.retry_after = max(1.0, retry_after)
         return error

@@ -40,6 +40,11 @@ class Ejector:
         self._pool = pool
         self._settings = settings
 
+    @property
+    def tick_seconds(self) -> float:
+        """Seconds between two calls of ``tick``."""
+        return self._settings.window / 10
+
     @staticmethod
     def succeeded(destination: Destination) -> None:
         """Count an exchange that went well."""
@@ -77,7 +82,7 @@ class Ejector:
         return now + min(settings.base_time * (level + 1), settings.max_time)
 
     def tick(self, now: float) -> None:
-        """Tell the windows the time. Call it every few seconds, at most ``window`` apart.
+        """Tell the windows the time. Call it every ``tick_seconds``.
 
         Successes carry no time, so that counting them costs next to nothing. Without ticks
         those before the first failure are taken to have happened just then.
