@@ -45,3 +45,6 @@ class TransportFactory:
             header_limit=settings.limits.max_response_header_bytes,
             buffer=self._buffer,
         )
+
+    async def start(self) -> None:
+        """Start the in-process apps among the destinations."""
