@@ -14,8 +14,10 @@ from starlette.types import Scope
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.balancing.registry import build_policy
+from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.events import Events
 from fastapi_proxy_di.forwarding.admission import Admission
+from fastapi_proxy_di.forwarding.affinity import affinity_of
 from fastapi_proxy_di.forwarding.client import (
     AsGiven,
     ClientRules,
@@ -101,14 +103,22 @@ class Assembly:
         }
         response_headers = secret_fields(settings.response_headers)
         self.admission = self._admission()
+        rules = dispatch_rules(settings)
+        affinity = (
+            None
+            if settings.affinity is None
+            else affinity_of(settings.affinity, self.pool, rules.retry_after)
+        )
+        binding = None if affinity is None else affinity.binding
         self.dispatcher = Dispatcher(
             policy=self.policy,
             keeper=self.keeper,
             legs=self._legs,
-            rules=dispatch_rules(settings),
+            rules=rules,
             budget=RetryBudget(settings.retries.budget_share, settings.retries.budget_minimum),
             admission=self.admission,
             random=self.random,
+            select=select if affinity is None else affinity.select,
         )
         builder = outbound_builder(settings)
         table = response_table(settings, response_headers)
@@ -118,6 +128,7 @@ class Assembly:
             dispatcher=self.dispatcher,
             fields=table,
             rules=http_rules(settings, response_headers),
+            binding=binding,
         )
         self.websocket = WebSocketForwarder(
             name=settings.name,
@@ -132,6 +143,7 @@ class Assembly:
                 compression=settings.websocket.compression,
                 response_headers=response_headers,
             ),
+            binding=binding,
         )
         self.prober = Prober(
             keeper=self.keeper,
@@ -311,7 +323,6 @@ def deadlines(settings: UpstreamSettings) -> Deadlines:
 
 def http_rules(settings: UpstreamSettings, response_headers: Headers) -> HttpRules:
     """The settings as forwarding reads them."""
-    timeouts = settings.timeouts
     return HttpRules(
         deadlines=deadlines(settings),
         max_body_bytes=settings.limits.max_body_bytes,

@@ -10,9 +10,10 @@ import asyncio
 import copy
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
+import httpx
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -24,6 +25,7 @@ from fastapi_proxy_di.errors import ClientDisconnected, RequestBodyConsumed
 from fastapi_proxy_di.events import Event
 from fastapi_proxy_di.forwarding.answer import Answer
 from fastapi_proxy_di.forwarding.hash_key import RequestKey, key_reader
+from fastapi_proxy_di.forwarding.lease import Lease, lease
 from fastapi_proxy_di.forwarding.outbound import Overrides
 from fastapi_proxy_di.forwarding.target import given_target, target_below
 from fastapi_proxy_di.options import ForwardOptions
@@ -85,10 +87,13 @@ class Balancer:
         self._assembly = assembly
         self._http = assembly.http
         self._websocket = assembly.websocket
-        policy = assembly.settings.policy
+        settings = assembly.settings
+        policy = settings.policy
         self._read_key = (
             None
-            if isinstance(policy, str) and policy in _POLICIES_WITHOUT_KEY
+            if isinstance(policy, str)
+            and policy in _POLICIES_WITHOUT_KEY
+            and settings.affinity is None
             else key_reader(assembly.settings.hash_key)
         )
 
@@ -274,6 +279,35 @@ class Balancer:
             key=self._key(websocket.scope, affinity_key),
         )
 
+    # -- calling ------------------------------------------------------------------------
+
+    @property
+    def client(self) -> httpx.AsyncClient:
+        """An httpx client of this upstream: same pool, policy, health, retries and limits.
+
+        Takes relative URLs, or absolute ones below its ``base_url``, ``http://<name>/``; any
+        other authority raises ``httpx.UnsupportedProtocol``. Answers are as the upstream
+        sent them. Shared by the whole app, so it keeps no cookies, and closing it does
+        nothing. What fails raises httpx's exceptions, which are ``ProxyError`` as well.
+        """
+        return self._assembly.client(self._client_key)
+
+    def lease(self, key: str | None = None) -> AbstractAsyncContextManager[Lease]:
+        """Hold a destination for an SDK that brings a client of its own.
+
+        ``async with billing.lease() as lease:`` counts in flight and against the limits
+        until its end; ``lease.url`` is where to go. ``lease.failed(error)`` says that the
+        destination failed, ``lease.answered()`` that its answer has begun.
+
+        Args:
+            key: What the policy ``hash`` keeps together.
+
+        Raises:
+            NoAvailableDestination: There is none; ``LimitExceeded`` if all are full.
+        """
+        given = None if key is None else RequestKey({}, _no_key, key.encode("utf-8"))
+        return lease(self._assembly.dispatcher, given, self.name)
+
     # -- the pool -----------------------------------------------------------------------
 
     @property
@@ -417,11 +451,18 @@ class Balancer:
             raise ValueError(f"{self.name} has no destination {url!r}; it has {known}")
         return found
 
+    def _client_key(self, scope: Scope) -> RequestKey | None:
+        return self._key(scope, None)
+
     def _key(self, scope: Scope, affinity_key: str | None) -> RequestKey | None:
         if self._read_key is None:
             return None
         given = None if affinity_key is None else affinity_key.encode("utf-8")
         return RequestKey(scope, self._read_key, given)
+
+
+def _no_key(scope: Scope) -> None:
+    """A lease has no request to find a key in."""
 
 
 def _target(scope: Scope, path: str | None) -> tuple[bytes, bytes]:

@@ -8,15 +8,28 @@ hot path: a pick that is fine costs the policy's own time and two comparisons.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 
-__all__ = ["select"]
+__all__ = ["Selection", "select"]
 
 _FURTHER_DRAWS: Final = 2
+
+
+class Selection(Protocol):
+    """What ``select`` is; affinity brings one of its own that comes before it."""
+
+    def __call__(
+        self,
+        policy: BalancingPolicy,
+        pool: Pool,
+        request: PickRequest | None = None,
+        tried: Collection[Destination] = (),
+    ) -> Destination | None:
+        """Pick the destination for one attempt."""
 
 
 def select(

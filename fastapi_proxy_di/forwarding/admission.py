@@ -56,7 +56,7 @@ class Admission:
             ProxyError: The exchange was interrupted while it waited.
         """
         keeper = self._keeper
-        if self._window_full:
+        if self._window_is_full():
             raise self._refused("max_requests", keeper.window_left)
         if self.max_in_flight is None or self.in_flight < self.max_in_flight:
             self.in_flight += 1
@@ -72,7 +72,7 @@ class Admission:
                 else:
                     self.leave()  # it was handed a place at the very moment it gave up
                 raise
-            if self._window_full:  # those before it in the queue took what was left
+            if self._window_is_full():  # those before it in the queue took what was left
                 self.leave()
                 raise self._refused("max_requests", keeper.window_left)
         else:
@@ -96,8 +96,7 @@ class Admission:
         except TimeoutError:
             raise self._refused("limits.max_in_flight", self._queue_timeout) from None
 
-    @property
-    def _window_full(self) -> bool:
+    def _window_is_full(self) -> bool:
         limit = self.max_requests
         return limit is not None and self._keeper.requests_in_window >= limit
 

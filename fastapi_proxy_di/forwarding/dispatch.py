@@ -8,13 +8,14 @@ balancing, limits, health and retries are the same for all.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
-from fastapi_proxy_di.balancing.selection import select
+from fastapi_proxy_di.balancing.selection import Selection, select
 from fastapi_proxy_di.errors import (
     Attempt,
     LimitExceeded,
@@ -79,6 +80,7 @@ class Dispatcher:
         budget: Of retries.
         admission: The upstream's own limits, ``None`` if it has none.
         random: For the jitter of pauses.
+        select: From policy and pool to a destination; affinity has one of its own.
     """
 
     def __init__(
@@ -91,8 +93,10 @@ class Dispatcher:
         budget: RetryBudget,
         admission: Admission | None,
         random: Random,
+        select: Selection = select,
     ) -> None:
         self.policy = policy
+        self.select = select
         self.keeper = keeper
         self.legs = legs
         self.admission = admission
@@ -110,13 +114,13 @@ class Dispatcher:
         if self._observe is not None:
             self._notable |= frozenset(range(500, 600))
 
-    async def dispatch(
+    def dispatch(
         self,
         outbound: Outbound,
         body: RequestBody | None,
         watch: Watch,
         key: PickRequest | None = None,
-    ) -> tuple[Exchange, Destination]:
+    ) -> Coroutine[Any, Any, tuple[Exchange, Destination]]:
         """Send ``outbound`` and wait for the final head.
 
         The destination's in-flight count includes the exchange until ``release``.
@@ -130,20 +134,20 @@ class Dispatcher:
         Raises:
             ProxyError: With every attempt attached.
         """
-        if self.admission is not None:
-            await self.admission.enter(watch)
-        try:
-            return await self._attempts(outbound, body, watch, key)
-        except BaseException:
-            if self.admission is not None:
-                self.admission.leave()
-            raise
+        if self.admission is None:
+            return self._attempts(outbound, body, watch, key)
+        return self._admitted(self.admission, outbound, body, watch, key)
 
     def release(self, destination: Destination) -> None:
         """The exchange with ``destination`` is over."""
         destination.end()
         if self.admission is not None:
             self.admission.leave()
+
+    def observe(self, destination: Destination, seconds: float, failed: bool, now: float) -> None:
+        """Let a policy that learns take note of an exchange that did not go through here."""
+        if self._observe is not None:
+            self._observe(destination, seconds, failed, now)
 
     def failed_late(self, destination: Destination, error: ProxyError) -> None:
         """The answer broke off after its head."""
@@ -153,6 +157,21 @@ class Dispatcher:
         error.destination = destination.url
         if not error.attempts:
             error.attempts = (Attempt(destination.url, error.failure),)
+
+    async def _admitted(
+        self,
+        admission: Admission,
+        outbound: Outbound,
+        body: RequestBody | None,
+        watch: Watch,
+        key: PickRequest | None,
+    ) -> tuple[Exchange, Destination]:
+        await admission.enter(watch)
+        try:
+            return await self._attempts(outbound, body, watch, key)
+        except BaseException:
+            admission.leave()
+            raise
 
     async def _attempts(
         self,
@@ -167,17 +186,28 @@ class Dispatcher:
         retries = connect_retries = 0
         resent = False
         while True:
-            destination = select(self.policy, self._pool, key, tried)
+            destination = self.select(self.policy, self._pool, key, tried)
             if destination is None and tried:
                 # Another destination when there is one; else one that was tried, once more.
-                destination = select(self.policy, self._pool, key)
+                destination = self.select(self.policy, self._pool, key)
             if destination is None:
-                raise self._unavailable(history)
+                raise self.unavailable(history)
             destination.begin()
             exchange: Exchange | None = None
             started = self._loop.time()
             try:
-                exchange = await self._send(outbound, body, watch, destination, fresh=resent)
+                leg = self.legs[destination]
+                request = outbound.request(leg.host, leg.base_path, self._rules.idle_seconds)
+                first, more = (b"", False) if body is None else (body.first, not body.ended)
+                if not resent:
+                    exchange = leg.transport.reuse(request, first, more=more)
+                if exchange is None:
+                    exchange = await watch.run(
+                        leg.transport.start(request, first, more=more), "dial"
+                    )
+                watch.attach(exchange)
+                if more and body is not None:
+                    watch.watch_client(partial(body.pump, exchange, self._rules.expect_continue))
                 await exchange.head()
                 if exchange.status not in self._notable:
                     self._succeeded(destination)
@@ -221,32 +251,11 @@ class Dispatcher:
             elif exchange is None:
                 tried.append(destination)
                 connect_retries += 1
-                if select(self.policy, self._pool, key, tried) is None:
+                if self.select(self.policy, self._pool, key, tried) is None:
                     # Only another destination makes a further dial worth its time.
                     raise last_error
             else:
                 resent = True  # the connection was stale, not the destination
-
-    async def _send(
-        self,
-        outbound: Outbound,
-        body: RequestBody | None,
-        watch: Watch,
-        destination: Destination,
-        *,
-        fresh: bool,
-    ) -> Exchange:
-        """Get a connection and send what is at hand."""
-        leg = self.legs[destination]
-        request = outbound.request(leg.host, leg.base_path, self._rules.idle_seconds)
-        first, more = (b"", False) if body is None else (body.first, not body.ended)
-        exchange = None if fresh else leg.transport.reuse(request, first, more=more)
-        if exchange is None:
-            exchange = await watch.run(leg.transport.start(request, first, more=more), "dial")
-        watch.attach(exchange)
-        if more and body is not None:
-            watch.watch_client(partial(body.pump, exchange, self._rules.expect_continue))
-        return exchange
 
     def _end(self, watch: Watch, exchange: Exchange | None, destination: Destination) -> None:
         """An attempt that gives no answer to the client is over."""
@@ -305,7 +314,8 @@ class Dispatcher:
             history.append(Attempt(destination.url, error.failure))
         error.attempts = tuple(history)
 
-    def _unavailable(self, history: list[Attempt]) -> NoAvailableDestination:
+    def unavailable(self, history: list[Attempt]) -> NoAvailableDestination:
+        """Say why there is nothing to pick, and what was tried before."""
         full = bool(self._pool.candidates)
         error = (LimitExceeded if full else NoAvailableDestination)(
             f"every destination of {self._pool.name} is at its limit"

@@ -14,22 +14,25 @@ KeyReader = Callable[[Scope], bytes | None]
 class RequestKey:
     """A `PickRequest` over one scope.
 
+    Attributes:
+        scope: The client's.
+
     Args:
         scope: The client's.
         read: Finds the key in it.
         given: A key that the caller chose instead.
     """
 
-    __slots__ = ("_given", "_read", "_scope")
+    __slots__ = ("_given", "_read", "scope")
 
     def __init__(self, scope: Scope, read: KeyReader, given: bytes | None = None) -> None:
-        self._scope = scope
+        self.scope = scope
         self._read = read
         self._given = given
 
     def key(self) -> bytes | None:
         """Give the key; ``None`` if the request has none."""
-        return self._given if self._given is not None else self._read(self._scope)
+        return self._given if self._given is not None else self._read(self.scope)
 
 
 def key_reader(spec: str) -> KeyReader:

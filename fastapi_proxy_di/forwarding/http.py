@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope
 
 from fastapi_proxy_di.balancing.policy import PickRequest
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
+from fastapi_proxy_di.forwarding.affinity import Binding
 from fastapi_proxy_di.forwarding.answer import Answer, answer_fields
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
@@ -61,6 +62,7 @@ class HttpForwarder:
         dispatcher: Sends them.
         fields: Which response fields cross.
         rules: The settings.
+        binding: Keeps clients on their destination, ``None`` for no affinity.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class HttpForwarder:
         dispatcher: Dispatcher,
         fields: FieldTable,
         rules: HttpRules,
+        binding: Binding | None = None,
     ) -> None:
         self._name = name
         self._builder = builder
         self._dispatcher = dispatcher
         self._fields = fields
         self._rules = rules
+        self._binding = binding
         self._deadlines = rules.deadlines
         self._grace = rules.deadlines.grace
         self._loop = asyncio.get_running_loop()
@@ -107,6 +111,8 @@ class HttpForwarder:
             ProxyError: There is no answer.
         """
         outbound = self._builder.build(scope, path, prefix, overrides)
+        if self._binding is not None:
+            outbound.headers = self._binding.strip(outbound.headers)
         body = await self._body(scope, receive, outbound, overrides, cached_body)
         deadlines, grace = self._deadlines, self._grace
         if overrides is not None and overrides.timeout is not None:
@@ -122,7 +128,10 @@ class HttpForwarder:
             raise
         if body is not None and not body.ended and exchange.status >= 300:
             body.stop()
-        return self._answer(scope, outbound, exchange, destination, watch)
+        answer = self._answer(scope, outbound, exchange, destination, watch)
+        if self._binding is not None:
+            answer.headers += self._binding.remember(scope, prefix, destination)
+        return answer
 
     def _answer(
         self,

@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_proxy_di.balancing.policy import PickRequest
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
+from fastapi_proxy_di.forwarding.affinity import Binding
 from fastapi_proxy_di.forwarding.answer import Answer, answer_fields
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.outbound import OutboundBuilder, Overrides
@@ -63,6 +64,7 @@ class WebSocketForwarder:
         dispatcher: Sends them.
         fields: Which response fields cross.
         rules: The settings.
+        binding: Keeps clients on their destination, ``None`` for no affinity.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class WebSocketForwarder:
         dispatcher: Dispatcher,
         fields: FieldTable,
         rules: WebSocketRules,
+        binding: Binding | None = None,
     ) -> None:
         self._name = name
         self._builder = builder
         self._dispatcher = dispatcher
         self._fields = fields
         self._rules = rules
+        self._binding = binding
         self._loop = asyncio.get_running_loop()
         self._tunnels: dict[Destination, set[Tunnel]] = {}
 
@@ -120,6 +124,8 @@ class WebSocketForwarder:
         )
         offered = offered_subprotocols(scope["headers"], subprotocols)
         nonce = new_key()
+        if self._binding is not None:
+            outbound.headers = self._binding.strip(outbound.headers)
         outbound.headers += upgrade_headers(nonce, offered, compression=rules.compression)
         outbound.upgrade = True
         seconds = rules.open_timeout if open_timeout is None else open_timeout
@@ -134,9 +140,12 @@ class WebSocketForwarder:
             rest = watch.close()
             if rest is not None:
                 await rest
+        own = self._rules.response_headers
+        if self._binding is not None:
+            own = own + self._binding.remember(scope, prefix, destination)
         try:
             if exchange.status != 101:
-                await self._refuse(scope, receive, send, exchange)
+                await self._refuse(scope, receive, send, exchange, own)
                 return None
             accepted = check_accept(
                 exchange.status,
@@ -146,7 +155,7 @@ class WebSocketForwarder:
                 compression=rules.compression,
             )
             upstream = self._open(exchange, accepted)
-            return await self._tunnel(send, receive, upstream, accepted, destination)
+            return await self._tunnel(send, receive, upstream, accepted, destination, own)
         except ProxyError as error:
             self._dispatcher.failed_late(destination, error)
             raise
@@ -176,6 +185,7 @@ class WebSocketForwarder:
         upstream: UpstreamWebSocket,
         accepted: Accepted,
         destination: Destination,
+        own: Headers,
     ) -> TunnelEnd | None:
         tunnel = Tunnel(receive, send, upstream, name=self._name)
         tunnels = self._tunnels.setdefault(destination, set())
@@ -188,7 +198,7 @@ class WebSocketForwarder:
                     "headers": answer_fields(
                         accepted.headers, 101, self._fields, pass_trailers=False
                     )
-                    + self._rules.response_headers,
+                    + own,
                 }
             )
             await tunnel.run()
@@ -220,7 +230,9 @@ class WebSocketForwarder:
                 },
             )
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+    async def _refuse(
+        self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, own: Headers
+    ) -> None:
         """Hand the upstream's refusal to the client: status, headers and body."""
         if _DENIAL not in (scope.get("extensions") or ()):
             await send({"type": "websocket.close", "code": 1000})
@@ -235,7 +247,7 @@ class WebSocketForwarder:
         answer = Answer(
             exchange,
             exchange.status,
-            headers + self._rules.response_headers,
+            headers + own,
             trailers=False,
             finish=lambda failure: None,
         )
