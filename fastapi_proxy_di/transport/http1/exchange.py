@@ -38,14 +38,17 @@ class Http1Exchange:
     answered = False
     complete = False
     on_informational: Callable[[int, Headers], None] | None = None
-    _head_bytes = 0
+    _head_bytes = 0  # of the head, later since the last piece of the body
+    _trailer_bytes = 0
     _informational = False
     _keep_alive = False
     _stray = False
     _buffered = 0
     _error: BaseException | None = None
     _waiter: asyncio.Future[None] | None = None
+    _head_waiter: asyncio.Future[None] | None = None
     _continue: asyncio.Future[None] | None = None
+    _asked = False
     _finished = True
     _chunked_request = False
     _remaining = 0
@@ -59,6 +62,7 @@ class Http1Exchange:
         header_limit: int,
         reused: bool,
         now: float,
+        parser: AnswerParser | None = None,
     ) -> None:
         self.headers: Headers = []
         self.trailers: Headers = []
@@ -69,16 +73,18 @@ class Http1Exchange:
         self._upgrade = upgrade
         self._header_limit = header_limit
         self._chunks: list[bytes] = []
-        self._parser: Any = httptools.HttpResponseParser(self)
+        self._parser: AnswerParser | None = parser or AnswerParser()
+        self._parser.exchange = self
 
     # -- what the forwarder calls ---------------------------------------------------
 
-    async def head(self) -> None:
-        while not self.status:
-            if self._error is not None:
-                raise self._error
-            waiter = self._waiter = self._loop().create_future()
-            await waiter
+    def head(self) -> Awaitable[None]:
+        if self.status:
+            return _READY
+        if self._error is not None:
+            raise self._error
+        self._head_waiter = self._loop().create_future()
+        return self._head_waiter
 
     async def read(self) -> bytes:
         while True:
@@ -93,7 +99,7 @@ class Http1Exchange:
 
     async def continued(self) -> None:
         """Wait until the destination asks for the body (100), answers, or breaks off."""
-        if not self.answered and self._error is None:
+        if not self._asked and not self.status and self._error is None:
             self._continue = self._loop().create_future()
             await self._continue
 
@@ -176,19 +182,17 @@ class Http1Exchange:
             return
         self.answered = True
         self.last_activity = now
-        if not self.status:
-            self._head_bytes += len(data)
-        try:
-            parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._chunks.append(bytes(data[upgrade.args[0] :]))
-        except httptools.HttpParserError as error:
-            self._malformed(str(error))
-            return
-        if self._head_bytes > self._header_limit and self._error is None:
-            self._check_head_size()
-        if self._continue is not None and not self._continue.done():
-            self._continue.set_result(None)
+        self._head_bytes += len(data)
+        surplus = self._head_bytes - self._header_limit
+        if surplus > 0 and not self.status:
+            # The head must end before the limit; what lies behind it may be body.
+            if self._parse(parser, data[:-surplus]):
+                self._parse(parser, data[-surplus:])
+        else:
+            self._parse(parser, data)
+        if self._head_bytes > self._header_limit and not self.complete:
+            what = "what surrounds the body" if self.status else "the header"
+            self._malformed(f"{what} is larger than {self._header_limit} bytes")
         self._wake()
 
     def ended(self, error: Exception | None) -> None:
@@ -208,23 +212,38 @@ class Http1Exchange:
             self._error.__cause__ = error
         self._wake()
 
-    # -- what httptools calls -------------------------------------------------------
+    def _parse(self, parser: Any, data: memoryview) -> bool:
+        """Parse ``data``; true once the final head is there."""
+        if self.status == 101:
+            self._chunks.append(bytes(data))  # the new protocol's
+            return True
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._chunks.append(bytes(data[upgrade.args[0] :]))
+        except httptools.HttpParserError as error:
+            self._malformed(str(error))
+        return self.status != 0
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.status:
-            self.trailers.append((name.lower(), value))
-            self._head_bytes += len(name) + len(value) + 4
-            if self._head_bytes > self._header_limit:
-                self._malformed("the trailers are too large")
-        else:
-            self.headers.append((name.lower(), value))
+    # -- what the parser calls --------------------------------------------------------
 
-    def on_headers_complete(self) -> None:
+    def message_begins(self) -> None:
+        """A message begins: the answer, or one too many."""
+        if self.complete:
+            self._stray = True
+
+    def trailer(self, name: bytes, value: bytes) -> None:
+        """A field after the body."""
+        self.trailers.append((name, value))
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self._header_limit:
+            self._malformed("the trailers are too large")
+
+    def head_complete(self, status: int, version: str) -> None:
+        """Status and headers are there: of the answer, or of a 1xx before it."""
         if self.complete:
             self._stray = True
             return
-        parser = self._parser
-        status = parser.get_status_code()
         if status < 200 and not (status == 101 and self._upgrade):
             self._informational = True
             if status == 101:
@@ -232,7 +251,7 @@ class Http1Exchange:
             elif self.on_informational is not None:
                 self.on_informational(status, self.headers)
             return
-        if status > 599 or parser.get_http_version() not in _VERSIONS:
+        if status > 599 or version not in _VERSIONS:
             self._malformed(f"status {status} or its HTTP version is not valid")
             return
         for name, value in self.headers:
@@ -242,9 +261,12 @@ class Http1Exchange:
                 return
         self.status = status
         if self._bodyless:
-            self._complete()
+            # llhttp now waits for a body that will not come; whether the connection may live
+            # on is what an answer with a body would say.
+            self._complete(not self._wants_close())
 
-    def on_body(self, body: bytes) -> None:
+    def body_piece(self, body: bytes) -> None:
+        """Some of the body."""
         if self.complete or self._informational:
             self._stray = True
             return
@@ -253,21 +275,18 @@ class Http1Exchange:
         if self._buffered > BODY_HIGH_WATER_BYTES and self._connection is not None:
             self._connection.pause_reading()
 
-    def on_message_complete(self) -> None:
+    def message_complete(self, keep_alive: bool) -> None:
+        """The message is whole: the answer, or a 1xx before it."""
         if self._informational:
             self._informational = False
             self.headers = []
         elif self.status and self.status != 101:
-            self._complete()
-
-    def on_message_begin(self) -> None:
-        if self.complete:
-            self._stray = True
+            self._complete(keep_alive)
 
     # -- inside ---------------------------------------------------------------------
 
     def _complete(self) -> None:
-        if not self.complete:
+        if not self.complete and self._error is None:
             self.complete = True
             self._keep_alive = self._parser.should_keep_alive()
 
@@ -275,13 +294,6 @@ class Http1Exchange:
         return not any(
             name == b"content-length" or name == b"transfer-encoding" for name, _ in self.headers
         )
-
-    def _check_head_size(self) -> None:
-        """The count includes body bytes of the last read: look again before refusing."""
-        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if not self.status or size > self._header_limit:
-            self._malformed(f"the header is larger than {self._header_limit} bytes")
-        self._head_bytes = size
 
     def _malformed(self, reason: str) -> None:
         if self.complete:
@@ -311,5 +323,9 @@ class Http1Exchange:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-        if self._error is not None and self._continue is not None and not self._continue.done():
+        if self._error is not None:
+            self._release_body()
+
+    def _release_body(self) -> None:
+        if self._continue is not None and not self._continue.done():
             self._continue.set_result(None)

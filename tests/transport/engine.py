@@ -1,0 +1,85 @@
+"""What tests of the HTTP/1.1 engine share: requests, transports, and an answer's pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from fastapi_proxy_di.transport.http1.connections import READ_BUFFER_BYTES, Http1Transport
+from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
+from fastapi_proxy_di.transport.transport import Headers, Request
+from fastapi_proxy_di.wire.urls import parse_address
+from tests.origins import ScriptedOrigin
+
+__all__ = ["body_of", "engine", "exchange_on", "get", "post", "transport_to"]
+
+
+def get(
+    target: bytes = b"/",
+    *,
+    method: bytes = b"GET",
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    reuse_within: float = 60.0,
+    upgrade: bool = False,
+) -> Request:
+    """A request without a body."""
+    return Request(method, target, [(b"host", b"origin"), *headers], reuse_within, upgrade=upgrade)
+
+
+def post(length: int | None, *, method: bytes = b"POST", reuse_within: float = 60.0) -> Request:
+    """A request with a body of ``length`` bytes; ``None``: chunked."""
+    framing = (
+        (b"transfer-encoding", b"chunked")
+        if length is None
+        else (b"content-length", b"%d" % length)
+    )
+    headers: Headers = [(b"host", b"origin"), framing]
+    return Request(
+        method, b"/", headers, reuse_within, content_length=length, chunked=length is None
+    )
+
+
+def transport_to(url: str, **options: Any) -> Http1Transport:
+    """A transport to ``url`` in the running loop, with the defaults of the settings."""
+    context: ssl.SSLContext | None = options.pop("ssl_context", None)
+    given: dict[str, Any] = {
+        "server_name": None,
+        "connect_timeout": 5.0,
+        "idle_connections": 100,
+        "idle_seconds": 4.0,
+        "header_limit": 65536,
+        "buffer": memoryview(bytearray(READ_BUFFER_BYTES)),
+    }
+    return Http1Transport(parse_address(url), ssl_context=context, **{**given, **options})
+
+
+@contextlib.asynccontextmanager
+async def engine(origin: ScriptedOrigin, **options: Any) -> AsyncIterator[Http1Transport]:
+    """A transport to a scripted origin; closed at the end, and then without a connection."""
+    transport = transport_to(origin.url, **options)
+    try:
+        yield transport
+    finally:
+        await transport.aclose()
+        assert transport.connections == 0
+        assert transport.idle == 0
+
+
+async def exchange_on(
+    transport: Http1Transport, request: Request, body: bytes = b"", *, more: bool = False
+) -> Http1Exchange:
+    """Send as the dispatcher does: on a connection at hand, or on a new one."""
+    exchange = transport.reuse(request, body, more=more)
+    return exchange or await transport.start(request, body, more=more)
+
+
+async def body_of(exchange: Http1Exchange) -> bytes:
+    """The whole body; the exchange is then closed."""
+    await exchange.head()
+    pieces = []
+    while piece := await exchange.read():
+        pieces.append(piece)
+    exchange.close()
+    return b"".join(pieces)

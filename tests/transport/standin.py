@@ -1,0 +1,108 @@
+"""An exchange without a socket: bytes go in by hand, what it did to its connection is noted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from fastapi_proxy_di.transport.http1.connection import Connection
+from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
+from fastapi_proxy_di.transport.transport import Headers
+
+__all__ = ["Outcome", "StandIn", "answer_to", "exchange_over"]
+
+
+class StandIn:
+    """What an exchange sees of its connection.
+
+    Attributes:
+        end: ``released`` or ``aborted``, once the exchange has let go.
+    """
+
+    def __init__(self) -> None:
+        self.end: str | None = None
+        self.written: list[bytes] = []
+        self.read_paused = False
+        self.write_paused = False
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def release(self) -> None:
+        assert self.end is None
+        self.end = "released"
+
+    def abort(self) -> None:
+        assert self.end is None
+        self.end = "aborted"
+
+    def pause_reading(self) -> None:
+        self.read_paused = True
+
+    def resume_reading(self) -> None:
+        self.read_paused = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an exchange ended: its answer, or the error, and whether the connection lives on."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    trailers: Headers
+    error: BaseException | None
+    reusable: bool
+
+
+def exchange_over(
+    peer: StandIn, *, method: bytes = b"GET", upgrade: bool = False, header_limit: int = 65536
+) -> Http1Exchange:
+    """An exchange whose request has been sent."""
+    return Http1Exchange(
+        cast(Connection, peer),
+        bodyless=method == b"HEAD",
+        upgrade=upgrade,
+        header_limit=header_limit,
+        reused=False,
+        now=0.0,
+    )
+
+
+async def answer_to(
+    pieces: Iterable[bytes],
+    *,
+    method: bytes = b"GET",
+    upgrade: bool = False,
+    header_limit: int = 65536,
+    eof: bool = False,
+) -> Outcome:
+    """Feed an exchange the pieces of an answer, then read it as the forwarder does."""
+    peer = StandIn()
+    exchange = exchange_over(peer, method=method, upgrade=upgrade, header_limit=header_limit)
+    for piece in pieces:
+        if peer.end is None:
+            exchange.feed(memoryview(piece), 1.0)
+    if eof and peer.end is None:
+        exchange.ended(None)
+    body = b""
+    error: BaseException | None = None
+    try:
+        async with asyncio.timeout(0):  # an answer that is not whole by now never will be
+            await exchange.head()
+            while exchange.status != 101 and (piece := await exchange.read()):
+                body += piece
+    except Exception as raised:
+        error = raised
+    exchange.close()
+    assert peer.end is not None
+    return Outcome(
+        exchange.status,
+        exchange.headers,
+        body,
+        exchange.trailers,
+        error,
+        peer.end == "released",
+    )
