@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 _START_SECONDS: Final = 15.0
+_TURNS: Final = 20
+"""Turns of the loop in which connections that are being closed are gone."""
 
 
 class StartupFailed(Exception):
@@ -109,6 +111,20 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         await self.on_tick(0)
         await self._stopped.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Shut down without uvicorn's pause of 100 ms where nothing is left to wait for."""
+        for server in self.servers:
+            server.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        for _ in range(_TURNS):
+            if not state.connections and not state.tasks:
+                await self.lifespan.shutdown()
+                return
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
 
     def stop(self) -> None:
         self._stopped.set()

@@ -21,7 +21,7 @@ from tests.servers import dead_port, run_app
 
 
 def _proxied(settings: Billing) -> FastAPI:
-    return gateway_app(*(d.url for d in settings.destinations))
+    return gateway_app(*(one.url for one in settings.destination_settings))
 
 
 def _injected(settings: Billing) -> FastAPI:
@@ -39,7 +39,8 @@ def _guarded(settings: Billing) -> FastAPI:
         pass
 
     return gateway_app(
-        *(d.url for d in settings.destinations), include={"dependencies": [Depends(nothing)]}
+        *(one.url for one in settings.destination_settings),
+        include={"dependencies": [Depends(nothing)]},
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi import Depends, FastAPI, Request, Response
 
-from fastapi_proxy_di import Balancer, Upstream, UpstreamTimeout, proxy_lifespan
+from fastapi_proxy_di import Balancer, ProxiedResponse, Upstream, UpstreamTimeout, proxy_lifespan
 from tests.clients import Answer, connect, fetch, request
 from tests.gateways import billing, until
 from tests.origins import Connection, Headers, ScriptedOrigin, always, answer, chunk
@@ -383,6 +383,7 @@ async def test_answer_that_is_not_returned_is_closed(closes: bool) -> None:
     async def endpoint(balancer: Balancer, request: Request) -> Response:
         response = await balancer.forward(request)
         assert response.status_code == 404
+        assert isinstance(response, ProxiedResponse)
         if closes:
             await response.aclose()
         in_flight.append(sum(d.in_flight for d in balancer.destinations))

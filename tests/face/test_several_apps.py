@@ -49,7 +49,7 @@ async def test_two_injecting_apps_have_their_own_upstreams() -> None:
 
 async def test_settings_count_although_the_name_was_mentioned_before() -> None:
     """A mention by name alone elsewhere in the process does not hide a later class."""
-    assert _injecting(Upstream("billing"))
+    _injecting(Upstream("billing"))
     async with (
         ScriptedOrigin() as origin,
         run_app(_injecting(Upstream(billing(origin.url)))) as running,

@@ -1,5 +1,7 @@
 """Response headers: in order, with repeats, hop-by-hop fields gone, nothing doubled."""
 
+from typing import Any
+
 import pytest
 
 from tests.clients import Answer, Ending, connect, fetch, request
@@ -14,7 +16,7 @@ def _theirs(reply: Answer) -> Headers:
     return [(name.lower(), value) for name, value in reply.headers if name not in _SERVERS_OWN]
 
 
-async def _through(raw: bytes, **settings: object) -> Answer:
+async def _through(raw: bytes, **settings: Any) -> Answer:
     """Send one GET through a gateway to an origin that answers with these bytes."""
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url, **settings) as gate:
         return await fetch(gate.address, target="/billing/x")
