@@ -8,9 +8,12 @@ which knows both, fills them in. They know no pools and no policies.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from fastapi_proxy_di.errors import ProxyError
+from fastapi_proxy_di.wire.handshake import Close
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -63,7 +66,7 @@ class Exchange(Protocol):
     last_activity: float
     on_informational: Callable[[int, Headers], None] | None
 
-    async def head(self) -> None:
+    def head(self) -> Awaitable[None]:
         """Wait for the final status and headers (101 is final)."""
 
     def detach(self) -> tuple[asyncio.Transport, bytes]:
@@ -96,6 +99,55 @@ class Exchange(Protocol):
 
     def close(self) -> None:
         """Give the connection back if the exchange ended cleanly, else close it."""
+
+
+class OpenWebSocket(Protocol):
+    """An upstream WebSocket past its handshake, whatever carries it.
+
+    Attributes:
+        max_message_bytes: The limit, for whoever sends.
+        close_code: How it ended, once ``recv`` gave ``None``: the upstream's code, 1005 for
+            its empty close, the code we failed it with, or 1006 if it broke off.
+        close_reason: The reason that came or went with it.
+        error: Why it ended without a close of either side.
+        received_messages: Count of messages from the upstream.
+        received_bytes: Their payload.
+        sent_messages: Count of messages to the upstream.
+        sent_bytes: Their payload.
+    """
+
+    max_message_bytes: int | None
+    close_code: int
+    close_reason: str
+    error: ProxyError | None
+    received_messages: int
+    received_bytes: int
+    sent_messages: int
+    sent_bytes: int
+
+    async def recv(self) -> str | bytes | None:
+        """Give the next whole message; ``None`` at the end, behind all that came before."""
+
+    async def send(self, data: str | bytes) -> None:
+        """Send one message; waits while the upstream reads slowly. Drops it after the end."""
+
+    def start_close(self, close: Close) -> None:
+        """Say the end, drop what still comes; nothing once it has ended."""
+
+    async def wait_closed(self) -> None:
+        """Wait until it is gone, a bounded time after its end."""
+
+    def abort(self) -> None:
+        """Break it off."""
+
+
+@runtime_checkable
+class OpensWebSocket(Protocol):
+    """An `Exchange` without a socket: after its 101 it gives the WebSocket itself."""
+
+    def websocket(self, *, max_message_bytes: int | None) -> OpenWebSocket:
+        """Give what the 101 opened, instead of ``detach``."""
+        ...
 
 
 class Transport(Protocol):

@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from fastapi_proxy_di.errors import UpstreamDisconnected
+from fastapi_proxy_di.transport.http1.parser import AnswerParser
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http1.connections import Http1Transport
@@ -34,6 +35,7 @@ class Connection(asyncio.BufferedProtocol):
         "_view",
         "idle_since",
         "loop",
+        "parser",
         "read_paused",
         "write_paused",
     )
@@ -42,6 +44,7 @@ class Connection(asyncio.BufferedProtocol):
         self, owner: Http1Transport, view: memoryview, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.loop = loop
+        self.parser = AnswerParser()
         self.idle_since = 0.0
         self.read_paused = False
         self.write_paused = False

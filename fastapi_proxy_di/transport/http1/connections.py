@@ -170,6 +170,7 @@ class Http1Transport:
             header_limit=self._header_limit,
             reused=reused,
             now=now,
+            parser=connection.parser,
         )
         connection.begin(exchange)
         if body and len(body) <= _COALESCE_BYTES:

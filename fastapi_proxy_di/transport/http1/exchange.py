@@ -9,7 +9,7 @@ Reading, writing and flow control of the socket belong to ``connection``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
@@ -19,7 +19,9 @@ from fastapi_proxy_di.errors import (
     UpstreamDisconnected,
     UpstreamProtocolError,
 )
+from fastapi_proxy_di.transport.http1.parser import AnswerParser
 from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.wire.headers import list_members
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http1.connection import Connection
@@ -28,6 +30,17 @@ BODY_HIGH_WATER_BYTES: Final = 65536
 """Buffered answer bytes at which reading from the destination pauses."""
 
 _VERSIONS: Final = frozenset({"1.1", "1.0"})
+
+
+class _Ready:
+    """An awaitable that does not wait."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+_READY: Final = _Ready()
 
 
 class Http1Exchange:
@@ -143,8 +156,11 @@ class Http1Exchange:
         self._wake()
 
     def close(self) -> None:
-        # The parser holds methods of ours; without this every exchange waits for the collector.
-        self._parser = None
+        parser, self._parser = self._parser, None
+        if parser is not None:
+            parser.exchange = None
+            if self._bodyless:
+                parser.renew()
         connection = self._connection
         if connection is None:
             return
@@ -212,13 +228,13 @@ class Http1Exchange:
             self._error.__cause__ = error
         self._wake()
 
-    def _parse(self, parser: Any, data: memoryview) -> bool:
+    def _parse(self, parser: AnswerParser, data: memoryview) -> bool:
         """Parse ``data``; true once the final head is there."""
         if self.status == 101:
             self._chunks.append(bytes(data))  # the new protocol's
             return True
         try:
-            parser.feed_data(data)
+            parser.feed(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._chunks.append(bytes(data[upgrade.args[0] :]))
         except httptools.HttpParserError as error:
@@ -235,30 +251,36 @@ class Http1Exchange:
     def trailer(self, name: bytes, value: bytes) -> None:
         """A field after the body."""
         self.trailers.append((name, value))
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > self._header_limit:
-            self._malformed("the trailers are too large")
 
     def head_complete(self, status: int, version: str) -> None:
         """Status and headers are there: of the answer, or of a 1xx before it."""
         if self.complete:
             self._stray = True
             return
-        if status < 200 and not (status == 101 and self._upgrade):
+        if 100 <= status < 200 and not (status == 101 and self._upgrade and self._switches()):
             self._informational = True
             if status == 101:
-                self._malformed("101 Switching Protocols was not asked for")
-            elif self.on_informational is not None:
+                self._malformed("101 Switching Protocols that was not asked for or names none")
+                return
+            if status == 100:
+                self._asked = True
+                self._release_body()
+            if self.on_informational is not None:
                 self.on_informational(status, self.headers)
             return
-        if status > 599 or version not in _VERSIONS:
+        if not 100 < status < 600 or version not in _VERSIONS:
             self._malformed(f"status {status} or its HTTP version is not valid")
             return
+        coded = False
         for name, value in self.headers:
-            # llhttp reads "chunked, gzip" and "xchunked" as close-delimited bodies.
-            if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                self._malformed("Transfer-Encoding other than chunked")
-                return
+            if name == b"transfer-encoding":
+                # llhttp reads "chunked, gzip" and "xchunked" as close-delimited bodies.
+                if coded or value.strip().lower() != b"chunked":
+                    self._malformed("Transfer-Encoding other than chunked alone")
+                    return
+                coded = True
+        if coded and version == "1.0":
+            self._stray = True  # RFC 9112 section 6.1: its framing is faulty
         self.status = status
         if self._bodyless:
             # llhttp now waits for a body that will not come; whether the connection may live
@@ -271,6 +293,7 @@ class Http1Exchange:
             self._stray = True
             return
         self._chunks.append(body)
+        self._head_bytes = 0  # what surrounds the pieces of a body is bounded piece by piece
         self._buffered += len(body)
         if self._buffered > BODY_HIGH_WATER_BYTES and self._connection is not None:
             self._connection.pause_reading()
@@ -285,10 +308,18 @@ class Http1Exchange:
 
     # -- inside ---------------------------------------------------------------------
 
-    def _complete(self) -> None:
+    def _complete(self, keep_alive: bool) -> None:
         if not self.complete and self._error is None:
             self.complete = True
-            self._keep_alive = self._parser.should_keep_alive()
+            self._keep_alive = keep_alive
+
+    def _switches(self) -> bool:
+        return b"upgrade" in list_members(self.headers, b"connection") and any(
+            name == b"upgrade" for name, _ in self.headers
+        )
+
+    def _wants_close(self) -> bool:
+        return b"close" in list_members(self.headers, b"connection")
 
     def _close_delimited(self) -> bool:
         return not any(
@@ -323,7 +354,13 @@ class Http1Exchange:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-        if self._error is not None:
+        waiter = self._head_waiter
+        if waiter is not None and not waiter.done():
+            if self.status:
+                waiter.set_result(None)
+            elif self._error is not None:
+                waiter.set_exception(self._error)
+        if self._error is not None or self.status:
             self._release_body()
 
     def _release_body(self) -> None:
