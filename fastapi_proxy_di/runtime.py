@@ -49,7 +49,12 @@ class Runtime:
             _logger.warning(warning)
         try:
             self._assemble(settings)
-            await asyncio.gather(*(assembly.start() for assembly in self._assemblies))
+            # All of them end before one's failure is told: what still starts cannot be closed.
+            starts = await asyncio.gather(
+                *(assembly.start() for assembly in self._assemblies), return_exceptions=True
+            )
+            for failure in filter(None, starts):
+                raise failure
         except BaseException:
             await self.aclose()
             raise

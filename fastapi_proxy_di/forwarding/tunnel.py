@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any, Final
 
 from fastapi_proxy_di.errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
-from fastapi_proxy_di.transport.websocket import UpstreamWebSocket
+from fastapi_proxy_di.transport.transport import OpenWebSocket
 from fastapi_proxy_di.wire.handshake import Close, close_downwards, close_upwards
 
 __all__ = ["Tunnel", "TunnelEnd", "WebSocketEnd"]
@@ -109,7 +109,7 @@ class Tunnel:
     __slots__ = ("_ending", "_name", "_receive", "_scope", "_send", "_upstream", "end")
 
     def __init__(
-        self, receive: Receive, send: Send, upstream: UpstreamWebSocket, *, name: str = ""
+        self, receive: Receive, send: Send, upstream: OpenWebSocket, *, name: str = ""
     ) -> None:
         self._receive = receive
         self._send = send
@@ -288,7 +288,7 @@ def _client_ended(message: Message) -> _Ending:
     return _Ending(WebSocketEnd.CLIENT_CLOSED, code, reason, to_upstream=close)
 
 
-def _upstream_ended(upstream: UpstreamWebSocket) -> _Ending:
+def _upstream_ended(upstream: OpenWebSocket) -> _Ending:
     """Read how the upstream ended; it has its own close frame already."""
     code, reason, error = upstream.close_code, upstream.close_reason, upstream.error
     if error is None:

@@ -26,7 +26,12 @@ from fastapi_proxy_di.forwarding.outbound import OutboundBuilder, Overrides
 from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd
 from fastapi_proxy_di.forwarding.watch import Deadlines, Watch
 from fastapi_proxy_di.pools.destination import Destination
-from fastapi_proxy_di.transport.transport import Exchange, Headers
+from fastapi_proxy_di.transport.transport import (
+    Exchange,
+    Headers,
+    OpensWebSocket,
+    OpenWebSocket,
+)
 from fastapi_proxy_di.transport.websocket import UpstreamWebSocket
 from fastapi_proxy_di.wire.handshake import (
     HANDSHAKE_FIELDS,
@@ -167,7 +172,9 @@ class WebSocketForwarder:
         """The tunnels that are open to ``destination``."""
         return frozenset(self._tunnels.get(destination, ()))
 
-    def _open(self, exchange: Exchange, accepted: Accepted) -> UpstreamWebSocket:
+    def _open(self, exchange: Exchange, accepted: Accepted) -> OpenWebSocket:
+        if isinstance(exchange, OpensWebSocket):
+            return exchange.websocket(max_message_bytes=self._rules.max_message_bytes)
         transport, leftover = exchange.detach()
         return UpstreamWebSocket(
             transport,
@@ -182,7 +189,7 @@ class WebSocketForwarder:
         self,
         send: Send,
         receive: Receive,
-        upstream: UpstreamWebSocket,
+        upstream: OpenWebSocket,
         accepted: Accepted,
         destination: Destination,
         own: Headers,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 
 from fastapi_proxy_di.settings import UpstreamSettings
+from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
+from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
 from fastapi_proxy_di.transport.http1.connections import READ_BUFFER_BYTES, Http1Transport
 from fastapi_proxy_di.transport.tls import client_context
 from fastapi_proxy_di.transport.transport import Transport
@@ -22,6 +24,8 @@ class TransportFactory:
         self._settings = settings
         self._context: ssl.SSLContext | None = None
         self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+        # Two destinations may be one app at two base paths: it has one lifespan.
+        self._apps: dict[str, InnerApp] = {}
 
     def make(self, address: Address) -> Transport:
         """Give a new transport to ``address``.
@@ -29,6 +33,11 @@ class TransportFactory:
         Raises:
             ValueError: The settings do not fit it.
         """
+        if address.app is not None:
+            app = self._apps.get(address.app)
+            if app is None or app.closed:
+                app = self._apps[address.app] = InnerApp(address.app)
+            return AsgiTransport(app, address)
         settings = self._settings
         context: ssl.SSLContext | None = None
         if address.scheme == "https":
@@ -47,4 +56,10 @@ class TransportFactory:
         )
 
     async def start(self) -> None:
-        """Start the in-process apps among the destinations."""
+        """Run the start of the lifespan of each in-process app, one after the other.
+
+        Raises:
+            AppStartFailed: One of them failed.
+        """
+        for app in self._apps.values():
+            await app.start()

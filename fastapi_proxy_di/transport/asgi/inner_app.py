@@ -1,0 +1,177 @@
+"""An app of this process as a destination: found, started and shut down.
+
+Its lifespan runs within the upstream's, once for each upstream that names it. Knows the
+lifespan protocol of ASGI and neither requests nor pools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import importlib
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+_logger = logging.getLogger("fastapi_proxy_di.asgi")
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+_RAISE_SECONDS: Final = 1.0
+"""How long an app that has reported a failure may take to raise its cause."""
+
+
+class AppStartFailed(RuntimeError):
+    """The lifespan of an in-process app failed at its start."""
+
+
+def load_app(path: str) -> AsgiApp:
+    """Import the app of an ``asgi://`` address.
+
+    Args:
+        path: ``package.module:app``; dots after the colon lead to attributes.
+
+    Raises:
+        ValueError: There is none; names it, and what went wrong.
+    """
+    module_name, _, attributes = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        raise ValueError(
+            f"destinations: asgi://{path}: importing {module_name} failed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    for attribute in attributes.split("."):
+        if not hasattr(found, attribute):
+            raise ValueError(
+                f"destinations: asgi://{path}: {module_name} has no attribute {attributes!r}"
+            )
+        found = getattr(found, attribute)
+    if not callable(found):
+        message = f"destinations: asgi://{path}: {attributes!r} is not an ASGI app"
+        raise ValueError(message)  # noqa: TRY004 - a fault of the settings like any other
+    app: AsgiApp = found
+    return app
+
+
+class InnerApp:
+    """One in-process app, shared by the transports of one upstream.
+
+    Attributes:
+        app: The app.
+        name: ``package.module:app``.
+        state: What its lifespan left for its requests.
+        started: Whether its lifespan has started.
+        closed: Whether it has been let go of for good.
+
+    Args:
+        name: ``package.module:app``.
+
+    Raises:
+        ValueError: It cannot be imported.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.app = load_app(name)
+        self.name = name
+        self.state: dict[str, Any] = {}
+        self.started = False
+        self.closed = False
+        # Like a server's, the app's calls begin where the upstream began: nothing of the
+        # request that is proxied is to be seen in their context variables.
+        self._context = contextvars.copy_context()
+        self._loop = asyncio.get_running_loop()
+        self._users = 0
+        self._starting: asyncio.Task[None] | None = None
+        self._lifespan: asyncio.Task[None] | None = None
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._startup: asyncio.Future[str | None] = self._loop.create_future()
+        self._shutdown: asyncio.Future[str | None] = self._loop.create_future()
+        self._raised: Exception | None = None
+
+    def use(self) -> InnerApp:
+        """Count a transport that leads here; ``release`` undoes it."""
+        self._users += 1
+        return self
+
+    def task(self, run: Callable[[], Any], what: str) -> asyncio.Task[None]:
+        """Run something of the app in a task and a context of its own."""
+        return self._loop.create_task(
+            run(), name=f"{what} of asgi://{self.name}", context=self._context.copy()
+        )
+
+    async def start(self) -> None:
+        """Run the start of its lifespan, if nobody has yet.
+
+        Raises:
+            AppStartFailed: It failed.
+        """
+        if self.started:
+            return
+        if self._starting is None:
+            self._starting = self.task(self._start, "start")
+        await asyncio.shield(self._starting)
+
+    async def release(self) -> None:
+        """Shut it down, if this was the last transport that led here.
+
+        Raises:
+            RuntimeError: Its shutdown failed.
+        """
+        self._users -= 1
+        lifespan = self._lifespan
+        self.closed = self._users == 0
+        if not self.closed or lifespan is None:
+            return
+        failure: str | None = None
+        if self.started:
+            self._messages.put_nowait({"type": "lifespan.shutdown"})
+            failure = await self._shutdown
+            self.started = False
+        lifespan.cancel()
+        await asyncio.wait((lifespan,))
+        if failure is not None:
+            raise RuntimeError(f"the shutdown of asgi://{self.name} failed: {failure}")
+
+    async def _start(self) -> None:
+        self._messages.put_nowait({"type": "lifespan.startup"})
+        lifespan = self._lifespan = self.task(self._run, "lifespan")
+        failure = await self._startup
+        if failure is None:
+            self.started = True
+            return
+        await asyncio.wait((lifespan,), timeout=_RAISE_SECONDS)
+        error = self._raised
+        text = failure if error is None else f"{type(error).__name__}: {error}"
+        raise AppStartFailed(f"asgi://{self.name} failed to start: {text}") from error
+
+    async def _run(self) -> None:
+        scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self.state,
+        }
+        try:
+            await self.app(scope, self._messages.get, self._send)
+        except Exception as error:
+            self._raised = error
+            if not self._startup.done():
+                # ASGI: to raise before an answer is how an app says it knows no lifespan.
+                _logger.debug("asgi://%s has no lifespan: %r", self.name, error)
+            elif self._startup.result() is None and not self._shutdown.done():
+                _logger.exception("the lifespan of asgi://%s failed", self.name)
+        finally:
+            for waited in (self._startup, self._shutdown):
+                if not waited.done():
+                    waited.set_result(None)
+
+    async def _send(self, message: Message) -> None:
+        phase, _, result = message["type"].removeprefix("lifespan.").partition(".")
+        waited = self._startup if phase == "startup" else self._shutdown
+        if not waited.done():
+            failed = result == "failed"
+            waited.set_result(message.get("message", "") if failed else None)

@@ -1,0 +1,122 @@
+"""The way to an in-process app: a task for each exchange, no socket, no bytes on a wire.
+
+The app gets a scope of its own, as from a server that listens for the gateway alone:
+nothing of the proxied request but what travels as headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+from urllib.parse import unquote, unquote_to_bytes
+
+from fastapi_proxy_di.errors import UpstreamConnectError
+from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange
+from fastapi_proxy_di.transport.asgi.inner_app import AppStartFailed, InnerApp
+from fastapi_proxy_di.transport.asgi.websocket import AsgiHandshake
+from fastapi_proxy_di.transport.transport import Request
+from fastapi_proxy_di.wire.handshake import offered_subprotocols
+from fastapi_proxy_di.wire.urls import Address
+
+_END_SECONDS: Final = 1.0
+"""For apps to end by themselves when the upstream closes, before they are cancelled."""
+
+_CLIENT: Final = ("127.0.0.1", 0)
+"""The gateway, seen from the app: a loopback peer, whose forwarding fields such apps'
+proxy middlewares believe by default."""
+
+
+class AsgiTransport:
+    """A `Transport` to an app of this process.
+
+    Args:
+        inner: The app.
+        address: Its address, for the base path.
+    """
+
+    def __init__(self, inner: InnerApp, address: Address) -> None:
+        self._inner = inner.use()
+        self._root_path = unquote(address.base_path.decode("ascii"))
+        self._server = (address.host, address.port)
+        self._exchanges: dict[asyncio.Task[None], AsgiExchange] = {}
+        self._closed = False
+
+    def reuse(self, request: Request, body: bytes, *, more: bool) -> AsgiExchange | None:
+        if not self._inner.started or self._closed:
+            return None
+        return self._begin(request, body, more)
+
+    async def start(self, request: Request, body: bytes, *, more: bool) -> AsgiExchange:
+        await self.probe()
+        return self._begin(request, body, more)
+
+    async def probe(self) -> None:
+        """See that the app has started; one that joins a running upstream starts here."""
+        if self._closed:
+            raise UpstreamConnectError("the upstream is shut down")
+        try:
+            await self._inner.start()
+        except AppStartFailed as error:
+            raise UpstreamConnectError(str(error)) from error
+
+    async def aclose(self) -> None:
+        """End what is under way and let go of the app."""
+        if self._closed:
+            return
+        self._closed = True
+        tasks = tuple(self._exchanges)
+        for exchange in self._exchanges.values():
+            exchange.fail(UpstreamConnectError("the upstream is shut down"))
+            exchange.close()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_END_SECONDS)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._inner.release()
+
+    def _begin(self, request: Request, body: bytes, more: bool) -> AsgiExchange:
+        scope = self._scope(request)
+        exchange: AsgiExchange
+        if request.upgrade:
+            scope |= {
+                "type": "websocket",
+                "asgi": {"version": "3.0", "spec_version": "2.4"},
+                "scheme": "ws",
+                "subprotocols": list(offered_subprotocols(request.headers)),
+                "extensions": {"websocket.http.response": {}},
+            }
+            keys = [value for name, value in request.headers if name == b"sec-websocket-key"]
+            exchange = AsgiHandshake(scope, keys[0])
+        else:
+            scope |= {
+                "type": "http",
+                # As uvicorn: apps then watch for the client's leaving while they stream.
+                "asgi": {"version": "3.0", "spec_version": "2.3"},
+                "scheme": "http",
+                "method": request.method.decode("ascii"),
+                "extensions": {"http.response.trailers": {}},
+            }
+            exchange = AsgiExchange(scope, body, more=more)
+        app = self._inner.app
+        task = self._inner.task(lambda: exchange.run(app), "request")
+        self._exchanges[task] = exchange
+        task.add_done_callback(self._done)
+        return exchange
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del self._exchanges[task]
+
+    def _scope(self, request: Request) -> dict[str, Any]:
+        raw_path, _, query = request.target.partition(b"?")
+        return {
+            "http_version": "1.1",
+            "path": unquote_to_bytes(raw_path).decode("utf-8", "replace"),
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": self._root_path,
+            "headers": request.headers,
+            "client": _CLIENT,
+            "server": self._server,
+            "state": self._inner.state.copy(),
+        }
