@@ -6,7 +6,8 @@ command lives in its own module and is imported when it is asked for, so that
 ``--help`` is quick and a missing extra is a sentence instead of a traceback.
 
 Exit statuses: 0 all is well, 1 a check or a demo request failed, 2 wrong usage, wrong
-settings or a missing extra, 130 ended by Ctrl-C.
+settings or a missing extra, 130 ended by Ctrl-C. SIGTERM ends ``serve`` with 0 and the
+demo with 143.
 """
 
 from __future__ import annotations

@@ -13,10 +13,9 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from functools import partial
-from types import FrameType
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -38,6 +37,7 @@ from fastapi_proxy_di.cli.load import Load
 
 _PORT: Final = 8000
 _GRACE_SECONDS: Final = 10
+_TERMINATED: Final = 128 + signal.SIGTERM
 
 
 def run(port: int | None, upstreams: int, *, once: bool) -> int:
@@ -50,20 +50,22 @@ def run(port: int | None, upstreams: int, *, once: bool) -> int:
 
     Returns:
         0, or 1 if a request failed that must not or an upstream did not come back; 2 if
-        the port is taken.
+        the port is taken; 143 if SIGTERM ended it.
 
     Raises:
-        KeyboardInterrupt: Ended by Ctrl-C or SIGTERM, after everything was ended.
+        KeyboardInterrupt: Ended by Ctrl-C, after everything was ended.
     """
     if port is None:
         port = 0 if once else _PORT
     listening = listen("127.0.0.1", port)
     if listening is None:
         return 2
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    fleet = Fleet(upstreams)
     with listening:
         try:
-            return asyncio.run((_once if once else _live)(listening, Fleet(upstreams)))
+            return asyncio.run(_until_sigterm((_once if once else _live)(listening, fleet)))
+        except asyncio.CancelledError:
+            return _TERMINATED
         except ExceptionGroup as group:
             print("\n".join(map(str, group.exceptions)), file=sys.stderr)
         except TimeoutError as error:
@@ -135,6 +137,9 @@ def _server_config(app: FastAPI) -> uvicorn.Config:
     )
 
 
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    """Let SIGTERM end the demo the way Ctrl-C does: in order."""
-    signal.raise_signal(signal.SIGINT)
+async def _until_sigterm(main: Coroutine[Any, Any, int]) -> int:
+    """Run ``main``; SIGTERM cancels it, as ``asyncio.run`` lets Ctrl-C do."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await main

@@ -50,16 +50,12 @@ class Row:
 
 def how_to_reach(base: str) -> list[tuple[str, str]]:
     """What to type in another terminal: a label and a command each."""
-    echo = (
-        "from websockets.sync.client import connect; "
-        f"w = connect('ws{base.removeprefix('http')}/echo'); "
-        "w.send('hello'); print(w.recv()); w.close()"
-    )
     return [
         ("JSON", f"curl {base}/"),
         ("POST", f"curl -H 'content-type: application/json' -d '{{\"tea\": 2}}' {base}/orders"),
         ("Event stream", f"curl -N {base}/events"),
-        ("WebSocket", f'{python_command()} -c "{echo}"'),
+        # Interactive: each line that is typed comes back.
+        ("WebSocket", f"{python_command()} -m websockets ws{base.removeprefix('http')}/echo"),
         ("Upload", f"head -c 50000000 /dev/zero | curl -X POST -T - {base}/upload"),
         ("API page", f"{base}/docs"),
     ]

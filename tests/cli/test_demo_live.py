@@ -108,7 +108,7 @@ def test_how_to_reach_names_every_kind() -> None:
 
     assert commands.keys() == {"JSON", "POST", "Event stream", "WebSocket", "Upload", "API page"}
     assert all("127.0.0.1:8123" in command for command in commands.values())
-    assert "connect('ws://127.0.0.1:8123/echo')" in commands["WebSocket"]
+    assert commands["WebSocket"].endswith(" -m websockets ws://127.0.0.1:8123/echo")
 
 
 def test_totals_tell_failed_from_broken_on_the_way() -> None:
