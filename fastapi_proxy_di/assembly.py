@@ -37,7 +37,7 @@ from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.probing import Prober
 from fastapi_proxy_di.retries import RetryBudget, RetryRules
-from fastapi_proxy_di.settings import DestinationSettings, UpstreamSettings
+from fastapi_proxy_di.settings import DestinationSettings, HealthSettings, UpstreamSettings
 from fastapi_proxy_di.transport.factory import TransportFactory
 from fastapi_proxy_di.transport.transport import Headers, Transport
 from fastapi_proxy_di.wire.forwarded import Forwarding
@@ -218,6 +218,15 @@ class Assembly:
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
         self.prober.start()
+
+    def configure_health(self, settings: HealthSettings) -> None:
+        """Probe by other settings from now on."""
+        self.keeper.threshold = Threshold(settings.fall, settings.rise)
+        self.prober.reconfigure(settings)
+        if not settings.enabled:
+            self.keeper.unprobed()
+        if self.settings.max_requests_window is None:
+            self.keeper.set_window(settings.interval)
 
     async def _retire(self, destination: Destination) -> None:
         """Close a removed destination's connections once its work is done."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import httpx
 from starlette.requests import Request
@@ -21,22 +21,30 @@ from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.assembly import Assembly
 from fastapi_proxy_di.balancing.selection import select
+from fastapi_proxy_di.changes import (
+    DestinationChanges,
+    HealthChanges,
+    changed_destination,
+    changed_health,
+)
 from fastapi_proxy_di.errors import ClientDisconnected, RequestBodyConsumed
 from fastapi_proxy_di.events import Event
 from fastapi_proxy_di.forwarding.answer import Answer
 from fastapi_proxy_di.forwarding.hash_key import RequestKey, key_reader
+from fastapi_proxy_di.forwarding.http import CLIENT_LEFT
 from fastapi_proxy_di.forwarding.lease import Lease, lease
 from fastapi_proxy_di.forwarding.outbound import Overrides
 from fastapi_proxy_di.forwarding.target import given_target, target_below
 from fastapi_proxy_di.options import ForwardOptions
 from fastapi_proxy_di.pools.destination import Destination
-from fastapi_proxy_di.settings import Destinations, DestinationSettings, UpstreamSettings
+from fastapi_proxy_di.settings import (
+    Destinations,
+    DestinationSettings,
+    HealthSettings,
+    UpstreamSettings,
+)
 from fastapi_proxy_di.status import DestinationStatus, UpstreamStatus
 from fastapi_proxy_di.wire.headers import OURS, TOKEN, HeaderFields, fields_of
-
-
-CLIENT_LEFT_STATUS: Final = 499
-"""nginx's status for a client that closed the connection; nobody receives it."""
 
 _POLICIES_WITHOUT_KEY: Final = frozenset(
     {
@@ -190,30 +198,18 @@ class Balancer:
                 self._key(request.scope, affinity_key),
             )
         except ClientDisconnected:
-            return Response(status_code=CLIENT_LEFT_STATUS)
+            return Response(status_code=CLIENT_LEFT)
         stack = request.scope.get("fastapi_inner_astack")
         if isinstance(stack, AsyncExitStack):
             stack.push_async_callback(answer.aclose)
         return ProxiedResponse(answer)
 
-    async def pass_on(
+    def pass_on(
         self, scope: Scope, receive: Receive, send: Send, path: bytes, prefix: bytes
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Forward without a ``Request`` or ``Response``: the short way of proxied routes."""
-        try:
-            answer = await self._http.forward(
-                scope,
-                receive,
-                path,
-                prefix,
-                None,
-                None,
-                None if self._read_key is None else self._key(scope, None),
-            )
-        except ClientDisconnected:
-            await Response(status_code=CLIENT_LEFT_STATUS)(scope, receive, send)
-            return
-        await answer(scope, receive, send)
+        key = None if self._read_key is None else self._key(scope, None)
+        return self._http.pass_on(scope, receive, send, path, prefix, key)
 
     async def forward_websocket(
         self,
@@ -395,6 +391,50 @@ class Balancer:
         if len({one.url for one in found}) != len(found):
             raise ValueError("replace_destinations was given an address twice")
         self._assembly.replace(found)
+
+    def configure_destination(self, url: str, **changes: Unpack[DestinationChanges]) -> None:
+        """Change a destination's limits, weight, tier or probe path while it runs.
+
+        Its connections, counts and health stay. What is not named stays as it is; ``None``
+        takes a limit away.
+
+        Args:
+            url: Its address, in any equivalent spelling.
+            **changes: ``max_requests``, ``max_in_flight``, ``weight``, ``tier``,
+                ``health_path``, as in ``DestinationSettings``.
+
+        Raises:
+            ValueError: There is no such destination, or a value is not valid.
+        """
+        found = self._find(url)
+        changed = changed_destination(found.settings, changes)
+        self._assembly.replace(
+            changed if one is found else one.settings for one in self.destinations
+        )
+
+    @property
+    def health(self) -> HealthSettings:
+        """How destinations are probed at the moment."""
+        return self._assembly.prober.settings
+
+    def configure_health(self, **changes: Unpack[HealthChanges]) -> None:
+        """Change how destinations are probed; all are probed anew at once.
+
+        What is not named stays as it is. ``path=None`` turns probes off, and what they said
+        is forgotten. Without ``max_requests_window`` the window of ``max_requests`` follows
+        the interval.
+
+        Args:
+            **changes: ``path``, ``interval``, ``timeout``, ``unhealthy_interval``, ``fall``,
+                ``rise``, as in ``HealthSettings``.
+
+        Raises:
+            ValueError: A value is not valid, or the policy ``latency`` would lose its probes.
+        """
+        changed = changed_health(self.health, changes)
+        if not changed.enabled and self._assembly.policy.name == "latency":
+            raise ValueError("path: the policy latency needs probes")
+        self._assembly.configure_health(changed)
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``listener`` with each change of state of this upstream.

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Callable
 from random import Random
+from time import monotonic
 from typing import Final
 
 from fastapi_proxy_di.errors import ProxyError
@@ -36,7 +37,7 @@ class Prober:
         keeper: Has the pool; takes the results.
         settings: What a probe is.
         transport_for: Gives the transport to a probe's address.
-        preserve_headers: Fields every probe bears, Host excepted.
+        headers: Fields every probe bears, Host excepted.
         random: For the jitter of intervals.
     """
 
@@ -56,6 +57,7 @@ class Prober:
         self._random = random
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[Destination, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._get_only: set[Destination] = set()
 
     async def sweep(self) -> None:
@@ -63,33 +65,35 @@ class Prober:
         if self.settings.enabled:
             await asyncio.gather(*map(self.probe, self._keeper.pool.destinations))
 
-    def start(self) -> None:
-        """Keep a loop running for each destination of the pool; drop those that left it."""
+    def start(self, *, at_once: bool = False) -> None:
+        """Keep a loop running for each destination of the pool; drop those that left it.
+
+        Args:
+            at_once: Begin with a probe even where one has just been sent.
+        """
         wanted = set(self._keeper.pool.destinations) if self.settings.enabled else set()
         for destination in self._tasks.keys() - wanted:
-            self._tasks.pop(destination).cancel()
+            self._end(destination)
         for destination in self._keeper.pool.destinations:
             if destination in wanted and destination not in self._tasks:
                 self._tasks[destination] = self._loop.create_task(
-                    self._probe_for_ever(destination),
+                    self._probe_for_ever(destination, at_once or not destination.probed),
                     name=f"prober of {self._keeper.pool.name}: {destination.url}",
                 )
 
     def reconfigure(self, settings: HealthSettings) -> None:
         """Take other settings; every destination is probed by them at once."""
         self.settings = settings
-        for task in self._tasks.values():
-            task.cancel()
-        self._tasks.clear()
-        self.start()
+        self._get_only.clear()
+        for destination in tuple(self._tasks):
+            self._end(destination)
+        self.start(at_once=True)
 
     async def aclose(self) -> None:
         """End all loops."""
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for destination in tuple(self._tasks):
+            self._end(destination)
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def probe(self, destination: Destination) -> bool:
         """Send one probe and pass on its result.
@@ -112,9 +116,14 @@ class Prober:
         self._keeper.probed(destination, ok, latency_ms if ok else None, reason)
         return ok
 
-    async def _probe_for_ever(self, destination: Destination) -> None:
-        # Whoever starts the loop has just swept, or wants a new destination probed at once.
-        if destination.probed:
+    def _end(self, destination: Destination) -> None:
+        task = self._tasks.pop(destination)
+        task.cancel()
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _probe_for_ever(self, destination: Destination, at_once: bool) -> None:
+        if not at_once:
             await asyncio.sleep(self._pause(destination))
         while True:
             await self.probe(destination)
@@ -154,10 +163,11 @@ class Prober:
             0.0,
         )
         exchange: Exchange = await transport.start(request, b"", more=False)
-        started = self._loop.time()
+        # Not the loop's clock: uvloop's has whole milliseconds.
+        started = monotonic()
         try:
             await exchange.head()
-            milliseconds = (self._loop.time() - started) * 1000
+            milliseconds = (monotonic() - started) * 1000
             body = b""
             while len(body) < _BODY_LIMIT_BYTES:
                 piece = await exchange.read()

@@ -8,7 +8,7 @@ balancing, limits, health and retries are the same for all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -34,7 +34,6 @@ from fastapi_proxy_di.retries import Outcome, RetryBudget, RetryRules, Verdict, 
 from fastapi_proxy_di.transport.transport import Exchange, Headers, Transport
 
 _RETRY_AFTER_STATUSES: Final = frozenset({429, 503})
-_MAX_ATTEMPTS_KEPT: Final = 20
 
 
 @dataclass(slots=True)
@@ -181,8 +180,8 @@ class Dispatcher:
         key: PickRequest | None,
     ) -> tuple[Exchange, Destination]:
         self._budget.deposit()
-        tried: list[Destination] = []
-        history: list[Attempt] = []
+        tried: tuple[Destination, ...] = ()
+        history: tuple[Attempt, ...] = ()
         retries = connect_retries = 0
         resent = False
         while True:
@@ -197,11 +196,14 @@ class Dispatcher:
             started = self._loop.time()
             try:
                 leg = self.legs[destination]
-                request = outbound.request(leg.host, leg.base_path, self._rules.idle_seconds)
+                idle = self._rules.idle_seconds
                 first, more = (b"", False) if body is None else (body.first, not body.ended)
                 if not resent:
-                    exchange = leg.transport.reuse(request, first, more=more)
+                    exchange = leg.transport.reuse(
+                        outbound.request(leg.host, leg.base_path, idle), first, more=more
+                    )
                 if exchange is None:
+                    request = outbound.request(leg.host, leg.base_path, idle)
                     exchange = await watch.run(
                         leg.transport.start(request, first, more=more), "dial"
                     )
@@ -218,9 +220,9 @@ class Dispatcher:
                 if not self._try_again(outbound, body, destination, exchange, started, retries):
                     return exchange, destination
                 verdict = Verdict.RETRY_COUNTED
-                history.append(Attempt(destination.url, status=exchange.status))
+                history += (Attempt(destination.url, status=exchange.status),)
             except ProxyError as error:
-                self._fill(error, destination, history)
+                history = self._fill(error, destination, history)
                 outcome = Outcome(
                     method=outbound.method,
                     failure=error.failure,
@@ -243,13 +245,13 @@ class Dispatcher:
                 raise
             self._end(watch, exchange, destination)
             if verdict is Verdict.RETRY_COUNTED:
-                tried.append(destination)
+                tried += (destination,)
                 pause = backoff(retries, self._rules.backoff, self._random)
                 retries += 1
                 if pause:
                     await watch.run(asyncio.sleep(pause), "back-off")
             elif exchange is None:
-                tried.append(destination)
+                tried += (destination,)
                 connect_retries += 1
                 if self.select(self.policy, self._pool, key, tried) is None:
                     # Only another destination makes a further dial worth its time.
@@ -307,16 +309,18 @@ class Dispatcher:
                 self._observe(destination, now - started, True, now)
         return verdict
 
-    def _fill(self, error: ProxyError, destination: Destination, history: list[Attempt]) -> None:
+    def _fill(
+        self, error: ProxyError, destination: Destination, history: tuple[Attempt, ...]
+    ) -> tuple[Attempt, ...]:
         error.upstream = self._pool.name
         error.destination = destination.url
-        if len(history) < _MAX_ATTEMPTS_KEPT:
-            history.append(Attempt(destination.url, error.failure))
-        error.attempts = tuple(history)
+        error.attempts = (*history, Attempt(destination.url, error.failure))
+        return error.attempts
 
-    def unavailable(self, history: list[Attempt]) -> NoAvailableDestination:
+    def unavailable(self, history: Sequence[Attempt]) -> NoAvailableDestination:
         """Say why there is nothing to pick, and what was tried before."""
-        full = bool(self._pool.candidates)
+        pool = self._pool
+        full = bool(pool.candidates)
         error = (LimitExceeded if full else NoAvailableDestination)(
             f"every destination of {self._pool.name} is at its limit"
             if full
@@ -325,6 +329,8 @@ class Dispatcher:
             attempts=history,
         )
         error.retry_after = self._rules.retry_after
+        if full and all(one.requests_in_window >= one.window_limit for one in pool.candidates):
+            error.retry_after = max(1.0, self.keeper.window_left)
         return error
 
 
