@@ -7,7 +7,7 @@ alone skips FastAPI's request machinery, which would cost more than the proxying
 anything about a route is not known to be harmless, it goes FastAPI's way.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -116,7 +116,9 @@ def proxy_router(
     """
     mentions = [one if isinstance(one, Upstream) else Upstream(one) for one in upstreams]
     _check(mentions, path, http=http, websocket=websocket)
-    router = ProxyRouter(route_class=ProxyRoute, lifespan=_lifespan, dependencies=list(dependencies))
+    router = ProxyRouter(
+        route_class=ProxyRoute, lifespan=_lifespan, dependencies=list(dependencies)
+    )
     head = path.removesuffix(_TAIL)
     for upstream in mentions:
         mount = head.replace("{upstream}", upstream.name) + f"{{path:{_CONVERTOR}}}"
@@ -162,11 +164,11 @@ class ProxyRouter(APIRouter):
         scope[_SHORTCUT] = shortcut
         return Match.FULL, {}
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        # Not a coroutine itself: each frame that waits is work for the collector.
         shortcut: Shortcut | None = scope.pop(_SHORTCUT, None)
         if shortcut is None:
-            await super().handle(scope, receive, send)
-            return
+            return super().handle(scope, receive, send)
         scope["route"] = shortcut.route
         scope["endpoint"] = shortcut.endpoint
         raw_mount, raw_path = shortcut.raw_mount, scope.get("raw_path") or b""
@@ -176,7 +178,7 @@ class ProxyRouter(APIRouter):
             rest, raw_mount = _target(scope)
         install_handler(scope)
         name = _ENDPOINTS[shortcut.endpoint].upstream.name
-        await balancer_of(scope["app"], name).pass_on(scope, receive, send, rest, raw_mount)
+        return balancer_of(scope["app"], name).pass_on(scope, receive, send, rest, raw_mount)
 
 
 class ProxyRoute(APIRoute):

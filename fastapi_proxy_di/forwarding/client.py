@@ -27,7 +27,7 @@ from fastapi_proxy_di.errors import (
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.outbound import Outbound, OutboundBuilder
-from fastapi_proxy_di.forwarding.watch import Deadlines, Watch
+from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
 from fastapi_proxy_di.transport.transport import Exchange, Headers
 from fastapi_proxy_di.wire.forwarded import Forwarding
 
@@ -56,7 +56,9 @@ _EXCEPTIONS: Final[dict[Failure, type[httpx.TransportError]]] = {
 _both: Final[dict[tuple[type, type], type[httpx.TransportError]]] = {}
 
 
-def httpx_error(error: ProxyError, request: httpx.Request) -> httpx.TransportError:
+def httpx_error(
+    error: ProxyError, request: httpx.Request, theirs: type[httpx.TransportError] | None = None
+) -> httpx.TransportError:
     """Give ``error`` as httpx's callers, SDKs among them, expect it.
 
     It is an exception of httpx and of ours at once: ``except httpx.ConnectError`` catches
@@ -66,8 +68,9 @@ def httpx_error(error: ProxyError, request: httpx.Request) -> httpx.TransportErr
     Args:
         error: What went wrong.
         request: What was to be sent.
+        theirs: What it is for httpx, if not what its failure says.
     """
-    theirs, ours = _EXCEPTIONS[error.failure], type(error)
+    theirs, ours = theirs or _EXCEPTIONS[error.failure], type(error)
     both = _both.get((theirs, ours))
     if both is None:
         names = {"__module__": __name__, "__doc__": f"`{ours.__name__}`, as httpx names it."}
@@ -280,7 +283,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         timeouts = request.extensions.get("timeout") or {}
         rules = self._rules
         settings = rules.deadlines
-        read = timeouts.get("read", settings.activity)
+        read, connect = timeouts.get("read", settings.activity), timeouts.get("connect")
         return CallerWatch(
             self._loop,
             Deadlines(read, settings.first_byte, settings.total),
@@ -288,7 +291,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             self._name,
             # Nobody blames a destination for a caller in a hurry.
             hurried=read is not None and (settings.activity is None or read < settings.activity),
-            connect=timeouts.get("connect"),
+            connect=None if connect is None or connect >= rules.connect else connect,
             pool=timeouts.get("pool"),
             request=request,
         )
@@ -315,7 +318,7 @@ class CallerWatch(Watch):
         pool: float | None,
         request: httpx.Request,
     ) -> None:
-        super().__init__(loop, deadlines, deadlines.grace, upload.receive, label)
+        super().__init__(loop, deadlines, Grace(loop, deadlines.grace), upload.receive, label)
         self._hurried = hurried
         self._patience = {"dial": connect, "queue": pool}
         self._request = request
@@ -328,20 +331,24 @@ class CallerWatch(Watch):
         except TimeoutError:
             if not scope.expired():
                 raise
-            error = (
-                UpstreamTimeout("no connection in time", failure=Failure.CONNECT_TIMEOUT)
-                if what == "dial"
-                else LimitExceeded("no place in the queue became free in time")
-            )
-            error.upstream = self._label
-            # Not one of ours, so the dispatcher neither counts it nor tries again.
-            raise httpx_error(error, self._request) from error
+            error: ProxyError
+            if what == "queue":
+                error = LimitExceeded("no place in the queue became free in time")
+                error.upstream = self._label
+                raise httpx_error(error, self._request) from error
+            error = _hurry("no connection before the caller's timeout")
+            raise httpx_error(error, self._request, httpx.ConnectTimeout) from error
 
     def _timed_out(self, failure: Failure) -> ProxyError:
         error = super()._timed_out(failure)
         if self._hurried and error.failure is Failure.ACTIVITY_TIMEOUT:
-            return UpstreamTimeout("the caller's timeout ran out", failure=Failure.TOTAL_TIMEOUT)
+            return _hurry("the caller's timeout ran out")
         return error
+
+
+def _hurry(text: str) -> UpstreamTimeout:
+    """A timeout that neither counts against a destination nor is tried again."""
+    return UpstreamTimeout(text, failure=Failure.TOTAL_TIMEOUT)
 
 
 class _Upload:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from starlette.types import Receive, Scope
+from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di.balancing.policy import PickRequest
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
@@ -26,12 +26,15 @@ from fastapi_proxy_di.forwarding.answer import Answer, answer_fields
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.outbound import Outbound, OutboundBuilder, Overrides
-from fastapi_proxy_di.forwarding.watch import Deadlines, Watch
+from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transport.transport import Exchange, Headers
 from fastapi_proxy_di.wire.headers import FieldTable
 
 _logger = logging.getLogger("fastapi_proxy_di.forwarding")
+
+CLIENT_LEFT: Final = 499
+"""nginx's status for a client that closed the connection; nobody receives it."""
 
 _BODYLESS_VERSIONS: Final = frozenset({"1.0", "1.1"})
 
@@ -82,8 +85,8 @@ class HttpForwarder:
         self._rules = rules
         self._binding = binding
         self._deadlines = rules.deadlines
-        self._grace = rules.deadlines.grace
         self._loop = asyncio.get_running_loop()
+        self._grace = Grace(self._loop, rules.deadlines.grace)
 
     async def forward(
         self,
@@ -113,11 +116,18 @@ class HttpForwarder:
         outbound = self._builder.build(scope, path, prefix, overrides)
         if self._binding is not None:
             outbound.headers = self._binding.strip(outbound.headers)
-        body = await self._body(scope, receive, outbound, overrides, cached_body)
+        body: RequestBody | None = None
+        if (
+            outbound.has_body
+            or overrides is not None
+            or cached_body
+            or scope.get("http_version") not in _BODYLESS_VERSIONS
+        ):
+            body = await self._body(scope, receive, outbound, overrides, cached_body)
         deadlines, grace = self._deadlines, self._grace
         if overrides is not None and overrides.timeout is not None:
             deadlines = replace(deadlines, total=overrides.timeout)
-            grace = deadlines.grace
+            grace = Grace(self._loop, deadlines.grace)
         watch = Watch(self._loop, deadlines, grace, receive, self._name)
         try:
             exchange, destination = await self._dispatcher.dispatch(outbound, body, watch, key)
@@ -132,6 +142,24 @@ class HttpForwarder:
         if self._binding is not None:
             answer.headers += self._binding.remember(scope, prefix, destination)
         return answer
+
+    async def pass_on(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        path: bytes,
+        prefix: bytes,
+        key: PickRequest | None,
+    ) -> None:
+        """Forward a client's request and send the answer, all in one."""
+        try:
+            answer = await self.forward(scope, receive, path, prefix, None, None, key)
+        except ClientDisconnected:
+            await send({"type": "http.response.start", "status": CLIENT_LEFT, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await answer(scope, receive, send)
 
     def _answer(
         self,

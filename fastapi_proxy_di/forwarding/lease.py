@@ -16,7 +16,7 @@ from fastapi_proxy_di.balancing.policy import PickRequest
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.errors import ProxyError, Side
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
-from fastapi_proxy_di.forwarding.watch import Deadlines, Watch
+from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.pools.destination import Destination
 
@@ -101,7 +101,8 @@ async def lease(
     """
     admission = dispatcher.admission
     if admission is not None:
-        watch = Watch(asyncio.get_running_loop(), _NO_DEADLINES, _NO_DEADLINES.grace, _never, label)
+        loop = asyncio.get_running_loop()
+        watch = Watch(loop, _NO_DEADLINES, Grace(loop, _NO_DEADLINES.grace), _never, label)
         try:
             await admission.enter(watch)
         finally:

@@ -42,13 +42,48 @@ class Deadlines:
         return min((GRACE_SECONDS, *(seconds for seconds in given if seconds is not None)))
 
 
+class Grace:
+    """The exchanges that are too young to be watched, oldest first, and one timer for all.
+
+    Args:
+        loop: The running loop.
+        seconds: How long they go unwatched, `Deadlines.grace`.
+    """
+
+    __slots__ = ("_loop", "_seconds", "_timer", "young")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        # A dict keeps the order of arrival and forgets in O(1).
+        self.young: dict[Watch, None] = {}
+        self._loop = loop
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, watch: Watch) -> None:
+        """Let ``watch`` be until its time is over."""
+        self.young[watch] = None
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._seconds, self._grow_up)
+
+    def _grow_up(self) -> None:
+        self._timer = None
+        limit = self._loop.time() - self._seconds
+        while self.young:
+            oldest = next(iter(self.young))
+            if oldest.started > limit:
+                self._timer = self._loop.call_at(oldest.started + self._seconds, self._grow_up)
+                return
+            del self.young[oldest]
+            oldest.lapse()
+
+
 class Watch:
     """Ends one exchange when its client leaves or a deadline passes.
 
     Args:
         loop: The running loop.
         deadlines: Timeouts.
-        grace: Seconds before watching begins, `Deadlines.grace`.
+        grace: Where it begins unwatched.
         receive: The server's; where the client's departure is told.
         label: Upstream's name, for the task's name.
     """
@@ -63,16 +98,17 @@ class Watch:
         "_loop",
         "_pending",
         "_receive",
-        "_started",
         "_timer",
+        "_young",
         "error",
+        "started",
     )
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         deadlines: Deadlines,
-        grace: float,
+        grace: Grace,
         receive: Receive,
         label: str,
     ) -> None:
@@ -82,11 +118,13 @@ class Watch:
         self._receive = receive
         self._label = label
         self._lapsed = False
-        self._started = self._attempt_started = loop.time()
+        self.started = self._attempt_started = loop.time()
         self._exchange: Exchange | None = None
         self._pending: asyncio.Task[Any] | None = None
         self._client: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = loop.call_later(grace, self._lapse)
+        self._timer: asyncio.TimerHandle | None = None
+        self._young = grace.young
+        grace.begin(self)
 
     @property
     def interrupted(self) -> bool:
@@ -160,7 +198,9 @@ class Watch:
     def close(self) -> Awaitable[None] | None:
         """Stop watching. Gives what remains to be awaited, ``None`` for a short exchange."""
         self._exchange = None
-        if self._timer is not None:
+        if not self._lapsed:
+            self._young.pop(self, None)
+        elif self._timer is not None:
             self._timer.cancel()
             self._timer = None
         client, self._client = self._client, None
@@ -179,7 +219,8 @@ class Watch:
         else:
             self.interrupt(ClientDisconnected())
 
-    def _lapse(self) -> None:
+    def lapse(self) -> None:
+        """The grace time is over."""
         self._lapsed = True
         self.watch_client()
         self._arm()
@@ -209,7 +250,7 @@ class Watch:
         exchange = self._exchange
         nearest: tuple[Failure | None, float] = (None, 0.0)
         if deadlines.total is not None:
-            nearest = (Failure.TOTAL_TIMEOUT, self._started + deadlines.total)
+            nearest = (Failure.TOTAL_TIMEOUT, self.started + deadlines.total)
         if exchange is None:
             return nearest  # dialling and queueing have timeouts of their own
         if deadlines.first_byte is not None and not exchange.answered:

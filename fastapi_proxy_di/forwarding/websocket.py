@@ -24,7 +24,7 @@ from fastapi_proxy_di.forwarding.answer import Answer, answer_fields
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.outbound import OutboundBuilder, Overrides
 from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd
-from fastapi_proxy_di.forwarding.watch import Deadlines, Watch
+from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transport.transport import (
     Exchange,
@@ -135,7 +135,9 @@ class WebSocketForwarder:
         outbound.upgrade = True
         seconds = rules.open_timeout if open_timeout is None else open_timeout
         deadlines = Deadlines(activity=None, first_byte=seconds, total=seconds)
-        watch = Watch(self._loop, deadlines, deadlines.grace, receive, self._name)
+        watch = Watch(
+            self._loop, deadlines, Grace(self._loop, deadlines.grace), receive, self._name
+        )
         try:
             exchange, destination = await self._dispatcher.dispatch(outbound, None, watch, key)
         except ClientDisconnected:
