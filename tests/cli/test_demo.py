@@ -174,3 +174,15 @@ def test_demo_says_what_an_upstream_did_wrong(
 
     assert status == 1
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_demo_ended_by_sigterm_has_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 and the signal's number, as a shell would say it."""
+
+    async def terminated(listening: socket.socket, fleet: Fleet) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await asyncio.Future()
+
+    monkeypatch.setattr(demo, "_once", terminated)
+
+    assert main(["demo", "--once"]) == 143
