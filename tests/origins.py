@@ -165,10 +165,6 @@ class Connection:
             while await self.reader.read(1 << 16):
                 pass
 
-    def eof(self) -> None:
-        """Close the sending half."""
-        self.writer.write_eof()
-
     def close(self) -> None:
         """Close in order (FIN)."""
         self.writer.close()

@@ -1,0 +1,37 @@
+"""A gateway in a thread and loop of its own, as test-suites and notebooks run one."""
+
+import http.client
+
+import pytest
+from fastapi import FastAPI
+
+from tests.gateways import gateway
+from tests.servers import StartupFailed, run_app_in_thread
+
+
+async def test_gateway_serves_while_this_loop_is_blocked() -> None:
+    """Nothing of it is bound to the loop in which it was declared."""
+    origin = FastAPI()
+
+    @origin.get("/x")
+    async def x() -> str:
+        return "ok"
+
+    async with (
+        run_app_in_thread(origin) as running,
+        gateway(running.url, in_thread=True, health={"path": "/x"}) as gate,
+    ):
+        connection = http.client.HTTPConnection(*gate.address, timeout=5)
+        connection.request("GET", "/billing/x")
+        reply = connection.getresponse()
+        body = reply.read()
+        connection.close()
+
+    assert (reply.status, body) == (200, b'"ok"')
+
+
+async def test_fault_at_start_is_told_from_there_too() -> None:
+    """The text of the fault reaches whoever started it."""
+    with pytest.raises(StartupFailed, match="billing"):
+        async with gateway("http://127.0.0.1:1", in_thread=True, policy="no.such:Policy"):
+            pass
