@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from random import Random
 
 from pydantic import SecretStr
@@ -25,6 +26,7 @@ from fastapi_proxy_di.forwarding.client import (
     UpstreamTransport,
 )
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher, DispatchRules, Leg
+from fastapi_proxy_di.forwarding.hedging import HedgingDispatcher
 from fastapi_proxy_di.forwarding.http import HttpForwarder, HttpRules
 from fastapi_proxy_di.forwarding.outbound import OutboundBuilder
 from fastapi_proxy_di.forwarding.watch import Deadlines
@@ -110,7 +112,7 @@ class Assembly:
             else affinity_of(settings.affinity, self.pool, rules.retry_after)
         )
         binding = None if affinity is None else affinity.binding
-        self.dispatcher = Dispatcher(
+        self.dispatcher = dispatcher_class(settings)(
             policy=self.policy,
             keeper=self.keeper,
             legs=self._legs,
@@ -288,6 +290,23 @@ def dispatch_rules(settings: UpstreamSettings) -> DispatchRules:
         idle_seconds=settings.limits.idle_seconds,
         retry_after=max(1.0, settings.health.interval if settings.health.enabled else 1.0),
     )
+
+
+def dispatcher_class(settings: UpstreamSettings) -> Callable[..., Dispatcher]:
+    """What sends: the plain dispatcher, or the one that hedges.
+
+    Raises:
+        ValueError: Affinity and hedging are both asked for.
+    """
+    hedge_after = settings.retries.hedge_after
+    if hedge_after is None:
+        return Dispatcher
+    if settings.affinity is not None:
+        raise ValueError(
+            "retries.hedge_after sends a client elsewhere, affinity keeps it where it is;"
+            " leave one of them out"
+        )
+    return partial(HedgingDispatcher, hedge_after=hedge_after, deadlines=deadlines(settings))
 
 
 def outbound_builder(settings: UpstreamSettings) -> OutboundBuilder:

@@ -82,7 +82,9 @@ async def test_configure_destination_keeps_the_rest() -> None:
         gate.balancer.undrain(two.url)
         await fetch(gate.address, target="/billing/x")
 
-    assert gate.balancer.destinations == before
+        after = gate.balancer.destinations
+
+    assert after == before
     assert (changed.weight, changed.max_requests, changed.tier) == (5, 7, 0)
     assert changed.draining
     assert (one.requests, two.connections, len(two.requests)) == ([], 1, 2)

@@ -134,6 +134,7 @@ class Dispatcher:
             ProxyError: With every attempt attached.
         """
         if self.admission is None:
+            self._budget.deposit()
             return self._attempts(outbound, body, watch, key)
         return self._admitted(self.admission, outbound, body, watch, key)
 
@@ -166,6 +167,7 @@ class Dispatcher:
         key: PickRequest | None,
     ) -> tuple[Exchange, Destination]:
         await admission.enter(watch)
+        self._budget.deposit()
         try:
             return await self._attempts(outbound, body, watch, key)
         except BaseException:
@@ -179,7 +181,6 @@ class Dispatcher:
         watch: Watch,
         key: PickRequest | None,
     ) -> tuple[Exchange, Destination]:
-        self._budget.deposit()
         tried: tuple[Destination, ...] = ()
         history: tuple[Attempt, ...] = ()
         retries = connect_retries = 0

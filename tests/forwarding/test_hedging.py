@@ -1,0 +1,302 @@
+"""Hedging: the first answer of two serves, the other one counts against nobody."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fastapi_proxy_di import Balancer
+from tests.clients import connect, fetch, request
+from tests.gateways import Gateway, billing, gateway, until
+from tests.origins import Connection, PeerLeft, Script, ScriptedOrigin, answer
+from tests.servers import dead_port
+
+
+def _silent(left: asyncio.Event) -> Script:
+    """Never answers; tells when its peer has gone."""
+
+    async def script(connection: Connection) -> None:
+        try:
+            await connection.read_request()
+            await connection.peer_left()
+        finally:
+            left.set()
+
+    return script
+
+
+def _counts(gate: Gateway) -> list[tuple[int, int]]:
+    return [(one.in_flight, one.failures) for one in gate.balancer.destinations]
+
+
+async def test_hedge_answers_for_a_destination_that_is_silent() -> None:
+    """The second destination serves; the first exchange is cancelled and blamed on nobody."""
+    left = asyncio.Event()
+    async with (
+        ScriptedOrigin(_silent(left)) as silent,
+        ScriptedOrigin() as quick,
+        gateway(silent.url, quick.url, policy="first", retries={"hedge_after": 0.02}) as gate,
+    ):
+        reply = await fetch(gate.address, target="/billing/x")
+        async with asyncio.timeout(1):
+            await left.wait()
+        await until(lambda: gate.in_flight == 0)
+        counts = _counts(gate)
+
+    assert (reply.status, reply.body) == (200, b"ok")
+    assert (len(silent.requests), len(quick.requests)) == (1, 1)
+    assert counts == [(0, 0), (0, 0)]
+
+
+async def test_hedge_is_not_sent_when_the_answer_comes_in_time() -> None:
+    """The usual request costs the second destination nothing."""
+    async with (
+        ScriptedOrigin() as one,
+        ScriptedOrigin() as two,
+        gateway(one.url, two.url, policy="first", retries={"hedge_after": 5}) as gate,
+    ):
+        replies = [await fetch(gate.address, target="/billing/x") for _ in range(3)]
+
+    assert {reply.status for reply in replies} == {200}
+    assert (len(one.requests), len(two.requests)) == (3, 0)
+
+
+async def test_hedge_that_fails_leaves_the_first_running() -> None:
+    """A second destination that breaks off does not end the request."""
+    told = asyncio.Event()
+
+    async def slow(connection: Connection) -> None:
+        await connection.read_request()
+        await told.wait()
+        await connection.send(answer(body=b"slow"))
+
+    async def breaks_off(connection: Connection) -> None:
+        await connection.read_request()
+        told.set()
+
+    async with (
+        ScriptedOrigin(slow) as first,
+        ScriptedOrigin(breaks_off) as second,
+        gateway(
+            first.url, second.url, policy="first", retries={"hedge_after": 0.02, "attempts": 0}
+        ) as gate,
+    ):
+        reply = await fetch(gate.address, target="/billing/x")
+        await until(lambda: gate.in_flight == 0)
+        counts = _counts(gate)
+
+    assert (reply.status, reply.body) == (200, b"slow")
+    assert counts == [(0, 0), (0, 1)]
+
+
+async def test_hedge_and_first_both_failing_is_a_failure() -> None:
+    """The client gets the first one's error."""
+    told = asyncio.Event()
+
+    async def waits(connection: Connection) -> None:
+        await connection.read_request()
+        await told.wait()
+
+    async def tells(connection: Connection) -> None:
+        await connection.read_request()
+        told.set()
+
+    async with (
+        ScriptedOrigin(waits) as first,
+        ScriptedOrigin(tells) as second,
+        gateway(
+            first.url, second.url, policy="first", retries={"hedge_after": 0.02, "attempts": 0}
+        ) as gate,
+    ):
+        reply = await fetch(gate.address, target="/billing/x")
+        await until(lambda: gate.in_flight == 0)
+
+    assert reply.status == 502
+
+
+async def test_first_failing_before_the_hedge_is_tried_again_as_ever() -> None:
+    """A refused connection needs no hedge."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(
+            f"http://127.0.0.1:{dead_port()}",
+            origin.url,
+            policy="first",
+            retries={"hedge_after": 5},
+        ) as gate,
+    ):
+        reply = await fetch(gate.address, target="/billing/x")
+
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_hedge_is_only_for_what_may_be_sent_twice(method: str) -> None:
+    """A method that is not listed waits for its one destination, body or not."""
+    told = asyncio.Event()
+
+    async def slow(connection: Connection) -> None:
+        await connection.read_request()
+        await told.wait()
+        await connection.send(answer(body=b"slow"))
+
+    async with (
+        ScriptedOrigin(slow) as first,
+        ScriptedOrigin() as second,
+        gateway(first.url, second.url, policy="first", retries={"hedge_after": 0.01}) as gate,
+    ):
+        body = b"hello" if method == "POST" else None
+        post = asyncio.create_task(fetch(gate.address, method, "/billing/x", body=body))
+        await until(lambda: first.requests)
+        # A GET that is hedged meanwhile shows that the time for it has passed.
+        hedged = await fetch(gate.address, target="/billing/x")
+        told.set()
+        reply = await post
+
+    assert (reply.body, hedged.body) == (b"slow", b"ok")
+    assert [seen.method for seen in second.requests] == [b"GET"]
+
+
+async def test_hedge_uses_the_retry_budget() -> None:
+    """A slow upstream is not asked twice for everything."""
+    told = asyncio.Event()
+
+    async def slow(connection: Connection) -> None:
+        while True:
+            await connection.read_request()
+            await told.wait()
+            await connection.send(answer(body=b"slow"))
+
+    async with (
+        ScriptedOrigin(slow) as first,
+        ScriptedOrigin() as second,
+        gateway(
+            first.url,
+            second.url,
+            policy="first",
+            retries={"hedge_after": 0.01, "budget_share": 0, "budget_minimum": 3},
+        ) as gate,
+    ):
+        tasks = [asyncio.create_task(fetch(gate.address, target="/billing/x")) for _ in range(9)]
+        await until(lambda: len(second.requests) == 3)
+        await until(lambda: len(first.requests) == 9)
+        told.set()
+        bodies = sorted([(await task).body for task in tasks])
+        await until(lambda: gate.in_flight == 0)
+
+    assert bodies == [b"ok"] * 3 + [b"slow"] * 6
+
+
+async def test_hedge_needs_another_destination() -> None:
+    """The only one is not asked twice."""
+    told = asyncio.Event()
+
+    async def slow(connection: Connection) -> None:
+        while True:
+            await connection.read_request()
+            await told.wait()
+            await connection.send(answer(body=b"slow"))
+
+    async with (
+        ScriptedOrigin(slow) as origin,
+        gateway(origin.url, retries={"hedge_after": 0.01}) as gate,
+    ):
+        task = asyncio.create_task(fetch(gate.address, target="/billing/x"))
+        await asyncio.wait({task}, timeout=0.1)
+        told.set()
+        reply = await task
+
+    assert reply.body == b"slow"
+    assert len(origin.requests) == 1
+
+
+async def test_client_that_leaves_ends_both() -> None:
+    """Neither exchange outlives its client, and nobody is blamed."""
+    one_left, other_left = asyncio.Event(), asyncio.Event()
+    async with (
+        ScriptedOrigin(_silent(one_left)) as one,
+        ScriptedOrigin(_silent(other_left)) as other,
+        gateway(one.url, other.url, retries={"hedge_after": 0.02}) as gate,
+    ):
+        async with connect(gate.address) as client:
+            await client.send(request(target="/billing/x"))
+            await until(lambda: one.requests and other.requests)
+        async with asyncio.timeout(1):
+            await one_left.wait()
+            await other_left.wait()
+        await until(lambda: gate.in_flight == 0)
+        counts = _counts(gate)
+
+    assert counts == [(0, 0), (0, 0)]
+
+
+async def test_hedge_keeps_the_timeouts() -> None:
+    """Each of the two has its own time to the first byte."""
+
+    async def silent(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.peer_left()
+
+    async with (
+        ScriptedOrigin(silent) as one,
+        ScriptedOrigin(silent) as other,
+        gateway(
+            one.url,
+            other.url,
+            retries={"hedge_after": 0.02, "attempts": 0},
+            timeouts={"first_byte": 0.1},
+        ) as gate,
+    ):
+        reply = await fetch(gate.address, target="/billing/x")
+        await until(lambda: gate.in_flight == 0)
+
+    assert reply.status == 504
+    assert (len(one.requests), len(other.requests)) == (1, 1)
+
+
+async def test_two_answers_at_once_leave_nothing_behind() -> None:
+    """The later one is dropped, whenever it comes."""
+    waiting = 0
+    both = asyncio.Event()
+
+    async def at_once(connection: Connection) -> None:
+        nonlocal waiting
+        while True:
+            await connection.read_request()
+            waiting += 1
+            if waiting == 2:
+                both.set()
+            await both.wait()
+            try:
+                await connection.send(answer(body=b"ok"))
+            except PeerLeft:
+                return
+
+    async with (
+        ScriptedOrigin(at_once) as one,
+        ScriptedOrigin(at_once) as other,
+        gateway(one.url, other.url, retries={"hedge_after": 0.01, "budget_minimum": 100}) as gate,
+    ):
+        replies = []
+        for _ in range(20):
+            waiting = 0
+            both.clear()
+            replies.append(await fetch(gate.address, target="/billing/x"))
+            await until(lambda: gate.in_flight == 0)
+        counts = _counts(gate)
+
+    assert {(reply.status, reply.body) for reply in replies} == {(200, b"ok")}
+    assert counts == [(0, 0), (0, 0)]
+
+
+async def test_hedging_and_affinity_exclude_each_other() -> None:
+    """One sends elsewhere what the other keeps: a fault at start."""
+    settings = billing(
+        "http://10.0.0.1",
+        retries={"hedge_after": 1},
+        affinity={"header": "x-tenant"},
+    )
+    with pytest.raises(ValueError, match="hedge_after"):
+        async with Balancer.from_settings(settings):
+            pass
