@@ -25,7 +25,7 @@ from fastapi_proxy_di.cli.tables import plain_table
 from fastapi_proxy_di.cli.tally import Kind, Tally
 
 _REDRAW_SECONDS: Final = 0.25
-_LINE_SECONDS: Final = 5.0
+_LINE_SECONDS: Final = 2.0
 _EVENTS_SHOWN: Final = 6
 _COLUMNS: Final = (
     "",
