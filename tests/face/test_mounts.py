@@ -74,8 +74,7 @@ async def test_two_different_settings_of_one_name_are_a_fault() -> None:
     app.include_router(proxy_router(billing("http://127.0.0.1:2")), prefix="/two")
 
     with pytest.raises(Exception, match="billing"):
-        async with run_app(app):
-            pass
+        await run_app(app).__aenter__()
 
 
 def _several(first: str, second: str, **include: Any) -> FastAPI:

@@ -108,8 +108,8 @@ async def test_server_that_answers_by_itself_still_works() -> None:
 
     async def script(connection: Connection) -> None:
         received = await connection.read_head()
-        if received.one(b"expect"):
-            await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert received.one(b"expect")
+        await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         await connection.read_body(received)
         await connection.send(answer(body=b"ok"))
 

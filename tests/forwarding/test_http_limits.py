@@ -31,7 +31,6 @@ async def test_body_over_the_limit_is_refused_while_it_comes(middlewares: int) -
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
-        await connection.send(answer(body=b"ok"))
 
     async with (
         ScriptedOrigin(script) as origin,
