@@ -106,6 +106,13 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
         self._resume_writer()
 
+    def break_off(self) -> None:
+        """Close at once, and tell the exchange that waits for its answer."""
+        exchange = self._exchange
+        self.abort()
+        if exchange is not None:
+            exchange.fail(UpstreamDisconnected("the upstream is shut down"))
+
     def detach(self) -> asyncio.Transport:
         """Give the socket away; the new protocol takes over before the next read."""
         transport = self._transport

@@ -119,7 +119,7 @@ class Http1Transport:
             self._sweep = None
         self._idle.clear()
         for connection in tuple(self._all):
-            connection.abort()
+            connection.break_off()
         # Sockets close in the loop's next turns; a caller that returns sees them gone.
         while self._all:
             await asyncio.sleep(0)
@@ -160,9 +160,16 @@ class Http1Transport:
         lines = [b"%b %b HTTP/1.1" % (request.method, request.target)]
         lines += [b"%b: %b" % pair for pair in request.headers]
         head = b"\r\n".join(lines)
-        if not is_safe_block(head, len(request.headers)) or b" " in request.target:
+        words = [request.method, request.target, b"HTTP/1.1"]
+        # Lenient servers split the request line at any whitespace (RFC 9112 section 3).
+        if not is_safe_block(head, len(request.headers)) or lines[0].split() != words:
             connection.abort()
             raise InvalidRequest("the request has CR, LF, NUL or a space where none may be")
+        owed = 0 if request.chunked else (request.content_length or 0) - len(body)
+        if owed < 0 or (owed and not more):
+            # The destination would see the next request begin elsewhere than we do.
+            connection.abort()
+            raise ValueError("the request body is not as long as its Content-Length")
         exchange = Http1Exchange(
             connection,
             bodyless=request.method == b"HEAD",
@@ -183,9 +190,7 @@ class Http1Transport:
             if body:
                 connection.write(b"%x\r\n%b\r\n" % (len(body), body) if request.chunked else body)
         if more or request.chunked:
-            exchange.expect_body(
-                chunked=request.chunked, length=(request.content_length or 0) - len(body)
-            )
+            exchange.expect_body(chunked=request.chunked, length=owed)
             if not more:
                 exchange.finish()
         return exchange
