@@ -50,9 +50,9 @@ async def test_garbage_behind_an_answer_is_never_served(garbage: bytes, method: 
     """Bytes that come with an answer and belong to none end that connection."""
 
     async def script(connection: Connection) -> None:
-        for reply in (answer(body=b"good") + garbage, answer(body=b"late")):
-            await connection.read_request()
-            await connection.send(reply)
+        await connection.read_request()
+        await connection.send(answer(body=b"good") + garbage)
+        await connection.peer_left()
 
     async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
         first = await fetch(gate.address, method, "/billing/x", body=b"")
