@@ -265,8 +265,8 @@ class Balancer:
         # Below Starlette's state machine, which costs as much per message as the copying.
         await self._websocket.forward(
             websocket.scope,
-            websocket._receive,
-            websocket._send,
+            websocket._receive,  # noqa: SLF001
+            websocket._send,  # noqa: SLF001
             path,
             prefix,
             overrides,
@@ -578,9 +578,9 @@ def _take_body(request: Request) -> bytes | None:
             )
         return b""
     if bears_body:
-        request._stream_consumed = True
+        request._stream_consumed = True  # noqa: SLF001
     elif request.scope.get("http_version", "1.1") in ("1.0", "1.1"):
-        request._body = b""
+        request._body = b""  # noqa: SLF001
     return None
 
 

@@ -40,9 +40,7 @@ class Upstream(UpstreamMention):
         if isinstance(upstream, str):
             settings_class(upstream)
             name = upstream
-        elif isinstance(upstream, UpstreamSettings) or (
-            isinstance(upstream, type) and issubclass(upstream, UpstreamSettings)
-        ):
+        elif isinstance(upstream, UpstreamSettings) or _is_settings_class(upstream):
             name = upstream.name
         else:
             raise SettingsError(
@@ -78,3 +76,7 @@ class Upstream(UpstreamMention):
 
     def __repr__(self) -> str:
         return f"Upstream({self.name!r})"
+
+
+def _is_settings_class(upstream: object) -> bool:
+    return isinstance(upstream, type) and issubclass(upstream, UpstreamSettings)

@@ -70,6 +70,7 @@ class Shortcut:
         raw_mount: The same as it usually travels.
         route: The route as its router holds it.
         endpoint: What the route leads to.
+        upstream: Name of the upstream it leads to.
         provider: Has the ``dependency_overrides``.
     """
 
@@ -77,6 +78,7 @@ class Shortcut:
     raw_mount: bytes
     route: APIRoute
     endpoint: Any
+    upstream: str
     provider: Any
 
 
@@ -87,11 +89,12 @@ class Shortcuts:
     it, order would matter, and FastAPI decides.
 
     Args:
-        is_plain: Whether a route forwards every method and takes nothing but the balancer.
+        plain_upstream: Name of the upstream a route leads to, if it forwards every method
+            and takes nothing but the balancer; else ``None``.
     """
 
-    def __init__(self, is_plain: Callable[[APIRoute], bool]) -> None:
-        self._is_plain = is_plain
+    def __init__(self, plain_upstream: Callable[[APIRoute], str | None]) -> None:
+        self._plain_upstream = plain_upstream
         # As in FastPath: holding the includes keeps their ids from being used again.
         self._known: dict[int, tuple[Any, int, tuple[Shortcut, ...]]] = {}
 
@@ -118,9 +121,7 @@ class Shortcuts:
         path: str = scope["path"]
         for shortcut in known[2]:
             mount = shortcut.mount
-            if path.startswith(mount) and (
-                len(path) == len(mount) or path[len(mount)] == "/"
-            ):
+            if path.startswith(mount) and (len(path) == len(mount) or path[len(mount)] == "/"):
                 return None if shortcut.provider.dependency_overrides else shortcut
         return None
 
@@ -134,14 +135,24 @@ class Shortcuts:
             route = getattr(context, "original_route", None)
             if isinstance(route, APIWebSocketRoute):
                 continue
-            if not isinstance(route, APIRoute) or not self._is_plain(route):
+            if not isinstance(route, APIRoute):
+                return ()
+            upstream = self._plain_upstream(route)
+            if upstream is None:
                 return ()
             mount, tail, _ = context.path_format.partition("{path}")
             provider = context.dependency_overrides_provider
             if not tail or "{" in mount or provider is None or not _is_harmless(context):
                 return ()
             shortcuts.append(
-                Shortcut(mount, quote(mount).encode("ascii"), route, context.endpoint, provider)
+                Shortcut(
+                    mount,
+                    quote(mount).encode("ascii"),
+                    route,
+                    context.endpoint,
+                    upstream,
+                    provider,
+                )
             )
         return tuple(shortcuts)
 
@@ -222,17 +233,17 @@ async def _send(message: Message) -> None:
 
 def _is_harmless(context: Any) -> bool:
     """Whether nothing but our own dependency would run in front of the endpoint."""
-    dependant = getattr(context, "dependant", _UNKNOWN)
+    dependant: object = getattr(context, "dependant", _UNKNOWN)
     return (
         isinstance(dependant, Dependant)
         and getattr(context, "max_body_size", _UNKNOWN) is None
         and getattr(context, "body_field", _UNKNOWN) is None
         and all(
-            isinstance(dependency.call, UpstreamMention) and not dependency.dependencies
+            _is_mention(dependency.call) and not dependency.dependencies
             for dependency in dependant.dependencies
         )
         and all(
-            isinstance(depends.dependency, UpstreamMention)
+            _is_mention(getattr(depends, "dependency", None))
             for depends in getattr(context, "dependencies", (_UNKNOWN,))
         )
         and not any(
@@ -246,3 +257,7 @@ def _is_harmless(context: Any) -> bool:
             )
         )
     )
+
+
+def _is_mention(call: object) -> bool:
+    return isinstance(call, UpstreamMention)

@@ -31,7 +31,11 @@ _STATE_KEY: Final = "fastapi_proxy_di"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UpstreamMention:
-    """One place of an app that asks for an upstream. Equal by name.
+    """One place of an app that asks for an upstream.
+
+    Equal by name, unless both carry settings and these differ: ``typing`` remembers what an
+    ``Annotated`` was made of by equality, so the settings of one app would else appear in
+    another that has an upstream of the same name.
 
     Attributes:
         name: The upstream's.
@@ -42,7 +46,15 @@ class UpstreamMention:
     source: Mention
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, UpstreamMention) and other.name == self.name
+        return (
+            isinstance(other, UpstreamMention)
+            and other.name == self.name
+            and (
+                other.source is self.source
+                or isinstance(other.source, str)
+                or isinstance(self.source, str)
+            )
+        )
 
     def __hash__(self) -> int:
         return hash((UpstreamMention, self.name))
@@ -163,8 +175,8 @@ def _routes_with_dependants(
     routes: Iterable[BaseRoute],
 ) -> Iterator[tuple[BaseRoute, Dependant]]:
     for context in iter_route_contexts(list(routes)):
-        route = context.original_route
-        dependant = getattr(context, "dependant", None)
+        route: BaseRoute = context.original_route
+        dependant: object = getattr(context, "dependant", None)
         if isinstance(dependant, Dependant):
             yield route, dependant
         elif isinstance(route, Mount | Host) and not isinstance(route.app, FastAPI):
@@ -173,8 +185,9 @@ def _routes_with_dependants(
 
 
 def _mentions_in(dependant: Dependant) -> Iterator[UpstreamMention]:
-    if isinstance(dependant.call, UpstreamMention):
-        yield dependant.call
+    call: object = dependant.call
+    if isinstance(call, UpstreamMention):
+        yield call
     for dependency in dependant.dependencies:
         yield from _mentions_in(dependency)
 

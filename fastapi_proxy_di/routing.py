@@ -155,7 +155,7 @@ class ProxyRouter(APIRouter):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._shortcuts = Shortcuts(_is_plain)
+        self._shortcuts = Shortcuts(_plain_upstream)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         shortcut = self._shortcuts.find(scope, len(self.routes))
@@ -177,8 +177,8 @@ class ProxyRouter(APIRouter):
             scope["path_params"] = {"path": scope["path"][len(shortcut.mount) :]}
             rest, raw_mount = _target(scope)
         install_handler(scope)
-        name = _ENDPOINTS[shortcut.endpoint].upstream.name
-        return balancer_of(scope["app"], name).pass_on(scope, receive, send, rest, raw_mount)
+        balancer = balancer_of(scope["app"], shortcut.upstream)
+        return balancer.pass_on(scope, receive, send, rest, raw_mount)
 
 
 class ProxyRoute(APIRoute):
@@ -217,9 +217,11 @@ class ProxyRoute(APIRoute):
         return _ENDPOINTS[self.endpoint]
 
 
-def _is_plain(route: APIRoute) -> bool:
+def _plain_upstream(route: APIRoute) -> str | None:
     proxied = _ENDPOINTS.get(route.endpoint)
-    return proxied is not None and proxied.any_method and proxied.plain
+    if proxied is None or not proxied.any_method or not proxied.plain:
+        return None
+    return proxied.upstream.name
 
 
 def _target(scope: Scope) -> tuple[bytes, bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Final
+
 from starlette.types import Receive
 
 from fastapi_proxy_di.errors import (
@@ -116,7 +117,7 @@ class RequestBody:
         except TimeoutError:
             raise RequestBodyTimeout("the client sent nothing of its body in time") from None
         if message["type"] == "http.disconnect":
-            raise ClientDisconnected()
+            raise ClientDisconnected
         self.first = message.get("body", b"")
         self._count(self.first)
         self.ended = not message.get("more_body", False) or self._size == self.length

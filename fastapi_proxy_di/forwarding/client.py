@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
 from typing import Any, Final, NoReturn, Self, TypeVar
@@ -89,8 +89,8 @@ class AsGiven(Forwarding):
         scheme: str,
         host: bytes | None,
         prefix: bytes,
-        received: Headers,
-    ) -> Headers:
+        received: Sequence[tuple[bytes, bytes]],
+    ) -> Sequence[tuple[bytes, bytes]]:
         """Give ``received``: there is no client to speak of."""
         return received
 

@@ -80,7 +80,10 @@ def _cookie(scope: Scope, name: str) -> bytes | None:
         morsel = SimpleCookie(header.decode("latin-1")).get(name)
     except CookieError:
         return None
-    return None if morsel is None else morsel.value.encode("utf-8")
+    if morsel is None:
+        return None
+    value: str = morsel.value
+    return value.encode("utf-8")
 
 
 def _query(scope: Scope, name: str) -> bytes | None:

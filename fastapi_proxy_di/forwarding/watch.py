@@ -214,7 +214,7 @@ class Watch:
     async def _guard(self, reading: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await reading()
-        except Exception as error:  # a body over its limit, or the server's own receive
+        except Exception as error:  # noqa: BLE001  # whatever the server's receive raises
             self.interrupt(error)
         else:
             self.interrupt(ClientDisconnected())

@@ -48,7 +48,6 @@ class Exchange(Protocol):
     Attributes:
         status: Final status, after ``head()``.
         headers: Lower-case names, in order, repeats kept, after ``head()``.
-        trailers: Trailer fields, after ``read()`` gave ``b""``.
         reused: The connection had served before, so the destination may have closed
             it while the request was on its way.
         answered: At least one byte of the answer has arrived.
@@ -59,7 +58,6 @@ class Exchange(Protocol):
 
     status: int
     headers: Headers
-    trailers: Headers
     reused: bool
     answered: bool
     complete: bool
@@ -82,6 +80,11 @@ class Exchange(Protocol):
 
     async def continued(self) -> None:
         """Wait until the destination asks for the body (100), answers, or breaks off."""
+
+    @property
+    def trailers(self) -> Headers:
+        """Trailer fields, after ``read()`` gave ``b""``."""
+        ...
 
     @property
     def stalled_by_reader(self) -> bool:

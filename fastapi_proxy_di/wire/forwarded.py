@@ -12,7 +12,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, Literal
 
-from fastapi_proxy_di.wire.headers import Headers, TOKEN
+from fastapi_proxy_di.wire.headers import TOKEN, Headers
 
 Mode = Literal["set", "append", "off"]
 
@@ -25,6 +25,10 @@ _PROTO: Final = {
 _OURS: Final = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix"}
 )
+
+
+_REMEMBERED: Final = 1024
+"""Clients whose fields are remembered."""
 
 
 class Forwarding:
@@ -43,7 +47,8 @@ class Forwarding:
         self._mode = mode
         self._trusted = tuple(trusted)
         self._rfc7239 = rfc7239
-        self._is_trusted = lru_cache(maxsize=1024)(self._look_up)
+        self._is_trusted = lru_cache(maxsize=_REMEMBERED)(self._look_up)
+        self._stated = lru_cache(maxsize=_REMEMBERED)(self._state)
 
     def trusts(self, peer: str | None) -> bool:
         """Whether forwarding fields from ``peer`` are believed; no address never is."""
@@ -55,8 +60,8 @@ class Forwarding:
         scheme: str,
         host: bytes | None,
         prefix: bytes,
-        received: Headers,
-    ) -> Headers:
+        received: Sequence[tuple[bytes, bytes]],
+    ) -> Sequence[tuple[bytes, bytes]]:
         """The forwarding fields to send.
 
         Args:
@@ -66,28 +71,43 @@ class Forwarding:
             prefix: Raw path in front of the forwarded part.
             received: Forwarding fields as the client sent them, lower-case names.
         """
-        believed = received if received and self.trusts(peer) else []
+        believed = received if received and self.trusts(peer) else ()
         if self._mode == "off":
             return believed
-        if believed and self._mode == "append":
+        if not believed:
+            return self._stated(peer, scheme, host, prefix)
+        if self._mode == "append":
             return self._extend(peer, scheme, host, prefix, believed)
-        fields: Headers = [pair for pair in believed if pair[0] not in _OURS] if believed else []
+        replaced = _OURS | {b"forwarded"} if self._rfc7239 else _OURS
+        return [
+            *(pair for pair in believed if pair[0] not in replaced),
+            *self._stated(peer, scheme, host, prefix),
+        ]
+
+    def _state(
+        self, peer: str | None, scheme: str, host: bytes | None, prefix: bytes
+    ) -> tuple[tuple[bytes, bytes], ...]:
+        """What we see ourselves; remembered, because clients come again."""
+        fields: Headers = []
         if peer:
             fields.append((b"x-forwarded-for", peer.encode("latin-1", "replace")))
-        proto = _PROTO.get(scheme)
-        if proto is not None:
-            fields.append(proto)
+        if scheme in _PROTO:
+            fields.append(_PROTO[scheme])
         if host:
             fields.append((b"x-forwarded-host", host))
         if prefix:
             fields.append((b"x-forwarded-prefix", prefix))
         if self._rfc7239:
-            fields = [pair for pair in fields if pair[0] != b"forwarded"]
             fields.append((b"forwarded", element(peer, scheme, host)))
-        return fields
+        return tuple(fields)
 
     def _extend(
-        self, peer: str | None, scheme: str, host: bytes | None, prefix: bytes, received: Headers
+        self,
+        peer: str | None,
+        scheme: str,
+        host: bytes | None,
+        prefix: bytes,
+        received: Sequence[tuple[bytes, bytes]],
     ) -> Headers:
         """``append``: the peer's statements stand, ours are added behind them."""
         said: dict[bytes, list[bytes]] = {}

@@ -121,7 +121,7 @@ class Http1Transport:
         for connection in tuple(self._all):
             connection.break_off()
         # Sockets close in the loop's next turns; a caller that returns sees them gone.
-        while self._all:
+        while self._all:  # noqa: ASYNC110  # the sockets tell nobody but this set
             await asyncio.sleep(0)
 
     # -- what connections call ----------------------------------------------------------

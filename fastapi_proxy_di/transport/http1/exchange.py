@@ -46,7 +46,8 @@ _READY: Final = _Ready()
 class Http1Exchange:
     """An `Exchange` on one connection; see there for the meaning of its members."""
 
-    # Defaults on the class: an ordinary exchange never touches most of them.
+    # Defaults on the class: an ordinary exchange never touches most of them, and what it does
+    # not make is nothing for the collector to look at.
     status = 0
     answered = False
     complete = False
@@ -65,6 +66,9 @@ class Http1Exchange:
     _finished = True
     _chunked_request = False
     _remaining = 0
+    _first_chunk: bytes | None = None
+    _chunks: list[bytes] | None = None
+    _trailers: Headers | None = None
 
     def __init__(
         self,
@@ -78,14 +82,12 @@ class Http1Exchange:
         parser: AnswerParser | None = None,
     ) -> None:
         self.headers: Headers = []
-        self.trailers: Headers = []
         self.reused = reused
         self.last_activity = now
         self._connection: Connection | None = connection
         self._bodyless = bodyless
         self._upgrade = upgrade
         self._header_limit = header_limit
-        self._chunks: list[bytes] = []
         self._parser: AnswerParser | None = parser or AnswerParser()
         self._parser.exchange = self
 
@@ -176,7 +178,12 @@ class Http1Exchange:
         if connection is None:
             raise self._error or UpstreamDisconnected("the connection is gone")
         self._connection = None
-        return connection.detach(), b"".join(self._chunks)
+        return connection.detach(), self._joined()
+
+    @property
+    def trailers(self) -> Headers:
+        """Fields after the body, so far."""
+        return self._trailers or []
 
     @property
     def stalled_by_reader(self) -> bool:
@@ -231,12 +238,12 @@ class Http1Exchange:
     def _parse(self, parser: AnswerParser, data: memoryview) -> bool:
         """Parse ``data``; true once the final head is there."""
         if self.status == 101:
-            self._chunks.append(bytes(data))  # the new protocol's
+            self._keep(bytes(data))  # the new protocol's
             return True
         try:
             parser.feed(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._chunks.append(bytes(data[upgrade.args[0] :]))
+            self._keep(bytes(data[upgrade.args[0] :]))
         except httptools.HttpParserError as error:
             self._malformed(str(error))
         return self.status != 0
@@ -250,7 +257,9 @@ class Http1Exchange:
 
     def trailer(self, name: bytes, value: bytes) -> None:
         """A field after the body."""
-        self.trailers.append((name, value))
+        if self._trailers is None:
+            self._trailers = []
+        self._trailers.append((name, value))
 
     def head_complete(self, status: int, version: str) -> None:
         """Status and headers are there: of the answer, or of a 1xx before it."""
@@ -292,7 +301,7 @@ class Http1Exchange:
         if self.complete or self._informational:
             self._stray = True
             return
-        self._chunks.append(body)
+        self._keep(body)
         self._head_bytes = 0  # what surrounds the pieces of a body is bounded piece by piece
         self._buffered += len(body)
         if self._buffered > BODY_HIGH_WATER_BYTES and self._connection is not None:
@@ -337,14 +346,25 @@ class Http1Exchange:
             )
         )
 
+    def _keep(self, chunk: bytes) -> None:
+        if self._first_chunk is None:
+            self._first_chunk = chunk
+        elif self._chunks is None:
+            self._chunks = [self._first_chunk, chunk]
+        else:
+            self._chunks.append(chunk)
+
+    def _joined(self) -> bytes:
+        """All that was kept. The pieces of one read mostly are one piece."""
+        data = self._first_chunk if self._chunks is None else b"".join(self._chunks)
+        self._first_chunk = self._chunks = None
+        return data or b""
+
     def _take(self) -> bytes:
-        chunks = self._chunks
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
         self._buffered = 0
         if self._connection is not None and self._connection.read_paused:
             self._connection.resume_reading()
-        return data
+        return self._joined()
 
     @staticmethod
     def _loop() -> asyncio.AbstractEventLoop:
