@@ -248,7 +248,7 @@ def connect_error(error: BaseException, url: str) -> ProxyError:
     if isinstance(error, ProxyError):
         return error
     if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "verify_message", None) or error.reason or str(error)
+        reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error
         return UpstreamConnectError(f"TLS with {url} failed: {reason}", failure=Failure.TLS)
     if isinstance(error, TimeoutError):
         return UpstreamTimeout(f"no connection to {url} in time", failure=Failure.CONNECT_TIMEOUT)

@@ -1,0 +1,439 @@
+"""How exchanges and dials end when something breaks, from either side, in every phase."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+from fastapi_proxy_di.errors import (
+    Failure,
+    LocalResourcesExhausted,
+    ProxyError,
+    Side,
+    UpstreamConnectError,
+    UpstreamDisconnected,
+    UpstreamTimeout,
+)
+from fastapi_proxy_di.transport.http1.connections import Http1Transport, connect_error
+from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
+from tests.gateways import until
+from tests.origins import Connection, ScriptedOrigin, answer
+from tests.servers import blackhole, dead_port
+from tests.transport.engine import body_of, engine, exchange_on, get, post, transport_to
+from tests.transport.loops import on_every_loop
+
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
+
+
+def _descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+class _Stopped(Exception):
+    """What a test ends an exchange with."""
+
+
+async def dial_error(transport: Http1Transport) -> ProxyError:
+    """The error of a dial that must fail; nothing is left of it."""
+    try:
+        with pytest.raises(ProxyError) as caught:
+            await transport.start(get(), b"", more=False)
+        await until(lambda: transport.connections == 0)
+        return caught.value
+    finally:
+        await transport.aclose()
+
+
+@on_every_loop
+async def test_refused_connection() -> None:
+    """Nobody listens there."""
+    error = await dial_error(transport_to(f"http://127.0.0.1:{dead_port()}"))
+
+    assert isinstance(error, UpstreamConnectError)
+    assert error.failure is Failure.CONNECT
+    assert isinstance(error.__cause__, ConnectionRefusedError)
+
+
+@on_every_loop
+async def test_unknown_host() -> None:
+    """The name resolves to nothing (RFC 6761 section 6.4)."""
+    error = await dial_error(transport_to("http://nonexistent.invalid"))
+
+    assert isinstance(error, UpstreamConnectError)
+    assert "cannot resolve" in str(error)
+
+
+@on_every_loop
+async def test_connect_timeout() -> None:
+    """A host that never answers the SYN."""
+    with blackhole() as port:
+        error = await dial_error(transport_to(f"http://127.0.0.1:{port}", connect_timeout=0.05))
+
+    assert isinstance(error, UpstreamTimeout)
+    assert error.failure is Failure.CONNECT_TIMEOUT
+    assert error.status == 504
+
+
+@on_every_loop
+async def test_unix_socket(tmp_path: Path) -> None:
+    """The same exchange over a path, and its absence."""
+    path = str(tmp_path / "origin.sock")
+    async with ScriptedOrigin(unix_path=path) as origin, engine(origin) as transport:
+        assert await body_of(await exchange_on(transport, get())) == b"ok"
+        assert (await exchange_on(transport, get())).reused
+
+    missing = transport_to("http+unix://" + str(tmp_path / "none").replace("/", "%2F"))
+    assert isinstance(await dial_error(missing), UpstreamConnectError)
+
+
+@on_every_loop
+async def test_no_descriptor_left_is_our_own_fault() -> None:
+    """EMFILE: 503, and it counts against nobody."""
+    async with ScriptedOrigin() as origin:
+        transport = transport_to(origin.url)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.open(os.devnull, os.O_RDONLY)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            with pytest.raises(LocalResourcesExhausted) as caught:
+                await transport.start(get(), b"", more=False)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert await body_of(await transport.start(get(), b"", more=False)) == b"ok"
+        await transport.aclose()
+
+    assert caught.value.failure.side is Side.PROXY
+    assert caught.value.status == 503
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "failure"),
+    [
+        (OSError(errno.EMFILE, "x"), LocalResourcesExhausted, Failure.LOCAL_RESOURCES),
+        (OSError(errno.ENFILE, "x"), LocalResourcesExhausted, Failure.LOCAL_RESOURCES),
+        (OSError(errno.EADDRNOTAVAIL, "x"), LocalResourcesExhausted, Failure.LOCAL_RESOURCES),
+        (OSError(errno.ENOBUFS, "x"), LocalResourcesExhausted, Failure.LOCAL_RESOURCES),
+        (OSError(errno.ENOMEM, "x"), LocalResourcesExhausted, Failure.LOCAL_RESOURCES),
+        (OSError(errno.EHOSTUNREACH, "x"), UpstreamConnectError, Failure.CONNECT),
+        (OSError(errno.ECONNRESET, "x"), UpstreamConnectError, Failure.CONNECT),
+        (OSError("Multiple exceptions: ..."), UpstreamConnectError, Failure.CONNECT),
+        (TimeoutError(errno.ETIMEDOUT, "x"), UpstreamTimeout, Failure.CONNECT_TIMEOUT),
+        (socket.gaierror(socket.EAI_NONAME, "x"), UpstreamConnectError, Failure.CONNECT),
+        (ssl.SSLError(1, "bad"), UpstreamConnectError, Failure.TLS),
+        (UpstreamTimeout("x"), UpstreamTimeout, Failure.ACTIVITY_TIMEOUT),
+    ],
+)
+def test_connect_error_tells_faults_apart(
+    raised: Exception, kind: type[ProxyError], failure: Failure
+) -> None:
+    """One map from what a dial raises."""
+    error = connect_error(raised, "http://x")
+
+    assert type(error) is kind
+    assert error.failure is failure
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize(
+    ("sent", "failure", "answered"),
+    [
+        (b"", Failure.RESPONSE_HEAD, False),
+        (b"HTTP/1.1 2", Failure.RESPONSE_HEAD, True),
+        (b"HTTP/1.1 103 X\r\n\r\n", Failure.RESPONSE_HEAD, True),
+        (_HEAD, Failure.RESPONSE_BODY, True),
+        (_HEAD + b"hello", Failure.RESPONSE_BODY, True),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            Failure.RESPONSE_BODY,
+            True,
+        ),
+    ],
+)
+@on_every_loop
+async def test_destination_breaks_off(
+    how: str, sent: bytes, failure: Failure, answered: bool
+) -> None:
+    """Closed or reset, before, within and after the head."""
+    may_end = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        if sent:
+            await connection.send(sent)
+        await may_end.wait()
+        if how == "reset":
+            connection.reset()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, get())
+        await until(lambda: exchange.answered or not sent)
+        may_end.set()
+        with pytest.raises(UpstreamDisconnected) as caught:
+            await body_of(exchange)
+        exchange.close()
+        await until(lambda: transport.connections == 0)
+
+    assert caught.value.failure is failure
+    assert exchange.answered is answered
+    assert (caught.value.__cause__ is not None) == (how == "reset")
+
+
+@on_every_loop
+async def test_reset_of_a_close_delimited_body_is_no_end() -> None:
+    """Only an orderly close ends it."""
+    may_end = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        await may_end.wait()
+        connection.reset()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, get())
+        await exchange.head()
+        assert await exchange.read() == b"hello"
+        may_end.set()
+        with pytest.raises(UpstreamDisconnected):
+            await exchange.read()
+        exchange.close()
+
+
+@on_every_loop
+async def test_close_delimited_body_ends_with_its_connection() -> None:
+    """The whole of it, in however many pieces."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 300_000)
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, get())
+        assert len(await body_of(exchange)) == 300_000
+        assert exchange.complete
+        await until(lambda: transport.connections == 0)
+
+
+@pytest.mark.parametrize("phase", ["head", "body", "upload", "continue"])
+@on_every_loop
+async def test_fail_from_outside_ends_every_wait(phase: str) -> None:
+    """Whoever waits gets that error, the destination sees the connection go."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_head()
+        if phase == "body":
+            await connection.send(_HEAD + b"hel")
+        if phase == "upload":
+            await asyncio.Event().wait()
+        await connection.peer_left()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        size = 64 << 20
+        if phase in {"upload", "continue"}:
+            exchange = await exchange_on(transport, post(size), b"", more=True)
+        else:
+            exchange = await exchange_on(transport, get())
+
+        async def wait() -> None:
+            if phase == "head":
+                await exchange.head()
+            elif phase == "body":
+                await body_of(exchange)
+            elif phase == "continue":
+                await exchange.continued()
+                await exchange.head()
+            else:
+                await exchange.write(b"x" * size)
+
+        waiting = asyncio.ensure_future(wait())
+        await until(lambda: origin.requests and (phase != "body" or exchange.status))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        exchange.fail(_Stopped())
+        exchange.fail(RuntimeError("only the first counts"))
+        with pytest.raises(_Stopped):
+            await waiting
+        with pytest.raises(_Stopped):
+            await exchange.write(b"x")
+        exchange.finish()
+        exchange.close()
+        await until(lambda: transport.connections == 0)
+        if phase != "upload":
+            await origin.all_left()
+
+
+@on_every_loop
+async def test_fail_before_anybody_waits() -> None:
+    """The error is there when somebody asks."""
+    async with ScriptedOrigin() as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, post(5), b"", more=True)
+        exchange.fail(_Stopped())
+
+        async def head() -> None:
+            await exchange.head()
+
+        for waiting in (head(), exchange.read(), exchange.write(b"x")):
+            with pytest.raises(_Stopped):
+                await waiting
+        await exchange.continued()
+        exchange.close()
+        await until(lambda: transport.connections == 0)
+
+
+@on_every_loop
+async def test_write_after_the_destination_closed() -> None:
+    """It says so, before and after the loop has noticed; nothing is logged."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_head()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, post(1 << 30), b"", more=True)
+
+        async def write_on() -> None:
+            while True:
+                await exchange.write(b"x" * 65536)
+                await asyncio.sleep(0)
+
+        with pytest.raises(UpstreamDisconnected):
+            await write_on()
+        for _ in range(20):
+            with pytest.raises(UpstreamDisconnected):
+                await exchange.write(b"x")
+        exchange.close()
+        await until(lambda: transport.connections == 0)
+
+
+@on_every_loop
+async def test_write_to_a_closed_exchange_does_nothing() -> None:
+    """A pump may come a moment late."""
+    async with ScriptedOrigin() as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, post(5), b"", more=True)
+        exchange.close()
+        await exchange.write(b"hello")
+        exchange.finish()
+        assert not exchange.stalled_by_reader
+        await origin.all_left()
+
+    assert not any(received.complete for received in origin.requests)
+
+
+@on_every_loop
+async def test_early_answer_reaches_a_busy_writer() -> None:
+    """It is there while the upload still runs, and survives the close behind it."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(answer(413, b"too much", [(b"Connection", b"close")]))
+        await connection.peer_left()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, post(1 << 30), b"", more=True)
+        while not exchange.complete:
+            await exchange.write(b"x" * 65536)
+        assert exchange.status == 413
+        assert await body_of(exchange) == b"too much"
+        await origin.all_left()
+
+
+@pytest.mark.parametrize("sent", [b"HTTP/1.1 100 Continue\r\n\r\n", answer(401, b"no")])
+@on_every_loop
+async def test_wait_for_100_ends_with_100_or_an_answer(sent: bytes) -> None:
+    """A part of a head, or early hints, do not ask for the body."""
+    may_answer = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTT")
+        await may_answer.wait()
+        await connection.send(sent[3:])
+        await connection.peer_left()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, post(5), b"", more=True)
+        waiting = asyncio.ensure_future(exchange.continued())
+        await until(lambda: exchange.answered)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        may_answer.set()
+        await waiting
+        await exchange.continued()
+        exchange.close()
+
+
+@on_every_loop
+async def test_wait_for_100_ends_with_the_connection() -> None:
+    """What broke is told by whoever reads the answer."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_head()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, post(5), b"", more=True)
+        await exchange.continued()
+        with pytest.raises(UpstreamDisconnected):
+            await body_of(exchange)
+        exchange.close()
+
+
+@on_every_loop
+async def test_cancelled_dial_leaves_no_socket() -> None:
+    """At whatever moment it is cancelled."""
+    async with ScriptedOrigin() as origin, engine(origin) as transport:
+        for turns in range(12):
+            dial = asyncio.ensure_future(transport.start(get(), b"", more=False))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            dial.cancel()
+            result = (await asyncio.gather(dial, return_exceptions=True))[0]
+            if isinstance(result, Http1Exchange):
+                result.fail(_Stopped())
+        await until(lambda: transport.connections == 0)
+        await origin.all_left()
+
+
+@on_every_loop
+async def test_thousands_of_aborted_exchanges_leave_nothing() -> None:
+    """2,000 ended in turn while waiting, reading and writing: no task, socket or count."""
+
+    async def script(connection: Connection) -> None:
+        while True:
+            received = await connection.read_head()
+            if received.target == b"/body":
+                await connection.send(_HEAD + b"hel")
+                await connection.peer_left()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        tasks = len(asyncio.all_tasks())
+        descriptors = _descriptors()
+
+        async def one(number: int) -> None:
+            if number % 3 == 0:
+                exchange = await exchange_on(transport, get())
+            elif number % 3 == 1:
+                exchange = await exchange_on(transport, get(b"/body"))
+                await exchange.head()
+            else:
+                exchange = await exchange_on(transport, post(100), b"x", more=True)
+            if number % 2:
+                exchange.fail(_Stopped())
+            exchange.close()
+
+        for start in range(0, 2000, 50):
+            await asyncio.gather(*(one(number) for number in range(start, start + 50)))
+        await until(lambda: transport.connections == 0)
+        await origin.all_left()
+        await until(lambda: _descriptors() <= descriptors)
+
+        assert transport.idle == 0
+        assert len(asyncio.all_tasks()) <= tasks

@@ -1,0 +1,225 @@
+"""Backpressure both ways: memory stays bounded whoever is slow."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fastapi_proxy_di.transport.http1.connection import Connection as EngineConnection
+from fastapi_proxy_di.transport.http1.connections import READ_BUFFER_BYTES
+from fastapi_proxy_di.transport.http1.exchange import BODY_HIGH_WATER_BYTES, Http1Exchange
+from tests.gateways import until
+from tests.origins import Connection, ScriptedOrigin, answer
+from tests.transport.engine import body_of, engine, exchange_on, get, post
+from tests.transport.loops import on_every_loop
+
+SIZE = 32 << 20
+
+
+def buffered(exchange: Http1Exchange) -> int:
+    """Bytes of the body that wait for a reader."""
+    return exchange._buffered
+
+
+@on_every_loop
+async def test_reader_that_waits_stops_the_destination() -> None:
+    """At most one read over the high-water mark is held; the rest waits on the far side."""
+    sent = 0
+
+    async def script(connection: Connection) -> None:
+        nonlocal sent
+        await connection.read_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
+        while sent < SIZE:
+            await connection.send(b"x" * 65536)
+            sent += 65536
+        await connection.peer_left()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, get())
+        await exchange.head()
+        await until(lambda: exchange.stalled_by_reader)
+        before = sent
+        for _ in range(50):
+            await asyncio.sleep(0)
+        # The kernel's buffers fill; ours do not.
+        assert buffered(exchange) <= BODY_HIGH_WATER_BYTES + READ_BUFFER_BYTES
+        assert sent < SIZE // 2
+        assert before > 0
+
+        taken = 0
+        while piece := await exchange.read():
+            taken += len(piece)
+            assert len(piece) <= BODY_HIGH_WATER_BYTES + READ_BUFFER_BYTES
+        assert taken == SIZE
+        exchange.close()
+        assert transport.idle == 1
+
+
+@on_every_loop
+async def test_close_of_a_stalled_exchange_frees_it() -> None:
+    """Reading may be paused when the client leaves."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
+        await connection.send(b"x" * SIZE)
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, get())
+        await exchange.head()
+        await until(lambda: exchange.stalled_by_reader)
+        exchange.close()
+        assert not exchange.stalled_by_reader
+        await origin.all_left()
+        await until(lambda: transport.connections == 0)
+
+
+@on_every_loop
+async def test_whole_answer_that_stalled_gives_its_connection_back_readable() -> None:
+    """Paused at its last piece, it must read again for the next one."""
+
+    async def script(connection: Connection) -> None:
+        body = b"x" * (BODY_HIGH_WATER_BYTES + 10)
+        while True:
+            await connection.read_request()
+            await connection.send(answer(body=body))
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+
+        async def leave_unread() -> None:
+            exchange = await exchange_on(transport, get())
+            await exchange.head()
+            await until(lambda: exchange.complete)
+            exchange.close()
+            assert transport.idle == 1
+
+        for _ in range(3):
+            await leave_unread()
+
+    assert origin.connections == 1
+
+
+@on_every_loop
+async def test_slow_destination_stops_the_writer() -> None:
+    """``write`` returns only as the destination takes what was written."""
+    may_read = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        received = await connection.read_head()
+        await may_read.wait()
+        assert len(await connection.read_body(received)) == SIZE
+        await connection.send(answer(body=b"ok"))
+        await connection.peer_left()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, post(SIZE), b"", more=True)
+        written = 0
+
+        async def upload() -> None:
+            nonlocal written
+            while written < SIZE:
+                await exchange.write(b"x" * 65536)
+                written += 65536
+            exchange.finish()
+
+        uploading = asyncio.ensure_future(upload())
+        await until(lambda: origin.requests)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert written < SIZE // 2
+        assert not uploading.done()
+
+        may_read.set()
+        await uploading
+        assert await body_of(exchange) == b"ok"
+        assert transport.idle == 1
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "cancel", "abort"])
+@on_every_loop
+async def test_stalled_writer_is_released(how: str) -> None:
+    """By the destination's end, by cancellation, by the exchange's own end."""
+    may_end = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_head()
+        await may_end.wait()
+        if how == "reset":
+            connection.reset()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, post(SIZE), b"", more=True)
+        uploading = asyncio.ensure_future(exchange.write(b"x" * SIZE))
+        await until(lambda: origin.requests)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not uploading.done()
+        if how == "cancel":
+            uploading.cancel()
+        elif how == "abort":
+            exchange.close()
+        else:
+            may_end.set()
+        (result,) = await asyncio.gather(uploading, return_exceptions=True)
+        if how == "abort":
+            assert result is None
+        else:
+            assert isinstance(result, BaseException)
+        exchange.close()
+        may_end.set()
+        await until(lambda: transport.connections == 0)
+
+
+@on_every_loop
+async def test_activity_is_noted_both_ways() -> None:
+    """``last_activity`` moves with each byte read and written."""
+    may_answer = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await may_answer.wait()
+        await connection.send(answer(body=b"ok"))
+        await connection.peer_left()
+
+    loop = asyncio.get_running_loop()
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, post(2), b"h", more=True)
+        begun = exchange.last_activity
+        await until(lambda: loop.time() > begun + 0.01)
+        await exchange.write(b"i")
+        exchange.finish()
+        written = exchange.last_activity
+        await until(lambda: loop.time() > written + 0.01)
+        may_answer.set()
+        await exchange.head()
+
+        assert begun < written < exchange.last_activity
+        exchange.close()
+
+
+@on_every_loop
+async def test_connection_without_a_socket_bears_every_call() -> None:
+    """Before it is made and after it is gone, calls do nothing."""
+    async with ScriptedOrigin() as origin, engine(origin) as transport:
+        loop = asyncio.get_running_loop()
+        unmade = EngineConnection(transport, memoryview(bytearray(10)), loop)
+        unmade.write(b"x")
+        unmade.pause_reading()
+        unmade.resume_reading()
+        unmade.abort()
+        assert not unmade.usable
+        assert not unmade.read_paused
+
+        exchange = await exchange_on(transport, get())
+        await exchange.head()
+        (connection,) = transport._all
+        exchange.close()
+        connection.abort()
+        connection.abort()
+        connection.write(b"x")
+        connection.pause_reading()
+        await connection.drain()
+        await until(lambda: transport.connections == 0)
+    assert origin.connections == 1
