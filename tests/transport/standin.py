@@ -9,6 +9,7 @@ from typing import cast
 
 from fastapi_proxy_di.transport.http1.connection import Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
+from fastapi_proxy_di.transport.http1.parser import AnswerParser
 from fastapi_proxy_di.transport.transport import Headers
 
 __all__ = ["Outcome", "StandIn", "answer_to", "exchange_over"]
@@ -58,7 +59,12 @@ class Outcome:
 
 
 def exchange_over(
-    peer: StandIn, *, method: bytes = b"GET", upgrade: bool = False, header_limit: int = 65536
+    peer: StandIn,
+    *,
+    method: bytes = b"GET",
+    upgrade: bool = False,
+    header_limit: int = 65536,
+    parser: AnswerParser | None = None,
 ) -> Http1Exchange:
     """An exchange whose request has been sent."""
     return Http1Exchange(
@@ -68,6 +74,7 @@ def exchange_over(
         header_limit=header_limit,
         reused=False,
         now=0.0,
+        parser=parser,
     )
 
 
@@ -78,10 +85,13 @@ async def answer_to(
     upgrade: bool = False,
     header_limit: int = 65536,
     eof: bool = False,
+    parser: AnswerParser | None = None,
 ) -> Outcome:
     """Feed an exchange the pieces of an answer, then read it as the forwarder does."""
     peer = StandIn()
-    exchange = exchange_over(peer, method=method, upgrade=upgrade, header_limit=header_limit)
+    exchange = exchange_over(
+        peer, method=method, upgrade=upgrade, header_limit=header_limit, parser=parser
+    )
     for piece in pieces:
         if peer.end is None:
             exchange.feed(memoryview(piece), 1.0)

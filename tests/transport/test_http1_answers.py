@@ -127,6 +127,7 @@ async def test_answer_that_breaks_off_is_an_error(data: bytes) -> None:
         OK + b"Content-Length: 100\r\n\r\n",
         OK + b"Transfer-Encoding: chunked\r\n\r\n",
         b"HTTP/1.1 304 Not Modified\r\nContent-Length: 100\r\n\r\n",
+        b"HTTP/1.1 103 X\r\n\r\n" + OK + b"\r\n",
     ],
 )
 async def test_answer_to_head_ends_at_its_headers(data: bytes) -> None:
@@ -160,10 +161,25 @@ async def test_bytes_behind_an_answer_end_the_connection(behind: bytes) -> None:
     assert not outcome.reusable
 
 
-@pytest.mark.parametrize("surplus", [b"x", b"\r\n\r\n<html>", LENGTH_5 + b"hello"])
-async def test_bytes_behind_an_answer_to_head_end_the_connection(surplus: bytes) -> None:
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_answer_to_head_that_closes_ends_the_connection(version: bytes) -> None:
+    """HTTP/1.0 closes unless it says otherwise, 1.1 when it says so."""
+    field = b"Connection: close\r\n" if version == b"1.1" else b""
+    outcome = await both_ways(
+        b"HTTP/" + version + b" 200 OK\r\n" + field + b"Content-Length: 5\r\n\r\n", method=b"HEAD"
+    )
+
+    assert outcome.error is None
+    assert not outcome.reusable
+
+
+@pytest.mark.parametrize("head", [LENGTH_5, CHUNKED, OK + b"\r\n"])
+@pytest.mark.parametrize("surplus", [b"x", b"0\r\n\r\n", b"5", b"\r\n", LENGTH_5 + b"hello"])
+async def test_bytes_behind_an_answer_to_head_end_the_connection(
+    head: bytes, surplus: bytes
+) -> None:
     """A body after all: the answer stands, the connection does not."""
-    outcome = await both_ways(OK + b"Content-Length: 5\r\n\r\n" + surplus, method=b"HEAD")
+    outcome = await both_ways(head + surplus, method=b"HEAD")
 
     assert outcome.error is None
     assert outcome.body == b""

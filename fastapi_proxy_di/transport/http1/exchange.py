@@ -207,12 +207,13 @@ class Http1Exchange:
         self.last_activity = now
         self._head_bytes += len(data)
         surplus = self._head_bytes - self._header_limit
+        parse = self._parse_head if self._bodyless else self._parse
         if surplus > 0 and not self.status:
             # The head must end before the limit; what lies behind it may be body.
-            if self._parse(parser, data[:-surplus]):
-                self._parse(parser, data[-surplus:])
+            if parse(parser, data[:-surplus]):
+                parse(parser, data[-surplus:])
         else:
-            self._parse(parser, data)
+            parse(parser, data)
         if self._head_bytes > self._header_limit and not self.complete:
             what = "what surrounds the body" if self.status else "the header"
             self._malformed(f"{what} is larger than {self._header_limit} bytes")
@@ -246,6 +247,15 @@ class Http1Exchange:
             self._keep(bytes(data[upgrade.args[0] :]))
         except httptools.HttpParserError as error:
             self._malformed(str(error))
+        return self.status != 0
+
+    def _parse_head(self, parser: AnswerParser, data: memoryview) -> bool:
+        """Parse line by line: llhttp must not see what lies behind an answer to HEAD."""
+        rest = bytes(data)
+        while rest and not self.complete and self._error is None:
+            line, end, rest = rest.partition(b"\n")
+            self._parse(parser, memoryview(line + end))
+        self._stray = self._stray or bool(rest)
         return self.status != 0
 
     # -- what the parser calls --------------------------------------------------------
@@ -294,7 +304,7 @@ class Http1Exchange:
         if self._bodyless:
             # llhttp now waits for a body that will not come; whether the connection may live
             # on is what an answer with a body would say.
-            self._complete(not self._wants_close())
+            self._complete(version == "1.1" and not self._wants_close())
 
     def body_piece(self, body: bytes) -> None:
         """Some of the body."""

@@ -1,0 +1,161 @@
+"""Fuzzes how answers are read, beside a second implementation.
+
+``python -m tests.fuzz.response_parser --seconds 600`` feeds mutated answers in random
+splits to ``Http1Exchange`` and to h11, and fails on the first disagreement that could
+smuggle: a crash, a body that is not the same, an end that is not at the same byte, a
+connection kept after what h11 refuses. One seed and number name each case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import h11
+
+from fastapi_proxy_di.transport.http1.parser import AnswerParser
+from tests.fuzz.answers import Case, make_case
+from tests.transport.standin import Outcome, answer_to
+
+__all__ = ["Disagreement", "check", "main"]
+
+
+_EARLIER: Final = (
+    (
+        b"GET",
+        b"HTTP/1.1 103 X\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"1\r\nx\r\n0\r\nT: u\r\n\r\n",
+    ),
+    (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+    (b"GET", b"HTTP/1.1 304 X\r\nContent-Length: 5\r\n\r\n"),
+)
+"""Answers that the same connection gave before."""
+
+
+class Disagreement(Exception):
+    """What may smuggle, with the case that shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """What h11 made of the same bytes.
+
+    Attributes:
+        status: Final status, 0 if there was none.
+        body: As far as it came.
+        ended: The end of the message was seen.
+        surplus: Bytes behind the end.
+        refused: It called the bytes malformed.
+        keep_alive: The connection may serve again.
+    """
+
+    status: int
+    body: bytes
+    ended: bool
+    surplus: bytes
+    refused: bool
+    keep_alive: bool
+
+
+def second_opinion(case: Case) -> Second:
+    """Read the case with h11."""
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method=case.method, target="/", headers=[("host", "origin")]))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(case.data)
+    status, body, ended, refused = 0, b"", False, False
+    try:
+        while (event := connection.next_event()) is not h11.NEED_DATA and event is not h11.PAUSED:
+            if isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                ended = True
+                break
+    except h11.RemoteProtocolError:
+        refused = True
+    keep_alive = ended and connection.our_state is h11.DONE and connection.their_state is h11.DONE
+    return Second(status, body, ended, bytes(connection.trailing_data[0]), refused, keep_alive)
+
+
+def check(case: Case, ours: Outcome, second: Second) -> None:
+    """Compare.
+
+    Raises:
+        Disagreement: They differ where a difference could be used.
+    """
+    whole = ours.status != 0 and ours.error is None
+    faults = []
+    if ours.reusable:
+        if not whole:
+            faults.append("kept a connection without a whole answer")
+        if second.refused:
+            faults.append("kept a connection that h11 would not have")
+        elif not second.ended:
+            faults.append("kept a connection whose answer h11 still reads")
+        elif second.surplus.strip(b"\r\n"):
+            faults.append("kept a connection with unread bytes")
+        elif not second.keep_alive:
+            faults.append("kept a connection that ends with its answer")
+    if whole and second.ended and not second.refused:
+        if ours.status != second.status:
+            faults.append(f"status {ours.status}, h11 {second.status}")
+        if ours.body != second.body:
+            faults.append(f"body {ours.body!r}, h11 {second.body!r}")
+    elif not (ours.body.startswith(second.body) or second.body.startswith(ours.body)):
+        faults.append(f"body begins {ours.body!r}, h11 {second.body!r}")
+    for name, value in (*ours.headers, *ours.trailers) if ours.status else ():
+        if any(byte in name + value for byte in b"\r\n\0"):
+            faults.append(f"field {name!r} with a line end or NUL")
+    if faults:
+        raise Disagreement(f"{'; '.join(faults)}\n{case}\nours: {ours}\nh11: {second}")
+
+
+async def run_case(case: Case) -> Outcome:
+    """Read a case and compare; gives what ours made of it."""
+    ours = await answer_to(case.pieces, method=case.method)
+    check(case, ours, second_opinion(case))
+    parser = AnswerParser()
+    for method, earlier in _EARLIER:
+        assert (await answer_to([earlier], method=method, parser=parser)).reusable
+    again = await answer_to(case.pieces, method=case.method, parser=parser)
+    if repr(again) != repr(ours):
+        raise Disagreement(f"a used parser reads another answer\n{case}\n{ours}\n{again}")
+    return ours
+
+
+async def fuzz(seed: int, seconds: float) -> dict[str, int]:
+    """Run cases for that long; gives the counts of how they ended."""
+    counts: dict[str, int] = {}
+    deadline = time.monotonic() + seconds
+    number = 0
+    while time.monotonic() < deadline:
+        for number in range(number, number + 500):
+            case = make_case(Random(f"{seed}/{number}"))
+            try:
+                ours = await asyncio.wait_for(run_case(case), 5)
+            except Exception as error:
+                error.add_note(f"seed {seed}, case {number}: {case}")
+                raise
+            end = type(ours.error).__name__ if ours.error else "kept" if ours.reusable else "whole"
+            counts[end] = counts.get(end, 0) + 1
+        number += 1
+    return {"cases": number, **counts}
+
+
+def main() -> None:
+    """Read the arguments, run, and tell the counts."""
+    parser = argparse.ArgumentParser(description="Fuzz the reading of answers.")
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    print(asyncio.run(fuzz(arguments.seed, arguments.seconds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""A short run of the answer fuzzer, and hypothesis on answers that are well-formed."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastapi_proxy_di.transport.transport import Headers
+from tests.fuzz import response_parser
+from tests.fuzz.answers import Case, make_case
+from tests.fuzz.response_parser import Disagreement, Second, check, fuzz, run_case
+from tests.transport.standin import Outcome, answer_to
+
+_NAMES = st.from_regex(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}", fullmatch=True).filter(
+    lambda name: (
+        name.lower()
+        not in {b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade"}
+    )
+)
+_VALUES = st.binary(max_size=30).map(
+    lambda value: bytes(byte for byte in value if byte >= 0x20 and byte != 0x7F).strip(b" \t")
+)
+_FIELDS = st.lists(st.tuples(_NAMES, _VALUES), max_size=6)
+_BODIES = st.lists(st.binary(min_size=1, max_size=200), max_size=5)
+
+
+def cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    """Split data at those places, wherever they fall."""
+    places = sorted({place % (len(data) + 1) for place in cuts})
+    edges = zip([0, *places], [*places, len(data)], strict=True)
+    return [data[start:stop] for start, stop in edges if stop > start]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    status=st.integers(200, 599).filter(lambda status: status not in {204, 304}),
+    fields=_FIELDS,
+    body=_BODIES,
+    framing=st.sampled_from(["length", "chunked", "close"]),
+    trailers=_FIELDS,
+    cuts=st.lists(st.integers(0, 5000), max_size=6),
+)
+def test_any_well_formed_answer_is_read_as_it_is(
+    status: int,
+    fields: Headers,
+    body: list[bytes],
+    framing: str,
+    trailers: Headers,
+    cuts: list[int],
+) -> None:
+    """Status, fields and body come out as they went in, however they are framed and cut."""
+    head = b"HTTP/1.1 %d X\r\n" % status
+    head += b"".join(b"%b: %b\r\n" % field for field in fields)
+    content = b"".join(body)
+    if framing == "length":
+        data = head + b"Content-Length: %d\r\n\r\n" % len(content) + content
+    elif framing == "chunked":
+        data = head + b"Transfer-Encoding: chunked\r\n\r\n"
+        data += b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in body)
+        data += b"0\r\n" + b"".join(b"%b: %b\r\n" % field for field in trailers) + b"\r\n"
+    else:
+        data = head + b"\r\n" + content
+    outcome = asyncio.run(answer_to(cut(data, cuts), eof=framing == "close"))
+
+    assert outcome.error is None
+    assert outcome.status == status
+    assert outcome.headers[: len(fields)] == [(name.lower(), value) for name, value in fields]
+    assert outcome.body == content
+    if framing == "chunked":
+        assert outcome.trailers == [(name.lower(), value) for name, value in trailers]
+    assert outcome.reusable == (framing != "close")
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=4))
+def test_any_bytes_are_refused_or_read_alike(data: bytes, cuts: list[int]) -> None:
+    """Noise, raw and behind the beginning of an answer."""
+    for prefix in (
+        b"",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ):
+        asyncio.run(run_case(Case(b"GET", tuple(cut(prefix + data, cuts)))))
+
+
+def test_mutated_answers_never_smuggle() -> None:
+    """Some thousand cases of the long run; every kind of end is among them."""
+
+    async def run() -> set[str]:
+        ends = set()
+        for number in range(3000):
+            ours = await run_case(make_case(Random(f"test/{number}")))
+            ends.add(type(ours.error).__name__ if ours.error else str(ours.reusable))
+        return ends
+
+    assert asyncio.run(run()) >= {"True", "False", "UpstreamProtocolError", "TimeoutError"}
+
+
+async def test_fuzz_counts_its_cases() -> None:
+    """The long form, for an instant."""
+    counts = await fuzz(1, 0.01)
+
+    assert counts["cases"] == sum(counts.values()) - counts["cases"]
+    assert counts["cases"] % 500 == 0
+
+
+async def test_fuzz_names_the_case_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed and number are enough to see it again."""
+
+    def disagree(*_: object) -> None:
+        raise Disagreement("x")
+
+    monkeypatch.setattr(response_parser, "check", disagree)
+    with pytest.raises(Disagreement) as caught:
+        await fuzz(7, 1)
+
+    assert caught.value.__notes__[0].startswith("seed 7, case 0: Case(")
+
+
+def test_main_prints_the_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a command."""
+    monkeypatch.setattr(sys, "argv", ["response_parser", "--seconds", "0.01", "--seed", "3"])
+    response_parser.main()
+
+    assert "'cases'" in capsys.readouterr().out
+
+
+_FINE = Outcome(200, [], b"hello", [], None, True)
+_AGREED = Second(200, b"hello", True, b"", False, True)
+
+
+@pytest.mark.parametrize(
+    ("ours", "second"),
+    [
+        (Outcome(0, [], b"", [], TimeoutError(), True), _AGREED),
+        (_FINE, Second(200, b"hello", False, b"", True, False)),
+        (_FINE, Second(200, b"hello", False, b"", False, False)),
+        (_FINE, Second(200, b"hello", True, b"x", False, True)),
+        (_FINE, Second(200, b"hello", True, b"", False, False)),
+        (_FINE, Second(201, b"hello", True, b"", False, True)),
+        (_FINE, Second(200, b"hell", True, b"", False, True)),
+        (Outcome(200, [], b"x", [], TimeoutError(), False), _AGREED),
+        (Outcome(200, [(b"x", b"\n")], b"hello", [], None, True), _AGREED),
+    ],
+)
+def test_check_finds_each_disagreement(ours: Outcome, second: Second) -> None:
+    """A fuzzer that cannot fail finds nothing."""
+    check(Case(b"GET", ()), _FINE, _AGREED)
+    with pytest.raises(Disagreement):
+        check(Case(b"GET", ()), ours, second)
