@@ -5,6 +5,7 @@ Everything is drawn from one ``Random``, so a seed and a number name a case.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -85,7 +86,7 @@ def _message(random: Random) -> bytes:
     return head + _body(random, framing)
 
 
-def _ends(random: Random):  # type: ignore[no-untyped-def]
+def _ends(random: Random) -> Callable[[], bytes]:
     """A source of line ends: nearly always right in one message, sometimes never."""
     wild = random.random() < 0.1
     return lambda: random.choice(_ENDS) if wild else b"\r\n"

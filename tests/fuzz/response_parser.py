@@ -27,8 +27,10 @@ __all__ = ["Disagreement", "check", "main"]
 _EARLIER: Final = (
     (
         b"GET",
-        b"HTTP/1.1 103 X\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-        b"1\r\nx\r\n0\r\nT: u\r\n\r\n",
+        (
+            b"HTTP/1.1 103 X\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"1\r\nx\r\n0\r\nT: u\r\n\r\n"
+        ),
     ),
     (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
     (b"GET", b"HTTP/1.1 304 X\r\nContent-Length: 5\r\n\r\n"),
@@ -135,7 +137,7 @@ async def fuzz(seed: int, seconds: float) -> dict[str, int]:
     deadline = time.monotonic() + seconds
     number = 0
     while time.monotonic() < deadline:
-        for number in range(number, number + 500):
+        for _ in range(500):
             case = make_case(Random(f"{seed}/{number}"))
             try:
                 ours = await asyncio.wait_for(run_case(case), 5)
@@ -144,7 +146,7 @@ async def fuzz(seed: int, seconds: float) -> dict[str, int]:
                 raise
             end = type(ours.error).__name__ if ours.error else "kept" if ours.reusable else "whole"
             counts[end] = counts.get(end, 0) + 1
-        number += 1
+            number += 1
     return {"cases": number, **counts}
 
 

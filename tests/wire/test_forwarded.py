@@ -1,0 +1,178 @@
+"""Forwarding fields: what is stated, believed, extended and removed."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from fastapi_proxy_di.wire.forwarded import Forwarding, Mode, element
+from fastapi_proxy_di.wire.headers import Headers
+
+NETWORKS = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
+HOST = b"api.example"
+STATED: Headers = [
+    (b"x-forwarded-for", b"10.0.0.9"),
+    (b"x-forwarded-proto", b"https"),
+    (b"x-forwarded-host", HOST),
+    (b"x-forwarded-prefix", b"/billing"),
+]
+RECEIVED: Headers = [
+    (b"x-forwarded-for", b"1.2.3.4"),
+    (b"x-real-ip", b"1.2.3.4"),
+    (b"x-forwarded-for", b"5.6.7.8"),
+    (b"x-forwarded-proto", b"http"),
+    (b"x-forwarded-host", b"outer.example"),
+    (b"x-forwarded-prefix", b"/outer/"),
+    (b"x-forwarded-port", b"8443"),
+    (b"forwarded", b"for=1.2.3.4"),
+]
+
+
+def fields(
+    mode: Mode,
+    received: Headers,
+    *,
+    peer: str | None = "10.0.0.9",
+    trusted: bool = True,
+    rfc7239: bool = False,
+    scheme: str = "https",
+    host: bytes | None = HOST,
+    prefix: bytes = b"/billing",
+) -> Headers:
+    """What leaves for one request."""
+    forwarding = Forwarding(mode, NETWORKS if trusted else [], rfc7239=rfc7239)
+    return list(forwarding.fields(peer, scheme, host, prefix, received))
+
+
+@pytest.mark.parametrize("mode", ["set", "append"])
+@pytest.mark.parametrize("received", [[], RECEIVED])
+def test_strangers_are_never_believed(mode: Mode, received: Headers) -> None:
+    """Whatever they send under these names goes; what we see is stated."""
+    assert fields(mode, received, trusted=False) == STATED
+
+
+def test_off_adds_nothing() -> None:
+    """A stranger's go, a trusted peer's pass as they came."""
+    assert fields("off", RECEIVED, trusted=False) == []
+    assert fields("off", RECEIVED) == RECEIVED
+    assert fields("off", []) == []
+
+
+def test_set_states_what_we_see_even_after_a_trusted_peer() -> None:
+    """Names that are not ours to state pass."""
+    sent = fields("set", RECEIVED)
+
+    assert sorted(sent) == sorted(
+        [
+            (b"x-real-ip", b"1.2.3.4"),
+            (b"x-forwarded-port", b"8443"),
+            (b"forwarded", b"for=1.2.3.4"),
+            *STATED,
+        ]
+    )
+
+
+def test_set_with_rfc7239_states_one_element() -> None:
+    """Ours, instead of whatever was said."""
+    sent = fields("set", RECEIVED, rfc7239=True)
+
+    assert [value for name, value in sent if name == b"forwarded"] == [
+        b"for=10.0.0.9;host=api.example;proto=https"
+    ]
+
+
+def test_append_extends_a_trusted_peer() -> None:
+    """Addresses join into one line; scheme and host of the first hop stand."""
+    sent = dict(fields("append", RECEIVED))
+
+    assert sent == {
+        b"x-real-ip": b"1.2.3.4",
+        b"x-forwarded-port": b"8443",
+        b"x-forwarded-for": b"1.2.3.4, 5.6.7.8, 10.0.0.9",
+        b"x-forwarded-proto": b"http",
+        b"x-forwarded-host": b"outer.example",
+        b"x-forwarded-prefix": b"/outer/billing",
+        b"forwarded": b"for=1.2.3.4",
+    }
+
+
+def test_append_with_rfc7239_adds_an_element() -> None:
+    """Behind the peer's."""
+    sent = dict(fields("append", RECEIVED, rfc7239=True))
+
+    assert sent[b"forwarded"] == b"for=1.2.3.4, for=10.0.0.9;host=api.example;proto=https"
+
+
+def test_append_fills_in_what_the_peer_left_out() -> None:
+    """It said only who the client was."""
+    sent = fields("append", [(b"x-forwarded-for", b"1.2.3.4")])
+
+    assert sent == [(b"x-forwarded-for", b"1.2.3.4, 10.0.0.9"), *STATED[1:]]
+
+
+def test_append_without_anything_to_add() -> None:
+    """No host, no prefix, a scheme of another kind."""
+    sent = fields("append", [(b"x-real-ip", b"1.2.3.4")], scheme="gopher", host=None, prefix=b"")
+
+    assert sent == [(b"x-real-ip", b"1.2.3.4"), (b"x-forwarded-for", b"10.0.0.9")]
+
+
+def test_no_address_is_never_trusted() -> None:
+    """A unix socket has none: nothing is believed, no For is made."""
+    sent = fields("append", RECEIVED, peer=None, host=None, prefix=b"", rfc7239=True)
+
+    assert sent == [(b"x-forwarded-proto", b"https"), (b"forwarded", b"for=unknown;proto=https")]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "proto"),
+    [("http", b"http"), ("https", b"https"), ("ws", b"http"), ("wss", b"https"), ("x", None)],
+)
+def test_proto_is_of_http(scheme: str, proto: bytes | None) -> None:
+    """A WebSocket arrives by http or https."""
+    assert dict(fields("set", [], scheme=scheme)).get(b"x-forwarded-proto") == proto
+
+
+@pytest.mark.parametrize(
+    ("peer", "trusted"),
+    [
+        ("10.1.2.3", True),
+        ("11.1.2.3", False),
+        ("::ffff:10.1.2.3", True),
+        ("::ffff:11.1.2.3", False),
+        ("fd00::1", True),
+        ("fd00::1%eth0", True),
+        ("fe80::1", False),
+        ("testclient", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_trust_is_by_network(peer: str | None, trusted: bool) -> None:
+    """Mapped IPv4 and zones are seen through."""
+    assert Forwarding("set", NETWORKS, rfc7239=False).trusts(peer) is trusted
+    assert not Forwarding("set", [], rfc7239=False).trusts(peer)
+
+
+@pytest.mark.parametrize(
+    ("peer", "scheme", "host", "expected"),
+    [
+        ("1.2.3.4", "https", b"a.b", b"for=1.2.3.4;host=a.b;proto=https"),
+        ("::1", "http", b"a:80", b'for="[::1]";host="a:80";proto=http'),
+        (None, "ws", None, b"for=unknown;proto=http"),
+        ("1.2.3.4", "x", b'a"\\b', b'for=1.2.3.4;host="a\\"\\\\b"'),
+    ],
+)
+def test_element_quotes_what_is_no_token(
+    peer: str | None, scheme: str, host: bytes | None, expected: bytes
+) -> None:
+    """RFC 7239 section 4: IPv6 in brackets and quotes, ports quoted."""
+    assert element(peer, scheme, host) == expected
+
+
+def test_peer_outside_latin_1_is_no_error() -> None:
+    """Servers may name a client as they like."""
+    sent = dict(fields("set", [], peer="sömething→", trusted=False, rfc7239=True))
+
+    assert sent[b"x-forwarded-for"] == b"s\xf6mething?"
