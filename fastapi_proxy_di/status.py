@@ -22,7 +22,7 @@ class DestinationStatus(BaseModel):
         latency_ms: Milliseconds the last good probe took.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     url: str
     weight: float
@@ -49,7 +49,7 @@ class UpstreamStatus(BaseModel):
         destinations: In the order of the settings.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     upstream: str
     policy: str

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from fastapi_proxy_di.settings.descriptions import Described
+
 __all__ = ["SettingsModel"]
 
 
-class SettingsModel(BaseModel):
+class SettingsModel(Described, BaseModel):
     """Validated once, never changed.
+
+    Its schema is built when the first one is read, so that importing costs little.
 
     ``hide_input_in_errors``: the text of an error may end in a log, values may be secrets.
     """
@@ -18,5 +22,5 @@ class SettingsModel(BaseModel):
         extra="forbid",
         hide_input_in_errors=True,
         validate_default=True,
-        use_attribute_docstrings=True,
+        defer_build=True,
     )

@@ -29,6 +29,7 @@ from pydantic_settings import (
 )
 
 from fastapi_proxy_di.errors import SettingsError
+from fastapi_proxy_di.settings.descriptions import Described
 from fastapi_proxy_di.settings.destinations import Destinations, DestinationSettings
 from fastapi_proxy_di.settings.durations import Duration, DurationOrZero
 from fastapi_proxy_di.settings.edges import (
@@ -104,7 +105,7 @@ def _version(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
-class UpstreamSettings(BaseSettings):
+class UpstreamSettings(Described, BaseSettings):
     """Everything about one upstream; declared by subclassing, or read from variables alone.
 
     ```python
@@ -131,7 +132,7 @@ class UpstreamSettings(BaseSettings):
         extra="forbid",
         hide_input_in_errors=True,
         validate_default=True,
-        use_attribute_docstrings=True,
+        defer_build=True,
         arbitrary_types_allowed=True,
         case_sensitive=False,
         env_ignore_empty=True,
@@ -169,10 +170,10 @@ class UpstreamSettings(BaseSettings):
     """What the policy ``hash`` keeps together: ``client`` (address), ``path``,
     ``header:<name>``, ``cookie:<name>`` or ``query:<name>``."""
 
-    health: HealthSettings = HealthSettings()
+    health: HealthSettings = HealthSettings.model_construct()
     """Active probes."""
 
-    ejection: EjectionSettings = EjectionSettings()
+    ejection: EjectionSettings = EjectionSettings.model_construct()
     """Removal of destinations that fail live traffic."""
 
     slow_start: DurationOrZero = 0.0
@@ -183,13 +184,13 @@ class UpstreamSettings(BaseSettings):
     """``panic`` uses unhealthy and ejected destinations again (YARP), never draining or full
     ones; ``fail`` answers 503 with Retry-After."""
 
-    retries: RetrySettings = RetrySettings()
+    retries: RetrySettings = RetrySettings.model_construct()
     """Further attempts."""
 
-    timeouts: TimeoutSettings = TimeoutSettings()
+    timeouts: TimeoutSettings = TimeoutSettings.model_construct()
     """How long to wait."""
 
-    limits: LimitSettings = LimitSettings()
+    limits: LimitSettings = LimitSettings.model_construct()
     """What the upstream may use."""
 
     max_requests: Annotated[int | None, Field(ge=1), OrNone] = None
@@ -198,7 +199,7 @@ class UpstreamSettings(BaseSettings):
     max_requests_window: Annotated[Duration | None, OrNone] = None
     """Seconds after which ``max_requests`` counts anew; none for the health interval."""
 
-    forwarded: ForwardedSettings = ForwardedSettings()
+    forwarded: ForwardedSettings = ForwardedSettings.model_construct()
     """Forwarding headers: what destinations are told of the client."""
 
     preserve_host: bool = False
@@ -221,13 +222,13 @@ class UpstreamSettings(BaseSettings):
     """The upstream's Date and Server: dropped, because uvicorn and hypercorn add their own, or
     passed for servers that are told not to."""
 
-    tls: TlsSettings = TlsSettings()
+    tls: TlsSettings = TlsSettings.model_construct()
     """TLS towards destinations."""
 
     http_version: Annotated[Literal["1.1", "2"], BeforeValidator(_version)] = "1.1"
     """HTTP version towards destinations; 2 needs the extra ``http2``."""
 
-    websocket: WebSocketSettings = WebSocketSettings()
+    websocket: WebSocketSettings = WebSocketSettings.model_construct()
     """Limits and pings of WebSockets towards destinations."""
 
     affinity: Annotated[AffinitySettings | None, OrNone] = None
@@ -244,14 +245,11 @@ class UpstreamSettings(BaseSettings):
             cls.name = name
             prefix = f"UPSTREAM_{name.upper().replace('-', '_')}_"
             cls.model_config = SettingsConfigDict(**{**cls.model_config, "env_prefix": prefix})
-        # What a class writes beside a default is for type checkers: validation, JSON schema
-        # and description stay those of the field, also below `policy: str = "random"`.
+        # What a class writes beside a default is for type checkers: validation and JSON
+        # schema stay those of the field, also below `policy: str = "random"`.
         own = inspect.get_annotations(cls)
         for field_name in own.keys() & UpstreamSettings.model_fields.keys():
-            field = UpstreamSettings.model_fields[field_name]
-            own[field_name] = Annotated[
-                field.rebuild_annotation(), Field(description=field.description)
-            ]
+            own[field_name] = UpstreamSettings.model_fields[field_name].rebuild_annotation()
         cls.__annotations__ = own
 
     @classmethod
