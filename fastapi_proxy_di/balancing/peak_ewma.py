@@ -3,7 +3,10 @@
 Owns: the estimate per destination and its cost. The cost is the mean time to first byte
 times requests in flight, this one included, by weight (Finagle's Peak EWMA). The mean is
 sensitive to peaks: a slower sample replaces it at once, faster ones wear it down over ten
-seconds. Time to first byte, not to the end, so that streams and tunnels do not look slow.
+seconds. It is worn down by ratio, as a geometric mean: by difference, five seconds of
+penalty against three milliseconds of work would take more than a minute to forget, by
+ratio it is twice the usual after 24 seconds. Time to first byte, not to the end, so that
+streams and tunnels do not look slow.
 
 Three points where a plain mean goes wrong:
 
@@ -13,6 +16,9 @@ Three points where a plain mean goes wrong:
   Without news a mean drifts towards what is typical of the pool. Not towards zero: one that
   hangs gives no news either, and must not become attractive by it.
 - A new destination has no mean. It is taken for typical.
+
+Costs that are near each other are equal, and the first draw decides: by less, one peak of
+a millisecond would leave an idle destination without traffic for seconds.
 """
 
 from __future__ import annotations
@@ -36,6 +42,11 @@ FAILURE_PENALTY_SECONDS: Final = 5.0
 FIRST_ESTIMATE_SECONDS: Final = 0.03
 # Share of one sample in what is typical: the mean of about a hundred exchanges.
 _TYPICAL_SHARE: Final = 0.02
+# Differences below these are noise of one exchange; ``latency`` has the same.
+_NEAR_RATIO: Final = 1.25
+_NEAR_SECONDS: Final = 0.001
+# What a coarse clock gives as nothing; ratios need something.
+_SHORTEST_SECONDS: Final = 1e-5
 
 
 class PeakEwma:
@@ -68,7 +79,8 @@ class PeakEwma:
         if other >= one:
             other += 1
         first, second = available[one], available[other]
-        return first if self.cost(first) <= self.cost(second) else second
+        near = _NEAR_RATIO * self.cost(second) + _NEAR_SECONDS / first.weight
+        return first if self.cost(first) <= near else second
 
     def observe(
         self, destination: Destination, seconds_to_first_byte: float, failed: bool, now: float
@@ -78,14 +90,14 @@ class PeakEwma:
         if failed:
             sample = max(seconds_to_first_byte, FAILURE_PENALTY_SECONDS)
         else:
-            sample = seconds_to_first_byte
+            sample = max(seconds_to_first_byte, _SHORTEST_SECONDS)
             self._typical += (sample - self._typical) * _TYPICAL_SHARE
         mean = destination.ewma_seconds
         if mean is None or sample > mean:
             destination.ewma_seconds = sample
         else:
             kept = exp((destination.ewma_at - now) / DECAY_SECONDS)
-            destination.ewma_seconds = sample + (mean - sample) * kept
+            destination.ewma_seconds = sample * (mean / sample) ** kept
         destination.ewma_at = now
 
     def cost(self, destination: Destination) -> float:
@@ -95,7 +107,6 @@ class PeakEwma:
         if mean is None:
             mean = typical
         else:
-            mean = typical + (mean - typical) * exp(
-                (destination.ewma_at - self._now) / DECAY_SECONDS
-            )
+            kept = exp((destination.ewma_at - self._now) / DECAY_SECONDS)
+            mean = typical * (mean / typical) ** kept
         return mean * (destination.in_flight + 1) / destination.weight

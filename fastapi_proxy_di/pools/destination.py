@@ -48,7 +48,8 @@ class Destination:
         ejection_ended_at: Monotonic seconds at which the last ejection was to end.
         probed: Whether a probe has ever come back.
         probe_run: Probe results in a row that contradict ``healthy``.
-        ewma_seconds: Peak-sensitive mean time to first byte, ``None`` before the first.
+        ewma_seconds: Peak-sensitive mean time to first byte, ``None`` before the first and
+            after a return.
         ewma_at: Monotonic seconds of its last update.
         ended: Where ``end`` reports, if a policy asked for it.
     """

@@ -75,11 +75,16 @@ class Pool:
         return found
 
     def set_health(self, destination: Destination, healthy: bool) -> bool:
-        """Record what the probes say; true if that is news."""
+        """Record what the probes say; true if that is news.
+
+        One that comes up has no time to first byte: what it had tells of its fall.
+        """
         # A probe may come back after its destination has left the pool.
         if destination.healthy == healthy or destination.removed:
             return False
         destination.healthy = healthy
+        if healthy:
+            destination.ewma_seconds = None
         self._refresh()
         return True
 
@@ -96,7 +101,7 @@ class Pool:
         """End its ejection with a clean record; true if it was ejected."""
         if destination.ejected_until is None:
             return False
-        destination.ejected_until = None
+        destination.ejected_until = destination.ewma_seconds = None
         destination.successes = destination.failures = destination.consecutive_failures = 0
         destination.history = None
         self._refresh()

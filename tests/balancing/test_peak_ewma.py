@@ -18,9 +18,38 @@ def test_peak_ewma_takes_a_slower_sample_at_once_and_wears_it_down() -> None:
 
     assert destination.ewma_seconds == 1.0
 
-    policy.observe(destination, 0.0, False, 11.0)
+    policy.observe(destination, 0.010, False, 11.0)
 
-    assert destination.ewma_seconds == pytest.approx(0.3679, abs=1e-4)
+    assert destination.ewma_seconds == pytest.approx(0.010 * 100**0.367879, rel=1e-4)
+
+
+def test_peak_ewma_takes_no_time_for_a_short_one() -> None:
+    """A clock of whole milliseconds says nothing passed; ratios survive it."""
+    (destination,) = destinations_of(1)
+    policy = PeakEwma(random=Random(1))
+    policy.observe(destination, 0.0, False, 0.0)
+    policy.observe(destination, 0.0, False, 1.0)
+
+    assert destination.ewma_seconds == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_peak_ewma_takes_one_back_within_two_health_intervals(failed: bool) -> None:
+    """Fast 500s or 300 ms: without a probe's help, half the fair share within 30 s."""
+    available = destinations_of(5)
+    policy = PeakEwma(random=Random(1))
+    policy.observe(available[0], 0.3, failed, 0.0)
+    served = []
+    for step in range(6000):
+        now = step * 0.005
+        picked = policy.pick(available)
+        assert picked is not None
+        policy.observe(picked, 0.003, False, now)
+        served.append(picked)
+    bad = served[:1000].count(available[0])
+
+    assert bad == 0
+    assert served[-500:].count(available[0]) >= 50
 
 
 def test_peak_ewma_prefers_fast_answers() -> None:

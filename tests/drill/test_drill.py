@@ -1,0 +1,94 @@
+"""The outage drill in its short form: real processes, and the goals."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.drill.drill import FAULTS, SHORT, run
+from tests.drill.load import Record
+from tests.drill.report import Phase, Report, measure
+
+
+@pytest.mark.timeout(180)
+async def test_drill_meets_its_goals() -> None:
+    """Destinations die, hang, slow down, lie and return; clients notice what they must."""
+    begun: list[str] = []
+    report = await run(SHORT, begun.append)
+    print(report.table())
+
+    assert begun == [fault.name for fault in FAULTS]
+    assert [goal for goal in report.goals() if not goal.met] == []
+    assert json.loads(report.json())["interval"] == SHORT.interval
+
+
+def _records(*served: int | None, kind: str = "get", every: float = 0.01) -> list[Record]:
+    return [
+        Record(kind, 100 + at * every, 0.001, "502" if port is None else "ok", port)
+        for at, port in enumerate(served)
+    ]
+
+
+def test_measure_tells_when_a_destination_left_and_came_back() -> None:
+    """Out by the gateway's event, back by half the fair share."""
+    phase = Phase("killed", (1,), began=100.0, healed=101.0, ended=104.0)
+    records = _records(*[2] * 150, *[1, 2] * 100)
+    events = [
+        {"at": 99.0, "event": "DestinationDown", "destination": "http://127.0.0.1:1"},
+        {"at": 100.2, "event": "PanicStarted", "destination": None},
+        {"at": 100.3, "event": "DestinationDown", "destination": "http://127.0.0.1:2"},
+        {"at": 100.5, "event": "DestinationEjected", "destination": "http://127.0.0.1:1"},
+    ]
+    measured = measure(phase, records, events, destinations=2)
+
+    assert measured.out_seconds == pytest.approx(0.5)
+    assert measured.back_seconds == pytest.approx(0.5)
+    assert measured.requests == {"get": 350}
+
+
+def test_measure_tells_that_a_destination_did_not_come_back() -> None:
+    """A single answer is no return."""
+    phase = Phase("killed", (1,), began=100.0, healed=100.5, ended=110.0)
+    measured = measure(phase, _records(*[2] * 100, 1, *[2] * 100), [], destinations=2)
+
+    assert measured.back_seconds is None
+    assert measured.out_seconds is None
+
+
+def test_measure_counts_a_failure_in_the_phase_it_came_in() -> None:
+    """A stream that began before the fault was cut off by it."""
+    phase = Phase("killed", (1,), began=100.0, healed=101.0, ended=102.0)
+    records = [
+        Record("sse", 99.5, 1.0, "broken off", 1),
+        Record("sse", 99.5, 1.0, "ok", 2),
+        Record("post", 101.9, 0.5, "504", None),
+        Record("post", 100.0, 0.1, "ok", 1),
+        Record("post", 100.1, 0.1, "502", None),
+    ]
+    measured = measure(phase, records, [], destinations=2)
+
+    assert measured.errors == {"sse broken off": 1, "post 502": 1}
+    assert [one.after for one in measured.failures] == pytest.approx([-0.5, 0.1])
+    assert measured.share == 1
+
+
+def test_report_names_the_goals_that_were_missed() -> None:
+    """With what was seen instead."""
+    bad = [
+        measure(
+            Phase(fault.name, (1,), began=100.0, healed=101.0, ended=105.0),
+            _records(None, *[1] * 20) + _records(*[1] * 20, kind="post"),
+            [],
+            destinations=5,
+        )
+        for fault in FAULTS
+    ]
+    report = Report(interval=1.0, first_byte=1.0, destinations=5, phases=bad)
+    missed = {goal.text: goal.seen for goal in report.goals() if not goal.met}
+
+    assert missed["killed: no failed GET"] == "1: get 502 +0.00 s for 0.00 s"
+    assert missed["killed: back within 2 health intervals"] == "- s of 2 s"
+    assert missed["fast 500s: no more than the fair share of POSTs"] == "100% of 20%"
+    assert "stopped: errors only for what was under way, within the timeouts" not in missed
+    assert "| NO |" in report.table()

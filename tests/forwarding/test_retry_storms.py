@@ -1,0 +1,135 @@
+"""Retry storms: what an outage makes of a thousand requests, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from websockets.asyncio.client import connect as connect_websocket
+from websockets.exceptions import InvalidStatus
+
+from tests.clients import connect, fetch, request
+from tests.gateways import Gateway, gateway
+from tests.origins import Connection, Script, ScriptedOrigin, always, answer
+from tests.servers import dead_port
+
+REQUESTS = 600
+
+
+async def _reset(connection: Connection) -> None:
+    await connection.read_request()
+    connection.reset()
+
+
+async def _close(connection: Connection) -> None:
+    await connection.read_request()
+
+
+async def _storm(gate: Gateway, method: str, body: bytes | None) -> set[int]:
+    """Send many requests over twenty connections; the statuses that came back."""
+    statuses: set[int] = set()
+
+    async def one_client() -> None:
+        async with connect(gate.address) as client:
+            for _ in range(REQUESTS // 20):
+                await client.send(request(method, "/billing/x", body=body))
+                statuses.add((await client.read_answer(method)).status)
+
+    await asyncio.gather(*(one_client() for _ in range(20)))
+    return statuses
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [(always(answer(503, b"busy")), 503), (_reset, 502), (_close, 502)],
+    ids=["503", "reset", "close"],
+)
+async def test_storm_of_failures_stays_within_the_budget(script: Script, status: int) -> None:
+    """Every destination fails everything; upstream sees at most 1.2 times the requests."""
+    async with AsyncExitStack() as stack:
+        origins = [await stack.enter_async_context(ScriptedOrigin(script)) for _ in range(3)]
+        gate = await stack.enter_async_context(
+            gateway(
+                *(origin.url for origin in origins),
+                retries={
+                    "attempts": 5,
+                    "statuses": [503],
+                    "backoff": 0,
+                    "budget_minimum": 0,
+                },
+            )
+        )
+        statuses = await _storm(gate, "GET", None)
+    sent = sum(len(origin.requests) for origin in origins)
+
+    assert statuses == {status}
+    assert REQUESTS < sent <= 1.2 * REQUESTS
+
+
+@pytest.mark.parametrize("script", [always(answer(503, b"busy")), _reset, _close])
+async def test_storm_never_sends_a_post_twice(script: Script) -> None:
+    """However many attempts and budget there are."""
+    async with AsyncExitStack() as stack:
+        origins = [await stack.enter_async_context(ScriptedOrigin(script)) for _ in range(3)]
+        gate = await stack.enter_async_context(
+            gateway(
+                *(origin.url for origin in origins),
+                retries={
+                    "attempts": 5,
+                    "statuses": [503],
+                    "backoff": 0,
+                    "budget_share": 1,
+                    "budget_minimum": 10_000,
+                },
+            )
+        )
+        await _storm(gate, "POST", b"hello")
+
+    assert sum(len(origin.requests) for origin in origins) == REQUESTS
+
+
+@pytest.mark.parametrize(
+    ("destinations", "dials"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (8, 4)]
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_refused_dials_are_capped(destinations: int, dials: int, method: str) -> None:
+    """Four dials a request, each at another destination, and no budget for them."""
+    dead = [f"http://127.0.0.1:{dead_port()}" for _ in range(destinations)]
+    async with gateway(
+        *dead,
+        ejection={"enabled": False},
+        retries={"attempts": 0, "budget_share": 0, "budget_minimum": 0},
+    ) as gate:
+        reply = await fetch(gate.address, method, "/billing/x", body=b"x")
+        failures = sorted(one.failures for one in gate.balancer.destinations)
+
+    assert reply.status == 502
+    assert sum(failures) == dials
+    assert failures[-1] == 1
+
+
+async def test_refused_dials_of_a_websocket_go_elsewhere() -> None:
+    """A handshake is retried like any request; all dead, it is refused with 502."""
+    dead = [f"http://127.0.0.1:{dead_port()}" for _ in range(5)]
+    async with gateway(*dead, ejection={"enabled": False}) as gate:
+        with pytest.raises(InvalidStatus) as caught:
+            await connect_websocket(f"ws://{gate.running.authority}/billing/x", proxy=None)
+        failures = sum(one.failures for one in gate.balancer.destinations)
+
+    assert caught.value.response.status_code == 502
+    assert failures == 4
+
+
+async def test_handshake_that_breaks_off_is_tried_elsewhere() -> None:
+    """A GET without a body, so it may be sent twice; the refusal there is the answer."""
+    async with (
+        ScriptedOrigin(_close) as bad,
+        ScriptedOrigin(always(answer(401, b"who?"))) as good,
+        gateway(bad.url, good.url, policy="first") as gate,
+    ):
+        with pytest.raises(InvalidStatus) as caught:
+            await connect_websocket(f"ws://{gate.running.authority}/billing/x", proxy=None)
+
+    assert caught.value.response.status_code == 401
+    assert (len(bad.requests), len(good.requests)) == (1, 1)
