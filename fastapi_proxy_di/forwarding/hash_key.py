@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl
 
 from starlette.types import Scope
+
+from fastapi_proxy_di.wire.headers import Headers
 
 KeyReader = Callable[[Scope], bytes | None]
 
@@ -46,7 +47,8 @@ def key_reader(spec: str) -> KeyReader:
         wanted = name.lower().encode("latin-1")
         return lambda scope: _field(scope, wanted)
     if kind == "cookie":
-        return lambda scope: _cookie(scope, name)
+        cookie = name.encode("latin-1")
+        return lambda scope: _cookie(scope, cookie)
     if kind == "query":
         return lambda scope: _query(scope, name)
     if kind == "path":
@@ -72,18 +74,17 @@ def _field(scope: Scope, wanted: bytes) -> bytes | None:
     return None
 
 
-def _cookie(scope: Scope, name: str) -> bytes | None:
-    header = _field(scope, b"cookie")
-    if header is None:
-        return None
-    try:
-        morsel = SimpleCookie(header.decode("latin-1")).get(name)
-    except CookieError:
-        return None
-    if morsel is None:
-        return None
-    value: str = morsel.value
-    return value.encode("utf-8")
+def _cookie(scope: Scope, wanted: bytes) -> bytes | None:
+    # Not http.cookies: it gives up on the whole header when one cookie is odd. HTTP/2 may
+    # split the header into several (RFC 9113 section 8.2.3).
+    headers: Headers = scope["headers"]
+    for field, value in headers:
+        if field == b"cookie":
+            for pair in value.split(b";"):
+                name, _, content = pair.partition(b"=")
+                if name.strip() == wanted:
+                    return content.strip().strip(b'"')
+    return None
 
 
 def _query(scope: Scope, name: str) -> bytes | None:

@@ -29,6 +29,8 @@ from fastapi_proxy_di.wire.urls import climbs, join_target
 _VIA_VERSIONS: Final = {"1.0": b"1.0", "1.1": b"1.1", "2": b"2.0", "3": b"3.0"}
 _CHUNKED: Final = (b"transfer-encoding", b"chunked")
 _EXPECT: Final = (b"expect", b"100-continue")
+_LENGTH_DIGITS: Final = 18
+"""Longest Content-Length that fits 64 bits whatever its digits."""
 
 FRESH_SECONDS: Final = 1.0
 """How old an idle connection may be for a request that must not be sent twice: an upstream
@@ -175,7 +177,10 @@ class OutboundBuilder:
         outbound = Outbound(b"GET", path, query, [])
         kept, received, host, has_idempotency_key = self._sift(scope, outbound)
         if drop is not None:
-            kept = [pair for pair in kept if not drop(pair[0])]
+            # A handshake has no body: what follows it is the tunnel's.
+            kept = [p for p in kept if p[0] not in FRAMING and p != _EXPECT and not drop(p[0])]
+            outbound.length = None
+            outbound.chunked = outbound.has_body = outbound.expects_continue = False
         method: str = scope.get("method", "GET")
         outbound.method = self._methods.get(method) or method.encode("ascii")
         if overrides is not None:
@@ -194,6 +199,9 @@ class OutboundBuilder:
             kept += self._static
         if overrides is not None and overrides.additional:
             kept = set_fields(kept, overrides.additional)
+        if overrides is not None:
+            # What leaves counts, not what came.
+            has_idempotency_key = any(name == b"idempotency-key" for name, _ in kept)
         outbound.headers = kept
         outbound.repeatable = method in self._repeatable or has_idempotency_key
         return outbound
@@ -236,6 +244,9 @@ class OutboundBuilder:
                     length = pair[1]
                     kept.append(pair)
             elif fate is Fate.CODING:
+                # The server takes off ``chunked`` and leaves any other coding in the body.
+                if pair[1].strip().lower() != b"chunked":
+                    raise InvalidRequest("Transfer-Encoding other than chunked")
                 outbound.chunked = True
             elif fate is Fate.EXPECT:
                 if pair[1].lower() == b"100-continue":
@@ -254,12 +265,13 @@ class OutboundBuilder:
                 for pair in kept
                 if pair[0] not in names or pair[0] in FRAMING or pair == (b"te", b"trailers")
             ]
+            has_idempotency_key = has_idempotency_key and b"idempotency-key" not in names
         if outbound.chunked:
             outbound.has_body = True
             kept = [pair for pair in kept if pair[0] != b"content-length"]
             kept.append(_CHUNKED)
         elif length is not None:
-            if not length.isdigit():
+            if not length.isdigit() or len(length) > _LENGTH_DIGITS:
                 raise InvalidRequest("Content-Length is not a number")
             outbound.length = int(length)
             outbound.has_body = outbound.length > 0
@@ -277,14 +289,15 @@ class OutboundBuilder:
         if overrides.replaced is not None:
             framing = [pair for pair in kept if pair[0] in FRAMING or pair == _EXPECT]
             kept = overrides.replaced + framing
+        elif overrides.body is not None:
+            # The client's describes the client's body.
+            kept = [pair for pair in kept if pair[0] != b"content-encoding"]
         if overrides.body is not None:
             kept = [pair for pair in kept if pair[0] not in FRAMING and pair != _EXPECT]
             kept.append((b"content-length", b"%d" % len(overrides.body)))
             outbound.length = len(overrides.body)
             outbound.chunked = outbound.expects_continue = False
             outbound.has_body = True
-            # The client's describe the client's body.
-            kept = [pair for pair in kept if pair[0] != b"content-encoding"]
             if overrides.content_type and not any(name == b"content-type" for name, _ in kept):
                 kept.append((b"content-type", overrides.content_type))
         return kept

@@ -1,0 +1,426 @@
+"""The request that leaves, built from scopes: fields, framing, overrides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_proxy_di.errors import InvalidRequest
+from fastapi_proxy_di.forwarding.outbound import (
+    FRESH_SECONDS,
+    Outbound,
+    OutboundBuilder,
+    Overrides,
+    split_query,
+)
+from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.wire.forwarded import Forwarding
+
+HOST = (b"host", b"api.example")
+
+
+def builder(**options: Any) -> OutboundBuilder:
+    """One that adds nothing of its own, unless told."""
+    given_options: dict[str, Any] = {
+        "forwarding": Forwarding("off", (), rfc7239=False),
+        "via": False,
+        "preserve_host": False,
+        "request_headers": [],
+        "remove": frozenset(),
+        "repeatable_methods": frozenset({"GET", "HEAD"}),
+    }
+    return OutboundBuilder(**{**given_options, **options})
+
+
+def scope(*headers: tuple[bytes, bytes], **fields: Any) -> dict[str, Any]:
+    """A request's scope."""
+    return {
+        "type": "http",
+        "method": "GET",
+        "query_string": b"",
+        "headers": [HOST, *headers],
+        "http_version": "1.1",
+        "client": ("10.0.0.9", 5),
+        "scheme": "https",
+        **fields,
+    }
+
+
+def build(
+    *headers: tuple[bytes, bytes],
+    overrides: Overrides | None = None,
+    options: dict[str, Any] | None = None,
+    path: bytes = b"/x",
+    **fields: Any,
+) -> Outbound:
+    """Build from a scope with these headers."""
+    return builder(**(options or {})).build(scope(*headers, **fields), path, b"/billing", overrides)
+
+
+def test_plain_fields_cross_as_they_are() -> None:
+    """Order, repeats and bytes; Host goes, it is the destination's."""
+    headers: Headers = [(b"x-a", b"1"), (b"cookie", b"a=b"), (b"x-a", b"\xe9"), (b"te", b"gzip")]
+    outbound = build(*headers)
+
+    assert outbound.headers == headers[:3]
+    assert (outbound.method, outbound.path, outbound.query) == (b"GET", b"/x", b"")
+    assert (outbound.host, outbound.length, outbound.chunked) == (None, None, False)
+    assert not outbound.has_body
+
+
+def test_nominated_fields_go() -> None:
+    """Whatever Connection names, in any line; framing, Host and forwarding are not fooled."""
+    trusting = Forwarding("off", [], rfc7239=False)
+    outbound = build(
+        (b"connection", b"X-Gone, host"),
+        (b"x-gone", b"1"),
+        (b"content-length", b"0"),
+        (b"connection", b"content-length, x-forwarded-for, transfer-encoding"),
+        (b"x-stays", b"1"),
+        options={"forwarding": trusting, "preserve_host": True},
+    )
+
+    assert outbound.headers == [(b"content-length", b"0"), (b"x-stays", b"1")]
+    assert outbound.host == b"api.example"
+
+
+def test_empty_connection_nominates_nothing() -> None:
+    """Nor do commas."""
+    assert build((b"connection", b" , "), (b"x", b"1")).headers == [(b"x", b"1")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "length", "chunked", "has_body", "framing"),
+    [
+        ([], None, False, False, []),
+        ([(b"content-length", b"0")], 0, False, False, [(b"content-length", b"0")]),
+        ([(b"content-length", b"5")], 5, False, True, [(b"content-length", b"5")]),
+        (
+            [(b"content-length", b"5"), (b"content-length", b"5")],
+            5,
+            False,
+            True,
+            [(b"content-length", b"5")],
+        ),
+        (
+            [(b"transfer-encoding", b"Chunked")],
+            None,
+            True,
+            True,
+            [(b"transfer-encoding", b"chunked")],
+        ),
+        (
+            [(b"content-length", b"5"), (b"transfer-encoding", b"chunked")],
+            None,
+            True,
+            True,
+            [(b"transfer-encoding", b"chunked")],
+        ),
+    ],
+)
+def test_exactly_one_framing_leaves(
+    headers: Headers, length: int | None, chunked: bool, has_body: bool, framing: Headers
+) -> None:
+    """RFC 9112 section 6.3: a coding wins over a length."""
+    outbound = build(*headers)
+
+    assert (outbound.length, outbound.chunked, outbound.has_body) == (length, chunked, has_body)
+    assert outbound.headers == framing
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"content-length", b"5"), (b"content-length", b"6")],
+        [(b"content-length", b"+5")],
+        [(b"content-length", b"")],
+        [(b"content-length", b"5, 5")],
+        [(b"content-length", b"\xb2")],
+        [(b"content-length", b"9" * 5000)],
+        [(b"transfer-encoding", b"gzip, chunked")],
+        [(b"transfer-encoding", b"identity")],
+        [(b"x a", b"1")],
+        [(b"x\n", b"1")],
+        [(b"", b"1")],
+    ],
+)
+def test_malformed_fields_are_the_clients_fault(headers: Headers) -> None:
+    """400, before anything is dialled."""
+    with pytest.raises(InvalidRequest):
+        build(*headers)
+
+
+@pytest.mark.parametrize("path", [b"/..", b"/%2e%2e/x", b"/a/..%2f..%5cx"])
+def test_climbing_path_is_refused(path: bytes) -> None:
+    """Above where the proxy is mounted."""
+    with pytest.raises(InvalidRequest, match="above"):
+        build(path=path)
+
+
+def test_expectation_goes_with_a_body_only() -> None:
+    """Another expectation passes as it is."""
+    expect = (b"expect", b"100-Continue")
+    with_body = build(expect, (b"content-length", b"5"))
+    without = build(expect)
+    other = build((b"expect", b"a"), (b"content-length", b"5"))
+
+    assert with_body.expects_continue
+    assert with_body.headers[-1] == (b"expect", b"100-continue")
+    assert not without.expects_continue
+    assert without.headers == []
+    assert not other.expects_continue
+    assert (b"expect", b"a") in other.headers
+
+
+def test_te_trailers_stays_where_the_server_takes_trailers() -> None:
+    """RFC 9110 section 10.1.4: with the Connection that nominates it."""
+    extensions: dict[str, Any] = {"http.response.trailers": {}}
+    headers = [(b"te", b"gzip, Trailers"), (b"connection", b"TE")]
+
+    assert build(*headers, extensions=extensions).headers == [
+        (b"te", b"trailers"),
+        (b"connection", b"te"),
+    ]
+    assert build(*headers, extensions=None).headers == []
+    assert build(*headers).headers == []
+
+
+@pytest.mark.parametrize(
+    ("version", "via"),
+    [("1.0", b"1.0"), ("1.1", b"1.1"), ("2", b"2.0"), ("3", b"3.0"), ("9", None)],
+)
+def test_via_names_the_version_it_came_by(version: str, via: bytes | None) -> None:
+    """RFC 9110 section 7.6.3; behind those of earlier hops."""
+    outbound = build((b"via", b"1.1 a"), options={"via": True}, http_version=version)
+    expected = [(b"via", b"1.1 a")]
+    if via:
+        expected.append((b"via", via + b" fastapi-proxy-di"))
+
+    assert outbound.headers == expected
+
+
+def test_forwarding_fields_are_made_of_the_scope() -> None:
+    """A stranger's are gone; a scope may lack client, scheme and method."""
+    options = {"forwarding": Forwarding("set", (), rfc7239=False)}
+    stated = build((b"X-Forwarded-For", b"6.6.6.6"), (b"forwarded", b"x"), options=options)
+    bare = scope()
+    for name in ("client", "scheme", "method", "http_version"):
+        del bare[name]
+    unknown = builder(**options).build(bare, b"/x", b"")
+
+    assert stated.headers == [
+        (b"x-forwarded-for", b"10.0.0.9"),
+        (b"x-forwarded-proto", b"https"),
+        (b"x-forwarded-host", b"api.example"),
+        (b"x-forwarded-prefix", b"/billing"),
+    ]
+    assert unknown.headers == [
+        (b"x-forwarded-proto", b"http"),
+        (b"x-forwarded-host", b"api.example"),
+    ]
+
+
+def test_settings_set_and_remove_fields() -> None:
+    """Set ones replace the client's."""
+    outbound = build(
+        (b"x-key", b"forged"),
+        (b"x-gone", b"1"),
+        (b"x", b"1"),
+        options={"request_headers": [(b"x-key", b"real")], "remove": frozenset({b"x-gone"})},
+    )
+
+    assert outbound.headers == [(b"x", b"1"), (b"x-key", b"real")]
+
+
+def test_names_can_be_dropped() -> None:
+    """A WebSocket's own handshake fields."""
+    outbound = builder().build(
+        scope((b"sec-websocket-key", b"x"), (b"x", b"1")),
+        b"/",
+        b"",
+        drop=lambda name: name.startswith(b"sec-"),
+    )
+
+    assert outbound.headers == [(b"x", b"1")]
+
+
+@pytest.mark.parametrize("framing", [(b"content-length", b"5"), (b"transfer-encoding", b"chunked")])
+def test_handshake_has_no_body(framing: tuple[bytes, bytes]) -> None:
+    """Else the destination would take the tunnel's first bytes for it."""
+    headers = scope(framing, (b"expect", b"100-continue"), (b"x", b"1"))
+    outbound = builder().build(headers, b"/", b"", drop=lambda name: False)
+
+    assert outbound.headers == [(b"x", b"1")]
+    assert (outbound.length, outbound.chunked, outbound.has_body) == (None, False, False)
+    assert not outbound.expects_continue
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields", "overrides", "repeatable"),
+    [
+        ([], {}, None, True),
+        ([], {"method": "POST"}, None, False),
+        ([(b"idempotency-key", b"k")], {"method": "POST"}, None, True),
+        # It does not leave, so the destination cannot know the repetition.
+        (
+            [(b"idempotency-key", b"k"), (b"connection", b"idempotency-key")],
+            {"method": "POST"},
+            None,
+            False,
+        ),
+        ([(b"idempotency-key", b"k")], {"method": "POST"}, Overrides(replaced=[]), False),
+        ([], {"method": "POST"}, Overrides(additional=[(b"idempotency-key", b"k")]), True),
+        ([], {"method": "POST"}, Overrides(method=b"GET"), True),
+        ([], {}, Overrides(method=b"POST"), False),
+        ([], {"method": "PURGE"}, None, False),
+    ],
+)
+def test_repeatable_is_what_leaves(
+    headers: Headers, fields: dict[str, Any], overrides: Overrides | None, repeatable: bool
+) -> None:
+    """A listed method, or a key that the destination sees."""
+    outbound = build(*headers, overrides=overrides, **fields)
+
+    assert outbound.repeatable is repeatable
+    idle = outbound.request(HOST, b"", 4.0).reuse_within
+    assert idle == (4.0 if repeatable else FRESH_SECONDS)
+
+
+class TestOverrides:
+    """What a caller of ``forward`` wants otherwise."""
+
+    def test_additional_are_set_by_name(self) -> None:
+        """Nobody forges them; they win over the settings."""
+        outbound = build(
+            (b"x-tenant", b"forged"),
+            (b"x-tenant", b"twice"),
+            overrides=Overrides(additional=[(b"x-tenant", b"acme"), (b"x-s", b"mine")]),
+            options={"request_headers": [(b"x-s", b"setting")]},
+        )
+
+        assert outbound.headers == [(b"x-tenant", b"acme"), (b"x-s", b"mine")]
+
+    def test_replaced_stand_instead_of_the_clients(self) -> None:
+        """Framing and expectation of the client's body stay."""
+        outbound = build(
+            (b"cookie", b"secret"),
+            (b"content-length", b"5"),
+            (b"expect", b"100-continue"),
+            overrides=Overrides(replaced=[(b"a", b"b")], additional=[(b"c", b"d")]),
+        )
+
+        assert outbound.headers == [
+            (b"a", b"b"),
+            (b"content-length", b"5"),
+            (b"expect", b"100-continue"),
+            (b"c", b"d"),
+        ]
+
+    @pytest.mark.parametrize(
+        "framing", [(b"content-length", b"99"), (b"transfer-encoding", b"chunked")]
+    )
+    def test_body_brings_its_own_framing_and_type(self, framing: tuple[bytes, bytes]) -> None:
+        """Length, encoding and expectation of the client's are gone."""
+        outbound = build(
+            framing,
+            (b"content-encoding", b"gzip"),
+            (b"expect", b"100-continue"),
+            overrides=Overrides(body=b"{}", content_type=b"application/json"),
+        )
+
+        assert outbound.headers == [
+            (b"content-length", b"2"),
+            (b"content-type", b"application/json"),
+        ]
+        assert (outbound.length, outbound.chunked, outbound.has_body) == (2, False, True)
+        assert not outbound.expects_continue
+
+    def test_body_keeps_a_type_that_is_there(self) -> None:
+        """It sets the content type if absent."""
+        outbound = build(
+            (b"content-type", b"text/x"), overrides=Overrides(body=b"", content_type=b"text/y")
+        )
+
+        assert outbound.headers == [(b"content-type", b"text/x"), (b"content-length", b"0")]
+
+    def test_replaced_fields_describe_the_given_body(self) -> None:
+        """The caller's own Content-Encoding is of the caller's own body."""
+        overrides = Overrides(body=b"\x1f\x8b", replaced=[(b"content-encoding", b"gzip")])
+        outbound = build((b"content-length", b"9"), overrides=overrides)
+
+        assert outbound.headers == [(b"content-encoding", b"gzip"), (b"content-length", b"2")]
+
+    def test_method_host_and_query(self) -> None:
+        """Each replaces the client's."""
+        overrides = Overrides(method=b"PATCH", host=b"other", forward_query=False)
+        outbound = build(query_string=b"a=b", overrides=overrides, path=b"/x?own=1")
+
+        assert (outbound.method, outbound.path, outbound.query) == (b"PATCH", b"/x", b"own=1")
+        assert outbound.request(HOST, b"/base", 4.0).headers[0] == (b"host", b"other")
+
+
+def test_request_is_for_one_destination() -> None:
+    """Its Host comes first, its base path before the path."""
+    outbound = build((b"content-length", b"5"), query_string=b"q=%20")
+    outbound.upgrade = True
+    request = outbound.request((b"host", b"d"), b"/base", 4.0)
+
+    assert request.target == b"/base/x?q=%20"
+    assert request.headers == [(b"host", b"d"), (b"content-length", b"5")]
+    assert (request.content_length, request.chunked, request.upgrade) == (5, False, True)
+
+
+def test_frame_replaces_the_framing() -> None:
+    """For a body whose length is known only later."""
+    outbound = build((b"content-length", b"5"), (b"x", b"1"))
+    builder().frame(outbound, 7)
+    assert outbound.headers == [(b"x", b"1"), (b"content-length", b"7")]
+    assert (outbound.length, outbound.chunked, outbound.has_body) == (7, False, True)
+
+    builder().frame(outbound, None)
+    assert outbound.headers == [(b"x", b"1"), (b"transfer-encoding", b"chunked")]
+    assert (outbound.length, outbound.chunked) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "expected"),
+    [
+        (b"/a", b"q", (b"/a", b"q")),
+        (b"/a?", b"q", (b"/a", b"q")),
+        (b"/a?o", b"", (b"/a", b"o")),
+        (b"/a?o?p", b"q", (b"/a", b"o?p&q")),
+    ],
+)
+def test_split_query_puts_its_own_first(
+    path: bytes, query: bytes, expected: tuple[bytes, bytes]
+) -> None:
+    """The client's follows."""
+    assert split_query(path, query) == expected
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [b"connection", b"x-a", b"te", b"upgrade", b"keep-alive", b"content-length",
+                 b"transfer-encoding", b"x-forwarded-for", b"proxy-authorization", b"host"]
+            ),
+            st.sampled_from([b"x-a", b"close", b"5", b"chunked", b"te, x-a", b"content-length"]),
+        ),
+        max_size=8,
+    )
+)  # fmt: skip
+def test_no_field_of_the_hop_ever_leaves(headers: Headers) -> None:
+    """Whatever comes together: refused, or one framing and nothing of this hop."""
+    try:
+        outbound = build(*headers)
+    except InvalidRequest:
+        return
+    names = [name for name, _ in outbound.headers]
+
+    assert not {b"connection", b"te", b"upgrade", b"keep-alive", b"host"} & set(names)
+    assert not {b"x-forwarded-for", b"proxy-authorization"} & set(names)
+    assert sum(name in {b"content-length", b"transfer-encoding"} for name in names) <= 1
