@@ -6,9 +6,11 @@ Settings end here. What the parts read per request are plain slotted objects.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from random import Random
+from typing import Any
 
 from pydantic import SecretStr
 from starlette.types import Scope
@@ -28,6 +30,7 @@ from fastapi_proxy_di.forwarding.client import (
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher, DispatchRules, Leg
 from fastapi_proxy_di.forwarding.hedging import HedgingDispatcher
 from fastapi_proxy_di.forwarding.http import HttpForwarder, HttpRules
+from fastapi_proxy_di.forwarding.lease import Lease, lease
 from fastapi_proxy_di.forwarding.outbound import OutboundBuilder
 from fastapi_proxy_di.forwarding.watch import Deadlines
 from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder, WebSocketRules
@@ -84,7 +87,7 @@ class Assembly:
         self._loop = asyncio.get_running_loop()
         self._factory = TransportFactory(settings)
         self._probe_transports: dict[Destination, Transport] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._client: UpstreamClient | None = None
         self.policy: BalancingPolicy = build_policy(settings.policy, random=self.random)
         self.pool = Pool(
@@ -179,6 +182,10 @@ class Assembly:
             self._client = UpstreamClient(transport, settings.name, rules)
         return self._client
 
+    def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
+        """Lend a destination, picked for ``key``."""
+        return lease(self.dispatcher, key, self.settings.name)
+
     async def start(self) -> None:
         """Start in-process apps, probe every destination once, then keep probing."""
         await self._factory.start()
@@ -188,7 +195,7 @@ class Assembly:
     async def aclose(self) -> None:
         """Stop probing, close every connection. One failing step never stops the next."""
         self.keeper.close()
-        for task in self._retiring:
+        for task in self._tasks:
             task.cancel()
         transports = [leg.transport for leg in self._legs.values()]
         transports += self._probe_transports.values()
@@ -196,7 +203,7 @@ class Assembly:
             await self._client.shut_down()
         results = await asyncio.gather(
             self.prober.aclose(),
-            *self._retiring,
+            *self._tasks,
             *(transport.aclose() for transport in transports),
             return_exceptions=True,
         )
@@ -214,11 +221,7 @@ class Assembly:
         for destination in new:
             self._legs[destination] = leg_over(made[destination.url], destination)
         for destination in removed:
-            task = self._loop.create_task(
-                self._retire(destination), name=f"retiring {destination.url}"
-            )
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            _ = self.own(self._retire(destination), f"retiring {destination.url}")
         self.prober.start()
 
     def configure_health(self, settings: HealthSettings) -> None:
@@ -230,9 +233,16 @@ class Assembly:
         if self.settings.max_requests_window is None:
             self.keeper.set_window(settings.interval)
 
+    def own(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run ``coroutine`` as a task that ends with the upstream at the latest."""
+        task = self._loop.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     async def _retire(self, destination: Destination) -> None:
         """Close a removed destination's connections once its work is done."""
-        while destination.in_flight:
+        while destination.in_flight:  # noqa: ASYNC110  # counts tell nobody
             await asyncio.sleep(0.1)
         transports = [self._legs.pop(destination).transport]
         if destination in self._probe_transports:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import httpx
 from starlette.requests import Request
@@ -19,7 +19,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from fastapi_proxy_di.assembly import Assembly
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.changes import (
     DestinationChanges,
@@ -28,11 +27,8 @@ from fastapi_proxy_di.changes import (
     changed_health,
 )
 from fastapi_proxy_di.errors import ClientDisconnected, RequestBodyConsumed
-from fastapi_proxy_di.events import Event
-from fastapi_proxy_di.forwarding.answer import Answer
+from fastapi_proxy_di.forwarding.answer import Answer, NoAnswer
 from fastapi_proxy_di.forwarding.hash_key import RequestKey, key_reader
-from fastapi_proxy_di.forwarding.http import CLIENT_LEFT
-from fastapi_proxy_di.forwarding.lease import Lease, lease
 from fastapi_proxy_di.forwarding.outbound import Overrides
 from fastapi_proxy_di.forwarding.target import given_target, target_below
 from fastapi_proxy_di.options import ForwardOptions
@@ -45,6 +41,14 @@ from fastapi_proxy_di.settings import (
 )
 from fastapi_proxy_di.status import DestinationStatus, UpstreamStatus
 from fastapi_proxy_di.wire.headers import OURS, TOKEN, HeaderFields, fields_of
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.assembly import Assembly
+    from fastapi_proxy_di.events import Event
+    from fastapi_proxy_di.forwarding.lease import Lease
+
+_LOOK_SECONDS: Final = 0.05
+"""How often a draining destination is looked at."""
 
 _POLICIES_WITHOUT_KEY: Final = frozenset(
     {
@@ -66,7 +70,7 @@ class ProxiedResponse(Response):
     the end of the request, by ``aclose`` at once.
     """
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer | NoAnswer) -> None:
         self._answer = answer
         self.status_code = answer.status
         self.raw_headers = answer.headers
@@ -74,6 +78,7 @@ class ProxiedResponse(Response):
         self.body = b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; called by Starlette."""
         self._answer.status = self.status_code
         await self._answer(scope, receive, send)
         if self.background is not None:
@@ -116,6 +121,9 @@ class Balancer:
         Yields:
             Its balancer, after the first probe of every destination.
         """
+        # What only a running upstream needs: half of what importing the package would cost.
+        from fastapi_proxy_di.assembly import Assembly  # noqa: PLC0415
+
         assembly = Assembly(settings)
         try:
             await assembly.start()
@@ -137,7 +145,7 @@ class Balancer:
         override_body: Any = None,
         override_host: str | None = None,
         timeout: float | None = None,
-    ) -> Response:
+    ) -> ProxiedResponse:
         """Stream a request to a picked destination and its answer back.
 
         Returns when the head of the answer is there; the body flows when the response is
@@ -182,7 +190,7 @@ class Balancer:
         prefix: bytes,
         overrides: Overrides | None,
         affinity_key: str | None = None,
-    ) -> Response:
+    ) -> ProxiedResponse:
         """Like ``forward`` with everything worked out; what proxied routes call."""
         cached = None
         if overrides is None or overrides.body is None:
@@ -198,7 +206,7 @@ class Balancer:
                 self._key(request.scope, affinity_key),
             )
         except ClientDisconnected:
-            return Response(status_code=CLIENT_LEFT)
+            return ProxiedResponse(NoAnswer())
         stack = request.scope.get("fastapi_inner_astack")
         if isinstance(stack, AsyncExitStack):
             stack.push_async_callback(answer.aclose)
@@ -302,7 +310,7 @@ class Balancer:
             NoAvailableDestination: There is none; ``LimitExceeded`` if all are full.
         """
         given = None if key is None else RequestKey({}, _no_key, key.encode("utf-8"))
-        return lease(self._assembly.dispatcher, given, self.name)
+        return self._assembly.lease(given)
 
     # -- the pool -----------------------------------------------------------------------
 
@@ -341,13 +349,17 @@ class Balancer:
         finally:
             self._assembly.random.setstate(state)
 
-    async def drain(self, url: str, *, timeout: float | None = None) -> None:
-        """Send nothing new to a destination; what it has goes on.
+    def drain(self, url: str, *, timeout: float | None = None) -> Awaitable[None]:
+        """Send nothing new to a destination, from now on; what it has goes on.
 
         Args:
             url: Its address, in any equivalent spelling.
-            timeout: Seconds to wait until it is empty; tunnels still open then are closed
-                with 1001. ``None`` does not wait.
+            timeout: Seconds that it may take to become empty; tunnels that are still open
+                then are closed with 1001. ``None`` lets them be.
+
+        Returns:
+            With a timeout, something that may be awaited until the destination is empty or
+            the time is over. Draining does not depend on that.
 
         Raises:
             ValueError: There is no such destination.
@@ -355,13 +367,10 @@ class Balancer:
         destination = self._find(url)
         self._assembly.keeper.drain(destination)
         if timeout is None:
-            return
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        while destination.in_flight and loop.time() < deadline:
-            await asyncio.sleep(min(0.05, timeout))
-        for tunnel in self._websocket.tunnels(destination):
-            tunnel.close(1001, "the destination is drained")
+            nothing_to_wait_for = asyncio.get_running_loop().create_future()
+            nothing_to_wait_for.set_result(None)
+            return nothing_to_wait_for
+        return self._assembly.own(self._empty(destination, timeout), f"draining {destination.url}")
 
     def undrain(self, url: str) -> None:
         """Let a drained destination take requests again.
@@ -483,6 +492,16 @@ class Balancer:
 
     def __repr__(self) -> str:
         return f"<Balancer {self.name} {len(self.available)}/{len(self.destinations)} available>"
+
+    async def _empty(self, destination: Destination, timeout: float) -> None:
+        """Wait until ``destination`` has nothing in flight; then close what tunnels remain."""
+        try:
+            async with asyncio.timeout(timeout):
+                while destination.in_flight:  # noqa: ASYNC110  # counts tell nobody
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            for tunnel in self._websocket.tunnels(destination):
+                tunnel.close(1001, "the destination is drained")
 
     def _find(self, url: str) -> Destination:
         found = self._assembly.pool.find(url)

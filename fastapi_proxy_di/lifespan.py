@@ -7,6 +7,8 @@ that the app mounts or injects, and closes them all. The rest find them running.
 from __future__ import annotations
 
 import logging
+import sys
+import typing
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,10 +20,10 @@ from fastapi.routing import APIWebSocketRoute, iter_route_contexts
 from starlette.routing import BaseRoute, Host, Mount
 
 from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
-from fastapi_proxy_di.runtime import Mention, Runtime
-from fastapi_proxy_di.settings import UpstreamSettings
+from fastapi_proxy_di.settings import Mention, UpstreamSettings
 
 if TYPE_CHECKING:
+    from fastapi_proxy_di.runtime import Runtime
     from fastapi_proxy_di.balancer import Balancer
 
 _logger = logging.getLogger("fastapi_proxy_di.lifespan")
@@ -31,11 +33,7 @@ _STATE_KEY: Final = "fastapi_proxy_di"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UpstreamMention:
-    """One place of an app that asks for an upstream.
-
-    Equal by name, unless both carry settings and these differ: ``typing`` remembers what an
-    ``Annotated`` was made of by equality, so the settings of one app would else appear in
-    another that has an upstream of the same name.
+    """One place of an app that asks for an upstream. Equal by name.
 
     Attributes:
         name: The upstream's.
@@ -46,17 +44,15 @@ class UpstreamMention:
     source: Mention
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, UpstreamMention)
-            and other.name == self.name
-            and (
-                other.source is self.source
-                or isinstance(other.source, str)
-                or isinstance(self.source, str)
-            )
-        )
+        return isinstance(other, UpstreamMention) and other.name == self.name
 
     def __hash__(self) -> int:
+        # ``typing`` gives the first of two equal ``Annotated`` once more, so the settings
+        # that the second one carries would be lost, or those of another app be found.
+        # What cannot be hashed it makes anew.
+        caller = sys._getframe(2).f_code  # noqa: SLF001  # behind Depends.__hash__
+        if caller.co_name == "inner" and caller.co_filename == typing.__file__:
+            raise TypeError("an upstream is not to be remembered by typing")
         return hash((UpstreamMention, self.name))
 
 
@@ -77,6 +73,9 @@ async def proxy_lifespan(app: FastAPI) -> AsyncIterator[None]:
     if hasattr(app.state, _STATE_KEY):
         yield
         return
+    # What only a running app needs: half of what importing the package would cost.
+    from fastapi_proxy_di.runtime import Runtime  # noqa: PLC0415
+
     runtime = Runtime()
     setattr(app.state, _STATE_KEY, runtime)
     try:
@@ -184,10 +183,14 @@ def _routes_with_dependants(
             yield from _routes_with_dependants(route.routes or ())
 
 
+def _as_mention(call: object) -> UpstreamMention | None:
+    return call if isinstance(call, UpstreamMention) else None
+
+
 def _mentions_in(dependant: Dependant) -> Iterator[UpstreamMention]:
-    call: object = dependant.call
-    if isinstance(call, UpstreamMention):
-        yield call
+    mention = _as_mention(dependant.call)
+    if mention is not None:
+        yield mention
     for dependency in dependant.dependencies:
         yield from _mentions_in(dependency)
 

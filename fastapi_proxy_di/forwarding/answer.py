@@ -16,6 +16,8 @@ from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
 from fastapi_proxy_di.transport.transport import Exchange, Headers
 from fastapi_proxy_di.wire.headers import Fate, FieldTable, nominated
 
+CLIENT_LEFT: Final = 499
+
 _BODYLESS_STATUSES: Final = frozenset({204, 304})
 
 
@@ -34,7 +36,13 @@ class Unmeasurable(bytes):
     def _broken(self, *_: object) -> NoReturn:
         raise TransferBroken("the upstream's answer broke off")
 
-    __len__ = __bool__ = __bytes__ = __iter__ = _broken
+    def __bool__(self) -> bool:
+        # Middlewares ask this much before they hand it on; raising there, behind a second
+        # one, would end the answer cleanly after all.
+        return True
+
+    __len__ = __bytes__ = __iter__ = __eq__ = __ne__ = _broken
+    __hash__ = bytes.__hash__
 
 
 class Answer:
@@ -123,6 +131,26 @@ class Answer:
             return None
         self._exchange.close()
         return finish(failure)
+
+
+class NoAnswer:
+    """What stands for the answer to a client that has left: an empty 499, as in nginx.
+
+    Nobody receives it. Servers and middlewares want to be sent something all the same.
+    """
+
+    status = CLIENT_LEFT
+
+    def __init__(self) -> None:
+        self.headers: Headers = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status, "headers": self.headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
 
 
 async def break_off(send: Send) -> None:

@@ -20,6 +20,9 @@ from fastapi_proxy_di.errors import (
 )
 from fastapi_proxy_di.transport.transport import Exchange
 
+_AHEAD_BYTES: Final = 65536
+"""How much is read while there is no exchange to take it."""
+
 _DISCONNECT: Final = frozenset({"http.disconnect", "websocket.disconnect"})
 
 
@@ -34,9 +37,10 @@ class RequestBody:
 
     Attributes:
         length: Bytes in all, ``None`` if only its end will tell.
-        first: What is at hand for the next attempt.
-        ended: Whether ``first`` is all of it.
-        pumping: Whether the rest is already on its way to an exchange.
+        first: What the next attempt has to begin with.
+        ended: Whether all of it has been read.
+        expects_continue: The client waits for 100 before it sends.
+        awaits_client: The next piece is the client's to send.
 
     Args:
         receive: The server's.
@@ -47,17 +51,20 @@ class RequestBody:
     """
 
     __slots__ = (
+        "_attached",
+        "_exchange",
         "_limit",
         "_receive",
         "_retain",
         "_retained",
         "_size",
         "_stopped",
+        "_wait",
+        "awaits_client",
         "ended",
         "expects_continue",
         "first",
         "length",
-        "pumping",
     )
 
     def __init__(
@@ -72,34 +79,41 @@ class RequestBody:
         self.length = length
         self.first = b""
         self.ended = False
-        self.pumping = False
         self.expects_continue = expects_continue
+        self.awaits_client = False
         self._receive = receive
         self._limit = limit
         self._retain = retain
         self._retained: list[bytes] | None = []
         self._size = 0
+        self._wait: float | None = None
         self._stopped = False
+        self._exchange: Exchange | None = None
+        self._attached: asyncio.Future[None] | None = None
         if length is not None and limit is not None and length > limit:
             raise _too_large(limit)
 
     @classmethod
-    def whole(cls, receive: Receive, content: bytes, limit: int | None) -> RequestBody:
+    def whole(cls, receive: Receive, content: bytes, limit: int | None, retain: int) -> RequestBody:
         """A body that is at hand already."""
-        body = cls(receive, length=len(content), limit=limit, retain=0, expects_continue=False)
+        body = cls(receive, length=len(content), limit=limit, retain=retain, expects_continue=False)
+        body._take(content)
         body.first = content
         body.ended = True
         return body
 
-    @property
-    def replayable(self) -> bool:
-        """Whether ``first`` still is what a further attempt has to begin with."""
-        if not self.pumping:
+    def replayable(self, *, written: bool) -> bool:
+        """Whether another attempt can send it, and make ``first`` what that begins with.
+
+        Args:
+            written: Whether the last attempt has sent some of it.
+        """
+        if not written:
             return True
-        if self.ended and self._retained is not None:
-            self.first = b"".join(self._retained)
-            return True
-        return False
+        if not self.ended or self._retained is None:
+            return False
+        self.first = b"".join(self._retained)
+        return True
 
     async def prefetch(self, timeout: float | None) -> None:
         """Read the first piece, so that it travels with the head.
@@ -118,39 +132,57 @@ class RequestBody:
             raise RequestBodyTimeout("the client sent nothing of its body in time") from None
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
-        self.first = message.get("body", b"")
-        self._count(self.first)
+        self.first = self._take(message.get("body", b""))
         self.ended = not message.get("more_body", False) or self._size == self.length
 
-    async def pump(self, exchange: Exchange, wait: float | None) -> None:
-        """Carry the rest to ``exchange``; returns when the client has left.
+    async def attach(self, exchange: Exchange, sent: int, wait: float | None) -> None:
+        """The rest goes to ``exchange``, whose start took the first ``sent`` bytes.
 
         Args:
             exchange: Where the body goes.
+            sent: How much of ``first`` it has.
             wait: Seconds to wait for 100 Continue before sending anyway.
+
+        Raises:
+            ProxyError: The exchange broke off.
+        """
+        while sent < len(self.first):
+            late, sent = self.first[sent:], len(self.first)
+            await exchange.write(late)
+        if self.ended:
+            exchange.finish()
+        self._exchange, self._wait = exchange, wait
+        if self._attached is not None and not self._attached.done():
+            self._attached.set_result(None)
+
+    async def pump(self) -> None:
+        """Carry the rest to the exchange; returns when the client has left.
+
+        Before there is an exchange, because a dial or a queue takes its time, it reads a
+        little ahead: the client may leave meanwhile, and only reading tells.
 
         Raises:
             RequestBodyTooLarge: It is over its limit.
         """
-        self.pumping = True
-        if self.expects_continue:
-            try:
-                async with asyncio.timeout(wait):
-                    await exchange.continued()
-            except TimeoutError:
-                pass  # RFC 9110 section 10.1.1: a client must not wait for ever
-            self._stopped = self._stopped or exchange.status >= 300
+        if self.expects_continue and not self.ended:
+            await self._asked_for()
         while not self.ended and not self._stopped:
+            if self._exchange is None and len(self.first) >= _AHEAD_BYTES:
+                await self._exchange_there()
+            self.awaits_client = True
             message = await self._receive()
+            self.awaits_client = False
             if message["type"] == "http.disconnect":
                 return
-            data = message.get("body", b"")
-            self._count(data)
+            data = self._take(message.get("body", b""))
             self.ended = not message.get("more_body", False)
+            if self._exchange is None:
+                self.first += data
+                continue
             try:
-                await exchange.write(data)
+                await self._exchange.write(data)
                 if self.ended:
-                    exchange.finish()
+                    self._exchange.finish()
             except ProxyError:
                 break  # the exchange's own reader reports it
         await client_left(self._receive)
@@ -159,7 +191,24 @@ class RequestBody:
         """The answer is there and wants no more of the body."""
         self._stopped = True
 
-    def _count(self, data: bytes) -> None:
+    async def _exchange_there(self) -> Exchange:
+        if self._exchange is None:
+            self._attached = asyncio.get_running_loop().create_future()
+            await self._attached
+        assert self._exchange is not None
+        return self._exchange
+
+    async def _asked_for(self) -> None:
+        """Wait until the destination wants the body; reading it asks the client for it."""
+        exchange = await self._exchange_there()
+        try:
+            async with asyncio.timeout(self._wait):
+                await exchange.continued()
+        except TimeoutError:
+            pass  # RFC 9110 section 10.1.1: a client must not wait for ever
+        self._stopped = self._stopped or exchange.status >= 300
+
+    def _take(self, data: bytes) -> bytes:
         self._size += len(data)
         if self._limit is not None and self._size > self._limit:
             raise _too_large(self._limit)
@@ -168,6 +217,7 @@ class RequestBody:
                 self._retained.append(data)
             else:
                 self._retained = None
+        return data
 
 
 def _too_large(limit: int) -> RequestBodyTooLarge:

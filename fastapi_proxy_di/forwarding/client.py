@@ -28,7 +28,7 @@ from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.outbound import Outbound, OutboundBuilder
 from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
-from fastapi_proxy_di.transport.transport import Exchange, Headers
+from fastapi_proxy_di.transport.transport import Exchange
 from fastapi_proxy_di.wire.forwarded import Forwarding
 
 T = TypeVar("T")
@@ -229,6 +229,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         upload = _Upload(request)
         body = self._body(request, outbound, upload)
         watch = self._watch(request, upload)
+        watch.body = body
         try:
             exchange, destination = await self._dispatcher.dispatch(
                 outbound, body, watch, self._key(scope)
@@ -270,7 +271,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             if not content:
                 return None
             if not outbound.expects_continue:
-                return RequestBody.whole(upload.receive, content, limit)
+                return RequestBody.whole(upload.receive, content, limit, self._rules.replay_bytes)
         return RequestBody(
             upload.receive,
             length=outbound.length,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from functools import partial
 from random import Random
+from time import monotonic
 from typing import Any, Final
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
@@ -103,7 +103,6 @@ class Dispatcher:
         self._rules = rules
         self._budget = budget
         self._random = random
-        self._loop = asyncio.get_running_loop()
         self._observe = getattr(policy, "observe", None)
         self._succeeded = Ejector.succeeded
         # Statuses that are more than a success; an ordinary answer costs one look-up.
@@ -194,7 +193,7 @@ class Dispatcher:
                 raise self.unavailable(history)
             destination.begin()
             exchange: Exchange | None = None
-            started = self._loop.time()
+            started = monotonic()  # uvloop's own clock has whole milliseconds
             try:
                 leg = self.legs[destination]
                 idle = self._rules.idle_seconds
@@ -210,12 +209,13 @@ class Dispatcher:
                     )
                 watch.attach(exchange)
                 if more and body is not None:
-                    watch.watch_client(partial(body.pump, exchange, self._rules.expect_continue))
+                    watch.watch_client()
+                    await body.attach(exchange, len(first), self._rules.expect_continue)
                 await exchange.head()
                 if exchange.status not in self._notable:
                     self._succeeded(destination)
                     if self._observe is not None:
-                        now = self._loop.time()
+                        now = monotonic()
                         self._observe(destination, now - started, False, now)
                     return exchange, destination
                 if not self._try_again(outbound, body, destination, exchange, started, retries):
@@ -231,7 +231,7 @@ class Dispatcher:
                     reused=exchange is not None and exchange.reused,
                     written=exchange is not None,
                     answered=exchange is not None and exchange.answered,
-                    replayable=body is None or body.replayable,
+                    replayable=body is None or body.replayable(written=exchange is not None),
                     retries=retries,
                     connect_retries=connect_retries,
                     resent=resent,
@@ -278,7 +278,7 @@ class Dispatcher:
     ) -> bool:
         """A notable status: count it, and say whether another attempt follows."""
         rules = self._rules
-        now = self._loop.time()
+        now = monotonic()
         if exchange.status in rules.ejection_statuses:
             self.keeper.failed(destination, f"status {exchange.status}")
         else:
@@ -293,14 +293,14 @@ class Dispatcher:
             method=outbound.method,
             status=exchange.status,
             idempotency_key=outbound.repeatable,
-            replayable=body is None or body.replayable,
+            replayable=body is None or body.replayable(written=True),
             retries=retries,
         )
         return decide(outcome, rules.retries, self._budget, now) is Verdict.RETRY_COUNTED
 
     def _after_failure(self, outcome: Outcome, destination: Destination, started: float) -> Verdict:
         """A failed attempt: count it, and say what may follow."""
-        now = self._loop.time()
+        now = monotonic()
         verdict = decide(outcome, self._rules.retries, self._budget, now)
         assert outcome.failure is not None
         stale = outcome.written and verdict is Verdict.RETRY_FREE

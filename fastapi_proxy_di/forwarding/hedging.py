@@ -10,8 +10,9 @@ does not know of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Collection
 from contextvars import ContextVar
+from time import monotonic
 from typing import Any, Final
 
 from starlette.types import Message
@@ -89,6 +90,7 @@ class HedgingDispatcher(Dispatcher):
 
     def __init__(self, *, hedge_after: float, deadlines: Deadlines, **options: Any) -> None:
         super().__init__(**options)
+        self._loop: Final = asyncio.get_running_loop()
         self._hedge_after: Final = hedge_after
         self._runner_deadlines: Final = Deadlines(deadlines.activity, deadlines.first_byte, None)
         self._pick: Final = self.select
@@ -150,7 +152,7 @@ class HedgingDispatcher(Dispatcher):
 
     def _may_hedge(self, first: Destination, key: PickRequest | None) -> bool:
         elsewhere = self._pick(self.policy, self._pool, key, (first,))
-        return elsewhere is not None and self._budget.withdraw(self._loop.time())
+        return elsewhere is not None and self._budget.withdraw(monotonic())
 
     def _select(
         self,
@@ -172,7 +174,7 @@ class _RunnerWatch(Watch):
 
     __slots__ = ()
 
-    def watch_client(self, reading: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+    def watch_client(self) -> None:
         """There is nobody to read from."""
 
 

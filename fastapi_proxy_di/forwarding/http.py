@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from fastapi_proxy_di.balancing.policy import PickRequest
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
 from fastapi_proxy_di.forwarding.affinity import Binding
-from fastapi_proxy_di.forwarding.answer import Answer, answer_fields
+from fastapi_proxy_di.forwarding.answer import Answer, NoAnswer, answer_fields
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.outbound import Outbound, OutboundBuilder, Overrides
@@ -32,9 +32,6 @@ from fastapi_proxy_di.transport.transport import Exchange, Headers
 from fastapi_proxy_di.wire.headers import FieldTable
 
 _logger = logging.getLogger("fastapi_proxy_di.forwarding")
-
-CLIENT_LEFT: Final = 499
-"""nginx's status for a client that closed the connection; nobody receives it."""
 
 _BODYLESS_VERSIONS: Final = frozenset({"1.0", "1.1"})
 
@@ -129,6 +126,7 @@ class HttpForwarder:
             deadlines = replace(deadlines, total=overrides.timeout)
             grace = Grace(self._loop, deadlines.grace)
         watch = Watch(self._loop, deadlines, grace, receive, self._name)
+        watch.body = body
         try:
             exchange, destination = await self._dispatcher.dispatch(outbound, body, watch, key)
         except BaseException:
@@ -156,8 +154,7 @@ class HttpForwarder:
         try:
             answer = await self.forward(scope, receive, path, prefix, None, None, key)
         except ClientDisconnected:
-            await send({"type": "http.response.start", "status": CLIENT_LEFT, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
+            await NoAnswer()(scope, receive, send)
             return
         await answer(scope, receive, send)
 
@@ -173,6 +170,9 @@ class HttpForwarder:
         headers = answer_fields(
             exchange.headers, exchange.status, self._fields, pass_trailers=trailers
         )
+        if outbound.method == b"HEAD" and scope["method"] != "HEAD":
+            # Its length is that of a body which does not come.
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
         if self._rules.response_headers:
             headers += self._rules.response_headers
 
@@ -215,12 +215,12 @@ class HttpForwarder:
     ) -> RequestBody | None:
         rules = self._rules
         if overrides is not None and overrides.body is not None:
-            return RequestBody.whole(receive, overrides.body, None) if overrides.body else None
+            return _whole(receive, overrides.body, None, rules)
         if cached is not None:
             if outbound.has_body or cached:
                 self._builder.frame(outbound, len(cached))
             outbound.expects_continue = False
-            return RequestBody.whole(receive, cached, rules.max_body_bytes) if cached else None
+            return _whole(receive, cached, rules.max_body_bytes, rules)
         version = scope.get("http_version", "1.1")
         if not outbound.has_body:
             if version in _BODYLESS_VERSIONS or outbound.length == 0:
@@ -240,3 +240,11 @@ class HttpForwarder:
                     return None
                 self._builder.frame(outbound, len(body.first) if body.ended else None)
         return body
+
+
+def _whole(
+    receive: Receive, content: bytes, limit: int | None, rules: HttpRules
+) -> RequestBody | None:
+    if not content:
+        return None
+    return RequestBody.whole(receive, content, limit, rules.replay_bytes)

@@ -10,15 +10,21 @@ fails the exchange, or cancels the dial or the queueing that precedes it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, TypeVar
 
 from starlette.types import Receive
 
-from fastapi_proxy_di.errors import ClientDisconnected, Failure, ProxyError, UpstreamTimeout
-from fastapi_proxy_di.forwarding.body import client_left
+from fastapi_proxy_di.errors import (
+    ClientDisconnected,
+    Failure,
+    ProxyError,
+    RequestBodyTimeout,
+    Side,
+    UpstreamTimeout,
+)
+from fastapi_proxy_di.forwarding.body import RequestBody, client_left
 from fastapi_proxy_di.transport.transport import Exchange
 
 GRACE_SECONDS: Final = 0.02
@@ -80,6 +86,10 @@ class Grace:
 class Watch:
     """Ends one exchange when its client leaves or a deadline passes.
 
+    Attributes:
+        error: What ended it early, ``None`` so far.
+        body: What the client sends beside its departure, ``None`` for nothing.
+
     Args:
         loop: The running loop.
         deadlines: Timeouts.
@@ -100,6 +110,7 @@ class Watch:
         "_receive",
         "_timer",
         "_young",
+        "body",
         "error",
         "started",
     )
@@ -113,6 +124,7 @@ class Watch:
         label: str,
     ) -> None:
         self.error: BaseException | None = None
+        self.body: RequestBody | None = None
         self._loop = loop
         self._deadlines = deadlines
         self._receive = receive
@@ -181,16 +193,11 @@ class Watch:
         elif self._pending is not None:
             self._pending.cancel()
 
-    def watch_client(self, reading: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
-        """Read the client's side from now on.
-
-        Args:
-            reading: What reads it, if there is a body to carry; ends when the client left.
-        """
+    def watch_client(self) -> None:
+        """Read the client's side from now on: the rest of its body, then its departure."""
         if self._client is None:
             self._client = self._loop.create_task(
-                self._guard(reading or partial(client_left, self._receive)),
-                name=f"client of {self._label}",
+                self._read_client(), name=f"client of {self._label}"
             )
 
     # -- the end ------------------------------------------------------------------------
@@ -211,9 +218,12 @@ class Watch:
 
     # -- inside -------------------------------------------------------------------------
 
-    async def _guard(self, reading: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _read_client(self) -> None:
         try:
-            await reading()
+            if self.body is None:
+                await client_left(self._receive)
+            else:
+                await self.body.pump()
         except Exception as error:  # noqa: BLE001  # whatever the server's receive raises
             self.interrupt(error)
         else:
@@ -236,12 +246,14 @@ class Watch:
             return
         if deadline > now:
             self._timer = self._loop.call_at(deadline, self._arm)
-        elif failure is Failure.TOTAL_TIMEOUT or self._exchange is None:
-            self.interrupt(self._timed_out(failure))
+            return
+        error = self._timed_out(failure)
+        exchange = self._exchange
+        if failure is Failure.TOTAL_TIMEOUT or error.failure.side is Side.CLIENT or not exchange:
+            self.interrupt(error)
         else:
             # The attempt is over, not the request: another destination may answer in time.
-            error = self._timed_out(failure)
-            exchange, self._exchange = self._exchange, None
+            self._exchange = None
             exchange.fail(error)
             self._arm()
 
@@ -265,8 +277,11 @@ class Watch:
 
     def _timed_out(self, failure: Failure) -> ProxyError:
         exchange = self._exchange
-        if failure is Failure.ACTIVITY_TIMEOUT and exchange and exchange.stalled_by_reader:
-            return ClientDisconnected("the client took nothing of the answer in time")
+        if failure is Failure.ACTIVITY_TIMEOUT:
+            if exchange is not None and exchange.stalled_by_reader:
+                return ClientDisconnected("the client took nothing of the answer in time")
+            if self.body is not None and self.body.awaits_client:
+                return RequestBodyTimeout("the client sent nothing of its body in time")
         return UpstreamTimeout(f"{failure.value.replace('_', ' ')} ran out", failure=failure)
 
 
