@@ -1,0 +1,275 @@
+"""Admission: places, a fair queue, a window; in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.types import Message
+
+from fastapi_proxy_di.errors import ClientDisconnected, LimitExceeded
+from fastapi_proxy_di.events import Event, Events, LimitHit
+from fastapi_proxy_di.forwarding.admission import Admission
+from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
+from fastapi_proxy_di.health.ejection import Ejector
+from fastapi_proxy_di.health.slow_start import SlowStart
+from fastapi_proxy_di.health.thresholds import Threshold
+from fastapi_proxy_di.keeper import PoolKeeper
+from fastapi_proxy_di.settings import EjectionSettings
+from tests.pools.samples import pool_of
+from tests.virtual_time import run_virtually
+
+_NONE = Deadlines(None, None, None)
+
+
+async def _silent() -> Message:
+    never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    return await never
+
+
+class Door:
+    """An admission, and the requests that want in."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.told: list[Event] = []
+        self.entered: list[str] = []
+        events = Events()
+        events.subscribe(self.told.append)
+        pool = pool_of(1)
+        self.keeper = PoolKeeper(
+            pool,
+            Ejector(pool, EjectionSettings()),
+            Threshold(2, 1),
+            SlowStart(0),
+            events,
+            window=limits.pop("window", 15.0),
+        )
+        options = {"max_in_flight": None, "queue": 0, "queue_timeout": 1.0, "max_requests": None}
+        self.admission = Admission(keeper=self.keeper, **{**options, **limits})
+        self.watches: dict[str, Watch] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def arrive(self, *names: str) -> None:
+        """Let requests arrive, all in one turn of the loop."""
+        for name in names:
+            watch = Watch(self.loop, _NONE, Grace(self.loop, 1e6), _silent, "billing")
+            self.watches[name] = watch
+            self.tasks[name] = self.loop.create_task(self._enter(name, watch))
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let everything happen that does not wait for time."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    async def _enter(self, name: str, watch: Watch) -> None:
+        try:
+            await self.admission.enter(watch)
+            self.entered.append(name)
+        finally:
+            watch.close()
+
+    def refusal(self, name: str) -> LimitExceeded:
+        """Why a request was refused."""
+        error = self.tasks[name].exception()
+        assert isinstance(error, LimitExceeded)
+        return error
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """In flight, waiting."""
+        return self.admission.in_flight, self.admission.waiting
+
+
+def test_admission_lets_in_as_many_as_fit() -> None:
+    """One more is refused at once, until somebody leaves."""
+
+    async def scenario() -> Door:
+        door = Door(max_in_flight=2)
+        await door.arrive("a", "b", "c")
+        door.admission.leave()
+        await door.arrive("d")
+        return door
+
+    door = run_virtually(scenario())
+
+    assert door.entered == ["a", "b", "d"]
+    assert str(door.refusal("c")) == "limits.max_in_flight of billing is reached"
+    assert (door.refusal("c").status, door.refusal("c").retry_after) == (503, 1.0)
+    assert door.told == [LimitHit("billing", None, "limits.max_in_flight")]
+
+
+def test_admission_queue_is_fair_and_bounded() -> None:
+    """First come, first served; beyond the queue nobody waits, whenever they came."""
+
+    async def scenario() -> Door:
+        door = Door(max_in_flight=1, queue=2, queue_timeout=60)
+        await door.arrive("a", "b", "c", "d")
+        counts = [door.counts]
+        for _ in range(3):
+            door.admission.leave()
+            await door.settle()
+            counts.append(door.counts)
+        assert counts == [(1, 2), (1, 1), (1, 0), (0, 0)]
+        return door
+
+    door = run_virtually(scenario())
+
+    assert door.entered == ["a", "b", "c"]
+    assert door.refusal("d").retry_after == 60
+
+
+def test_admission_place_goes_to_who_waits_not_to_who_comes() -> None:
+    """A newcomer of the same moment does not overtake the queue."""
+
+    async def scenario() -> Door:
+        door = Door(max_in_flight=1, queue=5, queue_timeout=60)
+        await door.arrive("a", "b")
+        door.admission.leave()
+        await door.arrive("c")
+        return door
+
+    door = run_virtually(scenario())
+
+    assert door.entered == ["a", "b"]
+
+
+def test_admission_waits_only_so_long() -> None:
+    """After ``queue_timeout`` the place in the queue is free again."""
+
+    async def scenario() -> tuple[Door, float]:
+        door = Door(max_in_flight=1, queue=1, queue_timeout=3)
+        await door.arrive("a", "b")
+        began = door.loop.time()
+        await asyncio.wait({door.tasks["b"]})
+        waited = door.loop.time() - began
+        await door.arrive("c")
+        assert door.counts == (1, 1)
+        door.admission.leave()
+        await door.settle()
+        return door, waited
+
+    door, waited = run_virtually(scenario())
+
+    assert waited == pytest.approx(3)
+    assert door.refusal("b").retry_after == 3
+    assert door.entered == ["a", "c"]
+
+
+def test_admission_forgets_a_waiter_whose_client_left() -> None:
+    """At once; the next one moves up."""
+
+    async def scenario() -> Door:
+        door = Door(max_in_flight=1, queue=2, queue_timeout=60)
+        await door.arrive("a", "b", "c")
+        door.watches["b"].interrupt(ClientDisconnected())
+        await door.settle()
+        assert door.counts == (1, 1)
+        door.admission.leave()
+        await door.settle()
+        return door
+
+    door = run_virtually(scenario())
+
+    assert door.entered == ["a", "c"]
+    assert isinstance(door.tasks["b"].exception(), ClientDisconnected)
+    assert door.counts == (1, 0)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_admission_passes_on_a_place_that_came_too_late(cancelled: bool) -> None:
+    """Handed over in the very turn in which its request ended."""
+
+    async def scenario() -> Door:
+        door = Door(max_in_flight=1, queue=2, queue_timeout=60)
+        await door.arrive("a", "b", "c")
+        door.admission.leave()
+        if cancelled:
+            door.tasks["b"].cancel()
+        else:
+            door.watches["b"].interrupt(ClientDisconnected())
+        await door.settle()
+        return door
+
+    door = run_virtually(scenario())
+
+    assert door.entered == ["a", "c"]
+    assert door.counts == (1, 0)
+
+
+def test_admission_of_one_that_is_over_takes_no_place() -> None:
+    """Its client left before it came to the queue."""
+
+    async def scenario() -> Door:
+        door = Door(max_in_flight=1, queue=2, queue_timeout=60)
+        await door.arrive("a")
+        watch = Watch(door.loop, _NONE, Grace(door.loop, 1e6), _silent, "billing")
+        watch.interrupt(ClientDisconnected())
+        with pytest.raises(ClientDisconnected):
+            await door.admission.enter(watch)
+        watch.close()
+        return door
+
+    assert run_virtually(scenario()).counts == (1, 0)
+
+
+def test_admission_counts_by_the_window() -> None:
+    """Over ``max_requests`` 503 until the window turns, which Retry-After names."""
+
+    async def scenario() -> Door:
+        door = Door(max_requests=2, window=15.0)
+        await door.arrive("a", "b")
+        door.admission.leave()
+        door.admission.leave()
+        await asyncio.sleep(5)
+        await door.arrive("c")
+        await asyncio.sleep(10.1)
+        await door.arrive("d")
+        return door
+
+    door = run_virtually(scenario())
+
+    assert door.entered == ["a", "b", "d"]
+    assert str(door.refusal("c")) == "max_requests of billing is reached"
+    assert door.refusal("c").retry_after == pytest.approx(10)
+    assert door.told == [LimitHit("billing", None, "max_requests")]
+
+
+def test_admission_queue_does_not_outgrow_the_window() -> None:
+    """Those who waited are counted when they enter; the rest are refused then."""
+
+    async def scenario() -> Door:
+        door = Door(max_in_flight=1, queue=5, queue_timeout=10, max_requests=2)
+        await door.arrive("a", "b", "c", "d")
+        door.admission.leave()
+        await door.settle()
+        door.admission.leave()
+        await door.settle()
+        return door
+
+    door = run_virtually(scenario())
+
+    assert door.entered == ["a", "b"]
+    assert str(door.refusal("c")) == str(door.refusal("d")) == "max_requests of billing is reached"
+    assert door.counts == (0, 0)
+
+
+def test_admission_at_saturation_is_one_event() -> None:
+    """It refuses and lets in by turns; that is told once."""
+
+    async def scenario() -> Door:
+        door = Door(max_in_flight=1)
+        await door.arrive("first")
+        for number in range(50):
+            await door.arrive(f"refused {number}")
+            door.admission.leave()
+            await door.arrive(f"next {number}")
+            await asyncio.sleep(0.5)
+        return door
+
+    door = run_virtually(scenario())
+
+    assert len(door.entered) == 51
+    assert len(door.told) == 1
