@@ -22,8 +22,11 @@ from fastapi_proxy_di.wire.headers import (
 )
 
 __all__ = [
+    "HeaderValue",
+    "RequestHeaderName",
     "RequestHeaderNames",
     "RequestHeaderValues",
+    "ResponseHeaderName",
     "ResponseHeaderNames",
     "ResponseHeaderValues",
     "header_token",
@@ -72,16 +75,16 @@ def _unless(name: str, refused: frozenset[str]) -> str:
 
 
 def _checked_values(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
-    checked: dict[str, SecretStr] = {}
-    for name, secret in values.items():
-        value = secret.get_secret_value().strip(" \t\r\n")
-        if _BAD_VALUE.search(value):
-            raise ValueError(
-                f"the value of {name!r} holds a line break, a control character or one that"
-                " is not latin-1"
-            )
-        checked[name] = SecretStr(value)
-    return checked
+    return {name: _value(secret, f"the value of {name!r}") for name, secret in values.items()}
+
+
+def _value(secret: SecretStr, what: str = "the value") -> SecretStr:
+    value = secret.get_secret_value().strip(" \t\r\n")
+    if _BAD_VALUE.search(value):
+        raise ValueError(
+            f"{what} holds a line break, a control character or one that is not latin-1"
+        )
+    return SecretStr(value)
 
 
 def _request_values(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
@@ -94,6 +97,15 @@ def _response_values(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
 
 _NAMES_TEXT: Final = AlsoText("Comma-separated header names.")
 
+RequestHeaderName = Annotated[str, AfterValidator(_request_name)]
+"""A lower-case name, for requests."""
+
+ResponseHeaderName = Annotated[str, AfterValidator(_response_name)]
+"""A lower-case name, for answers."""
+
+HeaderValue = Annotated[SecretStr, AfterValidator(_value)]
+"""A secret value."""
+
 RequestHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_request_values)]
 """Lower-case names to secret values, for requests."""
 
@@ -101,14 +113,14 @@ ResponseHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_response_
 """Lower-case names to secret values, for answers."""
 
 RequestHeaderNames = Annotated[
-    tuple[Annotated[str, AfterValidator(_request_name)], ...],
+    tuple[RequestHeaderName, ...],
     BeforeValidator(split_commas),
     _NAMES_TEXT,
 ]
 """Lower-case names, for requests."""
 
 ResponseHeaderNames = Annotated[
-    tuple[Annotated[str, AfterValidator(_response_name)], ...],
+    tuple[ResponseHeaderName, ...],
     BeforeValidator(split_commas),
     _NAMES_TEXT,
 ]

@@ -1,0 +1,349 @@
+"""Transforms as settings: what an operator may change about requests and answers.
+
+Each model is one change, told apart by ``kind``; names follow YARP's. Owns their
+validation. What they do is ``transforms``'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+
+from fastapi_proxy_di.settings.header_fields import (
+    HeaderValue,
+    RequestHeaderName,
+    RequestHeaderNames,
+    ResponseHeaderName,
+    ResponseHeaderNames,
+)
+from fastapi_proxy_di.settings.model import SettingsModel
+from fastapi_proxy_di.settings.values import TOKEN
+from fastapi_proxy_di.wire.handshake import HANDSHAKE_FIELDS
+from fastapi_proxy_di.wire.urls import climbs
+
+__all__ = [
+    "CookieDomain",
+    "CookiePath",
+    "LocationRewrite",
+    "MethodChange",
+    "PathPattern",
+    "PathPrefix",
+    "PathRemovePrefix",
+    "PathSet",
+    "QueryParameter",
+    "QueryRemove",
+    "QueryRouteValue",
+    "RequestHeader",
+    "RequestHeaderRemove",
+    "RequestHeaderRouteValue",
+    "RequestHeadersAllowed",
+    "ResponseHeader",
+    "ResponseHeaderRemove",
+    "ResponseHeadersAllowed",
+    "TransformSettings",
+    "Transforms",
+]
+
+When = Literal["success", "failure", "always"]
+"""Answers below 400, those from 400 on, or all."""
+
+PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
+_PATH: Final = re.compile(r"/[!-\"$->@-~]*")
+_DOMAIN: Final = re.compile(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+_REFERENCE: Final = re.compile(r"[!-~]*")
+
+
+def _path(value: str) -> str:
+    if not _PATH.fullmatch(value) or climbs(value.encode("ascii")):
+        raise ValueError(
+            f"{value!r} is not a path; it starts with '/', is percent-encoded, and has no query"
+            " and no dot segments that lead above it"
+        )
+    return value
+
+
+def _pattern(value: str) -> str:
+    _path(PLACEHOLDER.sub("x", value))
+    if "{" in PLACEHOLDER.sub("", value) or "}" in PLACEHOLDER.sub("", value):
+        raise ValueError(f"{value!r} has a brace that is not closed; write {{name}}")
+    if not all(name.isidentifier() for name in PLACEHOLDER.findall(value)):
+        raise ValueError(f"{value!r} has a placeholder that is not a name; write {{name}}")
+    return value
+
+
+def _method(value: str) -> str:
+    upper = value.upper()
+    if not TOKEN.fullmatch(upper) or upper in ("HEAD", "CONNECT"):
+        raise ValueError(
+            f"{value!r} is not a method to change; HEAD would leave the client without the body"
+            " it is promised, CONNECT is not forwarded"
+        )
+    return upper
+
+
+def _not_of_the_handshake(name: str) -> str:
+    if name.encode("latin-1") in HANDSHAKE_FIELDS:
+        raise ValueError(f"{name!r} belongs to the WebSocket handshake, and is the proxy's own")
+    return name
+
+
+def _domain(value: str) -> str:
+    if not _DOMAIN.fullmatch(value):
+        raise ValueError(f"{value!r} is not a domain")
+    return value
+
+
+def _reference(value: str) -> str:
+    if not _REFERENCE.fullmatch(value):
+        raise ValueError(f"{value!r} is not part of a URL; percent-encode it")
+    return value
+
+
+RawPath = Annotated[str, AfterValidator(_path)]
+Method = Annotated[str, AfterValidator(_method)]
+Domain = Annotated[str, AfterValidator(_domain)]
+Reference = Annotated[str, AfterValidator(_reference)]
+OwnRequestHeader = Annotated[RequestHeaderName, AfterValidator(_not_of_the_handshake)]
+OwnResponseHeader = Annotated[ResponseHeaderName, AfterValidator(_not_of_the_handshake)]
+ParameterName = Annotated[str, Field(min_length=1)]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class _SetOrAppend(SettingsModel):
+    set: HeaderValue | None = None
+    """Takes the place of whatever stood under the name. A secret: never shown."""
+
+    append: HeaderValue | None = None
+    """Comes after what stands under the name. A secret: never shown."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.set is None) == (self.append is None):
+            raise ValueError("needs one of 'set' and 'append'")
+        return self
+
+
+class PathPrefix(SettingsModel):
+    """Puts a path in front of the request's."""
+
+    kind: Literal["path_prefix"] = "path_prefix"
+    prefix: RawPath
+    """E.g. ``/v2``."""
+
+
+class PathRemovePrefix(SettingsModel):
+    """Takes a path away from the front of the request's, at whole segments only."""
+
+    kind: Literal["path_remove_prefix"] = "path_remove_prefix"
+    prefix: RawPath
+    """E.g. ``/api``, which stands in front of ``/api/x`` and not of ``/apix``."""
+
+
+class PathSet(SettingsModel):
+    """Sends every request to one path."""
+
+    kind: Literal["path_set"] = "path_set"
+    path: RawPath
+    """Percent-encoded."""
+
+
+class PathPattern(SettingsModel):
+    """Makes the path from the path parameters of the mount."""
+
+    kind: Literal["path_pattern"] = "path_pattern"
+    pattern: Annotated[str, AfterValidator(_pattern)]
+    """E.g. ``/tenants/{tenant}/{path}``; ``{path}`` is what is forwarded, byte for byte."""
+
+
+class QueryParameter(SettingsModel):
+    """Sets or appends a query parameter."""
+
+    kind: Literal["query_parameter"] = "query_parameter"
+    name: ParameterName
+    """Not encoded."""
+
+    set: SecretStr | None = None
+    """Takes the place of the client's. Not encoded. A secret: never shown."""
+
+    append: SecretStr | None = None
+    """Comes after the client's. Not encoded. A secret: never shown."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.set is None) == (self.append is None):
+            raise ValueError("needs one of 'set' and 'append'")
+        return self
+
+
+class QueryRouteValue(SettingsModel):
+    """Sets a query parameter to a path parameter of the mount."""
+
+    kind: Literal["query_route_value"] = "query_route_value"
+    name: ParameterName
+    """Of the query parameter."""
+
+    parameter: Identifier
+    """Of the mount, e.g. ``tenant`` for ``prefix="/{tenant}"``."""
+
+
+class QueryRemove(SettingsModel):
+    """Removes a query parameter; all others stay byte for byte."""
+
+    kind: Literal["query_remove"] = "query_remove"
+    name: ParameterName
+    """Not encoded."""
+
+
+class MethodChange(SettingsModel):
+    """Sends one method as another."""
+
+    kind: Literal["method_change"] = "method_change"
+    method: Method
+    """The client's."""
+
+    set: Method
+    """The one to send. Not HEAD: its answer has no body for the client."""
+
+
+class RequestHeader(_SetOrAppend):
+    """Sets or appends a request header."""
+
+    kind: Literal["request_header"] = "request_header"
+    name: OwnRequestHeader
+    """Not one that the proxy sets itself."""
+
+
+class RequestHeaderRouteValue(SettingsModel):
+    """Sets a request header to a path parameter of the mount."""
+
+    kind: Literal["request_header_route_value"] = "request_header_route_value"
+    name: OwnRequestHeader
+    """Of the header."""
+
+    parameter: Identifier
+    """Of the mount. Percent-encoded as in a path."""
+
+
+class RequestHeaderRemove(SettingsModel):
+    """Removes a header of the client."""
+
+    kind: Literal["request_header_remove"] = "request_header_remove"
+    name: OwnRequestHeader
+    """All of that name."""
+
+
+class RequestHeadersAllowed(SettingsModel):
+    """Removes all headers of the client but these."""
+
+    kind: Literal["request_headers_allowed"] = "request_headers_allowed"
+    names: RequestHeaderNames
+    """Those the proxy sets itself (host, framing, forwarding) stay in any case."""
+
+
+class ResponseHeader(_SetOrAppend):
+    """Sets or appends a header of the answer."""
+
+    kind: Literal["response_header"] = "response_header"
+    name: OwnResponseHeader
+    """Not one that frames the answer."""
+
+    when: When = "success"
+    """``success`` is a status below 400 (YARP), ``failure`` any other, or ``always``."""
+
+
+class ResponseHeaderRemove(SettingsModel):
+    """Removes a header of the upstream."""
+
+    kind: Literal["response_header_remove"] = "response_header_remove"
+    name: OwnResponseHeader
+    """All of that name."""
+
+    when: When = "success"
+    """As for ``response_header``."""
+
+
+class ResponseHeadersAllowed(SettingsModel):
+    """Removes all headers of the upstream but these."""
+
+    kind: Literal["response_headers_allowed"] = "response_headers_allowed"
+    names: ResponseHeaderNames
+    """Those that frame the answer stay in any case."""
+
+
+class LocationRewrite(SettingsModel):
+    """Leads redirects through the gateway."""
+
+    kind: Literal["location"] = "location"
+    match: Reference | None = None
+    """What Location starts with; none for the destination's own address or path."""
+
+    replace: Reference | None = None
+    """What comes in its place; none for the path of the mount."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.match is None) != (self.replace is None):
+            raise ValueError("needs both of 'match' and 'replace', or none of them")
+        return self
+
+
+class CookieDomain(SettingsModel):
+    """Changes the Domain of the upstream's cookies."""
+
+    kind: Literal["cookie_domain"] = "cookie_domain"
+    match: Domain | None = None
+    """Cookies of this domain only; none for all that name one."""
+
+    set: Domain | None = None
+    """The new one; none takes it away, so that the cookie is the gateway's host's alone."""
+
+
+class CookiePath(SettingsModel):
+    """Changes the front of the Path of the upstream's cookies, at whole segments only."""
+
+    kind: Literal["cookie_path"] = "cookie_path"
+    match: RawPath | None = None
+    """What it starts with; none for the destination's base path."""
+
+    set: RawPath | None = None
+    """What comes in its place; none for the path of the mount."""
+
+
+TransformSettings: TypeAlias = (
+    PathPrefix
+    | PathRemovePrefix
+    | PathSet
+    | PathPattern
+    | QueryParameter
+    | QueryRouteValue
+    | QueryRemove
+    | MethodChange
+    | RequestHeader
+    | RequestHeaderRouteValue
+    | RequestHeaderRemove
+    | RequestHeadersAllowed
+    | ResponseHeader
+    | ResponseHeaderRemove
+    | ResponseHeadersAllowed
+    | LocationRewrite
+    | CookieDomain
+    | CookiePath
+)
+"""One change."""
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, SettingsModel | dict) else value
+
+
+if TYPE_CHECKING:
+    Transforms: TypeAlias = Sequence[TransformSettings]
+else:
+    Transforms = Annotated[
+        tuple[Annotated[TransformSettings, Field(discriminator="kind")], ...],
+        BeforeValidator(_listed),
+    ]
+"""Changes in the order in which they are made; a tuple after validation."""

@@ -1,0 +1,56 @@
+"""Changes to requests and answers on their way: as settings, or as functions of one's own."""
+
+from fastapi_proxy_di.settings.transforms import (
+    CookieDomain,
+    CookiePath,
+    LocationRewrite,
+    MethodChange,
+    PathPattern,
+    PathPrefix,
+    PathRemovePrefix,
+    PathSet,
+    QueryParameter,
+    QueryRemove,
+    QueryRouteValue,
+    RequestHeader,
+    RequestHeaderRemove,
+    RequestHeaderRouteValue,
+    RequestHeadersAllowed,
+    ResponseHeader,
+    ResponseHeaderRemove,
+    ResponseHeadersAllowed,
+    Transforms,
+    TransformSettings,
+)
+from fastapi_proxy_di.transforms.fields import EditableFields, HeaderFields
+from fastapi_proxy_di.transforms.pipeline import Transform
+from fastapi_proxy_di.transforms.views import InboundRequest, OutboundRequest, OutboundResponse
+
+__all__ = [
+    "CookieDomain",
+    "CookiePath",
+    "EditableFields",
+    "HeaderFields",
+    "InboundRequest",
+    "LocationRewrite",
+    "MethodChange",
+    "OutboundRequest",
+    "OutboundResponse",
+    "PathPattern",
+    "PathPrefix",
+    "PathRemovePrefix",
+    "PathSet",
+    "QueryParameter",
+    "QueryRemove",
+    "QueryRouteValue",
+    "RequestHeader",
+    "RequestHeaderRemove",
+    "RequestHeaderRouteValue",
+    "RequestHeadersAllowed",
+    "ResponseHeader",
+    "ResponseHeaderRemove",
+    "ResponseHeadersAllowed",
+    "Transform",
+    "TransformSettings",
+    "Transforms",
+]

@@ -1,0 +1,155 @@
+"""What the settings' response transforms do: each becomes a function, made once at start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+from fastapi_proxy_di.settings.transforms import (
+    CookieDomain,
+    CookiePath,
+    LocationRewrite,
+    ResponseHeader,
+    ResponseHeaderRemove,
+    ResponseHeadersAllowed,
+    When,
+)
+from fastapi_proxy_di.transforms.builtin_request import secret
+from fastapi_proxy_di.transforms.cookies import rewrite_domain, rewrite_path
+from fastapi_proxy_di.transforms.fields import without
+from fastapi_proxy_di.transforms.location import through_the_mount
+from fastapi_proxy_di.transforms.views import OutboundResponse
+from fastapi_proxy_di.wire.headers import set_fields
+
+ResponseTransform = Callable[[OutboundResponse], object]
+"""A function that changes an answer before the client gets it."""
+
+ResponseTransformSettings = (
+    ResponseHeader
+    | ResponseHeaderRemove
+    | ResponseHeadersAllowed
+    | LocationRewrite
+    | CookieDomain
+    | CookiePath
+)
+
+
+def response_transform(settings: ResponseTransformSettings) -> ResponseTransform:
+    """Make the function of one response transform."""
+    match settings:
+        case ResponseHeader():
+            return _only(settings.when, _response_header(settings))
+        case ResponseHeaderRemove():
+            return _only(settings.when, _response_header_remove(settings.name))
+        case ResponseHeadersAllowed():
+            return _response_headers_allowed(settings.names)
+        case LocationRewrite():
+            return _location(settings)
+        case CookieDomain():
+            return _cookie_domain(settings)
+        case CookiePath():
+            return _cookie_path(settings)
+    assert_never(settings)
+
+
+def _only(when: When, transform: ResponseTransform) -> ResponseTransform:
+    if when == "always":
+        return transform
+    failure = when == "failure"
+
+    def sometimes(response: OutboundResponse) -> None:
+        if (response.status >= 400) is failure:
+            transform(response)
+
+    return sometimes
+
+
+def _response_header(settings: ResponseHeader) -> ResponseTransform:
+    value = secret(settings.set, settings.append)
+    fields = [(settings.name.encode("latin-1"), value.encode("latin-1"))]
+    if settings.set is None:
+
+        def append(response: OutboundResponse) -> None:
+            response.headers.raw = response.headers.raw + fields
+
+        return append
+
+    def replace(response: OutboundResponse) -> None:
+        response.headers.raw = set_fields(response.headers.raw, fields)
+
+    return replace
+
+
+def _response_header_remove(name: str) -> ResponseTransform:
+    key = name.encode("latin-1")
+
+    def transform(response: OutboundResponse) -> None:
+        response.headers.raw = without(response.headers.raw, key)
+
+    return transform
+
+
+def _response_headers_allowed(names: tuple[str, ...]) -> ResponseTransform:
+    allowed = frozenset(name.encode("latin-1") for name in names)
+
+    def transform(response: OutboundResponse) -> None:
+        response.headers.keep_only(allowed)
+
+    return transform
+
+
+def _location(settings: LocationRewrite) -> ResponseTransform:
+    if settings.match is not None and settings.replace is not None:
+        match, replacement = settings.match.encode("ascii"), settings.replace.encode("ascii")
+
+        def replace(value: bytes, response: OutboundResponse) -> bytes:
+            return replacement + value[len(match) :] if value.startswith(match) else value
+
+        return _each(b"location", replace)
+
+    def rewrite(value: bytes, response: OutboundResponse) -> bytes:
+        return through_the_mount(
+            value,
+            mount=response.inbound.mount.rstrip("/").encode("latin-1"),
+            authority=response.authority,
+            base_path=response.base_path,
+            host=response.host,
+        )
+
+    return _each(b"location", rewrite)
+
+
+def _cookie_domain(settings: CookieDomain) -> ResponseTransform:
+    match = None if settings.match is None else settings.match.lower().lstrip(".").encode("ascii")
+    replacement = None if settings.set is None else settings.set.encode("ascii")
+
+    def rewrite(value: bytes, response: OutboundResponse) -> bytes:
+        return rewrite_domain(value, match, replacement)
+
+    return _each(b"set-cookie", rewrite)
+
+
+def _cookie_path(settings: CookiePath) -> ResponseTransform:
+    match = None if settings.match is None else settings.match.rstrip("/").encode("ascii")
+    replacement = None if settings.set is None else settings.set.rstrip("/").encode("ascii")
+
+    def rewrite(value: bytes, response: OutboundResponse) -> bytes:
+        return rewrite_path(
+            value,
+            response.base_path if match is None else match,
+            response.inbound.mount.rstrip("/").encode("latin-1")
+            if replacement is None
+            else replacement,
+        )
+
+    return _each(b"set-cookie", rewrite)
+
+
+def _each(name: bytes, rewrite: Callable[[bytes, OutboundResponse], bytes]) -> ResponseTransform:
+    def transform(response: OutboundResponse) -> None:
+        response.headers.raw = [
+            (name, rewrite(pair[1], response)) if pair[0] == name else pair
+            for pair in response.headers.raw
+        ]
+
+    return transform
