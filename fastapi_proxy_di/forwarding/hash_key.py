@@ -90,5 +90,5 @@ def _cookie(scope: Scope, wanted: bytes) -> bytes | None:
 def _query(scope: Scope, name: str) -> bytes | None:
     for found, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
         if found == name:
-            return value.encode("utf-8")
+            return str(value).encode("utf-8")
     return None

@@ -26,7 +26,8 @@ def client_context(settings: TlsSettings, *, alpn: list[str]) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     if settings.client_cert is not None:
         try:
-            context.load_cert_chain(settings.client_cert, settings.client_key)
+            # An empty password: without one OpenSSL asks for it on the terminal and waits.
+            context.load_cert_chain(settings.client_cert, settings.client_key, password="")
         except (OSError, ssl.SSLError) as error:
             raise ValueError(
                 f"tls.client_cert: {settings.client_cert} and its key cannot be used: {error}"
