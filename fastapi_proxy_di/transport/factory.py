@@ -23,6 +23,7 @@ class TransportFactory:
     def __init__(self, settings: UpstreamSettings) -> None:
         self._settings = settings
         self._context: ssl.SSLContext | None = None
+        self._http2_context: ssl.SSLContext | None = None
         self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
         # Two destinations may be one app at two base paths: it has one lifespan.
         self._apps: dict[str, InnerApp] = {}
@@ -38,6 +39,11 @@ class TransportFactory:
             if app is None or app.closed:
                 app = self._apps[address.app] = InnerApp(address.app)
             return AsgiTransport(app, address)
+        if self._settings.http_version == "2":
+            return self._http2(address)
+        return self._http1(address)
+
+    def _http1(self, address: Address) -> Transport:
         settings = self._settings
         context: ssl.SSLContext | None = None
         if address.scheme == "https":
@@ -53,6 +59,29 @@ class TransportFactory:
             idle_seconds=settings.limits.idle_seconds,
             header_limit=settings.limits.max_response_header_bytes,
             buffer=self._buffer,
+        )
+
+    def _http2(self, address: Address) -> Transport:
+        try:
+            from fastapi_proxy_di.transport.http2.transport import Http2Transport  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                "http_version: 2 needs the extra http2; run pip install 'fastapi-proxy-di[http2]'"
+            ) from error
+        settings = self._settings
+        context: ssl.SSLContext | None = None
+        if address.scheme == "https":
+            if self._http2_context is None:
+                self._http2_context = client_context(settings.tls, alpn=["h2"])
+            context = self._http2_context
+        return Http2Transport(
+            address,
+            ssl_context=context,
+            server_name=settings.tls.server_name or address.server_name,
+            connect_timeout=settings.timeouts.connect,
+            idle_seconds=settings.limits.idle_seconds,
+            header_limit=settings.limits.max_response_header_bytes,
+            http1=self._http1(address),
         )
 
     async def start(self) -> None:

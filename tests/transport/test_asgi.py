@@ -850,8 +850,7 @@ async def test_asgi_websocket_does_not_wait_for_ever_for_its_app(
     monkeypatch.setattr("fastapi_proxy_di.transport.asgi.websocket._CLOSE_SECONDS", 0.01)
     channel = AsgiWebSocket()
     channel.start_close(Close(1000))
-    async with asyncio.timeout(1):
-        await channel.wait_closed()
+    await asyncio.wait_for(channel.wait_closed(), 1)
 
     assert channel.close_code == 1000
 

@@ -1,0 +1,315 @@
+"""One socket to a destination that speaks HTTP/2: many streams, one for each exchange.
+
+Framing, header compression and the state of streams are ``h2``'s; this file moves its
+bytes and hands its events to the exchanges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import TYPE_CHECKING, Final, cast
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    DataReceived,
+    Event,
+    InformationalResponseReceived,
+    RemoteSettingsChanged,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.exceptions import FrameTooLargeError, ProtocolError
+from h2.settings import SettingCodes, Settings
+
+from fastapi_proxy_di.errors import UpstreamConnectError, UpstreamProtocolError
+from fastapi_proxy_di.transport.http2.exchange import Http2Exchange
+from fastapi_proxy_di.transport.transport import Headers
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.transport.http2.transport import Http2Transport
+
+_STREAM_WINDOW_BYTES: Final = 256 * 1024
+"""What a destination may send on a stream before somebody reads it."""
+
+_CONNECTION_WINDOW_BYTES: Final = 2**30
+"""Streams hold each other up only through their own windows."""
+
+_DEFAULT_WINDOW_BYTES: Final = 65535  # RFC 9113 section 6.9.2
+_FRAME_HEAD_BYTES: Final = 9
+_GOAWAY: Final = 0x7
+_MAX_STREAMS: Final = 2**30 - 1
+"""Stream identifiers of one connection, RFC 9113 section 5.1.1."""
+
+
+class Http2Connection(asyncio.Protocol):
+    """The asyncio protocol of one upstream socket.
+
+    Attributes:
+        loop: The running loop.
+        ready: Done when the destination's settings have arrived.
+        idle_since: Loop time at which the last stream ended.
+        write_paused: The socket takes nothing more for now.
+
+    Args:
+        owner: The transport whose connection it is.
+        header_limit: Largest answer head in bytes.
+        loop: The running loop.
+    """
+
+    def __init__(
+        self, owner: Http2Transport, header_limit: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.loop = loop
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.idle_since = loop.time()
+        self.write_paused = False
+        self._owner = owner
+        self._header_limit = header_limit
+        self._transport: asyncio.Transport | None = None
+        self._streams: dict[int, Http2Exchange] = {}
+        self._begun = 0
+        self._closing = False
+        self._frame = bytearray()
+        self._last_stream: int | None = None
+        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
+        self._h2.local_settings = Settings(
+            client=True,
+            initial_values={
+                SettingCodes.ENABLE_PUSH: 0,
+                SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW_BYTES,
+                SettingCodes.MAX_HEADER_LIST_SIZE: header_limit,
+            },
+        )
+
+    # -- what the transport and the exchanges call ------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another stream may be opened."""
+        return (
+            not self._closing
+            and self._begun < _MAX_STREAMS
+            and self._h2.open_outbound_streams < self._h2.remote_settings.max_concurrent_streams
+        )
+
+    @property
+    def streams(self) -> int:
+        """Exchanges under way."""
+        return len(self._streams)
+
+    def begin(self, headers: Headers, body: bytes, *, more: bool, bodied: bool) -> Http2Exchange:
+        """Open a stream.
+
+        Args:
+            headers: Pseudo-header fields first.
+            body: What is at hand of the body.
+            more: Whether more follows.
+            bodied: Whether there is a body at all, however long.
+        """
+        stream_id = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(stream_id, headers, end_stream=not bodied)
+        exchange = Http2Exchange(
+            self,
+            stream_id,
+            header_limit=self._header_limit,
+            reused=self._begun > 0,
+            now=self.loop.time(),
+        )
+        self._begun += 1
+        self._streams[stream_id] = exchange
+        if bodied:
+            exchange.begin_body(body, more=more)
+        self._write()
+        return exchange
+
+    def send(self, stream_id: int, data: bytearray, *, end: bool) -> int:
+        """Send of ``data`` what the windows take, and the end of the body behind all of it.
+
+        Returns:
+            How many bytes went.
+        """
+        sent = 0
+        try:
+            while sent < len(data):
+                room = min(
+                    self._h2.local_flow_control_window(stream_id), self._h2.max_outbound_frame_size
+                )
+                if room <= 0:
+                    break
+                piece = bytes(data[sent : sent + room])
+                self._h2.send_data(stream_id, piece)
+                sent += len(piece)
+            if end and sent == len(data):
+                self._h2.end_stream(stream_id)
+        except ProtocolError:
+            # Reset by the destination, which wants no more of it: its own event tells.
+            sent = len(data)
+        self._write()
+        return sent
+
+    def acknowledge(self, size: int, stream_id: int) -> None:
+        """Let the destination send that much more."""
+        if size:
+            self._h2.acknowledge_received_data(size, stream_id)
+            self._write()
+
+    def end(self, exchange: Http2Exchange, *, whole: bool) -> None:
+        """An exchange is over; a stream that is not whole is reset (RFC 9113 section 6.4)."""
+        self._streams.pop(exchange.stream_id, None)
+        if not whole:
+            with contextlib.suppress(ProtocolError):  # the destination was faster
+                self._h2.reset_stream(exchange.stream_id, ErrorCodes.CANCEL)
+            self._write()
+        self._one_less()
+
+    def retire(self) -> None:
+        """Take no more streams; close when there is none."""
+        self._closing = True
+        if not self._streams:
+            self.abort()
+
+    def abandon(self) -> None:
+        """Close what nobody waits for any more."""
+        self.ready.cancel()
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- what asyncio calls -----------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != "h2":
+            error = UpstreamConnectError("the destination does not speak HTTP/2 (ALPN)")
+            self.ready.set_exception(error)
+            return
+        self._h2.initiate_connection()
+        self._h2.increment_flow_control_window(_CONNECTION_WINDOW_BYTES - _DEFAULT_WINDOW_BYTES)
+        self._write()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            events = self._h2.receive_data(self._without_goaway(data))
+        except ProtocolError as error:
+            self._write()  # GOAWAY
+            self._break(f"is not speaking HTTP/2: {error}", error)
+            return
+        for event in events:
+            self._take(event)
+        last, self._last_stream = self._last_stream, None
+        if last is not None:
+            self._go_away(last)
+        self._write()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._owner.lost(self)
+        if not self.ready.done():
+            self.ready.set_exception(exc or ConnectionResetError("closed as soon as it was open"))
+        streams, self._streams = self._streams, {}
+        for exchange in streams.values():
+            exchange.on_broken("closed the connection", exc)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self._flush_all()
+
+    # -- inside -----------------------------------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, RemoteSettingsChanged):
+            if not self.ready.done():
+                self.ready.set_result(None)
+            self._flush_all()
+            return
+        if isinstance(event, WindowUpdated) and event.stream_id == 0:
+            self._flush_all()
+            return
+        exchange = self._streams.get(getattr(event, "stream_id", None) or 0)
+        if exchange is None:
+            return
+        if isinstance(event, ResponseReceived | InformationalResponseReceived):
+            exchange.on_headers(event.headers)
+        elif isinstance(event, DataReceived):
+            exchange.on_data(event.data, event.flow_controlled_length)
+        elif isinstance(event, TrailersReceived):
+            exchange.on_trailers(event.headers)
+        elif isinstance(event, StreamEnded):
+            exchange.on_end()
+        elif isinstance(event, WindowUpdated):
+            exchange.flush()
+        elif isinstance(event, StreamReset):
+            del self._streams[exchange.stream_id]
+            exchange.on_broken(f"reset the stream ({event.error_code})")
+            self._one_less()
+
+    def _one_less(self) -> None:
+        if not self._streams:
+            self.idle_since = self.loop.time()
+            self._owner.became_idle(self)
+
+    def _without_goaway(self, data: bytes) -> bytes:
+        """Take GOAWAY frames out of what arrives.
+
+        ``h2`` takes nothing more once it has seen one, although the destination goes on to
+        answer the streams that it has accepted (RFC 9113 section 6.8).
+        """
+        self._frame += data
+        passed = bytearray()
+        while len(self._frame) >= _FRAME_HEAD_BYTES:
+            length = int.from_bytes(self._frame[:3], "big")
+            if length > self._h2.max_inbound_frame_size:
+                raise FrameTooLargeError("a frame is too large")
+            end = _FRAME_HEAD_BYTES + length
+            if len(self._frame) < end:
+                break
+            frame = self._frame[:end]
+            del self._frame[:end]
+            if frame[3] == _GOAWAY:
+                self._last_stream = int.from_bytes(frame[9:13], "big") & 0x7FFFFFFF
+            else:
+                passed += frame
+        return bytes(passed)
+
+    def _go_away(self, last: int) -> None:
+        """What is above the last stream was not looked at."""
+        for stream_id in [one for one in self._streams if one > last]:
+            self._streams.pop(stream_id).on_broken("is going away")
+        self._owner.forget(self)
+        self.retire()
+
+    def _break(self, reason: str, cause: ProtocolError) -> None:
+        if not self.ready.done():
+            error = UpstreamProtocolError(f"the destination {reason}")
+            error.__cause__ = cause
+            self.ready.set_exception(error)
+        self._closing = True
+        streams, self._streams = self._streams, {}
+        for exchange in streams.values():
+            exchange.on_malformed(str(cause))
+            exchange.on_broken(reason, cause)
+        self.abort()
+
+    def _flush_all(self) -> None:
+        for exchange in list(self._streams.values()):
+            exchange.flush()
+
+    def _write(self) -> None:
+        data = self._h2.data_to_send()
+        if data and self._transport is not None:
+            self._transport.write(data)
