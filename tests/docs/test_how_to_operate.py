@@ -1,0 +1,54 @@
+"""The how-tos on affinity and on changes of a running upstream do what they promise."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from fastapi_proxy_di import Upstream
+from tests.docs.conftest import Gateway, Snippet
+from tests.servers import Running
+
+
+async def test_affinity_keeps_the_client_where_it_was(
+    snippet: Snippet,
+    billing: tuple[Running, Running],
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The cookie of the first answer decides about the next ones."""
+    monkeypatch.setenv("AFFINITY_KEY", "a long random text")
+    async with gateway(snippet("how_to/affinity.py").app) as client:
+        answers = [await client.get("/billing/invoices/7") for _ in range(10)]
+
+    assert len({answer.json()["served_by"] for answer in answers}) == 1
+    assert ["set-cookie" in answer.headers for answer in answers] == [True] + [False] * 9
+
+
+async def test_operate_changes_limits_probes_and_destinations(
+    snippet: Snippet,
+    billing: tuple[Running, Running],
+    gateway: Gateway,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each takes effect at once, and what happens is told."""
+    one, two = billing
+    app = snippet("how_to/operate.py").app
+    with caplog.at_level(logging.WARNING, "operations"):
+        async with gateway(app) as client:
+            upstream = Upstream("billing").of(app)
+            await client.post("/admin/probe", params={"path": "/health", "interval": 60})
+            await client.post("/admin/limit", params={"url": one.url, "max_requests": 1})
+            limits = {each.url: each.max_requests for each in upstream.destinations}
+            answers = [await client.get("/billing/invoices/7") for _ in range(20)]
+            await client.post("/admin/destinations", json=[two.url])
+            left = [each.url for each in upstream.destinations]
+            health = upstream.health
+
+    assert (health.path, health.interval) == ("/health", 60)
+    assert limits == {one.url: 1, two.url: None}
+    assert [answer.json()["served_by"] for answer in answers].count(one.port) <= 1
+    assert left == [two.url]
+    assert "LimitHit" in caplog.text
+    assert "DestinationDraining" in caplog.text
