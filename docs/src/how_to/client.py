@@ -1,0 +1,48 @@
+from typing import Annotated
+
+import httpx
+from fastapi import Depends, FastAPI, HTTPException
+
+from fastapi_proxy_di import Balancer, NoAvailableDestination, Upstream, proxy_lifespan
+
+app = FastAPI(lifespan=proxy_lifespan)
+Billing = Annotated[Balancer, Depends(Upstream("billing"))]
+
+
+# --8<-- [start:call]
+@app.get("/invoices/{number}/summary")
+async def summary(number: int, billing: Billing) -> dict[str, int]:
+    answer = await billing.client.get(f"/invoices/{number}")
+    return {"number": number, "total": answer.json()["total"]}
+
+
+# --8<-- [end:call]
+
+
+# --8<-- [start:stream]
+@app.get("/first-event")
+async def first_event(billing: Billing) -> str:
+    async with billing.client.stream("GET", "/events") as answer:
+        async for line in answer.aiter_lines():
+            return line  # leaving ends the upstream's side at once
+    return "nothing happened"
+
+
+# --8<-- [end:stream]
+
+
+# --8<-- [start:errors]
+@app.get("/invoices/{number}/total")
+async def total(number: int, billing: Billing) -> int:
+    try:
+        answer = await billing.client.get(f"/invoices/{number}", timeout=2)
+        answer.raise_for_status()
+    except httpx.HTTPStatusError as error:
+        raise HTTPException(404, "no such invoice") from error
+    except NoAvailableDestination as error:
+        raise HTTPException(503, f"{error.upstream} is down for a moment") from error
+    found: int = answer.json()["total"]
+    return found
+
+
+# --8<-- [end:errors]

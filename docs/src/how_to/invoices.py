@@ -1,0 +1,18 @@
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, dict[int, int]]]:
+    yield {"totals": {7: 70}}  # opened before the gateway's first request, closed with it
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/{number}")
+async def invoice(number: int, request: Request) -> int:
+    total: int = request.state.totals[number]
+    return total
