@@ -181,7 +181,12 @@ class Balancer:
             timeout=timeout,
         )
         raw, prefix = _target(request.scope, path)
-        return await self.forward_raw(request, raw, prefix, overrides)
+        response = await self.forward_raw(request, raw, prefix, overrides)
+        stack = request.scope.get("fastapi_inner_astack")
+        if isinstance(stack, AsyncExitStack):
+            # An endpoint need not return it. A proxied route always does.
+            stack.push_async_callback(response.aclose)
+        return response
 
     async def forward_raw(
         self,
@@ -207,9 +212,6 @@ class Balancer:
             )
         except ClientDisconnected:
             return ProxiedResponse(NoAnswer())
-        stack = request.scope.get("fastapi_inner_astack")
-        if isinstance(stack, AsyncExitStack):
-            stack.push_async_callback(answer.aclose)
         return ProxiedResponse(answer)
 
     def pass_on(

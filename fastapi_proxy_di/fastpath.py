@@ -68,33 +68,36 @@ class Shortcut:
     Attributes:
         mount: Decoded path in front of what is forwarded.
         raw_mount: The same as it usually travels.
-        route: The route as its router holds it.
-        endpoint: What the route leads to.
-        upstream: Name of the upstream it leads to.
-        provider: Has the ``dependency_overrides``.
+        upstream: Name of the upstream the route leads to.
+        context: The include, as FastAPI sees it; its ``app`` runs every dependency.
+        harmless: Whether nothing but our own dependency would run.
     """
 
     mount: str
     raw_mount: bytes
-    route: APIRoute
-    endpoint: Any
     upstream: str
-    provider: Any
+    context: Any
+    harmless: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request may go past FastAPI's request machinery now."""
+        return self.harmless and not self.context.dependency_overrides_provider.dependency_overrides
 
 
 class Shortcuts:
     """Finds the mount of a request without FastAPI's matching, which runs twice a level.
 
-    Only for a router that holds nothing but plain proxied routes: with any other route in
-    it, order would matter, and FastAPI decides.
+    Only for a router that holds nothing but proxied routes for all methods: with any other
+    route in it, order would matter, and FastAPI decides.
 
     Args:
-        plain_upstream: Name of the upstream a route leads to, if it forwards every method
-            and takes nothing but the balancer; else ``None``.
+        upstream_of: Name of the upstream a route leads to and whether it takes nothing but
+            the balancer; ``None`` if the route does not forward every method.
     """
 
-    def __init__(self, plain_upstream: Callable[[APIRoute], str | None]) -> None:
-        self._plain_upstream = plain_upstream
+    def __init__(self, upstream_of: Callable[[APIRoute], tuple[str, bool] | None]) -> None:
+        self._upstream_of = upstream_of
         # As in FastPath: holding the includes keeps their ids from being used again.
         self._known: dict[int, tuple[Any, int, tuple[Shortcut, ...]]] = {}
 
@@ -116,16 +119,17 @@ class Shortcuts:
         included = scope["fastapi"].get("included_router")
         known = self._known.get(id(included))
         if known is None or known[1] != routes:
-            known = (included, routes, self._shortcuts(included))
+            known = (included, routes, self.of(included))
             self._known[id(included)] = known
         path: str = scope["path"]
         for shortcut in known[2]:
             mount = shortcut.mount
             if path.startswith(mount) and (len(path) == len(mount) or path[len(mount)] == "/"):
-                return None if shortcut.provider.dependency_overrides else shortcut
+                return shortcut
         return None
 
-    def _shortcuts(self, included: Any) -> tuple[Shortcut, ...]:
+    def of(self, included: Any) -> tuple[Shortcut, ...]:
+        """The shortcuts of one include of the router; none if anything is not as expected."""
         try:
             candidates = list(included.effective_candidates())
         except AttributeError:
@@ -135,72 +139,76 @@ class Shortcuts:
             route = getattr(context, "original_route", None)
             if isinstance(route, APIWebSocketRoute):
                 continue
-            if not isinstance(route, APIRoute):
+            upstream = self._upstream_of(route) if isinstance(route, APIRoute) else None
+            mount, tail, _ = getattr(context, "path_format", "").partition("{path}")
+            if (
+                upstream is None
+                or not tail
+                or "{" in mount
+                or getattr(context, "app", None) is None
+                or getattr(context, "dependency_overrides_provider", None) is None
+            ):
                 return ()
-            upstream = self._plain_upstream(route)
-            if upstream is None:
-                return ()
-            mount, tail, _ = context.path_format.partition("{path}")
-            provider = context.dependency_overrides_provider
-            if not tail or "{" in mount or provider is None or not _is_harmless(context):
-                return ()
+            name, plain = upstream
             shortcuts.append(
                 Shortcut(
                     mount,
                     quote(mount).encode("ascii"),
-                    route,
-                    context.endpoint,
-                    upstream,
-                    provider,
+                    name,
+                    context,
+                    plain and _is_harmless(context),
                 )
             )
         return tuple(shortcuts)
 
 
-async def is_proved(route_class: type[APIRoute]) -> bool:
+async def is_proved() -> bool:
     """Send requests through a throw-away app and see whether every dependency counts.
 
     For each level at which a dependency can stand there is an include that has it there
-    alone; the route must find it. An include without any must be seen as harmless.
-
-    Args:
-        route_class: Makes the routes, as a proxy router does.
+    alone; the route must find it, and the include's own app must run it. An include without
+    any must be seen as harmless.
     """
 
     async def endpoint() -> None:
-        """Never runs: each request stops at the decision."""
+        """Where each request ends."""
 
     async def dependency() -> None:
-        """Never runs either."""
+        """Notes that it ran."""
+        seen.append("dependency ran")
 
-    seen: list[bool] = []
+    seen: list[str] = []
 
     class Probe(APIRoute):
-        """Notes what the fast path would decide here."""
+        """Notes what the fast path would decide here, then goes FastAPI's way."""
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-            fast_path = FastPath(self, True)
-            context = fast_path.context(scope)
-            seen.append(context is not None and _is_harmless(context))
+            context = FastPath(self, True).context(scope)
+            (shortcut,) = Shortcuts(lambda _: ("", True)).of(scope["fastapi"]["included_router"])
+            if context is not None and _is_harmless(context) and shortcut.harmless:
+                seen.append("harmless")
+            await shortcut.context.app(scope, receive, send)
 
-    async def ask(*, app: bool, parent: bool, include: bool, router: bool) -> bool:
+    async def ask(*, app: bool, parent: bool, include: bool, router: bool) -> list[str]:
         def given(wanted: bool) -> list[params.Depends]:
             return [Depends(dependency)] if wanted else []
 
         inner = APIRouter(route_class=Probe, dependencies=given(router))
-        inner.add_api_route("/x", endpoint)
+        inner.add_api_route("/x{path:path}", endpoint)
         outer = APIRouter(dependencies=given(parent))
         outer.include_router(inner, prefix="/inner", dependencies=given(include))
         whole = FastAPI(dependencies=given(app))
         whole.include_router(outer, prefix="/outer")
         seen.clear()
         await whole(_scope("/outer/inner/x"), _receive, _send)
-        return seen == [True]
+        return seen
 
     levels = ("app", "parent", "include", "router")
     try:
-        hidden = [await ask(**{level: level == here for level in levels}) for here in levels]
-        return not any(hidden) and await ask(app=False, parent=False, include=False, router=False)
+        for here in levels:
+            if await ask(**{level: level == here for level in levels}) != ["dependency ran"]:
+                return False
+        return await ask(app=False, parent=False, include=False, router=False) == ["harmless"]
     except Exception:
         _logger.warning("this FastAPI is unknown; proxied routes go its own way", exc_info=True)
         return False

@@ -10,7 +10,7 @@ anything about a route is not known to be harmless, it goes FastAPI's way.
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, params
@@ -33,7 +33,7 @@ from fastapi_proxy_di.lifespan import (
 )
 from fastapi_proxy_di.options import ForwardOptions
 from fastapi_proxy_di.problems import install_handler
-from fastapi_proxy_di.runtime import Mention
+from fastapi_proxy_di.settings import Mention
 
 _SHORTCUT: Final = "fastapi_proxy_di.shortcut"
 _SLASH: Final = 0x2F
@@ -144,7 +144,7 @@ def proxy_router(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start the app's upstreams, and see which way proxied requests may take."""
     if FastPath.proved is None:
-        FastPath.proved = await is_proved(ProxyRoute)
+        FastPath.proved = await is_proved()
     warn_of_unreachable_websockets(app, _ENDPOINTS)
     async with proxy_lifespan(app):
         yield
@@ -155,7 +155,7 @@ class ProxyRouter(APIRouter):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._shortcuts = Shortcuts(_plain_upstream)
+        self._shortcuts = Shortcuts(_upstream_of)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         shortcut = self._shortcuts.find(scope, len(self.routes))
@@ -169,12 +169,18 @@ class ProxyRouter(APIRouter):
         shortcut: Shortcut | None = scope.pop(_SHORTCUT, None)
         if shortcut is None:
             return super().handle(scope, receive, send)
-        scope["route"] = shortcut.route
-        scope["endpoint"] = shortcut.endpoint
+        context = shortcut.context
+        scope["route"] = context.original_route
+        scope["endpoint"] = context.endpoint
+        if not shortcut.is_open:
+            # FastAPI's own way for this include, past its matching and its list of methods.
+            scope["fastapi"]["effective_route_context"] = context
+            scope["path_params"] = _path_params(scope, shortcut)
+            return cast(Coroutine[Any, Any, None], context.app(scope, receive, send))
         raw_mount, raw_path = shortcut.raw_mount, scope.get("raw_path") or b""
         rest = raw_path[len(raw_mount) :]
         if not raw_path.startswith(raw_mount) or (rest and rest[0] != _SLASH):
-            scope["path_params"] = {"path": scope["path"][len(shortcut.mount) :]}
+            scope["path_params"] = _path_params(scope, shortcut)
             rest, raw_mount = _target(scope)
         install_handler(scope)
         balancer = balancer_of(scope["app"], shortcut.upstream)
@@ -217,11 +223,15 @@ class ProxyRoute(APIRoute):
         return _ENDPOINTS[self.endpoint]
 
 
-def _plain_upstream(route: APIRoute) -> str | None:
+def _upstream_of(route: APIRoute) -> tuple[str, bool] | None:
     proxied = _ENDPOINTS.get(route.endpoint)
-    if proxied is None or not proxied.any_method or not proxied.plain:
+    if proxied is None or not proxied.any_method:
         return None
-    return proxied.upstream.name
+    return proxied.upstream.name, proxied.plain
+
+
+def _path_params(scope: Scope, shortcut: Shortcut) -> dict[str, Any]:
+    return {**scope.get("path_params", {}), "path": scope["path"][len(shortcut.mount) :]}
 
 
 def _target(scope: Scope) -> tuple[bytes, bytes]:
