@@ -38,7 +38,7 @@ from fastapi_proxy_di.wire.handshake import (
     Accepted,
     check_accept,
     new_key,
-    offered_subprotocols,
+    subprotocols_to_offer,
     upgrade_headers,
 )
 from fastapi_proxy_di.wire.headers import FieldTable
@@ -122,12 +122,16 @@ class WebSocketForwarder:
 
         Raises:
             ProxyError: No destination answered the handshake; nothing was sent to the client.
+            ValueError: ``overrides`` or ``subprotocols`` hold what may not be sent.
         """
         rules = self._rules
+        if overrides is not None:
+            _refuse_handshake_fields(overrides)
         outbound = self._builder.build(
             scope, path, prefix, overrides, drop=HANDSHAKE_FIELDS.__contains__
         )
-        offered = offered_subprotocols(scope["headers"], subprotocols)
+        # Not from the headers: some servers (uvicorn's wsproto) take the offer out of them.
+        offered = subprotocols_to_offer(scope.get("subprotocols") or (), subprotocols)
         nonce = new_key()
         if self._binding is not None:
             outbound.headers = self._binding.strip(outbound.headers)
@@ -262,3 +266,12 @@ class WebSocketForwarder:
         )
         with contextlib.suppress(OSError):
             await answer(scope, receive, deny)
+
+
+def _refuse_handshake_fields(overrides: Overrides) -> None:
+    """Raise where the caller names a field that this hop's handshake makes itself."""
+    for name, _ in (*(overrides.replaced or ()), *(overrides.additional or ())):
+        if name in HANDSHAKE_FIELDS:
+            raise ValueError(
+                f"{name.decode()} is made for each handshake; use subprotocols= to offer some"
+            )

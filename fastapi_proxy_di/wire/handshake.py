@@ -28,6 +28,7 @@ __all__ = [
     "may_be_sent",
     "new_key",
     "offered_subprotocols",
+    "subprotocols_to_offer",
     "upgrade_headers",
 ]
 
@@ -114,30 +115,39 @@ def accept_for(key: bytes) -> bytes:
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 
-def offered_subprotocols(
-    client_headers: Sequence[tuple[bytes, bytes]], override: Sequence[str] | None = None
-) -> tuple[str, ...]:
-    """Give the subprotocols to offer upstream, in order of preference.
+def offered_subprotocols(headers: Sequence[tuple[bytes, bytes]]) -> tuple[str, ...]:
+    """Give the subprotocols that a handshake offers, in order of preference.
 
     Args:
-        client_headers: The client's handshake, lower-case names.
-        override: Offered instead of the client's own; an empty one offers none.
-
-    Raises:
-        ValueError: ``override`` holds what is not an RFC 9110 token.
+        headers: Of the handshake, lower-case names.
     """
-    if override is not None:
-        for subprotocol in override:
-            if not _TOKEN.fullmatch(subprotocol):
-                raise ValueError(f"subprotocol {subprotocol!r} is not a token (RFC 6455 §4.1)")
-        return tuple(override)
     return tuple(
         token.decode("latin-1")
-        for name, value in client_headers
+        for name, value in headers
         if name == b"sec-websocket-protocol"
         for token in map(bytes.strip, value.split(b","))
         if token
     )
+
+
+def subprotocols_to_offer(
+    client: Sequence[str], override: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Give the subprotocols to offer upstream, in order of preference.
+
+    Args:
+        client: Those that the client offers; what is no token among them stays behind.
+        override: Offered instead of the client's; an empty one offers none.
+
+    Raises:
+        ValueError: ``override`` holds what is not an RFC 9110 token.
+    """
+    if override is None:
+        return tuple(filter(_TOKEN.fullmatch, client))
+    for subprotocol in override:
+        if not _TOKEN.fullmatch(subprotocol):
+            raise ValueError(f"subprotocol {subprotocol!r} is not a token (RFC 6455 §4.1)")
+    return tuple(override)
 
 
 def upgrade_headers(
@@ -147,7 +157,7 @@ def upgrade_headers(
 
     Args:
         key: From ``new_key``.
-        offered: From ``offered_subprotocols``. None offered: no field, for an empty one
+        offered: From ``subprotocols_to_offer``. None offered: no field, for an empty one
             makes servers refuse or choose the empty name.
         compression: Whether to offer permessage-deflate.
     """

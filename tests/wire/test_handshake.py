@@ -19,6 +19,7 @@ from fastapi_proxy_di.wire.handshake import (
     may_be_sent,
     new_key,
     offered_subprotocols,
+    subprotocols_to_offer,
     upgrade_headers,
 )
 
@@ -66,19 +67,24 @@ def test_offered_subprotocols_keeps_the_clients_order_over_several_fields() -> N
     assert offered_subprotocols(headers) == ("v2.chat", "v1.chat", "superchat")
 
 
-def test_offered_subprotocols_can_be_replaced() -> None:
-    """What the caller asks for wins; an empty one offers none."""
-    headers = [(b"sec-websocket-protocol", b"chat")]
+def test_subprotocols_to_offer_are_the_clients() -> None:
+    """In their order; what is no token stays behind."""
+    client = ["v2.chat", "", "gr\udcfc\udcdfe", "v1.chat", "a b"]
 
-    assert offered_subprotocols(headers, ["mqtt"]) == ("mqtt",)
-    assert offered_subprotocols(headers, []) == ()
+    assert subprotocols_to_offer(client) == ("v2.chat", "v1.chat")
+
+
+def test_subprotocols_to_offer_can_be_replaced() -> None:
+    """What the caller asks for wins; an empty one offers none."""
+    assert subprotocols_to_offer(["chat"], ["mqtt"]) == ("mqtt",)
+    assert subprotocols_to_offer(["chat"], []) == ()
 
 
 @pytest.mark.parametrize("subprotocol", ["", "a b", "a,b", "a\r\nx: y"])
-def test_offered_subprotocols_refuses_what_is_no_token(subprotocol: str) -> None:
+def test_subprotocols_to_offer_refuses_what_is_no_token(subprotocol: str) -> None:
     """A caller's mistake is a ``ValueError``, never a broken request."""
     with pytest.raises(ValueError, match="not a token"):
-        offered_subprotocols([], [subprotocol])
+        subprotocols_to_offer([], [subprotocol])
 
 
 def test_upgrade_headers_ask_for_a_websocket_and_offer_nothing_by_default() -> None:

@@ -1,0 +1,176 @@
+"""A WebSocket client that hides nothing: raw handshakes, single frames, abrupt ends.
+
+Unlike a library's it shows every header field of the answer, answers no ping unless asked
+to read, closes with any frame or none, and runs alike on every version of ``websockets``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from websockets.frames import Frame, Opcode
+
+from tests.clients import Answer, Client, connect
+
+__all__ = ["Closed", "WebSocketClient", "open_websocket", "shake_hands"]
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+_DEADLINE_SECONDS: Final = 30.0
+_CONT: Final = 0
+_TEXT: Final = 1
+_BINARY: Final = 2
+_CLOSE: Final = 8
+_PING: Final = 9
+_PONG: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """How the server ended it.
+
+    Attributes:
+        code: The close frame's, ``None`` for an empty one; 1006 if there was none.
+        reason: The close frame's.
+    """
+
+    code: int | None
+    reason: str = ""
+
+
+class WebSocketClient:
+    """A connection past its handshake.
+
+    Attributes:
+        answer: Head of the 101.
+        client: The connection below.
+        pings: How many the server has sent so far.
+    """
+
+    def __init__(self, client: Client, answer: Answer) -> None:
+        self.client = client
+        self.answer = answer
+        self.pings = 0
+
+    @property
+    def subprotocol(self) -> bytes | None:
+        """The one agreed upon."""
+        return self.answer.one(b"sec-websocket-protocol")
+
+    async def send_frame(self, opcode: int, payload: bytes, *, fin: bool = True) -> None:
+        """Send one masked frame."""
+        await self.client.send(_masked(opcode, payload, fin=fin))
+
+    async def send(self, *fragments: str | bytes) -> None:
+        """Send one message, in as many frames as there are fragments."""
+        opcode = _TEXT if isinstance(fragments[0], str) else _BINARY
+        for number, fragment in enumerate(fragments, 1):
+            data = fragment.encode() if isinstance(fragment, str) else fragment
+            await self.send_frame(opcode, data, fin=number == len(fragments))
+            opcode = _CONT
+
+    async def recv_frame(self) -> tuple[int, bytes, bool]:
+        """Read one frame, whatever it is: opcode, payload, whether it is the last fragment.
+
+        Raises:
+            asyncio.IncompleteReadError: The connection ended.
+        """
+        reader = self.client.reader
+        async with asyncio.timeout(_DEADLINE_SECONDS):
+            first, size = await reader.readexactly(2)
+            if size == 126:
+                (size,) = struct.unpack("!H", await reader.readexactly(2))
+            elif size == 127:
+                (size,) = struct.unpack("!Q", await reader.readexactly(8))
+            payload = await reader.readexactly(size)
+        return first & 0x0F, payload, bool(first & 0x80)
+
+    async def recv(self) -> str | bytes | Closed:
+        """Read the next message, or how it ended; pings are answered on the way."""
+        pieces: list[bytes] = []
+        text = False
+        while True:
+            try:
+                opcode, payload, fin = await self.recv_frame()
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return Closed(1006)
+            if opcode == _PING:
+                self.pings += 1
+                await self.send_frame(_PONG, payload)
+            elif opcode == _CLOSE:
+                if not payload:
+                    return Closed(None)
+                return Closed(int.from_bytes(payload[:2]), payload[2:].decode())
+            elif opcode != _PONG:
+                text = text or opcode == _TEXT
+                pieces.append(payload)
+                if fin:
+                    whole = b"".join(pieces)
+                    return whole.decode() if text else whole
+
+    async def ended(self) -> Closed:
+        """Skip what still comes and tell how the server ended it."""
+        while True:
+            message = await self.recv()
+            if isinstance(message, Closed):
+                return message
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> Closed:
+        """Send a close frame, empty for ``None``, and wait for the server's."""
+        payload = b"" if code is None else struct.pack("!H", code) + reason.encode()
+        await self.send_frame(_CLOSE, payload)
+        return await self.ended()
+
+
+async def shake_hands(
+    client: Client,
+    target: str,
+    headers: Headers = (),
+    *,
+    subprotocols: Sequence[str] = (),
+    connection: bytes = b"Upgrade",
+) -> Answer:
+    """Ask for a WebSocket and give the answer, with its body unless it is a 101."""
+    offer = [(b"Sec-WebSocket-Protocol", ", ".join(subprotocols).encode())] if subprotocols else []
+    fields = [
+        (b"Host", b"gateway.test"),
+        (b"Upgrade", b"websocket"),
+        (b"Connection", connection),
+        (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+        (b"Sec-WebSocket-Version", b"13"),
+        *offer,
+        *headers,
+    ]
+    lines = [b"GET %s HTTP/1.1" % target.encode(), *(b"%s: %s" % pair for pair in fields)]
+    await client.send(b"\r\n".join(lines) + b"\r\n\r\n")
+    answer = await client.read_head()
+    return answer if answer.status == 101 else await client.read_body(answer)
+
+
+@contextlib.asynccontextmanager
+async def open_websocket(
+    address: tuple[str, int],
+    target: str = "/billing/live",
+    headers: Headers = (),
+    *,
+    subprotocols: Sequence[str] = (),
+    connection: bytes = b"Upgrade",
+) -> AsyncIterator[WebSocketClient]:
+    """Open a WebSocket; the connection is closed without a close frame at the end."""
+    async with connect(address) as client:
+        answer = await shake_hands(
+            client, target, headers, subprotocols=subprotocols, connection=connection
+        )
+        assert answer.status == 101, answer
+        assert answer.one(b"sec-websocket-accept") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        yield WebSocketClient(client, answer)
+
+
+def _masked(opcode: int, payload: bytes, *, fin: bool) -> bytes:
+    """Build a frame as a client sends it; the library masks fast."""
+    return Frame(Opcode(opcode), payload, fin).serialize(mask=True)

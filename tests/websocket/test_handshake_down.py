@@ -1,0 +1,280 @@
+"""What of the upstream's answer reaches the client: its 101, or its refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import Sequence
+
+import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tests.clients import Answer, connect
+from tests.gateways import gateway_app
+from tests.origins import Connection, ScriptedOrigin, always, answer, chunk
+from tests.websocket.client import Closed, open_websocket, shake_hands
+from tests.websocket.gateways import every_server, no_tunnel_left, serving, tunnels
+from tests.websocket.upstreams import EchoApp, accepting, echo_server, frames_from, until_left
+
+
+@every_server
+async def test_answer_carries_the_upstreams_fields(server: str) -> None:
+    """Cookies and custom fields reach the client, repeats in order."""
+    given = [
+        (b"set-cookie", b"session=1; Path=/; HttpOnly"),
+        (b"x-served-by", b"one"),
+        (b"set-cookie", b"theme=dark"),
+    ]
+    async with (
+        frames_from(until_left, given) as origin,
+        tunnels(origin.url, server=server) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        headers = [(name.lower(), value) for name, value in client.answer.headers]
+
+    assert [pair for pair in headers if pair[0] in (b"set-cookie", b"x-served-by")] == given
+
+
+@every_server
+async def test_answer_leaves_out_what_belongs_to_the_upstreams_hop(server: str) -> None:
+    """The upstream's own accept, framing and nominated fields stay behind."""
+    given = [
+        (b"keep-alive", b"timeout=5"),
+        (b"connection", b"x-only-here"),
+        (b"x-only-here", b"1"),
+        (b"content-length", b"0"),
+        (b"server", b"hidden/1"),
+    ]
+    async with (
+        frames_from(until_left, given) as origin,
+        tunnels(origin.url, server=server) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        names = client.answer.names
+        server_field = client.answer.all(b"server")
+
+    assert names.count(b"sec-websocket-accept") == 1
+    assert not {b"keep-alive", b"x-only-here", b"content-length"} & set(names)
+    assert b"hidden/1" not in server_field
+
+
+@every_server
+async def test_answer_has_the_subprotocol_that_the_upstream_chose(server: str) -> None:
+    """Not the first that was offered: the upstream's."""
+    app = EchoApp(subprotocols=["v1.chat"])
+    async with (
+        echo_server(app) as upstream,
+        tunnels(upstream.url, server=server) as gateway,
+        open_websocket(gateway.address, subprotocols=["v2.chat", "v1.chat"]) as client,
+    ):
+        assert client.subprotocol == b"v1.chat"
+        assert app.scope["subprotocols"] == ["v2.chat", "v1.chat"]
+
+
+@every_server
+@pytest.mark.parametrize("offer", [(), ("theirs",)])
+async def test_answer_without_a_choice_has_no_field_for_it(
+    server: str, offer: Sequence[str]
+) -> None:
+    """An upstream that chooses none leaves the client without one, and both may talk."""
+    async with (
+        echo_server(EchoApp()) as upstream,
+        tunnels(upstream.url, server=server) as gateway,
+        open_websocket(gateway.address, subprotocols=offer) as client,
+    ):
+        assert client.subprotocol is None
+        await client.send("hello")
+        assert await client.recv() == "hello"
+
+
+async def test_answer_has_the_settings_fields() -> None:
+    """``response_headers`` and ``remove_response_headers`` hold here too."""
+    async with (
+        frames_from(until_left, [(b"x-internal", b"1"), (b"x-hop", b"theirs")]) as origin,
+        tunnels(
+            origin.url, response_headers={"x-hop": "ours"}, remove_response_headers=["x-internal"]
+        ) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        assert client.answer.all(b"x-hop") == [b"ours"]
+        assert client.answer.all(b"x-internal") == []
+
+
+@every_server
+async def test_messages_sent_with_the_101_are_not_lost(server: str) -> None:
+    """An upstream may speak in the packet of its 101."""
+
+    async def script(connection: Connection) -> None:
+        head = await connection.read_head()
+        await connection.send(accepting(head) + b"\x81\x05first\x81\x06second")
+        await connection.peer_left()
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        tunnels(origin.url, server=server) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        assert [await client.recv(), await client.recv()] == ["first", "second"]
+
+
+async def _refused(reply: bytes, server: str | None = None) -> Answer:
+    """Let the upstream answer a handshake with these bytes; give what the client gets."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(reply)
+
+    async with ScriptedOrigin(script) as origin, tunnels(origin.url, server=server) as gateway:
+        async with connect(gateway.address) as client:
+            refusal = await shake_hands(client, "/billing/live")
+        await no_tunnel_left(gateway)
+        return refusal
+
+
+@every_server
+@pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 426, 429, 503])
+async def test_refusal_reaches_the_client(server: str, status: int) -> None:
+    """Status, headers and body, as the upstream wrote them."""
+    fields = [
+        (b"content-type", b"application/json"),
+        (b"set-cookie", b"a=1"),
+        (b"set-cookie", b"b=2"),
+        (b"www-authenticate", b'Bearer realm="x"'),
+        (b"retry-after", b"7"),
+    ]
+    refusal = await _refused(answer(status, b'{"why": "no"}', fields), server)
+
+    assert (refusal.status, refusal.body) == (status, b'{"why": "no"}')
+    got = [(name.lower(), value) for name, value in refusal.headers]
+    assert [pair for pair in got if pair in fields] == fields
+
+
+@every_server
+async def test_refusal_of_any_shape_reaches_the_client(server: str) -> None:
+    """Chunked, large and encoded ones pass as they are."""
+    body = gzip.compress(bytes(range(256)) * 2000, mtime=0) + bytes(300_000)
+    head = answer(
+        403, headers=[(b"transfer-encoding", b"chunked"), (b"content-encoding", b"gzip")],
+        length=False,
+    )  # fmt: skip
+    refusal = await _refused(
+        head + chunk(body[:70_000]) + chunk(body[70_000:]) + chunk(b""), server
+    )
+
+    assert (refusal.status, refusal.body) == (403, body)
+    assert refusal.one(b"content-encoding") == b"gzip"
+
+
+@every_server
+async def test_refusal_without_a_body_has_none(server: str) -> None:
+    """An empty one is whole for the client."""
+    refusal = await _refused(answer(401), server)
+
+    assert (refusal.status, refusal.body) == (401, b"")
+
+
+async def test_refusal_is_403_where_the_server_knows_no_denial() -> None:
+    """Without the ASGI extension a server can say 403 and no more."""
+
+    class WithoutDenial:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            scope.pop("extensions", None)
+            await self.app(scope, receive, send)
+
+    async with ScriptedOrigin(always(answer(418, b"teapot"))) as origin:
+        app = gateway_app(origin.url)
+        app.add_middleware(WithoutDenial)
+        async with serving(app) as gateway, connect(gateway.address) as client:
+            refusal = await shake_hands(client, "/billing/live")
+
+    assert refusal.status == 403
+    assert b"teapot" not in refusal.body
+
+
+@every_server
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade")],
+        [(b"Sec-WebSocket-Accept", b"AAAAAAAAAAAAAAAAAAAAAAAAAAA=")],
+    ],
+)
+async def test_answer_that_opens_no_websocket_is_502(
+    server: str, headers: list[tuple[bytes, bytes]]
+) -> None:
+    """A 101 whose accept does not answer the key, or with nothing of it, is a bad gateway."""
+    refusal = await _refused(answer(101, headers=headers, length=False), server)
+
+    assert refusal.status == 502
+    assert b"127.0.0.1" not in refusal.body
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"Sec-WebSocket-Protocol", b"never.offered"),
+        (b"Sec-WebSocket-Extensions", b"permessage-deflate"),
+    ],
+)
+async def test_choice_that_was_not_offered_is_502(name: bytes, value: bytes) -> None:
+    """RFC 6455 section 4.1: such a handshake has failed."""
+    async with (
+        frames_from(until_left, [(name, value)]) as origin,
+        tunnels(origin.url) as gateway,
+    ):
+        async with connect(gateway.address) as client:
+            refusal = await shake_hands(client, "/billing/live", subprotocols=["theirs"])
+        await no_tunnel_left(gateway)
+
+    assert refusal.status == 502
+
+
+async def test_client_is_accepted_after_the_upstream() -> None:
+    """No 101 leaves before the upstream has sent its own."""
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        head = await connection.read_head()
+        asked.set()
+        await go.wait()
+        await connection.send(accepting(head))
+        await connection.peer_left()
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        tunnels(origin.url) as gateway,
+        connect(gateway.address) as client,
+    ):
+        shaking = asyncio.create_task(shake_hands(client, "/billing/live"))
+        await asked.wait()
+        early, _ = await asyncio.wait({shaking}, timeout=0.05)
+        go.set()
+        accepted = await shaking
+
+    assert not early
+    assert accepted.status == 101
+
+
+async def test_browser_on_another_origin_is_the_upstreams_to_judge() -> None:
+    """The gateway takes no stance on Origin: the upstream sees it, and may refuse."""
+
+    async def script(connection: Connection) -> None:
+        head = await connection.read_head()
+        if head.one(b"origin") == b"https://good.example":
+            await connection.send(accepting(head))
+            await connection.send(b"\x88\x02\x03\xe8")
+        else:
+            await connection.send(answer(403, b"bad origin"))
+
+    async with ScriptedOrigin(script) as origin, tunnels(origin.url) as gateway:
+        good = [(b"origin", b"https://good.example")]
+        async with open_websocket(gateway.address, headers=good) as client:
+            assert await client.recv() == Closed(1000)
+        async with connect(gateway.address) as refused:
+            evil = [(b"origin", b"https://evil.example")]
+            refusal = await shake_hands(refused, "/billing/live", evil)
+
+    assert (refusal.status, refusal.body) == (403, b"bad origin")

@@ -1,0 +1,136 @@
+"""What of a client's handshake reaches the upstream, and what does not."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from tests.origins import Received
+from tests.websocket.client import Headers, open_websocket
+from tests.websocket.gateways import every_server, tunnels
+from tests.websocket.upstreams import frames_from, until_left
+
+
+async def _arriving(
+    headers: Headers = (),
+    target: str = "/billing/live",
+    *,
+    offer: tuple[str, ...] = (),
+    connection: bytes = b"Upgrade",
+    server: str | None = None,
+    **options: Any,
+) -> Received:
+    """Open one tunnel and give the handshake as the upstream got it."""
+    async with (
+        frames_from(until_left) as origin,
+        tunnels(origin.url, server=server, **options) as gateway,
+        open_websocket(gateway.address, target, headers, subprotocols=offer, connection=connection),
+    ):
+        return origin.request
+
+
+@every_server
+async def test_handshake_carries_what_the_client_says(server: str) -> None:
+    """Origin, cookies, authorization and custom fields go up as they are, repeats in order."""
+    given = [
+        (b"origin", b"https://app.example"),
+        (b"cookie", b"a=1; b=2"),
+        (b"authorization", b"Bearer s3cret"),
+        (b"user-agent", b"tests/1"),
+        (b"x-custom", b"one"),
+        (b"x-other", b"between"),
+        (b"x-custom", b"two, three"),
+        (b"x-latin", b"gr\xfc\xdfe"),
+    ]
+    received = await _arriving(given, "/billing/a%2Fb/live?x=1&x=%20", server=server)
+
+    names = {name for name, _ in given}
+    assert [pair for pair in received.headers if pair[0] in names] == given
+    assert (received.method, received.target) == (b"GET", b"/a%2Fb/live?x=1&x=%20")
+
+
+@every_server
+async def test_handshake_leaves_out_what_belongs_to_the_clients_hop(server: str) -> None:
+    """Hop-by-hop fields and those that Connection names stay; the key is the gateway's own."""
+    received = await _arriving(
+        [
+            (b"Sec-WebSocket-Extensions", b"permessage-deflate; client_max_window_bits"),
+            (b"Keep-Alive", b"timeout=5"),
+            (b"Proxy-Authorization", b"Basic eA=="),
+            (b"TE", b"gzip"),
+            (b"X-Only-Here", b"1"),
+        ],
+        connection=b"keep-alive, Upgrade, X-Only-Here",
+        server=server,
+    )
+
+    for name in (b"keep-alive", b"proxy-authorization", b"te", b"x-only-here"):
+        assert name not in received.names
+    assert b"sec-websocket-extensions" not in received.names
+    assert received.one(b"connection") == b"Upgrade"
+    assert received.one(b"upgrade") == b"websocket"
+    assert received.one(b"sec-websocket-version") == b"13"
+    key = received.one(b"sec-websocket-key")
+    assert key is not None
+    assert key != b"dGhlIHNhbXBsZSBub25jZQ=="
+    assert len(base64.b64decode(key)) == 16
+    assert received.one(b"host") != b"gateway.test"
+    assert b"content-length" not in received.names
+
+
+@every_server
+async def test_handshake_tells_who_asked(server: str) -> None:
+    """Forwarding fields are set as for HTTP, and a client's own are not believed."""
+    received = await _arriving(
+        [
+            (b"X-Forwarded-For", b"6.6.6.6"),
+            (b"X-Forwarded-Proto", b"https"),
+            (b"Forwarded", b"for=6.6.6.6"),
+            (b"X-Real-IP", b"6.6.6.6"),
+        ],
+        server=server,
+    )
+
+    assert received.one(b"x-forwarded-for") == b"127.0.0.1"
+    assert received.one(b"x-forwarded-proto") == b"http"
+    assert received.one(b"x-forwarded-host") == b"gateway.test"
+    assert received.one(b"x-forwarded-prefix") == b"/billing"
+    assert received.one(b"via") == b"1.1 fastapi-proxy-di"
+    assert not {b"forwarded", b"x-real-ip"} & set(received.names)
+
+
+@every_server
+async def test_handshake_passes_the_offer_on(server: str) -> None:
+    """All offered subprotocols, in order of preference."""
+    received = await _arriving(offer=("graphql-ws", "v2.chat", "v1.chat"), server=server)
+
+    assert received.one(b"sec-websocket-protocol") == b"graphql-ws, v2.chat, v1.chat"
+
+
+@every_server
+async def test_handshake_without_an_offer_has_no_field_for_it(server: str) -> None:
+    """An empty field would make servers refuse, or choose the empty name."""
+    received = await _arriving(server=server)
+
+    assert b"sec-websocket-protocol" not in received.names
+
+
+async def test_handshake_asks_for_compression_only_where_it_is_wanted() -> None:
+    """``compression`` concerns the upstream's hop, whatever the client's hop has."""
+    wanted = await _arriving(websocket={"compression": True})
+
+    assert wanted.one(b"sec-websocket-extensions") == b"permessage-deflate; client_max_window_bits"
+
+
+async def test_handshake_has_the_settings_fields() -> None:
+    """``request_headers``, ``remove_request_headers`` and ``preserve_host`` hold here too."""
+    received = await _arriving(
+        [(b"x-secret", b"forged"), (b"x-internal", b"1")],
+        request_headers={"x-secret": "s3cret"},
+        remove_request_headers=["x-internal"],
+        preserve_host=True,
+    )
+
+    assert received.one(b"x-secret") == b"s3cret"
+    assert b"x-internal" not in received.names
+    assert received.one(b"host") == b"gateway.test"

@@ -1,0 +1,126 @@
+"""Upstreams behind the tunnels: an echo app under a real server, and scripted frames.
+
+Both note the handshakes that reach them, byte by byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from starlette.types import Message, Receive, Scope, Send
+
+from fastapi_proxy_di.wire.handshake import accept_for
+from tests.origins import Connection, Received, ScriptedOrigin
+from tests.servers import Running, run_app
+from tests.upgrades import FramePeer
+
+__all__ = ["EchoApp", "FrameScript", "accepting", "echo_server", "frames_from", "until_left"]
+
+_CLOSE: Final = 8
+FrameScript = Callable[[FramePeer], Awaitable[None]]
+
+
+class EchoApp:
+    """An ASGI app that sends every message back.
+
+    Args:
+        subprotocols: Those it speaks; the first that is offered is chosen.
+        headers: Fields of its 101.
+
+    Attributes:
+        scopes: Of the handshakes that came.
+        ends: The ``websocket.disconnect`` messages that came.
+        open: WebSockets open at the moment.
+    """
+
+    def __init__(
+        self, *, subprotocols: Sequence[str] = (), headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        self.scopes: list[Scope] = []
+        self.ends: asyncio.Queue[Message] = asyncio.Queue()
+        self.open = 0
+        self._subprotocols = subprotocols
+        self._headers = list(headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            for kind in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{kind}.complete"})
+            return
+        self.scopes.append(scope)
+        await receive()
+        offered = scope["subprotocols"]
+        chosen = next((name for name in self._subprotocols if name in offered), None)
+        await send({"type": "websocket.accept", "subprotocol": chosen, "headers": self._headers})
+        self.open += 1
+        try:
+            with contextlib.suppress(OSError):
+                while (message := await receive())["type"] == "websocket.receive":
+                    await send({**message, "type": "websocket.send"})
+                self.ends.put_nowait(message)
+        finally:
+            self.open -= 1
+
+    @property
+    def scope(self) -> Scope:
+        """Of the only handshake that came."""
+        assert len(self.scopes) == 1
+        return self.scopes[0]
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Values of a field of the only handshake, in order."""
+        return [value for key, value in self.scope["headers"] if key == name]
+
+    async def end(self) -> Message:
+        """The next end, as the server told it."""
+        async with asyncio.timeout(5):
+            return await self.ends.get()
+
+
+@contextlib.asynccontextmanager
+async def echo_server(app: EchoApp, **options: Any) -> AsyncIterator[Running]:
+    """Serve an echo app with room for messages of 128 MiB, without pings of its own."""
+    defaults: dict[str, Any] = {
+        "ws_max_size": 2**27,
+        "ws_ping_interval": None,
+        "ws_per_message_deflate": False,
+        # Never the process's own variant: what is behind the gateway stays the same.
+        "ws": "wsproto",
+    }
+    async with run_app(app, **{**defaults, **options}) as running:
+        yield running
+
+
+def accepting(head: Received, headers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
+    """Build the 101 that answers a handshake."""
+    key = head.one(b"sec-websocket-key")
+    assert key is not None
+    fields = [
+        (b"Upgrade", b"websocket"),
+        (b"Connection", b"Upgrade"),
+        (b"Sec-WebSocket-Accept", accept_for(key)),
+        *headers,
+    ]
+    lines = [b"HTTP/1.1 101 Switching Protocols", *(b"%s: %s" % pair for pair in fields)]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def frames_from(script: FrameScript, headers: Sequence[tuple[bytes, bytes]] = ()) -> ScriptedOrigin:
+    """Make an origin that accepts each handshake, then lets ``script`` speak in frames."""
+
+    async def run(connection: Connection) -> None:
+        await connection.send(accepting(await connection.read_head(), headers))
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await script(FramePeer(connection.reader, connection.writer))
+
+    return ScriptedOrigin(run)
+
+
+async def until_left(peer: FramePeer) -> None:
+    """Drop what comes until the gateway closes, or breaks the connection off."""
+    while (await peer.read())[0] != _CLOSE:
+        pass
