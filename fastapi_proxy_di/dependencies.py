@@ -11,8 +11,7 @@ from fastapi_proxy_di.balancer import Balancer
 from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.lifespan import UpstreamMention, balancer_of
 from fastapi_proxy_di.problems import install_handler
-from fastapi_proxy_di.runtime import Mention
-from fastapi_proxy_di.settings import UpstreamSettings, settings_class
+from fastapi_proxy_di.settings import Mention, UpstreamSettings, settings_class
 
 
 class Upstream(UpstreamMention):

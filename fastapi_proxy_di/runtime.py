@@ -14,12 +14,9 @@ from fastapi_proxy_di.assembly import Assembly
 from fastapi_proxy_di.balancer import Balancer
 from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.events import Events
-from fastapi_proxy_di.settings import UpstreamSettings, load_all, unknown_variables
+from fastapi_proxy_di.settings import Mention, UpstreamSettings, load_all, unknown_variables
 
 _logger = logging.getLogger("fastapi_proxy_di.settings")
-
-Mention = str | type[UpstreamSettings] | UpstreamSettings
-"""What an app says of an upstream: its name, a declared class, or an instance."""
 
 
 class Runtime:

@@ -20,7 +20,7 @@ from fastapi_proxy_di.settings.faults import (
 from fastapi_proxy_di.settings.health import EjectionSettings, HealthSettings
 from fastapi_proxy_di.settings.provenance import effective_sources
 from fastapi_proxy_di.settings.traffic import LimitSettings, RetrySettings, TimeoutSettings
-from fastapi_proxy_di.settings.upstream import POLICIES, UpstreamSettings, settings_class
+from fastapi_proxy_di.settings.upstream import POLICIES, Mention, UpstreamSettings, settings_class
 from fastapi_proxy_di.settings.values import StatusCodes
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "ForwardedSettings",
     "HealthSettings",
     "LimitSettings",
+    "Mention",
     "RetrySettings",
     "StatusCodes",
     "TimeoutSettings",

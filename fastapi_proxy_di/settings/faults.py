@@ -5,8 +5,7 @@ Never shows a value that may be a secret. Also names variables that nothing read
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -14,7 +13,12 @@ from pydantic_core import ErrorDetails
 
 from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.settings.sources import HEADER_FIELDS, Undecodable, dotenv_variables
-from fastapi_proxy_di.settings.upstream import UpstreamSettings, env_prefix, settings_class
+from fastapi_proxy_di.settings.upstream import (
+    Mention,
+    UpstreamSettings,
+    env_prefix,
+    settings_class,
+)
 
 __all__ = ["describe_faults", "load_all", "load_upstream", "unknown_variables"]
 
@@ -24,7 +28,7 @@ _UNSHOWN: Final = frozenset({"destinations", "request_headers", "response_header
 
 
 def load_all(
-    mentions: Mapping[str, str | type[UpstreamSettings] | UpstreamSettings],
+    mentions: Mapping[str, Mention],
 ) -> dict[str, UpstreamSettings]:
     """Validate the settings of all upstreams of an app.
 
@@ -159,8 +163,14 @@ def nested_model(annotation: Any) -> type[BaseModel] | None:
 
 
 def _with_near(message: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.7)
-    return f"{message}; did you mean {near[0]!r}?" if near else message
+    near = _near(name.lower(), list(known), 0.7)
+    return f"{message}; did you mean {near!r}?" if near else message
+
+
+def _near(name: str, known: Sequence[str], cutoff: float) -> str | None:
+    from difflib import get_close_matches  # noqa: PLC0415  # only who mistyped waits for it
+
+    return next(iter(get_close_matches(name, known, n=1, cutoff=cutoff)), None)
 
 
 def unknown_variables(
@@ -192,8 +202,8 @@ def unknown_variables(
             continue
         if any(_owns(other, prefix, parts, upper) for other in others):
             continue
-        near = difflib.get_close_matches(upper[len(prefix) :], suffixes, n=1, cutoff=0.85)
-        hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+        near = _near(upper[len(prefix) :], suffixes, 0.85)
+        hint = f"; did you mean {prefix}{near}?" if near else ""
         warned.append(f"{upper} sets nothing of upstream {settings_cls.name!r}{hint}")
     return warned
 

@@ -50,7 +50,7 @@ from fastapi_proxy_di.settings.sources import settings_sources
 from fastapi_proxy_di.settings.traffic import LimitSettings, RetrySettings, TimeoutSettings
 from fastapi_proxy_di.settings.values import OrNone
 
-__all__ = ["POLICIES", "UpstreamSettings", "settings_class"]
+__all__ = ["POLICIES", "Mention", "UpstreamSettings", "settings_class"]
 
 POLICIES: Final = (
     "power_of_two_choices",
@@ -302,6 +302,10 @@ class UpstreamSettings(Described, BaseSettings):
     def requests_window(self) -> float:
         """Seconds of ``max_requests``: ``max_requests_window``, else the health interval."""
         return self.max_requests_window or self.health.interval
+
+
+Mention = str | type[UpstreamSettings] | UpstreamSettings
+"""What an app says of an upstream: its name, a declared class, or an instance."""
 
 
 def env_prefix(settings_cls: type[UpstreamSettings]) -> str:

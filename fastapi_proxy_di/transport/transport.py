@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fastapi_proxy_di.errors import ProxyError
-from fastapi_proxy_di.wire.handshake import Close
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.wire.handshake import Close
 
 Headers = list[tuple[bytes, bytes]]
 
