@@ -72,7 +72,7 @@ def second_opinion(case: Case) -> Second:
     connection = h11.Connection(h11.CLIENT)
     connection.send(h11.Request(method=case.method, target="/", headers=[("host", "origin")]))
     connection.send(h11.EndOfMessage())
-    connection.receive_data(_BLANK_LINES.sub(rb"\1", case.data))
+    connection.receive_data(case.data)
     status, body, ended, refused = 0, b"", False, False
     try:
         while (event := connection.next_event()) is not h11.NEED_DATA and event is not h11.PAUSED:
@@ -125,7 +125,13 @@ def check(case: Case, ours: Outcome, second: Second) -> None:
 async def run_case(case: Case) -> Outcome:
     """Read a case and compare; gives what ours made of it."""
     ours = await answer_to(case.pieces, method=case.method)
-    check(case, ours, second_opinion(case))
+    try:
+        check(case, ours, second_opinion(case))
+    except Disagreement:
+        without = _BLANK_LINES.sub(rb"\1", case.data)
+        if without == case.data:
+            raise
+        check(case, ours, second_opinion(Case(case.method, (without,))))
     parser = AnswerParser()
     for method, earlier in _EARLIER:
         assert (await answer_to([earlier], method=method, parser=parser)).reusable
