@@ -1,0 +1,404 @@
+"""Attempts on real sockets: where they go, what may follow, what is counted and left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from fastapi_proxy_di.assembly import Assembly
+from fastapi_proxy_di.errors import (
+    ClientDisconnected,
+    Failure,
+    LimitExceeded,
+    NoAvailableDestination,
+    ProxyError,
+    UpstreamConnectError,
+    UpstreamDisconnected,
+    UpstreamProtocolError,
+)
+from fastapi_proxy_di.forwarding.body import RequestBody
+from fastapi_proxy_di.forwarding.dispatch import retry_after_seconds
+from fastapi_proxy_di.forwarding.outbound import Outbound
+from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
+from fastapi_proxy_di.transport.transport import Headers
+from tests.gateways import billing, until
+from tests.origins import Connection, ScriptedOrigin, always, answer
+from tests.servers import dead_port
+from tests.transport.loops import on_every_loop
+
+
+class Sender:
+    """Sends requests through the dispatcher of one upstream."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        self.assembly = assembly
+
+    async def send(
+        self,
+        method: bytes = b"GET",
+        *,
+        body: bytes | None = None,
+        repeatable: bool | None = None,
+        watch: Watch | None = None,
+    ) -> tuple[int, bytes, str]:
+        """Status, body and destination of one exchange."""
+        outbound = Outbound(method, b"/", b"", [])
+        outbound.repeatable = method in {b"GET", b"HEAD"} if repeatable is None else repeatable
+        request_body: RequestBody | None = None
+        if body is not None:
+            outbound.headers = [(b"content-length", b"%d" % len(body))]
+            outbound.length, outbound.has_body = len(body), True
+            request_body = RequestBody.whole(_stays, body, None, 65536)
+        watch = watch or self.watch()
+        dispatcher = self.assembly.dispatcher
+        try:
+            exchange, destination = await dispatcher.dispatch(outbound, request_body, watch)
+            try:
+                pieces = []
+                while piece := await exchange.read():
+                    pieces.append(piece)
+            finally:
+                exchange.close()
+                dispatcher.release(destination)
+            return exchange.status, b"".join(pieces), destination.url
+        finally:
+            rest = watch.close()
+            if rest is not None:
+                await rest
+
+    def watch(self) -> Watch:
+        """One whose client stays."""
+        loop = asyncio.get_running_loop()
+        return Watch(loop, Deadlines(5, None, None), Grace(loop, 0.02), _stays, "billing")
+
+
+async def _stays() -> Any:
+    await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def sender(*urls: str, **settings: Any) -> AsyncIterator[Sender]:
+    """One upstream; afterwards nothing is in flight."""
+    assembly = Assembly(billing(*urls, **{"policy": "first", **settings}))
+    try:
+        yield Sender(assembly)
+        assert [one.in_flight for one in assembly.pool.destinations] == [0] * len(urls)
+        if assembly.admission is not None:
+            assert assembly.admission.in_flight == 0
+    finally:
+        await assembly.aclose()
+
+
+async def closes(connection: Connection) -> None:
+    """Take a request and close without an answer."""
+    await connection.read_request()
+
+
+def once_then_close(then: bytes = b"") -> Any:
+    """Serve one request of a connection, then close upon the next."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(answer(body=b"%d" % connection.number))
+        await connection.read_request()
+        if then:
+            await connection.send(then)
+
+    return script
+
+
+@on_every_loop
+async def test_answer_counts_as_success_and_in_flight() -> None:
+    """From the pick until the release."""
+    async with ScriptedOrigin() as origin, sender(origin.url) as one:
+        assert await one.send() == (200, b"ok", origin.url)
+        assert await one.send(b"POST", body=b"hello") == (200, b"ok", origin.url)
+        (destination,) = one.assembly.pool.destinations
+
+        assert destination.successes == 2
+        assert origin.connections == 1
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+@on_every_loop
+async def test_refused_dial_goes_elsewhere(method: bytes) -> None:
+    """Any method, with its body: none of it has been sent."""
+    dead = f"http://127.0.0.1:{dead_port()}"
+    async with ScriptedOrigin() as origin, sender(dead, origin.url) as one:
+        body = b"hello" if method == b"POST" else None
+        assert await one.send(method, body=body) == (200, b"ok", origin.url)
+        assert one.assembly.pool.destinations[0].failures == 1
+
+    assert origin.request.body == (body or b"")
+
+
+@on_every_loop
+async def test_dials_end_after_three_further_destinations() -> None:
+    """Free of attempts and budget, but not endless; every attempt is told."""
+    dead = [f"http://127.0.0.1:{dead_port()}" for _ in range(6)]
+    async with sender(*dead) as one:
+        with pytest.raises(UpstreamConnectError) as caught:
+            await one.send(b"POST")
+
+    assert len({attempt.destination for attempt in caught.value.attempts}) == 4
+    assert caught.value.upstream == "billing"
+    assert caught.value.destination == caught.value.attempts[-1].destination
+
+
+@on_every_loop
+async def test_only_destination_is_dialled_once() -> None:
+    """A further dial would meet the same."""
+    async with sender(f"http://127.0.0.1:{dead_port()}") as one:
+        with pytest.raises(UpstreamConnectError) as caught:
+            await one.send()
+
+    assert len(caught.value.attempts) == 1
+
+
+@on_every_loop
+async def test_stale_connection_is_replaced_for_repeatable_requests() -> None:
+    """Free of the count, on a fresh connection to the same destination, counted on nobody."""
+    async with (
+        ScriptedOrigin(once_then_close()) as origin,
+        sender(origin.url, retries={"attempts": 0}) as one,
+    ):
+        assert (await one.send())[1] == b"1"
+        assert (await one.send())[1] == b"2"
+        assert one.assembly.pool.destinations[0].failures == 0
+
+
+@on_every_loop
+async def test_stale_connection_ends_what_must_not_be_repeated() -> None:
+    """RFC 9110 section 9.2.2: a POST may have been done."""
+    async with ScriptedOrigin(once_then_close()) as origin, sender(origin.url) as one:
+        await one.send()
+        with pytest.raises(UpstreamDisconnected):
+            await one.send(b"POST", body=b"x")
+
+    assert origin.connections == 1
+
+
+@on_every_loop
+async def test_stale_connection_with_a_key_and_a_body() -> None:
+    """The whole body goes again."""
+    async with ScriptedOrigin(once_then_close()) as origin, sender(origin.url) as one:
+        await one.send()
+        assert (await one.send(b"POST", body=b"hello", repeatable=True))[1] == b"2"
+
+    assert [received.body for received in origin.requests] == [b"", b"hello", b"hello"]
+
+
+@on_every_loop
+async def test_disconnect_is_tried_again_elsewhere_within_the_count() -> None:
+    """GET once more, POST never."""
+    async with (
+        ScriptedOrigin(closes) as bad,
+        ScriptedOrigin() as good,
+        sender(bad.url, good.url, retries={"backoff": "1ms"}) as one,
+    ):
+        assert (await one.send())[2] == good.url
+        with pytest.raises(UpstreamDisconnected):
+            await one.send(b"POST", body=b"x")
+
+    assert bad.connections == 2
+
+
+@on_every_loop
+async def test_only_destination_is_tried_again() -> None:
+    """Another one when there is one, else the same."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        if connection.number > 1:
+            await connection.send(answer(body=b"ok"))
+
+    async with ScriptedOrigin(script) as origin, sender(origin.url) as one:
+        assert (await one.send())[1] == b"ok"
+
+
+@on_every_loop
+async def test_answered_attempt_is_never_repeated() -> None:
+    """A byte of the answer ends it."""
+    async with (
+        ScriptedOrigin(always(b"HTTP/9.9 200 OK\r\n\r\n")) as bad,
+        ScriptedOrigin() as good,
+        sender(bad.url, good.url) as one,
+    ):
+        with pytest.raises(UpstreamProtocolError):
+            await one.send()
+        assert one.assembly.pool.destinations[0].failures == 1
+
+    assert good.connections == 0
+
+
+@on_every_loop
+async def test_listed_status_is_tried_elsewhere() -> None:
+    """The last answer stands, whatever it is; the first connection is not reused."""
+    async with (
+        ScriptedOrigin(always(answer(503, b"no"))) as bad,
+        ScriptedOrigin() as good,
+        sender(bad.url, good.url, retries={"statuses": "503", "backoff": "1ms"}) as one,
+    ):
+        assert await one.send() == (200, b"ok", good.url)
+        assert await one.send(b"POST") == (503, b"no", bad.url)
+        one.assembly.pool.drain(one.assembly.pool.destinations[1])
+        assert await one.send() == (503, b"no", bad.url)
+
+
+@on_every_loop
+async def test_listed_status_counts_against_its_destination() -> None:
+    """``ejection.statuses`` are failures; others are not."""
+    script = always(answer(500, b"no"))
+    async with (
+        ScriptedOrigin(script) as origin,
+        sender(origin.url, ejection={"statuses": "500"}, policy="peak_ewma") as one,
+    ):
+        assert (await one.send())[0] == 500
+        assert one.assembly.pool.destinations[0].failures == 1
+        assert one.assembly.pool.destinations[0].ewma_seconds is not None
+
+
+@on_every_loop
+async def test_policy_that_learns_is_told_of_each_end() -> None:
+    """Success, failure; the time to the first byte with it."""
+    seen: list[tuple[str, bool]] = []
+    async with (
+        ScriptedOrigin() as origin,
+        sender(origin.url, policy="peak_ewma", retries={"attempts": 0}) as one,
+    ):
+        dispatcher = one.assembly.dispatcher
+        dispatcher._observe = lambda destination, seconds, failed, now: seen.append(
+            (destination.url, failed)
+        )
+        await one.send()
+        dispatcher.observe(one.assembly.pool.destinations[0], 0.1, True, 5.0)
+    async with (
+        ScriptedOrigin(closes) as origin2,
+        sender(origin2.url, policy="peak_ewma", retries={"attempts": 0}) as one,
+    ):
+        one.assembly.dispatcher._observe = lambda destination, seconds, failed, now: seen.append(
+            (destination.url, failed)
+        )
+        with pytest.raises(UpstreamDisconnected):
+            await one.send()
+
+    assert seen == [(origin.url, False), (origin.url, True), (origin2.url, True)]
+
+
+@on_every_loop
+async def test_nothing_available_and_everything_full() -> None:
+    """503 both, told apart."""
+    async with ScriptedOrigin() as origin, sender(origin.url) as one:
+        one.assembly.pool.drain(one.assembly.pool.destinations[0])
+        with pytest.raises(NoAvailableDestination) as none:
+            await one.send()
+        assert not isinstance(none.value, LimitExceeded)
+        one.assembly.pool.undrain(one.assembly.pool.destinations[0])
+        (destination,) = one.assembly.pool.destinations
+        destination.in_flight_limit = 0
+        with pytest.raises(LimitExceeded) as full:
+            await one.send()
+        destination.in_flight_limit = 10
+        destination.window_limit = 0
+        with pytest.raises(LimitExceeded) as window:
+            await one.send()
+        assert none.value.retry_after >= 1
+        assert full.value.retry_after >= 1
+        assert window.value.retry_after >= 1
+
+
+@on_every_loop
+async def test_place_is_given_back_whatever_happens() -> None:
+    """``max_in_flight`` counts successes, failures and departures alike."""
+    async with (
+        ScriptedOrigin() as origin,
+        sender(origin.url, limits={"max_in_flight": 1}) as one,
+    ):
+        await one.send()
+        interrupted = one.watch()
+        interrupted.error = ClientDisconnected()
+        with pytest.raises(ClientDisconnected):
+            await one.send(watch=interrupted)
+        await one.send()
+
+
+@on_every_loop
+async def test_departure_while_dispatching_counts_on_nobody() -> None:
+    """Before the head: the exchange ends, no further attempt is made."""
+    never = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.peer_left()
+        never.set()
+
+    async with ScriptedOrigin(script) as origin, sender(origin.url) as one:
+        watch = one.watch()
+        sending = asyncio.ensure_future(one.send(watch=watch))
+        await until(lambda: origin.requests)
+        watch.interrupt(ClientDisconnected())
+        with pytest.raises(ClientDisconnected):
+            await sending
+        await never.wait()
+        assert one.assembly.pool.destinations[0].failures == 0
+
+        cancelled = asyncio.ensure_future(one.send())
+        await until(lambda: len(origin.requests) == 2)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        await origin.all_left()
+
+
+@on_every_loop
+async def test_late_failure_is_counted_by_its_side() -> None:
+    """The answer broke off after its head; attempts are told once."""
+    async with ScriptedOrigin() as origin, sender(origin.url) as one:
+        dispatcher = one.assembly.dispatcher
+        (destination,) = one.assembly.pool.destinations
+        error = UpstreamDisconnected("x", failure=Failure.RESPONSE_BODY)
+        dispatcher.failed_late(destination, error)
+        dispatcher.failed_late(destination, ClientDisconnected())
+
+        assert destination.failures == 1
+        assert (error.upstream, error.destination) == ("billing", destination.url)
+        assert [attempt.failure for attempt in error.attempts] == [Failure.RESPONSE_BODY]
+        told: ProxyError = UpstreamDisconnected("x", attempts=error.attempts * 2)
+        dispatcher.failed_late(destination, told)
+        assert len(told.attempts) == 2
+
+
+@on_every_loop
+async def test_retry_after_takes_a_destination_out() -> None:
+    """Where it is respected; a date is not read."""
+    limited = always(answer(429, b"", [(b"Retry-After", b"5")]))
+    dated = always(answer(503, b"", [(b"Retry-After", b"Fri, 31 Dec 1999 23:59:59 GMT")]))
+    async with (
+        ScriptedOrigin(limited) as one_origin,
+        ScriptedOrigin(dated) as other,
+        sender(one_origin.url, other.url, ejection={"respect_retry_after": True}) as one,
+    ):
+        assert (await one.send())[0] == 429
+        first, second = one.assembly.pool.destinations
+        assert first.ejected_until is not None
+        assert (await one.send())[0] == 503
+        assert second.ejected_until is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ([], None),
+        ([(b"retry-after", b" 7 ")], 7.0),
+        ([(b"retry-after", b"7.5")], None),
+        ([(b"retry-after", b"-7")], None),
+        ([(b"x", b"1"), (b"retry-after", b"x"), (b"retry-after", b"2")], 2.0),
+    ],
+)
+def test_retry_after_is_read_as_seconds(headers: Headers, seconds: float | None) -> None:
+    """RFC 9110 section 10.2.3, the delay form."""
+    assert retry_after_seconds(headers) == seconds
