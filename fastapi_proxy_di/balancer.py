@@ -472,6 +472,10 @@ class Balancer:
             panic=assembly.pool.panic,
             in_flight=sum(one.in_flight for one in self.destinations),
             queued=0 if admission is None else admission.waiting,
+            tunnels=self._websocket.open_tunnels,
+            tunnel_ends={
+                reason.value: count for reason, count in self._websocket.ends.items() if count
+            },
             destinations=tuple(
                 DestinationStatus(
                     url=one.url,

@@ -46,6 +46,9 @@ class UpstreamStatus(BaseModel):
         panic: Whether none is available and all are used.
         in_flight: Requests and tunnels under way.
         queued: Requests waiting for a place.
+        tunnels: WebSockets that are open.
+        tunnel_ends: How many each reason has ended since the start, by its name
+            (``client_closed``, ``upstream_vanished``, ...); reasons that never did are left out.
         destinations: In the order of the settings.
     """
 
@@ -56,4 +59,6 @@ class UpstreamStatus(BaseModel):
     panic: bool
     in_flight: int
     queued: int
+    tunnels: int
+    tunnel_ends: dict[str, int]
     destinations: tuple[DestinationStatus, ...]

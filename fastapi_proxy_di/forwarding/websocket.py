@@ -23,7 +23,7 @@ from fastapi_proxy_di.forwarding.affinity import Binding
 from fastapi_proxy_di.forwarding.answer import Answer, answer_fields
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.outbound import OutboundBuilder, Overrides
-from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd
+from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd, WebSocketEnd
 from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transport.transport import (
@@ -63,6 +63,9 @@ class WebSocketRules:
 class WebSocketForwarder:
     """Tunnels WebSockets to one upstream.
 
+    Attributes:
+        ends: How many tunnels each reason has ended since the start.
+
     Args:
         name: The upstream's.
         builder: Makes the handshakes that leave.
@@ -90,6 +93,7 @@ class WebSocketForwarder:
         self._binding = binding
         self._loop = asyncio.get_running_loop()
         self._tunnels: dict[Destination, set[Tunnel]] = {}
+        self.ends: dict[WebSocketEnd, int] = dict.fromkeys(WebSocketEnd, 0)
 
     async def forward(
         self,
@@ -174,6 +178,11 @@ class WebSocketForwarder:
             exchange.close()
             self._dispatcher.release(destination)
 
+    @property
+    def open_tunnels(self) -> int:
+        """How many tunnels are open."""
+        return sum(map(len, self._tunnels.values()))
+
     def tunnels(self, destination: Destination) -> frozenset[Tunnel]:
         """The tunnels that are open to ``destination``."""
         return frozenset(self._tunnels.get(destination, ()))
@@ -225,6 +234,7 @@ class WebSocketForwarder:
         return tunnel.end
 
     def _ended(self, destination: Destination, end: TunnelEnd) -> None:
+        self.ends[end.reason] += 1
         if end.error is not None:
             self._dispatcher.failed_late(destination, end.error)
         level = logging.DEBUG if end.error is None else logging.WARNING
