@@ -43,6 +43,7 @@ from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.probing import Prober
 from fastapi_proxy_di.retries import RetryBudget, RetryRules
 from fastapi_proxy_di.settings import DestinationSettings, HealthSettings, UpstreamSettings
+from fastapi_proxy_di.transforms.pipeline import Pipeline, pipeline_of
 from fastapi_proxy_di.transport.factory import TransportFactory
 from fastapi_proxy_di.transport.transport import Headers, Transport
 from fastapi_proxy_di.wire.forwarded import Forwarding
@@ -68,6 +69,7 @@ class Assembly:
         settings: Of the upstream.
         events: Where changes of state are told.
         random: Source of every draw, pauses and jitter included.
+        transports: Makes the ways to destinations; tests bring one of their own.
 
     Raises:
         ValueError: A setting can only be seen to be wrong now: a policy that cannot be
@@ -80,12 +82,13 @@ class Assembly:
         *,
         events: Events | None = None,
         random: Random | None = None,
+        transports: TransportFactory | None = None,
     ) -> None:
         self.settings = settings
         self.events = events or Events()
         self.random = random or Random()  # noqa: S311  # spreads load, keeps no secret
         self._loop = asyncio.get_running_loop()
-        self._factory = TransportFactory(settings)
+        self._factory = transports or TransportFactory(settings)
         self._probe_transports: dict[Destination, Transport] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: UpstreamClient | None = None
@@ -125,7 +128,8 @@ class Assembly:
             random=self.random,
             select=select if affinity is None else affinity.select,
         )
-        builder = outbound_builder(settings)
+        transforms = pipeline_of(settings.transforms)
+        builder = outbound_builder(settings, transforms)
         table = response_table(settings, response_headers)
         self.http = HttpForwarder(
             name=settings.name,
@@ -134,6 +138,7 @@ class Assembly:
             fields=table,
             rules=http_rules(settings, response_headers),
             binding=binding,
+            transforms=transforms,
         )
         self.websocket = WebSocketForwarder(
             name=settings.name,
@@ -149,6 +154,7 @@ class Assembly:
                 response_headers=response_headers,
             ),
             binding=binding,
+            transforms=transforms,
         )
         self.prober = Prober(
             keeper=self.keeper,
@@ -319,7 +325,7 @@ def dispatcher_class(settings: UpstreamSettings) -> Callable[..., Dispatcher]:
     return partial(HedgingDispatcher, hedge_after=hedge_after, deadlines=deadlines(settings))
 
 
-def outbound_builder(settings: UpstreamSettings) -> OutboundBuilder:
+def outbound_builder(settings: UpstreamSettings, transforms: Pipeline | None) -> OutboundBuilder:
     """What makes the requests that leave."""
     forwarded = settings.forwarded
     return OutboundBuilder(
@@ -329,6 +335,7 @@ def outbound_builder(settings: UpstreamSettings) -> OutboundBuilder:
         request_headers=secret_fields(settings.request_headers),
         remove=frozenset(name.encode("latin-1") for name in settings.remove_request_headers),
         repeatable_methods=frozenset(settings.retries.methods),
+        transforms=transforms,
     )
 
 
@@ -341,6 +348,7 @@ def client_builder(settings: UpstreamSettings) -> OutboundBuilder:
         request_headers=secret_fields(settings.request_headers),
         remove=frozenset(name.encode("latin-1") for name in settings.remove_request_headers),
         repeatable_methods=frozenset(settings.retries.methods),
+        is_hop=False,
     )
 
 

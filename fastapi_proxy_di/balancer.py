@@ -27,7 +27,7 @@ from fastapi_proxy_di.changes import (
     changed_health,
 )
 from fastapi_proxy_di.errors import ClientDisconnected, RequestBodyConsumed
-from fastapi_proxy_di.forwarding.answer import Answer, NoAnswer
+from fastapi_proxy_di.forwarding.answer import Answer, NoAnswer, OwnAnswer
 from fastapi_proxy_di.forwarding.hash_key import RequestKey, key_reader
 from fastapi_proxy_di.forwarding.outbound import Overrides
 from fastapi_proxy_di.forwarding.target import given_target, target_below
@@ -70,7 +70,7 @@ class ProxiedResponse(Response):
     the end of the request, by ``aclose`` at once.
     """
 
-    def __init__(self, answer: Answer | NoAnswer) -> None:
+    def __init__(self, answer: Answer | OwnAnswer) -> None:
         self._answer = answer
         self.status_code = answer.status
         self.raw_headers = answer.headers
@@ -209,17 +209,24 @@ class Balancer:
                 overrides,
                 cached,
                 self._key(request.scope, affinity_key),
+                request._send,  # noqa: SLF001  # for early hints, which come before the response
             )
         except ClientDisconnected:
             return ProxiedResponse(NoAnswer())
         return ProxiedResponse(answer)
 
     def pass_on(
-        self, scope: Scope, receive: Receive, send: Send, path: bytes, prefix: bytes
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        path: bytes,
+        prefix: bytes,
+        overrides: Overrides | None = None,
     ) -> Coroutine[Any, Any, None]:
         """Forward without a ``Request`` or ``Response``: the short way of proxied routes."""
         key = None if self._read_key is None else self._key(scope, None)
-        return self._http.pass_on(scope, receive, send, path, prefix, key)
+        return self._http.pass_on(scope, receive, send, path, prefix, key, overrides)
 
     async def forward_websocket(
         self,
@@ -609,8 +616,12 @@ def _take_body(request: Request) -> bytes | None:
     return None
 
 
-def options_overrides(options: ForwardOptions) -> Overrides | None:
-    """What a route's ``options`` dependency chose, validated."""
-    return _overrides(
+def options_overrides(options: ForwardOptions, mount: Overrides | None) -> Overrides | None:
+    """What a route's ``options`` dependency chose, validated, with the mount's transforms."""
+    chosen = _overrides(
         additional=options.headers, host=options.override_host, timeout=options.timeout
     )
+    if chosen is None or mount is None:
+        return chosen or mount
+    chosen.transforms = mount.transforms
+    return chosen

@@ -7,7 +7,7 @@ alone skips FastAPI's request machinery, which would cost more than the proxying
 anything about a route is not known to be harmless, it goes FastAPI's way.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -25,6 +25,7 @@ from starlette.websockets import WebSocket
 from fastapi_proxy_di.balancer import Balancer, options_overrides
 from fastapi_proxy_di.dependencies import Upstream
 from fastapi_proxy_di.fastpath import FastPath, Shortcut, Shortcuts, is_proved
+from fastapi_proxy_di.forwarding.outbound import Overrides
 from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_below
 from fastapi_proxy_di.lifespan import (
     balancer_of,
@@ -34,6 +35,7 @@ from fastapi_proxy_di.lifespan import (
 from fastapi_proxy_di.options import ForwardOptions
 from fastapi_proxy_di.problems import install_handler
 from fastapi_proxy_di.settings import Mention
+from fastapi_proxy_di.transforms.pipeline import Transform, pipeline_of
 
 _SHORTCUT: Final = "fastapi_proxy_di.shortcut"
 _SLASH: Final = 0x2F
@@ -66,11 +68,13 @@ class ProxyEndpoint:
         upstream: Where it forwards to.
         any_method: Whether every method the server lets through is forwarded.
         plain: Whether the endpoint takes nothing but the balancer.
+        overrides: The mount's transforms, ``None`` for none.
     """
 
     upstream: Upstream
     any_method: bool
     plain: bool
+    overrides: Overrides | None
 
 
 _ENDPOINTS: Final[WeakKeyDictionary[Callable[..., Any], ProxyEndpoint]] = WeakKeyDictionary()
@@ -85,6 +89,7 @@ def proxy_router(
     websocket: bool = True,
     dependencies: Sequence[params.Depends] = (),
     options: Callable[..., Any] | None = None,
+    transforms: Iterable[Transform] = (),
     include_in_schema: bool = False,
 ) -> APIRouter:
     """Give a router that forwards all below it to an upstream, HTTP and WebSocket.
@@ -105,6 +110,9 @@ def proxy_router(
         websocket: Whether WebSockets are.
         dependencies: Run before every proxied request, as with ``APIRouter``.
         options: A dependency that gives a `ForwardOptions` per request.
+        transforms: Changes to requests and answers: models of `fastapi_proxy_di.transforms`,
+            or functions that take an ``OutboundRequest`` or ``OutboundResponse``. They run
+            after those of the upstream's settings.
         include_in_schema: Whether the routes are in the app's OpenAPI schema.
 
     Returns:
@@ -120,11 +128,15 @@ def proxy_router(
         route_class=ProxyRoute, lifespan=_lifespan, dependencies=list(dependencies)
     )
     head = path.removesuffix(_TAIL)
+    pipeline = pipeline_of(transforms)
+    overrides = None if pipeline is None else Overrides(transforms=pipeline)
     for upstream in mentions:
         mount = head.replace("{upstream}", upstream.name) + f"{{path:{_CONVERTOR}}}"
         if http:
-            endpoint = _http_endpoint(upstream, options)
-            _ENDPOINTS[endpoint] = ProxyEndpoint(upstream, methods is None, options is None)
+            endpoint = _http_endpoint(upstream, options, overrides)
+            _ENDPOINTS[endpoint] = ProxyEndpoint(
+                upstream, methods is None, options is None, overrides
+            )
             router.add_api_route(
                 mount,
                 endpoint,
@@ -134,8 +146,8 @@ def proxy_router(
                 response_model=None,
             )
         if websocket:
-            tunnel = _websocket_endpoint(upstream, options)
-            _ENDPOINTS[tunnel] = ProxyEndpoint(upstream, False, options is None)
+            tunnel = _websocket_endpoint(upstream, options, overrides)
+            _ENDPOINTS[tunnel] = ProxyEndpoint(upstream, False, options is None, overrides)
             router.add_api_websocket_route(mount, tunnel, name=f"proxy_{upstream.name}")
     return router
 
@@ -211,7 +223,8 @@ class ProxyRoute(APIRoute):
             install_handler(scope)
             balancer = balancer_of(scope["app"], self._proxied.upstream.name)
             path, prefix = _target(scope)
-            await balancer.pass_on(scope, receive, send, path, prefix)
+            overrides = self._proxied.overrides
+            await balancer.pass_on(scope, receive, send, path, prefix, overrides)
         elif any_method:
             # FastAPI's own way, past its list of methods.
             await context.app(scope, receive, send)
@@ -225,7 +238,7 @@ class ProxyRoute(APIRoute):
 
 def _upstream_of(route: APIRoute) -> tuple[str, bool] | None:
     proxied = _ENDPOINTS.get(route.endpoint)
-    if proxied is None or not proxied.any_method:
+    if proxied is None or not proxied.any_method or proxied.overrides is not None:
         return None
     return proxied.upstream.name, proxied.plain
 
@@ -242,13 +255,13 @@ def _target(scope: Scope) -> tuple[bytes, bytes]:
 
 
 def _http_endpoint(
-    upstream: Upstream, options: Callable[..., Any] | None
+    upstream: Upstream, options: Callable[..., Any] | None, overrides: Overrides | None
 ) -> Callable[..., Awaitable[Response]]:
     # Not Annotated: typing caches it by equality, and upstreams are equal by name alone, so
     # another app's upstream of the same name would come back, with its settings.
     async def forward(request: Request, balancer: Balancer = Depends(upstream)) -> Response:
         path, prefix = _target(request.scope)
-        return await balancer.forward_raw(request, path, prefix, None)
+        return await balancer.forward_raw(request, path, prefix, overrides)
 
     if options is None:
         return forward
@@ -260,18 +273,18 @@ def _http_endpoint(
     ) -> Response:
         path, prefix = _target(request.scope)
         return await balancer.forward_raw(
-            request, path, prefix, options_overrides(chosen), chosen.affinity_key
+            request, path, prefix, options_overrides(chosen, overrides), chosen.affinity_key
         )
 
     return forward_as_chosen
 
 
 def _websocket_endpoint(
-    upstream: Upstream, options: Callable[..., Any] | None
+    upstream: Upstream, options: Callable[..., Any] | None, overrides: Overrides | None
 ) -> Callable[..., Awaitable[None]]:
     async def tunnel(websocket: WebSocket, balancer: Balancer = Depends(upstream)) -> None:
         path, prefix = _target(websocket.scope)
-        await balancer.tunnel_raw(websocket, path, prefix, None)
+        await balancer.tunnel_raw(websocket, path, prefix, overrides)
 
     if options is None:
         return tunnel
@@ -286,7 +299,7 @@ def _websocket_endpoint(
             websocket,
             path,
             prefix,
-            options_overrides(chosen),
+            options_overrides(chosen, overrides),
             open_timeout=chosen.timeout,
             affinity_key=chosen.affinity_key,
         )

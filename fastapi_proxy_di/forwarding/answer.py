@@ -14,7 +14,14 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
 from fastapi_proxy_di.transport.transport import Exchange, Headers
-from fastapi_proxy_di.wire.headers import Fate, FieldTable, nominated
+from fastapi_proxy_di.wire.headers import (
+    FRAMING,
+    HOP_BY_HOP,
+    PROXY_AUTHENTICATION,
+    Fate,
+    FieldTable,
+    nominated,
+)
 
 CLIENT_LEFT: Final = 499
 
@@ -99,7 +106,8 @@ class Answer:
                 if complete:
                     break
             if self._trailers:
-                await send({"type": "http.response.trailers", "headers": exchange.trailers})
+                trailers = trailer_fields(exchange.trailers)
+                await send({"type": "http.response.trailers", "headers": trailers})
         except ProxyError as error:
             failure = error
         except BaseException as error:
@@ -133,24 +141,41 @@ class Answer:
         return finish(failure)
 
 
-class NoAnswer:
+class OwnAnswer:
+    """An answer that no upstream gave.
+
+    Attributes:
+        status: To send.
+        headers: To send.
+
+    Args:
+        status: To send.
+        headers: To send.
+        body: To send.
+    """
+
+    def __init__(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        self.status = status
+        self.headers = headers
+        self._body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status, "headers": self.headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": self._body})
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+class NoAnswer(OwnAnswer):
     """What stands for the answer to a client that has left: an empty 499, as in nginx.
 
     Nobody receives it. Servers and middlewares want to be sent something all the same.
     """
 
-    status = CLIENT_LEFT
-
     def __init__(self) -> None:
-        self.headers: Headers = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start = {"type": "http.response.start", "status": self.status, "headers": self.headers}
-        await send(start)
-        await send({"type": "http.response.body", "body": b""})
-
-    async def aclose(self) -> None:
-        """There is nothing to close."""
+        super().__init__(CLIENT_LEFT, [])
 
 
 async def break_off(send: Send) -> None:
@@ -193,4 +218,10 @@ def answer_fields(
     return kept
 
 
+def trailer_fields(trailers: Headers) -> Headers:
+    """The trailers that cross: none that frames, routes or controls (RFC 9110 section 6.5.1)."""
+    return [pair for pair in trailers if pair[0] not in _NO_TRAILERS]
+
+
+_NO_TRAILERS: Final = HOP_BY_HOP | FRAMING | PROXY_AUTHENTICATION | {b"host", b"set-cookie"}
 _PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})

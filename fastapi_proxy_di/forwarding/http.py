@@ -22,12 +22,16 @@ from starlette.types import Receive, Scope, Send
 from fastapi_proxy_di.balancing.policy import PickRequest
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
 from fastapi_proxy_di.forwarding.affinity import Binding
-from fastapi_proxy_di.forwarding.answer import Answer, NoAnswer, answer_fields
+from fastapi_proxy_di.forwarding.answer import Answer, NoAnswer, OwnAnswer, answer_fields
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
+from fastapi_proxy_di.forwarding.early_hints import HintingWatch, may_hint
+from fastapi_proxy_di.forwarding.max_forwards import LastHop, final_answer
 from fastapi_proxy_di.forwarding.outbound import Outbound, OutboundBuilder, Overrides
+from fastapi_proxy_di.forwarding.transforming import joined, transform_answer
 from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
 from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transport.transport import Exchange, Headers
 from fastapi_proxy_di.wire.headers import FieldTable
 
@@ -63,6 +67,7 @@ class HttpForwarder:
         fields: Which response fields cross.
         rules: The settings.
         binding: Keeps clients on their destination, ``None`` for no affinity.
+        transforms: The upstream's.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class HttpForwarder:
         fields: FieldTable,
         rules: HttpRules,
         binding: Binding | None = None,
+        transforms: Pipeline | None = None,
     ) -> None:
         self._name = name
         self._builder = builder
@@ -81,6 +87,7 @@ class HttpForwarder:
         self._fields = fields
         self._rules = rules
         self._binding = binding
+        self._transforms = transforms
         self._deadlines = rules.deadlines
         self._loop = asyncio.get_running_loop()
         self._grace = Grace(self._loop, rules.deadlines.grace)
@@ -94,7 +101,8 @@ class HttpForwarder:
         overrides: Overrides | None = None,
         cached_body: bytes | None = None,
         key: PickRequest | None = None,
-    ) -> Answer:
+        send: Send | None = None,
+    ) -> Answer | OwnAnswer:
         """Send a client's request on and give the answer once its head is there.
 
         Args:
@@ -105,12 +113,16 @@ class HttpForwarder:
             overrides: What the caller wants otherwise.
             cached_body: The body, if somebody has read it already.
             key: What the policy may see of the request.
+            send: Of the client's request, for early hints; ``None`` passes none on.
 
         Raises:
             ClientDisconnected: The client left before there was an answer.
             ProxyError: There is no answer.
         """
-        outbound = self._builder.build(scope, path, prefix, overrides)
+        try:
+            outbound = self._builder.build(scope, path, prefix, overrides)
+        except LastHop:
+            return final_answer(scope)
         if self._binding is not None:
             outbound.headers = self._binding.strip(outbound.headers)
         body: RequestBody | None = None
@@ -125,7 +137,12 @@ class HttpForwarder:
         if overrides is not None and overrides.timeout is not None:
             deadlines = replace(deadlines, total=overrides.timeout)
             grace = Grace(self._loop, deadlines.grace)
-        watch = Watch(self._loop, deadlines, grace, receive, self._name)
+        if send is not None and may_hint(scope, receive):
+            watch: Watch = HintingWatch(
+                self._loop, deadlines, grace, receive, self._name, send=send
+            )
+        else:
+            watch = Watch(self._loop, deadlines, grace, receive, self._name)
         watch.body = body
         try:
             exchange, destination = await self._dispatcher.dispatch(outbound, body, watch, key)
@@ -137,6 +154,27 @@ class HttpForwarder:
         if body is not None and not body.ended and exchange.status >= 300:
             body.stop()
         answer = self._answer(scope, outbound, exchange, destination, watch)
+        transforms = self._transforms
+        if overrides is not None:
+            transforms = joined(transforms, overrides.transforms)
+        try:
+            if transforms is not None:
+                answer.headers = transform_answer(
+                    transforms,
+                    answer.headers,
+                    answer.status,
+                    scope=scope,
+                    path=path,
+                    prefix=prefix,
+                    destination=destination,
+                    host=outbound.host,
+                    own=self._rules.response_headers,
+                )
+            if type(watch) is HintingWatch:
+                await watch.told()
+        except BaseException:
+            await answer.aclose()
+            raise
         if self._binding is not None:
             answer.headers += self._binding.remember(scope, prefix, destination)
         return answer
@@ -149,10 +187,11 @@ class HttpForwarder:
         path: bytes,
         prefix: bytes,
         key: PickRequest | None,
+        overrides: Overrides | None = None,
     ) -> None:
         """Forward a client's request and send the answer, all in one."""
         try:
-            answer = await self.forward(scope, receive, path, prefix, None, None, key)
+            answer = await self.forward(scope, receive, path, prefix, overrides, None, key, send)
         except ClientDisconnected:
             await NoAnswer()(scope, receive, send)
             return

@@ -14,6 +14,9 @@ from typing import Final
 from starlette.types import Scope
 
 from fastapi_proxy_di.errors import InvalidRequest
+from fastapi_proxy_di.forwarding.max_forwards import one_less
+from fastapi_proxy_di.forwarding.transforming import joined, transform_request
+from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transport.transport import Headers, Request
 from fastapi_proxy_di.wire.forwarded import Forwarding
 from fastapi_proxy_di.wire.headers import (
@@ -50,6 +53,7 @@ class Overrides:
         host: Instead of the destination's authority.
         forward_query: Whether the client's query goes along.
         timeout: Seconds in all, instead of ``timeouts.total``.
+        transforms: The mount's; they follow the upstream's.
     """
 
     method: bytes | None = None
@@ -60,6 +64,7 @@ class Overrides:
     host: bytes | None = None
     forward_query: bool = True
     timeout: float | None = None
+    transforms: Pipeline | None = None
 
 
 @dataclass(slots=True)
@@ -123,6 +128,8 @@ class OutboundBuilder:
         request_headers: Fields set on every request, lower-case names.
         remove: Lower-case names that never cross.
         repeatable_methods: Methods that may be sent twice.
+        transforms: The upstream's.
+        is_hop: Whether this is a hop on the way, which counts ``Max-Forwards`` down.
     """
 
     def __init__(
@@ -134,6 +141,8 @@ class OutboundBuilder:
         request_headers: Headers,
         remove: frozenset[bytes],
         repeatable_methods: frozenset[str],
+        transforms: Pipeline | None = None,
+        is_hop: bool = True,
     ) -> None:
         self._forwarding = forwarding
         self._preserve_host = preserve_host
@@ -146,6 +155,8 @@ class OutboundBuilder:
         }
         self._methods = {method: method.encode("ascii") for method in _METHODS}
         self._repeatable = repeatable_methods
+        self._transforms = transforms
+        self._is_hop = is_hop
 
     def build(
         self,
@@ -167,6 +178,7 @@ class OutboundBuilder:
 
         Raises:
             InvalidRequest: The path climbs, or a field is malformed.
+            LastHop: ``Max-Forwards`` is 0.
         """
         forwards_query = overrides is None or overrides.forward_query
         query: bytes = scope["query_string"] if forwards_query else b""
@@ -186,6 +198,12 @@ class OutboundBuilder:
         if overrides is not None:
             kept = self._override(outbound, kept, overrides)
             method = outbound.method.decode("ascii")
+        transforms = self._transforms
+        if overrides is not None:
+            transforms = joined(transforms, overrides.transforms)
+        if transforms is not None:
+            kept = transform_request(transforms, scope, prefix, outbound, kept)
+            method = outbound.method.decode("ascii")
         if outbound.host is None and self._preserve_host:
             outbound.host = host
         client = scope.get("client")
@@ -196,10 +214,11 @@ class OutboundBuilder:
         if via is not None:
             kept.append(via)
         if self._static:
-            kept += self._static
+            # A transform may have set one of them; that name is theirs.
+            kept = kept + self._static if transforms is None else set_fields(kept, self._static)
         if overrides is not None and overrides.additional:
             kept = set_fields(kept, overrides.additional)
-        if overrides is not None:
+        if overrides is not None or transforms is not None:
             # What leaves counts, not what came.
             has_idempotency_key = any(name == b"idempotency-key" for name, _ in kept)
         outbound.headers = kept
@@ -257,6 +276,8 @@ class OutboundBuilder:
                 if b"trailers" in pair[1].lower() and _passes_trailers(scope):
                     # RFC 9110 section 10.1.4: TE goes with a Connection that nominates it.
                     kept += ((b"te", b"trailers"), (b"connection", b"te"))
+            elif fate is Fate.MAX_FORWARDS:
+                kept.append(one_less(scope, pair) if self._is_hop else pair)
             elif fate is Fate.MALFORMED:
                 raise InvalidRequest(f"{pair[0]!r} is not a header name")
         if connection and (names := nominated(connection)):

@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from starlette.types import Message, Receive, Scope, Send
@@ -23,9 +24,11 @@ from fastapi_proxy_di.forwarding.affinity import Binding
 from fastapi_proxy_di.forwarding.answer import Answer, answer_fields
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.outbound import OutboundBuilder, Overrides
+from fastapi_proxy_di.forwarding.transforming import joined, transform_answer
 from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd, WebSocketEnd
 from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
 from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transport.transport import (
     Exchange,
     Headers,
@@ -73,6 +76,7 @@ class WebSocketForwarder:
         fields: Which response fields cross.
         rules: The settings.
         binding: Keeps clients on their destination, ``None`` for no affinity.
+        transforms: The upstream's.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class WebSocketForwarder:
         fields: FieldTable,
         rules: WebSocketRules,
         binding: Binding | None = None,
+        transforms: Pipeline | None = None,
     ) -> None:
         self._name = name
         self._builder = builder
@@ -91,6 +96,7 @@ class WebSocketForwarder:
         self._fields = fields
         self._rules = rules
         self._binding = binding
+        self._transforms = transforms
         self._loop = asyncio.get_running_loop()
         self._tunnels: dict[Destination, set[Tunnel]] = {}
         self.ends: dict[WebSocketEnd, int] = dict.fromkeys(WebSocketEnd, 0)
@@ -155,12 +161,13 @@ class WebSocketForwarder:
             rest = watch.close()
             if rest is not None:
                 await rest
-        own = self._rules.response_headers
-        if self._binding is not None:
-            own = own + self._binding.remember(scope, prefix, destination)
+        crossing = partial(
+            self._crossing, scope, path, prefix, overrides, destination, outbound.host
+        )
         try:
             if exchange.status != 101:
-                await self._refuse(scope, receive, send, exchange, own)
+                headers = crossing(exchange.headers, exchange.status)
+                await self._refuse(scope, receive, send, exchange, headers)
                 return None
             accepted = check_accept(
                 exchange.status,
@@ -170,7 +177,8 @@ class WebSocketForwarder:
                 compression=rules.compression,
             )
             upstream = self._open(exchange, accepted)
-            return await self._tunnel(send, receive, upstream, accepted, destination, own)
+            headers = crossing(accepted.headers, 101)
+            return await self._tunnel(send, receive, upstream, accepted, destination, headers)
         except ProxyError as error:
             self._dispatcher.failed_late(destination, error)
             raise
@@ -186,6 +194,37 @@ class WebSocketForwarder:
     def tunnels(self, destination: Destination) -> frozenset[Tunnel]:
         """The tunnels that are open to ``destination``."""
         return frozenset(self._tunnels.get(destination, ()))
+
+    def _crossing(
+        self,
+        scope: Scope,
+        path: bytes,
+        prefix: bytes,
+        overrides: Overrides | None,
+        destination: Destination,
+        host: bytes | None,
+        headers: Headers,
+        status: int,
+    ) -> Headers:
+        """The headers of the handshake's answer that go to the client."""
+        own = self._rules.response_headers
+        kept = answer_fields(headers, status, self._fields, pass_trailers=False) + own
+        transforms = joined(self._transforms, None if overrides is None else overrides.transforms)
+        if transforms is not None:
+            kept = transform_answer(
+                transforms,
+                kept,
+                status,
+                scope=scope,
+                path=path,
+                prefix=prefix,
+                destination=destination,
+                host=host,
+                own=own,
+            )
+        if self._binding is not None:
+            kept += self._binding.remember(scope, prefix, destination)
+        return kept
 
     def _open(self, exchange: Exchange, accepted: Accepted) -> OpenWebSocket:
         if isinstance(exchange, OpensWebSocket):
@@ -207,7 +246,7 @@ class WebSocketForwarder:
         upstream: OpenWebSocket,
         accepted: Accepted,
         destination: Destination,
-        own: Headers,
+        headers: Headers,
     ) -> TunnelEnd | None:
         tunnel = Tunnel(receive, send, upstream, name=self._name)
         tunnels = self._tunnels.setdefault(destination, set())
@@ -217,10 +256,7 @@ class WebSocketForwarder:
                 {
                     "type": "websocket.accept",
                     "subprotocol": accepted.subprotocol,
-                    "headers": answer_fields(
-                        accepted.headers, 101, self._fields, pass_trailers=False
-                    )
-                    + own,
+                    "headers": headers,
                 }
             )
             await tunnel.run()
@@ -254,7 +290,7 @@ class WebSocketForwarder:
             )
 
     async def _refuse(
-        self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, own: Headers
+        self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, headers: Headers
     ) -> None:
         """Hand the upstream's refusal to the client: status, headers and body."""
         if _DENIAL not in (scope.get("extensions") or ()):
@@ -264,13 +300,10 @@ class WebSocketForwarder:
         async def deny(message: Message) -> None:
             await send({**message, "type": f"websocket.{message['type']}"})
 
-        headers = answer_fields(
-            exchange.headers, exchange.status, self._fields, pass_trailers=False
-        )
         answer = Answer(
             exchange,
             exchange.status,
-            headers + own,
+            headers,
             trailers=False,
             finish=lambda failure: None,
         )

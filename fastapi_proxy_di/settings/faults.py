@@ -24,7 +24,10 @@ __all__ = ["describe_faults", "load_all", "load_upstream", "unknown_variables"]
 
 _SCALARS: Final = (str, int, float)
 # Their values may be secrets, or hold some.
-_UNSHOWN: Final = frozenset({"destinations", "request_headers", "response_headers", "affinity"})
+_UNSHOWN: Final = frozenset(
+    {"destinations", "request_headers", "response_headers", "transforms", "affinity"}
+)
+_LISTS: Final = frozenset({"destinations", "transforms"})
 
 
 def load_all(
@@ -145,21 +148,37 @@ def _fields_at(
     model: type[BaseModel], location: Iterable[int | str]
 ) -> Iterator[tuple[str, type[BaseModel] | None]]:
     """Give the fields of the model that a location leads to, nested models beside them."""
-    current: type[BaseModel] | None = model
+    models = [model]
     for part in location:
-        if isinstance(part, str) and current is not None:
-            current = nested_model(current.model_fields[part].annotation)
-    if current is not None:
-        for name, field in current.model_fields.items():
-            yield name, nested_model(field.annotation)
+        if isinstance(part, str) and models:
+            field = models[0].model_fields.get(part)
+            # In a union the tag comes before the field.
+            models = (
+                [m for m in models if _kind(m) == part]
+                if field is None
+                else [*_models_in(field.annotation)]
+            )
+    for name, field in models[0].model_fields.items() if models else ():
+        yield name, nested_model(field.annotation)
+
+
+def _kind(model: type[BaseModel]) -> object:
+    field = model.model_fields.get("kind")
+    return None if field is None else field.default
 
 
 def nested_model(annotation: Any) -> type[BaseModel] | None:
     """Find the model in a field's annotation, through unions and collections."""
+    return next(_models_in(annotation), None)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and get_origin(annotation) is None:
-        return annotation if issubclass(annotation, BaseModel) else None
-    found = (nested_model(argument) for argument in get_args(annotation))
-    return next((model for model in found if model is not None), None)
+        if issubclass(annotation, BaseModel):
+            yield annotation
+    else:
+        for argument in get_args(annotation):
+            yield from _models_in(argument)
 
 
 def _with_near(message: str, name: str, known: Iterable[str]) -> str:
@@ -211,14 +230,14 @@ def unknown_variables(
 def _suffixes(parts: Mapping[str, type[BaseModel] | None]) -> Iterator[str]:
     for name, model in parts.items():
         yield name.upper()
-        if model is not None and name != "destinations":
+        if model is not None and name not in _LISTS:
             yield from (f"{name}__{part}".upper() for part in model.model_fields)
 
 
 def _reads(prefix: str, parts: Mapping[str, type[BaseModel] | None], variable_name: str) -> bool:
     """Whether validation sees the variable; then an unknown nested name is a fault there."""
     top, nested, part = variable_name[len(prefix) :].lower().partition("__")
-    has_parts = top in HEADER_FIELDS or (parts.get(top) is not None and top != "destinations")
+    has_parts = top in HEADER_FIELDS or (parts.get(top) is not None and top not in _LISTS)
     # All parts are one level deep; below a part that is set itself, nothing is read.
     return top in parts and (not nested or (has_parts and "__" not in part))
 

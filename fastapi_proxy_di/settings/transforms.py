@@ -76,11 +76,8 @@ def _pattern(value: str) -> str:
 
 def _method(value: str) -> str:
     upper = value.upper()
-    if not TOKEN.fullmatch(upper) or upper in ("HEAD", "CONNECT"):
-        raise ValueError(
-            f"{value!r} is not a method to change; HEAD would leave the client without the body"
-            " it is promised, CONNECT is not forwarded"
-        )
+    if not TOKEN.fullmatch(upper) or upper == "CONNECT":
+        raise ValueError(f"{value!r} is not a method to change; CONNECT is not forwarded")
     return upper
 
 
@@ -112,7 +109,12 @@ ParameterName = Annotated[str, Field(min_length=1)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
-class _SetOrAppend(SettingsModel):
+class _Transform(SettingsModel):
+    kind: str
+    """Which change it is."""
+
+
+class _SetOrAppend(_Transform):
     set: HeaderValue | None = None
     """Takes the place of whatever stood under the name. A secret: never shown."""
 
@@ -126,7 +128,7 @@ class _SetOrAppend(SettingsModel):
         return self
 
 
-class PathPrefix(SettingsModel):
+class PathPrefix(_Transform):
     """Puts a path in front of the request's."""
 
     kind: Literal["path_prefix"] = "path_prefix"
@@ -134,7 +136,7 @@ class PathPrefix(SettingsModel):
     """E.g. ``/v2``."""
 
 
-class PathRemovePrefix(SettingsModel):
+class PathRemovePrefix(_Transform):
     """Takes a path away from the front of the request's, at whole segments only."""
 
     kind: Literal["path_remove_prefix"] = "path_remove_prefix"
@@ -142,7 +144,7 @@ class PathRemovePrefix(SettingsModel):
     """E.g. ``/api``, which stands in front of ``/api/x`` and not of ``/apix``."""
 
 
-class PathSet(SettingsModel):
+class PathSet(_Transform):
     """Sends every request to one path."""
 
     kind: Literal["path_set"] = "path_set"
@@ -150,7 +152,7 @@ class PathSet(SettingsModel):
     """Percent-encoded."""
 
 
-class PathPattern(SettingsModel):
+class PathPattern(_Transform):
     """Makes the path from the path parameters of the mount."""
 
     kind: Literal["path_pattern"] = "path_pattern"
@@ -158,7 +160,7 @@ class PathPattern(SettingsModel):
     """E.g. ``/tenants/{tenant}/{path}``; ``{path}`` is what is forwarded, byte for byte."""
 
 
-class QueryParameter(SettingsModel):
+class QueryParameter(_Transform):
     """Sets or appends a query parameter."""
 
     kind: Literal["query_parameter"] = "query_parameter"
@@ -178,7 +180,7 @@ class QueryParameter(SettingsModel):
         return self
 
 
-class QueryRouteValue(SettingsModel):
+class QueryRouteValue(_Transform):
     """Sets a query parameter to a path parameter of the mount."""
 
     kind: Literal["query_route_value"] = "query_route_value"
@@ -189,7 +191,7 @@ class QueryRouteValue(SettingsModel):
     """Of the mount, e.g. ``tenant`` for ``prefix="/{tenant}"``."""
 
 
-class QueryRemove(SettingsModel):
+class QueryRemove(_Transform):
     """Removes a query parameter; all others stay byte for byte."""
 
     kind: Literal["query_remove"] = "query_remove"
@@ -197,7 +199,7 @@ class QueryRemove(SettingsModel):
     """Not encoded."""
 
 
-class MethodChange(SettingsModel):
+class MethodChange(_Transform):
     """Sends one method as another."""
 
     kind: Literal["method_change"] = "method_change"
@@ -205,7 +207,7 @@ class MethodChange(SettingsModel):
     """The client's."""
 
     set: Method
-    """The one to send. Not HEAD: its answer has no body for the client."""
+    """The one to send. After HEAD the client gets no body."""
 
 
 class RequestHeader(_SetOrAppend):
@@ -216,7 +218,7 @@ class RequestHeader(_SetOrAppend):
     """Not one that the proxy sets itself."""
 
 
-class RequestHeaderRouteValue(SettingsModel):
+class RequestHeaderRouteValue(_Transform):
     """Sets a request header to a path parameter of the mount."""
 
     kind: Literal["request_header_route_value"] = "request_header_route_value"
@@ -227,7 +229,7 @@ class RequestHeaderRouteValue(SettingsModel):
     """Of the mount. Percent-encoded as in a path."""
 
 
-class RequestHeaderRemove(SettingsModel):
+class RequestHeaderRemove(_Transform):
     """Removes a header of the client."""
 
     kind: Literal["request_header_remove"] = "request_header_remove"
@@ -235,7 +237,7 @@ class RequestHeaderRemove(SettingsModel):
     """All of that name."""
 
 
-class RequestHeadersAllowed(SettingsModel):
+class RequestHeadersAllowed(_Transform):
     """Removes all headers of the client but these."""
 
     kind: Literal["request_headers_allowed"] = "request_headers_allowed"
@@ -254,7 +256,7 @@ class ResponseHeader(_SetOrAppend):
     """``success`` is a status below 400 (YARP), ``failure`` any other, or ``always``."""
 
 
-class ResponseHeaderRemove(SettingsModel):
+class ResponseHeaderRemove(_Transform):
     """Removes a header of the upstream."""
 
     kind: Literal["response_header_remove"] = "response_header_remove"
@@ -265,7 +267,7 @@ class ResponseHeaderRemove(SettingsModel):
     """As for ``response_header``."""
 
 
-class ResponseHeadersAllowed(SettingsModel):
+class ResponseHeadersAllowed(_Transform):
     """Removes all headers of the upstream but these."""
 
     kind: Literal["response_headers_allowed"] = "response_headers_allowed"
@@ -273,7 +275,7 @@ class ResponseHeadersAllowed(SettingsModel):
     """Those that frame the answer stay in any case."""
 
 
-class LocationRewrite(SettingsModel):
+class LocationRewrite(_Transform):
     """Leads redirects through the gateway."""
 
     kind: Literal["location"] = "location"
@@ -290,7 +292,7 @@ class LocationRewrite(SettingsModel):
         return self
 
 
-class CookieDomain(SettingsModel):
+class CookieDomain(_Transform):
     """Changes the Domain of the upstream's cookies."""
 
     kind: Literal["cookie_domain"] = "cookie_domain"
@@ -301,7 +303,7 @@ class CookieDomain(SettingsModel):
     """The new one; none takes it away, so that the cookie is the gateway's host's alone."""
 
 
-class CookiePath(SettingsModel):
+class CookiePath(_Transform):
     """Changes the front of the Path of the upstream's cookies, at whole segments only."""
 
     kind: Literal["cookie_path"] = "cookie_path"
@@ -336,7 +338,16 @@ TransformSettings: TypeAlias = (
 
 
 def _listed(value: object) -> object:
-    return [value] if isinstance(value, SettingsModel | dict) else value
+    items = [value] if isinstance(value, SettingsModel | dict) else value
+    if type(items) is str:  # not what looked like JSON and could not be decoded
+        raise ValueError('is a JSON list, e.g. [{"kind": "path_prefix", "prefix": "/v2"}]')
+    if isinstance(items, list | tuple):
+        for number, item in enumerate(items):
+            if not isinstance(item, SettingsModel) and not (
+                isinstance(item, dict) and "kind" in item
+            ):
+                raise ValueError(f"item {number} is not an object with 'kind'")
+    return items
 
 
 if TYPE_CHECKING:

@@ -48,6 +48,7 @@ from fastapi_proxy_di.settings.header_fields import (
 from fastapi_proxy_di.settings.health import EjectionSettings, HealthSettings
 from fastapi_proxy_di.settings.sources import settings_sources
 from fastapi_proxy_di.settings.traffic import LimitSettings, RetrySettings, TimeoutSettings
+from fastapi_proxy_di.settings.transforms import Transforms
 from fastapi_proxy_di.settings.values import OrNone
 
 __all__ = ["POLICIES", "Mention", "UpstreamSettings", "settings_class"]
@@ -221,6 +222,10 @@ class UpstreamSettings(Described, BaseSettings):
     response_server_headers: Literal["drop", "pass"] = "drop"
     """The upstream's Date and Server: dropped, because uvicorn and hypercorn add their own, or
     passed for servers that are told not to."""
+
+    transforms: Transforms = ()
+    """Changes to requests and answers, as JSON: a list of objects with ``kind``, in their
+    order. Their values are secrets."""
 
     tls: TlsSettings = TlsSettings.model_construct()
     """TLS towards destinations."""

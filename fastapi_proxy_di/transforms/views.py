@@ -111,7 +111,7 @@ class OutboundRequest:
         """The method to send.
 
         Raises:
-            ValueError: On setting what is no method; HEAD or CONNECT; or of a WebSocket.
+            ValueError: On setting what is no method; CONNECT; or that of a WebSocket.
         """
         return self.raw_method.decode("ascii")
 
@@ -120,10 +120,10 @@ class OutboundRequest:
         raw = value.encode("latin-1")
         if raw == self.raw_method:
             return
-        if not TOKEN.match(raw) or raw in (b"HEAD", b"CONNECT") or self.inbound.is_websocket:
+        if not TOKEN.match(raw) or raw == b"CONNECT" or self.inbound.is_websocket:
             raise ValueError(
-                f"method: {value!r} cannot be sent instead; HEAD has no body for the client, "
-                "CONNECT is not forwarded, and a WebSocket begins with GET"
+                f"method: {value!r} cannot be sent instead: it is a token, CONNECT is not "
+                "forwarded, and a WebSocket begins with GET"
             )
         self.raw_method = raw
 

@@ -60,6 +60,7 @@ class Fate(IntEnum):
     EXPECT = 8
     TE = 9
     TRAILER = 10
+    MAX_FORWARDS = 11
 
 
 REQUEST_FATES: Final[Mapping[bytes, Fate]] = {
@@ -69,6 +70,7 @@ REQUEST_FATES: Final[Mapping[bytes, Fate]] = {
     b"transfer-encoding": Fate.CODING,
     b"expect": Fate.EXPECT,
     b"te": Fate.TE,
+    b"max-forwards": Fate.MAX_FORWARDS,
     b"forwarded": Fate.FORWARDED,
     b"x-real-ip": Fate.FORWARDED,
 }
