@@ -112,6 +112,8 @@ def test_status_can_be_built_later() -> None:
             "panic": False,
             "in_flight": 0,
             "queued": 0,
+            "tunnels": 0,
+            "tunnel_ends": {},
             "destinations": [],
         }
     )
