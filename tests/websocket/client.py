@@ -28,6 +28,7 @@ _BINARY: Final = 2
 _CLOSE: Final = 8
 _PING: Final = 9
 _PONG: Final = 10
+_RSV1: Final = 0x40
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,15 @@ class WebSocketClient:
             data = fragment.encode() if isinstance(fragment, str) else fragment
             await self.send_frame(opcode, data, fin=number == len(fragments))
             opcode = _CONT
+
+    async def send_many(self, texts: Sequence[bytes]) -> None:
+        """Send texts in one write: a client far faster than this one would do so."""
+        await self.client.send(b"".join(_masked(_TEXT, text, fin=True) for text in texts))
+
+    async def send_compressed(self, payload: bytes) -> None:
+        """Send a text whose payload is compressed already (RFC 7692: RSV1)."""
+        frame = _masked(_TEXT, payload, fin=True)
+        await self.client.send(bytes([frame[0] | _RSV1]) + frame[1:])
 
     async def recv_frame(self) -> tuple[int, bytes, bool]:
         """Read one frame, whatever it is: opcode, payload, whether it is the last fragment.
