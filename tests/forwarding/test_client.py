@@ -612,3 +612,17 @@ async def test_client_serves_the_openai_sdk() -> None:
     assert whole.choices[0].message.content == "pay now"
     assert parts == ["pay", " ", "now"]
     assert after.status_code == 404
+
+
+async def test_client_requests_are_hedged_like_any_other() -> None:
+    """A second copy of a slow request goes elsewhere, and the quicker answer counts."""
+    async with (
+        ScriptedOrigin(silent) as slow,
+        ScriptedOrigin() as quick,
+        running(slow.url, quick.url, policy="first", retries={"hedge_after": 0.02}) as balancer,
+    ):
+        reply = await balancer.client.get("/")
+        await slow.all_left(1)
+        left = in_flight(balancer)
+
+    assert (reply.text, len(slow.requests), left) == ("ok", 1, 0)
