@@ -81,12 +81,11 @@ class Admission:
 
     def leave(self) -> None:
         """Give the place to the next in the queue, or back."""
-        if self.max_in_flight is None or self.in_flight <= self.max_in_flight:
-            for waiter in self._waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
-                    del self._waiting[waiter]
-                    return
+        for waiter in self._waiting:
+            if not waiter.done():  # or it is on its way out
+                waiter.set_result(None)
+                del self._waiting[waiter]
+                return
         self.in_flight -= 1
 
     async def _wait(self, waiter: asyncio.Future[None]) -> None:

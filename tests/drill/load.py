@@ -132,7 +132,7 @@ class Load:
                 if reply.one(b"connection") != b"close":  # pragma: no branch
                     self._idle.append((time.monotonic(), client))
                     client = None
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError) as error:  # pragma: no cover - a gateway that fails itself
             outcome = type(error).__name__
         if client is not None:
             client.close()

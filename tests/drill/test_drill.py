@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.drill.drill import FAULTS, SHORT, run
+from tests.drill import __main__ as command
+from tests.drill.drill import FAULTS, LONG, SHORT, Pace, run
 from tests.drill.load import Record
 from tests.drill.report import Phase, Report, measure
 
@@ -92,3 +95,38 @@ def test_report_names_the_goals_that_were_missed() -> None:
     assert missed["fast 500s: no more than the fair share of POSTs"] == "100% of 20%"
     assert "stopped: errors only for what was under way, within the timeouts" not in missed
     assert "| NO |" in report.table()
+
+
+@pytest.mark.parametrize(("words", "pace"), [(["short"], SHORT), ([], LONG)])
+def test_command_prints_the_report_and_ends_by_the_goals(
+    words: list[str],
+    pace: Pace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The table on the screen, everything in the file, 1 for a goal that was missed."""
+    paces: list[Pace] = []
+
+    async def pretend(pace: Pace, say: Callable[[str], None]) -> Report:
+        paces.append(pace)
+        say("healthy")
+        return Report(
+            interval=1.0,
+            first_byte=1.0,
+            destinations=5,
+            phases=[
+                measure(Phase(fault.name, (), 100.0, 101.0, 105.0), _records(1), [], 5)
+                for fault in FAULTS
+            ],
+        )
+
+    written = tmp_path / "report.json"
+    monkeypatch.setattr(command, "run", pretend)
+    monkeypatch.setattr("sys.argv", ["drill", *words, str(written)])
+    code = command.main()
+    printed = capsys.readouterr().out
+
+    assert (code, paces) == (1, [pace])
+    assert printed.startswith("- healthy\n| phase |")
+    assert json.loads(written.read_text())["goals"][0]["met"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from starlette.types import Message
+from starlette.types import Receive
 
 from fastapi_proxy_di.errors import ClientDisconnected, LimitExceeded
 from fastapi_proxy_di.events import Event, Events, LimitHit
@@ -23,9 +23,8 @@ from tests.virtual_time import run_virtually
 _NONE = Deadlines(None, None, None)
 
 
-async def _silent() -> Message:
-    never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-    return await never
+# Nothing here lasts long enough for its client to be watched.
+_UNREAD = cast("Receive", None)
 
 
 class Door:
@@ -54,7 +53,7 @@ class Door:
     async def arrive(self, *names: str) -> None:
         """Let requests arrive, all in one turn of the loop."""
         for name in names:
-            watch = Watch(self.loop, _NONE, Grace(self.loop, 1e6), _silent, "billing")
+            watch = Watch(self.loop, _NONE, Grace(self.loop, 1e6), _UNREAD, "billing")
             self.watches[name] = watch
             self.tasks[name] = self.loop.create_task(self._enter(name, watch))
         await self.settle()
@@ -178,18 +177,22 @@ def test_admission_forgets_a_waiter_whose_client_left() -> None:
     assert door.counts == (1, 0)
 
 
+@pytest.mark.parametrize("first", ["place", "end"])
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_admission_passes_on_a_place_that_came_too_late(cancelled: bool) -> None:
-    """Handed over in the very turn in which its request ended."""
+def test_admission_passes_on_a_place_that_came_too_late(cancelled: bool, first: str) -> None:
+    """Handed over in the very turn in which its request ended, just before or just after."""
 
     async def scenario() -> Door:
         door = Door(max_in_flight=1, queue=2, queue_timeout=60)
         await door.arrive("a", "b", "c")
-        door.admission.leave()
+        if first == "place":
+            door.admission.leave()
         if cancelled:
             door.tasks["b"].cancel()
         else:
             door.watches["b"].interrupt(ClientDisconnected())
+        if first == "end":
+            door.admission.leave()
         await door.settle()
         return door
 
@@ -205,7 +208,7 @@ def test_admission_of_one_that_is_over_takes_no_place() -> None:
     async def scenario() -> Door:
         door = Door(max_in_flight=1, queue=2, queue_timeout=60)
         await door.arrive("a")
-        watch = Watch(door.loop, _NONE, Grace(door.loop, 1e6), _silent, "billing")
+        watch = Watch(door.loop, _NONE, Grace(door.loop, 1e6), _UNREAD, "billing")
         watch.interrupt(ClientDisconnected())
         with pytest.raises(ClientDisconnected):
             await door.admission.enter(watch)
