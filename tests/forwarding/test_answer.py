@@ -158,7 +158,13 @@ async def test_forgotten_answer_with_nothing_to_await() -> None:
     del answer
     closed = Answer(exchange_over(StandIn()), 200, [], trailers=False, finish=ended.append)
     await closed.aclose()
+    exchange = exchange_over(StandIn())
+    exchange.feed(memoryview(OK + b"hello"), 0.0)
+    client = Client()
+    sent = Answer(exchange, 200, [], trailers=False, finish=lambda failure: None)
+    await sent({}, client.receive, client.send)
 
+    assert client.messages[-1]["body"] == b"hello"
     assert [type(error) for error in ended] == [ClientDisconnected, ClientDisconnected]
 
 

@@ -402,3 +402,50 @@ async def test_retry_after_takes_a_destination_out() -> None:
 def test_retry_after_is_read_as_seconds(headers: Headers, seconds: float | None) -> None:
     """RFC 9110 section 10.2.3, the delay form."""
     assert retry_after_seconds(headers) == seconds
+
+
+@on_every_loop
+async def test_policy_that_does_not_learn_is_told_nothing() -> None:
+    """There is nothing to tell it to."""
+    async with ScriptedOrigin() as origin, sender(origin.url) as one:
+        one.assembly.dispatcher.observe(one.assembly.pool.destinations[0], 0.1, False, 5.0)
+
+
+@on_every_loop
+async def test_body_that_still_comes_follows_its_head() -> None:
+    """Its first piece goes along, the rest as the client sends it."""
+    pieces = [b"lo ", b"world"]
+
+    async def receive() -> Any:
+        if pieces:
+            body = pieces.pop(0)
+            return {"type": "http.request", "body": body, "more_body": bool(pieces)}
+        return await _stays()
+
+    async with ScriptedOrigin() as origin, sender(origin.url) as one:
+        loop = asyncio.get_running_loop()
+        watch = Watch(loop, Deadlines(5, None, None), Grace(loop, 0.02), receive, "billing")
+        body = RequestBody(receive, length=11, limit=None, retain=100, expects_continue=False)
+        body.first = b"hel"
+        watch.body = body
+        outbound = Outbound(b"POST", b"/", b"", [(b"content-length", b"11")], length=11)
+        exchange, destination = await one.assembly.dispatcher.dispatch(outbound, body, watch)
+        assert await exchange.read() == b"ok"
+        exchange.close()
+        one.assembly.dispatcher.release(destination)
+        rest = watch.close()
+        assert rest is not None
+        await rest
+
+    assert origin.request.body == b"hello world"
+
+
+@on_every_loop
+async def test_pause_before_a_retry_may_be_none() -> None:
+    """``backoff`` of 0."""
+    async with (
+        ScriptedOrigin(closes) as bad,
+        ScriptedOrigin() as good,
+        sender(bad.url, good.url, retries={"backoff": 0}) as one,
+    ):
+        assert (await one.send())[2] == good.url

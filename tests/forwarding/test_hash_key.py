@@ -26,7 +26,7 @@ def scope(**fields: Any) -> dict[str, Any]:
         ("query:id", {"query_string": b"a=1&id=%C3%A9&id=2"}, "é".encode()),
         ("query:id", {"query_string": b"id="}, b""),
         ("query:id", {"query_string": b"ID=1"}, None),
-        ("cookie:sid", {"headers": [(b"cookie", b"a=b; sid=x1; c=d")]}, b"x1"),
+        ("cookie:sid", {"headers": [(b"a", b"b"), (b"cookie", b"a=b; sid=x1; c=d")]}, b"x1"),
         ("cookie:sid", {"headers": [(b"cookie", b'sid="x 1"')]}, b"x 1"),
         ("cookie:sid", {"headers": [(b"cookie", b'odd={"a": 1}; sid=x1')]}, b"x1"),
         ("cookie:sid", {"headers": [(b"cookie", b"a=b"), (b"cookie", b"sid=x=1")]}, b"x=1"),

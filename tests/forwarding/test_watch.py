@@ -120,6 +120,9 @@ async def test_departure_ends_the_exchange() -> None:
 
     assert watch.interrupted
     assert peer.end == "aborted"
+    first = watch.error
+    watch.interrupt(OSError("only the first counts"))
+    assert watch.error is first
     await closed(watch)
 
 

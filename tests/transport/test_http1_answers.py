@@ -5,6 +5,8 @@ No socket: an exchange is fed whole answers, and the same ones a byte at a time.
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from fastapi_proxy_di.errors import Failure, UpstreamDisconnected, UpstreamProtocolError
@@ -328,6 +330,18 @@ class TestInformational:
 
         assert outcome.headers == [(b"content-length", b"5")]
         assert outcome.reusable
+
+    async def test_whoever_waits_for_the_head_waits_on(self) -> None:
+        """They are no answer."""
+        exchange = exchange_over(StandIn())
+        waiting = asyncio.ensure_future(exchange.head())
+        exchange.feed(memoryview(b"HTTP/1.1 103 X\r\n\r\n"), 1.0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        exchange.feed(memoryview(LENGTH_5), 1.0)
+        await waiting
+
+        assert exchange.status == 200
 
     async def test_endless_ones_are_refused(self) -> None:
         """All heads together stay within the limit."""

@@ -223,3 +223,48 @@ async def test_connection_without_a_socket_bears_every_call() -> None:
         await connection.drain()
         await until(lambda: transport.connections == 0)
     assert origin.connections == 1
+
+
+@on_every_loop
+async def test_second_writer_waits_with_the_first() -> None:
+    """One that was cancelled leaves its place to the next."""
+
+    async def script(connection: Connection) -> None:
+        received = await connection.read_head()
+        await asyncio.wait({cancelled})
+        await connection.read_body(received)
+        await connection.send(answer(body=b"ok"))
+        await connection.peer_left()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, post(SIZE), b"", more=True)
+        cancelled = asyncio.ensure_future(exchange.write(b"x" * (SIZE - 1)))
+        await until(lambda: origin.requests)
+        writing = asyncio.ensure_future(exchange.write(b"x"))
+        await asyncio.sleep(0)
+        assert not writing.done()
+        cancelled.cancel()
+        await writing
+        exchange.finish()
+        assert await body_of(exchange) == b"ok"
+
+
+@on_every_loop
+async def test_stalled_exchange_is_closed_after_the_destination_went() -> None:
+    """Reading cannot go on where the socket is about to close."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(answer(body=b"x" * (BODY_HIGH_WATER_BYTES + 10)))
+        await connection.peer_left()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, get())
+        await until(lambda: exchange.complete)
+        assert exchange.stalled_by_reader
+        (connection,) = transport._all
+        assert connection._transport is not None
+        connection._transport.close()
+        exchange.close()
+        assert transport.idle == 0
+        await until(lambda: transport.connections == 0)

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from fastapi_proxy_di.errors import UpstreamConnectError
+from fastapi_proxy_di.errors import UpstreamConnectError, UpstreamDisconnected
+from fastapi_proxy_di.transport.http1.connection import Connection as EngineConnection
 from fastapi_proxy_di.transport.http1.connections import Http1Transport
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from tests.gateways import until
@@ -362,3 +363,61 @@ async def test_greeting_before_any_request_is_no_connection_for_us() -> None:
         await origin.all_left()
 
         assert transport.idle == 0
+
+
+@on_every_loop
+async def test_idle_connection_that_is_closing_is_passed_over() -> None:
+    """Its socket failed in this very turn of the loop."""
+    async with ScriptedOrigin() as origin, engine(origin) as transport:
+        await body_of(await exchange_on(transport, get()))
+        (connection,) = transport._idle
+        assert connection._transport is not None
+        connection._transport.abort()
+
+        assert transport.reuse(get(), b"", more=False) is None
+        await until(lambda: transport.connections == 0)
+
+
+@on_every_loop
+async def test_connection_closed_as_soon_as_it_was_open_is_none() -> None:
+    """Nothing has been written to it, so the request may go elsewhere."""
+    made = EngineConnection.connection_made
+
+    def made_and_lost(self: EngineConnection, transport: asyncio.BaseTransport) -> None:
+        made(self, transport)
+        self.abort()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EngineConnection, "connection_made", made_and_lost)
+        async with ScriptedOrigin() as origin, engine(origin) as transport:
+            with pytest.raises(UpstreamConnectError, match="as soon as it was open"):
+                await transport.start(get(), b"", more=False)
+            assert transport.connections == 0
+            await origin.all_left()
+
+
+@on_every_loop
+async def test_switched_connection_is_given_away() -> None:
+    """It is ours no longer: not counted, not closed at the end, nor kept."""
+    switch = b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nhello"
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(switch)
+        await connection.peer_left()
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, get(upgrade=True))
+        await exchange.head()
+        (connection,) = transport._all
+        given, leftover = exchange.detach()
+        exchange.close()
+
+        assert leftover == b"hello"
+        assert transport.connections == 0
+        with pytest.raises(UpstreamDisconnected):
+            connection.detach()
+        await transport.aclose()
+        assert not given.is_closing()
+        given.abort()
+        await origin.all_left()
