@@ -1,8 +1,8 @@
 """The balancer's ``httpx`` client: httpx above, our pool, policy and transports below.
 
 Calls of the app itself, so nothing of a proxied request is added: no forwarding fields and
-no ``Via``. The file owns the one map from our errors to httpx's exceptions; it knows no
-HTTP and makes no decision of balancing, which is all `Dispatcher`'s.
+no ``Via``. The file knows no HTTP and makes no decision of balancing: all that is
+`Dispatcher`'s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
-from typing import Any, Final, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import httpx
 from starlette.types import Message, Scope
@@ -26,58 +26,13 @@ from fastapi_proxy_di.errors import (
 )
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
+from fastapi_proxy_di.forwarding.httpx_errors import httpx_error
 from fastapi_proxy_di.forwarding.outbound import Outbound, OutboundBuilder
 from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
 from fastapi_proxy_di.transport.transport import Exchange
 from fastapi_proxy_di.wire.forwarded import Forwarding
 
 T = TypeVar("T")
-
-_EXCEPTIONS: Final[dict[Failure, type[httpx.TransportError]]] = {
-    Failure.NO_AVAILABLE_DESTINATION: httpx.ConnectError,
-    Failure.LIMIT_EXCEEDED: httpx.PoolTimeout,
-    Failure.LOCAL_RESOURCES: httpx.ConnectError,
-    Failure.CONNECT: httpx.ConnectError,
-    Failure.CONNECT_TIMEOUT: httpx.ConnectTimeout,
-    Failure.TLS: httpx.ConnectError,
-    Failure.REQUEST_WRITE: httpx.WriteError,
-    Failure.RESPONSE_HEAD: httpx.RemoteProtocolError,
-    Failure.RESPONSE_MALFORMED: httpx.RemoteProtocolError,
-    Failure.RESPONSE_BODY: httpx.RemoteProtocolError,
-    Failure.FIRST_BYTE_TIMEOUT: httpx.ReadTimeout,
-    Failure.ACTIVITY_TIMEOUT: httpx.ReadTimeout,
-    Failure.TOTAL_TIMEOUT: httpx.ReadTimeout,
-    Failure.REQUEST_INVALID: httpx.LocalProtocolError,
-    Failure.REQUEST_BODY_TOO_LARGE: httpx.LocalProtocolError,
-    # The caller took nothing of the answer for as long as the upstream's activity timeout.
-    Failure.CLIENT_DISCONNECTED: httpx.ReadTimeout,
-}
-
-_both: Final[dict[tuple[type, type], type[httpx.TransportError]]] = {}
-
-
-def httpx_error(
-    error: ProxyError, request: httpx.Request, theirs: type[httpx.TransportError] | None = None
-) -> httpx.TransportError:
-    """Give ``error`` as httpx's callers, SDKs among them, expect it.
-
-    It is an exception of httpx and of ours at once: ``except httpx.ConnectError`` catches
-    it, so does ``except UpstreamConnectError``, and one that nobody catches in an endpoint
-    becomes the same status as for a proxied request.
-
-    Args:
-        error: What went wrong.
-        request: What was to be sent.
-        theirs: What it is for httpx, if not what its failure says.
-    """
-    theirs, ours = theirs or _EXCEPTIONS[error.failure], type(error)
-    both = _both.get((theirs, ours))
-    if both is None:
-        names = {"__module__": __name__, "__doc__": f"`{ours.__name__}`, as httpx names it."}
-        both = _both[theirs, ours] = type(theirs.__name__, (theirs, ours), names)
-    made = both(str(error), request=request)
-    vars(made).update(vars(error))
-    return made
 
 
 class AsGiven(Forwarding):

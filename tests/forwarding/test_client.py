@@ -27,7 +27,7 @@ from fastapi_proxy_di import (
     proxy_lifespan,
 )
 from fastapi_proxy_di.errors import Failure
-from fastapi_proxy_di.forwarding.client import httpx_error
+from fastapi_proxy_di.forwarding.httpx_errors import httpx_error
 from tests.clients import fetch
 from tests.gateways import billing, until
 from tests.origins import Connection, ScriptedOrigin, always, answer, chunk
