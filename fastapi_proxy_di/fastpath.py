@@ -16,7 +16,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, FastAPI, params
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, APIWebSocketRoute
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_proxy_di.lifespan import UpstreamMention
 
@@ -71,6 +71,8 @@ class Shortcut:
         upstream: Name of the upstream the route leads to.
         context: The include, as FastAPI sees it; its ``app`` runs every dependency.
         harmless: Whether nothing but our own dependency would run.
+        lean: Runs every dependency but our own, then forwards; ``None`` if something else
+            than dependencies belongs to the include.
     """
 
     mount: str
@@ -78,11 +80,12 @@ class Shortcut:
     upstream: str
     context: Any
     harmless: bool
+    lean: ASGIApp | None
 
     @property
-    def is_open(self) -> bool:
-        """Whether a request may go past FastAPI's request machinery now."""
-        return self.harmless and not self.context.dependency_overrides_provider.dependency_overrides
+    def overridden(self) -> bool:
+        """Whether some dependency of the app is overridden now, maybe ours."""
+        return bool(self.context.dependency_overrides_provider.dependency_overrides)
 
 
 class Shortcuts:
@@ -92,11 +95,14 @@ class Shortcuts:
     route in it, order would matter, and FastAPI decides.
 
     Args:
-        upstream_of: Name of the upstream a route leads to and whether it takes nothing but
-            the balancer; ``None`` if the route does not forward every method.
+        upstream_of: Name of the upstream a route leads to, and an endpoint that does the same
+            as the route's without our dependency if there is one; ``None`` if the route does
+            not forward every method.
     """
 
-    def __init__(self, upstream_of: Callable[[APIRoute], tuple[str, bool] | None]) -> None:
+    def __init__(
+        self, upstream_of: Callable[[APIRoute], tuple[str, Callable[..., Any] | None] | None]
+    ) -> None:
         self._upstream_of = upstream_of
         # As in FastPath: holding the includes keeps their ids from being used again.
         self._known: dict[int, tuple[Any, int, tuple[Shortcut, ...]]] = {}
@@ -149,14 +155,15 @@ class Shortcuts:
                 or getattr(context, "dependency_overrides_provider", None) is None
             ):
                 return ()
-            name, plain = upstream
+            name, endpoint = upstream
             shortcuts.append(
                 Shortcut(
                     mount,
                     quote(mount).encode("ascii"),
                     name,
                     context,
-                    plain and _is_harmless(context),
+                    endpoint is not None and _is_harmless(context),
+                    None if endpoint is None else _lean(context, endpoint),
                 )
             )
         return tuple(shortcuts)
@@ -184,10 +191,13 @@ async def is_proved() -> bool:
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             context = FastPath(self, True).context(scope)
-            (shortcut,) = Shortcuts(lambda _: ("", True)).of(scope["fastapi"]["included_router"])
+            included = scope["fastapi"]["included_router"]
+            (shortcut,) = Shortcuts(lambda _: ("", endpoint)).of(included)
             if context is not None and _is_harmless(context) and shortcut.harmless:
                 seen.append("harmless")
             await shortcut.context.app(scope, receive, send)
+            if shortcut.lean is not None:
+                await shortcut.lean(scope, receive, send)
 
     async def ask(*, app: bool, parent: bool, include: bool, router: bool) -> list[str]:
         def given(wanted: bool) -> list[params.Depends]:
@@ -206,7 +216,7 @@ async def is_proved() -> bool:
     levels = ("app", "parent", "include", "router")
     try:
         for here in levels:
-            if await ask(**{level: level == here for level in levels}) != ["dependency ran"]:
+            if await ask(**{level: level == here for level in levels}) != ["dependency ran"] * 2:
                 return False
         return await ask(app=False, parent=False, include=False, router=False) == ["harmless"]
     except Exception:
@@ -237,6 +247,30 @@ async def _receive() -> Message:
 
 async def _send(message: Message) -> None:
     """Nothing is answered."""
+
+
+def _lean(context: Any, endpoint: Callable[..., Any]) -> ASGIApp | None:
+    """An ordinary route with the include's dependencies and an endpoint that needs none.
+
+    Solving a dependency costs FastAPI more than a request costs us, and ours, which only
+    finds the balancer, need not be one unless it is overridden.
+    """
+    dependencies = getattr(context, "dependencies", None)
+    if (
+        not isinstance(dependencies, list)
+        or getattr(context, "max_body_size", _UNKNOWN) is not None
+    ):
+        return None
+    provider = context.dependency_overrides_provider
+    route = APIRoute(
+        "/{path:path}",
+        endpoint,
+        dependencies=dependencies,
+        dependency_overrides_provider=provider,
+        include_in_schema=False,
+        response_model=None,
+    )
+    return route.app
 
 
 def _is_harmless(context: Any) -> bool:

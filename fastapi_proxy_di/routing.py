@@ -184,11 +184,13 @@ class ProxyRouter(APIRouter):
         context = shortcut.context
         scope["route"] = context.original_route
         scope["endpoint"] = context.endpoint
-        if not shortcut.is_open:
+        overridden = shortcut.overridden
+        if overridden or not shortcut.harmless:
             # FastAPI's own way for this include, past its matching and its list of methods.
             scope["fastapi"]["effective_route_context"] = context
             scope["path_params"] = _path_params(scope, shortcut)
-            return cast(Coroutine[Any, Any, None], context.app(scope, receive, send))
+            app = context.app if overridden else shortcut.lean or context.app
+            return cast(Coroutine[Any, Any, None], app(scope, receive, send))
         raw_mount, raw_path = shortcut.raw_mount, scope.get("raw_path") or b""
         rest = raw_path[len(raw_mount) :]
         if not raw_path.startswith(raw_mount) or (rest and rest[0] != _SLASH):
@@ -236,11 +238,12 @@ class ProxyRoute(APIRoute):
         return _ENDPOINTS[self.endpoint]
 
 
-def _upstream_of(route: APIRoute) -> tuple[str, bool] | None:
+def _upstream_of(route: APIRoute) -> tuple[str, Callable[..., Any] | None] | None:
     proxied = _ENDPOINTS.get(route.endpoint)
-    if proxied is None or not proxied.any_method or proxied.overrides is not None:
+    if proxied is None or not proxied.any_method:
         return None
-    return proxied.upstream.name, proxied.plain
+    upstream = proxied.upstream
+    return upstream.name, _lean_endpoint(upstream) if proxied.plain else None
 
 
 def _path_params(scope: Scope, shortcut: Shortcut) -> dict[str, Any]:
@@ -277,6 +280,15 @@ def _http_endpoint(
         )
 
     return forward_as_chosen
+
+
+def _lean_endpoint(upstream: Upstream) -> Callable[..., Awaitable[Response]]:
+    async def forward(request: Request) -> Response:
+        balancer = await upstream(request)
+        path, prefix = _target(request.scope)
+        return await balancer.forward_raw(request, path, prefix, None)
+
+    return forward
 
 
 def _websocket_endpoint(
