@@ -8,10 +8,12 @@ balancing, limits, health and retries are the same for all.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from random import Random
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Final
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
@@ -336,8 +338,11 @@ class Dispatcher:
 
 
 def retry_after_seconds(headers: Headers) -> float | None:
-    """Retry-After as seconds, if it is given so (RFC 9110 section 10.2.3)."""
+    """Retry-After in seconds from now, given so or as a date (RFC 9110 section 10.2.3)."""
     for name, value in headers:
-        if name == b"retry-after" and value.strip().isdigit():
-            return float(value)
+        if name == b"retry-after":
+            if value.strip().isdigit():
+                return float(value)
+            with contextlib.suppress(ValueError, OverflowError):
+                return parsedate_to_datetime(value.decode("latin-1")).timestamp() - time()
     return None

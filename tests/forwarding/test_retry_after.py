@@ -1,0 +1,68 @@
+"""Retry-After of a destination that wants to be left alone."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+
+import pytest
+
+from fastapi_proxy_di.events import DestinationEjected, Event
+from fastapi_proxy_di.forwarding.dispatch import retry_after_seconds
+from tests.clients import fetch
+from tests.gateways import gateway
+from tests.origins import ScriptedOrigin, always, answer
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(b"7", 7), (b"0", 0), (b"-1", None), (b"soon", None), (b"", None), (b"1.5", None)],
+)
+def test_retry_after_in_seconds(value: bytes, seconds: float | None) -> None:
+    """A whole number, or nothing."""
+    assert retry_after_seconds([(b"x", b"1"), (b"retry-after", value)]) == seconds
+
+
+def test_retry_after_as_a_date() -> None:
+    """The seconds until then; in the past none are left."""
+    soon = formatdate(time.time() + 60, usegmt=True).encode("ascii")
+    past = b"Sun, 06 Nov 1994 08:49:37 GMT"
+
+    assert retry_after_seconds([(b"retry-after", soon)]) == pytest.approx(60, abs=2)
+    assert (retry_after_seconds([(b"retry-after", past)]) or 0) < 0
+
+
+def test_retry_after_may_be_missing() -> None:
+    """Most answers have none."""
+    assert retry_after_seconds([(b"x", b"1")]) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "after", "respect", "served"),
+    [
+        (429, b"60", True, [429, 200, 200]),
+        (503, b"60", True, [503, 200, 200]),
+        (503, b"never", True, [503, 503, 503]),
+        (429, b"60", False, [429, 429, 429]),
+        (500, b"60", True, [500, 500, 500]),
+    ],
+)
+async def test_retry_after_takes_the_destination_out(
+    status: int, after: bytes, respect: bool, served: list[int]
+) -> None:
+    """For its time, where the settings say so; the answer itself reaches its client."""
+    told: list[Event] = []
+    async with (
+        ScriptedOrigin(always(answer(status, headers=[(b"Retry-After", after)]))) as busy,
+        ScriptedOrigin() as other,
+        gateway(
+            busy.url, other.url, policy="first", ejection={"respect_retry_after": respect}
+        ) as gate,
+    ):
+        gate.balancer.subscribe(told.append)
+        statuses = [(await fetch(gate.address, target="/billing/x")).status for _ in range(3)]
+
+    assert statuses == served
+    assert told == (
+        [DestinationEjected("billing", busy.url, 60.0, "retry_after")] if 200 in served else []
+    )
