@@ -214,7 +214,8 @@ class Http1Exchange:
                 parse(parser, data[-surplus:])
         else:
             parse(parser, data)
-        if self._head_bytes > self._header_limit and not self.complete:
+        # What lies behind a 101 is the new protocol's, and none of it is a header.
+        if self._head_bytes > self._header_limit and not self.complete and self.status != 101:
             what = "what surrounds the body" if self.status else "the header"
             self._malformed(f"{what} is larger than {self._header_limit} bytes")
         self._wake()
