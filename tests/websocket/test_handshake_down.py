@@ -117,6 +117,24 @@ async def test_messages_sent_with_the_101_are_not_lost(server: str) -> None:
         assert [await client.recv(), await client.recv()] == ["first", "second"]
 
 
+async def test_flood_behind_the_101_is_no_header() -> None:
+    """An upstream may say a lot at once; the limit of its header does not count that."""
+    message = b"\x82\x7e" + (10_000).to_bytes(2) + bytes(10_000)
+
+    async def script(connection: Connection) -> None:
+        head = await connection.read_head()
+        await connection.send(accepting(head) + 50 * message)
+        await connection.peer_left()
+
+    limits = {"max_response_header_bytes": 4096}
+    async with (
+        ScriptedOrigin(script) as origin,
+        tunnels(origin.url, limits=limits) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        assert [await client.recv() for _ in range(50)] == [bytes(10_000)] * 50
+
+
 async def _refused(reply: bytes, server: str | None = None) -> Answer:
     """Let the upstream answer a handshake with these bytes; give what the client gets."""
 

@@ -1,0 +1,327 @@
+"""How tunnels end: codes and reasons both ways, abrupt ends, and what is told of each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from tests.gateways import Gateway, until
+from tests.upgrades import FramePeer
+from tests.websocket.client import Closed, open_websocket
+from tests.websocket.gateways import every_server, every_uvicorn, no_tunnel_left, tunnels
+from tests.websocket.upstreams import frames_from, until_left
+
+_TEXT, _CLOSE = 1, 8
+
+# The registry, without what may not be sent, and both borders of what apps may define.
+_CODES: Final = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4999]
+
+
+async def _end_told(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> tuple[str, int]:
+    """The reason and code of the one tunnel that ended, as logged; counted once as well."""
+    await no_tunnel_left(gateway)
+    records = [one for one in caplog.records if one.name == "fastapi_proxy_di.websocket"]
+    assert len(records) == 1
+    told = vars(records[0])
+    assert told["upstream"] == "billing"
+    assert told["destination"] == gateway.balancer.destinations[0].url
+    status = gateway.balancer.status()
+    assert status.tunnels == 0
+    assert status.tunnel_ends == {told["reason"]: 1}
+    return told["reason"], told["code"]
+
+
+@pytest.fixture(autouse=True)
+def _log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "fastapi_proxy_di.websocket")
+
+
+@every_uvicorn
+@pytest.mark.parametrize("code", _CODES)
+async def test_close_of_the_client_reaches_the_upstream(
+    server: str, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Code and reason, behind the last message; the client gets its own code back."""
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        seen.extend([await peer.read(), await peer.read()])
+
+    async with frames_from(script) as origin, tunnels(origin.url, server=server) as gateway:
+        async with open_websocket(gateway.address) as client:
+            await client.send("last")
+            echoed = await client.close(code, "tschüß")
+        told = await _end_told(gateway, caplog)
+        await origin.all_left(1.0)
+
+    assert seen[0] == (_TEXT, b"last")
+    if (server, code) == ("wsproto", 1014):
+        # wsproto does not know it and calls it the client's protocol error.
+        assert (seen[1][1][:2], told) == (b"\x03\xea", ("client_closed", 1002))
+    else:
+        assert echoed.code == code
+        assert seen[1] == (_CLOSE, code.to_bytes(2) + "tschüß".encode())
+        assert told == ("client_closed", code)
+
+
+@every_uvicorn
+async def test_empty_close_of_the_client_stays_empty(
+    server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No code is invented on the way up."""
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        seen.append(await peer.read())
+
+    async with frames_from(script) as origin, tunnels(origin.url, server=server) as gateway:
+        async with open_websocket(gateway.address) as client:
+            await client.close(None)
+        told = await _end_told(gateway, caplog)
+
+    assert seen == [(_CLOSE, b"")]
+    assert told == ("client_closed", 1005)
+
+
+async def test_close_of_the_client_under_hypercorn_is_an_abrupt_end_upstream(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Hypercorn tells its app 1006 for each close, so the upstream cannot be told a code."""
+    seen: list[bytes] = []
+
+    async def script(peer: FramePeer) -> None:
+        seen.append(await peer.reader.read())
+
+    async with frames_from(script) as origin, tunnels(origin.url, server="hypercorn") as gateway:
+        async with open_websocket(gateway.address) as client:
+            await client.close(1001, "bye")
+        told = await _end_told(gateway, caplog)
+        await origin.all_left(1.0)
+
+    assert b"".join(seen) == b""
+    assert told == ("client_vanished", 1006)
+
+
+@every_server
+@pytest.mark.parametrize("code", _CODES)
+async def test_close_of_the_upstream_reaches_the_client(
+    server: str, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Code and reason, behind the last message."""
+    payload = code.to_bytes(2) + "tschüß".encode()
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        peer.send(_TEXT, b"last")
+        peer.send(_CLOSE, payload)
+        seen.append(await peer.read())
+
+    async with (
+        frames_from(script) as origin,
+        tunnels(origin.url, server=server) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        assert await client.recv() == "last"
+        assert await client.recv() == Closed(code, "tschüß")
+        client.client.close()
+        told = await _end_told(gateway, caplog)
+
+    assert seen == [(_CLOSE, payload)]
+    assert told == ("upstream_closed", code)
+
+
+@every_server
+async def test_empty_close_of_the_upstream_becomes_1000(
+    server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ASGI cannot send an empty one."""
+
+    async def script(peer: FramePeer) -> None:
+        peer.send(_CLOSE)
+        await until_left(peer)
+
+    async with (
+        frames_from(script) as origin,
+        tunnels(origin.url, server=server) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        assert await client.recv() == Closed(1000)
+        client.client.close()
+        told = await _end_told(gateway, caplog)
+
+    assert told == ("upstream_closed", 1005)
+
+
+@every_server
+@pytest.mark.parametrize("code", [1004, 1005, 1006, 1015, 1016, 2999, 5000, 0])
+async def test_reserved_code_of_the_upstream_becomes_1014(
+    server: str, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What no endpoint may send is the upstream's fault, and the client sees a bad gateway."""
+
+    async def script(peer: FramePeer) -> None:
+        peer.send(_CLOSE, code.to_bytes(2))
+        await until_left(peer)
+
+    async with (
+        frames_from(script) as origin,
+        tunnels(origin.url, server=server) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        assert (await client.ended()).code == 1014
+        client.client.close()
+        told = await _end_told(gateway, caplog)
+
+    assert told == ("upstream_protocol_error", 1002)
+
+
+@every_server
+@pytest.mark.parametrize("how", ["reset", "end"])
+async def test_client_that_vanishes_breaks_the_upstream_off(
+    server: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Within a second, and never with a close frame that would look clean."""
+    rest: list[bytes] = []
+
+    async def script(peer: FramePeer) -> None:
+        await peer.read()
+        rest.append(await peer.reader.read())
+
+    async with frames_from(script) as origin, tunnels(origin.url, server=server) as gateway:
+        async with open_websocket(gateway.address) as client:
+            await client.send("going")
+            await until(lambda: gateway.in_flight)
+            _break(client.client.reset, client.client.close, how)
+            await origin.all_left(1.0)
+        told = await _end_told(gateway, caplog)
+        (destination,) = gateway.balancer.destinations
+
+    assert b"".join(rest) == b""
+    assert told == ("client_vanished", 1006)
+    assert destination.failures == 0
+
+
+@every_server
+@pytest.mark.parametrize("how", ["reset", "end"])
+async def test_upstream_that_vanishes_ends_the_client(
+    server: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Within a second, as a bad gateway; a WARNING says which destination, and it counts."""
+
+    async def script(peer: FramePeer) -> None:
+        await peer.read()
+        _break(peer.reset, peer.writer.close, how)
+
+    async with (
+        frames_from(script) as origin,
+        tunnels(origin.url, server=server) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        await client.send("go")
+        async with asyncio.timeout(1):
+            ended = await client.ended()
+        client.client.close()
+        told = await _end_told(gateway, caplog)
+        (destination,) = gateway.balancer.destinations
+
+    assert ended == Closed(1014, "upstream disconnected")
+    assert told == ("upstream_vanished", 1006)
+    assert [one.levelname for one in caplog.records if "websocket" in one.name] == ["WARNING"]
+    assert destination.failures == 1
+
+
+def _break(reset: Callable[[], None], close: Callable[[], object], how: str) -> None:
+    if how == "reset":
+        reset()
+    else:
+        close()
+
+
+@every_server
+async def test_broken_frames_of_the_upstream_are_1014(
+    server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """1002 would blame the client."""
+
+    async def script(peer: FramePeer) -> None:
+        peer.writer.write(b"\xf1\x00")
+        await until_left(peer)
+
+    async with (
+        frames_from(script) as origin,
+        tunnels(origin.url, server=server) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        assert (await client.ended()).code == 1014
+        client.client.close()
+        told = await _end_told(gateway, caplog)
+
+    assert told == ("upstream_protocol_error", 1002)
+
+
+@every_uvicorn
+async def test_broken_frames_of_the_client_are_no_clean_end(
+    server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the server refuses reaches the upstream as 1002 or as an abrupt end."""
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        seen.append(await peer.read())
+
+    async with frames_from(script) as origin, tunnels(origin.url, server=server) as gateway:
+        async with open_websocket(gateway.address) as client:
+            await client.client.send(b"\xf1\x80mask")
+            assert (await client.ended()).code != 1000
+        await _end_told(gateway, caplog)
+
+    assert [(opcode, payload[:2]) for opcode, payload in seen] in (
+        [],
+        [(_CLOSE, b"\x03\xea")],
+    )
+
+
+@every_server
+async def test_longest_reason_passes(server: str) -> None:
+    """As much as a close frame holds."""
+    reason = "ü" * 61
+
+    async def script(peer: FramePeer) -> None:
+        peer.send(_CLOSE, b"\x0f\xa0" + reason.encode())
+        await until_left(peer)
+
+    async with (
+        frames_from(script) as origin,
+        tunnels(origin.url, server=server) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        assert await client.recv() == Closed(4000, reason)
+
+
+@every_uvicorn
+async def test_closes_that_cross_leave_nothing(server: str) -> None:
+    """Both sides close at the same moment, many times over."""
+
+    async def script(peer: FramePeer) -> None:
+        await peer.read()
+        peer.send(_CLOSE, b"\x03\xe8")
+        await until_left(peer)
+
+    async with frames_from(script) as origin, tunnels(origin.url, server=server) as gateway:
+
+        async def visit() -> None:
+            async with open_websocket(gateway.address) as client:
+                await client.send("go")
+                await client.close(1000)
+
+        await asyncio.gather(*(visit() for _ in range(50)))
+        await no_tunnel_left(gateway, 2)
+        await origin.all_left(2)
+        ends = gateway.balancer.status().tunnel_ends
+
+    assert sum(ends.values()) == 50
+    assert set(ends) <= {"client_closed", "upstream_closed"}

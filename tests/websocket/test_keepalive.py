@@ -1,0 +1,169 @@
+"""Idle tunnels: pings keep them through what cuts idle connections, and find dead peers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from tests.upgrades import FramePeer
+from tests.websocket.client import Closed, open_websocket
+from tests.websocket.gateways import every_server, every_uvicorn, no_tunnel_left, tunnels
+from tests.websocket.upstreams import EchoApp, echo_server, frames_from, until_left
+
+_PING, _PONG, _CLOSE = 9, 10, 8
+
+
+@contextlib.asynccontextmanager
+async def _cutting_idle(port: int, seconds: float) -> AsyncIterator[str]:
+    """A hop that cuts connections on which nothing came from either side for that long."""
+
+    async def copy(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timer: asyncio.Timeout
+    ) -> None:
+        while data := await reader.read(65536):
+            timer.reschedule(asyncio.get_running_loop().time() + seconds)
+            writer.write(data)
+            await writer.drain()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            async with asyncio.timeout(seconds) as timer, asyncio.TaskGroup() as group:
+                group.create_task(copy(reader, behind_writer, timer))
+                group.create_task(copy(behind_reader, writer, timer))
+        except TimeoutError:
+            pass
+        finally:
+            writer.transport.abort()
+            behind_writer.transport.abort()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+async def test_pings_keep_an_idle_tunnel_through_an_idle_cut() -> None:
+    """A hop between cuts after 0.3 s of silence; a tunnel four times as old still works.
+
+    The same with 60 s and the default of 20 s, which leave the same two pings to be lost.
+    """
+    async with (
+        echo_server(EchoApp()) as upstream,
+        _cutting_idle(upstream.port, 0.3) as hop,
+        tunnels(hop, websocket={"ping_interval": 0.1}) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        await asyncio.sleep(1.2)
+        await client.send("still there")
+        assert await client.recv() == "still there"
+
+
+async def test_without_pings_an_idle_tunnel_is_cut() -> None:
+    """The cut in the test above is a real one."""
+    async with (
+        echo_server(EchoApp()) as upstream,
+        _cutting_idle(upstream.port, 0.1) as hop,
+        tunnels(hop, websocket={"ping_interval": None}) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        assert await client.ended() == Closed(1014, "upstream disconnected")
+
+
+@every_uvicorn
+async def test_server_pings_the_client(server: str) -> None:
+    """The client's hop is kept alive by the server's own pings."""
+    async with (
+        echo_server(EchoApp()) as upstream,
+        tunnels(upstream.url, server=server, uvicorn={"ws_ping_interval": 0.05}) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        opcode, payload, _ = await client.recv_frame()
+        await client.send_frame(_PONG, payload)
+        await client.send("still there")
+        assert await client.recv() == "still there"
+
+    assert opcode == _PING
+
+
+@every_server
+async def test_pings_stay_on_their_hop(server: str) -> None:
+    """A ping of either side is answered by the gateway, and is no message to the other."""
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        peer.send(_PING, b"are you there")
+        while not seen or seen[-1][0] != _CLOSE:
+            seen.append(await peer.read())
+
+    async with frames_from(script) as origin, tunnels(origin.url, server=server) as gateway:
+        async with open_websocket(gateway.address) as client:
+            await client.send_frame(_PING, b"and you")
+            answer = await client.recv_frame()
+            await client.send("text")
+            await client.send("done")
+            while (1, b"done") not in seen:  # noqa: ASYNC110 - the script's list is the event
+                await asyncio.sleep(0.002)
+        await no_tunnel_left(gateway)
+
+    assert answer == (_PONG, b"and you", True)
+    assert [one for one in seen if one[0] != _CLOSE] == [
+        (_PONG, b"are you there"),
+        (1, b"text"),
+        (1, b"done"),
+    ]
+
+
+async def test_dead_upstream_is_found() -> None:
+    """One that answers no ping is given up after ``ping_timeout``, as a bad gateway."""
+
+    async def deaf(peer: FramePeer) -> None:
+        await peer.reader.readexactly(0)
+        await asyncio.Event().wait()
+
+    async with (
+        frames_from(deaf) as origin,
+        tunnels(origin.url, websocket={"ping_interval": 0.05, "ping_timeout": 0.1}) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        started = time.monotonic()
+        assert await client.ended() == Closed(1014, "upstream ping timeout")
+        took = time.monotonic() - started
+        client.client.close()
+        await no_tunnel_left(gateway)
+        ends = gateway.balancer.status().tunnel_ends
+        (destination,) = gateway.balancer.destinations
+
+    assert ends == {"upstream_ping_timeout": 1}
+    assert took < 1
+    assert destination.failures == 1
+
+
+@every_uvicorn
+async def test_dead_client_is_found(server: str) -> None:
+    """One that answers no ping is given up by the server, and the upstream with it.
+
+    It sees an abrupt end or the server's own 1011, never a clean one.
+    """
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        seen.append(await peer.read())
+        await until_left(peer)
+
+    async with (
+        frames_from(script) as origin,
+        tunnels(
+            origin.url, server=server, uvicorn={"ws_ping_interval": 0.05, "ws_ping_timeout": 0.05}
+        ) as gateway,
+        open_websocket(gateway.address),
+    ):
+        await origin.all_left(2.0)
+        await no_tunnel_left(gateway)
+        ends = gateway.balancer.status().tunnel_ends
+
+    assert sum(ends.values()) == 1
+    assert seen in ([], [(_CLOSE, b"\x03\xf3keepalive ping timeout")])

@@ -1,0 +1,246 @@
+"""Ends that the gateway decides on: shutdown, cancellation, drain. Nothing is left behind."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from fastapi import Depends, FastAPI, WebSocket
+
+from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan
+from tests.gateways import billing, until
+from tests.origins import Connection, ScriptedOrigin
+from tests.upgrades import FramePeer
+from tests.websocket.client import Closed, open_websocket
+from tests.websocket.gateways import every_server, every_uvicorn, no_tunnel_left, serving, tunnels
+from tests.websocket.upstreams import EchoApp, accepting, echo_server, frames_from, until_left
+
+_CLOSE = 8
+
+
+def _sockets() -> int:
+    """How many files this process has open."""
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+@pytest.fixture(autouse=True)
+async def _leaves_no_socket() -> AsyncIterator[None]:
+    before = _sockets()
+    yield
+    async with asyncio.timeout(2):
+        while _sockets() > before:  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.01)
+
+
+def _hears(heard: list[tuple[int, bytes]]) -> ScriptedOrigin:
+    """An upstream that notes the first frame it gets, and ends."""
+
+    async def script(peer: FramePeer) -> None:
+        heard.append(await peer.read())
+
+    return frames_from(script)
+
+
+@every_uvicorn
+async def test_shutdown_closes_both_sides_with_1012(server: str) -> None:
+    """Service restart, for every open tunnel, and in bounded time."""
+    heard: list[tuple[int, bytes]] = []
+    async with _hears(heard) as origin:
+        async with tunnels(origin.url, server=server) as gateway:
+            opened = [open_websocket(gateway.address) for _ in range(20)]
+            clients = [await one.__aenter__() for one in opened]
+            await until(lambda: gateway.balancer.status().tunnels == 20)
+            started = time.monotonic()
+        took = time.monotonic() - started
+        ends = [await client.ended() for client in clients]
+        for one in opened:
+            await one.__aexit__(None, None, None)
+        await origin.all_left(1.0)
+
+    assert ends == [Closed(1012)] * 20
+    assert [(opcode, payload[:2]) for opcode, payload in heard] == [(_CLOSE, b"\x03\xf4")] * 20
+    assert took < 2
+
+
+async def test_shutdown_under_hypercorn_ends_both_sides() -> None:
+    """It ends its apps by cancellation, and the upstream hears 1012."""
+    heard: list[tuple[int, bytes]] = []
+    async with _hears(heard) as origin:
+        async with tunnels(origin.url, server="hypercorn") as gateway:
+            opened = open_websocket(gateway.address)
+            client = await opened.__aenter__()
+            await until(lambda: gateway.balancer.status().tunnels == 1)
+        assert (await client.ended()).code != 1000
+        await opened.__aexit__(None, None, None)
+        await origin.all_left(1.0)
+
+    assert heard in ([], [(_CLOSE, b"\x03\xf4")])
+
+
+@every_uvicorn
+async def test_shutdown_does_not_wait_for_stuck_peers(server: str) -> None:
+    """Neither an upstream that ignores the close nor a client that reads nothing holds it up."""
+
+    async def stuck(connection: Connection) -> None:
+        await connection.send(accepting(await connection.read_head()))
+        connection.writer.write(b"\x82\x7f" + (2**24).to_bytes(8) + bytes(2**24))
+        await asyncio.Event().wait()
+
+    options = {"timeout_graceful_shutdown": 5}
+    async with ScriptedOrigin(stuck) as origin:
+        async with tunnels(origin.url, server=server, uvicorn=options) as gateway:
+            opened = open_websocket(gateway.address)
+            await opened.__aenter__()
+            await until(lambda: gateway.balancer.status().tunnels == 1)
+            started = time.monotonic()
+        took = time.monotonic() - started
+        await opened.__aexit__(None, None, None)
+
+    assert took < 3
+
+
+def _impatient(url: str, ended: asyncio.Event) -> FastAPI:
+    """An app whose endpoint gives its tunnels 0.1 s."""
+    app = FastAPI(lifespan=proxy_lifespan)
+    upstream = Upstream(billing(url))
+
+    @app.websocket("/live")
+    async def live(websocket: WebSocket, balancer: Balancer = Depends(upstream)) -> None:
+        try:
+            async with asyncio.timeout(0.1):
+                await balancer.forward_websocket(websocket)
+        except TimeoutError:
+            ended.set()
+
+    return app
+
+
+@every_server
+async def test_cancellation_closes_both_sides_with_1012(server: str) -> None:
+    """Whatever cancels the endpoint goes on, once both peers have been told."""
+    heard: list[tuple[int, bytes]] = []
+    ended = asyncio.Event()
+    async with (
+        _hears(heard) as origin,
+        serving(_impatient(origin.url, ended), server=server) as gateway,
+    ):
+        async with open_websocket(gateway.address, "/live") as client:
+            assert await client.ended() == Closed(1012)
+        async with asyncio.timeout(2):
+            await ended.wait()
+        await no_tunnel_left(gateway)
+        await origin.all_left(1.0)
+        ends = gateway.balancer.status().tunnel_ends
+
+    assert heard == [(_CLOSE, b"\x03\xf4")]
+    assert ends == {"shutdown": 1}
+
+
+@every_server
+async def test_drain_lets_old_tunnels_finish(server: str) -> None:
+    """New ones go elsewhere; those that are open go on as if nothing had happened."""
+    first, second = EchoApp(), EchoApp()
+    async with (
+        echo_server(first) as one,
+        echo_server(second) as two,
+        tunnels(one.url, two.url, server=server, policy="first") as gateway,
+        open_websocket(gateway.address) as old,
+    ):
+        await gateway.balancer.drain(one.url)
+        for _ in range(3):
+            async with open_websocket(gateway.address) as new:
+                await new.send("new")
+                assert await new.recv() == "new"
+        await old.send("still here")
+        assert await old.recv() == "still here"
+        assert (len(first.scopes), len(second.scopes)) == (1, 3)
+        gateway.balancer.undrain(one.url)
+        async with open_websocket(gateway.address):
+            assert len(first.scopes) == 2
+        await old.close(1000)
+
+
+@every_server
+async def test_drain_with_a_timeout_closes_what_remains(server: str) -> None:
+    """1001 for both sides of each tunnel that is still open then."""
+    heard: list[tuple[int, bytes]] = []
+    async with (
+        _hears(heard) as origin,
+        echo_server(EchoApp()) as other,
+        tunnels(origin.url, other.url, server=server, policy="first") as gateway,
+        open_websocket(gateway.address) as first,
+        open_websocket(gateway.address) as second,
+    ):
+        started = time.monotonic()
+        await gateway.balancer.drain(origin.url, timeout=0.1)
+        ends = [await first.ended(), await second.ended()]
+        took = time.monotonic() - started
+        first.client.close()
+        second.client.close()
+        await no_tunnel_left(gateway)
+        await origin.all_left(1.0)
+        counted = gateway.balancer.status().tunnel_ends
+
+    assert [end.code for end in ends] == [1001, 1001]
+    assert [(opcode, payload[:2]) for opcode, payload in heard] == [(_CLOSE, b"\x03\xe9")] * 2
+    assert counted == {"drained": 2}
+    assert 0.1 <= took < 1
+
+
+async def test_drain_with_a_timeout_returns_when_all_have_finished() -> None:
+    """Nobody waits for tunnels that are gone, and none of them is closed by force."""
+    async with (
+        echo_server(EchoApp()) as upstream,
+        echo_server(EchoApp()) as other,
+        tunnels(upstream.url, other.url, policy="first") as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        draining = asyncio.ensure_future(gateway.balancer.drain(upstream.url, timeout=30))
+        await until(lambda: not gateway.balancer.destinations[0].available)
+        await client.close(1000)
+        async with asyncio.timeout(2):
+            await draining
+        ends = gateway.balancer.status().tunnel_ends
+
+    assert ends == {"client_closed": 1}
+
+
+async def test_removed_destination_finishes_its_tunnels() -> None:
+    """``replace_destinations`` breaks nothing that is open."""
+    first, second = EchoApp(), EchoApp()
+    async with (
+        echo_server(first) as one,
+        echo_server(second) as two,
+        tunnels(one.url) as gateway,
+        open_websocket(gateway.address) as old,
+    ):
+        gateway.balancer.replace_destinations([two.url])
+        async with open_websocket(gateway.address) as new:
+            await old.send("still here")
+            assert await old.recv() == "still here"
+            await new.close(1000)
+        await old.close(1000)
+
+    assert (len(first.scopes), len(second.scopes)) == (1, 1)
+
+
+async def test_many_short_tunnels_leave_nothing() -> None:
+    """Opened, used and ended in every way, over and over: no task, no socket, no count."""
+    async with frames_from(until_left) as origin, tunnels(origin.url) as gateway:
+
+        async def visit(number: int) -> None:
+            async with open_websocket(gateway.address) as client:
+                await client.send("hello")
+                if number % 3 == 0:
+                    await client.close(1000)
+                elif number % 3 == 1:
+                    client.client.reset()
+
+        for _ in range(5):
+            await asyncio.gather(*(visit(number) for number in range(30)))
+        await no_tunnel_left(gateway, 2)
+        await origin.all_left(2)
+        status = gateway.balancer.status()
+
+    assert (status.tunnels, status.in_flight, sum(status.tunnel_ends.values())) == (0, 0, 150)
