@@ -43,6 +43,17 @@ _TAIL: Final = "/{path:path}"
 _CONVERTOR: Final = "fastapi_proxy_di_rest"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 """What the OpenAPI schema of a route for all methods names."""
+_SCHEMA: Final = {
+    "parameters": [
+        {
+            "name": "path",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string"},
+            "description": "Empty, or a slash and the path that is forwarded.",
+        }
+    ]
+}
 
 
 class _RestConvertor(Convertor[str]):
@@ -137,14 +148,16 @@ def proxy_router(
             _ENDPOINTS[endpoint] = ProxyEndpoint(
                 upstream, methods is None, options is None, overrides
             )
+            name, served = f"proxy_{upstream.name}", list(methods or _METHODS)
             router.add_api_route(
-                mount,
-                endpoint,
-                methods=list(methods or _METHODS),
-                name=f"proxy_{upstream.name}",
-                include_in_schema=include_in_schema,
-                response_model=None,
+                mount, endpoint, methods=served, name=name, include_in_schema=False
             )
+            # One route has one operation id, so each method is documented by one of its own.
+            # No request comes so far: the one above takes them all.
+            for method in served if include_in_schema else ():
+                router.add_api_route(
+                    mount, endpoint, methods=[method], name=name, openapi_extra=_SCHEMA
+                )
         if websocket:
             tunnel = _websocket_endpoint(upstream, options, overrides)
             _ENDPOINTS[tunnel] = ProxyEndpoint(upstream, False, options is None, overrides)
@@ -240,7 +253,8 @@ class ProxyRoute(APIRoute):
 
 def _upstream_of(route: APIRoute) -> tuple[str, Callable[..., Any] | None] | None:
     proxied = _ENDPOINTS.get(route.endpoint)
-    if proxied is None or not proxied.any_method:
+    # A mount with transforms goes by ``ProxyRoute``, which has them at hand.
+    if proxied is None or not proxied.any_method or proxied.overrides is not None:
         return None
     upstream = proxied.upstream
     return upstream.name, _lean_endpoint(upstream) if proxied.plain else None
@@ -264,6 +278,8 @@ def _http_endpoint(
     # another app's upstream of the same name would come back, with its settings.
     async def forward(request: Request, balancer: Balancer = Depends(upstream)) -> Response:
         path, prefix = _target(request.scope)
+        if not _is_real(balancer):
+            return await balancer.forward(request, _given(path))
         return await balancer.forward_raw(request, path, prefix, overrides)
 
     if options is None:
@@ -275,6 +291,14 @@ def _http_endpoint(
         chosen: ForwardOptions = Depends(options),
     ) -> Response:
         path, prefix = _target(request.scope)
+        if not _is_real(balancer):
+            return await balancer.forward(
+                request,
+                _given(path),
+                additional_headers=chosen.headers,
+                override_host=chosen.override_host,
+                timeout=chosen.timeout,
+            )
         return await balancer.forward_raw(
             request, path, prefix, options_overrides(chosen, overrides), chosen.affinity_key
         )
@@ -296,6 +320,9 @@ def _websocket_endpoint(
 ) -> Callable[..., Awaitable[None]]:
     async def tunnel(websocket: WebSocket, balancer: Balancer = Depends(upstream)) -> None:
         path, prefix = _target(websocket.scope)
+        if not _is_real(balancer):
+            await balancer.forward_websocket(websocket, _given(path))
+            return
         await balancer.tunnel_raw(websocket, path, prefix, overrides)
 
     if options is None:
@@ -307,6 +334,14 @@ def _websocket_endpoint(
         chosen: ForwardOptions = Depends(options),
     ) -> None:
         path, prefix = _target(websocket.scope)
+        if not _is_real(balancer):
+            await balancer.forward_websocket(
+                websocket,
+                _given(path),
+                additional_headers=chosen.headers,
+                open_timeout=chosen.timeout,
+            )
+            return
         await balancer.tunnel_raw(
             websocket,
             path,
@@ -317,6 +352,19 @@ def _websocket_endpoint(
         )
 
     return tunnel_as_chosen
+
+
+def _is_real(balancer: Balancer) -> bool:
+    """Whether it has more than the public methods, which are all that a test's stand-in has.
+
+    By its type, because mocks answer ``isinstance`` as they are told.
+    """
+    return issubclass(type(balancer), Balancer)
+
+
+def _given(path: bytes) -> str:
+    """The path as the public methods take it."""
+    return path.decode("latin-1") or "/"
 
 
 def _check(mentions: list[Upstream], path: str, *, http: bool, websocket: bool) -> None:
