@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -24,6 +24,7 @@ from fastapi_proxy_di.forwarding.affinity import Binding
 from fastapi_proxy_di.forwarding.answer import Answer, answer_fields
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.outbound import OutboundBuilder, Overrides
+from fastapi_proxy_di.forwarding.record import Records, Trace
 from fastapi_proxy_di.forwarding.transforming import joined, transform_answer
 from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd, WebSocketEnd
 from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
@@ -77,6 +78,7 @@ class WebSocketForwarder:
         rules: The settings.
         binding: Keeps clients on their destination, ``None`` for no affinity.
         transforms: The upstream's.
+        records: What is told about exchanges.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class WebSocketForwarder:
         rules: WebSocketRules,
         binding: Binding | None = None,
         transforms: Pipeline | None = None,
+        records: Records | None = None,
     ) -> None:
         self._name = name
         self._builder = builder
@@ -97,11 +100,12 @@ class WebSocketForwarder:
         self._rules = rules
         self._binding = binding
         self._transforms = transforms
+        self._records = records
         self._loop = asyncio.get_running_loop()
         self._tunnels: dict[Destination, set[Tunnel]] = {}
         self.ends: dict[WebSocketEnd, int] = dict.fromkeys(WebSocketEnd, 0)
 
-    async def forward(
+    def forward(
         self,
         scope: Scope,
         receive: Receive,
@@ -113,7 +117,7 @@ class WebSocketForwarder:
         subprotocols: Sequence[str] | None = None,
         open_timeout: float | None = None,
         key: PickRequest | None = None,
-    ) -> TunnelEnd | None:
+    ) -> Coroutine[Any, Any, TunnelEnd | None]:
         """Tunnel a client's WebSocket whose ``websocket.connect`` has been received.
 
         Args:
@@ -134,6 +138,25 @@ class WebSocketForwarder:
             ProxyError: No destination answered the handshake; nothing was sent to the client.
             ValueError: ``overrides`` or ``subprotocols`` hold what may not be sent.
         """
+        trace = None if self._records is None else self._records.begin(scope)
+        tunnel = self._forward(
+            scope, receive, send, path, prefix, overrides, subprotocols, open_timeout, key, trace
+        )
+        return tunnel if trace is None else trace.follow(tunnel)
+
+    async def _forward(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        path: bytes,
+        prefix: bytes,
+        overrides: Overrides | None,
+        subprotocols: Sequence[str] | None,
+        open_timeout: float | None,
+        key: PickRequest | None,
+        trace: Trace | None,
+    ) -> TunnelEnd | None:
         rules = self._rules
         if overrides is not None:
             _refuse_handshake_fields(overrides)
@@ -147,6 +170,7 @@ class WebSocketForwarder:
             outbound.headers = self._binding.strip(outbound.headers)
         outbound.headers += upgrade_headers(nonce, offered, compression=rules.compression)
         outbound.upgrade = True
+        outbound.trace = trace
         seconds = rules.open_timeout if open_timeout is None else open_timeout
         deadlines = Deadlines(activity=None, first_byte=seconds, total=seconds)
         watch = Watch(
@@ -167,6 +191,8 @@ class WebSocketForwarder:
         try:
             if exchange.status != 101:
                 headers = crossing(exchange.headers, exchange.status)
+                if trace is not None:
+                    trace.answered(exchange.status, destination, headers)
                 await self._refuse(scope, receive, send, exchange, headers)
                 return None
             accepted = check_accept(
@@ -178,7 +204,11 @@ class WebSocketForwarder:
             )
             upstream = self._open(exchange, accepted)
             headers = crossing(accepted.headers, 101)
-            return await self._tunnel(send, receive, upstream, accepted, destination, headers)
+            if trace is not None:
+                trace.answered(101, destination, headers)
+            return await self._tunnel(
+                send, receive, upstream, accepted, destination, headers, trace
+            )
         except ProxyError as error:
             self._dispatcher.failed_late(destination, error)
             raise
@@ -247,6 +277,7 @@ class WebSocketForwarder:
         accepted: Accepted,
         destination: Destination,
         headers: Headers,
+        trace: Trace | None,
     ) -> TunnelEnd | None:
         tunnel = Tunnel(receive, send, upstream, name=self._name)
         tunnels = self._tunnels.setdefault(destination, set())
@@ -265,6 +296,8 @@ class WebSocketForwarder:
             tunnels.discard(tunnel)
             if not tunnels:
                 self._tunnels.pop(destination, None)
+            if trace is not None:
+                trace.end = tunnel.end
             if tunnel.end is not None:
                 self._ended(destination, tunnel.end)
         return tunnel.end

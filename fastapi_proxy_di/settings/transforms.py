@@ -338,16 +338,13 @@ TransformSettings: TypeAlias = (
 
 
 def _listed(value: object) -> object:
-    items = [value] if isinstance(value, SettingsModel | dict) else value
-    if type(items) is str:  # not what looked like JSON and could not be decoded
+    if isinstance(value, dict) or type(value) is str:  # what cannot be decoded is no plain str
         raise ValueError('is a JSON list, e.g. [{"kind": "path_prefix", "prefix": "/v2"}]')
-    if isinstance(items, list | tuple):
-        for number, item in enumerate(items):
-            if not isinstance(item, SettingsModel) and not (
-                isinstance(item, dict) and "kind" in item
-            ):
+    if isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            if not (isinstance(item, SettingsModel) or (isinstance(item, dict) and "kind" in item)):
                 raise ValueError(f"item {number} is not an object with 'kind'")
-    return items
+    return value
 
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ checked, so no transform can break a message's framing.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, overload
 
 from fastapi_proxy_di.wire.handshake import HANDSHAKE_FIELDS
 from fastapi_proxy_di.wire.headers import (
@@ -46,6 +46,12 @@ class HeaderFields:
 
     def __init__(self, raw: Headers) -> None:
         self.raw = raw
+
+    @overload
+    def get(self, name: str) -> str | None: ...
+
+    @overload
+    def get(self, name: str, default: str) -> str: ...
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """Give the first value under a name, ``default`` if there is none."""

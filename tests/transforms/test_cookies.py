@@ -1,0 +1,67 @@
+"""Set-Cookie with one attribute changed and every other byte as it was."""
+
+import pytest
+
+from fastapi_proxy_di.transforms.cookies import rewrite_domain, rewrite_path
+
+COOKIE = b'a="1=2 ,/"; Expires=Wed, 21 Oct 2026 07:28:00 GMT;  domain = .API.test ;HttpOnly;Path=/x'
+
+
+@pytest.mark.parametrize(
+    ("match", "replacement", "expected"),
+    [
+        (None, None, COOKIE.replace(b";  domain = .API.test ", b"")),
+        (b"api.test", None, COOKIE.replace(b";  domain = .API.test ", b"")),
+        (b"api.test", b"gate.test", COOKIE.replace(b" .API.test ", b"gate.test")),
+        (None, b".API.test", COOKIE),
+        (b"other.test", b"gate.test", COOKIE),
+        (b"other.test", None, COOKIE),
+    ],
+)
+def test_domain_is_changed_in_place(
+    match: bytes | None, replacement: bytes | None, expected: bytes
+) -> None:
+    """A dot in front and upper case make no difference (RFC 6265 section 5.2.3)."""
+    assert rewrite_domain(COOKIE, match, replacement) == expected
+
+
+@pytest.mark.parametrize("cookie", [b"domain=api.test; Path=/", b"a=1", b"a=1; Domain=", b""])
+def test_cookie_without_a_domain_stays(cookie: bytes) -> None:
+    """A cookie called domain is not the attribute."""
+    assert rewrite_domain(cookie, None, None) == cookie
+
+
+@pytest.mark.parametrize(
+    ("path", "match", "replacement", "expected"),
+    [
+        (b"/", b"", b"/billing", b"/billing"),
+        (b"/x", b"", b"/billing", b"/billing/x"),
+        (b"/base", b"/base", b"/billing", b"/billing"),
+        (b"/base/", b"/base", b"/billing", b"/billing"),
+        (b"/base/x/", b"/base", b"/billing", b"/billing/x/"),
+        (b"/basement", b"/base", b"/billing", b"/basement"),
+        (b"/base/x", b"/base", b"", b"/x"),
+        (b"/base/", b"/base", b"", b"/"),
+        (b"/base", b"/base", b"", b"/"),
+        (b"x", b"", b"/billing", b"x"),
+    ],
+)
+def test_path_is_moved_at_whole_segments(
+    path: bytes, match: bytes, replacement: bytes, expected: bytes
+) -> None:
+    """The path of everything is the mount itself, without a slash: ``/billing`` has it too."""
+    assert (
+        rewrite_path(b"a=1; Path=" + path + b"; Secure", match, replacement)
+        == b"a=1; Path=" + expected + b"; Secure"
+    )
+
+
+def test_every_path_of_a_cookie_is_moved() -> None:
+    """Browsers take the last of them."""
+    assert rewrite_path(b"a=1;path=/;PATH=/x", b"", b"/b") == b"a=1;path=/b;PATH=/b/x"
+
+
+@pytest.mark.parametrize("cookie", [b"__Host-id=1; Path=/; Secure", b" __host-id=1; Path=/"])
+def test_host_cookie_keeps_its_path(cookie: bytes) -> None:
+    """Browsers drop a ``__Host-`` cookie with any other."""
+    assert rewrite_path(cookie, b"", b"/billing") == cookie

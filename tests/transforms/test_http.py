@@ -1,0 +1,430 @@
+"""Transforms of HTTP requests and answers, in exact bytes on both sides of a gateway."""
+
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, Request, Response
+
+from fastapi_proxy_di import Balancer, ForwardOptions, Upstream, proxy_lifespan
+from fastapi_proxy_di.transforms import (
+    CookieDomain,
+    CookiePath,
+    LocationRewrite,
+    MethodChange,
+    OutboundRequest,
+    OutboundResponse,
+    PathPattern,
+    PathPrefix,
+    PathRemovePrefix,
+    QueryParameter,
+    RequestHeader,
+    RequestHeaderRemove,
+    RequestHeaderRouteValue,
+    RequestHeadersAllowed,
+    ResponseHeader,
+    ResponseHeaderRemove,
+    ResponseHeadersAllowed,
+)
+from tests.clients import Answer, Ending, fetch
+from tests.gateways import billing, gateway
+from tests.origins import ScriptedOrigin, always, answer
+from tests.servers import run_app
+
+
+def add_tenant(request: OutboundRequest) -> None:
+    """Tell the upstream what the mount knows."""
+    request.headers["x-tenant"] = request.inbound.headers.get("x-api-key", "nobody")
+    request.path = "/t" + request.path
+    request.set_query("by", "function")
+
+
+def stamp(response: OutboundResponse) -> None:
+    """Tell the client who answered."""
+    response.headers.append("x-stamp", f"{response.status} {response.inbound.path}")
+
+
+async def _head(
+    target: str = "/billing/x", *pairs: tuple[bytes, bytes], method: str = "GET", **options: Any
+) -> bytes:
+    """Send one request through a gateway and give the head that reached the origin."""
+    async with ScriptedOrigin() as origin, gateway(origin.url, **options) as gate:
+        await fetch(gate.address, method, target, pairs)
+    return origin.request.head.replace(origin.authority.encode(), b"ORIGIN")
+
+
+async def _answer(raw: bytes, **options: Any) -> Answer:
+    async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url, **options) as gate:
+        return await fetch(gate.address, target="/billing/x")
+
+
+async def test_settings_change_the_request_byte_for_byte() -> None:
+    """Path, query, method and headers, and nothing beside them."""
+    head = await _head(
+        "/billing/api/a%2Fb;c?q=%20&key=mine",
+        (b"X-Drop", b"1"),
+        (b"X-Keep", b"\xe4"),
+        (b"X-Set", b"forged"),
+        method="PUT",
+        forwarded={"mode": "off", "via": False},
+        transforms=[
+            PathRemovePrefix(prefix="/api"),
+            PathPrefix(prefix="/v2"),
+            QueryParameter(name="key", set="s3 cret"),
+            MethodChange(method="PUT", set="PATCH"),
+            RequestHeaderRemove(name="x-drop"),
+            RequestHeader(name="x-set", set="ours"),
+            RequestHeader(name="x-keep", append="more"),
+        ],
+    )
+    assert head == (
+        b"PATCH /v2/a%2Fb;c?q=%20&key=s3%20cret HTTP/1.1\r\n"
+        b"host: ORIGIN\r\n"
+        b"x-keep: \xe4\r\n"
+        b"x-set: ours\r\n"
+        b"x-keep: more\r\n"
+        b"\r\n"
+    )
+
+
+@pytest.mark.parametrize("include", [{}, {"dependencies": [Depends(lambda: None)]}])
+async def test_router_takes_functions(include: dict[str, Any]) -> None:
+    """On the short way as on FastAPI's own; after the upstream's transforms."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(
+            origin.url,
+            router={"transforms": [add_tenant, stamp]},
+            include=include,
+            transforms=[PathPrefix(prefix="/v2")],
+        ) as gate,
+    ):
+        reply = await fetch(
+            gate.address, "POST", "/billing/x?a=1", [(b"X-Api-Key", b"acme")], b"body"
+        )
+
+    assert origin.request.target == b"/t/v2/x?a=1&by=function"
+    assert origin.request.one(b"x-tenant") == b"acme"
+    assert origin.request.body == b"body"
+    assert (reply.body, reply.one(b"x-stamp")) == (b"ok", b"200 /x")
+
+
+async def test_router_transforms_go_with_options() -> None:
+    """What the request's own options say comes last, whether they say something or not."""
+
+    def options(request: Request) -> ForwardOptions:
+        tenant = request.headers.get("x-choose")
+        return ForwardOptions(headers={"x-tenant": tenant} if tenant else None)
+
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, router={"transforms": [add_tenant, stamp], "options": options}) as gate,
+    ):
+        await fetch(gate.address, target="/billing/x", headers=[(b"X-Choose", b"chosen")])
+        reply = await fetch(gate.address, target="/billing/x")
+
+    assert [seen.one(b"x-tenant") for seen in origin.requests] == [b"chosen", b"nobody"]
+    assert reply.one(b"x-stamp") == b"200 /x"
+
+
+async def test_router_without_transforms_is_its_own() -> None:
+    """The mount's transforms are the mount's, not the upstream's."""
+    app = FastAPI()
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, app=app, prefix="/plain") as gate,
+    ):
+        await fetch(gate.address, target="/plain/x")
+    assert origin.request.target == b"/x"
+
+
+async def test_transform_that_does_not_fit_stops_the_router() -> None:
+    """When it is made, not when a request comes."""
+
+    async def waits(request: OutboundRequest) -> None:
+        """Wait."""
+
+    with pytest.raises(ValueError, match="waits is async"):
+        async with gateway("http://127.0.0.1:1", router={"transforms": [waits]}):
+            raise AssertionError("started")
+
+
+async def test_path_parameters_of_the_mount_are_used() -> None:
+    """In the path, encoded again; in a header; the rest travels raw."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(
+            origin.url,
+            prefix="/{tenant}/billing",
+            transforms=[
+                PathPattern(pattern="/tenants/{tenant}/{path}"),
+                RequestHeaderRouteValue(name="x-tenant", parameter="tenant"),
+            ],
+        ) as gate,
+    ):
+        await fetch(gate.address, target="/ac%20me/billing/a%2Fb//c")
+
+    assert origin.request.target == b"/tenants/ac%20me/a%2Fb//c"
+    assert origin.request.one(b"x-tenant") == b"ac%20me"
+    assert origin.request.one(b"x-forwarded-prefix") == b"/ac%20me/billing"
+
+
+@pytest.mark.parametrize(
+    ("target", "transform"),
+    [
+        ("/billing/api/../x", PathRemovePrefix(prefix="/api")),
+        ("/billing/api/%2e%2e/x", PathRemovePrefix(prefix="/api")),
+    ],
+)
+async def test_path_that_climbs_out_of_a_transform_is_400(
+    target: str, transform: PathRemovePrefix
+) -> None:
+    """And nothing is dialled."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, transforms=[transform, PathPrefix(prefix="/v2")]) as gate,
+    ):
+        reply = await fetch(gate.address, target=target)
+    assert reply.status == 400
+    assert origin.connections == 0
+
+
+async def test_allowed_headers_leave_what_is_the_proxys() -> None:
+    """Framing, forwarding and the settings' own headers are no client's."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(
+            origin.url,
+            request_headers={"x-key": "s3cret", "x-tenant": "settings"},
+            transforms=[
+                RequestHeadersAllowed(names="accept"),
+                RequestHeader(name="x-tenant", set="transform"),
+            ],
+        ) as gate,
+    ):
+        await fetch(
+            gate.address,
+            "POST",
+            "/billing/x",
+            [(b"Accept", b"a/b"), (b"Cookie", b"c=1"), (b"X-Forwarded-For", b"198.51.100.1")],
+            b"body",
+        )
+
+    assert origin.request.names == [
+        b"host",
+        b"accept",
+        b"content-length",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-prefix",
+        b"via",
+        b"x-key",
+        b"x-tenant",
+    ]
+    assert origin.request.one(b"x-forwarded-for") == b"127.0.0.1"
+    assert origin.request.one(b"x-tenant") == b"settings"
+    assert origin.request.body == b"body"
+
+
+async def test_transform_cannot_be_undone_by_connection() -> None:
+    """What a client nominates goes before anything is set: RFC 9110 section 7.6.1."""
+    head = await _head(
+        "/billing/x",
+        (b"X-Tenant", b"forged"),
+        (b"Connection", b"x-tenant"),
+        transforms=[RequestHeader(name="x-tenant", set="ours")],
+    )
+    assert head.count(b"x-tenant") == 1
+    assert b"x-tenant: ours\r\n" in head
+
+
+async def test_transform_decides_whether_a_request_repeats() -> None:
+    """A key that a transform removes does not let a request be sent twice."""
+    closing = always(answer(status=503))
+    async with (
+        ScriptedOrigin(closing) as one,
+        ScriptedOrigin(closing) as two,
+        gateway(
+            one.url,
+            two.url,
+            retries={"statuses": [503]},
+            transforms=[RequestHeaderRemove(name="idempotency-key")],
+        ) as gate,
+    ):
+        await fetch(gate.address, "POST", "/billing/x", [(b"Idempotency-Key", b"1")])
+        assert len(one.requests) + len(two.requests) == 1
+        await fetch(gate.address, "GET", "/billing/x")
+        assert len(one.requests) + len(two.requests) == 3
+
+
+async def test_changed_method_decides_whether_a_request_repeats() -> None:
+    """POST sent as GET is a GET."""
+    closing = always(answer(status=503))
+    async with (
+        ScriptedOrigin(closing) as one,
+        ScriptedOrigin(closing) as two,
+        gateway(
+            one.url,
+            two.url,
+            retries={"statuses": [503]},
+            transforms=[MethodChange(method="POST", set="GET")],
+        ) as gate,
+    ):
+        await fetch(gate.address, "POST", "/billing/x")
+    assert [seen.method for seen in one.requests + two.requests] == [b"GET"] * 2
+
+
+async def test_method_changed_to_head_ends_the_answer() -> None:
+    """The length of a body that does not come is not told to the client."""
+    script = always(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, transforms=[MethodChange(method="GET", set="HEAD")]) as gate,
+    ):
+        reply = await fetch(gate.address, target="/billing/x")
+    assert (reply.status, reply.body, reply.ending) == (200, b"", Ending.LAST_CHUNK)
+
+
+async def test_settings_change_the_answer() -> None:
+    """Cookies one by one, Location through the mount, headers by status."""
+    raw = answer(
+        302,
+        b"moved",
+        [
+            (b"Set-Cookie", b"a=1; Path=/; Domain=api.test"),
+            (b"X-Powered-By", b"php"),
+            (b"Location", b"/next?a=%2F"),
+            (b"Set-Cookie", b"b=2;  Expires=Wed, 21 Oct 2026 07:28:00 GMT"),
+        ],
+    )
+    reply = await _answer(
+        raw,
+        transforms=[
+            CookieDomain(),
+            CookiePath(),
+            LocationRewrite(),
+            ResponseHeaderRemove(name="x-powered-by"),
+            ResponseHeader(name="x-frame-options", set="DENY"),
+            ResponseHeader(name="x-error", set="1", when="failure"),
+        ],
+    )
+    assert reply.status == 302
+    assert [pair for pair in reply.headers if pair[0] not in (b"date", b"server")] == [
+        (b"set-cookie", b"a=1; Path=/billing"),
+        (b"location", b"/billing/next?a=%2F"),
+        (b"set-cookie", b"b=2;  Expires=Wed, 21 Oct 2026 07:28:00 GMT"),
+        (b"content-length", b"5"),
+        (b"x-frame-options", b"DENY"),
+    ]
+    assert reply.body == b"moved"
+
+
+@pytest.mark.parametrize("preserve_host", [False, True])
+async def test_location_with_the_destinations_address(preserve_host: bool) -> None:
+    """An upstream names itself as it was asked for."""
+    async with ScriptedOrigin() as origin:
+        named = b"gateway.test" if preserve_host else origin.authority.encode()
+        raw = answer(301, headers=[(b"Location", b"http://" + named + b"/base/x")])
+        async with (
+            ScriptedOrigin(always(raw)) as redirecting,
+            gateway(
+                (redirecting if preserve_host else origin).url + "/base",
+                preserve_host=preserve_host,
+                transforms=[LocationRewrite()],
+            ) as gate,
+        ):
+            origin._script = always(raw)
+            reply = await fetch(gate.address, target="/billing/y")
+    assert reply.one(b"location") == b"/billing/x"
+
+
+async def test_response_headers_of_the_settings_have_the_last_word() -> None:
+    """No allow-list removes them, no transform doubles them."""
+    reply = await _answer(
+        answer(body=b"ok", headers=[(b"ETag", b"1")]),
+        response_headers={"x-own": "settings"},
+        transforms=[
+            ResponseHeadersAllowed(names=()),
+            ResponseHeader(name="x-own", append="transform"),
+        ],
+    )
+    names = [name for name in reply.names if name not in (b"date", b"server")]
+    assert names == [b"content-length", b"x-own"]
+    assert reply.one(b"x-own") == b"settings"
+
+
+async def test_affinity_cookie_is_not_the_upstreams() -> None:
+    """Only the upstream's cookies are rewritten."""
+    reply = await _answer(
+        answer(body=b"ok", headers=[(b"Set-Cookie", b"a=1; Path=/")]),
+        affinity={"cookie": "stay", "key": "k" * 32},
+        transforms=[CookiePath(set="/changed")],
+    )
+    upstreams, ours = reply.all(b"set-cookie")
+    assert upstreams == b"a=1; Path=/changed"
+    assert b"/changed" not in ours
+
+
+async def test_request_transform_that_raises_is_a_fault_of_the_app() -> None:
+    """500, and nothing was dialled."""
+
+    def broken(request: OutboundRequest) -> None:
+        request.headers["host"] = "evil.test"
+
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, router={"transforms": [broken]}) as gate,
+    ):
+        reply = await fetch(gate.address, target="/billing/x")
+    assert reply.status == 500
+    assert origin.connections == 0
+
+
+async def test_response_transform_that_raises_leaks_nothing() -> None:
+    """500; the exchange ends, and counts against nobody."""
+
+    def broken(response: OutboundResponse) -> None:
+        raise RuntimeError("broken")
+
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, router={"transforms": [broken]}) as gate,
+    ):
+        reply = await fetch(gate.address, target="/billing/x")
+        (destination,) = gate.balancer.destinations
+        assert (gate.in_flight, destination.failures) == (0, 0)
+    assert reply.status == 500
+
+
+async def test_forward_by_hand_is_transformed_and_has_the_last_word() -> None:
+    """The upstream's transforms hold for every forwarded request; the app's own calls stay."""
+    async with ScriptedOrigin(always(answer(body=b"ok"))) as origin:
+        settings = billing(
+            origin.url,
+            transforms=[
+                PathPrefix(prefix="/v2"),
+                RequestHeader(name="x-a", set="transform"),
+                RequestHeader(name="x-b", set="transform"),
+                ResponseHeader(name="x-c", set="transform"),
+            ],
+        )
+        app = FastAPI(lifespan=proxy_lifespan)
+        dependency = Upstream(settings)
+
+        @app.get("/pay")
+        async def pay(
+            request: Request, balancer: Annotated[Balancer, Depends(dependency)]
+        ) -> Response:
+            await balancer.client.get("/own")
+            return await balancer.forward(
+                request, "/pay?own=1", additional_headers={"x-b": "caller"}
+            )
+
+        async with run_app(app) as running:
+            reply = await fetch(running.address, target="/pay?a=2", headers=[(b"X-B", b"client")])
+
+    own, forwarded = origin.requests
+    assert (own.target, own.one(b"x-a")) == (b"/own", None)
+    assert forwarded.target == b"/v2/pay?own=1&a=2"
+    assert (forwarded.one(b"x-a"), forwarded.one(b"x-b")) == (b"transform", b"caller")
+    assert reply.one(b"x-c") == b"transform"
