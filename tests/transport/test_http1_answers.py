@@ -221,6 +221,7 @@ _MALFORMED = {
     "empty coding": OK + b"Transfer-Encoding:\r\n\r\n",
     "chunked, chunked": OK + b"Transfer-Encoding: chunked, chunked\r\n\r\n",
     "chunked twice": OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "chunked before a tab": OK + b"Transfer-Encoding: chunked\t\r\n\r\n",
     "chunked after a vertical tab": OK + b"Transfer-Encoding: \x0bchunked\r\n\r\n",
     "space before the colon": OK + b"Content-Length : 5\r\n\r\n",
     "coding with space before the colon": OK + b"Transfer-Encoding : chunked\r\n\r\n",

@@ -109,6 +109,10 @@ class Http1Exchange:
                 return b""
             if self._error is not None:
                 raise self._error
+            # Only now, not when the last piece was taken: while that one waits for a slow
+            # client, a further one would only be held.
+            if self._connection is not None and self._connection.read_paused:
+                self._connection.resume_reading()
             waiter = self._waiter = self._loop().create_future()
             await waiter
 
@@ -294,8 +298,9 @@ class Http1Exchange:
         coded = False
         for name, value in self.headers:
             if name == b"transfer-encoding":
-                # llhttp reads "chunked, gzip" and "xchunked" as close-delimited bodies.
-                if coded or value.strip().lower() != b"chunked":
+                # llhttp reads "chunked, gzip", "xchunked" and "chunked\t" as close-delimited
+                # bodies; of the whitespace around it only spaces mean nothing to it.
+                if coded or value.strip(b" ").lower() != b"chunked":
                     self._malformed("Transfer-Encoding other than chunked alone")
                     return
                 coded = True
@@ -315,7 +320,7 @@ class Http1Exchange:
         self._keep(body)
         self._head_bytes = 0  # what surrounds the pieces of a body is bounded piece by piece
         self._buffered += len(body)
-        if self._buffered > BODY_HIGH_WATER_BYTES and self._connection is not None:
+        if self._buffered >= BODY_HIGH_WATER_BYTES and self._connection is not None:
             self._connection.pause_reading()
 
     def message_complete(self, keep_alive: bool) -> None:
@@ -373,8 +378,6 @@ class Http1Exchange:
 
     def _take(self) -> bytes:
         self._buffered = 0
-        if self._connection is not None and self._connection.read_paused:
-            self._connection.resume_reading()
         return self._joined()
 
     @staticmethod
