@@ -19,7 +19,8 @@ _STATUSES: Final = [
 _VERSIONS: Final = [b"HTTP/1.1"] * 8 + [b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.2", b"http/1.1", b"ICY"]
 _LENGTHS: Final = [b"0", b"5", b"5", b"5", b"005", b"10", b"+5", b"-5", b"5,5", b"5, 6", b"0x5",
                    b"5 ", b" 5", b"", b"5\t", b"99999999999999999999999", b"1_0"]  # fmt: skip
-_CODINGS: Final = [b"chunked", b"chunked", b"chunked", b"Chunked", b"chunked ", b"\tchunked", b"chunked\t",
+_CODINGS: Final = [b"chunked", b"chunked", b"chunked", b"Chunked", b"chunked ", b"\tchunked",
+                   b"chunked\t",
                    b"chunked, gzip", b"gzip, chunked", b"xchunked", b"chunked;a=b", b"identity",
                    b"\x0bchunked", b"chunked,", b",chunked", b"", b"chunked, chunked"]  # fmt: skip
 _NAMES: Final = [b"X-A", b"Set-Cookie", b"Connection", b"Trailer", b"Upgrade", b"X A", b"X\0", b""]
