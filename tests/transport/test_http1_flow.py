@@ -58,6 +58,28 @@ async def test_reader_that_waits_stops_the_destination() -> None:
 
 
 @on_every_loop
+async def test_destination_stays_stopped_until_more_is_asked_for() -> None:
+    """While a slow client takes one piece, no further one is held for it."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(answer(body=b"x" * SIZE))
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        exchange = await exchange_on(transport, get())
+        await exchange.head()
+        await until(lambda: exchange.stalled_by_reader)
+        piece = await exchange.read()
+        assert exchange.stalled_by_reader
+        assert buffered(exchange) == 0
+        rest = await body_of(exchange)
+        exchange.close()
+
+    assert len(piece) < 2 * BODY_HIGH_WATER_BYTES
+    assert len(piece) + len(rest) == SIZE
+
+
+@on_every_loop
 async def test_close_of_a_stalled_exchange_frees_it() -> None:
     """Reading may be paused when the client leaves."""
 
