@@ -1,45 +1,55 @@
-"""An in-app gateway for FastAPI: reverse proxy, load balancer, injectable upstreams."""
+"""An in-app gateway for FastAPI: reverse proxy, load balancer, injectable upstreams.
 
-from fastapi_proxy_di.balancer import Balancer, ProxiedResponse
-from fastapi_proxy_di.dependencies import Upstream
-from fastapi_proxy_di.errors import (
-    Attempt,
-    Failure,
-    InvalidRequest,
-    LimitExceeded,
-    LocalResourcesExhausted,
-    NoAvailableDestination,
-    ProxyError,
-    ProxyNotStarted,
-    RequestBodyConsumed,
-    RequestBodyTimeout,
-    RequestBodyTooLarge,
-    SettingsError,
-    Side,
-    UpstreamConnectError,
-    UpstreamDisconnected,
-    UpstreamProtocolError,
-    UpstreamTimeout,
-)
-from fastapi_proxy_di.lifespan import proxy_lifespan
-from fastapi_proxy_di.options import ForwardOptions
-from fastapi_proxy_di.pools.destination import Destination
-from fastapi_proxy_di.routing import proxy_router
-from fastapi_proxy_di.settings import (
-    AffinitySettings,
-    Destinations,
-    DestinationSettings,
-    EjectionSettings,
-    ForwardedSettings,
-    HealthSettings,
-    LimitSettings,
-    RetrySettings,
-    TimeoutSettings,
-    TlsSettings,
-    UpstreamSettings,
-    WebSocketSettings,
-)
-from fastapi_proxy_di.status import DestinationStatus, UpstreamStatus
+The names are imported when they are first asked for, because pytest imports this file, for
+the plugin beside it, in every run of an environment that has the package.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.balancer import Balancer, ProxiedResponse
+    from fastapi_proxy_di.dependencies import Upstream
+    from fastapi_proxy_di.errors import (
+        Attempt,
+        Failure,
+        InvalidRequest,
+        LimitExceeded,
+        LocalResourcesExhausted,
+        NoAvailableDestination,
+        ProxyError,
+        ProxyNotStarted,
+        RequestBodyConsumed,
+        RequestBodyTimeout,
+        RequestBodyTooLarge,
+        SettingsError,
+        Side,
+        UpstreamConnectError,
+        UpstreamDisconnected,
+        UpstreamProtocolError,
+        UpstreamsNotReady,
+        UpstreamTimeout,
+    )
+    from fastapi_proxy_di.lifespan import proxy_lifespan
+    from fastapi_proxy_di.options import ForwardOptions
+    from fastapi_proxy_di.pools.destination import Destination
+    from fastapi_proxy_di.readiness import upstreams_ready
+    from fastapi_proxy_di.routing import proxy_router
+    from fastapi_proxy_di.settings import (
+        AffinitySettings,
+        Destinations,
+        DestinationSettings,
+        EjectionSettings,
+        ForwardedSettings,
+        HealthSettings,
+        LimitSettings,
+        RetrySettings,
+        TimeoutSettings,
+        TlsSettings,
+        UpstreamSettings,
+        WebSocketSettings,
+    )
+    from fastapi_proxy_di.status import DestinationStatus, UpstreamStatus
 
 __version__ = "0.1.0"
 
@@ -79,8 +89,75 @@ __all__ = [
     "UpstreamSettings",
     "UpstreamStatus",
     "UpstreamTimeout",
+    "UpstreamsNotReady",
     "WebSocketSettings",
     "__version__",
     "proxy_lifespan",
     "proxy_router",
+    "upstreams_ready",
 ]
+
+_HOMES: Final = {
+    "balancer": (
+        "Balancer",
+        "ProxiedResponse",
+    ),
+    "dependencies": ("Upstream",),
+    "errors": (
+        "Attempt",
+        "Failure",
+        "InvalidRequest",
+        "LimitExceeded",
+        "LocalResourcesExhausted",
+        "NoAvailableDestination",
+        "ProxyError",
+        "ProxyNotStarted",
+        "RequestBodyConsumed",
+        "RequestBodyTimeout",
+        "RequestBodyTooLarge",
+        "SettingsError",
+        "Side",
+        "UpstreamConnectError",
+        "UpstreamDisconnected",
+        "UpstreamProtocolError",
+        "UpstreamsNotReady",
+        "UpstreamTimeout",
+    ),
+    "lifespan": ("proxy_lifespan",),
+    "options": ("ForwardOptions",),
+    "pools.destination": ("Destination",),
+    "readiness": ("upstreams_ready",),
+    "routing": ("proxy_router",),
+    "settings": (
+        "AffinitySettings",
+        "Destinations",
+        "DestinationSettings",
+        "EjectionSettings",
+        "ForwardedSettings",
+        "HealthSettings",
+        "LimitSettings",
+        "RetrySettings",
+        "TimeoutSettings",
+        "TlsSettings",
+        "UpstreamSettings",
+        "WebSocketSettings",
+    ),
+    "status": (
+        "DestinationStatus",
+        "UpstreamStatus",
+    ),
+}
+"""Where the names are, module by module."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

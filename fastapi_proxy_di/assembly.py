@@ -32,6 +32,7 @@ from fastapi_proxy_di.forwarding.hedging import HedgingDispatcher
 from fastapi_proxy_di.forwarding.http import HttpForwarder, HttpRules
 from fastapi_proxy_di.forwarding.lease import Lease, lease
 from fastapi_proxy_di.forwarding.outbound import OutboundBuilder
+from fastapi_proxy_di.forwarding.record import Records
 from fastapi_proxy_di.forwarding.watch import Deadlines
 from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder, WebSocketRules
 from fastapi_proxy_di.health.ejection import Ejector
@@ -128,6 +129,8 @@ class Assembly:
             random=self.random,
             select=select if affinity is None else affinity.select,
         )
+        how = self.policy.name if affinity is None else f"affinity or {self.policy.name}"
+        records = Records(settings.name, self.pool, how, settings.explain)
         transforms = pipeline_of(settings.transforms)
         builder = outbound_builder(settings, transforms)
         table = response_table(settings, response_headers)
@@ -139,6 +142,7 @@ class Assembly:
             rules=http_rules(settings, response_headers),
             binding=binding,
             transforms=transforms,
+            records=records,
         )
         self.websocket = WebSocketForwarder(
             name=settings.name,
@@ -155,6 +159,7 @@ class Assembly:
             ),
             binding=binding,
             transforms=transforms,
+            records=records,
         )
         self.prober = Prober(
             keeper=self.keeper,

@@ -3,7 +3,8 @@
 ```text
 ProxyError                          one request failed; a handler turns it into an answer
 ├── NoAvailableDestination   503    nothing left to pick; carries ``retry_after``
-│   └── LimitExceeded        503    everything left is full, or the queue is
+│   ├── LimitExceeded        503    everything left is full, or the queue is
+│   └── UpstreamsNotReady    503    said by ``upstreams_ready``; carries their names
 ├── LocalResourcesExhausted  503    our own sockets or ports ran out; counts against nobody
 ├── UpstreamConnectError     502    no connection: refused, unreachable, DNS, TLS
 ├── UpstreamDisconnected     502    the destination broke off before or within its answer
@@ -47,6 +48,7 @@ __all__ = [
     "UpstreamDisconnected",
     "UpstreamProtocolError",
     "UpstreamTimeout",
+    "UpstreamsNotReady",
 ]
 
 
@@ -187,6 +189,18 @@ class LimitExceeded(NoAvailableDestination):
     """A limit of the settings was hit: requests in flight, queue, or requests per window."""
 
     default_failure = Failure.LIMIT_EXCEEDED
+
+
+class UpstreamsNotReady(NoAvailableDestination):
+    """Upstreams that the app cannot do without have no destination that may be used.
+
+    Attributes:
+        upstreams: Their names.
+    """
+
+    def __init__(self, upstreams: Sequence[str]) -> None:
+        super().__init__(f"not ready: {', '.join(upstreams)}", upstream=upstreams[0])
+        self.upstreams: tuple[str, ...] = tuple(upstreams)
 
 
 class LocalResourcesExhausted(ProxyError):

@@ -12,7 +12,7 @@ import typing
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
@@ -23,8 +23,8 @@ from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
 from fastapi_proxy_di.settings import Mention, UpstreamSettings
 
 if TYPE_CHECKING:
-    from fastapi_proxy_di.runtime import Runtime
     from fastapi_proxy_di.balancer import Balancer
+    from fastapi_proxy_di.runtime import Runtime
 
 _logger = logging.getLogger("fastapi_proxy_di.lifespan")
 
@@ -56,6 +56,14 @@ class UpstreamMention:
         return hash((UpstreamMention, self.name))
 
 
+@runtime_checkable
+class EndsInLoop(Protocol):
+    """An override that runs something of its own in the app's event loop, as stand-ins do."""
+
+    async def end_in_loop(self) -> None:
+        """End it; the app's lifespan is over."""
+
+
 @asynccontextmanager
 async def proxy_lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Run the upstreams of ``app``.
@@ -83,6 +91,10 @@ async def proxy_lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         delattr(app.state, _STATE_KEY)
+        overrides: list[object] = [*app.dependency_overrides.values()]
+        for override in overrides:
+            if isinstance(override, EndsInLoop):
+                await override.end_in_loop()
         await runtime.aclose()
 
 
@@ -119,7 +131,8 @@ def mentions_of(app: FastAPI) -> dict[str, Mention]:
         SettingsError: Two mentions of one name carry different settings.
     """
     found: dict[str, Mention] = {}
-    overridden = {key.name for key in app.dependency_overrides if isinstance(key, UpstreamMention)}
+    keys: list[object] = [*app.dependency_overrides]
+    overridden = {key.name for key in keys if isinstance(key, UpstreamMention)}
     for dependant in _dependants(app.routes):
         for mention in _mentions_in(dependant):
             if mention.name in overridden:

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from fastapi_proxy_di.errors import NoAvailableDestination, ProxyError
+from fastapi_proxy_di.errors import NoAvailableDestination, ProxyError, UpstreamsNotReady
 
 _DENIAL: Final = "websocket.http.response"
 
@@ -44,14 +44,17 @@ async def problem_response(connection: HTTPConnection, error: Exception) -> Resp
     if isinstance(error, NoAvailableDestination):
         headers["retry-after"] = str(ceil(error.retry_after))
     status = error.status
+    problem: dict[str, object] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": _DETAILS.get(status, "The request failed."),
+        "failure": error.failure.value,
+    }
+    if isinstance(error, UpstreamsNotReady):
+        problem |= {"detail": "Not ready.", "upstreams": error.upstreams}
     return JSONResponse(
-        {
-            "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            "detail": _DETAILS.get(status, "The request failed."),
-            "failure": error.failure.value,
-        },
+        problem,
         status_code=status,
         headers=headers,
         media_type="application/problem+json",

@@ -7,6 +7,8 @@ import inspect
 import re
 from pathlib import Path
 
+import pytest
+
 import fastapi_proxy_di
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -48,6 +50,13 @@ def test_exports_are_sorted_and_exist() -> None:
 
     assert list(exported) == sorted(set(exported))
     assert all(hasattr(fastapi_proxy_di, name) for name in exported)
+
+
+def test_exports_are_all_there_is() -> None:
+    """Names come when they are asked for; others are refused as in any module."""
+    assert set(dir(fastapi_proxy_di)) >= set(fastapi_proxy_di.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = fastapi_proxy_di.nonsense
 
 
 def test_exports_hold_every_promised_name() -> None:

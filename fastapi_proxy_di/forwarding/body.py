@@ -135,6 +135,11 @@ class RequestBody:
         self.first = self._take(message.get("body", b""))
         self.ended = not message.get("more_body", False) or self._size == self.length
 
+    @property
+    def size(self) -> int:
+        """Bytes that have come so far."""
+        return self._size
+
     async def attach(self, exchange: Exchange, sent: int, wait: float | None) -> None:
         """The rest goes to ``exchange``, whose start took the first ``sent`` bytes.
 

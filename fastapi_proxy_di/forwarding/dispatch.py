@@ -191,6 +191,8 @@ class Dispatcher:
             if destination is None and tried:
                 # Another destination when there is one; else one that was tried, once more.
                 destination = self.select(self.policy, self._pool, key)
+            if outbound.trace is not None:
+                outbound.trace.picked(tried, destination)
             if destination is None:
                 raise self.unavailable(history)
             destination.begin()
@@ -247,6 +249,8 @@ class Dispatcher:
                 self._end(watch, exchange, destination)
                 raise
             self._end(watch, exchange, destination)
+            if outbound.trace is not None:
+                outbound.trace.failed = history
             if verdict is Verdict.RETRY_COUNTED:
                 tried += (destination,)
                 pause = backoff(retries, self._rules.backoff, self._random)

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
@@ -28,6 +28,7 @@ from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.early_hints import HintingWatch, may_hint
 from fastapi_proxy_di.forwarding.max_forwards import LastHop, final_answer
 from fastapi_proxy_di.forwarding.outbound import Outbound, OutboundBuilder, Overrides
+from fastapi_proxy_di.forwarding.record import Finish, Records, Trace
 from fastapi_proxy_di.forwarding.transforming import joined, transform_answer
 from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
 from fastapi_proxy_di.pools.destination import Destination
@@ -68,6 +69,7 @@ class HttpForwarder:
         rules: The settings.
         binding: Keeps clients on their destination, ``None`` for no affinity.
         transforms: The upstream's.
+        records: What is told about exchanges.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class HttpForwarder:
         rules: HttpRules,
         binding: Binding | None = None,
         transforms: Pipeline | None = None,
+        records: Records | None = None,
     ) -> None:
         self._name = name
         self._builder = builder
@@ -88,11 +91,12 @@ class HttpForwarder:
         self._rules = rules
         self._binding = binding
         self._transforms = transforms
+        self._records = records
         self._deadlines = rules.deadlines
         self._loop = asyncio.get_running_loop()
         self._grace = Grace(self._loop, rules.deadlines.grace)
 
-    async def forward(
+    def forward(
         self,
         scope: Scope,
         receive: Receive,
@@ -102,7 +106,7 @@ class HttpForwarder:
         cached_body: bytes | None = None,
         key: PickRequest | None = None,
         send: Send | None = None,
-    ) -> Answer | OwnAnswer:
+    ) -> Coroutine[Any, Any, Answer | OwnAnswer]:
         """Send a client's request on and give the answer once its head is there.
 
         Args:
@@ -119,6 +123,25 @@ class HttpForwarder:
             ClientDisconnected: The client left before there was an answer.
             ProxyError: There is no answer.
         """
+        # Not a coroutine itself: without a listener there is no further frame.
+        trace = None if self._records is None else self._records.begin(scope)
+        exchange = self._forward(
+            scope, receive, path, prefix, overrides, cached_body, key, send, trace
+        )
+        return exchange if trace is None else trace.follow(exchange)
+
+    async def _forward(
+        self,
+        scope: Scope,
+        receive: Receive,
+        path: bytes,
+        prefix: bytes,
+        overrides: Overrides | None,
+        cached_body: bytes | None,
+        key: PickRequest | None,
+        send: Send | None,
+        trace: Trace | None,
+    ) -> Answer | OwnAnswer:
         try:
             outbound = self._builder.build(scope, path, prefix, overrides)
         except LastHop:
@@ -144,6 +167,9 @@ class HttpForwarder:
         else:
             watch = Watch(self._loop, deadlines, grace, receive, self._name)
         watch.body = body
+        if trace is not None:
+            outbound.trace = trace
+            trace.body = body
         try:
             exchange, destination = await self._dispatcher.dispatch(outbound, body, watch, key)
         except BaseException:
@@ -215,12 +241,17 @@ class HttpForwarder:
         if self._rules.response_headers:
             headers += self._rules.response_headers
 
-        def finish(failure: BaseException | None) -> Awaitable[None] | None:
+        def ended(failure: BaseException | None) -> Awaitable[None] | None:
             self._dispatcher.release(destination)
             if isinstance(failure, ProxyError):
                 self._broke_off(destination, failure)
             return watch.close()
 
+        finish: Finish = ended
+        trace = outbound.trace
+        if trace is not None:
+            trace.answered(exchange.status, destination, headers)
+            exchange, finish = trace.follow_answer(exchange, finish)
         return Answer(
             exchange,
             exchange.status,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.types import Scope
 
@@ -28,6 +28,9 @@ from fastapi_proxy_di.wire.headers import (
     set_fields,
 )
 from fastapi_proxy_di.wire.urls import climbs, join_target
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.forwarding.record import Trace
 
 _VIA_VERSIONS: Final = {"1.0": b"1.0", "1.1": b"1.1", "2": b"2.0", "3": b"3.0"}
 _CHUNKED: Final = (b"transfer-encoding", b"chunked")
@@ -83,6 +86,7 @@ class Outbound:
         expects_continue: The client waits for 100 before it sends its body.
         repeatable: Listed as safe to send twice, by method or Idempotency-Key.
         upgrade: A WebSocket handshake.
+        trace: Takes note of what becomes of it, if anybody wants to know.
     """
 
     method: bytes
@@ -96,6 +100,7 @@ class Outbound:
     expects_continue: bool = False
     repeatable: bool = False
     upgrade: bool = False
+    trace: Trace | None = None
 
     def request(self, host: tuple[bytes, bytes], base_path: bytes, idle: float) -> Request:
         """The request for one destination.

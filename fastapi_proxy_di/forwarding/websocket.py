@@ -202,8 +202,9 @@ class WebSocketForwarder:
                 offered,
                 compression=rules.compression,
             )
-            upstream = self._open(exchange, accepted)
+            # First: whoever takes the connection over, keeps it from being closed below.
             headers = crossing(accepted.headers, 101)
+            upstream = self._open(exchange, accepted)
             if trace is not None:
                 trace.answered(101, destination, headers)
             return await self._tunnel(

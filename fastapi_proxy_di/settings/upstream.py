@@ -102,6 +102,10 @@ def _hash_key(value: object) -> object:
     )
 
 
+def _explain(value: object) -> object:
+    return "off" if value is False else value  # what YAML makes of it
+
+
 def _version(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
@@ -238,6 +242,10 @@ class UpstreamSettings(Described, BaseSettings):
 
     affinity: Annotated[AffinitySettings | None, OrNone] = None
     """Keeps a client on one destination; none for off."""
+
+    explain: Annotated[Literal["off", "header", "log"], BeforeValidator(_explain)] = "off"
+    """Where it is said why a destination was picked: ``header`` (X-Proxy-Explain, which tells
+    clients addresses) or ``log`` (``fastapi_proxy_di.explain``)."""
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

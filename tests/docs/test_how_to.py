@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import subprocess
+import sys
 
 import pytest
 from fastapi import FastAPI
@@ -10,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
 
 from fastapi_proxy_di import Upstream
-from tests.docs.conftest import Gateway, Snippet
+from tests.docs.conftest import SNIPPETS, Gateway, Snippet
 from tests.docs.websocket_client import say
 from tests.servers import Running, dead_port, run_app
 
@@ -60,6 +63,61 @@ async def test_identify_sets_what_a_client_cannot_forge(
         )
 
     assert answer.json()["tenant"] == "acme"
+
+
+def test_test_your_app_passes_as_it_is_written() -> None:
+    """The reader's own test run is green, with the plugin that pytest found by itself."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--import-mode=prepend", "test_checkout.py"],
+        cwd=SNIPPETS / "how_to",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "12 passed" in run.stdout
+
+
+async def test_ready_says_which_upstream_is_not(
+    snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
+) -> None:
+    """Ready while there is a destination; else a problem with the name."""
+    app = snippet("how_to/ready.py").app
+    async with gateway(app) as client:
+        ready = await client.get("/ready")
+        for one in billing:
+            await Upstream("billing").of(app).drain(one.url)
+        not_ready = await client.get("/ready")
+
+    assert ready.json() == {"status": "ready"}
+    assert (not_ready.status_code, not_ready.json()["upstreams"]) == (503, ["billing"])
+
+
+async def test_access_log_writes_one_line_for_each_exchange(
+    snippet: Snippet,
+    billing: tuple[Running, Running],
+    gateway: Gateway,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The page's formatter gives JSON."""
+    module = snippet("how_to/access_log.py")
+    module.handler.setStream(sys.stderr)
+    try:
+        async with gateway(module.app) as client:
+            await client.get("/billing/health")
+    finally:
+        module.access.removeHandler(module.handler)
+        module.access.setLevel(logging.NOTSET)
+        module.access.propagate = True
+
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("{")]
+    assert {**json.loads(line), "total_ms": 0}.items() >= {
+        "upstream": "billing",
+        "status": 200,
+        "ended_by": "complete",
+        "total_ms": 0,
+    }.items()
 
 
 async def test_websockets_choose_the_subprotocol(

@@ -70,13 +70,14 @@ class InnerApp:
 
     Args:
         name: ``package.module:app``.
+        app: The app, if it is at hand; ``name`` is then for people only.
 
     Raises:
         ValueError: It cannot be imported.
     """
 
-    def __init__(self, name: str) -> None:
-        self.app = load_app(name)
+    def __init__(self, name: str, app: AsgiApp | None = None) -> None:
+        self.app = load_app(name) if app is None else app
         self.name = name
         self.state: dict[str, Any] = {}
         self.started = False

@@ -1,0 +1,24 @@
+import json
+import logging
+
+from fastapi import FastAPI
+
+from fastapi_proxy_di import proxy_router
+
+FIELDS = ("upstream", "destination", "attempts", "status", "sent_bytes", "total_ms", "ended_by")
+
+
+class JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({name: getattr(record, name) for name in FIELDS}, default=str)
+
+
+handler = logging.StreamHandler()
+handler.setFormatter(JsonLines())
+access = logging.getLogger("fastapi_proxy_di.access")
+access.addHandler(handler)
+access.setLevel(logging.INFO)
+access.propagate = False
+
+app = FastAPI()
+app.include_router(proxy_router("billing"), prefix="/billing")

@@ -1,0 +1,11 @@
+from fastapi import Depends, FastAPI
+
+from fastapi_proxy_di import proxy_router, upstreams_ready
+
+app = FastAPI()
+app.include_router(proxy_router("billing"), prefix="/billing")
+
+
+@app.get("/ready", dependencies=[Depends(upstreams_ready("billing"))])
+async def ready() -> dict[str, str]:
+    return {"status": "ready"}

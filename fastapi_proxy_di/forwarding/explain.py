@@ -1,0 +1,64 @@
+"""Why a destination was picked, in one line: the policy, what it chose from, and who was out.
+
+For people who look into a gateway, so it is only made where the setting ``explain`` asks
+for it. Knows the pool, and nothing of requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.pools.pool import Pool
+
+__all__ = ["explanation"]
+
+_SHOWN: Final = 8
+"""Destinations named in each list; a header is no place for a thousand."""
+
+
+def explanation(
+    pool: Pool, how: str, tried: Collection[Destination], picked: Destination | None
+) -> str:
+    """Say why ``picked`` was picked, before it counts as busier for it.
+
+    Args:
+        pool: Of the upstream.
+        how: Name of the policy, and of what comes before it.
+        tried: Destinations this request has been sent to before.
+        picked: The pick, ``None`` if there was none.
+    """
+    free = [one for one in pool.candidates if not one.full and one not in tried]
+    tier = pool.candidates[0].tier if pool.candidates else 0
+    out = [
+        f"{one.url} ({_reason(one, tried, tier, panic=pool.panic)})"
+        for one in pool.destinations
+        if one not in free and one is not picked
+    ]
+    mode = f"{how} in panic" if pool.panic else how
+    chosen = "none" if picked is None else picked.url
+    text = f"{mode} picked {chosen} of {len(free)}"
+    if free:
+        text += f": {_listed([one.url for one in free])}"
+    return f"{text}; out: {_listed(out)}" if out else text
+
+
+def _reason(one: Destination, tried: Collection[Destination], tier: int, *, panic: bool) -> str:
+    if one.draining:
+        return "draining"
+    if one in tried:
+        return "tried"
+    if not panic and one.ejected_until is not None:
+        return "ejected"
+    if not panic and not one.healthy:
+        return "unhealthy"
+    if not panic and one.tier != tier:
+        return f"tier {one.tier}"
+    return "full"
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,39 @@
+"""Tests of an app that proxies: upstreams replaced, faults on demand, time at hand."""
+
+from fastapi_proxy_di.testing.clock import Clock
+from fastapi_proxy_di.testing.destinations import Handler, Source
+from fastapi_proxy_di.testing.received import Received
+from fastapi_proxy_di.testing.stand_in import StandIn, stand_in
+from fastapi_proxy_di.testing.steps import (
+    Step,
+    Turn,
+    accept,
+    close,
+    echo,
+    refuse,
+    reply,
+    reset,
+    stall,
+    too_many_requests,
+    truncate,
+)
+
+__all__ = [
+    "Clock",
+    "Handler",
+    "Received",
+    "Source",
+    "StandIn",
+    "Step",
+    "Turn",
+    "accept",
+    "close",
+    "echo",
+    "refuse",
+    "reply",
+    "reset",
+    "stall",
+    "stand_in",
+    "too_many_requests",
+    "truncate",
+]

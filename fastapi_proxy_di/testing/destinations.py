@@ -1,0 +1,223 @@
+"""The destinations of a stand-in: transports that lead to an app, a function or a script.
+
+They ride on the transport to in-process apps, so a request takes every step that it takes
+to a real destination but the socket.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias, cast
+
+import httpx
+from starlette.types import Message, Receive, Scope, Send
+
+from fastapi_proxy_di.settings import UpstreamSettings
+from fastapi_proxy_di.testing.received import Received
+from fastapi_proxy_di.testing.steps import PlaysApp, Refusal, Step, Turn, refused, reply
+from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange
+from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
+from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
+from fastapi_proxy_di.transport.factory import TransportFactory
+from fastapi_proxy_di.transport.transport import Request, Transport
+from fastapi_proxy_di.wire.urls import Address
+
+__all__ = ["Handler", "Place", "Source", "StandInFactory"]
+
+Handler: TypeAlias = Callable[[Received], Any]
+"""Takes what was received; gives a step, or the content of a 200. May be asynchronous."""
+
+Source: TypeAlias = PlaysApp | Handler | Step | Sequence[Step]
+"""What a destination is made of: an ASGI app, a function, a step, or steps in turn."""
+
+_TURN: Final = "fastapi_proxy_di.turn"
+_PROBE: Final = (b"user-agent", b"fastapi-proxy-di-probe")
+_ASGI_ARGUMENTS: Final = 3
+
+
+class Place:
+    """One destination of a stand-in, whatever loops it runs in.
+
+    Attributes:
+        name: As the test wrote it.
+        healthy: What probes are told.
+
+    Args:
+        name: As the test wrote it.
+        source: What answers.
+        log: Takes the records.
+
+    Raises:
+        TypeError: The source is none of those that ``Source`` names.
+    """
+
+    def __init__(self, name: str, source: Source, log: list[Received]) -> None:
+        self.name = name
+        self.healthy = True
+        self._log = log
+        self._app: PlaysApp | None = None
+        self._handler: Handler | None = None
+        self._script: Sequence[Step] = ()
+        self._played = 0
+        if isinstance(source, Sequence) and source and all(map(_is_step, source)):
+            self._script = source
+        elif _is_step(source):
+            self._script = (cast("Step", source),)
+        elif callable(source):
+            if _takes_asgi(source):
+                self._app = cast("PlaysApp", source)
+            else:
+                self._handler = cast("Handler", source)
+        else:
+            raise TypeError(
+                f"{name}: {source!r} is not an ASGI app, a function, a step, or a list of steps"
+            )
+
+    def begin(self, request: Request) -> _Play:
+        """Say what happens to a request, and note it.
+
+        Raises:
+            ProxyError: The connection is refused.
+        """
+        raw_path, _, query = request.target.partition(b"?")
+        received = Received(
+            self.name,
+            request.method.decode("ascii"),
+            raw_path.decode("ascii"),
+            query.decode("ascii"),
+            httpx.Headers(request.headers),
+        )
+        if _PROBE in request.headers:
+            return _Play(received, reply(b"", 200 if self.healthy else 503))
+        self._log.append(received)
+        step: Step | None = None
+        if self._script:
+            step = self._script[min(self._played, len(self._script) - 1)]
+            self._played += 1
+        if isinstance(step, Refusal):
+            raise refused()
+        return _Play(received, step)
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request as an ASGI app."""
+        if scope["type"] == "lifespan":
+            if self._app is not None:
+                await self._app(scope, receive, send)
+            return
+        play: _Play = scope.pop(_TURN)
+        received = play.received
+
+        async def recording() -> Message:
+            message = await receive()
+            if message["type"] == "websocket.receive":
+                text: str | None = message.get("text")
+                received.messages.append(message["bytes"] if text is None else text)
+            return message
+
+        turn = Turn(scope, recording, send, received, play.fail)
+        if play.step is not None:
+            await play.step.play(turn)
+        elif self._app is not None:
+            await self._app(scope, recording, send)
+        else:
+            await turn.read()
+            await (await self._ask(received)).play(turn)
+
+    async def _ask(self, received: Received) -> Step:
+        assert self._handler is not None
+        answer = self._handler(received)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        return cast("Step", answer) if _is_step(answer) else reply(answer)
+
+
+class _Play:
+    """What happens to one request: a step, or what the app or function makes of it."""
+
+    __slots__ = ("exchange", "received", "step")
+
+    def __init__(self, received: Received, step: Step | None) -> None:
+        self.received = received
+        self.step = step
+        self.exchange: AsgiExchange
+
+    def fail(self, error: BaseException) -> None:
+        self.exchange.fail(error)
+
+
+class StandInTransport(AsgiTransport):
+    """A `Transport` to one place."""
+
+    def __init__(self, place: Place, address: Address) -> None:
+        super().__init__(InnerApp(f"stand-in:{place.name}", place.app), address)
+        self._place = place
+        self._play: _Play
+
+    def reuse(self, request: Request, body: bytes, *, more: bool) -> AsgiExchange | None:
+        return None  # so that each attempt may be refused
+
+    async def start(self, request: Request, body: bytes, *, more: bool) -> AsgiExchange:
+        await self.probe()
+        # Nothing is awaited from here on, so the turn is this request's.
+        self._play = play = self._place.begin(request)
+        play.exchange = exchange = self._begin(request, body, more)
+        play.received.body = body
+        write = exchange.write
+
+        async def recording(data: bytes) -> None:
+            play.received.body += data
+            await write(data)
+
+        exchange.write = recording  # type: ignore[method-assign]
+        return exchange
+
+    def _scope(self, request: Request) -> dict[str, Any]:
+        return {**super()._scope(request), _TURN: self._play}
+
+
+class StandInFactory(TransportFactory):
+    """Makes transports to places instead of sockets.
+
+    Args:
+        settings: The upstream's.
+        places: By address.
+    """
+
+    def __init__(self, settings: UpstreamSettings, places: dict[str, Place]) -> None:
+        super().__init__(settings)
+        self._places = places
+        self._made: list[StandInTransport] = []
+
+    def make(self, address: Address) -> Transport:
+        """Give a transport to the place at ``address``.
+
+        Raises:
+            ValueError: The test named none there.
+        """
+        place = self._places.get(address.url)
+        if place is None:
+            known = ", ".join(self._places)
+            raise ValueError(f"the stand-in has no destination {address.url}; it has {known}")
+        transport = StandInTransport(place, address)
+        self._made.append(transport)
+        return transport
+
+    async def start(self) -> None:
+        """Run the start of the lifespan of each app."""
+        for transport in self._made:
+            await transport.probe()
+
+
+def _is_step(value: object) -> bool:
+    return inspect.iscoroutinefunction(getattr(value, "play", None))
+
+
+def _takes_asgi(source: Callable[..., object]) -> bool:
+    positional = [
+        parameter
+        for parameter in inspect.signature(source).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and parameter.default is parameter.empty
+    ]
+    return len(positional) == _ASGI_ARGUMENTS

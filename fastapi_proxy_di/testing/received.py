@@ -1,0 +1,42 @@
+"""What a stand-in was sent: one record an attempt."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+__all__ = ["Received"]
+
+
+@dataclass(slots=True)
+class Received:
+    """One attempt of the gateway at one destination.
+
+    Attributes:
+        destination: Name of the destination, as the test wrote it.
+        method: ``GET`` for WebSocket handshakes.
+        path: Raw path, base path included, without the query.
+        query: Raw query.
+        headers: All fields, repeats kept, names in any case.
+        body: The request's body, as far as it was sent.
+        messages: What came over the WebSocket.
+    """
+
+    destination: str
+    method: str
+    path: str
+    query: str
+    headers: httpx.Headers
+    body: bytes = b""
+    messages: list[str | bytes] = field(default_factory=list)
+
+    def json(self) -> Any:
+        """Give the body, read as JSON.
+
+        Raises:
+            ValueError: It is none.
+        """
+        return json.loads(self.body)

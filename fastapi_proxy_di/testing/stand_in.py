@@ -1,0 +1,303 @@
+"""An upstream that a test brings along: a real balancer over destinations without sockets.
+
+Annotations here are looked at by FastAPI when the app runs, so they are not postponed.
+
+It is made in the event loop that asks for it, one for each, because ``TestClient`` runs the
+app in a thread and a loop of its own.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self
+
+from fastapi import FastAPI
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from starlette.requests import HTTPConnection
+
+from fastapi_proxy_di.assembly import Assembly
+from fastapi_proxy_di.balancer import Balancer
+from fastapi_proxy_di.dependencies import Upstream
+from fastapi_proxy_di.problems import install_handler
+from fastapi_proxy_di.settings import DestinationSettings, Mention, UpstreamSettings, settings_class
+from fastapi_proxy_di.testing.clock import Clock
+from fastapi_proxy_di.testing.destinations import Place, Source, StandInFactory
+from fastapi_proxy_di.testing.received import Received
+
+__all__ = ["StandIn", "stand_in"]
+
+_WAIT_SECONDS: Final = 10.0
+
+
+class _Running:
+    """The stand-in in one event loop."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        self.assembly = assembly
+        self.balancer = Balancer(assembly)
+        self.started = asyncio.ensure_future(assembly.start())
+
+    async def aclose(self) -> None:
+        self.started.cancel()
+        await asyncio.wait((self.started,))
+        await self.assembly.aclose()
+
+
+class StandIn:
+    """An upstream for tests. Also a dependency, to be written into ``dependency_overrides``.
+
+    ```python
+    app.dependency_overrides[Upstream("billing")] = StandIn("billing", reply({"total": 70}))
+    ```
+
+    `stand_in` does that, and takes it back.
+
+    Attributes:
+        name: The upstream's.
+        received: Every attempt at every destination, in order.
+
+    Args:
+        upstream: The upstream's name; or a settings class or instance, whose settings then
+            hold, but for the destinations. The environment is not read.
+        source: What answers: an ASGI app, a function of `Received`, a step such as
+            ``reply(...)``, or a list of steps, one for each attempt, the last one for ever.
+            A mapping has one for each destination, by name.
+        clock: Moves the upstream's time.
+        **settings: Fields of the settings, such as ``retries={"attempts": 2}``.
+
+    Raises:
+        TypeError: A source is nothing that can answer.
+        pydantic.ValidationError: A setting is not valid.
+    """
+
+    def __init__(
+        self,
+        upstream: Mention | Upstream,
+        source: Source | Mapping[str, Source],
+        *,
+        clock: Clock | None = None,
+        **settings: Any,
+    ) -> None:
+        self.upstream = upstream if isinstance(upstream, Upstream) else Upstream(upstream)
+        self.name = self.upstream.name
+        self.received: list[Received] = []
+        sources = source if isinstance(source, Mapping) else {self.name: source}
+        self._clock = clock
+        self._running: dict[asyncio.AbstractEventLoop, _Running] = {}
+        self._undo: list[Callable[[], None]] = []
+        places = [Place(name, one, self.received) for name, one in sources.items()]
+        addresses = [DestinationSettings(url=f"http://{place.name}") for place in places]
+        self._settings = _settings(self.upstream.source, settings, addresses)
+        self._places = {one.url: place for one, place in zip(addresses, places, strict=True)}
+        self._urls = {place.name: url for url, place in self._places.items()}
+
+    @property
+    def tried(self) -> list[str]:
+        """Names of the destinations in the order in which they were tried."""
+        return [one.destination for one in self.received]
+
+    def replace(self, app: FastAPI) -> Self:
+        """Stand in for the upstream in ``app`` until the end.
+
+        Args:
+            app: The app under test.
+        """
+        overrides = app.dependency_overrides
+        known = overrides.get(self.upstream)
+        overrides[self.upstream] = self
+
+        def undo() -> None:
+            overrides.pop(self.upstream, None)
+            if known is not None:
+                overrides[self.upstream] = known
+
+        self._undo.append(undo)
+        return self
+
+    async def __call__(self, connection: HTTPConnection) -> Balancer:
+        """Give the balancer; called by FastAPI."""
+        install_handler(connection.scope)
+        return await self.balancer()
+
+    async def balancer(self) -> Balancer:
+        """Give the balancer for the running event loop."""
+        loop = asyncio.get_running_loop()
+        for other in [other for other in self._running if other.is_closed()]:
+            del self._running[other]
+        running = self._running.get(loop)
+        if running is None:
+            if self._clock is not None:
+                self._clock.attach(loop)
+            factory = StandInFactory(self._settings, self._places)
+            running = self._running[loop] = _Running(Assembly(self._settings, transports=factory))
+            for url, place in self._places.items():
+                if not place.healthy:
+                    _tell_health(running.assembly, url, healthy=False)
+        await asyncio.shield(running.started)
+        return running.balancer
+
+    def flip(self, destination: str | None = None, *, healthy: bool) -> None:
+        """Let probes find a destination healthy, or not, as of now.
+
+        Args:
+            destination: Its name; by default all of them.
+            healthy: What they find.
+
+        Raises:
+            KeyError: There is no such destination.
+        """
+        for url in self._urls.values() if destination is None else (self._urls[destination],):
+            self._places[url].healthy = healthy
+            for loop, running in self._running.items():
+                _run_in(loop, partial(_tell_health, running.assembly, url, healthy=healthy))
+
+    def close(self) -> None:
+        """Stop standing in, and end what runs. In asynchronous tests use ``aclose``."""
+        self._withdraw()
+        while self._running:
+            loop, running = self._running.popitem()
+            _run_in(loop, running.aclose)
+
+    async def aclose(self) -> None:
+        """Stop standing in, and end what runs."""
+        self._withdraw()
+        own = self._running.pop(asyncio.get_running_loop(), None)
+        if own is not None:
+            await own.aclose()
+        self.close()
+
+    async def end_in_loop(self) -> None:
+        """End what runs in this event loop; called when the app's lifespan ends."""
+        running = self._running.pop(asyncio.get_running_loop(), None)
+        if running is not None:
+            await running.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await self.balancer()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<StandIn {self.name}: {', '.join(self._urls)}>"
+
+    def _withdraw(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+
+def stand_in(
+    app: FastAPI,
+    upstream: Mention | Upstream,
+    source: Source | Mapping[str, Source],
+    *,
+    clock: Clock | None = None,
+    **settings: Any,
+) -> StandIn:
+    """Replace an upstream of an app until the end of a ``with`` or ``async with``.
+
+    ```python
+    with stand_in(app, "billing", reply({"total": 70})) as billing, TestClient(app) as client:
+        client.get("/invoices/7/summary")
+
+    assert billing.tried == ["billing"]
+    ```
+
+    Args:
+        app: The app under test.
+        upstream: As for `StandIn`.
+        source: As for `StandIn`.
+        clock: As for `StandIn`.
+        **settings: As for `StandIn`.
+    """
+    return StandIn(upstream, source, clock=clock, **settings).replace(app)
+
+
+def _settings(
+    source: Mention, given: Mapping[str, Any], destinations: list[DestinationSettings]
+) -> UpstreamSettings:
+    """The upstream's settings as code says them, with other destinations."""
+    declared: dict[str, Any] = {}
+    if isinstance(source, UpstreamSettings):
+        declared = {name: getattr(source, name) for name in source.model_fields_set}
+        base = type(source)
+    else:
+        base = settings_class(source) if isinstance(source, str) else source
+
+    class Isolated(base):  # type: ignore[misc, valid-type]
+        """Reads no environment and no file."""
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings,)
+
+    made: UpstreamSettings = Isolated(**{**declared, **given, "destinations": destinations})
+    return made
+
+
+def _tell_health(assembly: Assembly, url: str, *, healthy: bool) -> None:
+    destination = assembly.pool.find(url)
+    assert destination is not None
+    # As many results in a row as it takes, whatever the settings.
+    while destination.healthy is not healthy:
+        assembly.keeper.probed(destination, healthy, None, "flipped by the test")
+
+
+def _run_in(
+    loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None] | None]
+) -> None:
+    """Run ``work`` in ``loop``, whatever that is doing, and to its end where one can wait."""
+
+    async def run() -> None:
+        rest = work()
+        if rest is not None:
+            await rest
+
+    if loop.is_closed():
+        return
+    if loop is _running_loop():
+        rest = work()
+        if rest is not None:
+            task = loop.create_task(rest, name="ending a stand-in")
+            _ending.add(task)
+            task.add_done_callback(_ending.discard)
+    elif loop.is_running():
+        asyncio.run_coroutine_threadsafe(run(), loop).result(_WAIT_SECONDS)
+    else:
+        loop.run_until_complete(run())
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+_ending: Final[set[asyncio.Task[None]]] = set()
+"""The loop holds its tasks by weak references only."""

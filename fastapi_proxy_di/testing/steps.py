@@ -1,0 +1,300 @@
+"""What a stand-in does with one request or handshake: answers, and the ways real ones fail.
+
+Each step plays one exchange in ASGI messages. Knows no pools, no settings and no sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json as jsonlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from starlette.types import Message, Receive, Scope, Send
+
+from fastapi_proxy_di.errors import Failure, ProxyError, UpstreamConnectError, UpstreamDisconnected
+from fastapi_proxy_di.testing.received import Received
+
+__all__ = [
+    "Step",
+    "Turn",
+    "accept",
+    "close",
+    "echo",
+    "refuse",
+    "reply",
+    "reset",
+    "stall",
+    "too_many_requests",
+    "truncate",
+]
+
+_LEFT: Final = frozenset({"http.disconnect", "websocket.disconnect"})
+
+
+@dataclass(slots=True)
+class Turn:
+    """One exchange, from the stand-in's side.
+
+    Attributes:
+        scope: ASGI scope of the request or handshake.
+        receive: What the gateway sends.
+        send: What it gets.
+        received: The record of it.
+        fail: Ends the exchange with an error, as a broken connection would.
+        read_whole: Whether the request has been read to its end.
+    """
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    received: Received
+    fail: Callable[[ProxyError], None]
+    read_whole: bool = False
+
+    async def answer(self, message: Message) -> None:
+        """Send an HTTP answer, to a handshake as its refusal."""
+        if self.scope["type"] == "websocket":
+            message = {**message, "type": f"websocket.{message['type']}"}
+        await self.send(message)
+
+    async def read(self) -> None:
+        """Read the request to its end, once; the record has it then."""
+        while not self.read_whole and self.scope["type"] == "http":
+            self.read_whole = not (await self.receive()).get("more_body", False)
+
+    async def gone(self) -> None:
+        """Wait until the gateway has given up."""
+        while (await self.receive())["type"] not in _LEFT:
+            pass
+
+
+class Step(Protocol):
+    """What happens to one request. Made by the functions of this module."""
+
+    async def play(self, turn: Turn) -> None:
+        """Do it.
+
+        Args:
+            turn: The exchange.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    content: bytes
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    delay: float
+
+    async def play(self, turn: Turn) -> None:
+        await turn.read()
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        await turn.answer(_start(self.status, self.headers))
+        await turn.answer({"type": "http.response.body", "body": self.content})
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    async def play(self, turn: Turn) -> None:
+        # A function is asked behind the connection: all that is left is to break it.
+        await reset().play(turn)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stall:
+    async def play(self, turn: Turn) -> None:
+        await turn.gone()
+
+
+@dataclass(frozen=True, slots=True)
+class _Break:
+    """Ends without an end; ``content`` of ``None`` is before the head."""
+
+    content: bytes | None
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    text: str
+
+    async def play(self, turn: Turn) -> None:
+        await turn.read()
+        if self.content is not None:
+            await turn.answer(_start(self.status, self.headers))
+            await turn.answer(
+                {"type": "http.response.body", "body": self.content, "more_body": True}
+            )
+        failure = Failure.RESPONSE_HEAD if self.content is None else Failure.RESPONSE_BODY
+        turn.fail(UpstreamDisconnected(self.text, failure=failure))
+
+
+@dataclass(frozen=True, slots=True)
+class _Accept:
+    messages: tuple[str | bytes, ...]
+    subprotocol: str | None
+    echo: bool
+    code: int | None
+    reason: str
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+
+    async def play(self, turn: Turn) -> None:
+        await turn.send(
+            {
+                "type": "websocket.accept",
+                "subprotocol": self.subprotocol,
+                "headers": list(self.headers),
+            }
+        )
+        for message in self.messages:
+            kind = "text" if isinstance(message, str) else "bytes"
+            await turn.send({"type": "websocket.send", kind: message})
+        if self.echo:
+            await self._echo(turn)
+        elif self.code is None:
+            await turn.gone()
+        else:
+            await turn.send({"type": "websocket.close", "code": self.code, "reason": self.reason})
+
+    async def _echo(self, turn: Turn) -> None:
+        while (message := await turn.receive())["type"] not in _LEFT:
+            if message["type"] == "websocket.receive":
+                await turn.send({**message, "type": "websocket.send"})
+
+
+def refused() -> ProxyError:
+    """The error of a port that nobody listens on."""
+    return UpstreamConnectError("connection refused by the stand-in")
+
+
+def reply(
+    content: Any = b"",
+    status: int = 200,
+    *,
+    headers: Mapping[str, str] | None = None,
+    delay: float = 0.0,
+) -> Step:
+    """Answer.
+
+    Args:
+        content: Bytes, text, or what JSON can say. Sets content-type for the latter two.
+        status: Status code.
+        headers: Further header fields.
+        delay: Seconds until the answer begins.
+    """
+    body, content_type = content_of(content)
+    fields = _fields(headers)
+    names = {name for name, _ in fields}
+    if content_type is not None and b"content-type" not in names:
+        fields.append((b"content-type", content_type))
+    if b"content-length" not in names and status not in (204, 304):
+        fields.append((b"content-length", b"%d" % len(body)))
+    return _Reply(body, status, tuple(fields), delay)
+
+
+def refuse() -> Step:
+    """Refuse the connection; the gateway may go elsewhere with any method.
+
+    From a function, which is asked when the request is there, it is as ``reset()``.
+    """
+    return Refusal()
+
+
+def stall() -> Step:
+    """Take the request and never answer; a timeout of the settings ends it."""
+    return _Stall()
+
+
+def reset(
+    after: bytes | None = None, status: int = 200, *, headers: Mapping[str, str] | None = None
+) -> Step:
+    """Break the connection off.
+
+    Args:
+        after: What of the body is sent before; ``None`` breaks before the head.
+        status: Of the head.
+        headers: Of the head.
+    """
+    return _Break(after, status, tuple(_fields(headers)), "reset by the stand-in")
+
+
+def truncate(content: bytes, status: int = 200) -> Step:
+    """Close the connection within a chunk of the body.
+
+    Args:
+        content: What arrives of the chunk.
+        status: Of the head.
+    """
+    fields = ((b"content-type", b"application/octet-stream"),)
+    return _Break(content, status, fields, "closed within a chunk by the stand-in")
+
+
+def too_many_requests(retry_after: float = 1) -> Step:
+    """Answer 429 with Retry-After.
+
+    Args:
+        retry_after: Seconds, whole ones.
+    """
+    return reply(b"", 429, headers={"retry-after": f"{retry_after:.0f}"})
+
+
+def accept(
+    *messages: str | bytes,
+    subprotocol: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    code: int | None = None,
+    reason: str = "",
+) -> Step:
+    """Accept a WebSocket, send messages, then close it or wait for the client to.
+
+    Args:
+        *messages: Sent at once.
+        subprotocol: The one that was chosen.
+        headers: Of the handshake's answer.
+        code: Close code; ``None`` leaves the close to the client.
+        reason: Close reason.
+    """
+    return _Accept(messages, subprotocol, False, code, reason, tuple(_fields(headers)))
+
+
+def close(code: int = 1000, reason: str = "") -> Step:
+    """Accept a WebSocket and close it at once, for instance with 4001.
+
+    Args:
+        code: Close code.
+        reason: Close reason.
+    """
+    return accept(code=code, reason=reason)
+
+
+def echo(*, subprotocol: str | None = None) -> Step:
+    """Accept a WebSocket and send back what comes.
+
+    Args:
+        subprotocol: The one that was chosen.
+    """
+    return _Accept((), subprotocol, True, None, "")
+
+
+def content_of(content: Any) -> tuple[bytes, bytes | None]:
+    """Bytes as they are, text and what JSON can say with their content type."""
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content), None
+    if isinstance(content, str):
+        return content.encode("utf-8"), b"text/plain; charset=utf-8"
+    return jsonlib.dumps(content).encode("utf-8"), b"application/json"
+
+
+def _fields(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
+    return [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in (headers or {}).items()
+    ]
+
+
+def _start(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+PlaysApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""An ASGI app."""
