@@ -38,14 +38,13 @@ from fastapi_proxy_di.transport.transport import (
 )
 from fastapi_proxy_di.transport.websocket import UpstreamWebSocket
 from fastapi_proxy_di.wire.handshake import (
-    HANDSHAKE_FIELDS,
     Accepted,
     check_accept,
     new_key,
     subprotocols_to_offer,
     upgrade_headers,
 )
-from fastapi_proxy_di.wire.headers import FieldTable
+from fastapi_proxy_di.wire.headers import HANDSHAKE_FIELDS, FieldTable
 
 _logger = logging.getLogger("fastapi_proxy_di.websocket")
 

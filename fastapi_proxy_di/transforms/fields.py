@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final, overload
 
-from fastapi_proxy_di.wire.handshake import HANDSHAKE_FIELDS
 from fastapi_proxy_di.wire.headers import (
     FRAMING,
+    HANDSHAKE_FIELDS,
     HOP_BY_HOP,
     OURS,
     PROXY_AUTHENTICATION,

@@ -1,0 +1,129 @@
+"""103 Early Hints reach the client where the server can send them."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from fastapi import Depends
+from starlette.types import Message
+
+from tests.clients import fetch
+from tests.forwarding.asgi_server import asgi_gateway
+from tests.gateways import gateway
+from tests.origins import Connection, ScriptedOrigin, always, answer
+
+HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nX-A: 1\r\nLink: </b.js>\r\n\r\n"
+LINKS = [b"</a.css>; rel=preload", b"</b.js>"]
+EXTENSIONS = ["http.response.early_hint"]
+
+
+@pytest.mark.parametrize("include", [{}, {"dependencies": [Depends(lambda: None)]}])
+async def test_hints_come_before_the_answer(include: dict[str, Any]) -> None:
+    """Their links and nothing else, on the short way as on FastAPI's own."""
+    script = always(HINT + answer(body=b"ok"))
+    async with (
+        ScriptedOrigin(script) as origin,
+        asgi_gateway(origin.url, include=include, extensions=EXTENSIONS) as server,
+    ):
+        messages = await server.get()
+
+    assert server.types == ["early_hint", "start", "body"]
+    assert messages[0]["links"] == LINKS
+    assert messages[1]["status"] == 200
+    assert messages[2]["body"] == b"ok"
+
+
+async def test_hints_are_passed_on_as_they_come() -> None:
+    """Not held until the answer: that is what they are for."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        for _ in range(2):
+            server.hinted.clear()
+            await connection.send(HINT)
+            await server.hinted.wait()
+        await connection.send(HINT + HINT + answer(body=b"ok"))
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
+    ):
+        await server.get()
+    assert server.types == ["early_hint"] * 4 + ["start", "body"]
+
+
+@pytest.mark.parametrize(
+    "early",
+    [
+        b"HTTP/1.1 103 Early Hints\r\nX-A: 1\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\nLink: </a.css>\r\n\r\n",
+    ],
+)
+async def test_other_informational_answers_stay(early: bytes) -> None:
+    """The extension has room for links alone."""
+    async with (
+        ScriptedOrigin(always(early + answer(body=b"ok"))) as origin,
+        asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
+    ):
+        await server.get()
+    assert server.types == ["start", "body"]
+
+
+async def test_hints_stay_where_the_server_has_no_place_for_them() -> None:
+    """Uvicorn has none, nor does a server without the extension."""
+    async with ScriptedOrigin(always(HINT + answer(body=b"ok"))) as origin:
+        async with asgi_gateway(origin.url, extensions=[]) as server:
+            await server.get()
+        async with gateway(origin.url) as gate:
+            reply = await fetch(gate.address, target="/billing/x")
+    assert server.types == ["start", "body"]
+    assert (reply.informational, reply.body) == ([], b"ok")
+
+
+async def test_hints_stay_behind_a_middleware_that_would_fail() -> None:
+    """``BaseHTTPMiddleware`` takes the first message for the answer."""
+    async with (
+        ScriptedOrigin(always(HINT + answer(body=b"ok"))) as origin,
+        asgi_gateway(origin.url, middlewares=1, extensions=EXTENSIONS) as server,
+    ):
+        messages = await server.get()
+    assert server.types[0] == "start"
+    assert b"".join(message.get("body", b"") for message in messages) == b"ok"
+
+
+async def test_hints_stay_where_something_reads_along() -> None:
+    """A ``receive`` that is not the server's own may hide such a middleware."""
+    async with (
+        ScriptedOrigin(always(HINT + answer(body=b"ok"))) as origin,
+        asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
+    ):
+
+        async def receive() -> Message:
+            return await server.receive()
+
+        await server.get(receive=receive)
+    assert server.types == ["start", "body"]
+
+
+async def test_hint_that_a_client_does_not_take_ends_nothing() -> None:
+    """The server's ``OSError`` tells of a departure, which is watched elsewhere."""
+    async with (
+        ScriptedOrigin(always(HINT + answer(body=b"ok"))) as origin,
+        asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
+    ):
+        server.fault = ConnectionResetError()
+        await server.get()
+    assert server.types == ["start", "body"]
+
+
+async def test_hint_that_fails_leaks_nothing() -> None:
+    """A fault of the server's ends the request, and the exchange with it."""
+    async with (
+        ScriptedOrigin(always(HINT + answer(body=b"ok"))) as origin,
+        asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
+    ):
+        server.fault = RuntimeError("broken")
+        with pytest.raises(RuntimeError, match="broken"):
+            await server.get()
+        assert [one.in_flight for one in server.balancer.destinations] == [0]
+        assert not [t for t in asyncio.all_tasks() if t.get_name().startswith("early hints")]

@@ -1,0 +1,63 @@
+"""Trailers reach the client where the server offers the extension."""
+
+import pytest
+
+from tests.forwarding.asgi_server import asgi_gateway
+from tests.origins import ScriptedOrigin, always, chunk
+
+EXTENSIONS = ["http.response.trailers"]
+TRAILERS = b"X-Sum: 1\r\nHost: evil.test\r\nSet-Cookie: a=1\r\nX-Sum: 2\r\nConnection: x\r\n"
+
+
+def _answer(trailer: bytes) -> bytes:
+    return (
+        b"HTTP/1.1 200 OK\r\n"
+        + trailer
+        + b"Transfer-Encoding: chunked\r\n\r\n"
+        + chunk(b"hello")
+        + b"0\r\n"
+        + TRAILERS
+        + b"\r\n"
+    )
+
+
+@pytest.mark.parametrize("middlewares", [0, 1])
+async def test_trailers_follow_the_body(middlewares: int) -> None:
+    """Announced and in order; none that frames, routes or controls (RFC 9110 section 6.5.1)."""
+    async with (
+        ScriptedOrigin(always(_answer(b"Trailer: X-Sum\r\n"))) as origin,
+        asgi_gateway(origin.url, middlewares=middlewares, extensions=EXTENSIONS) as server,
+    ):
+        messages = await server.get()
+
+    start = messages[0]
+    assert (b"trailer", b"X-Sum") in start["headers"]
+    assert b"".join(message.get("body", b"") for message in messages) == b"hello"
+    if not middlewares:  # Starlette's drops them
+        assert start["trailers"] is True
+        assert messages[-1] == {
+            "type": "http.response.trailers",
+            "headers": [(b"x-sum", b"1"), (b"x-sum", b"2")],
+        }
+
+
+async def test_trailers_that_were_not_announced_stay() -> None:
+    """Whether there will be any must be said before the body."""
+    async with (
+        ScriptedOrigin(always(_answer(b""))) as origin,
+        asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
+    ):
+        messages = await server.get()
+    assert "trailers" not in messages[0]
+    assert server.types[-1] == "body"
+
+
+async def test_trailers_stay_where_the_server_has_no_place_for_them() -> None:
+    """Nor are they announced then."""
+    async with (
+        ScriptedOrigin(always(_answer(b"Trailer: X-Sum\r\n"))) as origin,
+        asgi_gateway(origin.url, extensions=[]) as server,
+    ):
+        messages = await server.get()
+    assert all(name != b"trailer" for name, _ in messages[0]["headers"])
+    assert server.types[-1] == "body"
