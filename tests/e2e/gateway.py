@@ -1,0 +1,18 @@
+"""The smallest gateway, run as ``uvicorn tests.e2e.gateway:app``; it tells its process too."""
+
+import os
+
+from fastapi import FastAPI
+
+from fastapi_proxy_di import proxy_router
+
+__all__ = ["app"]
+
+app = FastAPI()
+app.include_router(proxy_router("billing"), prefix="/billing")
+
+
+@app.get("/pid")
+async def pid() -> int:
+    """Tell which worker answers."""
+    return os.getpid()

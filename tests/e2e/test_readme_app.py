@@ -1,0 +1,158 @@
+"""The README's ten lines under a real uvicorn, in front of a real nginx and a real uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect as connect_websocket
+
+from tests.clients import fetch
+from tests.e2e.conftest import Upstream
+from tests.e2e.processes import ROOT, Server, command, curl, uvicorn
+from tests.gateways import until
+
+_README = str(ROOT / "docs" / "src" / "readme")
+_KEY = "x-api-key: let-me-in"
+_UPLOAD_BYTES = 50_000_000
+
+
+@contextlib.asynccontextmanager
+async def gateway(upstream: Upstream) -> AsyncIterator[Server]:
+    """Run the README's app, as the README says."""
+    options = ("--app-dir", _README, "--timeout-graceful-shutdown", "2")
+    async with uvicorn("app:app", *options, environment=upstream.environment) as server:
+        yield server
+
+
+async def printed(process: asyncio.subprocess.Process) -> bytes:
+    """What a command prints up to its end, which must be a good one."""
+    async with asyncio.timeout(30):
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out
+
+
+async def exchange(server: Server, headers: Mapping[str, str]) -> str:
+    """Say hello over a WebSocket, as a client of the library does."""
+
+    def say() -> str:
+        url = f"ws://127.0.0.1:{server.port}/billing/live"
+        with connect_websocket(url, additional_headers=headers) as websocket:
+            websocket.send("hello")
+            return str(websocket.recv(timeout=10))
+
+    return await asyncio.to_thread(say)
+
+
+async def test_curl_gets_an_answer(real_upstream: Upstream) -> None:
+    """A plain GET."""
+    async with gateway(real_upstream) as server:
+        answer = await printed(await curl("-H", _KEY, f"{server.url}/billing/hello"))
+
+    assert json.loads(answer) == {"hello": "world"}
+
+
+@pytest.mark.parametrize("real_upstream", ["nginx"], indirect=True)
+async def test_curl_gets_a_file_of_nginx(real_upstream: Upstream) -> None:
+    """nginx's own answers pass as well."""
+    async with gateway(real_upstream) as server:
+        answer = await printed(await curl("-H", _KEY, f"{server.url}/billing/file"))
+
+    assert answer == b"a file of nginx\n"
+    assert real_upstream.seen == [[], ["GET /file"]]
+
+
+@pytest.mark.parametrize("framing", ["content-length", "chunked"])
+async def test_curl_uploads_fifty_megabytes(
+    real_upstream: Upstream, tmp_path: Path, framing: str
+) -> None:
+    """The hash tells that every byte arrived, in order."""
+    body = os.urandom(_UPLOAD_BYTES)
+    file = tmp_path / "upload"
+    file.write_bytes(body)
+    words = ["-H", _KEY, "-T", str(file), "-X", "POST"]
+    if framing == "chunked":
+        words += ["-H", "Transfer-Encoding: chunked"]
+    async with gateway(real_upstream) as server:
+        answer = await printed(await curl(*words, f"{server.url}/billing/digest"))
+
+    assert json.loads(answer) == {
+        "bytes": _UPLOAD_BYTES,
+        "sha256": hashlib.sha256(body).hexdigest(),
+    }
+
+
+async def test_curl_shows_an_event_before_the_next_is_sent(real_upstream: Upstream) -> None:
+    """The upstream sends the second only when the first has been seen."""
+    async with gateway(real_upstream) as server:
+        process = await curl("-N", "-H", _KEY, f"{server.url}/billing/events")
+        assert process.stdout is not None
+        async with asyncio.timeout(10):
+            first = await process.stdout.readuntil(b"\n\n")
+        await fetch(real_upstream.app.address, "POST", "/release")
+        rest = await printed(process)
+
+    assert first == b"data: first\n\n"
+    assert rest == b"data: second\n\n"
+
+
+async def test_websocket_client_is_heard(real_upstream: Upstream) -> None:
+    """A client of the library opens, sends, receives and closes."""
+    async with gateway(real_upstream) as server:
+        heard = await exchange(server, {"x-api-key": "let-me-in"})
+
+    assert heard == "heard hello"
+
+
+async def test_nobody_without_credentials_reaches_an_upstream(real_upstream: Upstream) -> None:
+    """Neither record has a line before the first request with the key."""
+    nothing: list[list[str]] = [[] for _ in real_upstream.records]
+    async with gateway(real_upstream) as server:
+        statuses = [
+            (await fetch(server.address, method, f"/billing/{path}")).status
+            for method, path in (("GET", "hello"), ("POST", "digest"), ("GET", "file"))
+        ]
+        with pytest.raises(InvalidStatus) as denied:
+            await exchange(server, {})
+        with pytest.raises(InvalidStatus):
+            await exchange(server, {"x-api-key": "guess"})
+        before = real_upstream.seen
+        await exchange(server, {"x-api-key": "let-me-in"})
+        # nginx writes its line when the exchange is over.
+        await until(lambda: all(real_upstream.seen), 10)
+
+    assert statuses == [401, 401, 401]
+    assert denied.value.response.status_code == 401
+    assert before == nothing
+    assert real_upstream.seen[0] == ["websocket /live"]
+    assert real_upstream.seen[1:] in ([], [["GET /live"]])
+
+
+async def test_wrong_settings_stop_the_app_with_one_message_for_all() -> None:
+    """Both variables are named, each with what is wrong, before any port is open."""
+    environment = {
+        "UPSTREAM_BILLING_DESTINATIONS": "ftp://x",
+        "UPSTREAM_BILLING_POLICY": "fastest",
+    }
+    words = (sys.executable, "-m", "uvicorn", "--app-dir", _README, "app:app", "--port", "0")
+    async with command(*words, environment=environment) as server:
+        status = await server.end()
+
+    lines = list(server.lines)
+    assert status == 3
+    destinations = [line for line in lines if "UPSTREAM_BILLING_DESTINATIONS" in line]
+    policy = [line for line in lines if "UPSTREAM_BILLING_POLICY" in line]
+    assert len(destinations) == len(policy) == 1
+    assert "ftp://x" in destinations[0]
+    assert "fastest" in policy[0]
+    assert abs(lines.index(destinations[0]) - lines.index(policy[0])) == 1
+    assert not any("running on" in line for line in lines)

@@ -1,0 +1,88 @@
+"""The same gateway under other servers: uvicorn with two workers, and hypercorn."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.clients import Client, Ending, connect, fetch, request
+from tests.e2e.conftest import Upstream
+from tests.e2e.processes import Server, hypercorn, uvicorn
+from tests.websocket.client import Closed, open_websocket
+
+_APP = "tests.e2e.gateway:app"
+_CONNECTIONS = 100
+
+
+@pytest.fixture(params=["uvicorn", "hypercorn"])
+async def server(request: pytest.FixtureRequest, upstream: Upstream) -> AsyncIterator[Server]:
+    """Run the gateway in two workers of uvicorn, or in hypercorn."""
+    start = (
+        uvicorn(_APP, "--workers", "2", environment=upstream.environment)
+        if request.param == "uvicorn"
+        else hypercorn(_APP, environment=upstream.environment)
+    )
+    async with start as running:
+        yield running
+
+
+async def test_requests_pass(server: Server) -> None:
+    """GET, and POST of some megabytes with its hash."""
+    body = os.urandom(3_000_000)
+    got = await fetch(server.address, "GET", "/billing/hello")
+    posted = await fetch(server.address, "POST", "/billing/digest", body=body)
+
+    assert got.json() == {"hello": "world"}
+    assert posted.json() == {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+
+
+async def test_event_arrives_before_the_next_is_sent(server: Server, upstream: Upstream) -> None:
+    """Nothing is held back, and the end of the stream is its end."""
+    async with connect(server.address) as client:
+        await client.send(request(target="/billing/events"))
+        head = await client.read_head()
+        first = await client.read_chunk()
+        await fetch(upstream.app.address, "POST", "/release")
+        rest = await client.read_body(head)
+
+    assert first == b"data: first\n\n"
+    assert rest.body == b"data: second\n\n"
+    assert rest.ending is Ending.LAST_CHUNK
+
+
+async def test_websocket_passes(server: Server) -> None:
+    """A message there and back, and an orderly close."""
+    async with open_websocket(server.address, "/billing/live") as tunnel:
+        await tunnel.send("hello")
+        heard = await tunnel.recv()
+        closed = await tunnel.close(1000)
+
+    assert heard == "heard hello"
+    assert closed == Closed(1000)
+
+
+async def test_both_workers_forward(upstream: Upstream) -> None:
+    """Each has a pool of its own; none holds the port without serving."""
+    answers: dict[int, object] = {}
+    async with (
+        uvicorn(_APP, "--workers", "2", environment=upstream.environment) as server,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        # Open at the same time, so that one busy worker leaves some to the other.
+        clients: list[Client] = [
+            await stack.enter_async_context(connect(server.address)) for _ in range(_CONNECTIONS)
+        ]
+        for client in clients:
+            await client.send(request(target="/pid"))
+        for client in clients:
+            pid = (await client.read_answer()).json()
+            if pid not in answers:
+                await client.send(request(target="/billing/hello"))
+                answers[pid] = (await client.read_answer()).json()
+
+    assert server.process.pid not in answers
+    assert list(answers.values()) == [{"hello": "world"}] * 2

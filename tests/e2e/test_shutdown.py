@@ -1,0 +1,103 @@
+"""SIGTERM while a stream, a tunnel and an upload are open: bounded, visible, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter
+
+from tests.clients import Ending, connect, request
+from tests.e2e.processes import uvicorn
+from tests.gateways import until
+from tests.origins import Connection, Received, ScriptedOrigin, chunk
+from tests.upgrades import FramePeer
+from tests.websocket.client import Closed, open_websocket
+from tests.websocket.upstreams import accepting
+
+_GRACE_SECONDS = 2
+_CLOSE = 8
+
+
+class Upstream:
+    """Plays all three parts and tells how each of them ended.
+
+    Attributes:
+        open: Requests that are under way, by path.
+        ends: Paths whose connection the gateway has ended.
+        close: Payload of the close frame that came, empty if none did.
+    """
+
+    def __init__(self) -> None:
+        self.open: Counter[str] = Counter()
+        self.ends: Counter[str] = Counter()
+        self.close = b""
+
+    async def __call__(self, connection: Connection) -> None:
+        received = await connection.read_head()
+        path = received.target.decode()
+        await {"/events": self._stream, "/upload": self._upload, "/live": self._live}[path](
+            connection, received
+        )
+        self.ends[path] += 1
+
+    async def _stream(self, connection: Connection, received: Received) -> None:
+        await connection.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" + chunk(b"data: first\n\n")
+        )
+        self.open["/events"] += 1
+        await connection.peer_left()
+
+    async def _upload(self, connection: Connection, received: Received) -> None:
+        await connection.reader.readexactly(5)
+        self.open["/upload"] += 1
+        await connection.peer_left()
+
+    async def _live(self, connection: Connection, received: Received) -> None:
+        await connection.send(accepting(received))
+        self.open["/live"] += 1
+        peer = FramePeer(connection.reader, connection.writer)
+        while (frame := await peer.read())[0] != _CLOSE:
+            pass
+        self.close = frame[1]
+        peer.send(_CLOSE, self.close)
+        await connection.peer_left()
+
+
+async def test_sigterm_ends_what_is_open_within_the_grace() -> None:
+    """Nothing is made to look whole, and both sides of everything are closed."""
+    upstream = Upstream()
+    async with ScriptedOrigin(upstream) as origin:
+        environment = {"UPSTREAM_BILLING_DESTINATIONS": origin.url}
+        grace = ("--timeout-graceful-shutdown", str(_GRACE_SECONDS))
+        async with (
+            uvicorn("tests.e2e.gateway:app", *grace, environment=environment) as server,
+            connect(server.address) as streaming,
+            connect(server.address) as uploading,
+            open_websocket(server.address, "/billing/live") as tunnel,
+        ):
+            await streaming.send(request(target="/billing/events"))
+            stream = await streaming.read_head()
+            event = await streaming.read_chunk()
+            length = (b"Content-Length", b"10")
+            await uploading.send(request("POST", "/billing/upload", [length]) + b"12345")
+            await until(lambda: upstream.open.total() == 3, 10)
+
+            started = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            closed = await tunnel.ended()
+            await streaming.read_body(stream)
+            refused = await uploading.read_answer()
+            status = await server.end()
+            taken = time.monotonic() - started
+            await origin.all_left()
+
+    assert event == b"data: first\n\n"
+    assert closed == Closed(1012)
+    assert stream.ending is Ending.BROKEN
+    assert refused.status >= 500  # uvicorn's own: no answer has begun
+    assert upstream.ends == {"/events": 1, "/upload": 1, "/live": 1}
+    assert upstream.close[:2] == (1012).to_bytes(2)
+    assert _GRACE_SECONDS <= taken < _GRACE_SECONDS + 5
+    assert status == -signal.SIGTERM
