@@ -466,9 +466,7 @@ def test_explain_in_the_log_follows_its_level(caplog: pytest.LogCaptureFixture) 
 def test_explain_is_told_on_handshakes_and_names_affinity() -> None:
     """A WebSocket's accept bears the header; affinity comes before the policy."""
     app = gateway_app()
-    settings: dict[str, Any] = {
-        "affinity": {"header": "x-session", "key": "0123456789abcdef0123456789abcdef"}
-    }
+    affinity = {"header": "x-session", "key": "0123456789abcdef0123456789abcdef"}
 
     with (
         stand_in(app, "billing", echo(), explain="header", affinity=affinity),
