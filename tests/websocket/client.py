@@ -57,6 +57,7 @@ class WebSocketClient:
         self.client = client
         self.answer = answer
         self.pings = 0
+        self._close_sent = False
 
     @property
     def subprotocol(self) -> bytes | None:
@@ -108,11 +109,16 @@ class WebSocketClient:
             try:
                 opcode, payload, fin = await self.recv_frame()
             except (asyncio.IncompleteReadError, ConnectionError):
+                self.client.close()
                 return Closed(1006)
             if opcode == _PING:
                 self.pings += 1
                 await self.send_frame(_PONG, payload)
             elif opcode == _CLOSE:
+                # As every real client does; some servers wait for it.
+                if not self._close_sent:
+                    await self.send_frame(_CLOSE, payload)
+                self.client.close()
                 if not payload:
                     return Closed(None)
                 return Closed(int.from_bytes(payload[:2]), payload[2:].decode())
@@ -134,6 +140,7 @@ class WebSocketClient:
         """Send a close frame, empty for ``None``, and wait for the server's."""
         payload = b"" if code is None else struct.pack("!H", code) + reason.encode()
         await self.send_frame(_CLOSE, payload)
+        self._close_sent = True
         return await self.ended()
 
 

@@ -1,0 +1,125 @@
+"""A page in headless Chromium that talks through the gateway."""
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse
+
+from tests.gateways import gateway_app
+from tests.websocket.gateways import every_uvicorn, serving
+from tests.websocket.upstreams import EchoApp, echo_server
+
+_CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
+
+_PAGE: Final = """<!doctype html>
+<title>echo</title>
+<script>
+const report = {sent: 0, same: 0, closes: []};
+const open = (path, protocols) => new Promise((resolve, reject) => {
+  const socket = new WebSocket(`ws://${location.host}/billing${path}`, protocols);
+  socket.binaryType = "arraybuffer";
+  socket.onopen = () => resolve(socket);
+  socket.onclose = event => reject(`closed with ${event.code}`);
+});
+const same = (one, other) => typeof one === "string" ? one === other
+  : other.byteLength === one.length && new Uint8Array(other).every((byte, at) => byte === one[at]);
+const echo = async (socket, message) => {
+  const answer = new Promise(resolve => { socket.onmessage = event => resolve(event.data); });
+  socket.send(message);
+  report.sent += 1;
+  report.same += same(message, await answer) ? 1 : 0;
+};
+const run = async () => {
+  document.cookie = "seat=7";
+  const socket = await open("/live?page=1", ["v2.chat", "v1.chat"]);
+  report.protocol = socket.protocol;
+  report.extensions = socket.extensions;
+  for (const message of ["grüße 🎉", "", "x".repeat(500000), new Uint8Array(0),
+                         new Uint8Array(300000).map((_, at) => at)])
+    await echo(socket, message);
+  const closed = new Promise(resolve => { socket.onclose = event => resolve(event); });
+  socket.close(4001, "done");
+  const event = await closed;
+  report.closes.push([event.code, event.reason, event.wasClean]);
+};
+run().catch(error => { report.error = String(error); })
+  .then(() => fetch("/report", {method: "POST", body: JSON.stringify(report)}));
+</script>
+"""
+
+
+def _app(url: str, reports: asyncio.Queue[dict[str, Any]]) -> FastAPI:
+    """A gateway that serves the page and takes its report."""
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/page", response_class=HTMLResponse)
+    async def page() -> str:
+        return _PAGE
+
+    @app.post("/report")
+    async def report(request: Request) -> None:
+        reports.put_nowait(await request.json())
+
+    return gateway_app(url, app=app)
+
+
+@contextlib.asynccontextmanager
+async def _browsing(url: str, profile: Path) -> AsyncIterator[None]:
+    """Keep a page open."""
+    assert _CHROMIUM is not None
+    browser = await asyncio.create_subprocess_exec(
+        _CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-proxy-server",
+        "--remote-debugging-port=0",  # without it a headless one leaves after the page's load
+        f"--user-data-dir={profile}",
+        url,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            browser.terminate()
+        await browser.wait()
+
+
+@every_uvicorn
+@pytest.mark.skipif(_CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+async def test_page_echoes_through_the_gateway(server: str, tmp_path: Path) -> None:
+    """Subprotocol, compression on its own hop, every kind of message, and its close code."""
+    upstream = EchoApp(subprotocols=["v1.chat"])
+    reports: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    async with (
+        echo_server(upstream) as running,
+        serving(_app(running.url, reports), server=server) as gateway,
+        _browsing(f"{gateway.running.url}/page", tmp_path),
+        asyncio.timeout(40),
+    ):
+        report = await reports.get()
+        end = await upstream.end()
+
+    assert report["protocol"] == "v1.chat"
+    assert report["extensions"].startswith("permessage-deflate")
+    assert (report["sent"], report["same"]) == (5, 5)
+    assert report["closes"] == [[4001, "done", True]]
+    assert "error" not in report
+    assert (end["code"], end["reason"]) == (4001, "done")
+    assert upstream.all(b"origin") == [gateway.running.url.encode()]
+    assert upstream.all(b"cookie") == [b"seat=7"]
+    assert upstream.all(b"sec-websocket-extensions") == []
+    assert upstream.scope["query_string"] == b"page=1"
