@@ -17,7 +17,7 @@ __all__ = ["Duration", "DurationOrZero", "parse_duration"]
 # Longer ones overflow what event loops and selectors take, and are typing errors.
 MAX_SECONDS: Final = 366 * 24 * 3600.0
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_TEXT: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d)?", re.ASCII | re.IGNORECASE)
+_TEXT: Final = r"(?ai:(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d)?)"
 _RIGHT: Final = "give seconds or a text such as '500ms', '1.5s', '2m' or '1h'"
 
 
@@ -38,7 +38,7 @@ def parse_duration(value: object) -> float:
         seconds = value.total_seconds()
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         seconds = float(value)
-    elif isinstance(value, str) and (match := _TEXT.fullmatch(value.strip())):
+    elif isinstance(value, str) and (match := re.fullmatch(_TEXT, value.strip())):
         seconds = float(match[1]) * _UNITS[(match[2] or "s").lower()]
     else:
         raise ValueError(f"is not a duration; {_RIGHT}")

@@ -37,7 +37,7 @@ _REQUEST: Final = frozenset(name.decode() for name in OURS | PROXY_AUTHENTICATIO
 _RESPONSE: Final = frozenset(name.decode() for name in HOP_BY_HOP | FRAMING | PROXY_AUTHENTICATION)
 _FORWARDING: Final = frozenset(name.decode() for name in FORWARDING)
 # RFC 9110 §5.5; a tab may stand within a value.
-_BAD_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
+_BAD_VALUE: Final = r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]"
 
 
 def header_token(name: str) -> str:
@@ -80,7 +80,7 @@ def _checked_values(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
 
 def _value(secret: SecretStr, what: str = "the value") -> SecretStr:
     value = secret.get_secret_value().strip(" \t\r\n")
-    if _BAD_VALUE.search(value):
+    if re.search(_BAD_VALUE, value):
         raise ValueError(
             f"{what} holds a line break, a control character or one that is not latin-1"
         )

@@ -21,7 +21,7 @@ from fastapi_proxy_di.settings.header_fields import (
 )
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.values import TOKEN
-from fastapi_proxy_di.wire.handshake import HANDSHAKE_FIELDS
+from fastapi_proxy_di.wire.headers import HANDSHAKE_FIELDS
 from fastapi_proxy_di.wire.urls import climbs
 
 __all__ = [
@@ -51,13 +51,13 @@ When = Literal["success", "failure", "always"]
 """Answers below 400, those from 400 on, or all."""
 
 PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
-_PATH: Final = re.compile(r"/[!-\"$->@-~]*")
-_DOMAIN: Final = re.compile(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
-_REFERENCE: Final = re.compile(r"[!-~]*")
+_PATH: Final = r"/[!-\"$->@-~]*"
+_DOMAIN: Final = r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*"
+_REFERENCE: Final = r"[!-~]*"
 
 
 def _path(value: str) -> str:
-    if not _PATH.fullmatch(value) or climbs(value.encode("ascii")):
+    if not re.fullmatch(_PATH, value) or climbs(value.encode("ascii")):
         raise ValueError(
             f"{value!r} is not a path; it starts with '/', is percent-encoded, and has no query"
             " and no dot segments that lead above it"
@@ -88,13 +88,13 @@ def _not_of_the_handshake(name: str) -> str:
 
 
 def _domain(value: str) -> str:
-    if not _DOMAIN.fullmatch(value):
+    if not re.fullmatch(_DOMAIN, value):
         raise ValueError(f"{value!r} is not a domain")
     return value
 
 
 def _reference(value: str) -> str:
-    if not _REFERENCE.fullmatch(value):
+    if not re.fullmatch(_REFERENCE, value):
         raise ValueError(f"{value!r} is not part of a URL; percent-encode it")
     return value
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastapi_proxy_di.errors import UpstreamProtocolError
+from fastapi_proxy_di.wire.headers import HANDSHAKE_FIELDS
 
 __all__ = [
-    "HANDSHAKE_FIELDS",
     "Accepted",
     "Close",
     "Deflate",
@@ -31,17 +31,6 @@ __all__ = [
     "subprotocols_to_offer",
     "upgrade_headers",
 ]
-
-HANDSHAKE_FIELDS: Final[frozenset[bytes]] = frozenset(
-    {
-        b"sec-websocket-accept",
-        b"sec-websocket-extensions",
-        b"sec-websocket-key",
-        b"sec-websocket-protocol",
-        b"sec-websocket-version",
-    }
-)
-"""Lower-case names that belong to one hop: never copied, built anew for the other hop."""
 
 # RFC 6455 §1.3.
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

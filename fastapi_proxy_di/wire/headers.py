@@ -38,6 +38,17 @@ PROXY_AUTHENTICATION: Final = frozenset(
 )
 """RFC 9110 section 11.7: between a client and its forward proxy; never an origin's."""
 
+HANDSHAKE_FIELDS: Final = frozenset(
+    {
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"sec-websocket-key",
+        b"sec-websocket-protocol",
+        b"sec-websocket-version",
+    }
+)
+"""RFC 6455: they belong to one hop; never copied, built anew for the other one."""
+
 FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 FORWARDING: Final = frozenset({b"forwarded", b"x-real-ip"})
 FORWARDING_PREFIX: Final = b"x-forwarded-"

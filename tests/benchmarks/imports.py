@@ -9,7 +9,8 @@ from typing import Final
 from tests.benchmarks.measure import MeasurementError
 
 _BASE: Final = "import fastapi, httpx"
-_PACKAGE: Final = "import fastapi_proxy_di"
+# Every public name, so that none is cheap only because it comes later.
+_PACKAGE: Final = "from fastapi_proxy_di import *"
 _TIMED: Final = "import time; s = time.process_time(); {}; print(time.process_time() - s)"
 
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from fastapi_proxy_di.errors import UpstreamProtocolError
 from fastapi_proxy_di.wire.handshake import (
-    HANDSHAKE_FIELDS,
     Accepted,
     Close,
     Deflate,
@@ -22,6 +21,7 @@ from fastapi_proxy_di.wire.handshake import (
     subprotocols_to_offer,
     upgrade_headers,
 )
+from fastapi_proxy_di.wire.headers import HANDSHAKE_FIELDS
 
 _KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 _ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
