@@ -1,0 +1,62 @@
+"""What hypercorn offers on HTTP/2 and no other server does: early hints and trailers."""
+
+import asyncio
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import (
+    DataReceived,
+    Event,
+    InformationalResponseReceived,
+    ResponseReceived,
+    StreamEnded,
+    TrailersReceived,
+)
+
+from tests.gateways import gateway_app
+from tests.origins import ScriptedOrigin, always, chunk
+from tests.servers import run_hypercorn
+
+ANSWER = (
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + chunk(b"hello")
+    + b"0\r\nX-Sum: 1\r\n\r\n"
+)
+
+
+async def _get(address: tuple[str, int], path: str) -> list[Event]:
+    """Send a GET over HTTP/2 with prior knowledge and give the events of its stream."""
+    reader, writer = await asyncio.open_connection(*address)
+    connection = H2Connection(H2Configuration(header_encoding=None))
+    connection.initiate_connection()
+    fields = [(":method", "GET"), (":scheme", "http"), (":authority", "gateway.test")]
+    connection.send_headers(1, [*fields, (":path", path), ("te", "trailers")], end_stream=True)
+    events: list[Event] = []
+    async with asyncio.timeout(10):
+        while not any(isinstance(event, StreamEnded) for event in events):
+            writer.write(connection.data_to_send())
+            events += connection.receive_data(await reader.read(1 << 16))
+        writer.close()
+        await writer.wait_closed()
+    return [event for event in events if getattr(event, "stream_id", 0) == 1]
+
+
+async def test_hints_and_trailers_pass_through_hypercorn() -> None:
+    """Before the answer and after it, on a real connection."""
+    async with (
+        ScriptedOrigin(always(ANSWER)) as origin,
+        run_hypercorn(gateway_app(origin.url)) as running,
+    ):
+        hint, head, body, trailers, _ = await _get(running.address, "/billing/x")
+
+    assert isinstance(hint, InformationalResponseReceived)
+    assert isinstance(head, ResponseReceived)
+    assert isinstance(body, DataReceived)
+    assert isinstance(trailers, TrailersReceived)
+    assert (b":status", b"103") in hint.headers
+    assert (b"link", b"</a.css>; rel=preload") in hint.headers
+    assert (b":status", b"200") in head.headers
+    assert body.data == b"hello"
+    assert trailers.headers == [(b"x-sum", b"1")]
+    assert origin.request.one(b"te") == b"trailers"
