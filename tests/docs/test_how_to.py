@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import subprocess
 import sys
 
+import aiohttp
 import pytest
+import socketio
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
@@ -130,6 +133,60 @@ async def test_websockets_choose_the_subprotocol(
         )
 
     assert (heard, subprotocol) == ("billing heard hello", "billing.v1")
+
+
+async def test_websockets_ask_for_a_ticket(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one the handshake is refused and the upstream not reached."""
+    upstream = Recorder(snippet("tutorial/billing_service.py").app)
+    async with run_app(upstream) as running:
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", running.url)
+        async with gateway(snippet("how_to/live_auth.py").app) as client:
+            with pytest.raises(InvalidStatus):
+                await say(client, "/billing/live", "hello")
+            with pytest.raises(InvalidStatus):
+                await say(client, "/billing/live?ticket=forged", "hello")
+            reached = list(upstream.paths)
+            heard, _ = await say(client, "/billing/live?ticket=t1cket", "hello")
+
+    assert reached == []
+    assert heard == "billing heard hello"
+
+
+async def test_websockets_carry_socketio(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each client's polling and WebSocket reach the same one of two services."""
+    services = [socketio.AsyncServer(async_mode="asgi") for _ in range(2)]
+    served: list[int] = []
+
+    def joins(number: int, service: socketio.AsyncServer) -> None:
+        async def join(sid: str, room: str) -> str:
+            served.append(number)
+            return f"{service.transport(sid)} {room}"
+
+        service.on("join", join)
+
+    async with contextlib.AsyncExitStack() as stack:
+        urls = []
+        for number, service in enumerate(services):
+            joins(number, service)
+            app = socketio.ASGIApp(service)
+            urls.append((await stack.enter_async_context(run_app(app, lifespan="off"))).url)
+        monkeypatch.setenv("UPSTREAM_CHAT_DESTINATIONS", ",".join(urls))
+        monkeypatch.setenv("UPSTREAM_CHAT_POLICY", "round_robin")
+        front = await stack.enter_async_context(gateway(snippet("how_to/socketio_gateway.py").app))
+        for _ in range(2):
+            jar = aiohttp.CookieJar(unsafe=True)  # takes cookies of bare addresses
+            session = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=jar))
+            chat = socketio.AsyncClient(http_session=session, reconnection=False)
+            await chat.connect(str(front.base_url), socketio_path="/chat/socket.io")
+            joined = await chat.call("join", "lobby")
+            await chat.disconnect()
+            assert joined == "websocket lobby"
+
+    assert sorted(served) == [0, 1]
 
 
 async def test_outage_page_answers_in_its_own_words(

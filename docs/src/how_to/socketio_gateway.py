@@ -1,0 +1,11 @@
+from fastapi import FastAPI
+
+from fastapi_proxy_di import AffinitySettings, UpstreamSettings, proxy_router
+
+
+class Chat(UpstreamSettings, name="chat"):
+    affinity: AffinitySettings | None = AffinitySettings(cookie="chat_seat", key="change me")
+
+
+app = FastAPI()
+app.include_router(proxy_router(Chat), prefix="/chat")
