@@ -9,6 +9,7 @@ need not be whole numbers. With equal weights this is a plain cursor.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from heapq import heapify, heapreplace
 from random import Random
 
@@ -35,6 +36,11 @@ class RoundRobin:
         if not available:
             return None
         return self._snapshots.get(available).next()
+
+    def __copy__(self) -> RoundRobin:
+        twin = RoundRobin(random=self._random)
+        twin._snapshots = copy(self._snapshots)
+        return twin
 
     def _turn(self, available: Sequence[Destination]) -> _Cursor | _Deadlines:
         # A random beginning: if each change began anew at the first, a pool that changes
@@ -68,6 +74,11 @@ class _Deadlines:
             for index, destination in enumerate(available)
         ]
         heapify(self._heap)
+
+    def __copy__(self) -> _Deadlines:
+        twin = _Deadlines.__new__(_Deadlines)
+        twin._heap = self._heap.copy()  # noqa: SLF001  # its own kind
+        return twin
 
     def next(self) -> Destination:
         deadline, index, period, destination = self._heap[0]

@@ -8,6 +8,7 @@ tiers in turn, and deriving anew at each turn would cost O(n) a pick.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Final, Generic, TypeVar
 
 from fastapi_proxy_di.pools.destination import Destination
@@ -28,6 +29,12 @@ class Snapshots(Generic[T]):
         self._derive = derive
         # The key's tuple is held in the value, so an id cannot be reused meanwhile.
         self._kept: dict[int, tuple[Sequence[Destination], T]] = {}
+
+    def __copy__(self) -> Snapshots[T]:
+        """Give one whose structures move on their own, for a look at what would come."""
+        twin = Snapshots(self._derive)
+        twin._kept = {key: (kept[0], copy(kept[1])) for key, kept in self._kept.items()}
+        return twin
 
     def get(self, available: Sequence[Destination]) -> T:
         """Give what belongs to ``available``, deriving it at its first sight."""

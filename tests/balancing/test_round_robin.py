@@ -1,8 +1,10 @@
 """round_robin: exact turns, smooth by weight."""
 
 from collections import Counter
+from copy import copy
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +21,19 @@ def test_round_robin_takes_equals_strictly_in_turn() -> None:
 
     assert set(run[:4]) == set(available)
     assert run[:4] == run[4:]
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [3.0, 2.0, 1.0]])
+def test_round_robin_copied_takes_no_turn_of_the_original(weights: list[float]) -> None:
+    """What looks ahead on a copy sees the original's next picks, and leaves them to it."""
+    available = destinations_of(3, weights)
+    policy = RoundRobin(random=Random(5))
+    picked(policy, available)
+    twin = copy(policy)
+
+    ahead = [picked(twin, available) for _ in range(5)]
+
+    assert [picked(policy, available) for _ in range(5)] == ahead
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=8), st.integers(0, 1000))

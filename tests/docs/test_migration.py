@@ -1,0 +1,216 @@
+"""The page for those who come from fastapi-reverse-proxy: complete, tested, and its app runs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.testclient import TestClient
+
+from fastapi_proxy_di import Upstream, proxy_router
+from fastapi_proxy_di.testing import Received, reply, stand_in
+from tests.docs.conftest import SNIPPETS, Gateway, Snippet
+from tests.docs.websocket_client import say
+from tests.servers import run_app
+
+PAGE = SNIPPETS.parent / "migration.md"
+PROMISED = [
+    "HealthChecker",
+    "interval",
+    "timeout",
+    "httpx_client",
+    "ping_path",
+    "pingpath",
+    "maxrequests",
+    "start",
+    "stop",
+    "destroy",
+    "check_all",
+    "status",
+    "is_healthy",
+    "get_healthy_targets",
+    "get_response_times",
+    "get_fastest",
+    "LoadBalancer",
+    "get",
+    "peek",
+    "get_all",
+    "set_index",
+    "max_requests",
+    "proxy_pass",
+    "proxy_pass_websocket",
+    "create_httpx_client",
+    "close_httpx_client",
+    "get_httpx_client",
+    "host",
+    "path",
+    "forward_query",
+    "additional_headers",
+    "override_headers",
+    "override_body",
+    "method",
+    "subprotocols",
+    "target_url",
+]
+
+
+def rows() -> list[tuple[str, str]]:
+    """Give left and right of each row of the page's tables."""
+    found = re.findall(r"^\| (.+?) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
+    return [row for row in found if row[1] not in ("Here", "---")]
+
+
+def test_migration_names_everything() -> None:
+    """Each name and parameter of the original has a row."""
+    left = " ".join(row[0] for row in rows())
+
+    assert [name for name in PROMISED if not re.search(rf"\b{name}\b", left)] == []
+
+
+def test_migration_shows_what_is_tested() -> None:
+    """What stands on the right is cut from the snippets."""
+    code = " ".join(
+        " ".join(file.read_text().split()) for file in sorted((SNIPPETS / "migration").glob("*.py"))
+    )
+    shown = [piece for _, right in rows() for piece in re.findall(r"`([^`]+)`", right)]
+
+    assert len(shown) > 30
+    assert [piece for piece in shown if piece not in code] == []
+
+
+def backend(name: str) -> FastAPI:
+    """Build one of the servers behind the original's quick start."""
+    app = FastAPI()
+
+    @app.api_route("/", methods=["GET", "HEAD"])
+    async def root() -> dict[str, str]:
+        return {"name": name}
+
+    @app.post("/items/{item:path}")
+    async def items(item: str, request: Request) -> dict[str, Any]:
+        body = await request.body()
+        return {"name": name, "item": item, "query": request.url.query, "bytes": len(body)}
+
+    @app.websocket("/feed")
+    async def feed(websocket: WebSocket) -> None:
+        await websocket.accept(subprotocol="v1")
+        await websocket.send_text(f"{name} heard {await websocket.receive_text()}")
+        await websocket.close()
+
+    return app
+
+
+@pytest.mark.parametrize("file", ["quick_start.py", "by_hand.py"])
+async def test_migration_quick_start_runs(
+    file: str, snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ported app proxies HTTP and WebSocket, measures, and drains."""
+    async with run_app(backend("a")) as one, run_app(backend("b")) as two:
+        monkeypatch.setenv("UPSTREAM_BACKEND_DESTINATIONS", f"{one.url},{two.url}")
+        app = snippet(f"migration/{file}").app
+        async with gateway(app) as client:
+            balancer = Upstream("backend").of(app)
+            root = await client.get("/")
+            posted = await client.post("/items/a%2Fb?x=1&x=2", content=b"12345")
+            heard, subprotocol = await say(client, "/ws/feed", "hello", subprotocols=["v1"])
+            measured = [one.latency_ms for one in balancer.destinations]
+            await balancer.drain(two.url)
+            left = await client.get("/")
+
+    assert root.json()["name"] in ("a", "b")
+    assert posted.json() | {"name": ""} == {
+        "name": "",
+        "item": "a/b",
+        "query": "x=1&x=2",
+        "bytes": 5,
+    }
+    assert (heard[1:], subprotocol) == (" heard hello", "v1")
+    assert None not in measured
+    assert left.json() == {"name": "a"}
+
+
+def test_migration_settings_are_valid(snippet: Snippet) -> None:
+    """The modes of the checker and of the balancer are what the page says."""
+    module = snippet("migration/settings.py")
+    standard, personalized = module.Standard(), module.Personalized()
+
+    assert (standard.policy, standard.health.path, standard.when_none_available) == (
+        "latency",
+        "/health",
+        "fail",
+    )
+    assert [(one.health_path, one.max_requests) for one in personalized.destinations] == [
+        ("/v1/status", 100),
+        ("/health", None),
+    ]
+    assert module.InTurn().policy == "round_robin"
+
+
+def test_migration_index_can_be_set(snippet: Snippet) -> None:
+    """A policy with a position begins where it is told to."""
+    module = snippet("migration/settings.py")
+    app = FastAPI()
+    app.include_router(proxy_router("settable"))
+    with (
+        stand_in(app, module.Settable, {"a": reply(), "b": reply()}) as settable,
+        TestClient(app) as client,
+    ):
+        client.get("/x")
+        module.start_over()
+        client.get("/x")
+
+    assert settable.tried == ["a", "a"]
+    assert module.turns.pick((), None) is None
+
+
+def test_migration_calls_do_what_the_original_did(snippet: Snippet) -> None:
+    """Each endpoint of the page, over two destinations in turn."""
+    app = snippet("migration/calls.py").app
+
+    def answer(received: Received) -> Any:
+        return {"total": 70, "method": received.method, "path": received.path}
+
+    with (
+        stand_in(
+            app, "backend", {"a": answer, "b": answer}, policy="round_robin", health={"path": "/h"}
+        ) as backend,
+        TestClient(app) as client,
+    ):
+        backend.flip("b", healthy=False)
+        state = client.get("/checker").json()
+        backend.flip("b", healthy=True)
+        picked = client.get("/balancer").json()
+        limits = client.post("/limit").json()
+        path = client.post("/ping-path?path=/other").json()
+        statuses = [client.post(f"/{one}").status_code for one in ("check-all", "stop")]
+        item = client.put("/items/7?x=1", json={}).json()
+        total = client.get("/total").json()
+
+    assert state["is_healthy"] == {"http://a": True, "http://b": False}
+    assert state["get_healthy_targets"] == ["http://a"]
+    assert (list(state["get_response_times"]), state["get_fastest"]) == (["http://a"], "http://a")
+    assert picked["peek"] == picked["get"]
+    assert picked["get_all"] == ["http://a", "http://b"]
+    assert (limits, path, statuses) == ([100, 100], "/other", [200, 200])
+    assert (item["method"], item["path"], total) == ("POST", "/v2/items/7", 70)
+    sent = backend.received[0]
+    assert (sent.query, sent.body, sent.headers["x-tenant"]) == ("", b"{}", "acme")
+
+
+def test_migration_tunnel_takes_the_same_arguments(snippet: Snippet) -> None:
+    """Subprotocols, headers and query of a WebSocket."""
+    app = snippet("migration/calls.py").app
+
+    with (
+        stand_in(app, "backend", backend("a")) as stand,
+        TestClient(app) as client,
+        client.websocket_connect("/live?x=1") as live,
+    ):
+        live.send_text("hello")
+        heard = live.receive_text()
+
+    sent = stand.received[0]
+    assert (heard, sent.path, sent.query) == ("a heard hello", "/feed", "")
+    assert (sent.headers["sec-websocket-protocol"], sent.headers["origin"]) == ("v1", "http://app")
