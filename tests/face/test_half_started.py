@@ -130,11 +130,7 @@ async def test_start_that_is_cancelled_stops_what_was_started() -> None:
         app, before = FastAPI(), _names()
         app.include_router(proxy_router(_probed(origin.url)), prefix="/billing")
 
-        async def start() -> None:
-            async with app.router.lifespan_context(app):
-                pytest.fail("it must not come this far")
-
-        task = asyncio.create_task(start())
+        task = asyncio.ensure_future(app.router.lifespan_context(app).__aenter__())
         await asked.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -40,10 +40,14 @@ async def test_token_is_exchanged() -> None:
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url, router={"options": with_the_token})
         async with run_app(app) as running:
-            refused = await fetch(running.address, target="/billing/x")
+            nothing = await fetch(running.address, target="/billing/x")
+            wrong = await fetch(
+                running.address, target="/billing/x", headers=[(b"Authorization", b"Bearer x")]
+            )
             reply = await fetch(running.address, target="/billing/x%2Fy?q=1", headers=_BEARER)
 
-    assert refused.status in (401, 403)
+    assert nothing.status in (401, 403)
+    assert wrong.status == 403
     assert reply.status == 200
     assert origin.request.all(b"authorization") == [b"Bearer inside"]
     assert origin.request.target == b"/x%2Fy?q=1"

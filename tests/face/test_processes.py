@@ -58,13 +58,13 @@ async def _uvicorn(
         yield process, ("127.0.0.1", int(found[1]))
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(_DEADLINE_SECONDS):
-            await process.wait()
             told = await drained
         assert b"Traceback" not in told, told.decode()
     finally:
-        if process.returncode is None:
+        # Nothing where it ended in order; else its children go with it.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        await process.wait()
 
 
 async def _until(address: tuple[str, int], target: str, wanted: bytes) -> None:
