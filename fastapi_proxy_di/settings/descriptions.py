@@ -10,8 +10,10 @@ import ast
 import inspect
 from collections.abc import Container, Iterator
 from itertools import zip_longest
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, GetJsonSchemaHandler
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -21,10 +23,17 @@ __all__ = ["Described", "field_descriptions"]
 class Described:
     """Mixin for models: their JSON schema tells what each field means."""
 
+    if TYPE_CHECKING:
+        model_fields: ClassVar[dict[str, FieldInfo]]
+
     @classmethod
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
+        for field in cls.model_fields.values():
+            # Pydantic 2.9 cannot show a default of a class that is not built yet.
+            if isinstance(field.default, BaseModel):
+                type(field.default).model_rebuild()
         json_schema = handler(schema)
         properties = handler.resolve_ref_schema(json_schema)["properties"]
         for name, text in field_descriptions(cls).items():
