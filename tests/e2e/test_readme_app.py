@@ -63,7 +63,7 @@ async def test_curl_gets_an_answer(real_upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("real_upstream", ["nginx"], indirect=True)
 async def test_curl_gets_a_file_of_nginx(real_upstream: Upstream) -> None:
-    """nginx's own answers pass as well."""
+    """Files that nginx has itself pass as well."""
     async with gateway(real_upstream) as server:
         answer = await printed(await curl("-H", _KEY, f"{server.url}/billing/file"))
 

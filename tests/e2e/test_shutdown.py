@@ -1,8 +1,7 @@
-"""SIGTERM while a stream, a tunnel and an upload are open: bounded, visible, nothing left behind."""
+"""SIGTERM while a stream, a tunnel and an upload are open: bounded, visible, nothing left."""
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import time
 from collections import Counter
