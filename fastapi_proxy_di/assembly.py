@@ -86,20 +86,20 @@ class Assembly:
         transports: TransportFactory | None = None,
     ) -> None:
         self.settings = settings
-        self.events = events or Events()
-        self.random = random or Random()  # noqa: S311  # spreads load, keeps no secret
+        self.events: Events = events or Events()
+        self.random: Random = random or Random()  # noqa: S311  # spreads load, keeps no secret
         self._loop = asyncio.get_running_loop()
         self._factory = transports or TransportFactory(settings)
         self._probe_transports: dict[Destination, Transport] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: UpstreamClient | None = None
         self.policy: BalancingPolicy = build_policy(settings.policy, random=self.random)
-        self.pool = Pool(
+        self.pool: Pool = Pool(
             settings.name,
             settings.destination_settings,
             panic=settings.when_none_available == "panic",
         )
-        self.keeper = PoolKeeper(
+        self.keeper: PoolKeeper = PoolKeeper(
             self.pool,
             Ejector(self.pool, settings.ejection),
             Threshold(settings.health.fall, settings.health.rise),
@@ -111,7 +111,7 @@ class Assembly:
             destination: self._leg(destination) for destination in self.pool.destinations
         }
         response_headers = secret_fields(settings.response_headers)
-        self.admission = self._admission()
+        self.admission: Admission | None = self._admission()
         rules = dispatch_rules(settings)
         affinity = (
             None
@@ -119,7 +119,7 @@ class Assembly:
             else affinity_of(settings.affinity, self.pool, rules.retry_after)
         )
         binding = None if affinity is None else affinity.binding
-        self.dispatcher = dispatcher_class(settings)(
+        self.dispatcher: Dispatcher = dispatcher_class(settings)(
             policy=self.policy,
             keeper=self.keeper,
             legs=self._legs,
@@ -134,7 +134,7 @@ class Assembly:
         transforms = pipeline_of(settings.transforms)
         builder = outbound_builder(settings, transforms)
         table = response_table(settings, response_headers)
-        self.http = HttpForwarder(
+        self.http: HttpForwarder = HttpForwarder(
             name=settings.name,
             builder=builder,
             dispatcher=self.dispatcher,
@@ -144,7 +144,7 @@ class Assembly:
             transforms=transforms,
             records=records,
         )
-        self.websocket = WebSocketForwarder(
+        self.websocket: WebSocketForwarder = WebSocketForwarder(
             name=settings.name,
             builder=builder,
             dispatcher=self.dispatcher,
@@ -161,7 +161,7 @@ class Assembly:
             transforms=transforms,
             records=records,
         )
-        self.prober = Prober(
+        self.prober: Prober = Prober(
             keeper=self.keeper,
             settings=settings.health,
             transport_for=self._probe_transport,

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import httpx
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -40,6 +41,7 @@ from fastapi_proxy_di.settings import (
     UpstreamSettings,
 )
 from fastapi_proxy_di.status import DestinationStatus, UpstreamStatus
+from fastapi_proxy_di.transport.transport import Headers
 from fastapi_proxy_di.wire.headers import OURS, TOKEN, HeaderFields, fields_of
 
 if TYPE_CHECKING:
@@ -72,9 +74,9 @@ class ProxiedResponse(Response):
 
     def __init__(self, answer: Answer | OwnAnswer) -> None:
         self._answer = answer
-        self.status_code = answer.status
-        self.raw_headers = answer.headers
-        self.background = None
+        self.status_code: int = answer.status
+        self.raw_headers: Headers = answer.headers
+        self.background: BackgroundTask | None = None
         self.body = b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -65,7 +65,7 @@ class PoolKeeper:
     ) -> None:
         self.pool = pool
         self.threshold = threshold
-        self.requests_in_window = 0
+        self.requests_in_window: int = 0
         self._ejector = ejector
         self._slow_start = slow_start
         self._events = events

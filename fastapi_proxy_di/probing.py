@@ -50,7 +50,7 @@ class Prober:
         headers: list[tuple[bytes, bytes]],
         random: Random,
     ) -> None:
-        self.settings = settings
+        self.settings: HealthSettings = settings
         self._keeper = keeper
         self._transport_for = transport_for
         self._headers = [_USER_AGENT, *headers]

@@ -29,7 +29,7 @@ class Runtime:
 
     def __init__(self) -> None:
         self.balancers: dict[str, Balancer] = {}
-        self.events = Events()
+        self.events: Events = Events()
         self._assemblies: list[Assembly] = []
 
     async def start(self, mentions: Mapping[str, Mention]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -22,7 +24,7 @@ class DestinationStatus(BaseModel):
         latency_ms: Milliseconds the last good probe took.
     """
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, defer_build=True)
 
     url: str
     weight: float
@@ -52,7 +54,7 @@ class UpstreamStatus(BaseModel):
         destinations: In the order of the settings.
     """
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, defer_build=True)
 
     upstream: str
     policy: str

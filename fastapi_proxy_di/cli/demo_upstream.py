@@ -36,9 +36,10 @@ class DemoUpstream:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.stopping = asyncio.Event()
+        self.stopping: asyncio.Event = asyncio.Event()
         self._headers = {"x-demo-upstream": name, "x-demo-pid": str(os.getpid())}
-        self.app = app = FastAPI(title=f"Demo upstream {name}")
+        app = FastAPI(title=f"Demo upstream {name}")
+        self.app: FastAPI = app
         app.get("/", summary="Who answers")(self.hello)
         app.get(HEALTH_PATH, summary="What the gateway probes")(self.health)
         app.post("/orders", summary="Give a JSON body back")(self.order)

@@ -31,7 +31,7 @@ class UpstreamProcess:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.port = 0
+        self.port: int = 0
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[bytes] | None = None
 
@@ -114,7 +114,9 @@ class Fleet:
     """
 
     def __init__(self, count: int) -> None:
-        self.upstreams = tuple(UpstreamProcess(name) for name in string.ascii_lowercase[:count])
+        self.upstreams: tuple[UpstreamProcess, ...] = tuple(
+            UpstreamProcess(name) for name in string.ascii_lowercase[:count]
+        )
 
     async def start(self) -> None:
         """Start all, side by side.

@@ -45,7 +45,7 @@ class Progress:
     """How far one exchange has come, for the ``Break`` it may become."""
 
     def __init__(self) -> None:
-        self.began = time.monotonic()
+        self.began: float = time.monotonic()
         self.answered: float | None = None  # streams only: when the head of the answer came
         self.destination: str | None = None
         self.under_way = False
@@ -60,7 +60,7 @@ class Load:
     """
 
     def __init__(self, port: int, workers: Mapping[Kind, int] = WORKERS) -> None:
-        self.tally = Tally()
+        self.tally: Tally = Tally()
         self._port = port
         self._workers = workers
         self._numbers = itertools.count(1)

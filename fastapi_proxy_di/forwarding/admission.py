@@ -35,7 +35,7 @@ class Admission:
     ) -> None:
         self.max_in_flight = max_in_flight
         self.max_requests = max_requests
-        self.in_flight = 0
+        self.in_flight: int = 0
         self._keeper = keeper
         self._queue_limit = queue
         self._queue_timeout = queue_timeout

@@ -7,7 +7,7 @@ cleanly is whole.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, NoReturn
 
 from starlette.types import Receive, Scope, Send
@@ -40,7 +40,7 @@ class Unmeasurable(bytes):
     server's side, though, and there this one raises.
     """
 
-    def _broken(self, *_: object) -> NoReturn:
+    def _broken(self) -> NoReturn:
         raise TransferBroken("the upstream's answer broke off")
 
     def __bool__(self) -> bool:
@@ -48,8 +48,23 @@ class Unmeasurable(bytes):
         # one, would end the answer cleanly after all.
         return True
 
-    __len__ = __bytes__ = __iter__ = __eq__ = __ne__ = _broken
-    __hash__ = bytes.__hash__
+    def __len__(self) -> int:
+        return self._broken()
+
+    def __bytes__(self) -> bytes:
+        return self._broken()
+
+    def __iter__(self) -> Iterator[int]:
+        return self._broken()
+
+    def __eq__(self, other: object) -> bool:
+        return self._broken()
+
+    def __ne__(self, other: object) -> bool:
+        return self._broken()
+
+    def __hash__(self) -> int:
+        return bytes.__hash__(self)
 
 
 class Answer:
@@ -79,8 +94,8 @@ class Answer:
         trailers: bool,
         finish: Callable[[BaseException | None], Awaitable[None] | None],
     ) -> None:
-        self.status = status
-        self.headers = headers
+        self.status: int = status
+        self.headers: Headers = headers
         self._exchange = exchange
         self._trailers = trailers
         self._finish: Callable[[BaseException | None], Awaitable[None] | None] | None = finish

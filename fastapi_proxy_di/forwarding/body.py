@@ -8,9 +8,10 @@ small body is retained, so that another attempt can send it again.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections import deque
+from typing import Any, Final
 
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from fastapi_proxy_di.errors import (
     ClientDisconnected,
@@ -21,7 +22,7 @@ from fastapi_proxy_di.errors import (
 from fastapi_proxy_di.transport.transport import Exchange
 
 _AHEAD_BYTES: Final = 65536
-"""How much is read while there is no exchange to take it."""
+"""How much is read while there is no exchange to take it, or the exchange takes no more."""
 
 _DISCONNECT: Final = frozenset({"http.disconnect", "websocket.disconnect"})
 
@@ -53,7 +54,9 @@ class RequestBody:
     __slots__ = (
         "_attached",
         "_exchange",
+        "_held",
         "_limit",
+        "_reading",
         "_receive",
         "_retain",
         "_retained",
@@ -76,11 +79,11 @@ class RequestBody:
         retain: int,
         expects_continue: bool,
     ) -> None:
-        self.length = length
-        self.first = b""
-        self.ended = False
-        self.expects_continue = expects_continue
-        self.awaits_client = False
+        self.length: int | None = length
+        self.first: bytes = b""
+        self.ended: bool = False
+        self.expects_continue: bool = expects_continue
+        self.awaits_client: bool = False
         self._receive = receive
         self._limit = limit
         self._retain = retain
@@ -90,8 +93,18 @@ class RequestBody:
         self._stopped = False
         self._exchange: Exchange | None = None
         self._attached: asyncio.Future[None] | None = None
+        self._held: deque[bytes] = deque()
+        self._reading: asyncio.Task[Message] | None = None
         if length is not None and limit is not None and length > limit:
             raise _too_large(limit)
+
+    @property
+    def at_hand(self) -> bytes:
+        """What the start of an exchange takes of ``first``; ``attach`` sends what is left.
+
+        A large body given whole travels in pieces, so that its progress can be seen.
+        """
+        return self.first[:_AHEAD_BYTES]
 
     @classmethod
     def whole(cls, receive: Receive, content: bytes, limit: int | None, retain: int) -> RequestBody:
@@ -151,10 +164,11 @@ class RequestBody:
         Raises:
             ProxyError: The exchange broke off.
         """
-        while sent < len(self.first):
-            late, sent = self.first[sent:], len(self.first)
+        while sent < len(self.first) and exchange.status < 300:
+            late = self.first[sent : sent + _AHEAD_BYTES]
+            sent += len(late)
             await exchange.write(late)
-        if self.ended:
+        if self.ended and sent == len(self.first):
             exchange.finish()
         self._exchange, self._wait = exchange, wait
         if self._attached is not None and not self._attached.done():
@@ -169,32 +183,89 @@ class RequestBody:
         Raises:
             RequestBodyTooLarge: It is over its limit.
         """
-        if self.expects_continue and not self.ended:
-            await self._asked_for()
-        while not self.ended and not self._stopped:
-            if self._exchange is None and len(self.first) >= _AHEAD_BYTES:
-                await self._exchange_there()
-            self.awaits_client = True
-            message = await self._receive()
-            self.awaits_client = False
-            if message["type"] == "http.disconnect":
-                return
-            data = self._take(message.get("body", b""))
-            self.ended = not message.get("more_body", False)
-            if self._exchange is None:
-                self.first += data
-                continue
-            try:
-                await self._exchange.write(data)
-                if self.ended:
-                    self._exchange.finish()
-            except ProxyError:
-                break  # the exchange's own reader reports it
-        await client_left(self._receive)
+        try:
+            if self.expects_continue and not self.ended:
+                await self._asked_for()
+            if await self._carry():
+                await client_left(self._next_message)
+        finally:
+            if self._reading is not None:
+                self._reading.cancel()
 
     def stop(self) -> None:
         """The answer is there and wants no more of the body."""
         self._stopped = True
+
+    async def _carry(self) -> bool:
+        """Take the body to the exchange; false when the client has left."""
+        while not self._stopped:
+            if self._held:
+                data = self._held.popleft()
+            elif self.ended:
+                break
+            else:
+                if self._exchange is None and len(self.first) >= _AHEAD_BYTES:
+                    await self._exchange_there()
+                read = await self._read()
+                if read is None:
+                    return False
+                data = read
+            exchange = self._exchange
+            if exchange is None:
+                self.first += data
+                continue
+            try:
+                room = exchange.offer(data)
+                if self.ended and not self._held:
+                    exchange.finish()
+                elif not room and not await self._room(exchange):
+                    return False
+            except ProxyError:
+                break  # the exchange's own reader reports it
+        return True
+
+    async def _room(self, exchange: Exchange) -> bool:
+        """Wait until the exchange takes more, reading ahead: only reading tells of departure.
+
+        Returns:
+            False when the client has left.
+        """
+        loop = asyncio.get_running_loop()
+        draining = loop.create_task(exchange.drain(), name="upload waits for its destination")
+        try:
+            while not draining.done():
+                waits: list[asyncio.Task[Any]] = [draining]
+                if sum(map(len, self._held)) < _AHEAD_BYTES:
+                    if self._reading is None:
+                        self._reading = loop.create_task(
+                            _message(self._receive), name="upload reads ahead"
+                        )
+                    waits.append(self._reading)
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                if self._reading is not None and self._reading.done():
+                    data = await self._read()
+                    if data is None:
+                        return False
+                    self._held.append(data)
+            await draining
+        finally:
+            draining.cancel()
+        return True
+
+    async def _read(self) -> bytes | None:
+        """The next piece from the client, ``None`` when it has left."""
+        self.awaits_client = True
+        message = await self._next_message()
+        self.awaits_client = False
+        if message["type"] == "http.disconnect":
+            return None
+        data = self._take(message.get("body", b""))
+        self.ended = not message.get("more_body", False)
+        return data
+
+    async def _next_message(self) -> Message:
+        reading, self._reading = self._reading, None
+        return await (self._receive() if reading is None else reading)
 
     async def _exchange_there(self) -> Exchange:
         if self._exchange is None:
@@ -223,6 +294,10 @@ class RequestBody:
             else:
                 self._retained = None
         return data
+
+
+async def _message(receive: Receive) -> Message:
+    return await receive()
 
 
 def _too_large(limit: int) -> RequestBodyTooLarge:

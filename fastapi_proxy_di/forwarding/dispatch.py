@@ -201,7 +201,10 @@ class Dispatcher:
             try:
                 leg = self.legs[destination]
                 idle = self._rules.idle_seconds
-                first, more = (b"", False) if body is None else (body.first, not body.ended)
+                first, more = b"", False
+                if body is not None:
+                    first = body.at_hand
+                    more = not body.ended or len(first) < len(body.first)
                 if not resent:
                     exchange = leg.transport.reuse(
                         outbound.request(leg.host, leg.base_path, idle), first, more=more

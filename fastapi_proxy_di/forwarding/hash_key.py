@@ -27,7 +27,7 @@ class RequestKey:
     __slots__ = ("_given", "_read", "scope")
 
     def __init__(self, scope: Scope, read: KeyReader, given: bytes | None = None) -> None:
-        self.scope = scope
+        self.scope: Scope = scope
         self._read = read
         self._given = given
 

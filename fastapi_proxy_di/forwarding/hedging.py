@@ -18,6 +18,7 @@ from typing import Any, Final
 from starlette.types import Message
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
+from fastapi_proxy_di.balancing.selection import Selection
 from fastapi_proxy_di.errors import ClientDisconnected
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
@@ -41,9 +42,9 @@ class Runner:
     __slots__ = ("avoid", "destination", "task", "watch")
 
     def __init__(self, watch: Watch, avoid: tuple[Destination, ...]) -> None:
-        self.avoid = avoid
+        self.avoid: tuple[Destination, ...] = avoid
         self.destination: Destination | None = None
-        self.watch = watch
+        self.watch: Watch = watch
         self.task: asyncio.Task[tuple[Exchange, Destination]]
 
     @property
@@ -68,8 +69,8 @@ class Won:
     __slots__ = ("destination", "exchange")
 
     def __init__(self, exchange: Exchange, destination: Destination) -> None:
-        self.exchange = exchange
-        self.destination = destination
+        self.exchange: Exchange = exchange
+        self.destination: Destination = destination
 
     def fail(self, error: BaseException) -> None:
         """Nobody takes it: the request ended at the moment of its arrival."""
@@ -94,7 +95,7 @@ class HedgingDispatcher(Dispatcher):
         self._hedge_after: Final = hedge_after
         self._runner_deadlines: Final = Deadlines(deadlines.activity, deadlines.first_byte, None)
         self._pick: Final = self.select
-        self.select = self._select
+        self.select: Selection = self._select
 
     async def _attempts(
         self,

@@ -34,8 +34,8 @@ class Lease:
     __slots__ = ("_dispatcher", "_loop", "_observed", "_started", "_told", "destination", "url")
 
     def __init__(self, dispatcher: Dispatcher, destination: Destination) -> None:
-        self.destination = destination
-        self.url = destination.url
+        self.destination: Destination = destination
+        self.url: str = destination.url
         self._dispatcher = dispatcher
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()

@@ -130,7 +130,8 @@ class Watch:
         self._receive = receive
         self._label = label
         self._lapsed = False
-        self.started = self._attempt_started = loop.time()
+        self.started: float = loop.time()
+        self._attempt_started = self.started
         self._exchange: Exchange | None = None
         self._pending: asyncio.Task[Any] | None = None
         self._client: asyncio.Task[None] | None = None

@@ -87,29 +87,29 @@ class Destination:
 
     def __init__(self, settings: DestinationSettings) -> None:
         self.configure(settings)
-        self.in_flight = 0
-        self.requests_in_window = 0
-        self.healthy = True
+        self.in_flight: int = 0
+        self.requests_in_window: int = 0
+        self.healthy: bool = True
         self.latency_ms: float | None = None
         self.ejected_until: float | None = None
-        self.ejections = 0
-        self.draining = False
-        self.removed = False
-        self.successes = 0
-        self.failures = 0
-        self.consecutive_failures = 0
+        self.ejections: int = 0
+        self.draining: bool = False
+        self.removed: bool = False
+        self.successes: int = 0
+        self.failures: int = 0
+        self.consecutive_failures: int = 0
         self.history: tuple[RollingTotal, RollingCount] | None = None
-        self.ejection_level = 0
-        self.ejection_ended_at = 0.0
-        self.probed = False
-        self.probe_run = 0
+        self.ejection_level: int = 0
+        self.ejection_ended_at: float = 0.0
+        self.probed: bool = False
+        self.probe_run: int = 0
         self.ewma_seconds: float | None = None
-        self.ewma_at = 0.0
+        self.ewma_at: float = 0.0
         self.ended: set[Destination] | None = None
 
     def configure(self, settings: DestinationSettings) -> None:
         """Take over settings for the same address; counts and health stay."""
-        self.settings = settings
+        self.settings: DestinationSettings = settings
         self.url: str = settings.url
         self.weight: float = settings.weight
         self.tier: int = settings.tier

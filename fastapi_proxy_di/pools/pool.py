@@ -54,9 +54,9 @@ class Pool:
     )
 
     def __init__(self, name: str, settings: Iterable[DestinationSettings], *, panic: bool) -> None:
-        self.name = name
+        self.name: str = name
         self.destinations: tuple[Destination, ...] = tuple(map(Destination, settings))
-        self.scans = 0
+        self.scans: int = 0
         self.passed_over: Callable[[Destination], object] = _nobody_asks
         self._panic_allowed = panic
         self._index()
@@ -178,7 +178,7 @@ class Pool:
         self.available: tuple[Destination, ...] = tuple(
             [destination for destination in self.destinations if destination.available]
         )
-        self.panic = False
+        self.panic: bool = False
         by_tier: dict[int, list[Destination]] = {}
         for destination in self.available:
             by_tier.setdefault(destination.tier, []).append(destination)

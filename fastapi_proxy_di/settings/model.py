@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict
 
 from fastapi_proxy_di.settings.descriptions import Described
@@ -17,7 +19,7 @@ class SettingsModel(Described, BaseModel):
     ``hide_input_in_errors``: the text of an error may end in a log, values may be secrets.
     """
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,

@@ -132,7 +132,7 @@ class UpstreamSettings(Described, BaseSettings):
         SettingsError: The class has no name, a bad one, or a file cannot be read.
     """
 
-    model_config = SettingsConfigDict(
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,

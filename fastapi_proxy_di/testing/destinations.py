@@ -53,8 +53,8 @@ class Place:
     """
 
     def __init__(self, name: str, source: Source, log: list[Received]) -> None:
-        self.name = name
-        self.healthy = True
+        self.name: str = name
+        self.healthy: bool = True
         self._log = log
         self._app: PlaysApp | None = None
         self._handler: Handler | None = None
@@ -74,7 +74,7 @@ class Place:
                 f"{name}: {source!r} is not an ASGI app, a function, a step, or a list of steps"
             )
 
-    def begin(self, request: Request) -> _Play:
+    def begin(self, request: Request) -> Play:
         """Say what happens to a request, and note it.
 
         Raises:
@@ -89,7 +89,7 @@ class Place:
             httpx.Headers(request.headers),
         )
         if _PROBE in request.headers:
-            return _Play(received, reply(b"", 200 if self.healthy else 503))
+            return Play(received, reply(b"", 200 if self.healthy else 503))
         self._log.append(received)
         step: Step | None = None
         if self._script:
@@ -97,7 +97,7 @@ class Place:
             self._played += 1
         if isinstance(step, Refusal):
             raise refused()
-        return _Play(received, step)
+        return Play(received, step)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request as an ASGI app."""
@@ -105,7 +105,7 @@ class Place:
             if self._app is not None:
                 await self._app(scope, receive, send)
             return
-        play: _Play = scope.pop(_TURN)
+        play: Play = scope.pop(_TURN)
         received = play.received
 
         async def recording() -> Message:
@@ -132,17 +132,24 @@ class Place:
         return cast("Step", answer) if _is_step(answer) else reply(answer)
 
 
-class _Play:
-    """What happens to one request: a step, or what the app or function makes of it."""
+class Play:
+    """What happens to one request: a step, or what the app or function makes of it.
+
+    Attributes:
+        received: The record of it.
+        step: What happens, ``None`` if the app or function decides.
+        exchange: Carries it.
+    """
 
     __slots__ = ("exchange", "received", "step")
 
     def __init__(self, received: Received, step: Step | None) -> None:
-        self.received = received
-        self.step = step
+        self.received: Received = received
+        self.step: Step | None = step
         self.exchange: AsgiExchange
 
     def fail(self, error: BaseException) -> None:
+        """End it with an error."""
         self.exchange.fail(error)
 
 
@@ -152,7 +159,7 @@ class StandInTransport(AsgiTransport):
     def __init__(self, place: Place, address: Address) -> None:
         super().__init__(InnerApp(f"stand-in:{place.name}", place.app), address)
         self._place = place
-        self._play: _Play
+        self._play: Play
 
     def reuse(self, request: Request, body: bytes, *, more: bool) -> AsgiExchange | None:
         return None  # so that each attempt may be refused

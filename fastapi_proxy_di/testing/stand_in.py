@@ -79,8 +79,8 @@ class StandIn:
         clock: Clock | None = None,
         **settings: Any,
     ) -> None:
-        self.upstream = upstream if isinstance(upstream, Upstream) else Upstream(upstream)
-        self.name = self.upstream.name
+        self.upstream: Upstream = upstream if isinstance(upstream, Upstream) else Upstream(upstream)
+        self.name: str = self.upstream.name
         self.received: list[Received] = []
         sources = source if isinstance(source, Mapping) else {self.name: source}
         self._clock = clock

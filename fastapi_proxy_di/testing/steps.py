@@ -98,6 +98,8 @@ class _Reply:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
+    """What ``refuse`` gives; a script's is played by whoever would connect."""
+
     async def play(self, turn: Turn) -> None:
         # A function is asked behind the connection: all that is left is to break it.
         await reset().play(turn)

@@ -45,7 +45,7 @@ class HeaderFields:
     __slots__ = ("raw",)
 
     def __init__(self, raw: Headers) -> None:
-        self.raw = raw
+        self.raw: Headers = raw
 
     @overload
     def get(self, name: str) -> str | None: ...
@@ -93,7 +93,7 @@ class EditableFields(HeaderFields):
     __slots__ = ("_ours",)
 
     def __init__(self, raw: Headers, ours: frozenset[bytes]) -> None:
-        super().__init__(raw)
+        self.raw: Headers = raw
         self._ours = ours
 
     def __setitem__(self, name: str, value: str) -> None:

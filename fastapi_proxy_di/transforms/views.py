@@ -34,7 +34,7 @@ class InboundRequest:
     __slots__ = ("_mount", "_path", "scope")
 
     def __init__(self, scope: Mapping[str, Any], path: bytes, mount: bytes) -> None:
-        self.scope = scope
+        self.scope: Mapping[str, Any] = scope
         self._path = path
         self._mount = mount
 
@@ -100,10 +100,10 @@ class OutboundRequest:
     def __init__(
         self, inbound: InboundRequest, method: bytes, path: bytes, query: bytes, headers: Headers
     ) -> None:
-        self.inbound = inbound
-        self.headers = EditableFields(headers, REQUEST_OURS)
-        self.raw_method = method
-        self.raw_query = query
+        self.inbound: InboundRequest = inbound
+        self.headers: EditableFields = EditableFields(headers, REQUEST_OURS)
+        self.raw_method: bytes = method
+        self.raw_query: bytes = query
         self._raw_path = path
 
     @property
@@ -206,11 +206,11 @@ class OutboundResponse:
         base_path: bytes,
         host: bytes | None,
     ) -> None:
-        self.inbound = inbound
-        self.headers = EditableFields(headers, RESPONSE_OURS)
-        self.authority = authority
-        self.base_path = base_path
-        self.host = host
+        self.inbound: InboundRequest = inbound
+        self.headers: EditableFields = EditableFields(headers, RESPONSE_OURS)
+        self.authority: bytes = authority
+        self.base_path: bytes = base_path
+        self.host: bytes | None = host
         self._status = status
 
     @property

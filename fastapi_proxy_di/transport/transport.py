@@ -93,8 +93,19 @@ class Exchange(Protocol):
         """Whether reading is paused because nobody takes what has arrived."""
         ...
 
+    def offer(self, data: bytes) -> bool:
+        """Send a piece of the request body; false when no more should follow for now.
+
+        Raises:
+            ProxyError: The exchange broke off.
+        """
+        ...
+
+    async def drain(self) -> None:
+        """Wait while the destination reads slowly; raises as ``offer`` does."""
+
     async def write(self, data: bytes) -> None:
-        """Send a piece of the request body; waits while the destination reads slowly."""
+        """``offer`` and ``drain``."""
 
     def finish(self) -> None:
         """End the request body."""

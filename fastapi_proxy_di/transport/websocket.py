@@ -149,15 +149,15 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         ping_interval: float | None = 20.0,
         ping_timeout: float | None = 20.0,
     ) -> None:
-        self.max_message_bytes = max_message_bytes
-        self.close_code = 1006
-        self.close_reason = ""
-        self.close_received = False
+        self.max_message_bytes: int | None = max_message_bytes
+        self.close_code: int = 1006
+        self.close_reason: str = ""
+        self.close_received: bool = False
         self.error: ProxyError | None = None
-        self.received_messages = 0
-        self.received_bytes = 0
-        self.sent_messages = 0
-        self.sent_bytes = 0
+        self.received_messages: int = 0
+        self.received_bytes: int = 0
+        self.sent_messages: int = 0
+        self.sent_bytes: int = 0
 
         self._protocol = Protocol(CLIENT, state=OPEN, max_size=max_message_bytes)
         # Its debug log would hold the messages themselves.

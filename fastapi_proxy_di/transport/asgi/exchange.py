@@ -41,15 +41,15 @@ class AsgiExchange:
     """
 
     def __init__(self, scope: dict[str, Any], body: bytes, *, more: bool) -> None:
-        self.status = 0
+        self.status: int = 0
         self.headers: Headers = []
         self.trailers: Headers = []
         self.reused = False
-        self.answered = False
-        self.complete = False
+        self.answered: bool = False
+        self.complete: bool = False
         self.on_informational: Callable[[int, Headers], None] | None = None
         self._loop = asyncio.get_running_loop()
-        self.last_activity = self._loop.time()
+        self.last_activity: float = self._loop.time()
         self._scope = scope
         self._bodyless = scope.get("method") == "HEAD"
         self._error: BaseException | None = None
@@ -98,16 +98,25 @@ class AsgiExchange:
     def stalled_by_reader(self) -> bool:
         return self._buffered > HIGH_WATER_BYTES
 
-    async def write(self, data: bytes) -> None:
+    def offer(self, data: bytes) -> bool:
         self._upload.append(data)
         self._upload_size += len(data)
         self._upload_moved.set()
         self.last_activity = self._loop.time()
+        if self._error is not None:
+            raise self._error
+        return self._upload_size <= HIGH_WATER_BYTES
+
+    async def drain(self) -> None:
         while self._upload_size > HIGH_WATER_BYTES and not self._over:
             self._upload_taken.clear()
             await self._upload_taken.wait()
         if self._error is not None:
             raise self._error
+
+    async def write(self, data: bytes) -> None:
+        self.offer(data)
+        await self.drain()
 
     def finish(self) -> None:
         self._upload_ended = True

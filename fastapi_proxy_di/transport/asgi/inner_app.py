@@ -77,11 +77,11 @@ class InnerApp:
     """
 
     def __init__(self, name: str, app: AsgiApp | None = None) -> None:
-        self.app = load_app(name) if app is None else app
+        self.app: AsgiApp = load_app(name) if app is None else app
         self.name = name
         self.state: dict[str, Any] = {}
-        self.started = False
-        self.closed = False
+        self.started: bool = False
+        self.closed: bool = False
         # Like a server's, the app's calls begin where the upstream began: nothing of the
         # request that is proxied is to be seen in their context variables.
         self._context = contextvars.copy_context()

@@ -13,6 +13,7 @@ from typing import Any, Final
 from fastapi_proxy_di.errors import ProxyError, UpstreamDisconnected, UpstreamProtocolError
 from fastapi_proxy_di.transport.asgi.exchange import HIGH_WATER_BYTES, AsgiExchange, fields_in
 from fastapi_proxy_di.transport.asgi.inner_app import Message
+from fastapi_proxy_di.transport.transport import Headers
 from fastapi_proxy_di.wire.handshake import Close, accept_for
 
 _CLOSE_SECONDS: Final = 1.0
@@ -78,7 +79,7 @@ class AsgiHandshake(AsgiExchange):
 
     def _accept(self, message: Message) -> None:
         subprotocol: str | None = message.get("subprotocol")
-        self.headers = [
+        self.headers: Headers = [
             (b"connection", b"upgrade"),
             (b"upgrade", b"websocket"),
             (b"sec-websocket-accept", accept_for(self._key)),
@@ -109,13 +110,13 @@ class AsgiWebSocket:
 
     def __init__(self) -> None:
         self.max_message_bytes: int | None = None
-        self.close_code = 1006
-        self.close_reason = ""
+        self.close_code: int = 1006
+        self.close_reason: str = ""
         self.error: ProxyError | None = None
-        self.received_messages = 0
-        self.received_bytes = 0
-        self.sent_messages = 0
-        self.sent_bytes = 0
+        self.received_messages: int = 0
+        self.received_bytes: int = 0
+        self.sent_messages: int = 0
+        self.sent_bytes: int = 0
         self._opened = False
         self._ended = False
         self._up: deque[str | bytes] = deque()

@@ -43,11 +43,11 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(
         self, owner: Http1Transport, view: memoryview, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.loop = loop
-        self.parser = AnswerParser()
-        self.idle_since = 0.0
-        self.read_paused = False
-        self.write_paused = False
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.parser: AnswerParser = AnswerParser()
+        self.idle_since: float = 0.0
+        self.read_paused: bool = False
+        self.write_paused: bool = False
         self._owner = owner
         self._view = view
         self._transport: asyncio.Transport | None = None

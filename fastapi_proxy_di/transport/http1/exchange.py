@@ -48,9 +48,9 @@ class Http1Exchange:
 
     # Defaults on the class: an ordinary exchange never touches most of them, and what it does
     # not make is nothing for the collector to look at.
-    status = 0
-    answered = False
-    complete = False
+    status: int = 0
+    answered: bool = False
+    complete: bool = False
     on_informational: Callable[[int, Headers], None] | None = None
     _head_bytes = 0  # of the head, later since the last piece of the body
     _trailer_bytes = 0
@@ -83,7 +83,7 @@ class Http1Exchange:
     ) -> None:
         self.headers: Headers = []
         self.reused = reused
-        self.last_activity = now
+        self.last_activity: float = now
         self._connection: Connection | None = connection
         self._bodyless = bodyless
         self._upgrade = upgrade
@@ -122,12 +122,12 @@ class Http1Exchange:
             self._continue = self._loop().create_future()
             await self._continue
 
-    async def write(self, data: bytes) -> None:
+    def offer(self, data: bytes) -> bool:
         connection = self._connection
         if connection is None or not data:
             if self._error is not None:
                 raise self._error
-            return
+            return True
         if self._chunked_request:
             connection.write(b"%x\r\n%b\r\n" % (len(data), data))
         else:
@@ -137,10 +137,19 @@ class Http1Exchange:
                 raise ValueError("the request body is longer than its Content-Length")
             connection.write(data)
         self.last_activity = self._loop().time()
-        if connection.write_paused:
+        return not connection.write_paused
+
+    async def drain(self) -> None:
+        connection = self._connection
+        if connection is not None and connection.write_paused:
             await connection.drain()
+            self.last_activity = self._loop().time()
         if self._error is not None:
             raise self._error
+
+    async def write(self, data: bytes) -> None:
+        self.offer(data)
+        await self.drain()
 
     def finish(self) -> None:
         connection = self._connection

@@ -19,13 +19,14 @@ class AnswerParser:
     """Feeds what llhttp finds to the exchange of the moment.
 
     Attributes:
-        exchange: Whose answer is parsed, ``None`` between exchanges.
+        exchange: Whose answer is parsed. Set before anything is fed.
     """
 
     __slots__ = ("_llhttp", "exchange")
 
+    exchange: Http1Exchange
+
     def __init__(self) -> None:
-        self.exchange: Http1Exchange | None = None
         self._llhttp: Any = httptools.HttpResponseParser(self)
 
     def feed(self, data: memoryview) -> None:
@@ -36,30 +37,24 @@ class AnswerParser:
         """Forget all state."""
         self._llhttp = httptools.HttpResponseParser(self)
 
-    # -- what httptools calls; an exchange that failed meanwhile is told no more ---------
+    # -- what httptools calls -----------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self.exchange is not None:
-            self.exchange.message_begins()
+        self.exchange.message_begins()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         exchange = self.exchange
-        if exchange is None:
-            return
         if exchange.status:
             exchange.trailer(name.lower(), value)
         else:
             exchange.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self.exchange is not None:
-            llhttp = self._llhttp
-            self.exchange.head_complete(llhttp.get_status_code(), llhttp.get_http_version())
+        llhttp = self._llhttp
+        self.exchange.head_complete(llhttp.get_status_code(), llhttp.get_http_version())
 
     def on_body(self, body: bytes) -> None:
-        if self.exchange is not None:
-            self.exchange.body_piece(body)
+        self.exchange.body_piece(body)
 
     def on_message_complete(self) -> None:
-        if self.exchange is not None:
-            self.exchange.message_complete(self._llhttp.should_keep_alive())
+        self.exchange.message_complete(self._llhttp.should_keep_alive())

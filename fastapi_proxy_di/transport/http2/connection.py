@@ -68,8 +68,8 @@ class Http2Connection(asyncio.Protocol):
     ) -> None:
         self.loop = loop
         self.ready: asyncio.Future[None] = loop.create_future()
-        self.idle_since = loop.time()
-        self.write_paused = False
+        self.idle_since: float = loop.time()
+        self.write_paused: bool = False
         self._owner = owner
         self._header_limit = header_limit
         self._transport: asyncio.Transport | None = None

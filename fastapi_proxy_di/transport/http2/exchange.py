@@ -33,14 +33,14 @@ class Http2Exchange:
         reused: bool,
         now: float,
     ) -> None:
-        self.status = 0
+        self.status: int = 0
         self.headers: Headers = []
         self.trailers: Headers = []
         self.reused = reused
-        self.answered = False
-        self.complete = False
+        self.answered: bool = False
+        self.complete: bool = False
         self.on_informational: Callable[[int, Headers], None] | None = None
-        self.last_activity = now
+        self.last_activity: float = now
         self.stream_id = stream_id
         self._connection: Http2Connection | None = connection
         self._loop = connection.loop
@@ -83,14 +83,28 @@ class Http2Exchange:
     def stalled_by_reader(self) -> bool:
         return self._buffered >= BODY_HIGH_WATER_BYTES
 
-    async def write(self, data: bytes) -> None:
+    def offer(self, data: bytes) -> bool:
         self._outgoing += data
         self.flush()
-        while self._connection is not None and (self._outgoing or self._connection.write_paused):
+        if self._error is not None:
+            raise self._error
+        return not self._blocked
+
+    async def drain(self) -> None:
+        while self._blocked:
             self._sent.clear()
             await self._sent.wait()
         if self._error is not None:
             raise self._error
+
+    async def write(self, data: bytes) -> None:
+        self.offer(data)
+        await self.drain()
+
+    @property
+    def _blocked(self) -> bool:
+        connection = self._connection
+        return connection is not None and bool(self._outgoing or connection.write_paused)
 
     def finish(self) -> None:
         self._finished = True
