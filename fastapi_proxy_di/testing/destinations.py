@@ -170,13 +170,13 @@ class StandInTransport(AsgiTransport):
         self._play = play = self._place.begin(request)
         play.exchange = exchange = self._begin(request, body, more)
         play.received.body = body
-        write = exchange.write
+        offer = exchange.offer
 
-        async def recording(data: bytes) -> None:
+        def recording(data: bytes) -> bool:
             play.received.body += data
-            await write(data)
+            return offer(data)
 
-        exchange.write = recording  # type: ignore[method-assign]
+        exchange.offer = recording  # type: ignore[method-assign]
         return exchange
 
     def _scope(self, request: Request) -> dict[str, Any]:
