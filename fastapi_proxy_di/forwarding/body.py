@@ -249,7 +249,8 @@ class RequestBody:
                     self._held.append(data)
             await draining
         finally:
-            draining.cancel()
+            if not draining.cancel() and not draining.cancelled():
+                draining.exception()  # asyncio would tell of one that nobody looked at
         return True
 
     async def _read(self) -> bytes | None:

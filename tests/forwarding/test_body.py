@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -11,9 +11,11 @@ from fastapi_proxy_di.errors import (
     ClientDisconnected,
     RequestBodyTimeout,
     RequestBodyTooLarge,
+    UpstreamDisconnected,
 )
 from fastapi_proxy_di.forwarding.body import RequestBody, client_left
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
+from fastapi_proxy_di.transport.transport import Exchange
 from tests.transport.standin import StandIn, exchange_over
 
 LEFT = {"type": "http.disconnect"}
@@ -158,7 +160,13 @@ async def test_pump_reads_a_little_ahead_of_its_exchange() -> None:
     await body.attach(chunked_exchange(peer), sent, None)
     await turns()
     assert client.asked == 4
-    assert b"".join(peer.written) == b"11170\r\n" + b"b" * 70000 + b"\r\n1\r\nc\r\n0\r\n\r\n"
+    assert b"".join(peer.written) == b"".join(
+        (
+            b"10000\r\n" + b"b" * 65536 + b"\r\n",
+            b"1170\r\n" + b"b" * 4464 + b"\r\n",
+            b"1\r\nc\r\n0\r\n\r\n",
+        )
+    )
     client.put(LEFT)
     await pumping
 
@@ -267,3 +275,122 @@ class TestReplayable:
         """Read by somebody else or not."""
         with pytest.raises(RequestBodyTooLarge):
             RequestBody.whole(Client().receive, b"hello", 4, 100)
+
+
+class Stalled:
+    """An exchange whose destination reads nothing until it is told to.
+
+    Attributes:
+        taken: What was offered, in order.
+    """
+
+    status = 0
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.finished = False
+        self.reads = asyncio.Event()
+        self.error: Exception | None = None
+
+    def offer(self, data: bytes) -> bool:
+        self.taken.append(data)
+        return self.reads.is_set()
+
+    async def drain(self) -> None:
+        await self.reads.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def write(self, data: bytes) -> None:
+        self.offer(data)
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+async def stalled_upload(client: Client) -> tuple[Stalled, RequestBody, asyncio.Task[None]]:
+    """An upload that waits for its destination."""
+    stalled, body = Stalled(), body_from(client)
+    await body.attach(cast(Exchange, stalled), 0, None)
+    pumping = asyncio.create_task(body.pump())
+    await turns(10)
+    return stalled, body, pumping
+
+
+async def test_departure_is_seen_while_the_destination_reads_nothing() -> None:
+    """The pump reads ahead, for only reading tells."""
+    client = Client(piece(b"a"), piece(b"b"), LEFT)
+    stalled, _, pumping = await stalled_upload(client)
+
+    await pumping
+    assert stalled.taken == [b"a"]
+
+
+async def test_what_was_read_ahead_follows_in_order() -> None:
+    """Once the destination reads again, and the end with it."""
+    client = Client(piece(b"a"), piece(b"b"), piece(b"c", more=False))
+    stalled, _, pumping = await stalled_upload(client)
+    stalled.reads.set()
+    await turns(10)
+
+    assert stalled.taken == [b"a", b"b", b"c"]
+    assert stalled.finished
+    client.put(LEFT)
+    await pumping
+
+
+async def test_reading_ahead_is_bounded() -> None:
+    """What a destination does not take stays on the client's side."""
+    client = Client(*(piece(b"x" * 40000) for _ in range(9)))
+    stalled, _, pumping = await stalled_upload(client)
+
+    assert len(stalled.taken) == 1
+    assert client.asked == 3
+    pumping.cancel()
+    await asyncio.wait((pumping,))
+
+
+async def test_stalled_upload_that_is_given_up_leaves_no_task() -> None:
+    """Neither the one that drains nor the one that reads ahead."""
+    client = Client(piece(b"a"))
+    _, _, pumping = await stalled_upload(client)
+    pumping.cancel()
+    await turns(10)
+
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_destination_that_breaks_while_it_stalls_ends_the_upload_quietly() -> None:
+    """The exchange's own reader tells why; what the client still sends is dropped."""
+    client = Client(piece(b"a"))
+    stalled, _, pumping = await stalled_upload(client)
+    stalled.error = UpstreamDisconnected("gone")
+    stalled.reads.set()
+    await turns(10)
+    client.put(piece(b"b"), LEFT)
+
+    await pumping
+    assert stalled.taken == [b"a"]
+
+
+async def test_failure_at_the_moment_of_departure_is_nobodys_surprise() -> None:
+    """Both ends go at once: the drain's exception is looked at."""
+    client = Client(piece(b"a"))
+    stalled, _, pumping = await stalled_upload(client)
+    stalled.error = UpstreamDisconnected("gone")
+    client.put(LEFT)
+    stalled.reads.set()
+
+    await pumping
+
+
+async def test_large_body_given_whole_stops_at_an_early_answer() -> None:
+    """A final answer that is not a success wants no more of it."""
+    body = RequestBody.whole(Client().receive, b"x" * 200_000, None, 0)
+    stalled = Stalled()
+    stalled.status = 413
+    assert body.at_hand == b"x" * 65536
+    await body.attach(cast(Exchange, stalled), len(body.at_hand), None)
+
+    assert stalled.taken == []
+    assert not stalled.finished

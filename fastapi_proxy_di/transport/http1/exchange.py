@@ -123,10 +123,10 @@ class Http1Exchange:
             await self._continue
 
     def offer(self, data: bytes) -> bool:
+        if self._error is not None:
+            raise self._error
         connection = self._connection
         if connection is None or not data:
-            if self._error is not None:
-                raise self._error
             return True
         if self._chunked_request:
             connection.write(b"%x\r\n%b\r\n" % (len(data), data))
@@ -172,10 +172,8 @@ class Http1Exchange:
 
     def close(self) -> None:
         parser, self._parser = self._parser, None
-        if parser is not None:
-            parser.exchange = None
-            if self._bodyless:
-                parser.renew()
+        if parser is not None and self._bodyless:
+            parser.renew()
         connection = self._connection
         if connection is None:
             return
@@ -214,8 +212,7 @@ class Http1Exchange:
     def feed(self, data: memoryview, now: float) -> None:
         """Take bytes from the destination."""
         parser = self._parser
-        if parser is None:
-            return
+        assert parser is not None, "a connection feeds no exchange that has been closed"
         self.answered = True
         self.last_activity = now
         self._head_bytes += len(data)
