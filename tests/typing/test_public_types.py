@@ -84,14 +84,16 @@ async def test_types_of_a_balancer() -> None:
 
 async def forwarded(balancer: Balancer, request: Request) -> None:
     """Forward, with every kind of header argument."""
-    assert_type(await balancer.forward(request), ProxiedResponse)
-    await balancer.forward(request, "/x", additional_headers={"a": "b"}, override_body={"a": 1})
-    await balancer.forward(request, "/x", additional_headers=[(b"a", b"b")], timeout=1)
+    await assert_type(await balancer.forward(request), ProxiedResponse).aclose()
+    json = await balancer.forward(request, "/x", additional_headers={"a": "b"}, override_body=[1])
+    await json.aclose()
+    pairs = await balancer.forward(request, "/x", additional_headers=[(b"a", b"b")], timeout=1)
+    await pairs.aclose()
 
 
 async def test_types_of_forwarding() -> None:
     """What ``forward`` takes and gives."""
-    async with StandIn("billing", refuse()) as billing:
+    async with StandIn("billing", [reply(), reply(), reply(), refuse()]) as billing:
         balancer = await billing.balancer()
         scope: dict[str, Any] = {
             "type": "http",
@@ -101,6 +103,7 @@ async def test_types_of_forwarding() -> None:
             "query_string": b"",
             "headers": [],
         }
+        await forwarded(balancer, Request(scope))
         try:
             await forwarded(balancer, Request(scope))
         except ProxyError as error:
