@@ -239,6 +239,8 @@ class Http1Exchange:
             self.complete = True
         elif self._error is None:
             failure = Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_HEAD
+            if not self.status and not self._finished:
+                failure = Failure.REQUEST_WRITE
             self._error = UpstreamDisconnected(
                 "the destination closed the connection "
                 + ("within its answer" if self.answered else "without an answer"),
