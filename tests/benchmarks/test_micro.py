@@ -107,7 +107,7 @@ def test_target_is_joined(benchmark: BenchmarkFixture) -> None:
 
 def test_request_headers_are_built(benchmark: BenchmarkFixture) -> None:
     """A browser's header block becomes the upstream's."""
-    builder = outbound_builder(_settings())
+    builder = outbound_builder(_settings(), None)
     outbound: Outbound = benchmark(
         builder.build, BROWSER_SCOPE, b"/invoices/2024%2007/items", b"/billing"
     )
