@@ -194,7 +194,7 @@ async def nginx(directory: Path, upstream: str) -> AsyncIterator[Server]:
         directory: For its configuration, its temporary files and ``access.log``.
         upstream: Address of the upstream.
     """
-    if NGINX is None:
+    if NGINX is None:  # pragma: no cover
         pytest.skip("nginx is not installed; on Debian and Ubuntu: apt-get install nginx-light")
     port = free_port()
     config = directory / "nginx.conf"
@@ -209,7 +209,7 @@ async def nginx(directory: Path, upstream: str) -> AsyncIterator[Server]:
 async def curl(*words: str) -> asyncio.subprocess.Process:
     """Start curl with these arguments, without a configuration, silent but for errors."""
     path = shutil.which("curl")
-    if path is None:
+    if path is None:  # pragma: no cover
         pytest.skip("curl is not installed")
     return await asyncio.create_subprocess_exec(
         path, "-q", "-sS", *words, stdout=asyncio.subprocess.PIPE

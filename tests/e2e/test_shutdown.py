@@ -57,9 +57,8 @@ class Upstream:
         await connection.send(accepting(received))
         self.open["/live"] += 1
         peer = FramePeer(connection.reader, connection.writer)
-        while (frame := await peer.read())[0] != _CLOSE:
-            pass
-        self.close = frame[1]
+        opcode, self.close = await peer.read()
+        assert opcode == _CLOSE
         peer.send(_CLOSE, self.close)
         await connection.peer_left()
 
