@@ -103,8 +103,6 @@ class WebSocketClient:
 
     async def recv(self) -> str | bytes | Closed:
         """Read the next message, or how it ended; pings are answered on the way."""
-        pieces: list[bytes] = []
-        text = False
         while True:
             try:
                 opcode, payload, fin = await self.recv_frame()
@@ -123,18 +121,14 @@ class WebSocketClient:
                     return Closed(None)
                 return Closed(int.from_bytes(payload[:2]), payload[2:].decode())
             elif opcode != _PONG:
-                text = text or opcode == _TEXT
-                pieces.append(payload)
-                if fin:
-                    whole = b"".join(pieces)
-                    return whole.decode() if text else whole
+                assert fin, "servers send whole messages"
+                return payload.decode() if opcode == _TEXT else payload
 
     async def ended(self) -> Closed:
-        """Skip what still comes and tell how the server ended it."""
-        while True:
-            message = await self.recv()
-            if isinstance(message, Closed):
-                return message
+        """Tell how the server ended it, with nothing before that."""
+        message = await self.recv()
+        assert isinstance(message, Closed), message
+        return message
 
     async def close(self, code: int | None = 1000, reason: str = "") -> Closed:
         """Send a close frame, empty for ``None``, and wait for the server's."""

@@ -28,9 +28,7 @@ def _sockets() -> int:
 async def _leaves_no_socket() -> AsyncIterator[None]:
     before = _sockets()
     yield
-    async with asyncio.timeout(2):
-        while _sockets() > before:  # noqa: ASYNC110 - the kernel tells nobody
-            await asyncio.sleep(0.01)
+    await until(lambda: _sockets() <= before, 2)
 
 
 def _hears(heard: list[tuple[int, bytes]]) -> ScriptedOrigin:
