@@ -1,4 +1,4 @@
-"""The commands: ``demo``, ``serve``, ``check`` and the demo's own ``demo-upstream``.
+"""The commands: ``demo``, ``serve``, ``check``, ``schema``, and the demo's ``demo-upstream``.
 
 The package owns everything that only the command line needs. Nothing else of the
 library imports it. This file turns words into one call and its exit status; each
@@ -75,6 +75,10 @@ def _run(arguments: Arguments) -> int:
                 8000 if arguments.port is None else arguments.port,
                 access_log=arguments.access_log,
             )
+        case "schema":
+            from fastapi_proxy_di.cli import schema  # noqa: PLC0415
+
+            return schema.run(arguments.name)
         case _:  # "check": argparse lets nothing else through
             from fastapi_proxy_di.cli import check  # noqa: PLC0415
 

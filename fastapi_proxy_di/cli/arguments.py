@@ -10,7 +10,7 @@ from typing import Literal
 
 from fastapi_proxy_di import __version__
 
-Command = Literal["demo", "demo-upstream", "serve", "check"]
+Command = Literal["demo", "demo-upstream", "serve", "check", "schema"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_serve(commands)
     _add_check(commands)
+    _add_schema(commands)
     _add_demo_upstream(commands)
     return parser
 
@@ -107,10 +108,21 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "check",
         help="validate settings and probe every destination",
         description="Validates the settings of the upstreams and probes each destination once: "
-        "a request to its health path, else a connection. Exit status 0 if all is well, 1 if a "
-        "probe failed, 2 if the settings are wrong.",
+        "a request to its health path, else a connection. Says where each value that is no "
+        "default came from. Exit status 0 if all is well, 1 if a probe failed, 2 if the "
+        "settings are wrong.",
     )
     check.add_argument("names", nargs="+", type=_name, metavar="upstream")
+
+
+def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    schema = commands.add_parser(
+        "schema",
+        help="print the JSON Schema of an upstream's settings",
+        description="Prints the JSON Schema of the settings of an upstream, for editors and for "
+        "checks of TOML, YAML and JSON files.",
+    )
+    schema.add_argument("name", nargs="?", type=_name, default="upstream", metavar="upstream")
 
 
 def _add_demo_upstream(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

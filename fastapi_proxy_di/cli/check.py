@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastapi_proxy_di.assembly import Assembly
@@ -22,6 +22,7 @@ from fastapi_proxy_di.events import DestinationDown, Event, Events
 from fastapi_proxy_di.settings import (
     DestinationSettings,
     UpstreamSettings,
+    effective_sources,
     load_all,
     unknown_variables,
 )
@@ -78,7 +79,30 @@ def run(names: Sequence[str]) -> int:
             for finding in findings
         ],
     )
+    print()
+    print_table(
+        ["upstream", "setting", "value", "source"],
+        [row for one in settings.values() for row in _origins(one)],
+    )
     return 1 if any(finding.fault for finding in findings) else 0
+
+
+def _origins(settings: UpstreamSettings) -> list[list[str]]:
+    """Name, field, value and source of each setting that is no default; secrets stay masked."""
+    rows = []
+    for field, source in effective_sources(type(settings)).items():
+        if source != "default":
+            value: object = settings
+            for part in field.split("."):
+                value = value.get(part) if isinstance(value, Mapping) else getattr(value, part)
+            rows.append([settings.name, field, _shown(value), source])
+    return rows
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_shown, value))
+    return value.url if isinstance(value, DestinationSettings) else str(value)
 
 
 async def _look(upstreams: Sequence[UpstreamSettings]) -> list[Finding]:

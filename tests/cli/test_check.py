@@ -44,7 +44,7 @@ def test_check_says_which_destination_refuses(
 
     status = main(["check", "billing"])
 
-    _, good, bad = capsys.readouterr().out.splitlines()
+    _, good, bad, *_ = capsys.readouterr().out.splitlines()
     assert status == 1
     assert " ok " in good
     assert dead in bad
@@ -87,7 +87,7 @@ async def test_check_probes_the_health_path_of_every_upstream() -> None:
         async with command("check", "billing", "search", environment=environment) as running:
             status = await running.end()
 
-    warning, _, good, bad = running.lines
+    warning, _, good, bad, *_ = running.lines
     assert status == 1
     assert "UPSTREAM_SEARCH_POLICI" in warning
     assert good.split()[:5] == ["billing", url, "GET", "/well", "ok"]
@@ -138,3 +138,42 @@ def test_check_interrupted_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("fastapi_proxy_di.cli.check.run", interrupt)
 
     assert main(["check", "billing"]) == 130
+
+
+def test_check_says_where_values_come_from_and_no_secret(
+    listening: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each setting that is no default, with its variable; secrets are masked."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"http://127.0.0.1:{listening}")
+    monkeypatch.setenv("UPSTREAM_BILLING_TIMEOUTS__CONNECT", "500ms")
+    monkeypatch.setenv("UPSTREAM_BILLING_REQUEST_HEADERS__X_KEY", "hush")
+
+    main(["check", "billing"])
+
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.partition("\n\n")[2].splitlines()]
+    assert rows == [
+        ["upstream", "setting", "value", "source"],
+        [
+            "billing",
+            "destinations",
+            f"http://127.0.0.1:{listening}",
+            "UPSTREAM_BILLING_DESTINATIONS",
+            "(environment)",
+        ],
+        [
+            "billing",
+            "request_headers.x-key",
+            "**********",
+            "UPSTREAM_BILLING_REQUEST_HEADERS__X_KEY",
+            "(environment)",
+        ],
+        [
+            "billing",
+            "timeouts.connect",
+            "0.5",
+            "UPSTREAM_BILLING_TIMEOUTS__CONNECT",
+            "(environment)",
+        ],
+    ]
+    assert "hush" not in out

@@ -1,0 +1,21 @@
+"""``schema``: what editors and checks of files need to know."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fastapi_proxy_di.cli import main
+
+
+@pytest.mark.parametrize("arguments", [["schema"], ["schema", "billing"]])
+def test_schema_names_every_setting(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is JSON, and the settings are in it with their texts."""
+    assert main(arguments) == 0
+
+    schema = json.loads(capsys.readouterr().out)
+    assert {"destinations", "policy", "health", "retries"} <= schema["properties"].keys()
+    assert schema["properties"]["policy"]["description"]
