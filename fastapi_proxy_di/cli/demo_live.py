@@ -180,3 +180,5 @@ def tell_events(tell: Callable[[str], object]) -> None:
     logger.setLevel(logging.INFO)
     logger.handlers = [_Events(tell)]
     logger.propagate = False
+    # The table counts requests; a line for each would drown what changes.
+    logging.getLogger("fastapi_proxy_di.access").setLevel(logging.WARNING)

@@ -83,6 +83,10 @@ def server_config(
         "level": "INFO",
         "propagate": False,
     }
+    # One line a request is enough, and ours says where it went.
+    logging_config["loggers"]["fastapi_proxy_di.access"] = {
+        "level": "INFO" if access_log else "WARNING"
+    }
     # An upstream's own Date and Server pass only where uvicorn adds none. With one that
     # passes them and one that does not, none is better than two.
     own = all(upstream.response_server_headers == "drop" for upstream in upstreams)
@@ -90,7 +94,7 @@ def server_config(
         app,
         lifespan="off",
         log_config=logging_config,
-        access_log=access_log,
+        access_log=False,
         # The peer must be seen as it is: `forwarded.trusted_proxies` says whom to believe.
         proxy_headers=False,
         server_header=own,

@@ -218,14 +218,18 @@ class RequestBody:
                 room = exchange.offer(data)
                 if self.ended and not self._held:
                     exchange.finish()
-                elif not room and not await self._room(exchange):
+                elif not room and not await self._room(exchange, len(data)):
                     return False
             except ProxyError:
                 break  # the exchange's own reader reports it
         return True
 
-    async def _room(self, exchange: Exchange) -> bool:
+    async def _room(self, exchange: Exchange, waiting: int) -> bool:
         """Wait until the exchange takes more, reading ahead: only reading tells of departure.
+
+        Args:
+            exchange: Where the body goes.
+            waiting: Bytes that it has been offered and may not have sent yet.
 
         Returns:
             False when the client has left.
@@ -235,7 +239,7 @@ class RequestBody:
         try:
             while not draining.done():
                 waits: list[asyncio.Task[Any]] = [draining]
-                if sum(map(len, self._held)) < _AHEAD_BYTES:
+                if waiting + sum(map(len, self._held)) < _AHEAD_BYTES:
                     if self._reading is None:
                         self._reading = loop.create_task(
                             _message(self._receive), name="upload reads ahead"

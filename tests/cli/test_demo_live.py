@@ -6,7 +6,6 @@ import asyncio
 import io
 import logging
 from collections import deque
-from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
@@ -21,15 +20,6 @@ from tests.servers import dead_port
 
 UP = Row(("a", "http://127.0.0.1:1", "7", "up", "2", "30", "0", "0.4 ms"), True, ("kill 7",))
 DOWN = Row(("b", "http://127.0.0.1:2", "-", "down", "0", "9", "3", "-"), False, ("start b",))
-
-
-@pytest.fixture(autouse=True)
-def _logger() -> Iterator[None]:
-    """Give the library's logger back as it was."""
-    logger = logging.getLogger("fastapi_proxy_di")
-    before = logger.level, logger.handlers, logger.propagate
-    yield
-    logger.level, logger.handlers, logger.propagate = before
 
 
 async def shown(console: Console, expected: str) -> str:

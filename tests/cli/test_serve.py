@@ -72,7 +72,7 @@ async def test_serve_is_a_gateway_over_all_destinations(fleet: Fleet) -> None:
     assert page.status == 200
     assert echo in {"a: hello", "b: hello"}
     assert status == 0
-    assert any('"GET /openapi.json HTTP/1.1" 200' in line for line in running.lines)
+    assert any("GET /openapi.json 200" in line for line in running.lines)
 
 
 async def test_serve_mounts_several_upstreams_by_name(fleet: Fleet) -> None:
