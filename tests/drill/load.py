@@ -13,10 +13,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from websockets.asyncio.client import connect as connect_websocket
-from websockets.exceptions import InvalidStatus, WebSocketException
-
-from tests.clients import Client, Ending, request
+from tests.clients import Client, Ending, connect, request
+from tests.websocket.client import WebSocketClient, shake_hands
 
 MESSAGES: Final = 10
 MESSAGE_SECONDS: Final = 0.1
@@ -154,21 +152,28 @@ class Load:
         served_by: int | None = None
         outcome = "ok"
         try:
-            async with connect_websocket(
-                f"ws://127.0.0.1:{self.port}/echo", proxy=None, close_timeout=1
-            ) as client:
-                assert client.response is not None
-                served_by = int(client.response.headers["x-served-by"])
-                for number in range(MESSAGES):
-                    await client.send(str(number))
-                    async with asyncio.timeout(5):
-                        assert await client.recv() == str(number)
-                    await asyncio.sleep(MESSAGE_SECONDS)
-        except InvalidStatus as error:
-            outcome = str(error.response.status_code)
-        except (OSError, WebSocketException, EOFError) as error:
+            async with connect(("127.0.0.1", self.port)) as client:
+                answer = await shake_hands(client, "/echo")
+                if answer.status == 101:
+                    served_by = int(answer.one(b"x-served-by") or b"0")
+                    outcome = await _talk(WebSocketClient(client, answer))
+                else:
+                    outcome = str(answer.status)
+        except (OSError, EOFError) as error:
             outcome = "broken off" if served_by is not None else type(error).__name__
         self._note("ws", started, outcome, served_by)
 
     def _note(self, kind: str, started: float, outcome: str, served_by: int | None) -> None:
         self.records.append(Record(kind, started, time.monotonic() - started, outcome, served_by))
+
+
+async def _talk(client: WebSocketClient) -> str:
+    """Exchange a few messages; gives ``ok``, or how it ended before."""
+    for number in range(MESSAGES):
+        await client.send(str(number))
+        async with asyncio.timeout(5):
+            if await client.recv() != str(number):
+                return "broken off"
+        await asyncio.sleep(MESSAGE_SECONDS)
+    await client.close()
+    return "ok"

@@ -7,10 +7,8 @@ from random import Random
 from typing import Any
 
 import pytest
+from fastapi import FastAPI, WebSocket
 from starlette.types import Scope
-from websockets.asyncio.client import connect as connect_websocket
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import InvalidStatus
 
 from fastapi_proxy_di.balancing.round_robin import RoundRobin
 from fastapi_proxy_di.errors import NoAvailableDestination
@@ -19,11 +17,12 @@ from fastapi_proxy_di.forwarding.hash_key import RequestKey
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import AffinitySettings
-from tests.clients import Answer, fetch
+from tests.clients import Answer, connect, fetch
 from tests.gateways import Gateway, gateway
 from tests.origins import ScriptedOrigin, always, answer
 from tests.pools.samples import pool_of, settings_of
-from tests.servers import dead_port
+from tests.servers import dead_port, run_app
+from tests.websocket.client import open_websocket, shake_hands
 
 KEY = "a long random text"
 COOKIE: dict[str, Any] = {"cookie": "stay", "key": KEY}
@@ -423,37 +422,31 @@ async def test_affinity_moves_when_its_destination_refuses() -> None:
     assert _cookie_of(reply) != pair
 
 
-async def _echo_name(connection: ServerConnection) -> None:
-    request = connection.request
-    assert request is not None
-    await connection.send(f"{connection.local_address[1]} {request.headers.get('cookie')}")
-    await connection.wait_closed()
-
-
 async def test_affinity_over_websocket_handshakes() -> None:
     """The 101 brings the cookie; with it a client stays, and nothing of it goes up."""
+    app = FastAPI()
+
+    @app.websocket("/x")
+    async def who(websocket: WebSocket) -> None:
+        await websocket.accept()
+        server = websocket.scope["server"][1]
+        await websocket.send_text(f"{server} {websocket.headers.get('cookie')}")
+        await websocket.close()
+
     async with (
-        serve(_echo_name, "127.0.0.1", 0) as one,
-        serve(_echo_name, "127.0.0.1", 0) as two,
+        run_app(app) as one,
+        run_app(app) as two,
+        gateway(one.url, two.url, policy="round_robin", affinity=COOKIE) as gate,
     ):
-        ports = [next(iter(server.sockets)).getsockname()[1] for server in (one, two)]
-        async with gateway(
-            *(f"http://127.0.0.1:{port}" for port in ports),
-            policy="round_robin",
-            affinity=COOKIE,
-        ) as gate:
-            address = f"ws://{gate.running.authority}/billing/x"
-            async with connect_websocket(address) as client:
-                assert client.response is not None
-                cookie = client.response.headers["set-cookie"]
-                first = await client.recv()
-            stays, repeated = set(), set()
-            for _ in range(4):
-                headers = {"cookie": f"a=1; {cookie.partition(';')[0]}"}
-                async with connect_websocket(address, additional_headers=headers) as client:
-                    assert client.response is not None
-                    stays.add(await client.recv())
-                    repeated.add(client.response.headers.get("set-cookie"))
+        async with open_websocket(gate.address, "/billing/x") as client:
+            cookie = (client.answer.one(b"set-cookie") or b"").decode()
+            first = await client.recv()
+        stays, repeated = set(), set()
+        for _ in range(4):
+            headers = [(b"Cookie", f"a=1; {cookie.partition(';')[0]}".encode())]
+            async with open_websocket(gate.address, "/billing/x", headers) as client:
+                stays.add(await client.recv())
+                repeated.add(client.answer.one(b"set-cookie"))
 
     assert cookie.endswith("; Path=/billing; HttpOnly; SameSite=Lax")
     assert isinstance(first, str)
@@ -467,9 +460,9 @@ async def test_affinity_cookie_comes_with_a_refused_handshake() -> None:
     async with (
         ScriptedOrigin(always(answer(401, b"who?"))) as origin,
         gateway(origin.url, affinity=COOKIE) as gate,
+        connect(gate.address) as client,
     ):
-        with pytest.raises(InvalidStatus) as caught:
-            await connect_websocket(f"ws://{gate.running.authority}/billing/x")
+        refusal = await shake_hands(client, "/billing/x")
 
-    assert caught.value.response.status_code == 401
-    assert caught.value.response.headers["set-cookie"].startswith("stay=")
+    assert refusal.status == 401
+    assert (refusal.one(b"set-cookie") or b"").startswith(b"stay=")
