@@ -125,14 +125,16 @@ def subprotocols_to_offer(
     """Give the subprotocols to offer upstream, in order of preference.
 
     Args:
-        client: Those that the client offers; what is no token among them stays behind.
+        client: Those that the client offers, as the server gives them: some uvicorns
+            give whole field lines. What is no token among them stays behind.
         override: Offered instead of the client's; an empty one offers none.
 
     Raises:
         ValueError: ``override`` holds what is not an RFC 9110 token.
     """
     if override is None:
-        return tuple(filter(_TOKEN.fullmatch, client))
+        tokens = (token.strip() for line in client for token in line.split(","))
+        return tuple(filter(_TOKEN.fullmatch, tokens))
     for subprotocol in override:
         if not _TOKEN.fullmatch(subprotocol):
             raise ValueError(f"subprotocol {subprotocol!r} is not a token (RFC 6455 §4.1)")

@@ -72,6 +72,7 @@ def test_subprotocols_to_offer_are_the_clients() -> None:
     client = ["v2.chat", "", "gr\udcfc\udcdfe", "v1.chat", "a b"]
 
     assert subprotocols_to_offer(client) == ("v2.chat", "v1.chat")
+    assert subprotocols_to_offer(["v2.chat, v1.chat"]) == ("v2.chat", "v1.chat")
 
 
 def test_subprotocols_to_offer_can_be_replaced() -> None:
