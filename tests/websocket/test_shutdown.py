@@ -17,6 +17,7 @@ from tests.websocket.gateways import every_server, every_uvicorn, no_tunnel_left
 from tests.websocket.upstreams import EchoApp, accepting, echo_server, frames_from, until_left
 
 _CLOSE = 8
+_PING = 9
 
 
 def _sockets() -> int:
@@ -73,7 +74,9 @@ async def test_shutdown_under_hypercorn_ends_both_sides() -> None:
         await opened.__aexit__(None, None, None)
         await origin.all_left(1.0)
 
-    assert heard in ([], [(_CLOSE, b"\x03\xf4")])
+    # From Python 3.12 on hypercorn takes its time, and pings go on meanwhile.
+    closes = [frame for frame in heard if frame[0] != _PING]
+    assert closes in ([], [(_CLOSE, b"\x03\xf4")])
 
 
 @every_uvicorn
