@@ -2,6 +2,9 @@
 
 It turns the face's objects (Starlette's ``Request`` and ``WebSocket``) into what the
 forwarders take, and arguments into validated overrides. It makes no decision.
+
+Its length is its docstrings: it is the public face of an upstream, and each method is a few
+lines that lead to the part that does the work.
 """
 
 from __future__ import annotations
