@@ -186,8 +186,10 @@ class Dispatcher:
         history: tuple[Attempt, ...] = ()
         retries = connect_retries = 0
         resent = False
+        elsewhere: Destination | None = None
         while True:
-            destination = self.select(self.policy, self._pool, key, tried)
+            destination = elsewhere or self.select(self.policy, self._pool, key, tried)
+            elsewhere = None
             if destination is None and tried:
                 # Another destination when there is one; else one that was tried, once more.
                 destination = self.select(self.policy, self._pool, key)
@@ -263,8 +265,10 @@ class Dispatcher:
             elif exchange is None:
                 tried += (destination,)
                 connect_retries += 1
-                if self.select(self.policy, self._pool, key, tried) is None:
-                    # Only another destination makes a further dial worth its time.
+                # Only another destination makes a further dial worth its time. It is kept:
+                # asked again, a policy that goes by turns would pass it over.
+                elsewhere = self.select(self.policy, self._pool, key, tried)
+                if elsewhere is None:
                     raise last_error
             else:
                 resent = True  # the connection was stale, not the destination

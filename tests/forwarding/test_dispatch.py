@@ -150,6 +150,22 @@ async def test_dials_end_after_three_further_destinations() -> None:
 
 
 @on_every_loop
+async def test_refused_dial_takes_one_turn_of_the_others() -> None:
+    """By turns, the neighbours of a dead destination share what it refuses and lose nothing."""
+    dead = f"http://127.0.0.1:{dead_port()}"
+    async with (
+        ScriptedOrigin() as first,
+        ScriptedOrigin() as second,
+        sender(
+            dead, first.url, second.url, policy="round_robin", ejection={"enabled": False}
+        ) as one,
+    ):
+        served = [(await one.send())[2] for _ in range(12)]
+
+    assert served.count(first.url) == served.count(second.url) == 6
+
+
+@on_every_loop
 async def test_only_destination_is_dialled_once() -> None:
     """A further dial would meet the same."""
     async with sender(f"http://127.0.0.1:{dead_port()}") as one:
