@@ -1,0 +1,274 @@
+"""Every fault of a destination: its status, its `Failure`, its side, and what it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+
+from fastapi_proxy_di.errors import Failure, Side
+from tests.clients import Ending, connect, fetch, request
+from tests.gateways import Gateway, gateway, until
+from tests.origins import Connection, Script, ScriptedOrigin, answer, chunk
+from tests.servers import blackhole, dead_port
+
+Place = Callable[[], AbstractAsyncContextManager[str]]
+_OK = b"HTTP/1.1 200 OK\r\n"
+_CHUNKED = _OK + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(b"hello")
+_LENGTH = _OK + b"Content-Length: 10\r\n\r\nhello"
+
+
+def _at(url: str) -> Place:
+    @contextlib.asynccontextmanager
+    async def place() -> AsyncIterator[str]:
+        yield url
+
+    return place
+
+
+@contextlib.asynccontextmanager
+async def _refusing() -> AsyncIterator[str]:
+    yield f"http://127.0.0.1:{dead_port()}"
+
+
+@contextlib.asynccontextmanager
+async def _silent_network() -> AsyncIterator[str]:
+    with blackhole() as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def _scripted(script: Script, scheme: str = "http") -> Place:
+    @contextlib.asynccontextmanager
+    async def place() -> AsyncIterator[str]:
+        async with ScriptedOrigin(script) as origin:
+            yield f"{scheme}://{origin.authority}"
+
+    return place
+
+
+async def _then(connection: Connection, data: bytes, end: Callable[[Connection], Any]) -> None:
+    """Send, and end as told."""
+    await connection.send(data)
+    waiting = end(connection)
+    if waiting is not None:
+        await waiting
+
+
+def _sends(data: bytes, then: Callable[[Connection], Any] = Connection.peer_left) -> Place:
+    """An origin that answers with these bytes, then closes, resets or falls silent."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await _then(connection, data, then)
+
+    return _scripted(script)
+
+
+async def _speaks_no_tls(connection: Connection) -> None:
+    await connection.reader.read(1 << 16)
+    await connection.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await connection.peer_left()
+
+
+_CONNECT_SOON = {"timeouts": {"connect": 0.1}}
+_BEFORE: dict[str, tuple[Place, dict[str, Any], Failure, int]] = {
+    "refused": (_refusing, {}, Failure.CONNECT, 502),
+    # TCP to the broadcast address is ENETUNREACH, whatever the machine's routes are.
+    "unreachable": (_at("http://255.255.255.255"), {}, Failure.CONNECT, 502),
+    "no such name": (_at("http://no-such-host.invalid"), {}, Failure.CONNECT, 502),
+    "no TLS": (_scripted(_speaks_no_tls, "https"), {}, Failure.TLS, 502),
+    "connect timeout": (_silent_network, _CONNECT_SOON, Failure.CONNECT_TIMEOUT, 504),
+    "no first byte": (
+        _sends(b""),
+        {"timeouts": {"first_byte": 0.1}},
+        Failure.FIRST_BYTE_TIMEOUT,
+        504,
+    ),
+    "stalled in the head": (
+        _sends(_OK),
+        {"timeouts": {"activity": 0.1}},
+        Failure.ACTIVITY_TIMEOUT,
+        504,
+    ),
+    "closed": (_sends(b"", Connection.close), {}, Failure.RESPONSE_HEAD, 502),
+    "reset": (_sends(b"", Connection.reset), {}, Failure.RESPONSE_HEAD, 502),
+    "reset in the head": (_sends(_OK, Connection.reset), {}, Failure.RESPONSE_HEAD, 502),
+    "bad status line": (
+        _sends(b"HTTP/1.1 OK 200\r\n\r\n"),
+        {},
+        Failure.RESPONSE_MALFORMED,
+        502,
+    ),
+    "head over the limit": (
+        _sends(answer(headers=[(b"X-A", b"y" * 70_000)])),
+        {},
+        Failure.RESPONSE_MALFORMED,
+        502,
+    ),
+    "conflicting lengths": (
+        _sends(answer(body=b"ok", headers=[(b"Content-Length", b"3")])),
+        {},
+        Failure.RESPONSE_MALFORMED,
+        502,
+    ),
+    "length and chunks": (
+        _sends(_OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        {},
+        Failure.RESPONSE_MALFORMED,
+        502,
+    ),
+}
+_STALL: dict[str, Any] = {"timeouts": {"activity": 0.2}}
+_AMID: dict[str, tuple[bytes, bytes, Callable[[Connection], Any], dict[str, Any], Failure]] = {
+    "stalled": (_CHUNKED, b"", Connection.peer_left, _STALL, Failure.ACTIVITY_TIMEOUT),
+    "reset": (_LENGTH, b"", Connection.reset, {}, Failure.RESPONSE_BODY),
+    "closed": (_LENGTH, b"", Connection.close, {}, Failure.RESPONSE_BODY),
+    "cut in a chunk": (_CHUNKED, b"ff\r\nnot so long", Connection.close, {}, Failure.RESPONSE_BODY),
+    "bad chunk": (_CHUNKED, b"zz\r\n", Connection.peer_left, {}, Failure.RESPONSE_BODY),
+    "no last chunk": (_CHUNKED, b"", Connection.close, {}, Failure.RESPONSE_BODY),
+}
+
+
+@pytest.fixture
+def access(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Somebody listens to the records of exchanges."""
+    caplog.set_level(logging.INFO, logger="fastapi_proxy_di.access")
+    return caplog
+
+
+def _record(caplog: pytest.LogCaptureFixture) -> tuple[str, str]:
+    """Failure and side, as the only record tells them."""
+    (record,) = [one for one in caplog.records if one.name == "fastapi_proxy_di.access"]
+    seen: Any = record
+    return seen.failure, seen.ended_by
+
+
+def _counted(gate: Gateway) -> tuple[int, int]:
+    """Failures that count against the destination, and what is in flight there."""
+    (destination,) = gate.balancer.destinations
+    return destination.failures, destination.in_flight
+
+
+@pytest.mark.parametrize("middlewares", [0, 1, 2])
+@pytest.mark.parametrize("name", _BEFORE)
+async def test_fault_before_the_first_byte(
+    name: str, middlewares: int, access: pytest.LogCaptureFixture
+) -> None:
+    """A whole error of its status and name that tells no address; it counts once."""
+    place, settings, failure, status = _BEFORE[name]
+    async with (
+        place() as url,
+        gateway(url, middlewares=middlewares, retries={"attempts": 0}, **settings) as gate,
+    ):
+        reply = await fetch(gate.address, target="/billing/x")
+        await until(lambda: gate.in_flight == 0)
+        counted = _counted(gate)
+
+    assert (reply.status, reply.ending) == (status, Ending.LENGTH)
+    assert reply.one(b"content-type") == b"application/problem+json"
+    assert url.partition("://")[2].encode() not in reply.body
+    assert failure.side is Side.DESTINATION
+    assert _record(access) == (failure.value, "destination")
+    assert counted == (1, 0)
+
+
+@pytest.mark.parametrize("middlewares", [0, 1, 2])
+@pytest.mark.parametrize("name", _AMID)
+async def test_fault_amid_the_body(
+    name: str, middlewares: int, access: pytest.LogCaptureFixture
+) -> None:
+    """The client's transfer breaks; the failure counts once, on the destination's side."""
+    first, rest, fault, settings, failure = _AMID[name]
+    head_seen = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(first)
+        await head_seen.wait()
+        await _then(connection, rest, fault)
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, middlewares=middlewares, **settings) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(request(target="/billing/x"))
+        reply = await client.read_head()
+        head_seen.set()
+        await client.read_body(reply)
+        await until(lambda: gate.in_flight == 0)
+        counted = _counted(gate)
+
+    assert (reply.status, reply.ending) == (200, Ending.BROKEN)
+    assert failure.side is Side.DESTINATION
+    assert _record(access) == (failure.value, "destination")
+    assert counted == (1, 0)
+
+
+@pytest.mark.parametrize("middlewares", [0, 1, 2])
+async def test_post_in_the_race_of_a_reused_connection(
+    middlewares: int, access: pytest.LogCaptureFixture
+) -> None:
+    """What RFC 9110 section 9.2.2 forbids to repair is told: 502, once."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(answer(body=b"ok"))
+        await connection.read_request()  # and closes instead of an answer
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, middlewares=middlewares) as gate,
+    ):
+        await fetch(gate.address, target="/billing/x")
+        access.clear()
+        reply = await fetch(gate.address, "POST", "/billing/x", body=b"x")
+        counted = _counted(gate)
+
+    assert (reply.status, reply.ending) == (502, Ending.LENGTH)
+    assert _record(access) == (Failure.RESPONSE_HEAD.value, "destination")
+    assert counted == (1, 0)
+    assert len(origin.requests) == 2
+
+
+@pytest.mark.parametrize("middlewares", [0, 1, 2])
+@pytest.mark.parametrize("behind", [b"x", answer(body=b"evil")], ids=["byte", "answer"])
+async def test_garbage_behind_the_body_is_nobodys_failure(
+    behind: bytes, middlewares: int, access: pytest.LogCaptureFixture
+) -> None:
+    """The answer was whole; its connection serves no further request."""
+    async with (
+        _sends(answer(body=b"good") + behind)() as url,
+        gateway(url, middlewares=middlewares) as gate,
+    ):
+        replies = [await fetch(gate.address, target="/billing/x") for _ in range(2)]
+        counted = _counted(gate)
+
+    assert [(reply.body, reply.ending) for reply in replies] == [(b"good", Ending.LENGTH)] * 2
+    assert [one.failure for one in access.records if one.name.endswith(".access")] == [None] * 2  # type: ignore[attr-defined]
+    assert counted == (0, 0)
+
+
+@pytest.mark.parametrize("middlewares", [0, 1, 2])
+async def test_stalled_upload_is_the_clients_failure(
+    middlewares: int, access: pytest.LogCaptureFixture
+) -> None:
+    """408, and the destination has nothing to answer for."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, middlewares=middlewares, **_STALL) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(request("POST", "/billing/x", [(b"Content-Length", b"9")]) + b"half")
+        reply = await client.read_answer()
+        await until(lambda: gate.in_flight == 0)
+        counted = _counted(gate)
+
+    assert (reply.status, reply.ending) == (408, Ending.LENGTH)
+    assert _record(access) == (Failure.REQUEST_BODY_TIMEOUT.value, "client")
+    assert counted == (0, 0)
