@@ -32,6 +32,7 @@ from fastapi_proxy_di.lifespan import (
     proxy_lifespan,
     warn_of_unreachable_websockets,
 )
+from fastapi_proxy_di.operations import describe_path_parameters
 from fastapi_proxy_di.options import ForwardOptions
 from fastapi_proxy_di.problems import install_handler
 from fastapi_proxy_di.settings import Mention
@@ -43,17 +44,6 @@ _TAIL: Final = "/{path:path}"
 _CONVERTOR: Final = "fastapi_proxy_di_rest"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 """What the OpenAPI schema of a route for all methods names."""
-_SCHEMA: Final = {
-    "parameters": [
-        {
-            "name": "path",
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string"},
-            "description": "Empty, or a slash and the path that is forwarded.",
-        }
-    ]
-}
 
 
 class _RestConvertor(Convertor[str]):
@@ -155,9 +145,7 @@ def proxy_router(
             # One route has one operation id, so each method is documented by one of its own.
             # No request comes so far: the one above takes them all.
             for method in served if include_in_schema else ():
-                router.add_api_route(
-                    mount, endpoint, methods=[method], name=name, openapi_extra=_SCHEMA
-                )
+                router.add_api_route(mount, endpoint, methods=[method], name=name)
         if websocket:
             tunnel = _websocket_endpoint(upstream, options, overrides)
             _ENDPOINTS[tunnel] = ProxyEndpoint(upstream, False, options is None, overrides)
@@ -218,6 +206,11 @@ class ProxyRoute(APIRoute):
     """An HTTP route that forwards. Takes the short way when nothing stands in it."""
 
     _fast_path: FastPath | None = None
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        if self.include_in_schema:
+            describe_path_parameters(self)
+        return super().get_route_handler()
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)
