@@ -247,8 +247,12 @@ async def run_app_in_thread(app: ASGIApp, **uvicorn_config: Any) -> AsyncIterato
 
 
 @contextlib.asynccontextmanager
-async def run_hypercorn(app: ASGIApp) -> AsyncIterator[Running]:
+async def run_hypercorn(app: ASGIApp, **options: Any) -> AsyncIterator[Running]:
     """Serve an app with hypercorn in this event loop.
+
+    Args:
+        app: The ASGI app; its lifespan runs.
+        **options: Attributes of ``hypercorn.Config``.
 
     Yields:
         Where it listens.
@@ -262,6 +266,8 @@ async def run_hypercorn(app: ASGIApp) -> AsyncIterator[Running]:
     config.bind = [f"fd://{bound.detach()}"]
     config.errorlog = None
     config.graceful_timeout = 1.0
+    for name, value in options.items():
+        setattr(config, name, value)
     stop = asyncio.Event()
     watch = _LifespanWatch(app)
     task = asyncio.create_task(

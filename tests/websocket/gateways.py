@@ -35,6 +35,7 @@ async def tunnels(
     *destinations: str,
     server: str | None = None,
     uvicorn: dict[str, Any] | None = None,
+    hypercorn: dict[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Gateway]:
     """Run a gateway to these destinations.
@@ -43,20 +44,25 @@ async def tunnels(
         *destinations: Addresses.
         server: ``hypercorn``, or uvicorn's WebSocket implementation.
         uvicorn: Further options of ``uvicorn.Config``.
+        hypercorn: Attributes of ``hypercorn.Config``.
         **options: As for ``gateway_app``.
     """
     app = gateway_app(*destinations, **options)
-    async with serving(app, server=server, uvicorn=uvicorn) as gateway:
+    async with serving(app, server=server, uvicorn=uvicorn, hypercorn=hypercorn) as gateway:
         yield gateway
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: FastAPI, *, server: str | None = None, uvicorn: dict[str, Any] | None = None
+    app: FastAPI,
+    *,
+    server: str | None = None,
+    uvicorn: dict[str, Any] | None = None,
+    hypercorn: dict[str, Any] | None = None,
 ) -> AsyncIterator[Gateway]:
     """Run an app whose upstream is ``billing``; arguments as for ``tunnels``."""
     if server == "hypercorn":
-        async with run_hypercorn(app) as running:
+        async with run_hypercorn(app, **(hypercorn or {})) as running:
             yield Gateway(running, app)
     else:
         config = {"ws": server or UVICORN[0], "ws_ping_interval": None, **(uvicorn or {})}

@@ -9,19 +9,22 @@ import ssl
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 from tests.clients import connect, fetch
 from tests.gateways import until
-from tests.origins import Connection, ScriptedOrigin
+from tests.origins import Connection, ScriptedOrigin, answer
 from tests.upgrades import FramePeer
 from tests.websocket.client import WebSocketClient, open_websocket, shake_hands
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
 from tests.websocket.upstreams import EchoApp, accepting, echo_server, frames_from, until_left
 
 _TUNNELS = 1000
+_SEATS = 60
+"""So many that no destination stays empty by chance: 1 in 10 ** 10."""
 _FILES = 4 * _TUNNELS + 200
 """A tunnel between three parties of one process has four ends."""
 
@@ -140,12 +143,11 @@ async def test_queued_handshake_opens_when_a_tunnel_ends(server: str) -> None:
 @every_server
 async def test_cookie_keeps_tunnels_and_requests_on_one_destination(server: str) -> None:
     """The 101 sets it, later handshakes and requests with it go to the same place."""
-    apps = [EchoApp(), EchoApp(), EchoApp()]
     async with contextlib.AsyncExitStack() as stack:
-        servers = [await stack.enter_async_context(echo_server(app)) for app in apps]
+        origins = [await stack.enter_async_context(_both()) for _ in range(3)]
         gateway = await stack.enter_async_context(
             tunnels(
-                *(one.url for one in servers),
+                *(one.url for one in origins),
                 server=server,
                 policy="round_robin",
                 affinity={"cookie": "seat", "key": "s3cret-s3cret-s3cret-s3cret-s3cret"},
@@ -154,50 +156,125 @@ async def test_cookie_keeps_tunnels_and_requests_on_one_destination(server: str)
         async with open_websocket(gateway.address) as client:
             (cookie,) = client.answer.all(b"set-cookie")
         headers = [(b"cookie", cookie.split(b";")[0])]
-        for _ in range(5):
+        for _ in range(4):
             async with open_websocket(gateway.address, headers=headers) as client:
                 assert client.answer.all(b"set-cookie") == []
+            reply = await fetch(gateway.address, target="/billing/x", headers=headers)
+            assert (reply.status, reply.all(b"set-cookie")) == (200, [])
 
-    assert sorted(len(app.scopes) for app in apps) == [0, 0, 6]
-    upstream_saw = next(app for app in apps if app.scopes).scopes[-1]["headers"]
-    assert b"cookie" not in dict(upstream_saw)
+    assert sorted(len(one.requests) for one in origins) == [0, 0, 9]
+    seen = next(one for one in origins if one.requests).requests
+    assert [b"cookie" in head.names for head in seen] == [False] * 9
+
+
+async def test_cookie_of_a_request_keeps_its_tunnels() -> None:
+    """The page comes first, and its tunnels go where the page came from."""
+    async with contextlib.AsyncExitStack() as stack:
+        origins = [await stack.enter_async_context(_both()) for _ in range(3)]
+        gateway = await stack.enter_async_context(
+            tunnels(
+                *(one.url for one in origins),
+                policy="round_robin",
+                affinity={"cookie": "seat", "key": "s3cret-s3cret-s3cret-s3cret-s3cret"},
+            )
+        )
+        page = await fetch(gateway.address, target="/billing/page")
+        (cookie,) = page.all(b"set-cookie")
+        headers = [(b"cookie", cookie.split(b";")[0])]
+        for _ in range(4):
+            async with open_websocket(gateway.address, headers=headers):
+                pass
+
+    assert sorted(len(one.requests) for one in origins) == [0, 0, 5]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"affinity": {"header": "x-seat"}}, {"policy": "hash", "hash_key": "header:x-seat"}],
+    ids=["affinity", "hash"],
+)
+async def test_header_keeps_tunnels_and_requests_on_one_destination(
+    settings: dict[str, Any],
+) -> None:
+    """Whoever names the same seat meets the same destination, over either protocol."""
+    async with contextlib.AsyncExitStack() as stack:
+        origins = [await stack.enter_async_context(_both()) for _ in range(3)]
+        gateway = await stack.enter_async_context(
+            tunnels(*(one.url for one in origins), **settings)
+        )
+        for seat in range(_SEATS):
+            headers = [(b"x-seat", b"%d" % seat)]
+            async with open_websocket(gateway.address, headers=headers):
+                pass
+            async with open_websocket(gateway.address, headers=headers):
+                pass
+            await fetch(gateway.address, target="/billing/x", headers=headers)
+
+    seats = [{head.one(b"x-seat") for head in one.requests} for one in origins]
+    assert sum(map(len, seats)) == _SEATS
+    assert min(map(len, seats)) > 0
+
+
+def _both() -> ScriptedOrigin:
+    """An origin of WebSockets that serves requests as well."""
+
+    async def script(connection: Connection) -> None:
+        head = await connection.read_head()
+        if head.one(b"upgrade") is None:
+            await connection.send(answer(200, headers=[(b"connection", b"close")]))
+            return
+        await connection.send(accepting(head))
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await until_left(FramePeer(connection.reader, connection.writer))
+
+    return ScriptedOrigin(script)
 
 
 async def test_unhealthy_destination_gets_no_new_tunnels_and_keeps_its_old_ones() -> None:
     """Probes decide where tunnels go, never whether one that works goes on."""
-    healthy = True
+    unhealthy: set[str] = set()
+    opened: Counter[str] = Counter()
 
-    async def origin_script(connection: Connection) -> None:
-        head = await connection.read_head()
-        if head.target == b"/health":
-            await connection.send(
-                b"HTTP/1.1 %d X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-                % (200 if healthy else 500)
-            )
-            return
-        await connection.send(accepting(head))
-        peer = FramePeer(connection.reader, connection.writer)
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while (received := await peer.read())[0] != 8:
-                peer.send(*received)
+    def origin(name: str) -> ScriptedOrigin:
+        async def script(connection: Connection) -> None:
+            head = await connection.read_head()
+            if head.target == b"/health":
+                status = 500 if name in unhealthy else 200
+                await connection.send(answer(status, headers=[(b"connection", b"close")]))
+                return
+            opened[name] += 1
+            await connection.send(accepting(head))
+            peer = FramePeer(connection.reader, connection.writer)
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while (received := await peer.read())[0] != 8:
+                    peer.send(*received)
+
+        return ScriptedOrigin(script)
 
     async with (
-        ScriptedOrigin(origin_script) as failing,
-        ScriptedOrigin(origin_script) as other,
+        origin("first") as first,
+        origin("second") as second,
         tunnels(
-            failing.url,
-            other.url,
+            first.url,
+            second.url,
             policy="first",
             health={"path": "/health", "interval": 0.05, "fall": 1, "rise": 1},
         ) as gateway,
         open_websocket(gateway.address) as old,
     ):
-        healthy = False
-        await until(lambda: gateway.balancer.available == (), 2)
+        unhealthy.add("first")
+        await until(lambda: len(gateway.balancer.available) == 1, 5)
+        for _ in range(3):
+            async with open_websocket(gateway.address) as new:
+                await new.send("new")
+                assert await new.recv() == "new"
+        assert opened == {"first": 1, "second": 3}
         await old.send("still here")
         assert await old.recv() == "still here"
-        healthy = True
-        await until(lambda: len(gateway.balancer.available) == 2, 2)
+        unhealthy.clear()
+        await until(lambda: len(gateway.balancer.available) == 2, 5)
+        async with open_websocket(gateway.address):
+            assert opened == {"first": 2, "second": 3}
 
 
 async def test_tunnels_that_break_off_eject() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from tests.gateways import until
 from tests.upgrades import FramePeer, frame
 from tests.websocket.client import Closed, WebSocketClient, open_websocket
-from tests.websocket.gateways import every_server, every_uvicorn, no_tunnel_left, tunnels
+from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server, frames_from, until_left
 
 _CONT, _TEXT, _BINARY, _CLOSE = 0, 1, 2, 8
@@ -71,13 +71,18 @@ async def test_fragments_arrive_whole(server: str) -> None:
     ]
 
 
-@every_uvicorn
+@every_server
 async def test_64_mib_pass_where_the_server_lets_them(server: str) -> None:
     """The tunnel adds no limit of its own, either way."""
     message = bytes(range(256)) * (64 * 2**12)
     async with (
         echo_server(EchoApp(), ws="websockets-sansio") as upstream,
-        tunnels(upstream.url, server=server, uvicorn={"ws_max_size": 2**27}) as gateway,
+        tunnels(
+            upstream.url,
+            server=server,
+            uvicorn={"ws_max_size": 2**27},
+            hypercorn={"websocket_max_message_size": 2**27},
+        ) as gateway,
         open_websocket(gateway.address) as client,
     ):
         async with asyncio.timeout(40):
@@ -89,7 +94,7 @@ async def test_64_mib_pass_where_the_server_lets_them(server: str) -> None:
     assert hashlib.sha256(received).digest() == hashlib.sha256(message).digest()
 
 
-@every_uvicorn
+@every_server
 async def test_100_000_small_messages_keep_their_order(server: str) -> None:
     """None is lost, doubled or overtaken, while both directions are busy."""
     count, batch = 100_000, 1_000
@@ -209,7 +214,7 @@ async def test_message_of_the_client_over_the_limit_closes_1009(server: str) -> 
     assert seen[1][1][:2] == b"\x03\xf1"
 
 
-@every_uvicorn
+@every_server
 async def test_message_over_the_servers_limit_closes_1009(server: str) -> None:
     """Uvicorn's ``--ws-max-size`` is told to both sides as what it is."""
     seen: list[tuple[int, bytes]] = []
@@ -219,7 +224,12 @@ async def test_message_over_the_servers_limit_closes_1009(server: str) -> None:
 
     async with (
         frames_from(script) as origin,
-        tunnels(origin.url, server=server, uvicorn={"ws_max_size": 1000}) as gateway,
+        tunnels(
+            origin.url,
+            server=server,
+            uvicorn={"ws_max_size": 1000},
+            hypercorn={"websocket_max_message_size": 1000},
+        ) as gateway,
         open_websocket(gateway.address) as client,
     ):
         await client.send(b"x" * 1001)
@@ -230,7 +240,7 @@ async def test_message_over_the_servers_limit_closes_1009(server: str) -> None:
     assert codes == ([(_CLOSE, b"\x03\xf1")] if server in _TELL_CODES else [])
 
 
-@every_uvicorn
+@every_server
 async def test_permessage_deflate_on_the_clients_hop_is_the_servers(server: str) -> None:
     """A browser's compression ends at the gateway; the upstream gets plain messages."""
     seen: list[tuple[int, bytes]] = []
