@@ -1,9 +1,15 @@
 """What every test shares: nothing of the machine leaks in, and continuous runs skip nothing."""
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
+
+# Shells ignore SIGINT in what they start in the background, and processes hand that down: the
+# commands that tests start and interrupt would never hear of it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
