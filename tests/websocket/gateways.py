@@ -70,7 +70,7 @@ async def serving(
             yield Gateway(running, app)
 
 
-async def no_tunnel_left(gateway: Gateway, seconds: float = 1.0) -> None:
+async def no_tunnel_left(gateway: Gateway, seconds: float = 5.0) -> None:
     """Wait until no tunnel is in flight and no copying task runs.
 
     Raises:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -21,11 +23,14 @@ _TEXT, _CLOSE = 1, 8
 _CODES: Final = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4999]
 
 
-async def _end_told(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> tuple[str, int]:
+async def _end_told(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture, level: str | None = None
+) -> tuple[str, int]:
     """The reason and code of the one tunnel that ended, as logged; counted once as well."""
     await no_tunnel_left(gateway)
     records = [one for one in caplog.records if one.name == "fastapi_proxy_di.websocket"]
     assert len(records) == 1
+    assert level is None or records[0].levelname == level
     told = vars(records[0])
     assert told["upstream"] == "billing"
     assert told["destination"] == gateway.balancer.destinations[0].url
@@ -56,7 +61,7 @@ async def test_close_of_the_client_reaches_the_upstream(
             await client.send("last")
             echoed = await client.close(code, "tschüß")
         told = await _end_told(gateway, caplog)
-        await origin.all_left(1.0)
+        await origin.all_left()
 
     assert seen[0] == (_TEXT, b"last")
     if (server, code) == ("wsproto", 1014):
@@ -100,7 +105,7 @@ async def test_close_of_the_client_under_hypercorn_is_an_abrupt_end_upstream(
         async with open_websocket(gateway.address) as client:
             await client.close(1001, "bye")
         told = await _end_told(gateway, caplog)
-        await origin.all_left(1.0)
+        await origin.all_left()
 
     assert b"".join(seen) == b""
     assert told == ("client_vanished", 1006)
@@ -191,18 +196,23 @@ async def test_client_that_vanishes_breaks_the_upstream_off(
         await peer.read()
         rest.append(await peer.reader.read())
 
-    async with frames_from(script) as origin, tunnels(origin.url, server=server) as gateway:
-        async with open_websocket(gateway.address) as client:
-            await client.send("going")
-            await until(lambda: gateway.in_flight)
-            _break(client.client.reset, client.client.close, how)
-            await origin.all_left(1.0)
-        told = await _end_told(gateway, caplog)
-        (destination,) = gateway.balancer.destinations
+    async def seconds() -> float:
+        caplog.clear()
+        async with frames_from(script) as origin, tunnels(origin.url, server=server) as gateway:
+            async with open_websocket(gateway.address) as client:
+                await client.send("going")
+                await until(lambda: gateway.in_flight)
+                started = time.monotonic()
+                _break(client.client.reset, client.client.close, how)
+                await origin.all_left()
+                took = time.monotonic() - started
+            assert await _end_told(gateway, caplog) == ("client_vanished", 1006)
+            assert gateway.balancer.destinations[0].failures == 0
+            return took
 
+    # Twice: one of them may meet a pause of the machine.
+    assert min(await seconds(), await seconds()) < 1
     assert b"".join(rest) == b""
-    assert told == ("client_vanished", 1006)
-    assert destination.failures == 0
 
 
 @every_server
@@ -216,22 +226,24 @@ async def test_upstream_that_vanishes_ends_the_client(
         await peer.read()
         _break(peer.reset, peer.writer.close, how)
 
-    async with (
-        frames_from(script) as origin,
-        tunnels(origin.url, server=server) as gateway,
-        open_websocket(gateway.address) as client,
-    ):
-        await client.send("go")
-        async with asyncio.timeout(1):
-            ended = await client.ended()
-        client.client.close()
-        told = await _end_told(gateway, caplog)
-        (destination,) = gateway.balancer.destinations
+    async def seconds() -> float:
+        caplog.clear()
+        async with (
+            frames_from(script) as origin,
+            tunnels(origin.url, server=server) as gateway,
+            open_websocket(gateway.address) as client,
+        ):
+            started = time.monotonic()
+            await client.send("go")
+            assert await client.ended() == Closed(1014, "upstream disconnected")
+            took = time.monotonic() - started
+            client.client.close()
+            assert await _end_told(gateway, caplog, "WARNING") == ("upstream_vanished", 1006)
+            assert gateway.balancer.destinations[0].failures == 1
+            return took
 
-    assert ended == Closed(1014, "upstream disconnected")
-    assert told == ("upstream_vanished", 1006)
-    assert [one.levelname for one in caplog.records if "websocket" in one.name] == ["WARNING"]
-    assert destination.failures == 1
+    # Twice: one of them may meet a pause of the machine.
+    assert min(await seconds(), await seconds()) < 1
 
 
 def _break(reset: Callable[[], None], close: Callable[[], object], how: str) -> None:
@@ -263,7 +275,7 @@ async def test_broken_frames_of_the_upstream_are_1014(
     assert told == ("upstream_protocol_error", 1002)
 
 
-@every_uvicorn
+@every_server
 async def test_broken_frames_of_the_client_are_no_clean_end(
     server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -302,7 +314,7 @@ async def test_longest_reason_passes(server: str) -> None:
         assert await client.recv() == Closed(4000, reason)
 
 
-@every_uvicorn
+@every_server
 async def test_closes_that_cross_leave_nothing(server: str) -> None:
     """Both sides close at the same moment, many times over."""
 
@@ -319,9 +331,97 @@ async def test_closes_that_cross_leave_nothing(server: str) -> None:
                 await client.close(1000)
 
         await asyncio.gather(*(visit() for _ in range(50)))
-        await no_tunnel_left(gateway, 2)
-        await origin.all_left(2)
+        await no_tunnel_left(gateway)
+        await origin.all_left()
         ends = gateway.balancer.status().tunnel_ends
 
     assert sum(ends.values()) == 50
-    assert set(ends) <= {"client_closed", "upstream_closed"}
+    closed = "client_vanished" if server == "hypercorn" else "client_closed"
+    assert set(ends) <= {closed, "upstream_closed"}
+
+
+async def test_invalid_data_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """The upstream's text that is no UTF-8."""
+
+    async def script(peer: FramePeer) -> None:
+        peer.send(_TEXT, b"\xff")
+        await until_left(peer)
+
+    async with (
+        frames_from(script) as origin,
+        tunnels(origin.url) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        await client.ended()
+        assert await _end_told(gateway, caplog, "WARNING") == ("invalid_data", 1007)
+
+
+@pytest.mark.parametrize(("sender", "level"), [("client", "DEBUG"), ("upstream", "WARNING")])
+async def test_message_too_big_is_told(
+    sender: str, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever sent it; only the upstream's is a WARNING."""
+
+    async def script(peer: FramePeer) -> None:
+        if sender == "upstream":
+            peer.send(_TEXT, b"x" * 11)
+        await until_left(peer)
+
+    async with (
+        frames_from(script) as origin,
+        tunnels(origin.url, websocket={"max_message_bytes": 10}) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        if sender == "client":
+            await client.send("x" * 11)
+        await client.ended()
+        assert await _end_told(gateway, caplog, level) == ("message_too_big", 1009)
+
+
+async def test_ping_timeout_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """An upstream that answers nothing any more."""
+
+    async def deaf(peer: FramePeer) -> None:
+        await asyncio.Event().wait()
+
+    async with (
+        frames_from(deaf) as origin,
+        tunnels(origin.url, websocket={"ping_interval": 0.02, "ping_timeout": 0.02}) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        await client.ended()
+        assert await _end_told(gateway, caplog, "WARNING") == ("upstream_ping_timeout", 1006)
+
+
+async def test_drain_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """What the drain closed itself."""
+    async with (
+        frames_from(until_left) as origin,
+        tunnels(origin.url) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        await gateway.balancer.drain(origin.url, timeout=0)
+        await client.ended()
+        assert await _end_told(gateway, caplog, "DEBUG") == ("drained", 1001)
+
+
+@every_uvicorn
+async def test_shutdown_is_told(server: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What the end of the process closed."""
+    async with frames_from(until_left) as origin:
+        async with (
+            contextlib.AsyncExitStack() as stack,
+            tunnels(origin.url, server=server) as gateway,
+        ):
+            await stack.enter_async_context(open_websocket(gateway.address))
+            balancer = gateway.balancer
+            await until(lambda: balancer.status().tunnels)
+        ends = balancer.status().tunnel_ends
+
+    (record,) = (one for one in caplog.records if one.name == "fastapi_proxy_di.websocket")
+    assert (record.levelname, vars(record)["reason"], vars(record)["code"]) == (
+        "DEBUG",
+        "shutdown",
+        1012,
+    )
+    assert ends == {"shutdown": 1}

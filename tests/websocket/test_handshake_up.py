@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.origins import Received
 from tests.websocket.client import Headers, open_websocket
-from tests.websocket.gateways import every_server, tunnels
+from tests.websocket.gateways import every_server, every_uvicorn, tunnels
 from tests.websocket.upstreams import frames_from, until_left
 
 
@@ -98,6 +98,35 @@ async def test_handshake_tells_who_asked(server: str) -> None:
     assert received.one(b"x-forwarded-prefix") == b"/billing"
     assert received.one(b"via") == b"1.1 fastapi-proxy-di"
     assert not {b"forwarded", b"x-real-ip"} & set(received.names)
+
+
+@every_uvicorn
+async def test_handshake_tells_of_a_client_behind_tls(server: str) -> None:
+    """``wss`` is told as https, and the address is that of uvicorn's trusted proxy."""
+    received = await _arriving(
+        [(b"X-Forwarded-For", b"192.0.2.7"), (b"X-Forwarded-Proto", b"https")],
+        server=server,
+        uvicorn={"proxy_headers": True, "forwarded_allow_ips": "127.0.0.1"},
+    )
+
+    assert received.all(b"x-forwarded-for") == [b"192.0.2.7"]
+    assert received.all(b"x-forwarded-proto") == [b"https"]
+
+
+async def test_handshake_appends_to_what_a_trusted_proxy_says() -> None:
+    """``append`` extends the chain, as for HTTP; ``off`` and ``rfc7239`` hold too."""
+    given = [(b"X-Forwarded-For", b"192.0.2.7"), (b"X-Forwarded-Proto", b"https")]
+    trusted = {"mode": "append", "trusted_proxies": ["127.0.0.0/8"]}
+    appended = await _arriving(given, forwarded=trusted)
+    off = await _arriving(given, forwarded={"mode": "off", "via": False})
+    standard = await _arriving(given, forwarded={"rfc7239": True})
+
+    assert b",".join(appended.all(b"x-forwarded-for")) == b"192.0.2.7, 127.0.0.1"
+    assert not {b"x-forwarded-for", b"x-forwarded-proto", b"via"} & set(off.names)
+    told = standard.one(b"forwarded")
+    assert told is not None
+    assert told.startswith(b"for=127.0.0.1;")
+    assert b"proto=http" in told
 
 
 @every_server

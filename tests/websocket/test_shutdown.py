@@ -26,10 +26,12 @@ def _sockets() -> int:
 
 
 @pytest.fixture(autouse=True)
-async def _leaves_no_socket() -> AsyncIterator[None]:
-    before = _sockets()
+async def _leaves_nothing() -> AsyncIterator[None]:
+    sockets, tasks = _sockets(), asyncio.all_tasks()
     yield
-    await until(lambda: _sockets() <= before, 2)
+    await until(lambda: _sockets() <= sockets, 10)
+    current = asyncio.current_task()
+    await until(lambda: not asyncio.all_tasks() - tasks - {current}, 10)
 
 
 def _hears(heard: list[tuple[int, bytes]]) -> ScriptedOrigin:
@@ -55,11 +57,11 @@ async def test_shutdown_closes_both_sides_with_1012(server: str) -> None:
         ends = [await client.ended() for client in clients]
         for one in opened:
             await one.__aexit__(None, None, None)
-        await origin.all_left(1.0)
+        await origin.all_left()
 
     assert ends == [Closed(1012)] * 20
     assert [(opcode, payload[:2]) for opcode, payload in heard] == [(_CLOSE, b"\x03\xf4")] * 20
-    assert took < 2
+    assert took < 10
 
 
 async def test_shutdown_under_hypercorn_ends_both_sides() -> None:
@@ -72,7 +74,7 @@ async def test_shutdown_under_hypercorn_ends_both_sides() -> None:
             await until(lambda: gateway.balancer.status().tunnels == 1)
         assert (await client.ended()).code != 1000
         await opened.__aexit__(None, None, None)
-        await origin.all_left(1.0)
+        await origin.all_left()
 
     # From Python 3.12 on hypercorn takes its time, and pings go on meanwhile.
     closes = [frame for frame in heard if frame[0] != _PING]
@@ -88,7 +90,7 @@ async def test_shutdown_does_not_wait_for_stuck_peers(server: str) -> None:
         connection.writer.write(b"\x82\x7f" + (2**24).to_bytes(8) + bytes(2**24))
         await asyncio.Event().wait()
 
-    options = {"timeout_graceful_shutdown": 5}
+    options = {"timeout_graceful_shutdown": 30}
     async with ScriptedOrigin(stuck) as origin:
         async with tunnels(origin.url, server=server, uvicorn=options) as gateway:
             opened = open_websocket(gateway.address)
@@ -98,7 +100,7 @@ async def test_shutdown_does_not_wait_for_stuck_peers(server: str) -> None:
         took = time.monotonic() - started
         await opened.__aexit__(None, None, None)
 
-    assert took < 3
+    assert took < 15
 
 
 def _impatient(url: str, ended: asyncio.Event) -> FastAPI:
@@ -128,10 +130,10 @@ async def test_cancellation_closes_both_sides_with_1012(server: str) -> None:
     ):
         async with open_websocket(gateway.address, "/live") as client:
             assert await client.ended() == Closed(1012)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await ended.wait()
         await no_tunnel_left(gateway)
-        await origin.all_left(1.0)
+        await origin.all_left()
         ends = gateway.balancer.status().tunnel_ends
 
     assert heard == [(_CLOSE, b"\x03\xf4")]
@@ -180,13 +182,13 @@ async def test_drain_with_a_timeout_closes_what_remains(server: str) -> None:
         first.client.close()
         second.client.close()
         await no_tunnel_left(gateway)
-        await origin.all_left(1.0)
+        await origin.all_left()
         counted = gateway.balancer.status().tunnel_ends
 
     assert [end.code for end in ends] == [1001, 1001]
     assert [(opcode, payload[:2]) for opcode, payload in heard] == [(_CLOSE, b"\x03\xe9")] * 2
     assert counted == {"drained": 2}
-    assert 0.1 <= took < 1
+    assert 0.1 <= took < 10
 
 
 async def test_drain_with_a_timeout_returns_when_all_have_finished() -> None:
@@ -200,7 +202,7 @@ async def test_drain_with_a_timeout_returns_when_all_have_finished() -> None:
         draining = asyncio.ensure_future(gateway.balancer.drain(upstream.url, timeout=30))
         await until(lambda: not gateway.balancer.destinations[0].available)
         await client.close(1000)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await draining
         ends = gateway.balancer.status().tunnel_ends
 
@@ -240,8 +242,8 @@ async def test_many_short_tunnels_leave_nothing() -> None:
 
         for _ in range(5):
             await asyncio.gather(*(visit(number) for number in range(30)))
-        await no_tunnel_left(gateway, 2)
-        await origin.all_left(2)
+        await no_tunnel_left(gateway)
+        await origin.all_left()
         status = gateway.balancer.status()
 
     assert (status.tunnels, status.in_flight, sum(status.tunnel_ends.values())) == (0, 0, 150)

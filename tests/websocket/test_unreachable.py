@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from tests.clients import Answer, connect
 from tests.gateways import until
-from tests.origins import Connection, ScriptedOrigin
+from tests.origins import Connection, ScriptedOrigin, answer
 from tests.servers import blackhole, dead_port
 from tests.websocket.client import open_websocket, shake_hands
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
@@ -59,7 +59,7 @@ async def test_silent_upstream_is_504(server: str) -> None:
     """``open_timeout`` bounds the whole handshake."""
     async with ScriptedOrigin(Connection.peer_left) as origin:
         refusal = await _refusal(origin.url, server=server, websocket={"open_timeout": 0.1})
-        await origin.all_left(1.0)
+        await origin.all_left()
 
     assert refusal.status == 504
 
@@ -134,7 +134,7 @@ async def test_client_that_leaves_during_the_handshake_ends_the_dial(server: str
             shaking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await shaking
-        await origin.all_left(1.0)
+        await origin.all_left()
         await no_tunnel_left(gateway)
         (destination,) = gateway.balancer.destinations
 
@@ -144,6 +144,54 @@ async def test_client_that_leaves_during_the_handshake_ends_the_dial(server: str
 async def _silent(connection: Connection) -> None:
     await connection.read_head()
     await connection.peer_left()
+
+
+@every_server
+@pytest.mark.parametrize("reply", [b"", answer(503, b"busy")])
+async def test_failed_handshake_is_tried_elsewhere(server: str, reply: bytes) -> None:
+    """As any GET: one that broke off, or that was answered with a status to try again."""
+
+    async def fails(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(reply)
+
+    async with (
+        ScriptedOrigin(fails) as broken,
+        echo_server(EchoApp()) as upstream,
+        tunnels(
+            broken.url,
+            upstream.url,
+            server=server,
+            policy="first",
+            retries={"statuses": [503], "backoff": 0},
+        ) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        await client.send("hello")
+        assert await client.recv() == "hello"
+        in_flight = [one.in_flight for one in gateway.balancer.destinations]
+
+    assert len(broken.requests) == 1
+    assert in_flight == [0, 1]
+
+
+@pytest.mark.parametrize(("reply", "attempts"), [(b"", 0), (b"HTTP/1.1 101 Sw", 3)])
+async def test_failed_handshake_is_not_tried_elsewhere_against_the_rules(
+    reply: bytes, attempts: int
+) -> None:
+    """Without retries, or once a byte of the answer is there, the client learns at once."""
+
+    async def fails(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(reply)
+
+    upstream = EchoApp()
+    async with ScriptedOrigin(fails) as broken, echo_server(upstream) as running:
+        refusal = await _refusal(
+            broken.url, running.url, policy="first", retries={"attempts": attempts}
+        )
+
+    assert (refusal.status, upstream.scopes) == (502, [])
 
 
 async def test_failed_handshakes_eject() -> None:
