@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.balancer import Balancer, ProxiedResponse
+    from fastapi_proxy_di.balancing.policy import (
+        BalancingPolicy,
+        ObservingPolicy,
+        OrderingPolicy,
+        PickRequest,
+    )
     from fastapi_proxy_di.dependencies import Upstream
     from fastapi_proxy_di.errors import (
         Attempt,
@@ -30,6 +36,19 @@ if TYPE_CHECKING:
         UpstreamsNotReady,
         UpstreamTimeout,
     )
+    from fastapi_proxy_di.events import (
+        DestinationDown,
+        DestinationDraining,
+        DestinationEjected,
+        DestinationReadmitted,
+        DestinationUndrained,
+        DestinationUp,
+        Event,
+        LimitHit,
+        PanicEnded,
+        PanicStarted,
+    )
+    from fastapi_proxy_di.forwarding.lease import Lease
     from fastapi_proxy_di.lifespan import proxy_lifespan
     from fastapi_proxy_di.options import ForwardOptions
     from fastapi_proxy_di.pools.destination import Destination
@@ -57,20 +76,35 @@ __all__ = [
     "AffinitySettings",
     "Attempt",
     "Balancer",
+    "BalancingPolicy",
     "Destination",
+    "DestinationDown",
+    "DestinationDraining",
+    "DestinationEjected",
+    "DestinationReadmitted",
     "DestinationSettings",
     "DestinationStatus",
+    "DestinationUndrained",
+    "DestinationUp",
     "Destinations",
     "EjectionSettings",
+    "Event",
     "Failure",
     "ForwardOptions",
     "ForwardedSettings",
     "HealthSettings",
     "InvalidRequest",
+    "Lease",
     "LimitExceeded",
+    "LimitHit",
     "LimitSettings",
     "LocalResourcesExhausted",
     "NoAvailableDestination",
+    "ObservingPolicy",
+    "OrderingPolicy",
+    "PanicEnded",
+    "PanicStarted",
+    "PickRequest",
     "ProxiedResponse",
     "ProxyError",
     "ProxyNotStarted",
@@ -102,6 +136,12 @@ _HOMES: Final = {
         "Balancer",
         "ProxiedResponse",
     ),
+    "balancing.policy": (
+        "BalancingPolicy",
+        "ObservingPolicy",
+        "OrderingPolicy",
+        "PickRequest",
+    ),
     "dependencies": ("Upstream",),
     "errors": (
         "Attempt",
@@ -123,6 +163,19 @@ _HOMES: Final = {
         "UpstreamsNotReady",
         "UpstreamTimeout",
     ),
+    "events": (
+        "DestinationDown",
+        "DestinationDraining",
+        "DestinationEjected",
+        "DestinationReadmitted",
+        "DestinationUndrained",
+        "DestinationUp",
+        "Event",
+        "LimitHit",
+        "PanicEnded",
+        "PanicStarted",
+    ),
+    "forwarding.lease": ("Lease",),
     "lifespan": ("proxy_lifespan",),
     "options": ("ForwardOptions",),
     "pools.destination": ("Destination",),

@@ -134,7 +134,13 @@ _UNSENT: Final[frozenset[Failure]] = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try of one request at one destination, as errors and records report it."""
+    """One try of one request at one destination, as errors and records report it.
+
+    Attributes:
+        destination: Its address.
+        failure: Where and on whose side it broke, ``None`` if an answer came.
+        status: That of the answer, ``None`` if none came.
+    """
 
     destination: str
     failure: Failure | None = None

@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from starlette.types import Message
 
 from fastapi_proxy_di.balancing.policy import PickRequest
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.errors import ProxyError, Side
-from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.pools.destination import Destination
+
+if TYPE_CHECKING:
+    # It is public, so importing it must not load what only a running upstream needs.
+    from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 
 _NO_DEADLINES = Deadlines(None, None, None)
 

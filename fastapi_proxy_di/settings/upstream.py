@@ -123,9 +123,8 @@ class UpstreamSettings(Described, BaseSettings):
     directories, TOML, YAML and JSON files (as far as ``model_config`` names them), the class.
     An empty variable counts as unset. Frozen.
 
-    Args:
-        name: Keyword of the class statement: lower-case letters, digits, ``-`` and ``_``;
-            ``-`` is ``_`` in variables.
+    ``name``, the keyword of the class statement, is of lower-case letters, digits, ``-`` and
+    ``_``; ``-`` is ``_`` in variables.
 
     Raises:
         pydantic.ValidationError: On construction, with every fault.
