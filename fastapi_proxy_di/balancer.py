@@ -357,11 +357,13 @@ class Balancer:
 
     def peek(self) -> Destination | None:
         """Give the destination that ``pick`` would give now, without taking its turn."""
-        state = self._assembly.random.getstate()
+        pool, random = self._assembly.pool, self._assembly.random
+        state, scans = random.getstate(), pool.scans
         try:
-            return select(copy.copy(self._assembly.policy), self._assembly.pool)
+            return select(copy.copy(self._assembly.policy), pool)
         finally:
-            self._assembly.random.setstate(state)
+            random.setstate(state)
+            pool.scans = scans
 
     def drain(self, url: str, *, timeout: float | None = None) -> Awaitable[None]:
         """Send nothing new to a destination, from now on; what it has goes on.

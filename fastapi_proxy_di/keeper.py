@@ -127,9 +127,11 @@ class PoolKeeper:
         self, settings: Iterable[DestinationSettings]
     ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
         """Make ``settings`` the pool's destinations; gives those added and those removed."""
+        told = {destination for destination in self.pool.destinations if destination.draining}
         added, removed = self.pool.replace(settings)
         for destination in removed:
-            self._tell(DestinationDraining(self.pool.name, destination.url))
+            if destination not in told:
+                self._tell(DestinationDraining(self.pool.name, destination.url))
         for key in [key for key in self._refused_at if key[0] in removed]:
             del self._refused_at[key]
         self._apply_ramp()  # those that stay have just got their settings' full weight

@@ -6,12 +6,14 @@ A heap of loads is kept lazily. A load that grew is noticed when it surfaces and
 its place. A load that shrank must not be missed, so each destination reports its ``end``
 (and each turn of its window) to a list which the next pick works off. Each request begins
 and ends once, hence the amortised cost. A full destination sinks to infinity until it
-reports. Ties are taken in turn, because every pick moves to the end of its load.
+reports. Ties, an idle pool above all, are taken in turn by weight: each pick puts its
+destination's next turn off by ``1 / weight`` (nginx ``least_conn`` breaks ties so).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
 from random import Random
@@ -33,7 +35,8 @@ class LeastRequests:
     name = "least_requests"
 
     def __init__(self, *, random: Random) -> None:
-        self._snapshots = Snapshots(lambda available: _Loads(available, random))
+        self._random = random
+        self._snapshots = Snapshots(self._loads)
 
     def pick(
         self, available: Sequence[Destination], request: PickRequest | None = None
@@ -47,22 +50,36 @@ class LeastRequests:
         """Give them least loaded first. O(n log n): only when a pick was refused."""
         return iter(sorted(available, key=lambda one: one.in_flight / one.weight))
 
+    def __copy__(self) -> LeastRequests:
+        twin = LeastRequests(random=self._random)
+        twin._snapshots = copy(self._snapshots)
+        return twin
+
+    def _loads(self, available: Sequence[Destination]) -> _Loads:
+        return _Loads(available, self._random)
+
 
 class _Loads:
-    """A heap of ``(load, turn, index)``; the entry with an index's last turn is in force."""
+    """A heap of ``(load, turn, index)``; of an index's entries the last one is in force."""
 
-    __slots__ = ("_available", "_ended", "_heap", "_index", "_turn", "_turns")
+    __slots__ = ("_available", "_ended", "_entries", "_heap", "_index", "_now", "_turns")
 
     def __init__(self, available: Sequence[Destination], random: Random) -> None:
         self._available = available
         self._index = {destination: at for at, destination in enumerate(available)}
-        # Shuffled, or each change of the pool would begin its ties with the first.
-        self._turns = random.sample(range(len(available)), len(available))
-        self._turn = len(available)
+        # A random beginning, or each change of the pool would begin its ties with the first.
+        self._turns = [random.random() / destination.weight for destination in available]
+        self._now = 0.0  # the latest turn that was taken
         self._ended: set[Destination] = set()
         for destination in available:
             destination.ended = self._ended
         self._build()
+
+    def __copy__(self) -> _Loads:
+        twin = _Loads.__new__(_Loads)
+        for name in self.__slots__:  # `_ended` too: nobody reports to the copy's
+            setattr(twin, name, copy(getattr(self, name)))
+        return twin
 
     def least(self) -> Destination | None:
         if self._ended:
@@ -71,31 +88,34 @@ class _Loads:
             self._ended.clear()
             if len(self._heap) > _OBSOLETE_FACTOR * len(self._available):
                 self._build()
-        heap, turns = self._heap, self._turns
+        heap, entries, turns = self._heap, self._entries, self._turns
         while True:
-            load, turn, at = heap[0]
-            if turn != turns[at]:
+            entry = heap[0]
+            load, turn, at = entry
+            if entry is not entries[at]:
                 heappop(heap)
                 continue
             destination = self._available[at]
             actual = _load(destination)
-            # Whether sunk to its true load or picked, it goes behind its equals.
-            self._turn += 1
-            turns[at] = self._turn
-            heapreplace(heap, (actual, self._turn, at))
+            if actual == load and load < inf:
+                # One that was busy for long has no turns to catch up on.
+                self._now = max(self._now, turn)
+                turns[at] = self._now + 1 / destination.weight
+            entries[at] = (actual, turns[at], at)
+            heapreplace(heap, entries[at])
             if actual == load:
                 return destination if load < inf else None
 
     def _push(self, at: int) -> None:
-        self._turn += 1
-        self._turns[at] = self._turn
-        heappush(self._heap, (_load(self._available[at]), self._turn, at))
+        self._entries[at] = (_load(self._available[at]), self._turns[at], at)
+        heappush(self._heap, self._entries[at])
 
     def _build(self) -> None:
-        self._heap = [
+        self._entries = [
             (_load(destination), turn, at)
             for at, (destination, turn) in enumerate(zip(self._available, self._turns, strict=True))
         ]
+        self._heap = self._entries.copy()
         heapify(self._heap)
 
 

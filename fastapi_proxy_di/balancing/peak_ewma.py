@@ -1,7 +1,9 @@
 """Policy ``peak_ewma``: two choices on expected time to first byte.
 
 Owns: the estimate per destination and its cost. The cost is the mean time to first byte
-times requests in flight, this one included, by weight (Finagle's Peak EWMA). The mean is
+times requests in flight by weight, this one added (Finagle's Peak EWMA). Draws are by weight
+already, so an idle destination costs its mean whatever its weight: divided by it, a light one
+would stay without traffic until the heavy ones are busy. The mean is
 sensitive to peaks: a slower sample replaces it at once, faster ones wear it down over ten
 seconds. It is worn down by ratio, as a geometric mean: by difference, five seconds of
 penalty against three milliseconds of work would take more than a minute to forget, by
@@ -79,7 +81,7 @@ class PeakEwma:
         if other >= one:
             other += 1
         first, second = available[one], available[other]
-        near = _NEAR_RATIO * self.cost(second) + _NEAR_SECONDS / first.weight
+        near = _NEAR_RATIO * self.cost(second) + _NEAR_SECONDS
         return first if self.cost(first) <= near else second
 
     def observe(
@@ -101,7 +103,7 @@ class PeakEwma:
         destination.ewma_at = now
 
     def cost(self, destination: Destination) -> float:
-        """Give what one more request here is expected to cost, in seconds per weight."""
+        """Give what one more request here is expected to cost, in seconds."""
         mean = destination.ewma_seconds
         typical = self._typical
         if mean is None:
@@ -109,4 +111,4 @@ class PeakEwma:
         else:
             kept = exp((destination.ewma_at - self._now) / DECAY_SECONDS)
             mean = typical * (mean / typical) ** kept
-        return mean * (destination.in_flight + 1) / destination.weight
+        return mean * (destination.in_flight / destination.weight + 1)

@@ -1,11 +1,13 @@
 """What all built-in policies have in common: edges, shares by weight, and cost."""
 
+from copy import copy
 from random import Random
 
 import pytest
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy
 from fastapi_proxy_di.balancing.registry import POLICIES
+from fastapi_proxy_di.pools.destination import Destination
 from tests.balancing.drawing import Keyed, picked, seconds_per_pick, shares
 from tests.pools.samples import destinations_of
 
@@ -56,12 +58,15 @@ def test_policy_spreads_load_by_weight(name: str) -> None:
     assert spread == pytest.approx([0.125, 0.25, 0.625], abs=0.03)
 
 
-@pytest.mark.parametrize("name", ["random", "round_robin", "power_of_two_choices"])
-def test_policy_spreads_idle_picks_by_weight(name: str) -> None:
-    """Weights hold when nothing is in flight, too."""
-    spread = shares(built(name), destinations_of(2, [1, 3]), 4000)
+@pytest.mark.parametrize("name", SPREADING)
+@pytest.mark.parametrize("weights", [[1.0, 3.0], [0.1, 1.0, 1.0]])
+def test_policy_spreads_idle_picks_by_weight(name: str, weights: list[float]) -> None:
+    """Weights hold when nothing is in flight, those of slow start too: few picks, not none."""
+    spread = shares(built(name), destinations_of(len(weights), weights), 4000)
+    due = [weight / sum(weights) for weight in weights]
 
-    assert spread == pytest.approx([0.25, 0.75], abs=0.03)
+    assert spread == pytest.approx(due, abs=0.03)
+    assert min(spread) > min(due) / 2
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -91,3 +96,24 @@ def test_policy_costs_at_a_thousand_about_what_it_costs_at_three(
     cost_many = seconds_per_pick(built(name), many, keys.__getitem__)
 
     assert cost_many < 8 * cost_few
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 5.0, 0.5]])
+def test_policy_copied_looks_ahead_and_takes_no_turn(name: str, weights: list[float]) -> None:
+    """What ``peek`` does: a copy with the same draws sees the next pick, and leaves it there."""
+    random = Random(7)
+    policy, available = POLICIES[name](random), destinations_of(4, weights)
+    running: list[Destination] = []
+    for _ in range(200):
+        state = random.getstate()
+        ahead = picked(copy(policy), available)
+        random.setstate(state)
+        now = picked(policy, available)
+
+        assert ahead is now
+
+        now.begin()
+        running.append(now)
+        if len(running) > 6:
+            running.pop(0).end()
