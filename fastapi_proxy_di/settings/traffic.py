@@ -55,7 +55,7 @@ class TimeoutSettings(SettingsModel):
     """For a connection, TLS included (Envoy: 5)."""
 
     activity: Duration = 100.0
-    """Without any byte either way, in a request or a WebSocket (YARP: 100)."""
+    """Without any byte either way, in a request (YARP: 100). WebSockets have their pings."""
 
     first_byte: OptionalDuration = None
     """From the end of the request until the answer's first byte; none for no limit."""

@@ -19,6 +19,10 @@ _FILES = [
     "test_keepalive.py",
     "test_shutdown.py",
     "test_balancing.py",
+    "test_forward_websocket.py",
+    "test_real_peers.py",
+    "test_socketio.py",
+    "test_browser.py",
 ]
 
 

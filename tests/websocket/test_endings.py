@@ -66,6 +66,7 @@ async def test_close_of_the_client_reaches_the_upstream(
     assert seen[0] == (_TEXT, b"last")
     if (server, code) == ("wsproto", 1014):
         # wsproto does not know it and calls it the client's protocol error.
+        assert echoed.code == 1006
         assert (seen[1][1][:2], told) == (b"\x03\xea", ("client_closed", 1002))
     else:
         assert echoed.code == code
@@ -425,3 +426,30 @@ async def test_shutdown_is_told(server: str, caplog: pytest.LogCaptureFixture) -
         1012,
     )
     assert ends == {"shutdown": 1}
+
+
+@every_server
+@pytest.mark.parametrize("code", [1004, 1005, 1006, 1015, 1016, 2999, 5000, 0])
+async def test_reserved_code_of_the_client_is_no_clean_end(
+    server: str, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No endpoint may send it: the upstream hears 1002, or sees an abrupt end."""
+    seen: list[tuple[int, bytes]] = []
+
+    async def script(peer: FramePeer) -> None:
+        seen.append(await peer.read())
+
+    async with frames_from(script) as origin, tunnels(origin.url, server=server) as gateway:
+        async with open_websocket(gateway.address) as client:
+            ended = await client.close(code)
+        told = await _end_told(gateway, caplog)
+        await origin.all_left()
+
+    # Those of `websockets` tell the client what is wrong, the others break it off.
+    assert ended.code == (1002 if server.startswith("websockets") else 1006)
+    if server in ("websockets-sansio", "wsproto"):
+        assert [(opcode, payload[:2]) for opcode, payload in seen] == [(_CLOSE, b"\x03\xea")]
+        assert told == ("client_closed", 1002)
+    else:
+        assert seen == []
+        assert told == ("client_vanished", 1006)

@@ -81,6 +81,19 @@ async def test_without_pings_an_idle_tunnel_is_cut() -> None:
         assert await client.ended() == Closed(1014, "upstream disconnected")
 
 
+async def test_silence_ends_no_tunnel() -> None:
+    """The time limits of requests do not count once a tunnel is open."""
+    timeouts = {"activity": 0.1, "first_byte": 0.1, "total": 0.1}
+    async with (
+        echo_server(EchoApp()) as upstream,
+        tunnels(upstream.url, timeouts=timeouts, websocket={"ping_interval": None}) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        await asyncio.sleep(0.4)
+        await client.send("still there")
+        assert await client.recv() == "still there"
+
+
 class _IdleCut(asyncio.Transport):
     """A connection that is cut after 60 s without a byte; its peer answers every ping.
 
