@@ -134,7 +134,20 @@ async def uvicorn(
         workers = int(options[options.index("--workers") + 1]) if "--workers" in options else 1
         await server.line("Application startup complete", workers)
         server.port = int((await server.line(r"running on http://127\.0\.0\.1:(\d+)"))[1])
+        if workers > 1:
+            # The parent has bound the port; it is a worker that listens, after its start.
+            await _accepts(server.address)
         yield server
+
+
+async def _accepts(address: tuple[str, int]) -> None:
+    async with asyncio.timeout(_DEADLINE_SECONDS):
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                _, writer = await asyncio.open_connection(*address)
+                writer.close()
+                return
+            await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager
