@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,33 +19,9 @@ if TYPE_CHECKING:
 
     from fastapi_proxy_di.dependencies import Upstream
     from fastapi_proxy_di.settings import Mention
-    from fastapi_proxy_di.testing import Clock, Source, StandIn
+    from fastapi_proxy_di.testing import Clock, Source, StandIn, StandInFixture
 
-__all__ = ["StandInFixture", "proxy_clock", "stand_in"]
-
-
-class StandInFixture(Protocol):
-    """What the fixture ``stand_in`` gives."""
-
-    def __call__(
-        self,
-        app: FastAPI,
-        upstream: Mention | Upstream,
-        source: Source | Mapping[str, Source],
-        *,
-        clock: Clock | None = None,
-        **settings: Any,
-    ) -> StandIn:
-        """Replace an upstream of an app until the end of the test.
-
-        Args:
-            app: The app under test.
-            upstream: As for `fastapi_proxy_di.testing.StandIn`.
-            source: What answers.
-            clock: Moves the upstream's time.
-            **settings: Fields of the settings.
-        """
-        ...
+__all__ = ["proxy_clock", "stand_in"]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from fastapi_proxy_di.testing.clock import Clock
 from fastapi_proxy_di.testing.destinations import Handler, Source
+from fastapi_proxy_di.testing.fixtures import StandInFixture
 from fastapi_proxy_di.testing.received import Received
 from fastapi_proxy_di.testing.stand_in import StandIn, stand_in
 from fastapi_proxy_di.testing.steps import (
@@ -24,6 +25,7 @@ __all__ = [
     "Received",
     "Source",
     "StandIn",
+    "StandInFixture",
     "Step",
     "Turn",
     "accept",

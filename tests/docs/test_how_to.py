@@ -70,8 +70,9 @@ async def test_identify_sets_what_a_client_cannot_forge(
 
 def test_test_your_app_passes_as_it_is_written() -> None:
     """The reader's own test run is green, with the plugin that pytest found by itself."""
+    files = ["test_checkout.py", "test_checkout_async.py", "test_common.py"]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--import-mode=prepend", "test_checkout.py"],
+        [sys.executable, "-m", "pytest", "-q", "--import-mode=prepend", *files],
         cwd=SNIPPETS / "how_to",
         capture_output=True,
         text=True,
@@ -79,7 +80,7 @@ def test_test_your_app_passes_as_it_is_written() -> None:
     )
 
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "12 passed" in run.stdout
+    assert "14 passed" in run.stdout
 
 
 async def test_ready_says_which_upstream_is_not(

@@ -8,8 +8,7 @@ from importlib.metadata import entry_points
 
 from fastapi.testclient import TestClient
 
-from fastapi_proxy_di.pytest_plugin import StandInFixture
-from fastapi_proxy_di.testing import Clock, reply
+from fastapi_proxy_di.testing import Clock, StandInFixture, reply
 from tests.kit.apps import gateway_app
 
 
@@ -51,3 +50,13 @@ def test_plugin_costs_nothing_unused() -> None:
     )
 
     assert done.stdout.strip() == "['fastapi_proxy_di', 'fastapi_proxy_di.pytest_plugin']"
+
+
+def test_testing_needs_no_pytest() -> None:
+    """Other test runners import the kit as well."""
+    code = "import sys, fastapi_proxy_di.testing; print('pytest' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+
+    assert done.stdout.strip() == "False"

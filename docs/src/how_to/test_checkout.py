@@ -1,14 +1,14 @@
-import httpx
+# --8<-- [start:imports]
 import pytest
 from checkout import app
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from fastapi_proxy_di.pytest_plugin import StandInFixture
 from fastapi_proxy_di.testing import (
     Clock,
     Received,
+    StandInFixture,
     Step,
     close,
     refuse,
@@ -17,9 +17,8 @@ from fastapi_proxy_di.testing import (
     stall,
     too_many_requests,
 )
-from fastapi_proxy_di.testing import (
-    stand_in as replace_upstream,
-)
+
+# --8<-- [end:imports]
 
 
 # --8<-- [start:step]
@@ -135,14 +134,3 @@ def test_unhealthy_ones_rest(stand_in: StandInFixture) -> None:
 
 
 # --8<-- [end:clock]
-# --8<-- [start:async]
-async def test_total_in_the_own_loop() -> None:
-    gateway = httpx.ASGITransport(app)
-    async with (
-        replace_upstream(app, "billing", reply({"total": 70})),
-        httpx.AsyncClient(transport=gateway, base_url="http://gateway") as client,
-    ):
-        assert (await client.get("/total")).json() == 70
-
-
-# --8<-- [end:async]
