@@ -74,7 +74,7 @@ class Assembly:
 
     Raises:
         ValueError: A setting can only be seen to be wrong now: a policy that cannot be
-            imported, a certificate that cannot be read.
+            imported, a certificate that cannot be read. Its text begins with the setting.
     """
 
     def __init__(
@@ -314,19 +314,10 @@ def dispatch_rules(settings: UpstreamSettings) -> DispatchRules:
 
 
 def dispatcher_class(settings: UpstreamSettings) -> Callable[..., Dispatcher]:
-    """What sends: the plain dispatcher, or the one that hedges.
-
-    Raises:
-        ValueError: Affinity and hedging are both asked for.
-    """
+    """What sends: the plain dispatcher, or the one that hedges."""
     hedge_after = settings.retries.hedge_after
     if hedge_after is None:
         return Dispatcher
-    if settings.affinity is not None:
-        raise ValueError(
-            "retries.hedge_after sends a client elsewhere, affinity keeps it where it is;"
-            " leave one of them out"
-        )
     return partial(HedgingDispatcher, hedge_after=hedge_after, deadlines=deadlines(settings))
 
 

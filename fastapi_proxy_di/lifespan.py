@@ -151,12 +151,16 @@ def mentions_of(app: FastAPI) -> dict[str, Mention]:
 
 
 def warn_of_unreachable_websockets(app: FastAPI, endpoints: Iterable[Any]) -> None:
-    """Name the dependencies that cannot run before a proxied WebSocket.
+    """Name the dependencies that cannot run before a proxied WebSocket, once a start.
 
     Args:
-        app: The app.
+        app: The app, whose lifespan is running.
         endpoints: The endpoints of proxied WebSocket routes.
     """
+    runtime: Runtime = getattr(app.state, _STATE_KEY)
+    if runtime.websockets_checked:
+        return
+    runtime.websockets_checked = True
     wanted = set(endpoints)
     for route, dependant in _routes_with_dependants(app.routes):
         if not isinstance(route, APIWebSocketRoute) or dependant.call not in wanted:

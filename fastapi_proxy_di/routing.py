@@ -158,8 +158,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start the app's upstreams, and see which way proxied requests may take."""
     if FastPath.proved is None:
         FastPath.proved = await is_proved()
-    warn_of_unreachable_websockets(app, _ENDPOINTS)
     async with proxy_lifespan(app):
+        # Each proxy router comes by here; the first one looks for all.
+        warn_of_unreachable_websockets(app, _ENDPOINTS)
         yield
 
 

@@ -12,9 +12,16 @@ from collections.abc import Mapping
 
 from fastapi_proxy_di.assembly import Assembly
 from fastapi_proxy_di.balancer import Balancer
-from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.events import Events
-from fastapi_proxy_di.settings import Mention, UpstreamSettings, load_all, unknown_variables
+from fastapi_proxy_di.settings import (
+    Mention,
+    UpstreamSettings,
+    describe_late_fault,
+    read_all,
+    settings_class,
+    settings_error,
+    unknown_variables,
+)
 
 _logger = logging.getLogger("fastapi_proxy_di.settings")
 
@@ -25,11 +32,13 @@ class Runtime:
     Attributes:
         balancers: By upstream name.
         events: Where changes of state are told.
+        websockets_checked: Whether it was looked whether handshakes can get through.
     """
 
     def __init__(self) -> None:
         self.balancers: dict[str, Balancer] = {}
         self.events: Events = Events()
+        self.websockets_checked: bool = False
         self._assemblies: list[Assembly] = []
 
     async def start(self, mentions: Mapping[str, Mention]) -> None:
@@ -41,11 +50,14 @@ class Runtime:
         Raises:
             SettingsError: Every fault of every upstream.
         """
-        settings = load_all(mentions)
-        for warning in _unread_variables(settings):
+        # Also of upstreams that are not valid: the variable that is missing may be mistyped.
+        for warning in _unread_variables(mentions):
             _logger.warning(warning)
+        settings, faults = read_all(mentions)
         try:
-            self._assemble(settings)
+            self._assemblies = assemble(settings, self.events, faults)
+            if faults:
+                raise settings_error(faults)
             # All of them end before one's failure is told: what still starts cannot be closed.
             starts = await asyncio.gather(
                 *(assembly.start() for assembly in self._assemblies), return_exceptions=True
@@ -70,20 +82,35 @@ class Runtime:
             if isinstance(result, Exception):
                 _logger.error("closing %s failed", assembly.settings.name, exc_info=result)
 
-    def _assemble(self, settings: Mapping[str, UpstreamSettings]) -> None:
-        faults: list[str] = []
-        for name, one in settings.items():
-            try:
-                self._assemblies.append(Assembly(one, events=self.events))
-            except ValueError as error:
-                faults.append(f"upstream {name!r}: {error}")
-        if faults:
-            raise SettingsError("\n".join(("Settings are not valid:", *(f"- {f}" for f in faults))))
+
+def assemble(
+    settings: Mapping[str, UpstreamSettings], events: Events, faults: list[str]
+) -> list[Assembly]:
+    """Put together the upstreams whose settings are valid.
+
+    Args:
+        settings: By name.
+        events: Where changes of state are told.
+        faults: Gets those that only show now, so that one error can tell all.
+    """
+    assemblies = []
+    for one in settings.values():
+        try:
+            assemblies.append(Assembly(one, events=events))
+        except ValueError as error:
+            faults.append(describe_late_fault(error, type(one)))
+    return assemblies
 
 
-def _unread_variables(settings: Mapping[str, UpstreamSettings]) -> list[str]:
+def _unread_variables(mentions: Mapping[str, Mention]) -> list[str]:
     return [
         warning
-        for name, one in settings.items()
-        for warning in unknown_variables(type(one), os.environ, settings.keys() - {name})
+        for name, mention in mentions.items()
+        for warning in unknown_variables(_class_of(mention), os.environ, mentions.keys() - {name})
     ]
+
+
+def _class_of(mention: Mention) -> type[UpstreamSettings]:
+    if isinstance(mention, str):
+        return settings_class(mention)
+    return mention if isinstance(mention, type) else type(mention)

@@ -59,10 +59,10 @@ def build_policy(spec: object, *, random: Random) -> BalancingPolicy:
             arguments = {"random": random} if "random" in signature(found).parameters else {}
             found = found(**arguments)
         except TypeError as fault:
-            raise ValueError(f"policy {spec!r} cannot be built: {fault}") from fault
+            raise ValueError(f"policy: {spec!r} cannot be built: {fault}") from fault
     if not isinstance(found, BalancingPolicy):
         raise ValueError(  # noqa: TRY004  # a fault of the settings, whatever its type
-            f"policy {spec!r} is no balancing policy: it needs a `name` and "
+            f"policy: {spec!r} is no balancing policy: it needs a `name` and "
             "`pick(available, request)`"
         )
     return found
@@ -72,10 +72,10 @@ def _imported(spec: str) -> object:
     module, colon, name = spec.partition(":")
     if not (module and colon and name):
         raise ValueError(
-            f"policy {spec!r} is unknown; allowed are {', '.join(POLICIES)}, "
+            f"policy: {spec!r} is unknown; allowed are {', '.join(POLICIES)}, "
             "or package.module:Policy"
         )
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as fault:
-        raise ValueError(f"policy {spec!r} cannot be imported: {fault}") from fault
+        raise ValueError(f"policy: {spec!r} cannot be imported: {fault}") from fault

@@ -19,11 +19,14 @@ from fastapi_proxy_di.assembly import Assembly
 from fastapi_proxy_di.cli.tables import print_table
 from fastapi_proxy_di.errors import ProxyError, SettingsError
 from fastapi_proxy_di.events import DestinationDown, Event, Events
+from fastapi_proxy_di.runtime import assemble
 from fastapi_proxy_di.settings import (
     DestinationSettings,
     UpstreamSettings,
     effective_sources,
-    load_all,
+    read_all,
+    settings_class,
+    settings_error,
     unknown_variables,
 )
 from fastapi_proxy_di.transport.factory import TransportFactory
@@ -58,14 +61,14 @@ def run(names: Sequence[str]) -> int:
         0 if every destination is well, 1 if one is not, 2 if the settings are wrong.
     """
     try:
-        settings = load_all({name: name for name in names})
-        findings = asyncio.run(_look(list(settings.values())))
+        for name in names:
+            for warning in unknown_variables(settings_class(name), os.environ, names):
+                print(f"warning: {warning}", file=sys.stderr)
+        settings, faults = read_all({name: name for name in names})
+        findings = asyncio.run(_look(settings, faults))
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
-    for one in settings.values():
-        for warning in unknown_variables(type(one), os.environ, names):
-            print(f"warning: {warning}", file=sys.stderr)
     print_table(
         ["upstream", "destination", "probe", "result", "time"],
         [
@@ -105,45 +108,54 @@ def _shown(value: object) -> str:
     return value.url if isinstance(value, DestinationSettings) else str(value)
 
 
-async def _look(upstreams: Sequence[UpstreamSettings]) -> list[Finding]:
-    """Probe all destinations of all upstreams, side by side."""
-    found = await asyncio.gather(
-        *(_probe(one) if one.health.enabled else _connect(one) for one in upstreams)
-    )
-    return [finding for findings in found for finding in findings]
+async def _look(settings: Mapping[str, UpstreamSettings], faults: list[str]) -> list[Finding]:
+    """Probe all destinations of all upstreams, side by side.
 
-
-async def _probe(settings: UpstreamSettings) -> list[Finding]:
-    """Send each destination the probe that a gateway would send."""
+    Raises:
+        SettingsError: There are faults, or some show now.
+    """
     # A probe tells no one but the events why it failed.
-    faults: dict[str | None, str] = {}
+    reasons: dict[tuple[str, str | None], str] = {}
 
     def note(event: Event) -> None:
         if isinstance(event, DestinationDown):
-            faults[event.destination] = event.reason
+            reasons[event.upstream, event.destination] = event.reason
 
     events = Events()
     events.subscribe(note)
     logging.getLogger("fastapi_proxy_di").addHandler(logging.NullHandler())  # the table tells
+    assemblies = assemble(settings, events, faults)
     try:
-        assembly = Assembly(settings, events=events)
-    except ValueError as error:
-        raise _fault(settings, error) from error
-    try:
-        await assembly.prober.sweep()
-        return [
-            Finding(
-                settings.name,
-                destination.url,
-                f"{settings.health.method} "
-                f"{destination.settings.health_path or settings.health.path}",
-                faults.get(destination.url, ""),
-                destination.latency_ms if destination.healthy else None,
+        if faults:
+            raise settings_error(faults)
+        found = await asyncio.gather(
+            *(
+                _probe(one, reasons) if one.settings.health.enabled else _connect(one.settings)
+                for one in assemblies
             )
-            for destination in assembly.pool.destinations
-        ]
+        )
     finally:
-        await assembly.aclose()
+        for one in assemblies:
+            await one.aclose()
+    return [finding for findings in found for finding in findings]
+
+
+async def _probe(
+    assembly: Assembly, reasons: Mapping[tuple[str, str | None], str]
+) -> list[Finding]:
+    """Send each destination the probe that a gateway would send."""
+    settings = assembly.settings
+    await assembly.prober.sweep()
+    return [
+        Finding(
+            settings.name,
+            destination.url,
+            f"{settings.health.method} {destination.settings.health_path or settings.health.path}",
+            reasons.get((settings.name, destination.url), ""),
+            destination.latency_ms if destination.healthy else None,
+        )
+        for destination in assembly.pool.destinations
+    ]
 
 
 async def _connect(settings: UpstreamSettings) -> list[Finding]:
@@ -157,10 +169,7 @@ async def _connect(settings: UpstreamSettings) -> list[Finding]:
 async def _connect_one(
     settings: UpstreamSettings, factory: TransportFactory, destination: DestinationSettings
 ) -> Finding:
-    try:
-        transport = factory.make(destination.address)
-    except ValueError as error:
-        raise _fault(settings, error) from error
+    transport = factory.make(destination.address)
     began = time.monotonic()
     fault, milliseconds = "", None
     try:
@@ -172,8 +181,3 @@ async def _connect_one(
         await transport.aclose()
     probe = "TLS connection" if destination.address.scheme == "https" else "connection"
     return Finding(settings.name, destination.url, probe, fault, milliseconds)
-
-
-def _fault(settings: UpstreamSettings, error: ValueError) -> SettingsError:
-    """A fault that only shows when the settings are used, told like the others."""
-    return SettingsError(f"Settings are not valid:\n- upstream {settings.name!r}: {error}")

@@ -13,8 +13,11 @@ from fastapi_proxy_di.settings.edges import (
 )
 from fastapi_proxy_di.settings.faults import (
     describe_faults,
+    describe_late_fault,
     load_all,
     load_upstream,
+    read_all,
+    settings_error,
     unknown_variables,
 )
 from fastapi_proxy_di.settings.health import EjectionSettings, HealthSettings
@@ -42,9 +45,12 @@ __all__ = [
     "UpstreamSettings",
     "WebSocketSettings",
     "describe_faults",
+    "describe_late_fault",
     "effective_sources",
     "load_all",
     "load_upstream",
+    "read_all",
     "settings_class",
+    "settings_error",
     "unknown_variables",
 ]

@@ -20,7 +20,15 @@ from fastapi_proxy_di.settings.upstream import (
     settings_class,
 )
 
-__all__ = ["describe_faults", "load_all", "load_upstream", "unknown_variables"]
+__all__ = [
+    "describe_faults",
+    "describe_late_fault",
+    "load_all",
+    "load_upstream",
+    "read_all",
+    "settings_error",
+    "unknown_variables",
+]
 
 _SCALARS: Final = (str, int, float)
 # Their values may be secrets, or hold some.
@@ -45,6 +53,18 @@ def load_all(
     Raises:
         SettingsError: Every fault of every upstream, one a line.
     """
+    loaded, faults = read_all(mentions)
+    if faults:
+        raise settings_error(faults)
+    return loaded
+
+
+def read_all(mentions: Mapping[str, Mention]) -> tuple[dict[str, UpstreamSettings], list[str]]:
+    """Validate the settings of all upstreams, for who may find further faults.
+
+    Returns:
+        The settings that are valid, by name; and the faults of the others, one a line.
+    """
     faults: list[str] = []
     loaded: dict[str, UpstreamSettings] = {}
     prefixes: dict[str, str] = {}
@@ -65,9 +85,12 @@ def load_all(
             faults += describe_faults(error, settings_cls)
         except SettingsError as error:
             faults.append(f"upstream {name!r}: {error}")
-    if faults:
-        raise SettingsError("\n".join(("Settings are not valid:", *(f"- {f}" for f in faults))))
-    return loaded
+    return loaded, faults
+
+
+def settings_error(faults: Iterable[str]) -> SettingsError:
+    """Put faults into the one error that tells them."""
+    return SettingsError("\n".join(("Settings are not valid:", *(f"- {f}" for f in faults))))
 
 
 def load_upstream(name: str) -> UpstreamSettings:
@@ -90,6 +113,18 @@ def describe_faults(error: ValidationError, settings_cls: type[UpstreamSettings]
         Lines such as ``upstream 'billing': policy (UPSTREAM_BILLING_POLICY): …``.
     """
     return [_line(details, settings_cls) for details in error.errors(include_url=False)]
+
+
+def describe_late_fault(error: ValueError, settings_cls: type[UpstreamSettings]) -> str:
+    """Tell a fault that only shows when the settings are used: a module that is not there.
+
+    Args:
+        error: Its text begins with the field, e.g. ``tls.ca_file: …``.
+        settings_cls: Gives name and prefix.
+    """
+    field, _, text = str(error).partition(": ")
+    name = variable(settings_cls, field.split("."))
+    return f"upstream {settings_cls.name!r}: {field} ({name}): {text}"
 
 
 def _line(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str:
@@ -221,7 +256,8 @@ def unknown_variables(
             continue
         if any(_owns(other, prefix, parts, upper) for other in others):
             continue
-        near = _near(upper[len(prefix) :], suffixes, 0.85)
+        # One wrong letter in six is 0.83; Kubernetes' SERVICE_HOST is 0.8 of PRESERVE_HOST.
+        near = _near(upper[len(prefix) :], suffixes, 0.82)
         hint = f"; did you mean {prefix}{near}?" if near else ""
         warned.append(f"{upper} sets nothing of upstream {settings_cls.name!r}{hint}")
     return warned

@@ -294,6 +294,11 @@ class UpstreamSettings(Described, BaseSettings):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if self.affinity is not None and self.retries.hedge_after is not None:
+            raise ValueError(
+                "retries.hedge_after sends a client elsewhere, affinity keeps it where it is;"
+                " leave one of them out"
+            )
         if self.health.path is None:
             if self.policy == "latency":
                 # Nothing else measures what the policy compares.

@@ -129,6 +129,23 @@ def test_check_says_every_fault_of_the_settings(
     assert "UPSTREAM_SEARCH_DESTINATIONS" in error
 
 
+def test_check_says_what_would_keep_a_gateway_from_starting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also what only shows when settings are used, beside other faults and the mistyped name."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://127.0.0.1:9")
+    monkeypatch.setenv("UPSTREAM_BILLING_POLICY", "nowhere.to_be_found:Policy")
+    monkeypatch.setenv("UPSTREAM_SEARCH_DESTINATION", "http://127.0.0.1:9")
+
+    status = main(["check", "billing", "search"])
+
+    error = capsys.readouterr().err
+    assert status == 2
+    assert "policy (UPSTREAM_BILLING_POLICY): 'nowhere.to_be_found:Policy' cannot be" in error
+    assert "destinations (UPSTREAM_SEARCH_DESTINATIONS): is required" in error
+    assert "did you mean UPSTREAM_SEARCH_DESTINATIONS?" in error
+
+
 def test_check_interrupted_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while it waits: the shell's status for it, no traceback."""
 

@@ -242,6 +242,44 @@ async def test_dependency_on_request_never_dials_a_websocket(
     assert origin.connections == 0
 
 
+class RequireForHttpOnly:
+    """A guard with a parameter of its own."""
+
+    def __call__(self, request: Request) -> None:
+        """Take ``Request`` as well."""
+
+    def __repr__(self) -> str:
+        return "RequireForHttpOnly()"
+
+
+async def test_each_mount_that_no_websocket_can_reach_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """However many proxy routers the app has; a guard deeper down and an instance count too."""
+    guard = RequireForHttpOnly()
+
+    async def deep(_: Annotated[None, Depends(guard)]) -> None:
+        """Depend on what takes ``Request``."""
+
+    caplog.set_level(logging.WARNING)
+    async with ScriptedOrigin() as origin:
+        app, settings = FastAPI(), billing(origin.url)
+        for name in ("one", "two", "open"):
+            dependencies = [] if name == "open" else [Depends(deep)]
+            app.include_router(proxy_router(settings), prefix=f"/{name}", dependencies=dependencies)
+        async with run_app(app) as running:
+            warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+            caplog.clear()
+            reply = await _shake_hands(running.address, [], "/one/x")
+            errors = [r for r in caplog.records if r.levelname == "ERROR"]
+
+    assert [text.split(" takes ")[0] for text in warnings] == ["RequireForHttpOnly()"] * 2
+    assert ["/one" in warnings[0], "/two" in warnings[1]] == [True, True]
+    assert reply.status >= 400
+    assert len(errors) == 1
+    assert origin.connections == 0
+
+
 async def test_no_warning_without_a_websocket_route(caplog: pytest.LogCaptureFixture) -> None:
     """``websocket=False`` settles it: no route, no warning, no dial."""
     caplog.set_level(logging.WARNING)

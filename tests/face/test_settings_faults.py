@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI
 
 from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan, proxy_router
-from tests.gateways import gateway_app, until
+from tests.gateways import Billing, gateway_app, until
 from tests.origins import ScriptedOrigin
 from tests.servers import StartupFailed, run_app
 
@@ -55,6 +55,70 @@ async def test_faults_of_every_upstream_are_named(monkeypatch: pytest.MonkeyPatc
         "UPSTREAM_ORDERS_DESTINATIONS",
     ):
         assert variable in message
+
+
+async def test_fault_that_shows_late_is_named_with_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A policy that cannot be imported does not wait for the next start to be told."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "ftp://x")
+    monkeypatch.setenv("UPSTREAM_USERS_DESTINATIONS", "http://127.0.0.1:1")
+    monkeypatch.setenv("UPSTREAM_USERS_POLICY", "nowhere.to_be_found:Policy")
+
+    message = await _message(_app("billing", "users"))
+
+    assert "(UPSTREAM_BILLING_DESTINATIONS): 'ftp://x' has the scheme" in message
+    assert "policy (UPSTREAM_USERS_POLICY): 'nowhere.to_be_found:Policy' cannot be" in message
+
+
+async def test_mistyped_variable_is_told_with_the_near_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One WARNING for each variable that sets nothing; the app starts all the same."""
+    async with ScriptedOrigin() as origin:
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", origin.url)
+        monkeypatch.setenv("UPSTREAM_BILLING_POLICI", "first")
+        monkeypatch.setenv("UPSTREAM_BILLING_SERVICE_HOST", "10.0.0.1")
+        monkeypatch.setenv("UPSTREAM_BILLING_EU_DESTINATIONS", origin.url)
+        async with run_app(_app("billing", "billing-eu")):
+            records = [r for r in caplog.records if r.name == "fastapi_proxy_di.settings"]
+
+    assert [(record.levelname, record.getMessage()) for record in records] == [
+        (
+            "WARNING",
+            (
+                "UPSTREAM_BILLING_POLICI sets nothing of upstream 'billing';"
+                " did you mean UPSTREAM_BILLING_POLICY?"
+            ),
+        ),
+        ("WARNING", "UPSTREAM_BILLING_SERVICE_HOST sets nothing of upstream 'billing'"),
+    ]
+
+
+async def test_mistyped_variable_is_told_when_it_is_missed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An app that does not start for want of a variable says which one was meant."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATION", "http://127.0.0.1:1")
+
+    message = await _message(_app("billing"))
+
+    assert "UPSTREAM_BILLING_DESTINATIONS" in message
+    assert "did you mean UPSTREAM_BILLING_DESTINATIONS?" in caplog.text
+
+
+@pytest.mark.parametrize("mention", [Billing, Billing(destinations=["http://127.0.0.1:1"])])
+async def test_mistyped_variable_of_a_declared_upstream_is_told(
+    mention: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A class or an instance has variables as well."""
+    monkeypatch.setenv("UPSTREAM_BILLING_POLICI", "first")
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://127.0.0.1:1")
+    app = FastAPI()
+    app.include_router(proxy_router(mention), prefix="/billing")
+
+    async with run_app(app):
+        assert "did you mean UPSTREAM_BILLING_POLICY?" in caplog.text
 
 
 async def test_injected_upstream_is_validated_at_start() -> None:

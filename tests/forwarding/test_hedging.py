@@ -6,9 +6,8 @@ import asyncio
 
 import pytest
 
-from fastapi_proxy_di import Balancer
 from tests.clients import connect, fetch, request
-from tests.gateways import Gateway, billing, gateway, until
+from tests.gateways import Gateway, gateway, until
 from tests.origins import Connection, Script, ScriptedOrigin, answer
 from tests.servers import dead_port
 
@@ -285,14 +284,3 @@ async def test_two_answers_at_once_leave_nothing_behind() -> None:
 
     assert {(reply.status, reply.body) for reply in replies} == {(200, b"ok")}
     assert counts == [(0, 0), (0, 0)]
-
-
-async def test_hedging_and_affinity_exclude_each_other() -> None:
-    """One sends elsewhere what the other keeps: a fault at start."""
-    settings = billing(
-        "http://10.0.0.1",
-        retries={"hedge_after": 1},
-        affinity={"header": "x-tenant"},
-    )
-    with pytest.raises(ValueError, match="hedge_after"):
-        await Balancer.from_settings(settings).__aenter__()

@@ -12,6 +12,7 @@ from fastapi_proxy_di.settings import (
     Destinations,
     UpstreamSettings,
     describe_faults,
+    describe_late_fault,
     load_all,
     load_upstream,
     unknown_variables,
@@ -213,6 +214,16 @@ def test_undecodable_values_are_told_with_all_others(monkeypatch: pytest.MonkeyP
     assert [line.split()[3] for line in faults] == ["policy", "health.fall", "retries"]
 
 
+def test_late_fault_names_field_and_variable() -> None:
+    """What only shows when a setting is used reads like any other fault."""
+    error = ValueError("tls.ca_file: /x has no usable roots: no such file")
+
+    assert describe_late_fault(error, Billing) == (
+        "upstream 'billing': tls.ca_file (UPSTREAM_BILLING_TLS__CA_FILE): /x has no usable roots:"
+        " no such file"
+    )
+
+
 def test_fault_of_the_whole_names_the_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fields that contradict each other have no variable of their own."""
     faults = faults_of(monkeypatch, DESTINATIONS='[{"url": "http://a", "health_path": "/up"}]')
@@ -288,6 +299,7 @@ def test_secret_of_a_subclass_stays_out_of_the_message() -> None:
     ("name", "hint"),
     [
         ("POLCY", "; did you mean UPSTREAM_BILLING_POLICY?"),
+        ("POLICI", "; did you mean UPSTREAM_BILLING_POLICY?"),
         ("HEALTH_PATH", "; did you mean UPSTREAM_BILLING_HEALTH__PATH?"),
         ("destination", "; did you mean UPSTREAM_BILLING_DESTINATIONS?"),
         ("SERVICE_HOST", ""),

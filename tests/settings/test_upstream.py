@@ -16,6 +16,7 @@ from fastapi_proxy_di.settings import (
     Destinations,
     DestinationSettings,
     HealthSettings,
+    RetrySettings,
     TimeoutSettings,
     UpstreamSettings,
     load_upstream,
@@ -311,13 +312,23 @@ def test_unreadable_file_is_a_fault(tmp_path: Path, key: str, text: str) -> None
         Broken(destinations=["http://a"])
 
 
-@pytest.mark.parametrize("content", [{"polcy": "first"}, {"health": {"paht": "/"}}])
-def test_unknown_key_in_a_file_is_an_error(tmp_path: Path, content: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("toml_file", 'polcy = "first"'),
+        ("toml_file", '[health]\npaht = "/"'),
+        ("yaml_file", "polcy: first"),
+        ("yaml_file", "health:\n  paht: /"),
+        ("json_file", '{"polcy": "first"}'),
+        ("json_file", '{"health": {"paht": "/"}}'),
+    ],
+)
+def test_unknown_key_in_a_file_is_an_error(tmp_path: Path, key: str, text: str) -> None:
     """A file is ours alone, so every key in it must mean something."""
-    (tmp_path / "settings.json").write_text(json.dumps(content))
+    (tmp_path / "settings").write_text(text)
 
     class FromFile(UpstreamSettings, name="billing"):
-        model_config = SettingsConfigDict(json_file=tmp_path / "settings.json")
+        model_config = {key: tmp_path / "settings"}  # type: ignore[misc]
         destinations: Destinations = ["http://a"]
 
     with pytest.raises(ValidationError, match="Extra inputs"):
@@ -408,6 +419,16 @@ def test_probe_address_without_probes_is_a_fault() -> None:
     assert Billing(destinations=destinations).health.enabled
     with pytest.raises(ValidationError, match=r"set health\.path"):
         Billing(destinations=destinations, health=HealthSettings(path=None))
+
+
+def test_hedging_and_affinity_exclude_each_other() -> None:
+    """One sends elsewhere what the other keeps."""
+    with pytest.raises(ValidationError, match="hedge_after"):
+        Billing(
+            destinations=["http://a"],
+            retries=RetrySettings(hedge_after=1),
+            affinity=AffinitySettings(header="x-tenant"),
+        )
 
 
 def test_requests_window_is_the_health_interval_by_default() -> None:
