@@ -14,8 +14,9 @@ agrees on where a key goes.
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
+from operator import attrgetter
 from random import Random
 from struct import Struct
 from typing import Final
@@ -43,11 +44,18 @@ class Hash:
     """Consistent hashing on a ring with bounded load; two choices when there is no key.
 
     O(log n) a pick. A change of the pool costs O(points of the ring), digests are kept.
+
+    Args:
+        random: For requests without a key.
+        weigh: Gives a destination's share of the ring relative to the others.
     """
 
     name = "hash"
 
-    def __init__(self, *, random: Random) -> None:
+    def __init__(
+        self, *, random: Random, weigh: Callable[[Destination], float] = attrgetter("weight")
+    ) -> None:
+        self._weigh = weigh
         self._without_key = TwoChoices(random=random)
         self._snapshots = Snapshots(self._derive)
         self._points: dict[str, tuple[int, ...]] = {}
@@ -71,7 +79,7 @@ class Hash:
         return self._snapshots.get(available).walk(key)
 
     def _derive(self, available: Sequence[Destination]) -> _Ring:
-        total = sum(destination.weight for destination in available)
+        total = sum(map(self._weigh, available))
         # Halved rather than fitted: a scale that followed every change of the pool would
         # move the points of all destinations each time.
         scale = float(_POINTS_PER_WEIGHT)
@@ -80,7 +88,7 @@ class Hash:
         owners: dict[int, Destination] = {}
         kept = {}
         for destination in available:
-            count = max(1, round(destination.weight * scale))
+            count = max(1, round(self._weigh(destination) * scale))
             points = self._points.get(destination.url, ())
             if len(points) < count:
                 points = _digests(destination.url, count)

@@ -17,6 +17,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Collection, Iterator
 from hashlib import sha256
 from hmac import compare_digest, digest
+from itertools import chain
 from random import Random
 from typing import Final, Protocol
 
@@ -205,10 +206,10 @@ class CookieBinding:
 
 
 class HeaderBinding:
-    """Hashes a header's value onto the destinations, whatever their health.
+    """Hashes a header's value onto the destinations of the first tier, whatever their health.
 
     When the one it falls on cannot serve, the next on the ring does, and only its values
-    move.
+    move; when none of the tier can, the ring of the next tier decides.
 
     Args:
         pool: The destinations.
@@ -218,12 +219,18 @@ class HeaderBinding:
     def __init__(self, pool: Pool, name: str) -> None:
         self._pool = pool
         self._name = name.lower().encode("ascii")
-        self._ring = Hash(random=Random())  # noqa: S311  # draws only where there is no key
+        # Draws only where there is no key. By the settings' weights: slow start is a matter
+        # of health, and a ring made while it lasts would keep its weights for ever.
+        self._ring = Hash(random=Random(), weigh=lambda one: one.settings.weight)  # noqa: S311
+        self._known: tuple[Destination, ...] = ()
+        self._tiers: list[tuple[Destination, ...]] = []
 
     def preferred(self, scope: Scope) -> Iterator[Destination] | None:
         for name, value in scope.get("headers", ()):
             if name == self._name:
-                return self._ring.order(self._pool.destinations, _Key(value))
+                self._learn()
+                key = _Key(value)
+                return chain.from_iterable(self._ring.order(tier, key) for tier in self._tiers)
         return None
 
     def strip(self, headers: Headers) -> Headers:
@@ -233,6 +240,16 @@ class HeaderBinding:
     def remember(self, scope: Scope, prefix: bytes, destination: Destination) -> Headers:
         """Nothing: the client knows its header."""
         return []
+
+    def _learn(self) -> None:
+        """Tell the tiers apart; once per change of the pool."""
+        everyone = self._pool.destinations
+        if self._known is not everyone:
+            self._known = everyone
+            self._tiers = [
+                tuple(one for one in everyone if one.tier == tier)
+                for tier in sorted({one.tier for one in everyone})
+            ]
 
 
 class _Key:

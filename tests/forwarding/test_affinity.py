@@ -310,6 +310,33 @@ def test_affinity_by_header_spreads_and_barely_moves() -> None:
     assert bound.affinity.binding.remember(scopes[0], b"", gone) == []
 
 
+def test_affinity_by_header_keeps_to_the_first_tier_that_can_serve() -> None:
+    """The reserve serves when the first tier cannot, each value at one place there too."""
+    pool = Pool("billing", [settings_of(at, tier=at // 2) for at in range(4)], panic=True)
+    bound = Bound(pool, header="x-tenant")
+    scopes: list[Scope] = [{"headers": [(b"x-tenant", b"%d" % n)]} for n in range(100)]
+    first = {bound.pick(scope) for scope in scopes}
+    for destination in pool.destinations[:2]:
+        pool.drain(destination)
+    spilled = [bound.pick(scope) for scope in scopes]
+
+    assert first == set(pool.destinations[:2])
+    assert set(spilled) == set(pool.destinations[2:])
+    assert [bound.pick(scope) for scope in scopes] == spilled
+
+
+def test_affinity_by_header_does_not_follow_slow_start() -> None:
+    """Lesser weights for a while move no value, not even when the pool changes meanwhile."""
+    pool = pool_of(3)
+    bound = Bound(pool, header="x-tenant")
+    scopes: list[Scope] = [{"headers": [(b"x-tenant", b"%d" % n)]} for n in range(100)]
+    before = [bound.pick(scope) for scope in scopes]
+    pool.replace([one.settings for one in pool.destinations])
+    pool.set_weight(pool.destinations[0], 0.1)
+
+    assert [bound.pick(scope) for scope in scopes] == before
+
+
 def test_affinity_by_header_leaves_others_to_the_policy() -> None:
     """A request without the header is anybody's."""
     bound = Bound(pool_of(3), header="x-tenant")
