@@ -109,8 +109,8 @@ async def gateway(
         yield Gateway(running, app)
 
 
-async def until(condition: Callable[[], object], seconds: float = 1.0) -> None:
-    """Wait for what no event tells of.
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for what no event tells of; the time is for machines that stall.
 
     Raises:
         TimeoutError: The condition has not come true in that many seconds.
