@@ -63,7 +63,10 @@ class Measured:
         failures: Each of them.
         p50_ms: Median of the GETs while the fault lasted.
         p99_ms: Their 99th percentile, from `SETTLE_SECONDS` on.
-        out_seconds: From the fault until the gateway took the first victim out.
+        others_p99_ms: The same of those that other destinations than the victims served. What
+            the machine does to all alike shows here too.
+        out_seconds: From the fault until the gateway took the first victim out; if it took
+            none, until the victims got next to no traffic.
         back_seconds: From its end until the victims had half their fair share of the GETs.
         share: The victims' share of POSTs while the fault lasted.
     """
@@ -74,6 +77,7 @@ class Measured:
     failures: list[Failure]
     p50_ms: float
     p99_ms: float
+    others_p99_ms: float
     out_seconds: float | None
     back_seconds: float | None
     share: float
@@ -142,6 +146,8 @@ class Report:
         stopped, lying, slow = phases["stopped"], phases["fast 500s"], phases["slow"]
         closing = phases["closing"]
         fair = 1 / self.destinations
+        # The machine may be busier than it was in the healthy phase.
+        usual_ms = max(healthy.p99_ms, slow.others_p99_ms)
         return [
             _none("healthy: no errors", healthy.failures),
             _none("killed: no failed GET", _of(killed, "get")),
@@ -166,8 +172,8 @@ class Report:
             _none("fast 500s: no failed GET", _of(lying, "get")),
             Goal(
                 f"slow: p99 at most twice the healthy one (or {P99_FLOOR_MS:g} ms)",
-                slow.p99_ms <= max(2 * healthy.p99_ms, P99_FLOOR_MS),
-                f"{slow.p99_ms:.1f} ms of {healthy.p99_ms:.1f} ms",
+                slow.p99_ms <= max(2 * usual_ms, P99_FLOOR_MS),
+                f"{slow.p99_ms:.1f} ms of {usual_ms:.1f} ms",
             ),
             _none("slow: no errors", slow.failures),
             _none("closing: no failed GET", _of(closing, "get")),
@@ -222,10 +228,11 @@ def measure(
     during = [one for one in mine if phase.began <= one.started < phase.healed]
     gets = sorted(one.seconds * 1000 for one in during if one.kind == "get")
     settled = sorted(
-        one.seconds * 1000
+        (one.seconds * 1000, one.served_by)
         for one in during
         if one.kind == "get" and one.started >= phase.began + SETTLE_SECONDS
     )
+    others = [took for took, port in settled if port not in phase.victims]
     posts = [one for one in during if one.kind == "post" and one.served_by is not None]
     out = [
         event["at"] - phase.began
@@ -240,15 +247,34 @@ def measure(
         errors=dict(Counter(f"{one.kind} {one.outcome}" for one in mine if one.failed)),
         failures=failures,
         p50_ms=_percentile(gets, 0.5),
-        p99_ms=_percentile(settled, 0.99),
-        out_seconds=min(out, default=None),
+        p99_ms=_percentile([took for took, _ in settled], 0.99),
+        others_p99_ms=_percentile(others, 0.99),
+        out_seconds=min(out) if out else _left(phase, during, destinations),
         back_seconds=_back(phase, mine, destinations),
         share=sum(one.served_by in phase.victims for one in posts) / max(1, len(posts)),
     )
 
 
+def _left(phase: Phase, records: Sequence[Record], destinations: int) -> float | None:
+    """When the victims have less than a tenth of their fair share, over a whole window."""
+    answers = sorted(
+        (one.started - phase.began, one.served_by)
+        for one in records
+        if one.kind in ("get", "post") and one.served_by is not None
+    )
+    last = phase.healed - phase.began - _SHARE_WINDOW_SECONDS
+    for started, _ in answers:
+        if started > last or not phase.victims:
+            break
+        window = [port for at, port in answers if started <= at < started + _SHARE_WINDOW_SECONDS]
+        served = sum(port in phase.victims for port in window)
+        if served * destinations * 10 < len(window) * len(phase.victims):
+            return started
+    return None
+
+
 def _back(phase: Phase, records: Sequence[Record], destinations: int) -> float | None:
-    """When each victim has half its fair share again, over half a second."""
+    """When each victim has half its fair share again, over a whole window."""
     gets = sorted(
         (one.started, one.served_by)
         for one in records

