@@ -128,13 +128,16 @@ def mentions_of(app: FastAPI) -> dict[str, Mention]:
     Those that are overridden already need no settings and are left out.
 
     Raises:
-        SettingsError: Two mentions of one name carry different settings.
+        SettingsError: Two mentions of one name carry different settings, or a stand-in has a
+            name that the app does not mention.
     """
     found: dict[str, Mention] = {}
-    keys: list[object] = [*app.dependency_overrides]
-    overridden = {key.name for key in keys if isinstance(key, UpstreamMention)}
+    mentioned: set[str] = set()
+    overrides: list[tuple[object, object]] = [*app.dependency_overrides.items()]
+    overridden = {key.name: to for key, to in overrides if isinstance(key, UpstreamMention)}
     for dependant in _dependants(app.routes):
         for mention in _mentions_in(dependant):
+            mentioned.add(mention.name)
             if mention.name in overridden:
                 continue
             known = found.setdefault(mention.name, mention.source)
@@ -147,6 +150,14 @@ def mentions_of(app: FastAPI) -> dict[str, Mention]:
                     "or only the name"
                 )
             found[mention.name] = mention.source
+    for name, override in overridden.items():
+        # A name that is misspelt in a test would let it reach the real upstream.
+        if isinstance(override, EndsInLoop) and name not in mentioned:
+            raise SettingsError(
+                f"a stand-in is given for upstream {name!r}, which this app neither mounts nor "
+                f"injects (it does: {', '.join(sorted(mentioned)) or 'none'}); a mounted app has "
+                "stand-ins of its own"
+            )
     return found
 
 

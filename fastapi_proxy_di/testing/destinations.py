@@ -71,7 +71,8 @@ class Place:
                 self._handler = cast("Handler", source)
         else:
             raise TypeError(
-                f"{name}: {source!r} is not an ASGI app, a function, a step, or a list of steps"
+                f"{name}: {source!r} is not an ASGI app, a function, a step, or a list of steps; "
+                "for an answer write reply(...), a mapping names destinations"
             )
 
     def begin(self, request: Request) -> Play:

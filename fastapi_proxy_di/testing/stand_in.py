@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from fastapi import FastAPI
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from starlette.requests import HTTPConnection
 
@@ -20,7 +21,14 @@ from fastapi_proxy_di.assembly import Assembly
 from fastapi_proxy_di.balancer import Balancer
 from fastapi_proxy_di.dependencies import Upstream
 from fastapi_proxy_di.problems import install_handler
-from fastapi_proxy_di.settings import DestinationSettings, Mention, UpstreamSettings, settings_class
+from fastapi_proxy_di.settings import (
+    DestinationSettings,
+    Mention,
+    UpstreamSettings,
+    describe_faults,
+    settings_class,
+    settings_error,
+)
 from fastapi_proxy_di.testing.clock import Clock
 from fastapi_proxy_di.testing.destinations import Place, Source, StandInFactory
 from fastapi_proxy_di.testing.received import Received
@@ -68,7 +76,7 @@ class StandIn:
 
     Raises:
         TypeError: A source is nothing that can answer.
-        pydantic.ValidationError: A setting is not valid.
+        SettingsError: A setting is not valid, or there is none of that name.
     """
 
     def __init__(
@@ -256,7 +264,10 @@ def _settings(
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (init_settings,)
 
-    made: UpstreamSettings = Isolated(**{**declared, **given, "destinations": destinations})
+    try:
+        made: UpstreamSettings = Isolated(**{**declared, **given, "destinations": destinations})
+    except ValidationError as error:
+        raise settings_error(describe_faults(error, base)) from error
     return made
 
 

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI, WebSocket
 from fastapi.testclient import TestClient
 
-from fastapi_proxy_di import Destinations, Upstream, UpstreamSettings
+from fastapi_proxy_di import Destinations, SettingsError, Upstream, UpstreamSettings
 from fastapi_proxy_di.testing import (
     Received,
     StandIn,
@@ -254,6 +254,36 @@ def test_stand_in_refuses_what_cannot_answer() -> None:
     """A source that is nothing says so at once."""
     with pytest.raises(TypeError, match="is not an ASGI app, a function, a step"):
         StandIn("billing", {"a": 7})  # type: ignore[dict-item]
+
+
+def test_stand_in_says_how_an_answer_is_written() -> None:
+    """A mapping is not what the upstream answers: its keys name destinations."""
+    with pytest.raises(TypeError, match=r"total: 70 is not .* write reply\(\.\.\.\)"):
+        StandIn("billing", {"total": 70})  # type: ignore[dict-item]
+
+
+def test_stand_in_tells_wrong_settings_as_at_start() -> None:
+    """One line for each fault, with the near name."""
+    with pytest.raises(SettingsError) as caught:
+        StandIn("billing", reply(), polcy="first", timeouts={"connect": "soon"})
+
+    title, *faults = str(caught.value).splitlines()
+    assert title == "Settings are not valid:"
+    assert len(faults) == 2
+    assert "is not a field; did you mean 'policy'?" in "".join(faults)
+    assert "timeouts.connect" in "".join(faults)
+
+
+def test_stand_in_for_a_name_that_is_not_there_stops_the_app() -> None:
+    """A slip in a test's name cannot let the real upstream answer."""
+    app = gateway_app()
+    with (
+        stand_in(app, "billing", reply()),
+        stand_in(app, "biling", reply()),
+        pytest.raises(SettingsError, match=r"upstream 'biling', which .* \(it does: billing\)"),
+        TestClient(app),
+    ):
+        pass
 
 
 async def test_stand_in_has_only_its_own_destinations() -> None:
