@@ -87,9 +87,8 @@ class PoolKeeper:
     def cool_down(self, destination: Destination, seconds: float) -> None:
         """The destination asked, by Retry-After, to be left alone for ``seconds``."""
         now = self._loop.time()
-        self._eject(
-            destination, self._ejector.cool_down(destination, seconds, now), now, "retry_after"
-        )
+        until = self._ejector.cool_down(destination, seconds, now)
+        self._eject(destination, until, now, "retry_after", cooling=True)
 
     def probed(
         self, destination: Destination, ok: bool, latency_ms: float | None, reason: str
@@ -97,7 +96,8 @@ class PoolKeeper:
         """Take in one probe's result."""
         if latency_ms is not None:
             destination.latency_ms = latency_ms
-        if ok and self.pool.readmit(destination):
+        # A good probe says that it is well, not that it may be asked again before its time.
+        if ok and not destination.cooling and self.pool.readmit(destination):
             self._came_back(destination, DestinationReadmitted(self.pool.name, destination.url))
         if self.threshold.observe(destination, ok):
             self._set_health(destination, ok, reason)
@@ -174,9 +174,15 @@ class PoolKeeper:
         self._readmission = self._ramp = None
 
     def _eject(
-        self, destination: Destination, until: float | None, now: float, reason: str
+        self,
+        destination: Destination,
+        until: float | None,
+        now: float,
+        reason: str,
+        *,
+        cooling: bool = False,
     ) -> None:
-        if until is not None and self.pool.eject(destination, until):
+        if until is not None and self.pool.eject(destination, until, cooling=cooling):
             self._tell(DestinationEjected(self.pool.name, destination.url, until - now, reason))
             self._await_readmission()
 

@@ -153,6 +153,24 @@ async def test_keeper_honours_a_cool_down() -> None:
 
 
 @virtually
+async def test_keeper_lets_no_probe_end_a_cool_down() -> None:
+    """A rate limit leaves health checks alone; the next ejection is an ordinary one again."""
+    kept = Kept(pool_of(3), respect_retry_after=True)
+    kept.keeper.cool_down(kept[0], 60)
+    await asyncio.sleep(30)
+    kept.probe(0, True, True)
+    cooling = kept.take()
+    await asyncio.sleep(30.1)
+    over = kept.take()
+    kept.eject(0)
+    kept.probe(0, True)
+
+    assert cooling == [DestinationEjected]
+    assert over == [DestinationReadmitted]
+    assert kept.take() == [DestinationEjected, DestinationReadmitted]
+
+
+@virtually
 async def test_keeper_tells_drain_and_undrain_once() -> None:
     """Doing it twice is telling it once."""
     kept = Kept(pool_of(2))

@@ -37,6 +37,7 @@ class Destination:
         healthy: What active probes say; true until they say otherwise.
         latency_ms: Milliseconds the last probe took, ``None`` before the first.
         ejected_until: Monotonic seconds at which an ejection ends, ``None`` if in.
+        cooling: Whether it asked for that ejection itself; then no probe ends it.
         ejections: How often it was ejected, ever.
         draining: Takes no new requests, finishes the old.
         removed: No longer part of its pool; finishes its work.
@@ -56,6 +57,7 @@ class Destination:
 
     __slots__ = (
         "consecutive_failures",
+        "cooling",
         "draining",
         "ejected_until",
         "ejection_ended_at",
@@ -92,6 +94,7 @@ class Destination:
         self.healthy: bool = True
         self.latency_ms: float | None = None
         self.ejected_until: float | None = None
+        self.cooling: bool = False
         self.ejections: int = 0
         self.draining: bool = False
         self.removed: bool = False

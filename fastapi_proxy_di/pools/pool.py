@@ -88,10 +88,17 @@ class Pool:
         self._refresh()
         return True
 
-    def eject(self, destination: Destination, until: float) -> bool:
-        """Take it out until ``until`` (monotonic seconds); true if it was in."""
+    def eject(self, destination: Destination, until: float, *, cooling: bool = False) -> bool:
+        """Take it out until ``until`` (monotonic seconds); true if it was in.
+
+        Args:
+            destination: Which.
+            until: Monotonic seconds.
+            cooling: Whether it asked for that itself.
+        """
         if destination.ejected_until is not None:
             return False
+        destination.cooling = cooling
         destination.ejected_until = destination.ejection_ended_at = until
         destination.ejections += 1
         self._refresh()
@@ -102,6 +109,7 @@ class Pool:
         if destination.ejected_until is None:
             return False
         destination.ejected_until = destination.ewma_seconds = None
+        destination.cooling = False
         destination.successes = destination.failures = destination.consecutive_failures = 0
         destination.history = None
         self._refresh()
