@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
 
-from fastapi_proxy_di import Upstream
+from fastapi_proxy_di import DestinationEjected, Event, Upstream
 from tests.docs.conftest import SNIPPETS, Gateway, Snippet
 from tests.docs.websocket_client import say
 from tests.servers import Running, dead_port, run_app
@@ -201,6 +201,38 @@ async def test_outage_page_answers_in_its_own_words(
 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert answer.json() == {"sorry": "billing is down for a moment"}
+
+
+async def test_outage_page_ejects_what_keeps_answering_503(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retries hide the 503s until the destination is out; no client sees one."""
+    broken = FastAPI()
+
+    @broken.get("/invoices/{number}", status_code=503)
+    async def unavailable(number: int) -> None:
+        return None
+
+    @broken.get("/health")
+    async def well() -> None:
+        return None
+
+    service = snippet("tutorial/billing_service.py").app
+    app = snippet("how_to/outage.py").app
+    told: list[Event] = []
+    statuses = set()
+    async with run_app(service) as good, run_app(broken) as bad:
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"{good.url},{bad.url}")
+        async with gateway(app) as client:
+            Upstream("billing").of(app).subscribe(told.append)
+            for _ in range(500):
+                statuses.add((await client.get("/billing/invoices/7")).status_code)
+                if told:
+                    break
+
+    assert statuses == {200}
+    assert isinstance(told[0], DestinationEjected)
+    assert told[0].destination == bad.url
 
 
 async def test_drain_sends_new_requests_elsewhere_and_back(

@@ -1,28 +1,9 @@
-import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends
+from listen import app
 
-from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan, proxy_router
-
-log = logging.getLogger("operations")
-
-
-# --8<-- [start:subscribe]
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with proxy_lifespan(app):
-        billing = Upstream("billing").of(app)
-        end = billing.subscribe(lambda event: log.warning("page somebody: %s", event))
-        yield
-        end()
-
-
-# --8<-- [end:subscribe]
-app = FastAPI(lifespan=lifespan)
-app.include_router(proxy_router("billing"), prefix="/billing")
+from fastapi_proxy_di import Balancer, Upstream
 
 Billing = Annotated[Balancer, Depends(Upstream("billing"))]
 

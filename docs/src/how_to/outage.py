@@ -2,6 +2,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from fastapi_proxy_di import (
+    EjectionSettings,
     HealthSettings,
     NoAvailableDestination,
     RetrySettings,
@@ -13,6 +14,7 @@ from fastapi_proxy_di import (
 class Billing(UpstreamSettings, name="billing"):
     health: HealthSettings = HealthSettings(path="/health", interval=2, fall=2, rise=1)
     retries: RetrySettings = RetrySettings(attempts=2, statuses=[502, 503])
+    ejection: EjectionSettings = EjectionSettings(statuses=[502, 503])
 
 
 app = FastAPI()

@@ -1,0 +1,22 @@
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from fastapi_proxy_di import Upstream, proxy_lifespan, proxy_router
+
+log = logging.getLogger("operations")
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with proxy_lifespan(app):
+        billing = Upstream("billing").of(app)
+        end = billing.subscribe(lambda event: log.warning("page somebody: %s", event))
+        yield
+        end()
+
+
+app = FastAPI(lifespan=lifespan)
+app.include_router(proxy_router("billing"), prefix="/billing")
