@@ -6,6 +6,7 @@ from unittest.mock import AsyncMock
 import pytest
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_proxy_di import (
     Balancer,
@@ -15,10 +16,12 @@ from fastapi_proxy_di import (
     UpstreamConnectError,
     proxy_lifespan,
 )
-from tests.clients import fetch
+from tests.clients import connect, fetch
 from tests.gateways import Billing, billing, gateway_app, pass_through
 from tests.origins import ScriptedOrigin
 from tests.servers import dead_port, run_app
+from tests.websocket.client import shake_hands
+from tests.websocket.gateways import serving
 
 
 def _proxied(settings: Billing) -> FastAPI:
@@ -144,3 +147,39 @@ async def test_error_can_be_caught_in_an_endpoint() -> None:
         reply = await fetch(running.address, target="/x")
 
     assert (reply.status, reply.body) == (200, b"closed: billing")
+
+
+@pytest.mark.parametrize("denial", [True, False])
+async def test_refused_handshake_is_what_the_server_can_say(denial: bool) -> None:
+    """A problem document, or the bare 403 of a server without the denial extension."""
+
+    class WithoutDenial:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            scope.pop("extensions", None)
+            await self.app(scope, receive, send)
+
+    app = gateway_app(f"http://127.0.0.1:{dead_port()}")
+    if not denial:
+        app.add_middleware(WithoutDenial)
+    async with serving(app) as running, connect(running.address) as client:
+        refusal = await shake_hands(client, "/billing/live")
+
+    assert refusal.status == (502 if denial else 403)
+    assert (b"upstream could not be reached" in refusal.body) is denial
+
+
+async def test_own_handler_of_every_exception_comes_first() -> None:
+    """An app that answers ``Exception`` itself answers ours as well."""
+
+    async def own(request: Request, error: Exception) -> Response:
+        return JSONResponse({"own": type(error).__name__}, 500)
+
+    app = gateway_app(f"http://127.0.0.1:{dead_port()}")
+    app.add_exception_handler(Exception, own)
+    async with run_app(app) as running:
+        reply = await fetch(running.address, target="/billing/x")
+
+    assert (reply.status, reply.json()) == (500, {"own": "UpstreamConnectError"})

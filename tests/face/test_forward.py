@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI, Request, Response
+from starlette.background import BackgroundTask
 
 from fastapi_proxy_di import Balancer, ProxiedResponse, Upstream, UpstreamTimeout, proxy_lifespan
 from tests.clients import Answer, connect, fetch, request
@@ -463,3 +464,18 @@ async def test_client_that_left_is_a_quiet_499(caplog: pytest.LogCaptureFixture)
 
     assert statuses == [499]
     assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
+
+
+async def test_background_task_runs_after_the_answer() -> None:
+    """As on any response of an endpoint."""
+    done: list[int] = []
+
+    async def endpoint(balancer: Balancer, request: Request) -> Response:
+        response = await balancer.forward(request)
+        response.background = BackgroundTask(done.append, response.status_code)
+        return response
+
+    async with ScriptedOrigin() as origin:
+        reply = await _exchange(origin, endpoint)
+
+    assert (reply.status, done) == (200, [200])

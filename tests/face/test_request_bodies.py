@@ -132,10 +132,15 @@ async def test_body_read_by_a_middleware_is_sent() -> None:
     assert origin.request.body == b"hello"
 
 
-async def test_get_behind_a_dependency_that_reads_is_sent() -> None:
-    """There is no body to be consumed."""
-    async with ScriptedOrigin() as origin, run_app(_proxied(origin.url, read_body)) as running:
-        reply = await fetch(running.address, "GET", "/billing/x")
+@pytest.mark.parametrize("reads", [read_body, read_stream])
+@pytest.mark.parametrize(("method", "body"), [("GET", None), ("POST", b"")])
+async def test_request_without_body_behind_a_dependency_that_reads_is_sent(
+    reads: Callable[..., Awaitable[None]], method: str, body: bytes | None
+) -> None:
+    """There is no body to be consumed, whichever way it was read."""
+    async with ScriptedOrigin() as origin, run_app(_proxied(origin.url, reads)) as running:
+        reply = await fetch(running.address, method, "/billing/x", body=body)
 
     assert reply.status == 200
     assert origin.request.body == b""
+    assert not origin.request.chunked
