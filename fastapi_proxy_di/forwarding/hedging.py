@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from contextvars import ContextVar
+from dataclasses import replace
 from time import monotonic
 from typing import Any, Final
 
@@ -26,7 +27,17 @@ from fastapi_proxy_di.forwarding.outbound import Outbound
 from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
+from fastapi_proxy_di.retries import MAX_CONNECT_RETRIES, Outcome, Verdict
 from fastapi_proxy_di.transport.transport import Exchange
+
+
+class Dials:
+    """How often one request has dialled beyond its first time, both runners together."""
+
+    __slots__ = ("further",)
+
+    def __init__(self) -> None:
+        self.further: int = 0
 
 
 class Runner:
@@ -34,15 +45,17 @@ class Runner:
 
     Attributes:
         avoid: Where it must not go, because the other one is there.
+        dials: Counted with the other one's.
         destination: Where it went last.
         watch: Ends its exchange.
         task: Its attempts.
     """
 
-    __slots__ = ("avoid", "destination", "task", "watch")
+    __slots__ = ("avoid", "destination", "dials", "task", "watch")
 
-    def __init__(self, watch: Watch, avoid: tuple[Destination, ...]) -> None:
+    def __init__(self, watch: Watch, avoid: tuple[Destination, ...], dials: Dials) -> None:
         self.avoid: tuple[Destination, ...] = avoid
+        self.dials: Dials = dials
         self.destination: Destination | None = None
         self.watch: Watch = watch
         self.task: asyncio.Task[tuple[Exchange, Destination]]
@@ -111,13 +124,20 @@ class HedgingDispatcher(Dispatcher):
         return won.exchange, won.destination
 
     async def _race(self, outbound: Outbound, key: PickRequest | None) -> Won:
-        runners = [self._run(outbound, key, ())]
+        dials = Dials()
+        runners = [self._run(outbound, key, (), dials)]
         winner: Runner | None = None
         try:
             await asyncio.wait((runners[0].task,), timeout=self._hedge_after)
             first = runners[0].destination
-            if not runners[0].task.done() and first is not None and self._may_hedge(first, key):
-                runners.append(self._run(outbound, key, (first,)))
+            if (
+                not runners[0].task.done()
+                and first is not None
+                and dials.further < MAX_CONNECT_RETRIES
+                and self._may_hedge(first, key)
+            ):
+                dials.further += 1
+                runners.append(self._run(outbound, key, (first,), dials))
             running = {runner.task for runner in runners}
             while running:
                 _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -135,13 +155,17 @@ class HedgingDispatcher(Dispatcher):
                     runner.task.add_done_callback(runner.lost)
 
     def _run(
-        self, outbound: Outbound, key: PickRequest | None, avoid: tuple[Destination, ...]
+        self,
+        outbound: Outbound,
+        key: PickRequest | None,
+        avoid: tuple[Destination, ...],
+        dials: Dials,
     ) -> Runner:
         deadlines = self._runner_deadlines
         loop = self._loop
         name = self._pool.name
         watch = _RunnerWatch(loop, deadlines, Grace(loop, deadlines.grace), _nobody, name)
-        runner = Runner(watch, avoid)
+        runner = Runner(watch, avoid, dials)
         token = _runner.set(runner)
         try:
             runner.task = loop.create_task(
@@ -154,6 +178,17 @@ class HedgingDispatcher(Dispatcher):
     def _may_hedge(self, first: Destination, key: PickRequest | None) -> bool:
         elsewhere = self._pick(self.policy, self._pool, key, (first,))
         return elsewhere is not None and self._budget.withdraw(monotonic())
+
+    def _after_failure(self, outcome: Outcome, destination: Destination, started: float) -> Verdict:
+        runner = _runner.get()
+        if runner is None:
+            return super()._after_failure(outcome, destination, started)
+        # As many dials for both together as any request has.
+        outcome = replace(outcome, connect_retries=runner.dials.further)
+        verdict = super()._after_failure(outcome, destination, started)
+        if verdict is Verdict.RETRY_FREE and not outcome.written:
+            runner.dials.further += 1
+        return verdict
 
     def _select(
         self,

@@ -9,7 +9,7 @@ import pytest
 from tests.clients import connect, fetch, request
 from tests.gateways import Gateway, gateway, until
 from tests.origins import Connection, Script, ScriptedOrigin, answer
-from tests.servers import dead_port
+from tests.servers import blackhole, dead_port
 
 
 def _silent(left: asyncio.Event) -> Script:
@@ -38,7 +38,7 @@ async def test_hedge_answers_for_a_destination_that_is_silent() -> None:
         gateway(silent.url, quick.url, policy="first", retries={"hedge_after": 0.02}) as gate,
     ):
         reply = await fetch(gate.address, target="/billing/x")
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await left.wait()
         await until(lambda: gate.in_flight == 0)
         counts = _counts(gate)
@@ -221,13 +221,52 @@ async def test_client_that_leaves_ends_both() -> None:
         async with connect(gate.address) as client:
             await client.send(request(target="/billing/x"))
             await until(lambda: one.requests and other.requests)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await one_left.wait()
             await other_left.wait()
         await until(lambda: gate.in_flight == 0)
         counts = _counts(gate)
 
     assert counts == [(0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("before", [0, 3])
+async def test_hedge_and_first_share_the_dials(before: int) -> None:
+    """Four for both together; where the first has made four itself, there is no hedge."""
+    with blackhole() as port:
+        dead = [f"http://127.0.0.1:{dead_port()}" for _ in range(8)]
+        dead.insert(before, f"http://127.0.0.1:{port}")
+        async with gateway(
+            *dead,
+            policy="first",
+            ejection={"enabled": False},
+            retries={"hedge_after": 0.1, "attempts": 0},
+            timeouts={"connect": 0.5},
+        ) as gate:
+            reply = await fetch(gate.address, target="/billing/x")
+            await until(lambda: gate.in_flight == 0)
+            failures = [one.failures for one in gate.balancer.destinations]
+
+    assert reply.status in (502, 504)
+    assert sum(failures) == 4
+
+
+async def test_unhedged_request_dials_elsewhere_as_ever() -> None:
+    """A POST has no second runner, and its own dials."""
+    async with (
+        ScriptedOrigin() as alive,
+        gateway(
+            *(f"http://127.0.0.1:{dead_port()}" for _ in range(3)),
+            alive.url,
+            policy="first",
+            retries={"hedge_after": 0.01},
+        ) as gate,
+    ):
+        reply = await fetch(gate.address, "POST", "/billing/x", body=b"x")
+        failures = [one.failures for one in gate.balancer.destinations]
+
+    assert reply.status == 200
+    assert failures == [1, 1, 1, 0]
 
 
 async def test_hedge_keeps_the_timeouts() -> None:
