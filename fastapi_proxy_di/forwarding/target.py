@@ -64,6 +64,7 @@ def given_target(path: str) -> bytes:
     if not _GIVEN.match(path):
         raise ValueError(
             f"path: {path!r} must start with '/' and be percent-encoded, without spaces, "
-            "control characters, non-ASCII or '#'"
+            "control characters, non-ASCII or '#'; encode what goes into it by "
+            "urllib.parse.quote(text, safe='')"
         )
     return path.encode("ascii")

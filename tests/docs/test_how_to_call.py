@@ -52,6 +52,49 @@ async def test_client_errors_are_caught(
     assert (away.status_code, away.json()) == (503, {"detail": "billing is down for a moment"})
 
 
+async def test_client_tells_trouble_from_an_unknown_invoice(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the upstream's 404 becomes one."""
+    service = FastAPI()
+
+    @service.get("/invoices/{number}", status_code=500)
+    async def broken(number: int) -> None:
+        return None
+
+    async with run_app(service) as running:
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", running.url)
+        async with gateway(snippet("how_to/client.py").app) as client:
+            answer = await client.get("/invoices/7/total")
+
+    assert answer.status_code == 502
+
+
+async def test_client_encodes_what_users_send(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One name stays one segment, whatever is in it."""
+    service = FastAPI()
+    asked: list[str] = []
+
+    async def file(request: Request) -> JSONResponse:
+        asked.append(request.scope["raw_path"].decode() + "?" + request.url.query)
+        return JSONResponse("four")
+
+    service.add_route("/files/{name:path}", file)
+    async with run_app(service) as running:
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", running.url)
+        async with gateway(snippet("how_to/client.py").app) as client:
+            sizes = [
+                (await client.get(f"/files/{name}/size")).json() for name in ("a%3Fb", "%C3%A4")
+            ]
+            away = await client.get("/files/%2E%2E/size")
+
+    assert sizes == [6, 6]
+    assert asked == ["/files/a%3Fb?", "/files/%C3%A4?"]
+    assert away.status_code == 404
+
+
 async def test_client_without_events_says_so(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from fastapi_proxy_di import Upstream
 from tests.docs.conftest import SNIPPETS, Gateway, Snippet
@@ -83,6 +84,24 @@ async def test_call_uses_the_upstream_as_an_api(
 
     assert known.json() == {"number": 7, "total": 70}
     assert unknown.status_code == 404
+
+
+async def test_call_tells_trouble_from_an_unknown_invoice(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the upstream's 404 becomes one."""
+    service = FastAPI()
+
+    @service.get("/invoices/{number}", status_code=500)
+    async def broken(number: int) -> None:
+        return None
+
+    async with run_app(service) as running:
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", running.url)
+        async with gateway(snippet("tutorial/call.py").app) as client:
+            answer = await client.get("/invoices/7/summary")
+
+    assert answer.status_code == 502
 
 
 async def test_configure_lets_the_environment_win_field_by_field(

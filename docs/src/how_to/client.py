@@ -1,4 +1,6 @@
+# --8<-- [start:imports]
 from typing import Annotated
+from urllib.parse import quote
 
 import httpx
 from fastapi import Depends, FastAPI, HTTPException
@@ -9,16 +11,26 @@ app = FastAPI(lifespan=proxy_lifespan)
 Billing = Annotated[Balancer, Depends(Upstream("billing"))]
 
 
+# --8<-- [end:imports]
 # --8<-- [start:call]
 @app.get("/invoices/{number}/summary")
 async def summary(number: int, billing: Billing) -> dict[str, int]:
     answer = await billing.client.get(f"/invoices/{number}")
+    answer.raise_for_status()
     return {"number": number, "total": answer.json()["total"]}
 
 
 # --8<-- [end:call]
+# --8<-- [start:quote]
+@app.get("/files/{name}/size")
+async def size(name: str, billing: Billing) -> int:
+    if name in (".", ".."):
+        raise HTTPException(404, "no such file")
+    answer = await billing.client.get(f"/files/{quote(name, safe='')}")
+    return len(answer.content)
 
 
+# --8<-- [end:quote]
 # --8<-- [start:stream]
 @app.get("/first-event")
 async def first_event(billing: Billing) -> str:
@@ -29,8 +41,6 @@ async def first_event(billing: Billing) -> str:
 
 
 # --8<-- [end:stream]
-
-
 # --8<-- [start:errors]
 @app.get("/invoices/{number}/total")
 async def total(number: int, billing: Billing) -> int:
@@ -38,7 +48,9 @@ async def total(number: int, billing: Billing) -> int:
         answer = await billing.client.get(f"/invoices/{number}", timeout=2)
         answer.raise_for_status()
     except httpx.HTTPStatusError as error:
-        raise HTTPException(404, "no such invoice") from error
+        if error.response.status_code == 404:
+            raise HTTPException(404, "no such invoice") from error
+        raise HTTPException(502, "billing is in trouble") from error
     except NoAvailableDestination as error:
         raise HTTPException(503, f"{error.upstream} is down for a moment") from error
     found: int = answer.json()["total"]

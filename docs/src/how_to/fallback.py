@@ -9,13 +9,9 @@ Billing = Annotated[Balancer, Depends(Upstream("billing"))]
 Archive = Annotated[Balancer, Depends(Upstream("archive"))]
 
 
-# --8<-- [start:endpoint]
 @app.get("/invoices/{number}")
 async def invoice(number: int, request: Request, billing: Billing, archive: Archive) -> Response:
     answer = await billing.forward(request, f"/invoices/{number}")
     if answer.status_code == 404:  # the unsent answer is closed for you
         answer = await archive.forward(request, f"/invoices/{number}")
     return answer
-
-
-# --8<-- [end:endpoint]
