@@ -17,6 +17,10 @@ from tests.servers import run_app
 
 PAGE = SNIPPETS.parent / "migration.md"
 PROMISED = [
+    "targets",
+    "servers",
+    "index",
+    "app",
     "HealthChecker",
     "interval",
     "timeout",

@@ -1,0 +1,107 @@
+"""The pages on what is decided per request, and on where settings come from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from fastapi_proxy_di import Upstream
+from fastapi_proxy_di.testing import echo, reply, stand_in
+from tests.docs.conftest import SNIPPETS, Snippet
+
+PAGE = SNIPPETS.parent / "how-to" / "settings-files.md"
+
+
+def test_decide_exchanges_the_token_and_keeps_the_tenant(snippet: Snippet) -> None:
+    """The upstream sees the inner token; a tenant stays on one destination."""
+    app = snippet("how_to/decide.py").app
+    headers = {"authorization": "Bearer outside"}
+
+    with (
+        stand_in(
+            app, "billing", {name: reply() for name in ("a", "b", "c")}, policy="hash"
+        ) as billing,
+        TestClient(app) as client,
+    ):
+        refused = client.get("/billing/x", headers={"authorization": "Bearer x", "x-tenant": "a"})
+        for number in range(30):
+            client.get("/billing/export", headers=headers | {"x-tenant": f"tenant-{number % 6}"})
+
+    served: dict[str, set[str]] = {}
+    for received, destination in zip(billing.received, billing.tried, strict=True):
+        served.setdefault(received.headers["x-tenant"], set()).add(destination)
+    assert refused.status_code == 401
+    assert {one.headers["authorization"] for one in billing.received} == {"Bearer inside"}
+    assert [len(destinations) for destinations in served.values()] == [1] * 6
+    assert len(set().union(*served.values())) > 1
+
+
+def test_tenants_have_their_own_upstream(snippet: Snippet) -> None:
+    """HTTP and WebSocket alike; a stranger reaches none."""
+    app = snippet("how_to/tenants.py").app
+
+    with (
+        stand_in(app, "shared", reply("shared")) as shared,
+        stand_in(app, "acme", [reply("acme"), echo()]) as acme,
+        TestClient(app) as client,
+    ):
+        answers = [
+            client.get("/a%2Fb?x=1", headers={"x-tenant": tenant})
+            for tenant in ("acme", "small", "nobody")
+        ]
+        with client.websocket_connect("/live", headers={"x-tenant": "acme"}) as live:
+            live.send_text("hello")
+            heard = live.receive_text()
+
+    assert [answer.status_code for answer in answers] == [200, 200, 403]
+    assert [answer.text for answer in answers[:2]] == ["acme", "shared"]
+    assert heard == "hello"
+    assert (len(shared.received), len(acme.received)) == (1, 2)
+    assert shared.received[0].query == "x=1"
+
+
+def test_settings_come_from_the_files_of_the_page(
+    snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TOML and ``.env`` as they are shown, and a secret from its file."""
+    text = PAGE.read_text()
+    toml, dotenv = (
+        re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)[0] for kind in ("toml", "sh")
+    )
+    (secret,) = re.findall(r"`secrets/(\w+)` holds `(.+)`", text)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "billing.toml").write_text(toml)
+    (tmp_path / ".env").write_text(dotenv)
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / secret[0]).write_text(secret[1] + "\n")
+    module = snippet("how_to/settings_files.py")
+
+    settings = module.Billing()
+
+    assert [one.url for one in settings.destination_settings] == [
+        "http://10.0.0.1:8080",
+        "http://10.0.0.2:8080",
+    ]
+    assert (settings.health.path, settings.health.interval) == ("/health", 10)
+    assert settings.policy == "least_requests"
+    assert settings.request_headers["authorization"].get_secret_value() == "Bearer s3cret"
+    with TestClient(module.app):
+        assert Upstream("billing").of(module.app).settings == settings
+
+
+def test_settings_page_has_the_order_of_the_sources() -> None:
+    """As ``test_sources_have_their_order`` proves it."""
+    found = re.findall(r"^\d\. (.*)$", PAGE.read_text(), re.MULTILINE)
+
+    assert [line.split(",")[0].removeprefix("the ").split()[0].strip("`[") for line in found] == [
+        "arguments",
+        "environment",
+        ".env",
+        "secrets",
+        "TOML",
+        "class",
+        "defaults](../explanation/defaults.md)",
+    ]
