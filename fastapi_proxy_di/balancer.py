@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Unpack
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     from fastapi_proxy_di.assembly import Assembly
     from fastapi_proxy_di.events import Event
     from fastapi_proxy_di.forwarding.lease import Lease
+
+_HOST: Final = re.compile(r"[^\x00-\x20/?#@\\\x7f-\U0010ffff]+\Z")
+"""An authority without user, RFC 3986 section 3.2: nothing that would end or redirect it."""
 
 _LOOK_SECONDS: Final = 0.05
 """How often a draining destination is looked at."""
@@ -568,7 +572,9 @@ def _overrides(
     content, content_type = (None, None) if body is None else _content(body)
     if method is not None and not TOKEN.match(method.encode("latin-1", "replace")):
         raise ValueError(f"method: {method!r} is not a token")
-    if host is not None and (not host.isascii() or not host or any(c <= " " for c in host)):
+    if method is not None and method.upper() == "CONNECT":
+        raise ValueError("method: CONNECT asks for a tunnel, which is not forwarded")
+    if host is not None and not _HOST.match(host):
         raise ValueError(f"override_host: {host!r} is not a host")
     return Overrides(
         method=None if method is None else method.upper().encode("ascii"),

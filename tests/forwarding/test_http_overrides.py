@@ -1,0 +1,186 @@
+"""What ``forward`` is told to send instead: its length, its type, its framing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi import Depends, FastAPI, Request, Response
+
+from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan
+from tests.clients import Client, connect, request
+from tests.gateways import billing
+from tests.origins import Headers, Received, ScriptedOrigin, chunk
+from tests.servers import run_app
+
+_CHUNKED = (b"Transfer-Encoding", b"chunked")
+_DESCRIBING = {b"content-length", b"transfer-encoding", b"content-type", b"content-encoding"}
+
+
+def _app(url: str, arguments: dict[str, Any]) -> FastAPI:
+    """An app that forwards ``POST /x`` with these arguments."""
+    app = FastAPI(lifespan=proxy_lifespan)
+    upstream = Upstream(billing(url))
+
+    @app.post("/x")
+    async def x(request: Request, balancer: Balancer = Depends(upstream)) -> Response:
+        return await balancer.forward(request, **arguments)
+
+    return app
+
+
+async def _arrives(sent: bytes, **arguments: Any) -> Received:
+    """What reaches the origin of one request; the client's connection serves another one."""
+    async with (
+        ScriptedOrigin() as origin,
+        run_app(_app(origin.url, arguments)) as running,
+        connect(running.address) as client,
+    ):
+        await client.send(sent)
+        assert (await client.read_answer()).status == 200
+        await _serves_on(client)
+    return origin.requests[0]
+
+
+async def _serves_on(client: Client) -> None:
+    await client.send(request("GET", "/nowhere"))
+    assert (await client.read_answer()).status == 404
+
+
+def _describing(received: Received) -> Headers:
+    """The fields that describe the body."""
+    return [(name, value) for name, value in received.headers if name in _DESCRIBING]
+
+
+@pytest.mark.parametrize(
+    ("body", "length", "media_type"),
+    [
+        (b"", b"0", b"application/octet-stream"),
+        (b"ours", b"4", b"application/octet-stream"),
+        ("né", b"3", b"text/plain; charset=utf-8"),
+        ({"né": 1}, b"9", b"application/json"),
+    ],
+)
+@pytest.mark.parametrize("framing", ["length", "chunked", "none"])
+async def test_body_brings_its_own_length_and_type(
+    framing: str, body: Any, length: bytes, media_type: bytes
+) -> None:
+    """Whatever framed the client's; what was encoded about that is not about ours."""
+    encoded = [(b"Content-Encoding", b"gzip")]
+    sent = {
+        "length": request("POST", "/x", encoded, b"theirs"),
+        "chunked": request("POST", "/x", [_CHUNKED, *encoded]) + chunk(b"theirs") + chunk(b""),
+        "none": request("POST", "/x"),
+    }[framing]
+    received = await _arrives(sent, override_body=body)
+
+    assert _describing(received) == [(b"content-length", length), (b"content-type", media_type)]
+    assert len(received.body) == int(length)
+
+
+async def test_body_is_sent_as_the_type_that_the_client_named() -> None:
+    """A type that is there stays, as for a body that was changed and not replaced."""
+    sent = request("POST", "/x", [(b"Content-Type", b"application/x-ours+json")], b"theirs")
+    received = await _arrives(sent, override_body={"a": 1})
+
+    assert _describing(received) == [
+        (b"content-type", b"application/x-ours+json"),
+        (b"content-length", b"7"),
+    ]
+
+
+async def test_body_without_the_clients_headers_has_a_type() -> None:
+    """``override_headers`` took the client's type away; one that it names stays."""
+    sent = request("POST", "/x", [(b"Content-Type", b"text/xml")], b"theirs")
+    bare = await _arrives(sent, override_body="ours", override_headers={"x-a": "1"})
+    named = await _arrives(
+        sent, override_body="ours", override_headers={"content-type": "text/csv"}
+    )
+
+    assert _describing(bare)[-1] == (b"content-type", b"text/plain; charset=utf-8")
+    assert _describing(named) == [(b"content-type", b"text/csv"), (b"content-length", b"4")]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_headers_leave_the_clients_framing(chunked: bool) -> None:
+    """The body is still the client's."""
+    headers = [(b"Content-Type", b"text/xml")]
+    if chunked:
+        sent = request("POST", "/x", [_CHUNKED, *headers]) + chunk(b"theirs") + chunk(b"")
+    else:
+        sent = request("POST", "/x", headers, b"theirs")
+    received = await _arrives(sent, override_headers={"x-a": "1"})
+
+    framing = (b"transfer-encoding", b"chunked") if chunked else (b"content-length", b"6")
+    assert _describing(received) == [framing]
+    assert received.body == b"theirs"
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH"])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_method_leaves_body_and_framing(chunked: bool, method: str) -> None:
+    """A body may follow any method."""
+    if chunked:
+        sent = request("POST", "/x", [_CHUNKED]) + chunk(b"theirs") + chunk(b"")
+    else:
+        sent = request("POST", "/x", body=b"theirs")
+    received = await _arrives(sent, method=method)
+
+    assert (received.method, received.body) == (method.encode(), b"theirs")
+    assert received.chunked is chunked
+
+
+async def test_body_does_not_wait_for_the_clients() -> None:
+    """A client that has sent a byte of many is answered all the same, and never asked for more."""
+    length = (b"Content-Length", b"1000000")
+    async with (
+        ScriptedOrigin() as origin,
+        run_app(_app(origin.url, {"override_body": b"ours"})) as running,
+    ):
+        async with connect(running.address) as client:
+            await client.send(request("POST", "/x", [length]) + b"t")
+            begun = await client.read_answer()
+        async with connect(running.address) as client:
+            await client.send(request("POST", "/x", [length, (b"Expect", b"100-continue")]))
+            asking = await client.read_answer()
+
+    assert (begun.status, asking.status) == (200, 200)
+    assert asking.informational == []
+    assert [received.body for received in origin.requests] == [b"ours"] * 2
+    assert [received.one(b"expect") for received in origin.requests] == [None] * 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"method": "CONNECT"},
+        {"method": "connect"},
+        {"override_host": "a/b"},
+        {"override_host": "user@a"},
+        {"override_host": "a?b"},
+        {"override_host": "a#b"},
+        {"override_host": "a\\b"},
+        {"override_host": "a\x7f"},
+    ],
+)
+async def test_what_would_lead_elsewhere_is_a_value_error(arguments: dict[str, Any]) -> None:
+    """A tunnel, or a Host that another parser reads as more than a host."""
+    async with ScriptedOrigin() as origin:
+        app = _app(origin.url, arguments)
+        async with app.router.lifespan_context(app):
+            balancer = Upstream("billing").of(app)
+            client_request = Request({"type": "http", "method": "POST", "path": "/x"})
+            with pytest.raises(ValueError, match=r"method|override_host"):
+                await balancer.forward(client_request, **arguments)
+
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize(
+    "host", ["a", "a:8080", "[::1]:80", "shop_1.example", "xn--caf-dma.example"]
+)
+async def test_host_is_sent_as_given(host: str) -> None:
+    """Names, addresses, ports."""
+    received = await _arrives(request("POST", "/x", body=b"x"), override_host=host)
+
+    assert received.all(b"host") == [host.encode()]

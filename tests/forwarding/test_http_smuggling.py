@@ -1,0 +1,92 @@
+"""Requests that two servers might part differently: one framing leaves, or nothing does."""
+
+import pytest
+
+from tests.clients import connect, fetch
+from tests.gateways import gateway, until
+from tests.origins import ScriptedOrigin
+
+_POST = b"POST /billing/x HTTP/1.1\r\nHost: gateway.test\r\n"
+_EVIL = b"GET /billing/evil HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
+_AMBIGUOUS = {
+    "length and chunked": _POST
+    + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked and length": _POST
+    + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+    "two equal lengths": _POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nab",
+    "two lengths": _POST + b"Content-Length: 2\r\nContent-Length: 9\r\n\r\nab",
+    "list of lengths": _POST + b"Content-Length: 2, 2\r\n\r\nab",
+    "signed length": _POST + b"Content-Length: +2\r\n\r\nab",
+    "gzip, chunked": _POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked, gzip": _POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+    "chunked twice": _POST
+    + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "xchunked": _POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "coding behind a tab": _POST + b"Transfer-Encoding:\tchunked\r\n\r\n0\r\n\r\n",
+    "space before the colon": _POST + b"Content-Length : 2\r\n\r\nab",
+    "folded length": _POST + b"Content-Length:\r\n 2\r\n\r\nab",
+    "bare CR in a value": _POST + b"X-A: 1\rContent-Length: 2\r\n\r\nab",
+    "bare LF in a value": _POST + b"X-A: 1\nX-B: 2\r\nContent-Length: 2\r\n\r\nab",
+    "NUL in a value": _POST + b"X-A: 1\0\r\nContent-Length: 2\r\n\r\nab",
+    "signed chunk size": _POST + b"Transfer-Encoding: chunked\r\n\r\n+2\r\nab\r\n0\r\n\r\n",
+    "length in the trailer": _POST
+    + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nContent-Length: 9\r\n\r\n",
+    "coding in the trailer": _POST
+    + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+@pytest.mark.parametrize("name", _AMBIGUOUS)
+async def test_ambiguous_request_leaves_once_and_unambiguous(name: str, http: str) -> None:
+    """The server refuses it, or we do, or it leaves with one framing and nothing behind it."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, server={"http": http}) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(_AMBIGUOUS[name])
+        status = (await client.read_answer()).status
+        after = await fetch(gate.address, target="/billing/after")
+        await until(lambda: gate.in_flight == 0)
+
+    begun = [seen for seen in origin.requests if seen.target == b"/x"]
+    assert status in (200, 400)
+    assert len(begun) == 1 if status == 200 else len(begun) <= 1
+    for seen in begun:
+        framing = len(seen.all(b"content-length")) + len(seen.all(b"transfer-encoding"))
+        assert framing == 1
+        assert seen.one(b"transfer-encoding") in (None, b"chunked")
+        # The server may find out amid the body: then the destination sees no end of it.
+        assert seen.complete is (status == 200)
+    assert after.status == 200
+    assert {seen.target for seen in origin.requests} <= {b"/x", b"/after"}
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+@pytest.mark.parametrize("framing", [b"Content-Length: %d", b"Transfer-Encoding: chunked"])
+async def test_request_within_a_body_stays_body(framing: bytes, http: str) -> None:
+    """What looks like a request is one only where the framing says so."""
+    if b"%d" in framing:
+        data = _POST + framing % len(_EVIL) + b"\r\n\r\n" + _EVIL
+    else:
+        data = _POST + framing + b"\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(_EVIL), _EVIL)
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, server={"http": http}) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(data)
+        await client.read_answer()
+
+    assert (origin.request.target, origin.request.body) == (b"/x", _EVIL)
+
+
+async def test_post_without_framing_gets_none() -> None:
+    """RFC 9110 section 8.6 would like a length of 0; the client did not send one."""
+    async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
+        reply = await fetch(gate.address, "POST", "/billing/x")
+
+    assert reply.status == 200
+    assert origin.request.one(b"content-length") is None
+    assert origin.request.one(b"transfer-encoding") is None
