@@ -250,8 +250,14 @@ async def test_drain_sends_new_requests_elsewhere_and_back(
         drained, status = await served_by(), await client.get("/admin/status")
         await client.post("/admin/undrain", params={"url": one.url})
         undrained = await served_by()
+        unknown = [
+            (await client.post(path, params={"url": "http://10.9.9.9"})).status_code
+            for path in ("/admin/drain", "/admin/undrain")
+        ]
+        emptied = await client.post("/admin/drain", params={"url": one.url, "timeout": 30})
 
     assert (drained, undrained) == ({two.port}, {one.port, two.port})
+    assert (unknown, emptied.status_code) == ([404, 404], 200)
     draining = {entry["url"]: entry["draining"] for entry in status.json()["destinations"]}
     assert draining == {one.url: True, two.url: False}
 

@@ -1,6 +1,6 @@
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, HTTPException
 
 from fastapi_proxy_di import Balancer, Upstream, proxy_router
 
@@ -11,13 +11,19 @@ Billing = Annotated[Balancer, Depends(Upstream("billing"))]
 
 
 @app.post("/admin/drain")
-async def drain(url: str, billing: Billing) -> None:
-    await billing.drain(url)
+async def drain(url: str, billing: Billing, timeout: float | None = None) -> None:
+    try:
+        await billing.drain(url, timeout=timeout)
+    except ValueError as error:
+        raise HTTPException(404, str(error)) from error
 
 
 @app.post("/admin/undrain")
 async def undrain(url: str, billing: Billing) -> None:
-    billing.undrain(url)
+    try:
+        billing.undrain(url)
+    except ValueError as error:
+        raise HTTPException(404, str(error)) from error
 
 
 @app.get("/admin/status")

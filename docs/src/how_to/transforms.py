@@ -1,8 +1,7 @@
+# --8<-- [start:declared]
 from fastapi import FastAPI
 
 from fastapi_proxy_di import Destinations, UpstreamSettings, proxy_router
-
-# --8<-- [start:declared]
 from fastapi_proxy_di.transforms import (
     CookiePath,
     LocationRewrite,

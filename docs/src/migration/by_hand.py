@@ -1,3 +1,4 @@
+# --8<-- [start:http]
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request, Response, WebSocket
@@ -10,7 +11,6 @@ app = FastAPI(lifespan=proxy_lifespan)
 Backend = Annotated[Balancer, Depends(Upstream(BackendSettings))]
 
 
-# --8<-- [start:http]
 @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
 async def gateway(request: Request, backend: Backend) -> Response:
     return await backend.forward(request)

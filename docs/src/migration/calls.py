@@ -1,3 +1,4 @@
+# --8<-- [start:imports]
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response, WebSocket
@@ -9,6 +10,7 @@ app = FastAPI(lifespan=proxy_lifespan)
 Backend = Annotated[Balancer, Depends(Upstream("backend"))]
 
 
+# --8<-- [end:imports]
 # --8<-- [start:forward]
 @app.put("/items/{number}")
 async def item(request: Request, backend: Backend, number: int) -> Response:

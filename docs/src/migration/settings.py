@@ -1,3 +1,4 @@
+# --8<-- [start:imports]
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,6 +10,8 @@ from fastapi_proxy_di import (
     TimeoutSettings,
     UpstreamSettings,
 )
+
+# --8<-- [end:imports]
 
 
 # --8<-- [start:standard]
