@@ -84,6 +84,23 @@ async def test_append_extends_a_trusted_peer_s_chain() -> None:
     assert b", ".join(seen.all(b"x-forwarded-for")) == b"1.2.3.4, 5.6.7.8, 127.0.0.1"
 
 
+async def test_chain_cannot_be_nominated_away() -> None:
+    """A ``Connection`` that a trusted peer lets through hides no hop before it."""
+    chain = [(b"X-Forwarded-For", b"1.2.3.4"), (b"Forwarded", b"for=1.2.3.4")]
+    names = b"close, x-forwarded-for, X-Forwarded-Host, forwarded, x-forwarded-proto"
+    seen = await _seen(
+        [(b"Connection", names), *chain],
+        mode="append",
+        trusted_proxies=["127.0.0.0/8"],
+        rfc7239=True,
+    )
+
+    assert seen.one(b"x-forwarded-for") == b"1.2.3.4, 127.0.0.1"
+    assert (seen.one(b"forwarded") or b"").startswith(b"for=1.2.3.4, for=127.0.0.1")
+    assert seen.one(b"x-forwarded-host") == b"gateway.test"
+    assert seen.one(b"x-forwarded-proto") == b"http"
+
+
 async def test_rfc7239_tells_the_same() -> None:
     """``Forwarded`` carries client, scheme and host."""
     value = _forwarding(await _seen(_FORGED, rfc7239=True))[b"forwarded"]

@@ -1,4 +1,4 @@
-"""What hypercorn offers on HTTP/2 and no other server does: early hints and trailers."""
+"""What hypercorn does otherwise: early hints and trailers on HTTP/2, and its own Date."""
 
 import asyncio
 
@@ -13,8 +13,9 @@ from h2.events import (
     TrailersReceived,
 )
 
+from tests.clients import fetch
 from tests.gateways import gateway_app
-from tests.origins import ScriptedOrigin, always, chunk
+from tests.origins import ScriptedOrigin, always, answer, chunk
 from tests.servers import run_hypercorn
 
 ANSWER = (
@@ -60,3 +61,16 @@ async def test_hints_and_trailers_pass_through_hypercorn() -> None:
     assert body.data == b"hello"
     assert trailers.headers == [(b"x-sum", b"1")]
     assert origin.request.one(b"te") == b"trailers"
+
+
+async def test_date_and_server_are_not_doubled_by_hypercorn() -> None:
+    """It adds its own, so the destination's are dropped."""
+    theirs = [(b"Date", b"Mon, 01 Jan 2001 00:00:00 GMT"), (b"Server", b"origin/1")]
+    async with (
+        ScriptedOrigin(always(answer(body=b"ok", headers=theirs))) as origin,
+        run_hypercorn(gateway_app(origin.url)) as running,
+    ):
+        reply = await fetch(running.address, target="/billing/x")
+
+    assert (reply.one(b"server") or b"").startswith(b"hypercorn")
+    assert reply.one(b"date") not in (None, theirs[0][1])

@@ -1,6 +1,9 @@
 """Methods: every token that the server lets through, as it came."""
 
+from typing import Any
+
 import pytest
+from fastapi import Depends
 
 from tests.clients import Ending, connect, fetch, request
 from tests.gateways import gateway
@@ -9,7 +12,13 @@ from tests.origins import Connection, ScriptedOrigin, always, answer
 
 @pytest.mark.parametrize(
     "method",
-    ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "M-SEARCH", "PURGE"],
+    [
+        *("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"),
+        # The rest of llhttp's list, which is uvicorn's.
+        *("COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND", "PROPPATCH", "SEARCH", "UNLOCK", "BIND"),
+        *("REBIND", "UNBIND", "ACL", "REPORT", "MKACTIVITY", "CHECKOUT", "MERGE", "M-SEARCH"),
+        *("NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PURGE", "MKCALENDAR", "LINK", "UNLINK"),
+    ],
 )
 async def test_method_is_sent_as_it_came(method: str) -> None:
     """Nothing but the method's own token reaches the destination."""
@@ -104,14 +113,16 @@ async def test_max_forwards_on_get_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("http", ["h11", "httptools"])
-async def test_connect_is_refused(http: str) -> None:
+@pytest.mark.parametrize("target", ["/billing/x", "origin.test:443"])
+@pytest.mark.parametrize("include", [{}, {"dependencies": [Depends(lambda: None)]}])
+async def test_connect_is_refused(include: dict[str, Any], target: str, http: str) -> None:
     """A gateway opens no tunnels to wherever the client wants."""
     async with (
         ScriptedOrigin() as origin,
-        gateway(origin.url, server={"http": http}) as gate,
+        gateway(origin.url, include=include, server={"http": http}) as gate,
         connect(gate.address) as client,
     ):
-        await client.send(request("CONNECT", "/billing/x"))
+        await client.send(request("CONNECT", target))
         reply = await client.read_answer()
 
     assert 400 <= reply.status < 600

@@ -67,8 +67,8 @@ async def test_no_request_header_is_invented() -> None:
     assert origin.request.names == [b"host"]
 
 
-async def test_no_framing_is_invented_for_a_post_without_body() -> None:
-    """A POST without a body stays one; an explicit length of zero stays too."""
+async def test_length_of_zero_is_the_only_framing_of_a_post_without_body() -> None:
+    """It stays, and nothing joins it."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(gate.address, "POST", "/billing/x", body=b"")
 
