@@ -22,6 +22,9 @@ from fastapi_proxy_di.probing import Prober
 from fastapi_proxy_di.settings import DestinationSettings, EjectionSettings, HealthSettings
 from fastapi_proxy_di.transport.transport import Exchange, Request, Transport
 from fastapi_proxy_di.wire.urls import Address
+from tests.clients import fetch
+from tests.gateways import gateway
+from tests.origins import ScriptedOrigin, always, answer
 from tests.pools.samples import pool_of, settings_of
 from tests.virtual_time import run_virtually
 
@@ -417,3 +420,17 @@ def test_prober_without_path_sends_nothing() -> None:
         return before, len(probed.sent)
 
     assert run_virtually(scenario()) == (0, 1)
+
+
+async def test_first_sweep_is_over_before_the_first_request() -> None:
+    """One that is down at start never gets a request, though it would be the first choice."""
+    async with (
+        ScriptedOrigin(always(answer(503))) as down,
+        ScriptedOrigin() as up,
+        gateway(down.url, up.url, policy="first", health={"path": "/health"}) as gate,
+    ):
+        reply = await fetch(gate.address, target="/billing/x")
+
+    assert reply.status == 200
+    assert [seen.target for seen in down.requests] == [b"/health"]
+    assert [seen.target for seen in up.requests] == [b"/health", b"/x"]
