@@ -115,10 +115,10 @@ class _Transform(SettingsModel):
 
 
 class _SetOrAppend(_Transform):
-    set: HeaderValue | None = None
+    set: SecretStr | None = None
     """Takes the place of whatever stood under the name. A secret: never shown."""
 
-    append: HeaderValue | None = None
+    append: SecretStr | None = None
     """Comes after what stands under the name. A secret: never shown."""
 
     @model_validator(mode="after")
@@ -126,6 +126,11 @@ class _SetOrAppend(_Transform):
         if (self.set is None) == (self.append is None):
             raise ValueError("needs one of 'set' and 'append'")
         return self
+
+
+class _HeaderSetOrAppend(_SetOrAppend):
+    set: HeaderValue | None = None
+    append: HeaderValue | None = None
 
 
 class PathPrefix(_Transform):
@@ -160,24 +165,12 @@ class PathPattern(_Transform):
     """E.g. ``/tenants/{tenant}/{path}``; ``{path}`` is what is forwarded, byte for byte."""
 
 
-class QueryParameter(_Transform):
-    """Sets or appends a query parameter."""
+class QueryParameter(_SetOrAppend):
+    """Sets or appends a query parameter; its value is not encoded."""
 
     kind: Literal["query_parameter"] = "query_parameter"
     name: ParameterName
     """Not encoded."""
-
-    set: SecretStr | None = None
-    """Takes the place of the client's. Not encoded. A secret: never shown."""
-
-    append: SecretStr | None = None
-    """Comes after the client's. Not encoded. A secret: never shown."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.set is None) == (self.append is None):
-            raise ValueError("needs one of 'set' and 'append'")
-        return self
 
 
 class QueryRouteValue(_Transform):
@@ -210,7 +203,7 @@ class MethodChange(_Transform):
     """The one to send. After HEAD the client gets no body."""
 
 
-class RequestHeader(_SetOrAppend):
+class RequestHeader(_HeaderSetOrAppend):
     """Sets or appends a request header."""
 
     kind: Literal["request_header"] = "request_header"
@@ -245,7 +238,7 @@ class RequestHeadersAllowed(_Transform):
     """Those the proxy sets itself (host, framing, forwarding) stay in any case."""
 
 
-class ResponseHeader(_SetOrAppend):
+class ResponseHeader(_HeaderSetOrAppend):
     """Sets or appends a header of the answer."""
 
     kind: Literal["response_header"] = "response_header"

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Final, assert_never
 from urllib.parse import quote
 
-from pydantic import SecretStr
-
 from fastapi_proxy_di.errors import InvalidRequest
 from fastapi_proxy_di.settings.transforms import (
     PLACEHOLDER,
@@ -24,7 +22,7 @@ from fastapi_proxy_di.settings.transforms import (
     RequestHeaderRouteValue,
     RequestHeadersAllowed,
 )
-from fastapi_proxy_di.transforms.fields import without
+from fastapi_proxy_di.transforms.header_edits import allow, remove, secret, set_or_append
 from fastapi_proxy_di.transforms.location import is_below
 from fastapi_proxy_di.transforms.query import append_parameter, set_parameter
 from fastapi_proxy_di.transforms.views import OutboundRequest
@@ -72,13 +70,13 @@ def request_transform(settings: RequestTransformSettings) -> RequestTransform:
         case MethodChange():
             return _method_change(settings.method.encode("ascii"), settings.set.encode("ascii"))
         case RequestHeader():
-            return _request_header(settings)
+            return set_or_append(settings)
         case RequestHeaderRouteValue():
             return _request_header_route_value(settings.name, settings.parameter)
         case RequestHeaderRemove():
-            return _request_header_remove(settings.name)
+            return remove(settings.name)
         case RequestHeadersAllowed():
-            return _request_headers_allowed(settings.names)
+            return allow(settings.names)
     assert_never(settings)
 
 
@@ -159,46 +157,12 @@ def _method_change(method: bytes, changed: bytes) -> RequestTransform:
     return transform
 
 
-def _request_header(settings: RequestHeader) -> RequestTransform:
-    value = secret(settings.set, settings.append)
-    fields = [(settings.name.encode("latin-1"), value.encode("latin-1"))]
-    if settings.set is None:
-
-        def append(request: OutboundRequest) -> None:
-            request.headers.raw = request.headers.raw + fields
-
-        return append
-
-    def replace(request: OutboundRequest) -> None:
-        request.headers.raw = set_fields(request.headers.raw, fields)
-
-    return replace
-
-
 def _request_header_route_value(name: str, parameter: str) -> RequestTransform:
     key = name.encode("latin-1")
 
     def transform(request: OutboundRequest) -> None:
         value = route_value(request, parameter).encode("ascii")
         request.headers.raw = set_fields(request.headers.raw, [(key, value)])
-
-    return transform
-
-
-def _request_header_remove(name: str) -> RequestTransform:
-    key = name.encode("latin-1")
-
-    def transform(request: OutboundRequest) -> None:
-        request.headers.raw = without(request.headers.raw, key)
-
-    return transform
-
-
-def _request_headers_allowed(names: tuple[str, ...]) -> RequestTransform:
-    allowed = frozenset(name.encode("latin-1") for name in names)
-
-    def transform(request: OutboundRequest) -> None:
-        request.headers.keep_only(allowed)
 
     return transform
 
@@ -220,8 +184,3 @@ def _parameter(request: OutboundRequest, name: str) -> object:
             f"a transform wants the path parameter {name!r}, which the mount "
             f"{request.inbound.mount!r} does not have"
         ) from None
-
-
-def secret(*values: SecretStr | None) -> str:
-    """Give the one that is set."""
-    return next(value.get_secret_value() for value in values if value is not None)

@@ -14,12 +14,10 @@ from fastapi_proxy_di.settings.transforms import (
     ResponseHeadersAllowed,
     When,
 )
-from fastapi_proxy_di.transforms.builtin_request import secret
 from fastapi_proxy_di.transforms.cookies import rewrite_domain, rewrite_path
-from fastapi_proxy_di.transforms.fields import without
+from fastapi_proxy_di.transforms.header_edits import allow, remove, set_or_append
 from fastapi_proxy_di.transforms.location import through_the_mount
 from fastapi_proxy_di.transforms.views import OutboundResponse
-from fastapi_proxy_di.wire.headers import set_fields
 
 ResponseTransform = Callable[[OutboundResponse], object]
 """A function that changes an answer before the client gets it."""
@@ -38,11 +36,11 @@ def response_transform(settings: ResponseTransformSettings) -> ResponseTransform
     """Make the function of one response transform."""
     match settings:
         case ResponseHeader():
-            return _only(settings.when, _response_header(settings))
+            return _only(settings.when, set_or_append(settings))
         case ResponseHeaderRemove():
-            return _only(settings.when, _response_header_remove(settings.name))
+            return _only(settings.when, remove(settings.name))
         case ResponseHeadersAllowed():
-            return _response_headers_allowed(settings.names)
+            return allow(settings.names)
         case LocationRewrite():
             return _location(settings)
         case CookieDomain():
@@ -62,40 +60,6 @@ def _only(when: When, transform: ResponseTransform) -> ResponseTransform:
             transform(response)
 
     return sometimes
-
-
-def _response_header(settings: ResponseHeader) -> ResponseTransform:
-    value = secret(settings.set, settings.append)
-    fields = [(settings.name.encode("latin-1"), value.encode("latin-1"))]
-    if settings.set is None:
-
-        def append(response: OutboundResponse) -> None:
-            response.headers.raw = response.headers.raw + fields
-
-        return append
-
-    def replace(response: OutboundResponse) -> None:
-        response.headers.raw = set_fields(response.headers.raw, fields)
-
-    return replace
-
-
-def _response_header_remove(name: str) -> ResponseTransform:
-    key = name.encode("latin-1")
-
-    def transform(response: OutboundResponse) -> None:
-        response.headers.raw = without(response.headers.raw, key)
-
-    return transform
-
-
-def _response_headers_allowed(names: tuple[str, ...]) -> ResponseTransform:
-    allowed = frozenset(name.encode("latin-1") for name in names)
-
-    def transform(response: OutboundResponse) -> None:
-        response.headers.keep_only(allowed)
-
-    return transform
 
 
 def _location(settings: LocationRewrite) -> ResponseTransform:
