@@ -6,9 +6,11 @@ Owns the measures and the goals. Knows nothing of processes.
 from __future__ import annotations
 
 import json
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -256,20 +258,19 @@ def measure(
 
 
 def _left(phase: Phase, records: Sequence[Record], destinations: int) -> float | None:
-    """When the victims have less than a tenth of their fair share, over a whole window."""
+    """When the victims have less than a tenth of their fair share, then and until the end."""
     answers = sorted(
-        (one.started - phase.began, one.served_by)
+        (one.started, one.served_by in phase.victims)
         for one in records
         if one.kind in ("get", "post") and one.served_by is not None
     )
-    last = phase.healed - phase.began - _SHARE_WINDOW_SECONDS
-    for started, _ in answers:
-        if started > last or not phase.victims:
-            break
-        window = [port for at, port in answers if started <= at < started + _SHARE_WINDOW_SECONDS]
-        served = sum(port in phase.victims for port in window)
-        if served * destinations * 10 < len(window) * len(phase.victims):
-            return started
+    times = [at for at, _ in answers]
+    served = [0, *accumulate(victim for _, victim in answers)]
+    next_to_none = len(phase.victims) / destinations / 10
+    for first in range(bisect(times, phase.healed - _SHARE_WINDOW_SECONDS)):
+        ends = (bisect(times, times[first] + _SHARE_WINDOW_SECONDS), len(times))
+        if all(served[end] - served[first] < next_to_none * (end - first) for end in ends):
+            return times[first] - phase.began
     return None
 
 

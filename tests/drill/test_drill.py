@@ -69,10 +69,11 @@ def test_measure_tells_when_traffic_has_left_without_an_event() -> None:
     phase = Phase("slow", (1,), began=100.0, healed=103.0, ended=104.0)
     left = measure(phase, _records(*[1, 2] * 25, *[2] * 200, 1, *[2] * 49), [], destinations=2)
     stays = measure(phase, _records(*[1, 2] * 150), [], destinations=2)
+    pauses = measure(phase, _records(*[1, 2] * 50, *[2] * 120, *[1, 2] * 40), [], destinations=2)
     nobody = Phase("healthy", (), began=100.0, healed=103.0, ended=104.0)
 
-    assert left.out_seconds == pytest.approx(0.41)
-    assert stays.out_seconds is None
+    assert left.out_seconds == pytest.approx(0.4, abs=0.02)
+    assert (stays.out_seconds, pauses.out_seconds) == (None, None)
     assert measure(nobody, _records(*[2] * 300), [], destinations=2).out_seconds is None
 
 
