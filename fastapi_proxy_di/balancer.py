@@ -39,6 +39,7 @@ from fastapi_proxy_di.forwarding.target import given_target, target_below
 from fastapi_proxy_di.options import ForwardOptions
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import (
+    POLICIES,
     Destinations,
     DestinationSettings,
     HealthSettings,
@@ -59,17 +60,7 @@ _HOST: Final = re.compile(r"[^\x00-\x20/?#@\\\x7f-\U0010ffff]+\Z")
 _LOOK_SECONDS: Final = 0.05
 """How often a draining destination is looked at."""
 
-_POLICIES_WITHOUT_KEY: Final = frozenset(
-    {
-        "power_of_two_choices",
-        "round_robin",
-        "least_requests",
-        "random",
-        "first",
-        "latency",
-        "peak_ewma",
-    }
-)
+_POLICIES_WITHOUT_KEY: Final = frozenset(POLICIES) - {"hash"}
 
 
 class ProxiedResponse(Response):
