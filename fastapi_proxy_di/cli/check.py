@@ -61,14 +61,14 @@ def run(names: Sequence[str]) -> int:
         0 if every destination is well, 1 if one is not, 2 if the settings are wrong.
     """
     try:
-        for name in names:
-            for warning in unknown_variables(settings_class(name), os.environ, names):
-                print(f"warning: {warning}", file=sys.stderr)
         settings, faults = read_all({name: name for name in names})
         findings = asyncio.run(_look(settings, faults))
     except SettingsError as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr)  # names such variables itself
         return 2
+    for name in names:
+        for warning in unknown_variables(settings_class(name), os.environ, names):
+            print(f"warning: {warning}", file=sys.stderr)
     print_table(
         ["upstream", "destination", "probe", "result", "time"],
         [

@@ -5,6 +5,8 @@ Never shows a value that may be a secret. Also names variables that nothing read
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, get_args, get_origin
 
@@ -17,6 +19,7 @@ from fastapi_proxy_di.settings.upstream import (
     Mention,
     UpstreamSettings,
     env_prefix,
+    prefix_of,
     settings_class,
 )
 
@@ -36,6 +39,9 @@ _UNSHOWN: Final = frozenset(
     {"destinations", "request_headers", "response_headers", "transforms", "affinity"}
 )
 _LISTS: Final = frozenset({"destinations", "transforms"})
+_KUBERNETES: Final = r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?"
+"""What it adds to ``UPSTREAM_BILLING_`` for a service of the name ``upstream-billing``."""
+_DESTINATIONS: Final = r"UPSTREAM_(\w+)_DESTINATIONS"
 
 
 def load_all(
@@ -83,6 +89,7 @@ def read_all(mentions: Mapping[str, Mention]) -> tuple[dict[str, UpstreamSetting
             loaded[name] = settings_cls() if isinstance(found, type) else found
         except ValidationError as error:
             faults += describe_faults(error, settings_cls)
+            faults += _clues(error, settings_cls, mentions)
         except SettingsError as error:
             faults.append(f"upstream {name!r}: {error}")
     return loaded, faults
@@ -127,6 +134,30 @@ def describe_late_fault(error: ValueError, settings_cls: type[UpstreamSettings])
     return f"upstream {settings_cls.name!r}: {field} ({name}): {text}"
 
 
+def _clues(
+    error: ValidationError, settings_cls: type[UpstreamSettings], names: Iterable[str]
+) -> Iterator[str]:
+    """Name variables that are set and may have been meant."""
+    prefix = env_prefix(settings_cls)
+    for text in unknown_variables(settings_cls, os.environ, names):
+        if not re.fullmatch(_KUBERNETES, text.split()[0].removeprefix(prefix)):
+            yield text
+    if any(one["type"] == "missing" and one["loc"] == ("destinations",) for one in error.errors()):
+        asked_for = {prefix, *map(prefix_of, names)}
+        set_ones = {
+            match[1].lower(): match[0]
+            for variable_name, value in os.environ.items()
+            if value and (match := re.fullmatch(_DESTINATIONS, variable_name.upper()))
+            if prefix_of(match[1]) not in asked_for
+        }
+        near = _near(settings_cls.name.replace("-", "_"), list(set_ones), 0.7)
+        if near:
+            yield (
+                f"{set_ones[near]} is set; did you mean upstream {near!r} "
+                f"instead of {settings_cls.name!r}?"
+            )
+
+
 def _line(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str:
     location = details["loc"]
     subject = f"upstream {settings_cls.name!r}: "
@@ -151,6 +182,8 @@ def _what(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str:
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return _not_a_mapping(settings_cls, location)
     message = details["msg"][:1].lower() + details["msg"][1:]
+    if kind == "int_parsing" and str(location[-1]).endswith("_bytes"):
+        message = "is a number of bytes, e.g. 10000000"
     shown = location[0] in UpstreamSettings.model_fields and location[0] not in _UNSHOWN
     return f"{message}, got {given!r}" if shown and isinstance(given, _SCALARS) else message
 
@@ -248,7 +281,7 @@ def unknown_variables(
     prefix = env_prefix(settings_cls)
     parts = dict(_fields_at(settings_cls, ()))
     suffixes = list(_suffixes(parts))
-    others = [env_prefix(settings_class(name)) for name in other_names if name != settings_cls.name]
+    others = [prefix_of(name) for name in other_names if name != settings_cls.name]
     warned: list[str] = []
     for name, value in sorted({**dotenv_variables(settings_cls), **environ}.items()):
         upper = name.upper()

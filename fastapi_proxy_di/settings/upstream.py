@@ -255,8 +255,9 @@ class UpstreamSettings(Described, BaseSettings):
                     " '-' and '_', and starts with a letter"
                 )
             cls.name = name
-            prefix = f"UPSTREAM_{name.upper().replace('-', '_')}_"
-            cls.model_config = SettingsConfigDict(**{**cls.model_config, "env_prefix": prefix})
+            cls.model_config = SettingsConfigDict(
+                **{**cls.model_config, "env_prefix": prefix_of(name)}
+            )
         # What a class writes beside a default is for type checkers: validation and JSON
         # schema stay those of the field, also below `policy: str = "random"`.
         own = inspect.get_annotations(cls)
@@ -323,6 +324,11 @@ class UpstreamSettings(Described, BaseSettings):
 
 Mention = str | type[UpstreamSettings] | UpstreamSettings
 """What an app says of an upstream: its name, a declared class, or an instance."""
+
+
+def prefix_of(name: str) -> str:
+    """Prefix of the variables of an upstream, e.g. ``UPSTREAM_BILLING_``."""
+    return f"UPSTREAM_{name.upper().replace('-', '_')}_"
 
 
 def env_prefix(settings_cls: type[UpstreamSettings]) -> str:

@@ -83,6 +83,8 @@ def parse_address(text: str) -> Address:
     shown = _shown(text)
     if not text:
         raise ValueError(f"is empty; an address looks like {_EXAMPLES}")
+    if re.search(r"\s.*://", text):
+        raise ValueError(f"{shown!r} holds several addresses; separate addresses by commas")
     match = re.fullmatch(_URL, text)
     if match is None:
         raise ValueError(

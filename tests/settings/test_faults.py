@@ -194,9 +194,20 @@ def test_load_all_tells_bad_names_and_files_with_the_rest(tmp_path: Path) -> Non
             ),
         ),
         (
-            "HEALTH__PATH__DEEP",
-            "/",
-            "health.path (UPSTREAM_BILLING_HEALTH__PATH): input should be a valid string",
+            "DESTINATIONS",
+            "http://a http://b",
+            (
+                "destinations.0.url (UPSTREAM_BILLING_DESTINATIONS): 'http://a http://b' holds"
+                " several addresses; separate addresses by commas"
+            ),
+        ),
+        (
+            "LIMITS__MAX_BODY_BYTES",
+            "10MB",
+            (
+                "limits.max_body_bytes (UPSTREAM_BILLING_LIMITS__MAX_BODY_BYTES): is a number of"
+                " bytes, e.g. 10000000, got '10MB'"
+            ),
         ),
     ],
 )
@@ -205,6 +216,57 @@ def test_fault_names_field_variable_and_remedy(
 ) -> None:
     """Each kind of fault reads like a sentence about one variable."""
     assert faults_of(monkeypatch, **{name: value}) == [f"- upstream 'billing': {line}"]
+
+
+def test_faults_come_with_the_variables_that_set_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing may be there under another name; what Kubernetes adds is no clue."""
+    monkeypatch.setenv("UPSTREAM_ORDERS_DESTINATION", "http://geheim")
+    monkeypatch.setenv("UPSTREAM_ORDERS_URL", "http://geheim")
+    for name in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP_ADDR"):
+        monkeypatch.setenv(f"UPSTREAM_ORDERS_{name}", "10.0.0.1")
+
+    with pytest.raises(SettingsError) as caught:
+        load_all({"orders": "orders", "billing": Billing})
+
+    assert str(caught.value).splitlines()[2:] == [
+        (
+            "- UPSTREAM_ORDERS_DESTINATION sets nothing of upstream 'orders'; did you mean"
+            " UPSTREAM_ORDERS_DESTINATIONS?"
+        ),
+        "- UPSTREAM_ORDERS_URL sets nothing of upstream 'orders'",
+    ]
+
+
+def test_fault_of_too_deep_a_name_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault is the field's, the clue is what was set."""
+    assert faults_of(monkeypatch, HEALTH__PATH__DEEP="/") == [
+        (
+            "- upstream 'billing': health.path (UPSTREAM_BILLING_HEALTH__PATH): input should be a"
+            " valid string"
+        ),
+        "- UPSTREAM_BILLING_HEALTH__PATH__DEEP sets nothing of upstream 'billing'",
+    ]
+
+
+def test_missing_destinations_name_the_upstream_that_has_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A misspelt name finds its upstream; those that are asked for, or far off, are no clue."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://geheim")
+    monkeypatch.setenv("UPSTREAM_SEARCH_DESTINATIONS", "http://geheim")
+
+    with pytest.raises(SettingsError) as alone:
+        load_upstream("biling")
+    with pytest.raises(SettingsError) as beside:
+        load_all({"billing": "billing", "biling": "biling"})
+
+    assert str(alone.value).splitlines()[2:] == [
+        (
+            "- UPSTREAM_BILLING_DESTINATIONS is set; did you mean upstream 'billing' instead of"
+            " 'biling'?"
+        )
+    ]
+    assert len(str(beside.value).splitlines()) == 2
 
 
 def test_undecodable_values_are_told_with_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
