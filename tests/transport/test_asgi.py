@@ -529,7 +529,7 @@ async def test_asgi_stream_ends_when_the_client_leaves(inner: Inner) -> None:
             await client.send(request("GET", "/billing/"))
             await client.read_head()
             await client.read_chunk()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await ended.wait()
         await until(lambda: not gate.in_flight and not inner_tasks())
 
@@ -549,7 +549,7 @@ async def test_asgi_app_that_waits_for_room_is_told_of_a_client_that_left(inner:
     async with Balancer.from_settings(billing(inner(plain(handle)))) as balancer:
         async with balancer.client.stream("GET", "/"):
             pass
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await raised.wait()
 
 
@@ -850,7 +850,7 @@ async def test_asgi_websocket_does_not_wait_for_ever_for_its_app(
     monkeypatch.setattr("fastapi_proxy_di.transport.asgi.websocket._CLOSE_SECONDS", 0.01)
     channel = AsgiWebSocket()
     channel.start_close(Close(1000))
-    await asyncio.wait_for(channel.wait_closed(), 1)
+    await asyncio.wait_for(channel.wait_closed(), 10)
 
     assert channel.close_code == 1000
 
@@ -872,7 +872,7 @@ async def test_asgi_client_that_takes_nothing_is_its_own_fault(inner: Inner) -> 
         Balancer.from_settings(settings) as balancer,
         balancer.client.stream("GET", "/"),
     ):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await raised.wait()
         failures = balancer.destinations[0].failures
 

@@ -805,7 +805,7 @@ async def test_http2_answer_that_is_not_acceptable(
         with pytest.raises(UpstreamProtocolError, match=text):
             await exchange.head()
         exchange.close()
-        await asyncio.wait_for(done.wait(), 1)
+        await asyncio.wait_for(done.wait(), 10)
 
 
 @pytest.mark.parametrize("pair", [(b"x", b"1\r\ny: 2"), (b"x\0", b"1")])
