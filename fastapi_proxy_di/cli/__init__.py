@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: The words after the program's name; ``None`` takes ``sys.argv``.
+        argv: The words after the program's name; ``None`` takes ``sys.argv``, and lets
+            settings name modules of the working directory, as ``python -m`` and uvicorn do.
 
     Returns:
         The exit status.
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: Usage that argparse refuses (status 2), or ``--help`` (status 0).
     """
+    if argv is None and not sys.flags.safe_path:
+        sys.path.insert(0, "")
     arguments = parse(argv)
     missing = missing_modules(_NEEDS.get(arguments.command, ()))
     if missing:

@@ -126,9 +126,9 @@ def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _add_demo_upstream(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    # Without `help`, so that the list of commands has none that people do not start.
     upstream = commands.add_parser(
         "demo-upstream",
-        help="one of the demo's upstream servers",
         description="Runs one small upstream server as the demo does: JSON, an event stream, a "
         "WebSocket echo, uploads. `demo` prints the command that starts a killed one again.",
     )

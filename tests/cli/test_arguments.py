@@ -71,6 +71,16 @@ def test_help_explains_each_command(command: str, capsys: pytest.CaptureFixture[
     assert f"usage: fastapi-proxy-di {command}" in capsys.readouterr().out
 
 
+def test_help_lists_the_commands_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the demo starts for itself is not among them."""
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+
+    help_page = capsys.readouterr().out
+    assert all(f"\n    {name} " in help_page for name in ("demo", "serve", "check", "schema"))
+    assert "demo-upstream" not in help_page
+
+
 def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
     """The one place that says it."""
     with pytest.raises(SystemExit) as exit_info:

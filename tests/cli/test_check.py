@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +116,39 @@ def test_check_says_what_is_wrong_with_a_certificate(
 
     assert status == 2
     assert "upstream 'billing': " in capsys.readouterr().err
+
+
+_SCRIPT = "import sys; from fastapi_proxy_di.cli import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize("as_script", [True, False])
+def test_check_imports_from_the_working_directory(
+    as_script: bool, listening: int, tmp_path: Path
+) -> None:
+    """A policy beside the user is found by the console script and by ``python -m`` alike."""
+    script = tmp_path / "bin" / "fastapi-proxy-di"
+    script.parent.mkdir()
+    script.write_text(_SCRIPT)
+    (tmp_path / "near.py").write_text(
+        "class Near:\n    name = 'near'\n    def pick(self, available, request): ...\n"
+    )
+
+    program = [str(script)] if as_script else ["-m", "fastapi_proxy_di"]
+    done = subprocess.run(
+        [sys.executable, *program, "check", "billing"],
+        cwd=tmp_path,
+        env=os.environ
+        | {
+            "UPSTREAM_BILLING_DESTINATIONS": f"http://127.0.0.1:{listening}",
+            "UPSTREAM_BILLING_POLICY": "near:Near",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_check_says_every_fault_of_the_settings(
