@@ -21,6 +21,7 @@ from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.events import Events
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.affinity import affinity_of
+from fastapi_proxy_di.forwarding.appending import AppendingBuilder
 from fastapi_proxy_di.forwarding.client import (
     AsGiven,
     ClientRules,
@@ -324,7 +325,10 @@ def dispatcher_class(settings: UpstreamSettings) -> Callable[..., Dispatcher]:
 def outbound_builder(settings: UpstreamSettings, transforms: Pipeline | None) -> OutboundBuilder:
     """What makes the requests that leave."""
     forwarded = settings.forwarded
-    return OutboundBuilder(
+    make: Callable[..., OutboundBuilder] = OutboundBuilder
+    if forwarded.mode == "append":
+        make = partial(AppendingBuilder, settings.name)
+    return make(
         forwarding=Forwarding(forwarded.mode, forwarded.trusted_proxies, rfc7239=forwarded.rfc7239),
         via=forwarded.via,
         preserve_host=settings.preserve_host,

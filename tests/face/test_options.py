@@ -9,9 +9,9 @@ from fastapi import Depends, FastAPI, Header, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
-from fastapi_proxy_di import ForwardOptions, proxy_router
+from fastapi_proxy_di import ForwardOptions, Upstream, proxy_router
 from tests.clients import connect, fetch
-from tests.gateways import billing, gateway_app
+from tests.gateways import billing, gateway_app, until
 from tests.origins import Connection, Headers, ScriptedOrigin
 from tests.servers import run_app
 from tests.websocket.client import open_websocket, shake_hands
@@ -138,6 +138,52 @@ async def test_timeout_is_the_requests_own() -> None:
 
     assert reply.status == 504
     assert took < 5
+
+
+async def test_timeout_of_a_websocket_is_for_its_handshake() -> None:
+    """An upstream that does not answer is given up; a tunnel that is open lives on."""
+
+    async def options(connection: HTTPConnection) -> ForwardOptions:
+        return ForwardOptions(timeout=0.05 if connection.url.path.endswith("/slow") else 30)
+
+    async with ScriptedOrigin(Connection.peer_left) as origin:
+        app = gateway_app(origin.url, router={"options": options})
+        async with serving(app) as gateway, connect(gateway.address) as client:
+            refusal = await shake_hands(client, "/billing/slow")
+
+    assert refusal.status == 504
+
+
+async def test_affinity_key_of_a_websocket_counts() -> None:
+    """The tenant's tunnels go where its requests go."""
+
+    async def options(x_tenant: Annotated[str, Header()]) -> ForwardOptions:
+        return ForwardOptions(affinity_key=x_tenant)
+
+    one, two, three = EchoApp(), EchoApp(), EchoApp()
+    async with (
+        echo_server(one) as first,
+        echo_server(two) as second,
+        echo_server(three) as third,
+    ):
+        app = gateway_app(
+            first.url, second.url, third.url, router={"options": options}, policy="hash"
+        )
+        served: dict[bytes, set[str]] = {}
+        async with serving(app) as gateway:
+            balancer = Upstream("billing").of(app)
+            for number in range(24):
+                tenant = b"tenant-%d" % (number % 8)
+                async with open_websocket(
+                    gateway.address, "/billing/live", [(b"X-Tenant", tenant)]
+                ) as client:
+                    busy = [d.url for d in balancer.destinations if d.in_flight]
+                    served.setdefault(tenant, set()).update(busy)
+                    await client.close()
+                await until(lambda: not any(d.in_flight for d in balancer.destinations))
+
+    assert [len(destinations) for destinations in served.values()] == [1] * 8
+    assert len(set().union(*served.values())) > 1
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PROPFIND"])
