@@ -901,7 +901,10 @@ async def test_asgi_address_that_leads_nowhere_is_a_fault_of_the_settings(
         await run_app(app).__aenter__()
 
     assert isinstance(raised.value.__cause__, SettingsError)
-    assert f"upstream 'billing': destinations: {address}: {text}" in str(raised.value)
+    assert (
+        f"upstream 'billing': destinations (UPSTREAM_BILLING_DESTINATIONS): {address}: {text}"
+        in str(raised.value)
+    )
 
 
 # -- WebSockets -----------------------------------------------------------------------------
