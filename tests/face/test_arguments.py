@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI, Request, Response
+from starlette.types import Message, Scope
 
 from fastapi_proxy_di import (
     Balancer,
@@ -166,3 +167,33 @@ async def test_mount_of_some_methods_refuses_the_others(guarded: bool) -> None:
 
     assert [reply.status for reply in replies] == [200, 405]
     assert len(origin.requests) == 1
+
+
+async def test_websocket_that_left_before_it_began_dials_nothing() -> None:
+    """A server may say so as the first thing."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.disconnect", "code": 1006}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: Scope = {
+        "type": "websocket",
+        "path": "/billing/live",
+        "raw_path": b"/billing/live",
+        "root_path": "",
+        "scheme": "ws",
+        "query_string": b"",
+        "headers": [],
+        "subprotocols": [],
+        "client": ("127.0.0.1", 1),
+    }
+    async with ScriptedOrigin() as origin:
+        app = gateway_app(origin.url)
+        async with app.router.lifespan_context(app):
+            await app(scope, receive, send)
+
+    assert sent == []
+    assert origin.connections == 0
