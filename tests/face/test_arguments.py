@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response, WebSocket
 from starlette.types import Message, Scope
 
 from fastapi_proxy_di import (
@@ -170,11 +170,18 @@ async def test_mount_of_some_methods_refuses_the_others(guarded: bool) -> None:
 
 
 async def test_websocket_that_left_before_it_began_dials_nothing() -> None:
-    """A server may say so as the first thing."""
+    """A guard that listens takes the first message; the next one is the client's leaving."""
+    coming: list[Message] = [
+        {"type": "websocket.disconnect", "code": 1006},
+        {"type": "websocket.connect"},
+    ]
     sent: list[Message] = []
 
     async def receive() -> Message:
-        return {"type": "websocket.disconnect", "code": 1006}
+        return coming.pop()
+
+    async def listen(websocket: WebSocket) -> None:
+        await websocket.receive()
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -191,9 +198,11 @@ async def test_websocket_that_left_before_it_began_dials_nothing() -> None:
         "client": ("127.0.0.1", 1),
     }
     async with ScriptedOrigin() as origin:
-        app = gateway_app(origin.url)
+        app = gateway_app(
+            origin.url, router={"http": False}, include={"dependencies": [Depends(listen)]}
+        )
         async with app.router.lifespan_context(app):
             await app(scope, receive, send)
 
-    assert sent == []
+    assert (coming, sent) == ([], [])
     assert origin.connections == 0
