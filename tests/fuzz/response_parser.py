@@ -2,8 +2,8 @@
 
 ``python -m tests.fuzz.response_parser --seconds 600`` feeds mutated answers in random
 splits to ``Http1Exchange`` and to h11, and fails on the first disagreement that could
-smuggle: a crash, a body that is not the same, an end that is not at the same byte, a
-connection kept after what h11 refuses. One seed and number name each case.
+smuggle: a crash, a body or a field that is not the same, an end that is not at the same byte,
+an answer taken or a connection kept that h11 refuses. One seed and number name each case.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Final
 import h11
 
 from fastapi_proxy_di.transport.http1.parser import AnswerParser
+from fastapi_proxy_di.transport.transport import Headers
 from fastapi_proxy_di.wire.headers import list_members
 from tests.fuzz.answers import Case, make_case
 from tests.transport.standin import Outcome, answer_to
@@ -29,7 +30,7 @@ __all__ = ["Disagreement", "check", "main"]
 _BLANK_LINES: Final = re.compile(rb"(\A|\r\n\r\n)[\r\n]+(?=HTTP/1)")
 """Empty lines before a status line, which llhttp skips and h11 refuses: they carry nothing."""
 
-_REASON: Final = re.compile(rb"(HTTP/1\.[01] [0-9]{3} )[^\r\n]*")
+_REASON: Final = re.compile(rb"((?:\A|\n)HTTP/1\.[01] [0-9]{3} )[^\r\n]*")
 """Reasons, of which h11 refuses control characters: they are never passed on."""
 
 _EARLIER: Final = (
@@ -46,6 +47,9 @@ _EARLIER: Final = (
 """Answers that the same connection gave before."""
 
 
+_CODED: Final = frozenset({b"transfer-encoding"})
+
+
 class Disagreement(Exception):
     """What may smuggle, with the case that shows it."""
 
@@ -56,7 +60,9 @@ class Second:
 
     Attributes:
         status: Final status, 0 if there was none.
+        headers: Of the final answer, names in lower case.
         body: As far as it came.
+        trailers: The fields behind it.
         ended: The end of the message was seen.
         surplus: Bytes behind the end.
         refused: It called the bytes malformed.
@@ -64,7 +70,9 @@ class Second:
     """
 
     status: int
+    headers: Headers
     body: bytes
+    trailers: Headers
     ended: bool
     surplus: bytes
     refused: bool
@@ -78,19 +86,24 @@ def second_opinion(case: Case) -> Second:
     connection.send(h11.EndOfMessage())
     connection.receive_data(case.data)
     status, body, ended, refused = 0, b"", False, False
+    headers: Headers = []
+    trailers: Headers = []
     try:
         while (event := connection.next_event()) is not h11.NEED_DATA and event is not h11.PAUSED:
             if isinstance(event, h11.Response):
                 status = event.status_code
+                headers = [(bytes(name), bytes(value)) for name, value in event.headers]
             elif isinstance(event, h11.Data):
                 body += bytes(event.data)
             elif isinstance(event, h11.EndOfMessage):
                 ended = True
+                trailers = [(bytes(name), bytes(value)) for name, value in event.headers]
                 break
     except h11.RemoteProtocolError:
         refused = True
     keep_alive = ended and connection.our_state is h11.DONE and connection.their_state is h11.DONE
-    return Second(status, body, ended, bytes(connection.trailing_data[0]), refused, keep_alive)
+    surplus = bytes(connection.trailing_data[0])
+    return Second(status, headers, body, trailers, ended, surplus, refused, keep_alive)
 
 
 def check(case: Case, ours: Outcome, second: Second) -> None:
@@ -115,7 +128,11 @@ def check(case: Case, ours: Outcome, second: Second) -> None:
             b"connection",  # h11 never keeps HTTP/1.0, whatever it says
         ):
             faults.append("kept a connection that ends with its answer")
+    if whole and second.refused:
+        faults.append("took for whole what h11 refuses")
     if whole and second.ended and not second.refused:
+        if _meaning(ours.headers) != _meaning(second.headers):
+            faults.append(f"headers {ours.headers}, h11 {second.headers}")
         if ours.status != second.status:
             faults.append(f"status {ours.status}, h11 {second.status}")
         if ours.body != second.body:
@@ -127,6 +144,12 @@ def check(case: Case, ours: Outcome, second: Second) -> None:
             faults.append(f"field {name!r} with a line end or NUL")
     if faults:
         raise Disagreement(f"{'; '.join(faults)}\n{case}\nours: {ours}\nh11: {second}")
+
+
+def _meaning(fields: Headers) -> Headers:
+    """Fields as both may write them: h11 lowers codings and takes whitespace off values."""
+    bare = [(name, value.strip(b" \t")) for name, value in fields]
+    return [(name, value.lower() if name in _CODED else value) for name, value in bare]
 
 
 async def run_case(case: Case) -> Outcome:

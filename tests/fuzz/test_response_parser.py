@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -122,6 +125,18 @@ async def test_fuzz_names_the_case_that_failed(monkeypatch: pytest.MonkeyPatch) 
     assert caught.value.__notes__[0].startswith("seed 7, case 0: Case(")
 
 
+async def test_parser_that_remembers_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each case is read by a used parser too, which must make the same of it."""
+
+    async def remembering(pieces: Iterable[bytes], **options: Any) -> Outcome:
+        outcome = await answer_to(pieces, **options)
+        return replace(outcome, status=299) if "parser" in options else outcome
+
+    monkeypatch.setattr(response_parser, "answer_to", remembering)
+    with pytest.raises(Disagreement, match="a used parser"):
+        await run_case(Case(b"GET", (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",)))
+
+
 def test_main_prints_the_counts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,22 +147,25 @@ def test_main_prints_the_counts(
     assert "'cases'" in capsys.readouterr().out
 
 
-_FINE = Outcome(200, [], b"hello", [], None, True)
-_AGREED = Second(200, b"hello", True, b"", False, True)
+_FINE = Outcome(200, [(b"x", b"y")], b"hello", [(b"t", b"u")], None, True)
+_AGREED = Second(200, [(b"x", b"y")], b"hello", [(b"t", b"u")], True, b"", False, True)
 
 
 @pytest.mark.parametrize(
     ("ours", "second"),
     [
-        (Outcome(0, [], b"", [], TimeoutError(), True), _AGREED),
-        (_FINE, Second(200, b"hello", False, b"", True, False)),
-        (_FINE, Second(200, b"hello", False, b"", False, False)),
-        (_FINE, Second(200, b"hello", True, b"x", False, True)),
-        (_FINE, Second(200, b"hello", True, b"", False, False)),
-        (_FINE, Second(201, b"hello", True, b"", False, True)),
-        (_FINE, Second(200, b"hell", True, b"", False, True)),
-        (Outcome(200, [], b"x", [], TimeoutError(), False), _AGREED),
-        (Outcome(200, [(b"x", b"\n")], b"hello", [], None, True), _AGREED),
+        (replace(_FINE, status=0, error=TimeoutError()), _AGREED),
+        (_FINE, replace(_AGREED, ended=False, refused=True, keep_alive=False)),
+        (_FINE, replace(_AGREED, ended=False, keep_alive=False)),
+        (_FINE, replace(_AGREED, surplus=b"x")),
+        (_FINE, replace(_AGREED, keep_alive=False)),
+        (_FINE, replace(_AGREED, status=201)),
+        (_FINE, replace(_AGREED, body=b"hell")),
+        (_FINE, replace(_AGREED, headers=[])),
+        (_FINE, replace(_AGREED, headers=[(b"x", b"Y")])),
+        (replace(_FINE, reusable=False), replace(_AGREED, refused=True)),
+        (replace(_FINE, body=b"x", error=TimeoutError(), reusable=False), _AGREED),
+        (replace(_FINE, headers=[(b"x", b"\n")]), replace(_AGREED, headers=[(b"x", b"\n")])),
     ],
 )
 def test_check_finds_each_disagreement(ours: Outcome, second: Second) -> None:
