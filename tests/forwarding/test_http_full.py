@@ -1,0 +1,45 @@
+"""Destinations that are full: the client is told when to come again, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.clients import Ending, fetch
+from tests.gateways import gateway, until
+from tests.origins import Connection, ScriptedOrigin, answer
+
+
+@pytest.mark.parametrize("middlewares", [0, 1, 2])
+async def test_destinations_that_are_all_full_answer_busy(middlewares: int) -> None:
+    """Each at its own limit: 503 with Retry-After; it counts against neither."""
+    told = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        while True:
+            await connection.read_request()
+            await told.wait()
+            await connection.send(answer(body=b"ok"))
+
+    async with (
+        ScriptedOrigin(script) as one,
+        ScriptedOrigin(script) as two,
+        gateway(
+            destinations=[{"url": origin.url, "max_in_flight": 1} for origin in (one, two)],
+            middlewares=middlewares,
+        ) as gate,
+    ):
+        served = [asyncio.create_task(fetch(gate.address, target="/billing/x")) for _ in range(2)]
+        await until(lambda: one.requests and two.requests, 10)
+        refused = await fetch(gate.address, target="/billing/x")
+        failures = [destination.failures for destination in gate.balancer.destinations]
+        told.set()
+        statuses = [(await task).status for task in served]
+        after = await fetch(gate.address, target="/billing/x")
+
+    assert (refused.status, refused.ending) == (503, Ending.LENGTH)
+    assert int(refused.one(b"retry-after") or 0) >= 1
+    assert refused.one(b"content-type") == b"application/problem+json"
+    assert failures == [0, 0]
+    assert (statuses, after.status) == ([200, 200], 200)
