@@ -50,7 +50,8 @@ def table(model: type[BaseModel], skip: frozenset[str] = frozenset()) -> str:
     meanings = field_descriptions(model)
     for name, field in model.model_fields.items():
         if name not in skip:
-            default = "required" if field.is_required() else f"`{readable(field.get_default(call_default_factory=True))}`"
+            value = field.get_default(call_default_factory=True)
+            default = "required" if field.is_required() else f"`{readable(value)}`"
             meaning = re.sub(r"\s+", " ", meanings.get(name, "")).replace("``", "`")
             rows.append(f"| `{name}` | {default} | {meaning.replace('|', chr(92) + '|')} |")
     return "\n".join(rows)

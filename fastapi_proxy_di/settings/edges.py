@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, FilePath, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from fastapi_proxy_di.settings.durations import Duration
 from fastapi_proxy_di.settings.header_fields import header_token
@@ -79,6 +87,10 @@ class WebSocketSettings(SettingsModel):
     """Whether permessage-deflate is offered to destinations."""
 
 
+_KEY_CHARACTERS: Final = 16
+"""As hexadecimal digits 64 bits: the fewest that nobody guesses by trying."""
+
+
 def _cookie_name(value: str | None) -> str | None:
     if value is not None and not TOKEN.fullmatch(value):
         raise ValueError(f"{value!r} is not a cookie name; use letters, digits, '-' and '_'")
@@ -99,22 +111,30 @@ class AffinitySettings(SettingsModel):
     """Name of the header whose value chooses the destination, instead of a cookie."""
 
     key: SecretStr | None = None
-    """Secret that signs the cookie; the same in all workers. Required with ``cookie``."""
+    """Secret that signs the cookie, 16 characters or more; the same in all workers. Required
+    with ``cookie``."""
 
     on_missing: Literal["redistribute", "fail"] = "redistribute"
     """When the destination is not available: choose another (YARP), or 503."""
 
     @field_validator("key")
     @classmethod
-    def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().strip():
-            raise ValueError("is empty; give a long random text")
+    def _strong(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None:
+            # Told here, so that the fault names the key's own variable.
+            if info.data.get("cookie") is not None:
+                raise ValueError(
+                    "is required with 'cookie', which it signs; set it, e.g. to what"
+                    " `openssl rand -hex 32` prints"
+                )
+        elif len(value.get_secret_value().strip()) < _KEY_CHARACTERS:
+            raise ValueError(
+                f"is shorter than {_KEY_CHARACTERS} characters; give a long random text"
+            )
         return value
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if (self.cookie is None) == (self.header is None):
             raise ValueError("needs one of 'cookie' and 'header'")
-        if self.cookie is not None and self.key is None:
-            raise ValueError("'cookie' needs 'key', the secret that signs it")
         return self

@@ -177,6 +177,7 @@ async def test_websockets_carry_socketio(
             urls.append((await stack.enter_async_context(run_app(app, lifespan="off"))).url)
         monkeypatch.setenv("UPSTREAM_CHAT_DESTINATIONS", ",".join(urls))
         monkeypatch.setenv("UPSTREAM_CHAT_POLICY", "round_robin")
+        monkeypatch.setenv("CHAT_KEY", "a long random text")
         front = await stack.enter_async_context(gateway(snippet("how_to/socketio_gateway.py").app))
         for _ in range(2):
             jar = aiohttp.CookieJar(unsafe=True)  # takes cookies of bare addresses

@@ -134,7 +134,7 @@ def test_affinity_ignores_what_it_has_not_signed(forged: bytes, on_missing: str)
 @pytest.mark.parametrize(
     "other",
     [
-        Bound(pool_of(3), cookie="stay", key="another key"),
+        Bound(pool_of(3), cookie="stay", key="another long random text"),
         Bound(Pool("other", [settings_of(at) for at in range(3)], panic=True)),
     ],
     ids=["key", "upstream"],

@@ -202,6 +202,14 @@ def test_load_all_tells_bad_names_and_files_with_the_rest(tmp_path: Path) -> Non
             ),
         ),
         (
+            "AFFINITY__COOKIE",
+            "seat",
+            (
+                "affinity.key (UPSTREAM_BILLING_AFFINITY__KEY): is required with 'cookie', which"
+                " it signs; set it, e.g. to what `openssl rand -hex 32` prints"
+            ),
+        ),
+        (
             "LIMITS__MAX_BODY_BYTES",
             "10MB",
             (

@@ -31,7 +31,7 @@ def test_effective_sources_name_the_winner_of_each_field(
     """Down to the nested field, with the variable that set it."""
     (tmp_path / ".env").write_text("UPSTREAM_BILLING_SLOW_START=3\nUPSTREAM_BILLING_POLICY=first\n")
     (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "UPSTREAM_BILLING_AFFINITY__KEY").write_text("geheim")
+    (tmp_path / "secrets" / "UPSTREAM_BILLING_AFFINITY__KEY").write_text("geheim" * 3)
     (tmp_path / "s.json").write_text('{"timeouts": {"connect": 1, "total": 9}, "slow_start": 1}')
     monkeypatch.setenv("UPSTREAM_BILLING_POLICY", "random")
     monkeypatch.setenv("UPSTREAM_BILLING_HEALTH", '{"interval": 3, "fall": 4}')
@@ -46,7 +46,9 @@ def test_effective_sources_name_the_winner_of_each_field(
         )
         destinations: Destinations = ["http://a"]
         health: HealthSettings = HealthSettings(path="/class", fall=9)
-        affinity: AffinitySettings | None = AffinitySettings(cookie="lb", key=SecretStr("geheim"))
+        affinity: AffinitySettings | None = AffinitySettings(
+            cookie="lb", key=SecretStr("geheim" * 3)
+        )
         response_headers: dict[str, SecretStr] = {"X-Class": SecretStr("geheim")}
 
     sources = effective_sources(Billing)

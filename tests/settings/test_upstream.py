@@ -176,7 +176,7 @@ def test_json_variables_and_nested_ones_combine(monkeypatch: pytest.MonkeyPatch)
         RETRIES__STATUSES="502,503",
         RETRIES__METHODS='["GET"]',
         AFFINITY__COOKIE="lb",
-        AFFINITY__KEY="geheim",
+        AFFINITY__KEY="geheim" * 3,
         REMOVE_REQUEST_HEADERS="X-Debug, cookie",
     )
 
@@ -506,7 +506,7 @@ def test_secrets_are_never_shown() -> None:
     """Not by repr, not in a dump, not in JSON."""
     settings = Billing(
         request_headers={"authorization": SecretStr("geheim")},
-        affinity=AffinitySettings(cookie="lb", key=SecretStr("geheim")),
+        affinity=AffinitySettings(cookie="lb", key=SecretStr("geheim" * 3)),
     )
 
     assert "geheim" not in repr(settings) + str(settings.model_dump()) + settings.model_dump_json()

@@ -27,6 +27,8 @@ from fastapi_proxy_di.settings import (
 )
 from fastapi_proxy_di.settings.durations import parse_duration
 
+KEY = SecretStr("k" * 16)
+
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
@@ -172,10 +174,11 @@ def test_optional_fields_can_be_switched_off_by_text(text: str) -> None:
         (lambda: EjectionSettings(failure_rate=0), "greater than 0"),
         (lambda: EjectionSettings(base_time=60, max_time=30), "max_time"),
         (AffinitySettings, "needs one of"),
-        (lambda: AffinitySettings(cookie="a", header="b", key=SecretStr("k")), "needs one of"),
-        (lambda: AffinitySettings(cookie="a"), "needs 'key'"),
-        (lambda: AffinitySettings(cookie="a", key=SecretStr(" ")), "is empty"),
-        (lambda: AffinitySettings(cookie="a b", key=SecretStr("k")), "is not a cookie name"),
+        (lambda: AffinitySettings(cookie="a", header="b", key=KEY), "needs one of"),
+        (lambda: AffinitySettings(cookie="a"), "is required with 'cookie'"),
+        (lambda: AffinitySettings(cookie="a", key=SecretStr("k" * 15)), "shorter than 16"),
+        (lambda: AffinitySettings(cookie="a", key=SecretStr(" " * 16)), "shorter than 16"),
+        (lambda: AffinitySettings(cookie="a b", key=KEY), "is not a cookie name"),
         (lambda: AffinitySettings(header="a b"), "is not a header name"),
         (lambda: TlsSettings.model_validate({"client_key": __file__}), "without client_cert"),
         (lambda: TlsSettings.model_validate({"ca_file": __file__, "verify": False}), "no effect"),
@@ -202,7 +205,7 @@ def test_nested_models_take_what_can_work() -> None:
     assert not HealthSettings().enabled
     assert HealthSettings(path="/", body_match="ok|fine").body_match == "ok|fine"
     assert AffinitySettings(header="X-User").header == "x-user"
-    assert AffinitySettings(cookie="lb", key=SecretStr("k")).on_missing == "redistribute"
+    assert AffinitySettings(cookie="lb", key=KEY).on_missing == "redistribute"
     assert TlsSettings.model_validate({"client_cert": __file__, "client_key": __file__}).verify
 
 

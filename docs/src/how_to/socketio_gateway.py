@@ -1,10 +1,14 @@
+import os
+
 from fastapi import FastAPI
 
 from fastapi_proxy_di import AffinitySettings, UpstreamSettings, proxy_router
 
 
 class Chat(UpstreamSettings, name="chat"):
-    affinity: AffinitySettings | None = AffinitySettings(cookie="chat_seat", key="change me")
+    affinity: AffinitySettings | None = AffinitySettings(
+        cookie="chat_seat", key=os.environ["CHAT_KEY"]
+    )
 
 
 app = FastAPI()
