@@ -184,7 +184,9 @@ class Events:
             logger.log(
                 event.level,
                 "%s %s%s",
-                event.upstream if event.destination is None else event.destination,
+                event.upstream
+                if event.destination is None
+                else f"{event.upstream}: {event.destination}",
                 event.text,
                 f" ({detail})" if detail else "",
                 extra={"upstream": event.upstream, "destination": event.destination},

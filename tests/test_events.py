@@ -24,29 +24,34 @@ URL = "http://10.0.0.1"
 @pytest.mark.parametrize(
     ("event", "part", "level", "message"),
     [
-        (DestinationUp("billing", URL), "health", "INFO", f"{URL} is up"),
-        (DestinationDown("billing", URL), "health", "WARNING", f"{URL} is down"),
+        (DestinationUp("billing", URL), "health", "INFO", f"billing: {URL} is up"),
+        (DestinationDown("billing", URL), "health", "WARNING", f"billing: {URL} is down"),
         (
             DestinationDown("billing", URL, "status 503"),
             "health",
             "WARNING",
-            f"{URL} is down (status 503)",
+            f"billing: {URL} is down (status 503)",
         ),
         (
             DestinationEjected("billing", URL, 30.0),
             "health",
             "WARNING",
-            f"{URL} is ejected (for 30 s)",
+            f"billing: {URL} is ejected (for 30 s)",
         ),
         (
             DestinationEjected("billing", URL, 30.0, "connect"),
             "health",
             "WARNING",
-            f"{URL} is ejected (for 30 s: connect)",
+            f"billing: {URL} is ejected (for 30 s: connect)",
         ),
-        (DestinationReadmitted("billing", URL), "health", "INFO", f"{URL} is readmitted"),
-        (DestinationDraining("billing", URL), "pools", "INFO", f"{URL} is draining"),
-        (DestinationUndrained("billing", URL), "pools", "INFO", f"{URL} takes requests again"),
+        (DestinationReadmitted("billing", URL), "health", "INFO", f"billing: {URL} is readmitted"),
+        (DestinationDraining("billing", URL), "pools", "INFO", f"billing: {URL} is draining"),
+        (
+            DestinationUndrained("billing", URL),
+            "pools",
+            "INFO",
+            f"billing: {URL} takes requests again",
+        ),
         (
             PanicStarted("billing"),
             "health",
@@ -58,7 +63,7 @@ URL = "http://10.0.0.1"
             LimitHit("billing", URL, "max_requests"),
             "limits",
             "WARNING",
-            f"{URL} is at its limit (max_requests)",
+            f"billing: {URL} is at its limit (max_requests)",
         ),
     ],
 )
