@@ -130,7 +130,11 @@ class Assembly:
             random=self.random,
             select=select if affinity is None else affinity.select,
         )
-        how = self.policy.name if affinity is None else f"affinity or {self.policy.name}"
+        policy = self.policy.name
+
+        def how(scope: Scope, picked: Destination | None) -> str:
+            return "affinity" if affinity is not None and affinity.chose(scope, picked) else policy
+
         records = Records(settings.name, self.pool, how, settings.explain)
         transforms = pipeline_of(settings.transforms)
         builder = outbound_builder(settings, transforms)

@@ -110,6 +110,10 @@ class Affinity:
         error.retry_after = self._retry_after
         raise error
 
+    def chose(self, scope: Scope, destination: Destination | None) -> bool:
+        """Whether ``destination`` is one that the client's request names."""
+        return destination in (self.binding.preferred(scope) or ())
+
     def _usable(self, destination: Destination) -> bool:
         if not destination.available and (destination.draining or not self._pool.panic):
             return False

@@ -25,7 +25,7 @@ def explanation(
 
     Args:
         pool: Of the upstream.
-        how: Name of the policy, and of what comes before it.
+        how: Name of what picked it: the policy, or affinity.
         tried: Destinations this request has been sent to before.
         picked: The pick, ``None`` if there was none.
     """

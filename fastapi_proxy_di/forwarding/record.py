@@ -47,12 +47,16 @@ class Records:
     Args:
         name: The upstream's.
         pool: Its destinations.
-        how: Name of its policy, and of what comes before it.
+        how: Names what picked a destination for a request: its policy, or affinity.
         explain: Where it is said why a destination was picked.
     """
 
     def __init__(
-        self, name: str, pool: Pool, how: str, explain: Literal["off", "header", "log"]
+        self,
+        name: str,
+        pool: Pool,
+        how: Callable[[Scope, Destination | None], str],
+        explain: Literal["off", "header", "log"],
     ) -> None:
         self.name = name
         self.pool = pool
@@ -95,7 +99,8 @@ class Trace:
         records = self._records
         if records.explain == "off":
             return
-        text = explanation(records.pool, records.how, tried, destination)
+        how = records.how(self._scope, destination)
+        text = explanation(records.pool, how, tried, destination)
         self._reasons.append(text)
         if records.explain == "log" and _explain.isEnabledFor(logging.INFO):
             url = None if destination is None else destination.url

@@ -463,20 +463,25 @@ def test_explain_in_the_log_follows_its_level(caplog: pytest.LogCaptureFixture) 
     assert records(caplog, "explain") == []
 
 
-def test_explain_is_told_on_handshakes_and_names_affinity() -> None:
-    """A WebSocket's accept bears the header; affinity comes before the policy."""
+@pytest.mark.parametrize(
+    ("headers", "how"), [({"x-session": "7"}, b"affinity"), ({}, b"power_of_two_choices")]
+)
+def test_explain_is_told_on_handshakes_and_names_who_picked(
+    headers: dict[str, str], how: bytes
+) -> None:
+    """A WebSocket's accept bears the header; affinity picks for those that it knows."""
     app = gateway_app()
     affinity = {"header": "x-session", "key": "0123456789abcdef0123456789abcdef"}
 
     with (
         stand_in(app, "billing", echo(), explain="header", affinity=affinity),
         TestClient(app) as client,
-        client.websocket_connect("/live") as live,
+        client.websocket_connect("/live", headers=headers) as live,
     ):
         fields: Any = live.extra_headers
         told = dict(fields)[b"x-proxy-explain"]
 
-    assert told.startswith(b"affinity or power_of_two_choices picked http://billing of 1")
+    assert told.startswith(how + b" picked http://billing of 1")
 
 
 def test_explain_off_in_yaml_is_off() -> None:
