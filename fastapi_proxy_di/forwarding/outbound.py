@@ -32,9 +32,20 @@ from fastapi_proxy_di.wire.urls import climbs, join_target
 if TYPE_CHECKING:
     from fastapi_proxy_di.forwarding.record import Trace
 
+# Looking a member up in its enum takes 0.15 µs on CPython 3.11.
+_CODING: Final = Fate.CODING
+_CONNECTION: Final = Fate.CONNECTION
+_EXPECT: Final = Fate.EXPECT
+_FORWARDED: Final = Fate.FORWARDED
+_HOST: Final = Fate.HOST
+_LENGTH: Final = Fate.LENGTH
+_MALFORMED: Final = Fate.MALFORMED
+_MAX_FORWARDS: Final = Fate.MAX_FORWARDS
+_TE: Final = Fate.TE
 _VIA_VERSIONS: Final = {"1.0": b"1.0", "1.1": b"1.1", "2": b"2.0", "3": b"3.0"}
 _CHUNKED: Final = (b"transfer-encoding", b"chunked")
-_EXPECT: Final = (b"expect", b"100-continue")
+_EXPECT_CONTINUE: Final = (b"expect", b"100-continue")
+_QUESTION_MARK: Final = ord("?")
 _LENGTH_DIGITS: Final = 18
 """Longest Content-Length that fits 64 bits whatever its digits."""
 
@@ -187,7 +198,7 @@ class OutboundBuilder:
         """
         forwards_query = overrides is None or overrides.forward_query
         query: bytes = scope["query_string"] if forwards_query else b""
-        if b"?" in path:
+        if _QUESTION_MARK in path:
             path, query = split_query(path, query)
         if climbs(path):
             raise InvalidRequest("the path leads above where the proxy is mounted")
@@ -195,7 +206,9 @@ class OutboundBuilder:
         kept, received, host, has_idempotency_key = self._sift(scope, outbound)
         if drop is not None:
             # A handshake has no body: what follows it is the tunnel's.
-            kept = [p for p in kept if p[0] not in FRAMING and p != _EXPECT and not drop(p[0])]
+            kept = [
+                p for p in kept if p[0] not in FRAMING and p != _EXPECT_CONTINUE and not drop(p[0])
+            ]
             outbound.length = None
             outbound.chunked = outbound.has_body = outbound.expects_continue = False
         method: str = scope.get("method", "GET")
@@ -255,35 +268,35 @@ class OutboundBuilder:
                 kept.append(pair)
                 if pair[0] == b"idempotency-key":
                     has_idempotency_key = True
-            elif fate is Fate.HOST:
+            elif fate is _HOST:
                 host = pair[1]
-            elif fate is Fate.CONNECTION:
+            elif fate is _CONNECTION:
                 connection.append(pair[1])
-            elif fate is Fate.FORWARDED:
+            elif fate is _FORWARDED:
                 received.append((pair[0].lower(), pair[1]))
-            elif fate is Fate.LENGTH:
+            elif fate is _LENGTH:
                 if length is not None and length != pair[1]:
                     raise InvalidRequest("two different Content-Length fields")
                 if length is None:
                     length = pair[1]
                     kept.append(pair)
-            elif fate is Fate.CODING:
+            elif fate is _CODING:
                 # The server takes off ``chunked`` and leaves any other coding in the body.
                 if pair[1].strip().lower() != b"chunked":
                     raise InvalidRequest("Transfer-Encoding other than chunked")
                 outbound.chunked = True
-            elif fate is Fate.EXPECT:
+            elif fate is _EXPECT:
                 if pair[1].lower() == b"100-continue":
                     outbound.expects_continue = True
                 else:
                     kept.append(pair)
-            elif fate is Fate.TE:
+            elif fate is _TE:
                 if b"trailers" in pair[1].lower() and _passes_trailers(scope):
                     # RFC 9110 section 10.1.4: TE goes with a Connection that nominates it.
                     kept += ((b"te", b"trailers"), (b"connection", b"te"))
-            elif fate is Fate.MAX_FORWARDS:
+            elif fate is _MAX_FORWARDS:
                 kept.append(one_less(scope, pair) if self._is_hop else pair)
-            elif fate is Fate.MALFORMED:
+            elif fate is _MALFORMED:
                 raise InvalidRequest(f"{pair[0]!r} is not a header name")
         if connection and (names := nominated(connection)):
             kept = [
@@ -303,7 +316,7 @@ class OutboundBuilder:
             outbound.has_body = outbound.length > 0
         if outbound.expects_continue:
             if outbound.has_body:
-                kept.append(_EXPECT)
+                kept.append(_EXPECT_CONTINUE)
             else:
                 outbound.expects_continue = False
         return kept, received, host, has_idempotency_key
@@ -313,13 +326,13 @@ class OutboundBuilder:
             outbound.method = overrides.method
         outbound.host = overrides.host
         if overrides.replaced is not None:
-            framing = [pair for pair in kept if pair[0] in FRAMING or pair == _EXPECT]
+            framing = [pair for pair in kept if pair[0] in FRAMING or pair == _EXPECT_CONTINUE]
             kept = overrides.replaced + framing
         elif overrides.body is not None:
             # The client's describes the client's body.
             kept = [pair for pair in kept if pair[0] != b"content-encoding"]
         if overrides.body is not None:
-            kept = [pair for pair in kept if pair[0] not in FRAMING and pair != _EXPECT]
+            kept = [pair for pair in kept if pair[0] not in FRAMING and pair != _EXPECT_CONTINUE]
             kept.append((b"content-length", b"%d" % len(overrides.body)))
             outbound.length = len(overrides.body)
             outbound.chunked = outbound.expects_continue = False

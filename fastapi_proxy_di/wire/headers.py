@@ -123,6 +123,19 @@ class FieldTable(dict[bytes, Fate]):
         return self._fates.get(lower, Fate.KEEP)
 
 
+class LowerNames(dict[bytes, bytes]):
+    """Field name, in any case, to the same in lower case; fills itself.
+
+    The same object comes for the same name, so its hash is there for the tables behind.
+    """
+
+    def __missing__(self, name: bytes) -> bytes:
+        lower = name.lower()
+        if len(self) < _TABLE_LIMIT:
+            lower = self[name] = self.setdefault(lower, lower)
+        return lower
+
+
 def nominated(values: Iterable[bytes]) -> frozenset[bytes]:
     """Lower-case names that ``Connection`` fields nominate as hop-by-hop.
 

@@ -5,6 +5,7 @@ Not collected by a plain `pytest`; run `pytest tests/benchmarks/test_micro.py`. 
 """
 
 from random import Random
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import pytest
@@ -22,6 +23,7 @@ from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import DestinationSettings, UpstreamSettings
 from fastapi_proxy_di.transport.http1.connection import Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
+from fastapi_proxy_di.transport.http1.parser import AnswerParser
 from fastapi_proxy_di.transport.transport import Headers
 from fastapi_proxy_di.wire.urls import join_target
 
@@ -79,15 +81,19 @@ def _settings() -> Billing:
     return Billing(destinations=_destinations(1))
 
 
+_CONNECTION: Final = cast("Connection", SimpleNamespace(loop=None, parser=AnswerParser()))
+"""Not touched by an answer that fits one read, but for its parser."""
+
+
 def _parsed_answer() -> Http1Exchange:
-    # The connection is not touched by an answer that fits one read.
     exchange = Http1Exchange(
-        cast("Connection", None),
+        _CONNECTION,
         bodyless=False,
         upgrade=False,
         header_limit=65536,
         reused=True,
         now=0.0,
+        parser=_CONNECTION.parser,
     )
     exchange.feed(memoryview(ANSWER), 1.0)
     return exchange

@@ -24,6 +24,7 @@ class StandIn:
 
     def __init__(self) -> None:
         self.end: str | None = None
+        self.loop = asyncio.get_running_loop()
         self.written: list[bytes] = []
         self.read_paused = False
         self.write_paused = False
@@ -74,7 +75,7 @@ def exchange_over(
         header_limit=header_limit,
         reused=False,
         now=0.0,
-        parser=parser,
+        parser=parser or AnswerParser(),
     )
 
 

@@ -34,6 +34,8 @@ _LOCAL_ERRNOS: Final = frozenset(
 )
 """Our own sockets, ports or memory: the destination has done nothing wrong."""
 
+_field_line: Final = b": ".join
+
 _COALESCE_BYTES: Final = 65536
 """Bodies up to this join their head in one write: one packet, one system call."""
 
@@ -157,12 +159,11 @@ class Http1Transport:
         reused: bool,
         now: float,
     ) -> Http1Exchange:
-        lines = [b"%b %b HTTP/1.1" % (request.method, request.target)]
-        lines += [b"%b: %b" % pair for pair in request.headers]
-        head = b"\r\n".join(lines)
+        line = b"%b %b HTTP/1.1" % (request.method, request.target)
+        head = b"\r\n".join((line, *map(_field_line, request.headers)))
         words = [request.method, request.target, b"HTTP/1.1"]
         # Lenient servers split the request line at any whitespace (RFC 9112 section 3).
-        if not is_safe_block(head, len(request.headers)) or lines[0].split() != words:
+        if not is_safe_block(head, len(request.headers)) or line.split() != words:
             connection.abort()
             raise InvalidRequest("the request has CR, LF, NUL or a space where none may be")
         owed = 0 if request.chunked else (request.content_length or 0) - len(body)

@@ -68,7 +68,7 @@ class Http1Exchange:
     _remaining = 0
     _first_chunk: bytes | None = None
     _chunks: list[bytes] | None = None
-    _trailers: Headers | None = None
+    trailers: Headers = []  # noqa: RUF012  # replaced, never changed
 
     def __init__(
         self,
@@ -79,17 +79,19 @@ class Http1Exchange:
         header_limit: int,
         reused: bool,
         now: float,
-        parser: AnswerParser | None = None,
+        parser: AnswerParser,
     ) -> None:
-        self.headers: Headers = []
         self.reused = reused
         self.last_activity: float = now
         self._connection: Connection | None = connection
+        self._loop = connection.loop
         self._bodyless = bodyless
         self._upgrade = upgrade
         self._header_limit = header_limit
-        self._parser: AnswerParser | None = parser or AnswerParser()
-        self._parser.exchange = self
+        self._parser: AnswerParser | None = parser
+        parser.exchange = self
+        self.headers: Headers = []
+        parser.fields = self.headers
 
     # -- what the forwarder calls ---------------------------------------------------
 
@@ -98,7 +100,7 @@ class Http1Exchange:
             return _READY
         if self._error is not None:
             raise self._error
-        self._head_waiter = self._loop().create_future()
+        self._head_waiter = self._loop.create_future()
         return self._head_waiter
 
     async def read(self) -> bytes:
@@ -113,13 +115,13 @@ class Http1Exchange:
             # client, a further one would only be held.
             if self._connection is not None and self._connection.read_paused:
                 self._connection.resume_reading()
-            waiter = self._waiter = self._loop().create_future()
+            waiter = self._waiter = self._loop.create_future()
             await waiter
 
     async def continued(self) -> None:
         """Wait until the destination asks for the body (100), answers, or breaks off."""
         if not self._asked and not self.status and self._error is None:
-            self._continue = self._loop().create_future()
+            self._continue = self._loop.create_future()
             await self._continue
 
     def offer(self, data: bytes) -> bool:
@@ -136,14 +138,14 @@ class Http1Exchange:
                 # More would be read as the next request: RFC 9112 section 6.3.
                 raise ValueError("the request body is longer than its Content-Length")
             connection.write(data)
-        self.last_activity = self._loop().time()
+        self.last_activity = self._loop.time()
         return not connection.write_paused
 
     async def drain(self) -> None:
         connection = self._connection
         if connection is not None and connection.write_paused:
             await connection.drain()
-            self.last_activity = self._loop().time()
+            self.last_activity = self._loop.time()
         if self._error is not None:
             raise self._error
 
@@ -192,11 +194,6 @@ class Http1Exchange:
         return connection.detach(), self._joined()
 
     @property
-    def trailers(self) -> Headers:
-        """Fields after the body, so far."""
-        return self._trailers or []
-
-    @property
     def stalled_by_reader(self) -> bool:
         """Whether reading is paused because nobody takes what has arrived."""
         return self._connection is not None and self._connection.read_paused
@@ -216,18 +213,10 @@ class Http1Exchange:
         self.answered = True
         self.last_activity = now
         self._head_bytes += len(data)
-        surplus = self._head_bytes - self._header_limit
-        parse = self._parse_head if self._bodyless else self._parse
-        if surplus > 0 and not self.status:
-            # The head must end before the limit; what lies behind it may be body.
-            if parse(parser, data[:-surplus]):
-                parse(parser, data[-surplus:])
+        if self._head_bytes > self._header_limit or self._bodyless:
+            self._feed_closely(parser, data)
         else:
-            parse(parser, data)
-        # What lies behind a 101 is the new protocol's, and none of it is a header.
-        if self._head_bytes > self._header_limit and not self.complete and self.status != 101:
-            what = "what surrounds the body" if self.status else "the header"
-            self._malformed(f"{what} is larger than {self._header_limit} bytes")
+            self._parse(parser, data)
         self._wake()
 
     def ended(self, error: Exception | None) -> None:
@@ -249,60 +238,70 @@ class Http1Exchange:
             self._error.__cause__ = error
         self._wake()
 
-    def _parse(self, parser: AnswerParser, data: memoryview) -> bool:
-        """Parse ``data``; true once the final head is there."""
+    def _feed_closely(self, parser: AnswerParser, data: memoryview) -> None:
+        """Parse what may exceed the limit of the head, or what must end with the head."""
+        surplus = self._head_bytes - self._header_limit
+        parse = self._parse_head if self._bodyless else self._parse
+        if surplus > 0 and not self.status:
+            # The head must end before the limit; what lies behind it may be body.
+            parse(parser, data[:-surplus])
+            if self.status:
+                parse(parser, data[-surplus:])
+        else:
+            parse(parser, data)
+        # What lies behind a 101 is the new protocol's, and none of it is a header.
+        if self._head_bytes > self._header_limit and not self.complete and self.status != 101:
+            what = "what surrounds the body" if self.status else "the header"
+            self._malformed(f"{what} is larger than {self._header_limit} bytes")
+
+    def _parse(self, parser: AnswerParser, data: memoryview) -> None:
         if self.status == 101:
             self._keep(bytes(data))  # the new protocol's
-            return True
+            return
         try:
-            parser.feed(data)
+            parser.llhttp.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._keep(bytes(data[upgrade.args[0] :]))
         except httptools.HttpParserError as error:
             self._malformed(str(error))
-        return self.status != 0
 
-    def _parse_head(self, parser: AnswerParser, data: memoryview) -> bool:
+    def _parse_head(self, parser: AnswerParser, data: memoryview) -> None:
         """Parse line by line: llhttp must not see what lies behind an answer to HEAD."""
         rest = bytes(data)
         while rest and not self.complete and self._error is None:
             line, end, rest = rest.partition(b"\n")
             self._parse(parser, memoryview(line + end))
         self._stray = self._stray or bool(rest)
-        return self.status != 0
 
     # -- what the parser calls --------------------------------------------------------
 
-    def message_begins(self) -> None:
-        """A message begins: the answer, or one too many."""
+    def surplus_begins(self) -> None:
+        """A message begins after the answer."""
+        self._stray = True
+
+    def head_complete(self, status: int, version: str) -> Headers:
+        """Status and headers are there: of the answer, or of a 1xx before it.
+
+        Returns:
+            Where the fields that follow belong.
+        """
         if self.complete:
             self._stray = True
-
-    def trailer(self, name: bytes, value: bytes) -> None:
-        """A field after the body."""
-        if self._trailers is None:
-            self._trailers = []
-        self._trailers.append((name, value))
-
-    def head_complete(self, status: int, version: str) -> None:
-        """Status and headers are there: of the answer, or of a 1xx before it."""
-        if self.complete:
-            self._stray = True
-            return
+            return []
         if 100 <= status < 200 and not (status == 101 and self._upgrade and self._switches()):
             self._informational = True
+            headers, self.headers = self.headers, []
             if status == 101:
                 self._malformed("101 Switching Protocols that was not asked for or names none")
-                return
-            if status == 100:
+            elif status == 100:
                 self._asked = True
                 self._release_body()
-            if self.on_informational is not None:
-                self.on_informational(status, self.headers)
-            return
+            if self.on_informational is not None and status != 101:
+                self.on_informational(status, headers)
+            return self.headers
         if not 100 < status < 600 or version not in _VERSIONS:
             self._malformed(f"status {status} or its HTTP version is not valid")
-            return
+            return []
         coded = False
         for name, value in self.headers:
             if name == b"transfer-encoding":
@@ -310,7 +309,7 @@ class Http1Exchange:
                 # bodies; of the whitespace around it only spaces mean nothing to it.
                 if coded or value.strip(b" ").lower() != b"chunked":
                     self._malformed("Transfer-Encoding other than chunked alone")
-                    return
+                    return []
                 coded = True
         if coded and version == "1.0":
             self._stray = True  # RFC 9112 section 6.1: its framing is faulty
@@ -319,6 +318,8 @@ class Http1Exchange:
             # llhttp now waits for a body that will not come; whether the connection may live
             # on is what an answer with a body would say.
             self._complete(version == "1.1" and not self._wants_close())
+        self.trailers = []
+        return self.trailers
 
     def body_piece(self, body: bytes) -> None:
         """Some of the body."""
@@ -335,7 +336,6 @@ class Http1Exchange:
         """The message is whole: the answer, or a 1xx before it."""
         if self._informational:
             self._informational = False
-            self.headers = []
         elif self.status and self.status != 101:
             self._complete(keep_alive)
 
@@ -387,10 +387,6 @@ class Http1Exchange:
     def _take(self) -> bytes:
         self._buffered = 0
         return self._joined()
-
-    @staticmethod
-    def _loop() -> asyncio.AbstractEventLoop:
-        return asyncio.get_running_loop()
 
     def _wake(self) -> None:
         waiter = self._waiter

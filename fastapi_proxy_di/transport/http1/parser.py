@@ -7,12 +7,16 @@ have a body. A connection that ended an answer in any unclean way is never used 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 
+from fastapi_proxy_di.wire.headers import Headers, LowerNames
+
 if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
+
+_LOWER: Final = LowerNames()
 
 
 class AnswerParser:
@@ -20,41 +24,40 @@ class AnswerParser:
 
     Attributes:
         exchange: Whose answer is parsed. Set before anything is fed.
+        fields: Takes the fields as they come: those of the head, later the trailers.
+        llhttp: Takes the bytes; raises what httptools raises.
     """
 
-    __slots__ = ("_llhttp", "exchange")
+    __slots__ = ("exchange", "fields", "llhttp")
 
     exchange: Http1Exchange
+    fields: Headers
 
     def __init__(self) -> None:
-        self._llhttp: Any = httptools.HttpResponseParser(self)
-
-    def feed(self, data: memoryview) -> None:
-        """Parse; raises what httptools raises."""
-        self._llhttp.feed_data(data)
+        self.llhttp: Any = httptools.HttpResponseParser(self)
 
     def renew(self) -> None:
         """Forget all state."""
-        self._llhttp = httptools.HttpResponseParser(self)
+        self.llhttp = httptools.HttpResponseParser(self)
 
     # -- what httptools calls -----------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self.exchange.message_begins()
+        if self.exchange.complete:
+            self.fields = []  # nobody's
+            self.exchange.surplus_begins()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        exchange = self.exchange
-        if exchange.status:
-            exchange.trailer(name.lower(), value)
-        else:
-            exchange.headers.append((name.lower(), value))
+        self.fields.append((_LOWER[name], value))
 
     def on_headers_complete(self) -> None:
-        llhttp = self._llhttp
-        self.exchange.head_complete(llhttp.get_status_code(), llhttp.get_http_version())
+        llhttp = self.llhttp
+        self.fields = self.exchange.head_complete(
+            llhttp.get_status_code(), llhttp.get_http_version()
+        )
 
     def on_body(self, body: bytes) -> None:
         self.exchange.body_piece(body)
 
     def on_message_complete(self) -> None:
-        self.exchange.message_complete(self._llhttp.should_keep_alive())
+        self.exchange.message_complete(self.llhttp.should_keep_alive())
