@@ -24,6 +24,9 @@ from fastapi_proxy_di.transport.transport import Exchange
 _AHEAD_BYTES: Final = 65536
 """How much is read while there is no exchange to take it, or the exchange takes no more."""
 
+_REFUSAL_SECONDS: Final = 1.0
+"""How long the head of an answer that wants no body may take to reach the server."""
+
 _DISCONNECT: Final = frozenset({"http.disconnect", "websocket.disconnect"})
 
 
@@ -186,6 +189,10 @@ class RequestBody:
         try:
             if self.expects_continue and not self.ended:
                 await self._asked_for()
+                if self._stopped:
+                    # Reading would make the server say 100 in front of the refusal. Behind a
+                    # middleware that takes a turn of the loop or two to get out.
+                    await asyncio.sleep(_REFUSAL_SECONDS)
             if await self._carry():
                 await client_left(self._next_message)
         finally:

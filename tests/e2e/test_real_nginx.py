@@ -242,7 +242,10 @@ async def test_nginx_refuses_what_is_too_large_before_it_has_come(
     """413 at once, while the client still has nearly all of its body to send."""
     headers = [(b"Content-Length", b"%d" % (50 << 20))]
     headers += [(b"Expect", b"100-continue")] if expect else []
-    async with gateway(origin.plain) as gate, connect(gate.address) as client:
+    async with (
+        gateway(origin.plain, limits={"expect_continue": 30}) as gate,
+        connect(gate.address) as client,
+    ):
         await client.send(request("POST", "/billing/small", headers))
         if not expect:
             await client.send(bytes(65536))

@@ -195,6 +195,9 @@ async def test_expecting_client_is_asked_only_when_wanted(answer: bytes, read: b
     assert client.asked == 0
 
     exchange.feed(memoryview(b"HTTP/1.1 " + answer + b"\r\n\r\n"), 0.0)
+    await turns()
+    # Nor is it while a refusal is on its way out, which would get a 100 in front of it.
+    assert (client.asked > 0) is read
     await pumping
     assert (peer.written != []) is read
 

@@ -81,7 +81,8 @@ async def _come_as_far_as(phase: str, client: Client, arrived: asyncio.Semaphore
     framing = [(b"Content-Length", b"9")] if phase == "uploading" else []
     piece = b"hello" if framing else b""
     await client.send(request("POST", f"/billing/{phase}", framing) + piece)
-    await arrived.acquire()
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        await arrived.acquire()
     if phase in ("body", "events"):
         await client.read_head()
         await client.reader.readexactly(9)
@@ -122,9 +123,9 @@ async def test_dial_ends_within_100_ms_of_the_word(middlewares: int) -> None:
             for _ in range(_TIMED):
                 async with connect(running.address) as client:
                     await client.send(request(target="/billing/x"))
-                    await until(lambda: destination.in_flight == 1)
+                    await until(lambda: destination.in_flight == 1, _PATIENCE_SECONDS)
                     client.reset()
-                    await until(lambda: destination.in_flight == 0)
+                    await until(lambda: destination.in_flight == 0, _PATIENCE_SECONDS)
                     ends.append(asyncio.get_running_loop().time())
 
     assert _median_delay(told.times, ends) < _LIMIT_SECONDS

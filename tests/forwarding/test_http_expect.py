@@ -1,6 +1,10 @@
 """``Expect: 100-continue``: the destination is asked before the body is read."""
 
 import asyncio
+from typing import Any
+
+import pytest
+from fastapi import Depends
 
 from tests.clients import connect, request
 from tests.gateways import gateway, gateway_app
@@ -10,7 +14,11 @@ from tests.servers import run_hypercorn
 _HEAD = request("POST", "/billing/x", [(b"Expect", b"100-continue"), (b"Content-Length", b"5")])
 
 
-async def test_refusal_arrives_without_a_continue() -> None:
+@pytest.mark.parametrize("include", [{}, {"dependencies": [Depends(lambda: None)]}])
+@pytest.mark.parametrize("middlewares", [0, 1, 2])
+async def test_refusal_arrives_without_a_continue(
+    middlewares: int, include: dict[str, Any]
+) -> None:
     """A destination that refuses is heard before the client sends its body."""
 
     async def script(connection: Connection) -> None:
@@ -21,12 +29,17 @@ async def test_refusal_arrives_without_a_continue() -> None:
 
     async with (
         ScriptedOrigin(script) as origin,
-        gateway(origin.url, limits={"expect_continue": 30}) as gate,
+        gateway(
+            origin.url,
+            middlewares=middlewares,
+            include=include,
+            limits={"expect_continue": 30},
+        ) as gate,
         connect(gate.address) as client,
     ):
         await client.send(_HEAD)
         reply = await client.read_answer()
-        await origin.all_left(1)
+        await origin.all_left()
 
     assert reply.status == 417
     assert reply.informational == []

@@ -48,7 +48,7 @@ async def test_ambiguous_request_leaves_once_and_unambiguous(name: str, http: st
         await client.send(_AMBIGUOUS[name])
         status = (await client.read_answer()).status
         after = await fetch(gate.address, target="/billing/after")
-        await until(lambda: gate.in_flight == 0)
+        await until(lambda: gate.in_flight == 0, 10)
 
     begun = [seen for seen in origin.requests if seen.target == b"/x"]
     assert status in (200, 400)
