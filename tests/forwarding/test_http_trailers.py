@@ -3,7 +3,7 @@
 import pytest
 
 from tests.forwarding.asgi_server import asgi_gateway
-from tests.origins import ScriptedOrigin, always, chunk
+from tests.origins import ScriptedOrigin, always, answer, chunk
 
 EXTENSIONS = ["http.response.trailers"]
 TRAILERS = b"X-Sum: 1\r\nHost: evil.test\r\nSet-Cookie: a=1\r\nX-Sum: 2\r\nConnection: x\r\n"
@@ -61,3 +61,17 @@ async def test_trailers_stay_where_the_server_has_no_place_for_them() -> None:
         messages = await server.get()
     assert all(name != b"trailer" for name, _ in messages[0]["headers"])
     assert server.types[-1] == "body"
+
+
+async def test_fields_of_what_follows_an_answer_are_no_trailers() -> None:
+    """An answer that nobody asked for ends its connection, and nothing of it reaches anybody."""
+    good = answer(body=b"hello", headers=[(b"Trailer", b"X-Sum")])
+    surplus = b"HTTP/1.1 200 OK\r\nX-Sum: 666\r\n\r\n"
+    async with (
+        ScriptedOrigin(always(good + surplus)) as origin,
+        asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
+    ):
+        messages = await server.get()
+
+    assert b"".join(message.get("body", b"") for message in messages) == b"hello"
+    assert messages[-1] == {"type": "http.response.trailers", "headers": []}

@@ -131,8 +131,12 @@ def check(case: Case, ours: Outcome, second: Second) -> None:
     if whole and second.refused:
         faults.append("took for whole what h11 refuses")
     if whole and second.ended and not second.refused:
-        if _meaning(ours.headers) != _meaning(second.headers):
-            faults.append(f"headers {ours.headers}, h11 {second.headers}")
+        for what, one, other in (
+            ("headers", ours.headers, second.headers),
+            ("trailers", ours.trailers, second.trailers),
+        ):
+            if _meaning(one) != _meaning(other):
+                faults.append(f"{what} {one}, h11 {other}")
         if ours.status != second.status:
             faults.append(f"status {ours.status}, h11 {second.status}")
         if ours.body != second.body:

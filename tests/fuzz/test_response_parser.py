@@ -163,6 +163,7 @@ _AGREED = Second(200, [(b"x", b"y")], b"hello", [(b"t", b"u")], True, b"", False
         (_FINE, replace(_AGREED, body=b"hell")),
         (_FINE, replace(_AGREED, headers=[])),
         (_FINE, replace(_AGREED, headers=[(b"x", b"Y")])),
+        (_FINE, replace(_AGREED, trailers=[])),
         (replace(_FINE, reusable=False), replace(_AGREED, refused=True)),
         (replace(_FINE, body=b"x", error=TimeoutError(), reusable=False), _AGREED),
         (replace(_FINE, headers=[(b"x", b"\n")]), replace(_AGREED, headers=[(b"x", b"\n")])),
