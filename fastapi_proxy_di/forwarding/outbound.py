@@ -45,6 +45,11 @@ _TE: Final = Fate.TE
 _VIA_VERSIONS: Final = {"1.0": b"1.0", "1.1": b"1.1", "2": b"2.0", "3": b"3.0"}
 _CHUNKED: Final = (b"transfer-encoding", b"chunked")
 _EXPECT_CONTINUE: Final = (b"expect", b"100-continue")
+_OF_THE_BODY: Final = frozenset(
+    {b"content-encoding", b"content-md5", b"content-digest", b"repr-digest", b"digest"}
+)
+"""What the client says of its own body; not true of another."""
+
 _QUESTION_MARK: Final = ord("?")
 _LENGTH_DIGITS: Final = 18
 """Longest Content-Length that fits 64 bits whatever its digits."""
@@ -269,6 +274,9 @@ class OutboundBuilder:
                 if pair[0] == b"idempotency-key":
                     has_idempotency_key = True
             elif fate is _HOST:
+                if host is not None and host != pair[1]:
+                    # Whoever checked it before us has looked at one only: RFC 9112 section 3.2.
+                    raise InvalidRequest("two different Host fields")
                 host = pair[1]
             elif fate is _CONNECTION:
                 connection.append(pair[1])
@@ -329,8 +337,7 @@ class OutboundBuilder:
             framing = [pair for pair in kept if pair[0] in FRAMING or pair == _EXPECT_CONTINUE]
             kept = overrides.replaced + framing
         elif overrides.body is not None:
-            # The client's describes the client's body.
-            kept = [pair for pair in kept if pair[0] != b"content-encoding"]
+            kept = [pair for pair in kept if pair[0] not in _OF_THE_BODY]
         if overrides.body is not None:
             kept = [pair for pair in kept if pair[0] not in FRAMING and pair != _EXPECT_CONTINUE]
             kept.append((b"content-length", b"%d" % len(overrides.body)))

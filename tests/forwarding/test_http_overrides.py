@@ -14,7 +14,10 @@ from tests.origins import Headers, Received, ScriptedOrigin, chunk
 from tests.servers import run_app
 
 _CHUNKED = (b"Transfer-Encoding", b"chunked")
-_DESCRIBING = {b"content-length", b"transfer-encoding", b"content-type", b"content-encoding"}
+_DESCRIBING = {
+    *(b"content-length", b"transfer-encoding", b"content-type", b"content-encoding"),
+    *(b"content-md5", b"content-digest", b"repr-digest", b"digest"),
+}
 
 
 def _app(url: str, arguments: dict[str, Any]) -> FastAPI:
@@ -66,7 +69,13 @@ async def test_body_brings_its_own_length_and_type(
     framing: str, body: Any, length: bytes, media_type: bytes
 ) -> None:
     """Whatever framed the client's; what was encoded about that is not about ours."""
-    encoded = [(b"Content-Encoding", b"gzip")]
+    encoded = [
+        (b"Content-Encoding", b"gzip"),
+        (b"Content-MD5", b"Q2hlY2sgSW50ZWdyaXR5IQ=="),
+        (b"Content-Digest", b"sha-256=:d435Qo+nKZ+gLcUHn7GQtQ72hiBVAgqoLsZnZPiTGPk=:"),
+        (b"Repr-Digest", b"sha-256=:d435Qo+nKZ+gLcUHn7GQtQ72hiBVAgqoLsZnZPiTGPk=:"),
+        (b"Digest", b"md5=HUXZLQLMuI/KZ5KDcJPcOA=="),
+    ]
     sent = {
         "length": request("POST", "/x", encoded, b"theirs"),
         "chunked": request("POST", "/x", [_CHUNKED, *encoded]) + chunk(b"theirs") + chunk(b""),

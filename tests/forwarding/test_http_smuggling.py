@@ -90,3 +90,18 @@ async def test_post_without_framing_gets_none() -> None:
     assert reply.status == 200
     assert origin.request.one(b"content-length") is None
     assert origin.request.one(b"transfer-encoding") is None
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+async def test_two_hosts_are_refused(http: str) -> None:
+    """A check of the first, as ``TrustedHostMiddleware`` makes, must not let the second by."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, server={"http": http}, preserve_host=True) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(b"GET /billing/x HTTP/1.1\r\nHost: good.test\r\nHost: evil.test\r\n\r\n")
+        status = (await client.read_answer()).status
+
+    assert status == 400
+    assert origin.connections == 0
