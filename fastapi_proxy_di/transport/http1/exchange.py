@@ -242,7 +242,8 @@ class Http1Exchange:
         """Parse what may exceed the limit of the head, or what must end with the head."""
         surplus = self._head_bytes - self._header_limit
         parse = self._parse_head if self._bodyless else self._parse
-        if surplus > 0 and not self.status:
+        begun = self.status != 0
+        if surplus > 0 and not begun:
             # The head must end before the limit; what lies behind it may be body.
             parse(parser, data[:-surplus])
             if self.status:
