@@ -175,7 +175,7 @@ class Watch:
     def attach(self, exchange: Exchange) -> None:
         """``exchange`` is what an interruption ends from now on."""
         self._exchange = exchange
-        self._attempt_started = self._loop.time()
+        self._attempt_started = exchange.last_activity
         if self.error is not None:
             exchange.fail(self.error)
         elif self._lapsed:

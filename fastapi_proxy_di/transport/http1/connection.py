@@ -92,7 +92,8 @@ class Connection(asyncio.BufferedProtocol):
     def release(self) -> None:
         """The exchange ended cleanly: back to the idle set."""
         self._exchange = None
-        self.resume_reading()
+        if self.read_paused:
+            self.resume_reading()
         if self.usable and not self.write_paused:
             self._owner.keep(self)
         else:
