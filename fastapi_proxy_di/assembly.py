@@ -31,7 +31,8 @@ from fastapi_proxy_di.forwarding.client import (
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher, DispatchRules, Leg
 from fastapi_proxy_di.forwarding.hedging import HedgingDispatcher
 from fastapi_proxy_di.forwarding.http import HttpForwarder, HttpRules
-from fastapi_proxy_di.forwarding.lease import Lease, lease
+from fastapi_proxy_di.forwarding.lease import Lease
+from fastapi_proxy_di.forwarding.leasing import lease
 from fastapi_proxy_di.forwarding.outbound import OutboundBuilder
 from fastapi_proxy_di.forwarding.record import Records
 from fastapi_proxy_di.forwarding.watch import Deadlines

@@ -82,6 +82,9 @@ class Dispatcher:
         admission: The upstream's own limits, ``None`` if it has none.
         random: For the jitter of pauses.
         select: From policy and pool to a destination; affinity has one of its own.
+
+    Attributes:
+        succeeded: Takes note of an exchange that the destination answered.
     """
 
     def __init__(
@@ -106,7 +109,7 @@ class Dispatcher:
         self._budget = budget
         self._random = random
         self._observe = getattr(policy, "observe", None)
-        self._succeeded = Ejector.succeeded
+        self.succeeded = Ejector.succeeded
         # Statuses that are more than a success; an ordinary answer costs one look-up.
         self._notable = frozenset(rules.retries.statuses) | rules.ejection_statuses
         if rules.respect_retry_after:
@@ -222,7 +225,7 @@ class Dispatcher:
                     await body.attach(exchange, len(first), self._rules.expect_continue)
                 await exchange.head()
                 if exchange.status not in self._notable:
-                    self._succeeded(destination)
+                    self.succeeded(destination)
                     if self._observe is not None:
                         now = monotonic()
                         self._observe(destination, now - started, False, now)
@@ -295,7 +298,7 @@ class Dispatcher:
         if exchange.status in rules.ejection_statuses:
             self.keeper.failed(destination, f"status {exchange.status}")
         else:
-            self._succeeded(destination)
+            self.succeeded(destination)
         if rules.respect_retry_after and exchange.status in _RETRY_AFTER_STATUSES:
             seconds = retry_after_seconds(exchange.headers)
             if seconds is not None:

@@ -1,30 +1,20 @@
-"""A destination on loan, for SDKs that bring a client of their own.
+"""A destination on loan, for SDKs that bring a client of their own: what its holder may say.
 
-What is done with it counts like a request of ours: against the limits, in flight, and in
-what health and the policy learn. The lease sends nothing and knows no HTTP.
+What is done with it counts like a request of ours in what health and the policy learn. The
+lease sends nothing and knows no HTTP; how it is taken and given back is ``leasing``'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from starlette.types import Message
-
-from fastapi_proxy_di.balancing.policy import PickRequest
-from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.errors import ProxyError, Side
-from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
-from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.pools.destination import Destination
 
 if TYPE_CHECKING:
     # It is public, so importing it must not load what only a running upstream needs.
     from fastapi_proxy_di.forwarding.dispatch import Dispatcher
-
-_NO_DEADLINES = Deadlines(None, None, None)
 
 
 class Lease:
@@ -76,7 +66,7 @@ class Lease:
         """What the end of the lease says, if nobody said otherwise."""
         if not self._told:
             self._told = True
-            Ejector.succeeded(self.destination)
+            self._dispatcher.succeeded(self.destination)
             self._observe(failed=False)
 
     def _observe(self, *, failed: bool) -> None:
@@ -84,51 +74,3 @@ class Lease:
             self._observed = True
             now = self._loop.time()
             self._dispatcher.observe(self.destination, now - self._started, failed, now)
-
-
-@asynccontextmanager
-async def lease(
-    dispatcher: Dispatcher, key: PickRequest | None, label: str
-) -> AsyncIterator[Lease]:
-    """Pick a destination and count it as in use.
-
-    An exception that is raised inside counts for nothing: it may well be the caller's own.
-    ``Lease.failed`` says that it is not.
-
-    Args:
-        dispatcher: Of the upstream.
-        key: What the policy may see.
-        label: Upstream's name.
-
-    Raises:
-        NoAvailableDestination: There is none; ``LimitExceeded`` if all are full.
-    """
-    admission = dispatcher.admission
-    if admission is not None:
-        loop = asyncio.get_running_loop()
-        watch = Watch(loop, _NO_DEADLINES, Grace(loop, _NO_DEADLINES.grace), _never, label)
-        try:
-            await admission.enter(watch)
-        finally:
-            rest = watch.close()
-            if rest is not None:
-                await rest
-    try:
-        destination = select(dispatcher.policy, dispatcher.keeper.pool, key)
-        if destination is None:
-            raise dispatcher.unavailable([])
-        destination.begin()
-        try:
-            held = Lease(dispatcher, destination)
-            yield held
-            held.succeeded()
-        finally:
-            destination.end()
-    finally:
-        if admission is not None:
-            admission.leave()
-
-
-async def _never() -> Message:
-    never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-    return await never
