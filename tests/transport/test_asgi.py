@@ -36,6 +36,7 @@ from fastapi_proxy_di.wire.urls import parse_address
 from tests.clients import Ending, connect, fetch, request
 from tests.gateways import Gateway, billing, gateway, until
 from tests.servers import StartupFailed, run_app
+from tests.websocket.client import Closed, open_websocket
 
 Inner = Callable[[ASGIApp | object], str]
 _numbers = itertools.count()
@@ -983,10 +984,12 @@ async def test_asgi_websocket_close_of_the_app_reaches_the_client(inner: Inner) 
 
     seen: list[Any] = []
     async with gateway(inner(plain(handle))) as gate:
-        last, close = await talk(gate, lambda one: (one.recv(timeout=5), closing(one)))
+        # Not the library's client: that of websockets 12 loses what comes just before a close.
+        async with open_websocket(gate.address, "/billing/ws") as websocket:
+            heard = [await websocket.recv(), await websocket.recv()]
         await until(lambda: len(seen) == 3)
 
-    assert (last, close) == ("bye", (4002, "done"))
+    assert heard == ["bye", Closed(4002, "done")]
     assert seen == [4002, "websocket.send", "websocket.close"]
 
 
@@ -1137,17 +1140,18 @@ async def test_asgi_websocket_messages_wait_for_who_reads_slowly(inner: Inner) -
             sent += 1
         await send({"type": "websocket.close", "code": 4000, "reason": str(size)})
 
-    def say(websocket: ClientConnection) -> tuple[int, tuple[int, str]]:
+    async with (
+        gateway(inner(plain(handle))) as gate,
+        open_websocket(gate.address, "/billing/ws") as websocket,
+    ):
         for _ in range(8):
-            websocket.send(b"y" * 65536)
-        loop.call_soon_threadsafe(go_on.set)
-        return sum(len(websocket.recv(timeout=5)) for _ in range(64)), closing(websocket)
+            await websocket.send(b"y" * 65536)
+        go_on.set()
+        heard = [await websocket.recv() for _ in range(64)]
+        ended = await websocket.ended()
 
-    loop = asyncio.get_running_loop()
-    async with gateway(inner(plain(handle))) as gate:
-        size, close = await talk(gate, say)
-
-    assert (size, close) == (64 * 65536, (4000, str(8 * 65536)))
+    assert heard == [b"x" * 65536] * 64
+    assert ended == Closed(4000, str(8 * 65536))
 
 
 async def test_asgi_websocket_message_that_is_too_big_ends_it(inner: Inner) -> None:
@@ -1164,10 +1168,11 @@ async def test_asgi_websocket_message_that_is_too_big_ends_it(inner: Inner) -> N
             seen.append((await receive())["code"])
 
     async with gateway(inner(plain(handle)), websocket={"max_message_bytes": 4}) as gate:
-        first, close = await talk(gate, lambda one: (one.recv(timeout=5), closing(one)))
+        async with open_websocket(gate.address, "/billing/ws") as websocket:
+            first, ended = await websocket.recv(), await websocket.ended()
         await until(lambda: seen)
 
-    assert (first, close[0], seen) == ("éé", 1009, [1009])
+    assert (first, ended.code, seen) == ("éé", 1009, [1009])
 
 
 async def test_asgi_websocket_is_drained(inner: Inner) -> None:
