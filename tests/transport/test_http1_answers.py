@@ -232,9 +232,13 @@ _MALFORMED = {
     "NUL in a name": OK + b"X\0: x\r\n\r\n",
     "NUL in a value": OK + b"X: a\0b\r\n\r\n",
     "CR in a value": OK + b"X: a\rb\r\n\r\n",
+    "coded early hints": b"HTTP/1.1 103 Early Hints\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + CHUNKED,
+    "coded continue": b"HTTP/1.1 100 Continue\r\nTransfer-Encoding: ,chunked\r\n\r\n" + CHUNKED,
     "switch unasked": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n"
     b"Connection: upgrade\r\n\r\n",
     "switch unasked, bare": b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    "switch unasked, then an answer": b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + CHUNKED,
 }
 
 

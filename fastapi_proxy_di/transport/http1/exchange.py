@@ -286,18 +286,23 @@ class Http1Exchange:
         Returns:
             Where the fields that follow belong.
         """
-        if self.complete:
-            self._stray = True
+        if self.complete or self._error is not None:
+            self._stray = True  # behind the answer, or behind what made it malformed
             return []
         if 100 <= status < 200 and not (status == 101 and self._upgrade and self._switches()):
             self._informational = True
             headers, self.headers = self.headers, []
             if status == 101:
                 self._malformed("101 Switching Protocols that was not asked for or names none")
-            elif status == 100:
+                return []
+            if any(name == b"transfer-encoding" for name, _ in headers):
+                # RFC 9112 section 6.1: forbidden, and some would read a body here.
+                self._malformed("Transfer-Encoding on a 1xx answer")
+                return []
+            if status == 100:
                 self._asked = True
                 self._release_body()
-            if self.on_informational is not None and status != 101:
+            if self.on_informational is not None:
                 self.on_informational(status, headers)
             return self.headers
         if not 100 < status < 600 or version not in _VERSIONS:
