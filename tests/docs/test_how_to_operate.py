@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 
 import pytest
@@ -52,3 +53,18 @@ async def test_operate_changes_limits_probes_and_destinations(
     assert left == [two.url]
     assert "LimitHit" in caplog.text
     assert "DestinationDraining" in caplog.text
+
+
+async def test_frozen_app_proxies(
+    snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
+) -> None:
+    """What start-up made is out of the collector's sight, and all else is as ever."""
+    try:
+        async with gateway(snippet("explanation/freeze.py").app) as client:
+            frozen = gc.get_freeze_count()
+            answer = await client.get("/billing/invoices/7")
+    finally:
+        gc.unfreeze()
+
+    assert frozen > 1000
+    assert answer.status_code == 200

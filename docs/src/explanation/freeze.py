@@ -1,0 +1,19 @@
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from fastapi_proxy_di import proxy_lifespan, proxy_router
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with proxy_lifespan(app):
+        gc.collect()
+        gc.freeze()  # what start-up made stays; the collector need not look at it again
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+app.include_router(proxy_router("billing"), prefix="/billing")
