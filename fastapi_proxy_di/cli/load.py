@@ -179,6 +179,8 @@ class Load:
         self, connection: HttpConnection, answer: Answer, progress: Progress
     ) -> dict[str, Any]:
         """Read a JSON answer to its end."""
+        progress.destination = answer.headers.get("x-demo-upstream")
+        progress.under_way = progress.under_way or progress.destination is not None
         body = await connection.read()
         text = body.decode(errors="replace")
         _expect(answer.status == 200, f"status {answer.status}: {text}")

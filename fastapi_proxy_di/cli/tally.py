@@ -1,8 +1,8 @@
 """What became of the demo's own requests, and which breaks a killed upstream excuses.
 
 Pure state and judgement: no clock, no I/O. A request may break only if it was under way
-on a destination that was taken down just then, and of a kind that nobody may repeat: an
-event stream or a WebSocket that had begun, an upload partly sent.
+on a destination that was taken down just then, and if nobody may repeat it: an event stream
+or a WebSocket that had begun, an upload partly sent, an answer whose head was out already.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Break:
         destination: Name of the upstream it was on, ``None`` if it never said.
         began: When it began, in seconds.
         at: When it broke, in seconds.
-        under_way: It had begun to flow: a stream's first bytes came, or body was sent.
+        under_way: It had begun to flow: an answer's or stream's first bytes came, or body
+            was sent.
         reason: For the reader.
     """
 
@@ -70,12 +71,16 @@ class Outage:
         """Whether this outage is why the request broke, and no gateway could have helped."""
         if not broken.under_way:
             return False
-        if broken.kind is Kind.UPLOAD:
-            # No answer came, so nobody knows where it was. SIGTERM lets uploads finish.
-            return self.signal is signal.SIGKILL and broken.began <= self.at <= broken.at
+        if broken.kind not in {Kind.EVENTS, Kind.WEBSOCKET}:
+            # SIGTERM lets all of these finish. Of an upload without an answer nobody knows
+            # where it was; a process may be killed between the head of an answer and its body.
+            return (
+                self.signal is signal.SIGKILL
+                and (broken.kind is Kind.UPLOAD or broken.destination == self.destination)
+                and broken.began <= self.at <= broken.at
+            )
         return (
-            broken.kind in {Kind.EVENTS, Kind.WEBSOCKET}
-            and broken.destination == self.destination
+            broken.destination == self.destination
             and self.at <= broken.at <= self.at + _GRACE_SECONDS
         )
 

@@ -31,7 +31,9 @@ def test_outage_excuses_a_stream_on_its_destination(kind: Kind) -> None:
         pytest.param(broken(Kind.EVENTS, "a", began=9, at=9.9), id="before"),
         pytest.param(broken(Kind.EVENTS, "a", began=9, at=18.1), id="long after"),
         pytest.param(broken(Kind.EVENTS, "a", began=9, at=10, under_way=False), id="never began"),
-        pytest.param(broken(Kind.GET, "a", began=9, at=10.1), id="repeatable"),
+        pytest.param(broken(Kind.GET, "a", began=9, at=10.1, under_way=False), id="repeatable"),
+        pytest.param(broken(Kind.GET, "b", began=9, at=10.1), id="answered elsewhere"),
+        pytest.param(broken(Kind.GET, "a", began=10.1, at=10.2), id="answered later"),
     ],
 )
 def test_outage_excuses_nothing_else(stream: Break) -> None:
@@ -44,6 +46,15 @@ def test_kill_excuses_an_upload_that_was_under_way() -> None:
     upload = broken(Kind.UPLOAD, None, began=9.9, at=10.1)
 
     assert Outage("a", SIGKILL, 10).excuses(upload)
+
+
+@pytest.mark.parametrize("kind", [Kind.GET, Kind.POST])
+def test_kill_excuses_an_answer_whose_head_was_out(kind: Kind) -> None:
+    """Head and body are two writes of the upstream's server; a signal that lets it end is none."""
+    answer = broken(kind, "a", began=9.9, at=10.1)
+
+    assert Outage("a", SIGKILL, 10).excuses(answer)
+    assert not Outage("a", SIGTERM, 10).excuses(answer)
 
 
 def test_sigterm_excuses_no_upload() -> None:
