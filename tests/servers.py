@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -283,11 +284,18 @@ async def run_hypercorn(app: ASGIApp, **options: Any) -> AsyncIterator[Running]:
         await task
 
 
+_given_ports: Final[deque[int]] = deque(maxlen=64)
+"""The kernel may give the same port twice in a row; a test that asks twice wants two."""
+
+
 def free_port() -> int:
-    """Give a port that nothing listens on at the moment."""
-    with _bound_socket() as bound:
-        port: int = bound.getsockname()[1]
-        return port
+    """Give a port that nothing listens on at the moment, another one each time."""
+    while True:
+        with _bound_socket() as bound:
+            port: int = bound.getsockname()[1]
+        if port not in _given_ports:
+            _given_ports.append(port)
+            return port
 
 
 dead_port = free_port
