@@ -283,6 +283,15 @@ async def test_malformed_chunk_breaks_the_body(chunks: bytes) -> None:
     assert not split.reusable
 
 
+async def test_framing_in_a_trailer_ends_the_connection() -> None:
+    """The answer is whole; a destination that frames there is not asked again this way."""
+    outcome = await both_ways(CHUNKED + b"2\r\nhi\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n")
+
+    assert outcome.error is None
+    assert outcome.body == b"hi"
+    assert not outcome.reusable
+
+
 async def test_chunked_from_http_1_0_is_not_kept_alive() -> None:
     """RFC 9112 section 6.1: its framing is faulty; the connection ends with it."""
     outcome = await both_ways(

@@ -21,7 +21,7 @@ from fastapi_proxy_di.errors import (
 )
 from fastapi_proxy_di.transport.http1.parser import AnswerParser
 from fastapi_proxy_di.transport.transport import Headers
-from fastapi_proxy_di.wire.headers import list_members
+from fastapi_proxy_di.wire.headers import FRAMING, list_members
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http1.connection import Connection
@@ -343,6 +343,8 @@ class Http1Exchange:
         if self._informational:
             self._informational = False
         elif self.status and self.status != 101:
+            if self.trailers and any(name in FRAMING for name, _ in self.trailers):
+                self._stray = True  # RFC 9110 section 6.5.1: none of a trailer's business
             self._complete(keep_alive)
 
     # -- inside ---------------------------------------------------------------------
