@@ -1,4 +1,7 @@
-"""The httpx client of an upstream: httpx above, our pool and transports below."""
+"""The httpx client of an upstream: httpx above, our pool and transports below.
+
+Long, because the client promises what forwarding does, and each promise is shown once more.
+"""
 
 from __future__ import annotations
 

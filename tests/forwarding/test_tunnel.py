@@ -1,4 +1,7 @@
-"""Tunnels through a real server: a client in front, an upstream behind, both able to break."""
+"""Tunnels through a real server: a client in front, an upstream behind, both able to break.
+
+Long, because each ending is shown from both sides with the same pair of peers.
+"""
 
 from __future__ import annotations
 

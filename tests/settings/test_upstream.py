@@ -1,4 +1,7 @@
-"""Settings of one upstream: names, sources, precedence, fields."""
+"""Settings of one upstream: names, sources, precedence, fields.
+
+Long, because each field, source and precedence has a case, all with the same few helpers.
+"""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""In-process apps as destinations: what they see, what they send, how they start and end."""
+"""In-process apps as destinations: what they see, what they send, how they start and end.
+
+Long, because each test brings the inner app that its helpers here put in place and watch.
+"""
 
 from __future__ import annotations
 

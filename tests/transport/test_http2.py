@@ -1,4 +1,7 @@
-"""HTTP/2 towards destinations: against hypercorn, and against scripted servers on ``h2``."""
+"""HTTP/2 towards destinations: against hypercorn, and against scripted servers on ``h2``.
+
+Long, because all tests share one scripted HTTP/2 peer, which is of use nowhere else.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One upstream WebSocket, against peers that speak frame by frame and the real library."""
+"""One upstream WebSocket, against peers that speak frame by frame and the real library.
+
+Long, because each frame that a peer may send has its case, with one peer made for them.
+"""
 
 from __future__ import annotations
 
