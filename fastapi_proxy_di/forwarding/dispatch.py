@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from random import Random
@@ -109,7 +109,7 @@ class Dispatcher:
         self._budget = budget
         self._random = random
         self._observe = getattr(policy, "observe", None)
-        self.succeeded = Ejector.succeeded
+        self.succeeded: Callable[[Destination], None] = Ejector.succeeded
         # Statuses that are more than a success; an ordinary answer costs one look-up.
         self._notable = frozenset(rules.retries.statuses) | rules.ejection_statuses
         if rules.respect_retry_after:
