@@ -7,22 +7,32 @@ requests, and unless every dependency ran, the fast path stays closed for the pr
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, params
 from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import solve_dependencies
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, APIWebSocketRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_proxy_di.lifespan import UpstreamMention
 
 _logger = logging.getLogger("fastapi_proxy_di.routing")
 
 _UNKNOWN: Final = object()
+
+Solve = Callable[[Request], Awaitable[BackgroundTask | None]]
+"""Runs the dependencies of an include; raises what they raise."""
 
 
 class FastPath:
@@ -71,8 +81,9 @@ class Shortcut:
         upstream: Name of the upstream the route leads to.
         context: The include, as FastAPI sees it; its ``app`` runs every dependency.
         harmless: Whether nothing but our own dependency would run.
-        lean: Runs every dependency but our own, then forwards; ``None`` if something else
-            than dependencies belongs to the include.
+        solve: Runs every dependency but our own and gives the background tasks that they left;
+            ``None`` if one of them yields or reads the body, or if something else than
+            dependencies belongs to the include.
     """
 
     mount: str
@@ -80,7 +91,7 @@ class Shortcut:
     upstream: str
     context: Any
     harmless: bool
-    lean: ASGIApp | None
+    solve: Solve | None
 
     @property
     def overridden(self) -> bool:
@@ -95,14 +106,12 @@ class Shortcuts:
     route in it, order would matter, and FastAPI decides.
 
     Args:
-        upstream_of: Name of the upstream a route leads to, and an endpoint that does the same
-            as the route's without our dependency if there is one; ``None`` if the route does
-            not forward every method.
+        upstream_of: Name of the upstream a route leads to, and whether its endpoint takes
+            nothing but request and balancer; ``None`` if the route does not forward every
+            method.
     """
 
-    def __init__(
-        self, upstream_of: Callable[[APIRoute], tuple[str, Callable[..., Any] | None] | None]
-    ) -> None:
+    def __init__(self, upstream_of: Callable[[APIRoute], tuple[str, bool] | None]) -> None:
         self._upstream_of = upstream_of
         # As in FastPath: holding the includes keeps their ids from being used again.
         self._known: dict[int, tuple[Any, int, tuple[Shortcut, ...]]] = {}
@@ -155,15 +164,15 @@ class Shortcuts:
                 or getattr(context, "dependency_overrides_provider", None) is None
             ):
                 return ()
-            name, endpoint = upstream
+            name, plain = upstream
             shortcuts.append(
                 Shortcut(
                     mount,
                     quote(mount).encode("ascii"),
                     name,
                     context,
-                    endpoint is not None and _is_harmless(context),
-                    None if endpoint is None else _lean(context, endpoint),
+                    plain and _is_harmless(context),
+                    _solver(context) if plain else None,
                 )
             )
         return tuple(shortcuts)
@@ -192,12 +201,12 @@ async def is_proved() -> bool:
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             context = FastPath(self, True).context(scope)
             included = scope["fastapi"]["included_router"]
-            (shortcut,) = Shortcuts(lambda _: ("", endpoint)).of(included)
+            (shortcut,) = Shortcuts(lambda _: ("", True)).of(included)
             if context is not None and _is_harmless(context) and shortcut.harmless:
                 seen.append("harmless")
             await shortcut.context.app(scope, receive, send)
-            if shortcut.lean is not None:
-                await shortcut.lean(scope, receive, send)
+            if shortcut.solve is not None:
+                await shortcut.solve(Request(scope, receive, send))
 
     async def ask(*, app: bool, parent: bool, include: bool, router: bool) -> list[str]:
         def given(wanted: bool) -> list[params.Depends]:
@@ -249,11 +258,12 @@ async def _send(message: Message) -> None:
     """Nothing is answered."""
 
 
-def _lean(context: Any, endpoint: Callable[..., Any]) -> ASGIApp | None:
-    """An ordinary route with the include's dependencies and an endpoint that needs none.
+def _solver(context: Any) -> Solve | None:
+    """How to run the include's dependencies without the rest of FastAPI's request machinery.
 
-    Solving a dependency costs FastAPI more than a request costs us, and ours, which only
-    finds the balancer, need not be one unless it is overridden.
+    That rest, two exit stacks and the solving of our own dependency among it, costs more than
+    a proxied request. Our own only finds the balancer, so it need not be one unless it is
+    overridden. FastAPI's ``solve_dependencies`` runs the others, as in FastAPI's own routes.
     """
     dependencies = getattr(context, "dependencies", None)
     if (
@@ -261,6 +271,10 @@ def _lean(context: Any, endpoint: Callable[..., Any]) -> ASGIApp | None:
         or getattr(context, "max_body_size", _UNKNOWN) is not None
     ):
         return None
+
+    async def endpoint() -> None:
+        """Never called."""
+
     provider = context.dependency_overrides_provider
     route = APIRoute(
         "/{path:path}",
@@ -270,7 +284,49 @@ def _lean(context: Any, endpoint: Callable[..., Any]) -> ASGIApp | None:
         include_in_schema=False,
         response_model=None,
     )
-    return route.app
+    dependant = route.dependant
+    every = list(_flat(dependant))
+    if route.body_field is not None or any(_yields(one.call) for one in every):
+        return None
+    # What dependencies write to it is for endpoints that give no response of their own.
+    unused = None if any(one.response_param_name for one in every) else Response()
+
+    async def solve(request: Request) -> BackgroundTask | None:
+        scope = request.scope
+        stack = scope["fastapi_middleware_astack"]
+        # Where a dependency that calls an upstream leaves what is to be closed.
+        scope["fastapi_inner_astack"] = scope["fastapi_function_astack"] = stack
+        solved = await solve_dependencies(
+            request=request,
+            dependant=dependant,
+            response=unused,
+            dependency_overrides_provider=provider,
+            async_exit_stack=stack,
+            embed_body_fields=False,
+        )
+        if solved.errors:
+            raise RequestValidationError(solved.errors)
+        return solved.background_tasks
+
+    return solve
+
+
+def _flat(dependant: Dependant) -> Iterator[Dependant]:
+    for one in dependant.dependencies:
+        yield one
+        yield from _flat(one)
+
+
+def _yields(call: Any) -> bool:
+    """Whether a dependency has a part that runs after the request."""
+    while isinstance(call, partial):
+        call = call.func
+    functions = {call, inspect.unwrap(call)}
+    if not inspect.isroutine(call):
+        functions |= {call.__call__, inspect.unwrap(call.__call__)}
+    return any(
+        inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in functions
+    )
 
 
 def _is_harmless(context: Any) -> bool:

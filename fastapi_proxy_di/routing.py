@@ -3,8 +3,9 @@
 Annotations here are looked at by FastAPI when the app runs, so they are not postponed.
 
 A proxied route is an ordinary FastAPI route. One whose effective dependencies are our own
-alone skips FastAPI's request machinery, which would cost more than the proxying; whenever
-anything about a route is not known to be harmless, it goes FastAPI's way.
+alone skips FastAPI's request machinery, which would cost more than the proxying; others have
+FastAPI solve their dependencies and skip the rest. Whenever anything about a route is not
+known to be harmless, it goes FastAPI's way.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -22,9 +23,9 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from fastapi_proxy_di.balancer import Balancer, options_overrides
+from fastapi_proxy_di.balancer import Balancer, options_overrides, take_body
 from fastapi_proxy_di.dependencies import Upstream
-from fastapi_proxy_di.fastpath import FastPath, Shortcut, Shortcuts, is_proved
+from fastapi_proxy_di.fastpath import FastPath, Shortcut, Shortcuts, Solve, is_proved
 from fastapi_proxy_di.forwarding.outbound import Overrides
 from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_below
 from fastapi_proxy_di.lifespan import (
@@ -190,11 +191,13 @@ class ProxyRouter(APIRouter):
         scope["endpoint"] = context.endpoint
         overridden = shortcut.overridden
         if overridden or not shortcut.harmless:
-            # FastAPI's own way for this include, past its matching and its list of methods.
             scope["fastapi"]["effective_route_context"] = context
             scope["path_params"] = _path_params(scope, shortcut)
-            app = context.app if overridden else shortcut.lean or context.app
-            return cast(Coroutine[Any, Any, None], app(scope, receive, send))
+            if overridden or shortcut.solve is None:
+                # FastAPI's own way for this include, past its matching and list of methods.
+                return cast(Coroutine[Any, Any, None], context.app(scope, receive, send))
+            request = Request(scope, receive, send)
+            return _forward_after(shortcut.solve, request, shortcut.upstream, send)
         raw_mount, raw_path = shortcut.raw_mount, scope.get("raw_path") or b""
         rest = raw_path[len(raw_mount) :]
         if not raw_path.startswith(raw_mount) or (rest and rest[0] != _SLASH):
@@ -247,13 +250,25 @@ class ProxyRoute(APIRoute):
         return _ENDPOINTS[self.endpoint]
 
 
-def _upstream_of(route: APIRoute) -> tuple[str, Callable[..., Any] | None] | None:
+async def _forward_after(solve: Solve, request: Request, upstream: str, send: Send) -> None:
+    """Run the dependencies of an include, then forward."""
+    background = await solve(request)
+    scope = request.scope
+    install_handler(scope)
+    path, prefix = _target(scope)
+    balancer = balancer_of(scope["app"], upstream)
+    body = take_body(request)
+    await balancer.pass_on(scope, request.receive, send, path, prefix, None, body)
+    if background is not None:
+        await background()
+
+
+def _upstream_of(route: APIRoute) -> tuple[str, bool] | None:
     proxied = _ENDPOINTS.get(route.endpoint)
     # A mount with transforms goes by ``ProxyRoute``, which has them at hand.
     if proxied is None or not proxied.any_method or proxied.overrides is not None:
         return None
-    upstream = proxied.upstream
-    return upstream.name, _lean_endpoint(upstream) if proxied.plain else None
+    return proxied.upstream.name, proxied.plain
 
 
 def _path_params(scope: Scope, shortcut: Shortcut) -> dict[str, Any]:
@@ -300,15 +315,6 @@ def _http_endpoint(
         )
 
     return forward_as_chosen
-
-
-def _lean_endpoint(upstream: Upstream) -> Callable[..., Awaitable[Response]]:
-    async def forward(request: Request) -> Response:
-        balancer = await upstream(request)
-        path, prefix = _target(request.scope)
-        return await balancer.forward_raw(request, path, prefix, None)
-
-    return forward
 
 
 def _websocket_endpoint(
