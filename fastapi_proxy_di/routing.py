@@ -35,6 +35,7 @@ from fastapi_proxy_di.lifespan import (
 )
 from fastapi_proxy_di.operations import describe_path_parameters
 from fastapi_proxy_di.options import ForwardOptions
+from fastapi_proxy_di.precedence import in_front_of
 from fastapi_proxy_di.problems import install_handler
 from fastapi_proxy_di.settings import Mention
 from fastapi_proxy_di.transforms.pipeline import Transform, pipeline_of
@@ -164,7 +165,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with proxy_lifespan(app):
         # Each proxy router comes by here; the first one looks for all.
         warn_of_unreachable_websockets(app, _ENDPOINTS)
-        yield
+        with in_front_of(app.router.routes, ProxyRouter, ProxyRoute):
+            yield
 
 
 class ProxyRouter(APIRouter):

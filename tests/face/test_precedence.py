@@ -1,0 +1,202 @@
+"""A proxied route is found past what stands before it, and never takes what that would match."""
+
+import string
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute, Host, Match, Route, WebSocketRoute
+from starlette.types import Scope
+
+from fastapi_proxy_di import proxy_router
+from fastapi_proxy_di.precedence import EarlyRoute
+from fastapi_proxy_di.routing import ProxyRoute, ProxyRouter
+from tests.clients import fetch
+from tests.gateways import billing
+from tests.origins import ScriptedOrigin
+from tests.servers import run_app
+
+
+def _scope(path: str, method: str = "GET", kind: str = "http") -> Scope:
+    return {
+        "type": kind,
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "headers": [(b"host", b"gateway.test")],
+        "query_string": b"",
+    }
+
+
+def _first(routes: list[BaseRoute], scope: Scope) -> BaseRoute | None:
+    """The route that Starlette would let have the request, by asking one after the other."""
+    return next((route for route in routes if route.matches({**scope})[0] is Match.FULL), None)
+
+
+class _ByHeader(APIRoute):
+    """Matches by something that is not in the path."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return Match.FULL, {}
+
+
+class _OwnWays(APIRouter):
+    """A router that decides for itself."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return Match.FULL, {}
+
+
+async def _endpoint() -> None:
+    """Never called."""
+
+
+_SEGMENT = st.sampled_from(["a", "b", "ab", "{x}", "a{x}", "{x:path}", "docs", ""])
+_PATH = st.lists(_SEGMENT, min_size=1, max_size=3, unique_by=lambda one: "{" in one or one).map(
+    lambda segments: "/" + "/".join(segments)
+)
+_PREFIX = st.sampled_from(["", "/a", "/b", "/a/b", "/ab", "/docs"])
+_ASKED = st.lists(st.sampled_from(["a", "b", "ab", "docs", "", "c", "a\n"]), max_size=4).map(
+    lambda segments: "/" + "/".join(segments)
+)
+
+
+def _router(path: str, router_class: type[APIRouter] = APIRouter) -> APIRouter:
+    router = router_class()
+    router.add_api_route(path, _endpoint)
+    return router
+
+
+def _nested(path: str) -> APIRouter:
+    outer = APIRouter()
+    outer.include_router(_router(path))
+    return outer
+
+
+_ADDITIONS: dict[str, Callable[[FastAPI, str, str], Any]] = {
+    "route": lambda app, path, prefix: app.add_api_route(path, _endpoint),
+    "post": lambda app, path, prefix: app.add_api_route(path, _endpoint, methods=["POST"]),
+    "plain": lambda app, path, prefix: app.router.routes.append(Route(path, _endpoint)),
+    "websocket": lambda app, path, prefix: app.router.routes.append(
+        WebSocketRoute(path, _endpoint)
+    ),
+    "mount": lambda app, path, prefix: app.mount(prefix, FastAPI()),
+    "router": lambda app, path, prefix: app.include_router(_router(path), prefix=prefix),
+    "nested": lambda app, path, prefix: app.include_router(_nested(path), prefix=prefix),
+    "host": lambda app, path, prefix: app.router.routes.append(Host("gateway.test", FastAPI())),
+    "own matching": lambda app, path, prefix: app.router.routes.append(_ByHeader(path, _endpoint)),
+    "own router": lambda app, path, prefix: app.include_router(
+        _router(path, _OwnWays), prefix=prefix
+    ),
+    "proxy": lambda app, path, prefix: app.include_router(proxy_router("billing"), prefix=prefix),
+    "tenants": lambda app, path, prefix: app.include_router(
+        proxy_router("billing", path="/{tenant}/{path:path}"), prefix=prefix
+    ),
+}
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(_ADDITIONS)), _PATH, _PREFIX), max_size=5),
+    _PREFIX,
+    st.lists(_ASKED, min_size=1, max_size=12),
+)
+def test_the_usual_order_decides(
+    additions: list[tuple[str, str, str]], prefix: str, asked: list[str]
+) -> None:
+    """Whatever stands before the mounts, the early route takes only what they would get."""
+    app = FastAPI()
+    for kind, path, given_prefix in additions:
+        _ADDITIONS[kind](app, path, given_prefix)
+    app.include_router(proxy_router("billing"), prefix=prefix)
+    routes = app.router.routes
+    early = EarlyRoute(routes, ProxyRouter, ProxyRoute)
+
+    for path in (*asked, *(one.rstrip("\n") + "\n" for one in asked)):
+        for method in ("GET", "POST"):
+            scope = _scope(path, method)
+            match, child_scope = early.matches({**scope})
+            if match is Match.FULL:
+                assert [*child_scope.values()] == [_first(routes, scope)]
+
+
+@pytest.mark.parametrize("path", ["/billing/x", "/billing", "/billing/docs"])
+def test_routes_elsewhere_are_passed_by(path: str) -> None:
+    """Documentation, other routes, routers and mounts cost a request for the mount nothing."""
+    app = FastAPI()
+    for one in string.ascii_lowercase:
+        app.add_api_route(f"/{one}/{{x}}", _endpoint)
+    app.include_router(_router("/users/{name}"))
+    app.mount("/static", FastAPI())
+    app.include_router(proxy_router("billing"), prefix="/billing")
+
+    match, child_scope = EarlyRoute(app.router.routes, ProxyRouter, ProxyRoute).matches(
+        _scope(path)
+    )
+
+    assert match is Match.FULL
+    assert [*child_scope.values()] == [app.router.routes[-1]]
+
+
+async def test_routes_that_join_while_running_count() -> None:
+    """A route put in front, or into a router in front, gets its requests at once."""
+    local = APIRouter()
+    app = FastAPI()
+    app.include_router(local)
+    async with ScriptedOrigin() as origin:
+        app.include_router(proxy_router(billing(origin.url)))
+        async with run_app(app) as running:
+            before = await fetch(running.address, target="/late")
+            local.add_api_route("/late", lambda: "in the router")
+            in_router = await fetch(running.address, target="/late")
+            app.router.routes.insert(0, Route("/late", lambda _: PlainTextResponse("in front")))
+            in_front = await fetch(running.address, target="/late")
+
+    assert before.body == b"ok"
+    assert in_router.body == b'"in the router"'
+    assert in_front.body == b"in front"
+
+
+async def test_the_routes_of_the_app_stay_as_they_are() -> None:
+    """Names resolve, the schema is the same, and after the end nothing is left behind."""
+    app = FastAPI()
+
+    @app.get("/own/{item}")
+    async def own(item: str) -> None:
+        """An endpoint beside the proxy."""
+
+    app.include_router(proxy_router("billing"), prefix="/billing")
+    routes, schema = [*app.router.routes], app.openapi()
+    app.openapi_schema = None
+    app.dependency_overrides.clear()
+    async with ScriptedOrigin() as origin:
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("UPSTREAM_BILLING_DESTINATIONS", origin.url)
+            for _ in range(2):
+                async with run_app(app) as running:
+                    assert app.url_path_for("own", item="1") == "/own/1"
+                    assert app.url_path_for("proxy_billing", path="/x") == "/billing/x"
+                    assert app.openapi() == schema
+                    assert sum(isinstance(one, EarlyRoute) for one in app.router.routes) == 1
+                    async with httpx.AsyncClient(trust_env=False) as client:
+                        url = "http://{}:{}/billing/x".format(*running.address)
+                        assert (await client.get(url)).text == "ok"
+
+                assert app.router.routes == routes
+
+
+def test_root_path_goes_the_usual_way() -> None:
+    """Where a server in front strips a prefix, FastAPI knows how, and does it."""
+    app = FastAPI()
+    app.include_router(proxy_router("billing"), prefix="/billing")
+    early = EarlyRoute(app.router.routes, ProxyRouter, ProxyRoute)
+
+    assert early.matches({**_scope("/billing/x"), "root_path": "/api"})[0] is Match.NONE
+    assert early.matches(_scope("/billing/x", kind="websocket"))[0] is Match.FULL
