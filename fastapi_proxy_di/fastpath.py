@@ -19,7 +19,7 @@ from fastapi import APIRouter, Depends, FastAPI, params
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import solve_dependencies
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute, APIWebSocketRoute
+from fastapi.routing import APIRoute
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
@@ -99,83 +99,30 @@ class Shortcut:
         return bool(self.context.dependency_overrides_provider.dependency_overrides)
 
 
-class Shortcuts:
-    """Finds the mount of a request without FastAPI's matching, which runs twice a level.
-
-    Only for a router that holds nothing but proxied routes for all methods: with any other
-    route in it, order would matter, and FastAPI decides.
+def shortcut_of(context: Any, upstream: str, plain: bool) -> Shortcut | None:
+    """The short way to forward a request for all methods, ``None`` if FastAPI must go it.
 
     Args:
-        upstream_of: Name of the upstream a route leads to, and whether its endpoint takes
-            nothing but request and balancer; ``None`` if the route does not forward every
-            method.
+        context: The include of a proxied route.
+        upstream: Name of the upstream the route leads to.
+        plain: Whether the endpoint itself takes nothing but request and balancer.
     """
-
-    def __init__(self, upstream_of: Callable[[APIRoute], tuple[str, bool] | None]) -> None:
-        self._upstream_of = upstream_of
-        # As in FastPath: holding the includes keeps their ids from being used again.
-        self._known: dict[int, tuple[Any, int, tuple[Shortcut, ...]]] = {}
-
-    def find(self, scope: Scope, routes: int) -> Shortcut | None:
-        """The shortcut for a request, ``None`` if FastAPI is to match it.
-
-        Args:
-            scope: Of the request.
-            routes: How many routes the router has now.
-        """
-        if (
-            scope["type"] != "http"
-            or not FastPath.proved
-            or scope.get("root_path")
-            or scope.get("fastapi.telemetry") is not None
-            or scope["method"] == "CONNECT"
-        ):
-            return None
-        included = scope["fastapi"].get("included_router")
-        known = self._known.get(id(included))
-        if known is None or known[1] != routes:
-            known = (included, routes, self.of(included))
-            self._known[id(included)] = known
-        path: str = scope["path"]
-        for shortcut in known[2]:
-            mount = shortcut.mount
-            if path.startswith(mount) and (len(path) == len(mount) or path[len(mount)] == "/"):
-                return shortcut
+    mount, tail, _ = getattr(context, "path_format", "").partition("{path}")
+    if (
+        not tail
+        or "{" in mount
+        or getattr(context, "app", None) is None
+        or getattr(context, "dependency_overrides_provider", None) is None
+    ):
         return None
-
-    def of(self, included: Any) -> tuple[Shortcut, ...]:
-        """The shortcuts of one include of the router; none if anything is not as expected."""
-        try:
-            candidates = list(included.effective_candidates())
-        except AttributeError:
-            return ()
-        shortcuts: list[Shortcut] = []
-        for context in candidates:
-            route = getattr(context, "original_route", None)
-            if isinstance(route, APIWebSocketRoute):
-                continue
-            upstream = self._upstream_of(route) if isinstance(route, APIRoute) else None
-            mount, tail, _ = getattr(context, "path_format", "").partition("{path}")
-            if (
-                upstream is None
-                or not tail
-                or "{" in mount
-                or getattr(context, "app", None) is None
-                or getattr(context, "dependency_overrides_provider", None) is None
-            ):
-                return ()
-            name, plain = upstream
-            shortcuts.append(
-                Shortcut(
-                    mount,
-                    quote(mount).encode("ascii"),
-                    name,
-                    context,
-                    plain and _is_harmless(context),
-                    _solver(context) if plain else None,
-                )
-            )
-        return tuple(shortcuts)
+    return Shortcut(
+        mount,
+        quote(mount).encode("ascii"),
+        upstream,
+        context,
+        plain and _is_harmless(context),
+        _solver(context) if plain else None,
+    )
 
 
 async def is_proved() -> bool:
@@ -200,9 +147,9 @@ async def is_proved() -> bool:
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             context = FastPath(self, True).context(scope)
-            included = scope["fastapi"]["included_router"]
-            (shortcut,) = Shortcuts(lambda _: ("", True)).of(included)
-            if context is not None and _is_harmless(context) and shortcut.harmless:
+            shortcut = shortcut_of(context, "", True)
+            assert shortcut is not None
+            if _is_harmless(context) and shortcut.harmless:
                 seen.append("harmless")
             await shortcut.context.app(scope, receive, send)
             if shortcut.solve is not None:

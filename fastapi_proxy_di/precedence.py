@@ -1,14 +1,15 @@
 """Lets a request find its proxied route past all routes that stand before it.
 
 FastAPI asks one route after the other, its own documentation first, and each costs a regular
-expression. Which of them could match a path that a mount takes is known at start. So one route
-is put in front of all others; it takes the requests that none before their mount could have
-matched, and leaves all others to the usual order, which stays as it is.
+expression; what it then found in an included router, it matches once more. Which routes could
+match a path that a mount takes is known at start. So one route is put in front of all others;
+it takes the requests that none before their mount could have matched, and leaves all others to
+the usual order, which stays as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,30 +20,33 @@ from starlette.datastructures import URLPath
 from starlette.routing import BaseRoute, Match, Mount, NoMatchFound, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-_INCLUDE: Final = "fastapi_proxy_di.include"
+from fastapi_proxy_di.fastpath import FastPath, Shortcut
+
+_SHORTCUT: Final = "fastapi_proxy_di.shortcut"
 _FULL: Final = Match.FULL
 _NONE: Final = Match.NONE
 """Looking a member up in its enum takes 0.15 µs on CPython 3.11."""
 
-_BY_PATH: Final = frozenset(
-    route.matches for route in (APIRoute, APIWebSocketRoute, Mount, Route, WebSocketRoute)
-)
-"""Ways to match that look at nothing but the path, before they look at anything else."""
+_NEVER_HTTP: Final = frozenset(route.matches for route in (APIWebSocketRoute, WebSocketRoute))
+_BY_PATH: Final = frozenset(route.matches for route in (APIRoute, Mount, Route))
+"""Ways to match that look at the path before they look at anything else."""
+
+Forward = Callable[[Shortcut, Scope, Receive, Send], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Mounts:
-    """The mounts of one included router, and what stands before them.
+class _Entry:
+    """One shortcut, and what stands before it.
 
     Attributes:
-        include: As it stands among the app's routes.
-        starts: What every path below the mounts starts with.
-        exact: Paths that a route before it matches.
+        shortcut: Where the requests go.
+        below: What every path below the mount starts with.
+        exact: Paths that a route before it may match.
         prefixes: What the paths of further routes before it start with.
     """
 
-    include: BaseRoute
-    starts: tuple[str, ...]
+    shortcut: Shortcut
+    below: str
     exact: frozenset[str]
     prefixes: tuple[str, ...]
 
@@ -52,20 +56,23 @@ class EarlyRoute(BaseRoute):
 
     Args:
         routes: The app's, looked at again when there are more or fewer.
-        router_class: Of the routers whose requests are taken.
-        route_class: Of their routes.
+        shortcut_of: The short way of a route, ``None`` if it has none.
+        forward: Goes it.
+        matches_by_path: The ``matches`` of further route classes that go by the path.
     """
 
     def __init__(
         self,
         routes: list[BaseRoute],
-        router_class: type[APIRouter],
-        route_class: type[APIRoute],
+        shortcut_of: Callable[[RouteContext], Shortcut | None],
+        forward: Forward,
+        matches_by_path: Callable[..., Any],
     ) -> None:
         self._routes = routes
-        self._router_class = router_class
-        self._known = _BY_PATH | {route_class.matches}
-        self._mounts: list[_Mounts] = []
+        self._shortcut_of = shortcut_of
+        self._forward = forward
+        self._by_path = _BY_PATH | {matches_by_path}
+        self._entries: list[_Entry] = []
         self._watched: list[list[BaseRoute]] = []
         self._count = 0
         self._survey()
@@ -73,76 +80,82 @@ class EarlyRoute(BaseRoute):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if sum(map(len, self._watched)) != self._count:
             self._survey()
-        path: str = scope["path"]
-        if scope.get("root_path"):
+        if (
+            scope["type"] != "http"
+            or not FastPath.proved
+            or scope.get("root_path")
+            or scope.get("fastapi.telemetry") is not None
+            or scope["method"] == "CONNECT"
+        ):
             return _NONE, {}
-        for mounts in self._mounts:
+        path: str = scope["path"]
+        for entry in self._entries:
             if (
-                path.startswith(mounts.starts)
-                and path not in mounts.exact
-                and not path.startswith(mounts.prefixes)
+                (path.startswith(entry.below) or path == entry.shortcut.mount)
+                and path not in entry.exact
+                and not path.startswith(entry.prefixes)
             ):
-                match, child_scope = mounts.include.matches(scope)
-                if match is _FULL:
-                    child_scope[_INCLUDE] = mounts.include
-                    return match, child_scope
+                return _FULL, {_SHORTCUT: entry.shortcut}
         return _NONE, {}
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        include: BaseRoute = scope.pop(_INCLUDE)
-        return include.handle(scope, receive, send)
+        # Not a coroutine itself: each frame that waits is work for the collector.
+        return self._forward(scope.pop(_SHORTCUT), scope, receive, send)
 
     def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
         raise NoMatchFound(name, path_params)
 
     def _survey(self) -> None:
-        """Note for each proxy what stands before it, up to the first route of unknown ways."""
+        """Note for each shortcut what stands before it, up to the first of unknown ways."""
         exact: set[str] = set()
         prefixes: list[str] = []
-        self._mounts = []
-        self._watched = [self._routes]
+        self._entries = []
+        self._watched = []
+        self._watch(self._routes)
+        self._count = sum(map(len, self._watched))
         for route in self._routes:
             if route is self:
                 continue
-            router = getattr(route, "original_router", None)
-            if isinstance(router, APIRouter) and not self._watch(router):
-                break
-            leaves = list(iter_route_contexts([route]))
-            if isinstance(router, self._router_class):
-                starts = tuple({_static(leaf) for leaf in leaves})
-                ahead = _overlapping(exact, prefixes, starts)
-                self._mounts.append(_Mounts(route, starts, *ahead))
-            if any(
-                getattr(type(leaf.original_route), "matches", None) not in self._known
-                for leaf in leaves
-            ):
-                break
-            for leaf in leaves:
-                if "{" in (leaf.path or "{") or isinstance(leaf.original_route, Mount):
-                    prefixes.append(_static(leaf))
+            if not _is_ordinary(route):
+                return
+            for leaf in iter_route_contexts([route]):
+                way = getattr(type(leaf.original_route), "matches", None)
+                if way in _NEVER_HTTP:
+                    continue
+                if way not in self._by_path or leaf.path is None:
+                    return
+                shortcut = self._shortcut_of(leaf)
+                if shortcut is not None:
+                    ahead = _overlapping(exact, prefixes, shortcut.mount)
+                    self._entries.append(_Entry(shortcut, shortcut.mount + "/", *ahead))
+                static, parameter, _ = leaf.path.partition("{")
+                if parameter or isinstance(leaf.original_route, Mount):
+                    prefixes.append(static)
                 else:
                     # A regular expression's end is also before a last line end.
-                    exact |= {_static(leaf), _static(leaf) + "\n"}
-        self._count = sum(map(len, self._watched))
+                    exact |= {static, static + "\n"}
 
-    def _watch(self, router: APIRouter) -> bool:
-        """Notice routes that join a router later; false if it has its own way of matching."""
-        self._watched.append(router.routes)
-        inner = (getattr(route, "original_router", None) for route in router.routes)
-        return type(router).matches in (APIRouter.matches, self._router_class.matches) and all(
-            self._watch(one) for one in inner if isinstance(one, APIRouter)
-        )
+    def _watch(self, routes: list[BaseRoute]) -> None:
+        """Notice routes that come or go, also in routers that are included."""
+        self._watched.append(routes)
+        for route in routes:
+            router = getattr(route, "original_router", None)
+            if isinstance(router, APIRouter):
+                self._watch(router.routes)
 
 
 @contextmanager
 def in_front_of(
-    routes: list[BaseRoute], router_class: type[APIRouter], route_class: type[APIRoute]
+    routes: list[BaseRoute],
+    shortcut_of: Callable[[RouteContext], Shortcut | None],
+    forward: Forward,
+    matches_by_path: Callable[..., Any],
 ) -> Iterator[None]:
     """Have an `EarlyRoute` stand before ``routes`` meanwhile, unless there is one."""
     if any(isinstance(route, EarlyRoute) for route in routes):
         yield
         return
-    early = EarlyRoute(routes, router_class, route_class)
+    early = EarlyRoute(routes, shortcut_of, forward, matches_by_path)
     routes.insert(0, early)
     try:
         yield
@@ -150,19 +163,24 @@ def in_front_of(
         routes[:] = [route for route in routes if route is not early]
 
 
-def _static(leaf: RouteContext) -> str:
-    return (leaf.path or "").partition("{")[0]
+def _is_ordinary(route: BaseRoute) -> bool:
+    """Whether a router that is included, if it is one, does nothing but lead to its routes."""
+    router = getattr(route, "original_router", None)
+    if not isinstance(router, APIRouter):
+        return True
+    include = getattr(route, "include_context", None)
+    return (
+        type(router).matches is APIRouter.matches
+        and not any(getattr(one, "form_limits", None) for one in (router, include))
+        and all(map(_is_ordinary, router.routes))
+    )
 
 
 def _overlapping(
-    exact: Iterable[str], prefixes: Iterable[str], starts: tuple[str, ...]
+    exact: Iterable[str], prefixes: Iterable[str], mount: str
 ) -> tuple[frozenset[str], tuple[str, ...]]:
     """What of the routes before could match a path that starts so."""
     return (
-        frozenset(path for path in exact if path.startswith(starts)),
-        tuple(
-            prefix
-            for prefix in prefixes
-            if prefix.startswith(starts) or any(start.startswith(prefix) for start in starts)
-        ),
+        frozenset(path for path in exact if path.startswith(mount)),
+        tuple(one for one in prefixes if one.startswith(mount) or mount.startswith(one)),
     )

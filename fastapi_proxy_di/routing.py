@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, params
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, RouteContext
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,7 +25,7 @@ from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.balancer import Balancer, options_overrides, take_body
 from fastapi_proxy_di.dependencies import Upstream
-from fastapi_proxy_di.fastpath import FastPath, Shortcut, Shortcuts, Solve, is_proved
+from fastapi_proxy_di.fastpath import FastPath, Shortcut, Solve, is_proved, shortcut_of
 from fastapi_proxy_di.forwarding.outbound import Overrides
 from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_below
 from fastapi_proxy_di.lifespan import (
@@ -40,7 +40,6 @@ from fastapi_proxy_di.problems import install_handler
 from fastapi_proxy_di.settings import Mention
 from fastapi_proxy_di.transforms.pipeline import Transform, pipeline_of
 
-_SHORTCUT: Final = "fastapi_proxy_di.shortcut"
 _SLASH: Final = 0x2F
 _FULL: Final = Match.FULL
 """Looking a member up in its enum takes 0.15 µs on CPython 3.11."""
@@ -129,9 +128,7 @@ def proxy_router(
     """
     mentions = [one if isinstance(one, Upstream) else Upstream(one) for one in upstreams]
     _check(mentions, path, http=http, websocket=websocket)
-    router = ProxyRouter(
-        route_class=ProxyRoute, lifespan=_lifespan, dependencies=list(dependencies)
-    )
+    router = APIRouter(route_class=ProxyRoute, lifespan=_lifespan, dependencies=list(dependencies))
     head = path.removesuffix(_TAIL)
     pipeline = pipeline_of(transforms)
     overrides = None if pipeline is None else Overrides(transforms=pipeline)
@@ -165,49 +162,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with proxy_lifespan(app):
         # Each proxy router comes by here; the first one looks for all.
         warn_of_unreachable_websockets(app, _ENDPOINTS)
-        with in_front_of(app.router.routes, ProxyRouter, ProxyRoute):
+        with in_front_of(app.router.routes, _shortcut_of, _forward, ProxyRoute.matches):
             yield
-
-
-class ProxyRouter(APIRouter):
-    """A router of proxied routes, which finds the plain ones among them by itself."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._shortcuts = Shortcuts(_upstream_of)
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        shortcut = self._shortcuts.find(scope, len(self.routes))
-        if shortcut is None:
-            return super().matches(scope)
-        scope[_SHORTCUT] = shortcut
-        return _FULL, {}
-
-    def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        # Not a coroutine itself: each frame that waits is work for the collector.
-        shortcut: Shortcut | None = scope.pop(_SHORTCUT, None)
-        if shortcut is None:
-            return super().handle(scope, receive, send)
-        context = shortcut.context
-        scope["route"] = context.original_route
-        scope["endpoint"] = context.endpoint
-        overridden = shortcut.overridden
-        if overridden or not shortcut.harmless:
-            scope["fastapi"]["effective_route_context"] = context
-            scope["path_params"] = _path_params(scope, shortcut)
-            if overridden or shortcut.solve is None:
-                # FastAPI's own way for this include, past its matching and list of methods.
-                return cast(Coroutine[Any, Any, None], context.app(scope, receive, send))
-            request = Request(scope, receive, send)
-            return _forward_after(shortcut.solve, request, shortcut.upstream, send)
-        raw_mount, raw_path = shortcut.raw_mount, scope.get("raw_path") or b""
-        rest = raw_path[len(raw_mount) :]
-        if not raw_path.startswith(raw_mount) or (rest and rest[0] != _SLASH):
-            scope["path_params"] = _path_params(scope, shortcut)
-            rest, raw_mount = _target(scope)
-        install_handler(scope)
-        balancer = balancer_of(scope["app"], shortcut.upstream)
-        return balancer.pass_on(scope, receive, send, rest, raw_mount)
 
 
 class ProxyRoute(APIRoute):
@@ -252,6 +208,43 @@ class ProxyRoute(APIRoute):
         return _ENDPOINTS[self.endpoint]
 
 
+def _shortcut_of(leaf: RouteContext) -> Shortcut | None:
+    """The short way of a plain proxied route for all methods."""
+    route = leaf.original_route
+    proxied = _ENDPOINTS.get(route.endpoint) if isinstance(route, ProxyRoute) else None
+    # A mount with transforms goes by ``ProxyRoute``, which has them at hand.
+    if proxied is None or not proxied.any_method or proxied.overrides is not None:
+        return None
+    context = getattr(leaf, "_route_context", None)
+    return shortcut_of(context, proxied.upstream.name, proxied.plain)
+
+
+def _forward(
+    shortcut: Shortcut, scope: Scope, receive: Receive, send: Send
+) -> Coroutine[Any, Any, None]:
+    """Go the short way. Not a coroutine itself: each frame that waits is work for the collector."""
+    context = shortcut.context
+    scope["route"] = context.original_route
+    scope["endpoint"] = context.endpoint
+    overridden = shortcut.overridden
+    if overridden or not shortcut.harmless:
+        scope.setdefault("fastapi", {})["effective_route_context"] = context
+        scope["path_params"] = _path_params(scope, shortcut)
+        if overridden or shortcut.solve is None:
+            # FastAPI's own way for this include, past its matching and list of methods.
+            return cast(Coroutine[Any, Any, None], context.app(scope, receive, send))
+        request = Request(scope, receive, send)
+        return _forward_after(shortcut.solve, request, shortcut.upstream, send)
+    raw_mount, raw_path = shortcut.raw_mount, scope.get("raw_path") or b""
+    rest = raw_path[len(raw_mount) :]
+    if not raw_path.startswith(raw_mount) or (rest and rest[0] != _SLASH):
+        scope["path_params"] = _path_params(scope, shortcut)
+        rest, raw_mount = _target(scope)
+    install_handler(scope)
+    balancer = balancer_of(scope["app"], shortcut.upstream)
+    return balancer.pass_on(scope, receive, send, rest, raw_mount)
+
+
 async def _forward_after(solve: Solve, request: Request, upstream: str, send: Send) -> None:
     """Run the dependencies of an include, then forward."""
     background = await solve(request)
@@ -263,14 +256,6 @@ async def _forward_after(solve: Solve, request: Request, upstream: str, send: Se
     await balancer.pass_on(scope, request.receive, send, path, prefix, None, body)
     if background is not None:
         await background()
-
-
-def _upstream_of(route: APIRoute) -> tuple[str, bool] | None:
-    proxied = _ENDPOINTS.get(route.endpoint)
-    # A mount with transforms goes by ``ProxyRoute``, which has them at hand.
-    if proxied is None or not proxied.any_method or proxied.overrides is not None:
-        return None
-    return proxied.upstream.name, proxied.plain
 
 
 def _path_params(scope: Scope, shortcut: Shortcut) -> dict[str, Any]:

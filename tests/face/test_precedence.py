@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
@@ -15,8 +15,9 @@ from starlette.routing import BaseRoute, Host, Match, Route, WebSocketRoute
 from starlette.types import Scope
 
 from fastapi_proxy_di import proxy_router
-from fastapi_proxy_di.precedence import EarlyRoute
-from fastapi_proxy_di.routing import ProxyRoute, ProxyRouter
+from fastapi_proxy_di.fastpath import FastPath
+from fastapi_proxy_di.precedence import EarlyRoute, in_front_of
+from fastapi_proxy_di.routing import ProxyRoute, _forward, _shortcut_of
 from tests.clients import fetch
 from tests.gateways import billing
 from tests.origins import ScriptedOrigin
@@ -35,9 +36,53 @@ def _scope(path: str, method: str = "GET", kind: str = "http") -> Scope:
     }
 
 
-def _first(routes: list[BaseRoute], scope: Scope) -> BaseRoute | None:
-    """The route that Starlette would let have the request, by asking one after the other."""
-    return next((route for route in routes if route.matches({**scope})[0] is Match.FULL), None)
+@pytest.fixture(autouse=True)
+def proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the short way be open, as it is once an app has started."""
+    monkeypatch.setattr(FastPath, "proved", True)
+
+
+def _early(app: FastAPI) -> EarlyRoute:
+    with in_front_of(app.router.routes, _shortcut_of, _forward, ProxyRoute.matches):
+        (early,) = (one for one in app.router.routes if isinstance(one, EarlyRoute))
+    return early
+
+
+def _taken_from(early: EarlyRoute, scope: Scope) -> str | None:
+    """The path of the route whose requests the early one takes, ``None`` if it does not."""
+    match, child_scope = early.matches({**scope})
+    if match is not Match.FULL:
+        return None
+    (shortcut,) = child_scope.values()
+    return str(shortcut.context.path_format)
+
+
+def _usual(routes: list[BaseRoute], scope: Scope) -> str | None:
+    """The path of the route that gets the request if one after the other is asked."""
+    for route in routes:
+        if route.matches({**scope})[0] is Match.FULL:
+            leaves = iter_route_contexts([route])
+            return next(
+                (
+                    leaf.path_format
+                    for leaf in leaves
+                    if (context := getattr(leaf, "_route_context", None)) is not None
+                    and _matches(context, scope)
+                ),
+                f"not in a router: {route}",
+            )
+    return None
+
+
+def _matches(context: Any, scope: Scope) -> bool:
+    route = context.original_route
+    if isinstance(route, APIRoute):
+        matched: Match = route.matches({**scope, "fastapi": {"effective_route_context": context}})[
+            0
+        ]
+    else:
+        matched = context.matches({**scope})[0]
+    return matched is Match.FULL
 
 
 class _ByHeader(APIRoute):
@@ -80,6 +125,13 @@ def _nested(path: str) -> APIRouter:
     return outer
 
 
+def _nested_proxy() -> APIRouter:
+    outer = _router("/a/x")
+    outer.include_router(proxy_router("users"), prefix="/a")
+    outer.add_api_route("/b", _endpoint)
+    return outer
+
+
 _ADDITIONS: dict[str, Callable[[FastAPI, str, str], Any]] = {
     "route": lambda app, path, prefix: app.add_api_route(path, _endpoint),
     "post": lambda app, path, prefix: app.add_api_route(path, _endpoint, methods=["POST"]),
@@ -96,6 +148,7 @@ _ADDITIONS: dict[str, Callable[[FastAPI, str, str], Any]] = {
         _router(path, _OwnWays), prefix=prefix
     ),
     "proxy": lambda app, path, prefix: app.include_router(proxy_router("billing"), prefix=prefix),
+    "nested proxy": lambda app, path, prefix: app.include_router(_nested_proxy(), prefix=prefix),
     "tenants": lambda app, path, prefix: app.include_router(
         proxy_router("billing", path="/{tenant}/{path:path}"), prefix=prefix
     ),
@@ -116,15 +169,14 @@ def test_the_usual_order_decides(
     for kind, path, given_prefix in additions:
         _ADDITIONS[kind](app, path, given_prefix)
     app.include_router(proxy_router("billing"), prefix=prefix)
-    routes = app.router.routes
-    early = EarlyRoute(routes, ProxyRouter, ProxyRoute)
+    early = _early(app)
 
     for path in (*asked, *(one.rstrip("\n") + "\n" for one in asked)):
         for method in ("GET", "POST"):
             scope = _scope(path, method)
-            match, child_scope = early.matches({**scope})
-            if match is Match.FULL:
-                assert [*child_scope.values()] == [_first(routes, scope)]
+            taken = _taken_from(early, scope)
+            if taken is not None:
+                assert taken == _usual(app.router.routes, scope)
 
 
 @pytest.mark.parametrize("path", ["/billing/x", "/billing", "/billing/docs"])
@@ -135,14 +187,11 @@ def test_routes_elsewhere_are_passed_by(path: str) -> None:
         app.add_api_route(f"/{one}/{{x}}", _endpoint)
     app.include_router(_router("/users/{name}"))
     app.mount("/static", FastAPI())
-    app.include_router(proxy_router("billing"), prefix="/billing")
+    outer = APIRouter()
+    outer.include_router(proxy_router("billing"), prefix="/billing")
+    app.include_router(outer)
 
-    match, child_scope = EarlyRoute(app.router.routes, ProxyRouter, ProxyRoute).matches(
-        _scope(path)
-    )
-
-    assert match is Match.FULL
-    assert [*child_scope.values()] == [app.router.routes[-1]]
+    assert _taken_from(_early(app), _scope(path)) == "/billing{path}"
 
 
 async def test_routes_that_join_while_running_count() -> None:
@@ -196,7 +245,8 @@ def test_root_path_goes_the_usual_way() -> None:
     """Where a server in front strips a prefix, FastAPI knows how, and does it."""
     app = FastAPI()
     app.include_router(proxy_router("billing"), prefix="/billing")
-    early = EarlyRoute(app.router.routes, ProxyRouter, ProxyRoute)
+    early = _early(app)
 
-    assert early.matches({**_scope("/billing/x"), "root_path": "/api"})[0] is Match.NONE
-    assert early.matches(_scope("/billing/x", kind="websocket"))[0] is Match.FULL
+    assert _taken_from(early, {**_scope("/billing/x"), "root_path": "/api"}) is None
+    assert _taken_from(early, _scope("/billing/x", kind="websocket")) is None
+    assert _taken_from(early, _scope("/billing/x")) == "/billing{path}"
