@@ -25,9 +25,8 @@ The file knows no HTTP library, no pool and no framework.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 __all__ = [
     "Attempt",
@@ -132,8 +131,7 @@ _UNSENT: Final[frozenset[Failure]] = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One try of one request at one destination, as errors and records report it.
 
     Attributes:

@@ -51,9 +51,10 @@ class Event:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
 class DestinationUp(Event):
     """Probes made a destination healthy."""
+
+    __slots__ = ()
 
     text: ClassVar[str] = "is up"
 
@@ -94,40 +95,45 @@ class DestinationEjected(Event):
         return f"for {self.seconds:g} s" + (f": {self.reason}" if self.reason else "")
 
 
-@dataclass(frozen=True, slots=True)
 class DestinationReadmitted(Event):
     """An ejection ended, by time or by a good probe."""
+
+    __slots__ = ()
 
     text: ClassVar[str] = "is readmitted"
 
 
-@dataclass(frozen=True, slots=True)
 class DestinationDraining(Event):
     """A destination takes no new requests."""
+
+    __slots__ = ()
 
     part: ClassVar[str] = "pools"
     text: ClassVar[str] = "is draining"
 
 
-@dataclass(frozen=True, slots=True)
 class DestinationUndrained(Event):
     """A draining destination takes requests again."""
+
+    __slots__ = ()
 
     part: ClassVar[str] = "pools"
     text: ClassVar[str] = "takes requests again"
 
 
-@dataclass(frozen=True, slots=True)
 class PanicStarted(Event):
     """No destination is available, so all are used rather than none."""
+
+    __slots__ = ()
 
     level: ClassVar[int] = logging.WARNING
     text: ClassVar[str] = "has no available destination; all are used"
 
 
-@dataclass(frozen=True, slots=True)
 class PanicEnded(Event):
     """A destination is available again."""
+
+    __slots__ = ()
 
     text: ClassVar[str] = "has an available destination again"
 

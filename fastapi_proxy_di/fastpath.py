@@ -10,9 +10,8 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, params
@@ -71,8 +70,7 @@ class FastPath:
         return not (provider is not None and provider.dependency_overrides)
 
 
-@dataclass(frozen=True, slots=True)
-class Shortcut:
+class Shortcut(NamedTuple):
     """One include of a proxied route whose mount has no path parameters.
 
     Attributes:

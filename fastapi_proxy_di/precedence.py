@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, iter_route_contexts
@@ -34,8 +33,7 @@ _BY_PATH: Final = frozenset(route.matches for route in (APIRoute, Mount, Route))
 Forward = Callable[[Shortcut, Scope, Receive, Send], Coroutine[Any, Any, None]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     """One shortcut, and what stands before it.
 
     Attributes:

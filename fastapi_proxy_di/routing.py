@@ -10,8 +10,7 @@ known to be harmless, it goes FastAPI's way.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, params
@@ -35,7 +34,6 @@ from fastapi_proxy_di.lifespan import (
 )
 from fastapi_proxy_di.operations import describe_path_parameters
 from fastapi_proxy_di.options import ForwardOptions
-from fastapi_proxy_di.precedence import in_front_of
 from fastapi_proxy_di.problems import install_handler
 from fastapi_proxy_di.settings import Mention
 from fastapi_proxy_di.transforms.pipeline import Transform, pipeline_of
@@ -64,8 +62,7 @@ class _RestConvertor(Convertor[str]):
 register_url_convertor(_CONVERTOR, _RestConvertor())
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyEndpoint:
+class ProxyEndpoint(NamedTuple):
     """What a route needs to know of the endpoint it leads to.
 
     Attributes:
@@ -162,6 +159,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with proxy_lifespan(app):
         # Each proxy router comes by here; the first one looks for all.
         warn_of_unreachable_websockets(app, _ENDPOINTS)
+        # Only a running app needs it, and importing the package should cost little.
+        from fastapi_proxy_di.precedence import in_front_of  # noqa: PLC0415
+
         with in_front_of(app.router.routes, _shortcut_of, _forward, ProxyRoute.matches):
             yield
 

@@ -59,7 +59,7 @@ FRESH_SECONDS: Final = 1.0
 that closes idle connections does so after seconds, so a young one is not about to go."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Overrides:
     """What a caller of ``forward`` wants otherwise; validated header pairs.
 
@@ -86,7 +86,7 @@ class Overrides:
     transforms: Pipeline | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Outbound:
     """A request that may go to any destination of the upstream.
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from fastapi_proxy_di.settings.transforms import TransformSettings
 from fastapi_proxy_di.transforms.builtin_request import (
@@ -29,8 +28,7 @@ Transform = TransformSettings | RequestTransform | ResponseTransform
 """What ``proxy_router(transforms=...)`` takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline:
+class Pipeline(NamedTuple):
     """Transforms in the order in which they run.
 
     Attributes:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Request:
     """A request as it leaves: validated, hop-by-hop free, framing decided.
 

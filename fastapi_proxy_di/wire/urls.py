@@ -8,10 +8,9 @@ The file knows no pools, no settings and no I/O.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from itertools import chain, combinations
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from urllib.parse import quote, unquote
 
 __all__ = ["Address", "climbs", "join_target", "parse_address", "raw_path_below"]
@@ -32,8 +31,7 @@ _APP: Final = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*"
 _PATH_SAFE: Final = "/%:@!$&'()*+,;=-._~"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where a destination is, ready to be dialled.
 
     Attributes:
