@@ -1,7 +1,5 @@
 """What an upstream is doing, as data: for status pages, readiness and people."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict

@@ -3,8 +3,6 @@
 Knows how they are written (text, JSON, code), not what becomes of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, TypeAlias

@@ -1,7 +1,5 @@
 """Settings of the two edges: forwarding headers, TLS, WebSockets, affinity."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import (

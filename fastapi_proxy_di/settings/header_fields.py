@@ -4,8 +4,6 @@ Owns the refusal of fields that are the proxy's own. Values are secrets; no mess
 shows one. Knows no model.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Final
 

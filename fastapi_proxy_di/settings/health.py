@@ -1,7 +1,5 @@
 """Settings of active probes and of ejection from live traffic."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal, Self
 

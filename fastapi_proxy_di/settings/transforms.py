@@ -4,8 +4,6 @@ Each model is one change, told apart by ``kind``; names follow YARP's. Owns thei
 validation. What they do is ``transforms``'s.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias

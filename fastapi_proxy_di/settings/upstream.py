@@ -4,8 +4,6 @@ Owns the top-level fields, the name and its environment prefix. Where values com
 ``sources``'s, what a fault reads like is ``faults``'s.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 from functools import cache

@@ -4,8 +4,6 @@ Each reads what a person writes in a variable as well as what JSON, TOML or code
 Knows no model.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Iterable
