@@ -91,11 +91,6 @@ class Shortcut(NamedTuple):
     harmless: bool
     solve: Solve | None
 
-    @property
-    def overridden(self) -> bool:
-        """Whether some dependency of the app is overridden now, maybe ours."""
-        return bool(self.context.dependency_overrides_provider.dependency_overrides)
-
 
 def shortcut_of(context: Any, upstream: str, plain: bool) -> Shortcut | None:
     """The short way to forward a request for all methods, ``None`` if FastAPI must go it.

@@ -226,7 +226,7 @@ def _forward(
     context = shortcut.context
     scope["route"] = context.original_route
     scope["endpoint"] = context.endpoint
-    overridden = shortcut.overridden
+    overridden = context.dependency_overrides_provider.dependency_overrides
     if overridden or not shortcut.harmless:
         scope.setdefault("fastapi", {})["effective_route_context"] = context
         scope["path_params"] = _path_params(scope, shortcut)

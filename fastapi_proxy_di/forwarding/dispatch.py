@@ -202,7 +202,8 @@ class Dispatcher:
                 raise self.unavailable(history)
             destination.begin()
             exchange: Exchange | None = None
-            started = monotonic()  # uvloop's own clock has whole milliseconds
+            # uvloop's own clock has whole milliseconds; nobody else is told how long it took.
+            started = 0.0 if self._observe is None else monotonic()
             try:
                 leg = self.legs[destination]
                 idle = self._rules.idle_seconds

@@ -106,7 +106,8 @@ class Http1Exchange:
     async def read(self) -> bytes:
         while True:
             if self._buffered:
-                return self._take()
+                self._buffered = 0
+                return self._joined()
             if self.complete:
                 return b""
             if self._error is not None:
@@ -392,10 +393,6 @@ class Http1Exchange:
         self._first_chunk = self._chunks = None
         return data or b""
 
-    def _take(self) -> bytes:
-        self._buffered = 0
-        return self._joined()
-
     def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
@@ -406,7 +403,7 @@ class Http1Exchange:
                 waiter.set_result(None)
             elif self._error is not None:
                 waiter.set_exception(self._error)
-        if self._error is not None or self.status:
+        if self._continue is not None and (self._error is not None or self.status):
             self._release_body()
 
     def _release_body(self) -> None:
