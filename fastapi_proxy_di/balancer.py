@@ -200,7 +200,7 @@ class Balancer:
         """Like ``forward`` with everything worked out; what proxied routes call."""
         cached = None
         if overrides is None or overrides.body is None:
-            cached = take_body(request)
+            cached = _take_body(request)
         try:
             answer = await self._http.forward(
                 request.scope,
@@ -224,11 +224,10 @@ class Balancer:
         path: bytes,
         prefix: bytes,
         overrides: Overrides | None = None,
-        cached_body: bytes | None = None,
     ) -> Coroutine[Any, Any, None]:
         """Forward without a ``Request`` or ``Response``: the short way of proxied routes."""
         key = None if self._read_key is None else self._key(scope, None)
-        return self._http.pass_on(scope, receive, send, path, prefix, key, overrides, cached_body)
+        return self._http.pass_on(scope, receive, send, path, prefix, key, overrides)
 
     async def forward_websocket(
         self,
@@ -595,7 +594,7 @@ def _content(body: Any) -> tuple[bytes, bytes]:
     return text.encode("utf-8"), b"application/json"
 
 
-def take_body(request: Request) -> bytes | None:
+def _take_body(request: Request) -> bytes | None:
     """The body if somebody has read it; else mark it as taken, so that nobody waits for it.
 
     Starlette keeps both facts in private attributes of the ``Request`` that dependencies

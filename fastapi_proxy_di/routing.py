@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, params
 from fastapi.routing import APIRoute, RouteContext
+from starlette._exception_handler import wrap_app_handling_exceptions
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +23,7 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from fastapi_proxy_di.balancer import Balancer, options_overrides, take_body
+from fastapi_proxy_di.balancer import Balancer, options_overrides
 from fastapi_proxy_di.dependencies import Upstream
 from fastapi_proxy_di.fastpath import FastPath, Shortcut, Solve, is_proved, shortcut_of
 from fastapi_proxy_di.forwarding.outbound import Overrides
@@ -247,15 +248,27 @@ def _forward(
 
 async def _forward_after(solve: Solve, request: Request, upstream: str, send: Send) -> None:
     """Run the dependencies of an include, then forward."""
-    background = await solve(request)
-    scope = request.scope
-    install_handler(scope)
-    path, prefix = _target(scope)
-    balancer = balancer_of(scope["app"], upstream)
-    body = take_body(request)
-    await balancer.pass_on(scope, request.receive, send, path, prefix, None, body)
-    if background is not None:
-        await background()
+    scope, receive = request.scope, request.receive
+    try:
+        background = await solve(request)
+        install_handler(scope)
+        path, prefix = _target(scope)
+        balancer = balancer_of(scope["app"], upstream)
+        response = await balancer.forward_raw(request, path, prefix, None)
+    except Exception as error:  # noqa: BLE001  # the app's handlers decide what it means
+        await _fail(error, request, send)
+        return
+    response.background = background
+    await response(scope, receive, send)
+
+
+async def _fail(error: Exception, request: Request, send: Send) -> None:
+    """Have the app's handlers answer, with the request that has the body if it was read."""
+
+    async def failed(scope: Scope, receive: Receive, send: Send) -> None:
+        raise error
+
+    await wrap_app_handling_exceptions(failed, request)(request.scope, request.receive, send)
 
 
 def _path_params(scope: Scope, shortcut: Shortcut) -> dict[str, Any]:

@@ -214,13 +214,10 @@ class HttpForwarder:
         prefix: bytes,
         key: PickRequest | None,
         overrides: Overrides | None = None,
-        cached_body: bytes | None = None,
     ) -> None:
         """Forward a client's request and send the answer, all in one."""
         try:
-            answer = await self.forward(
-                scope, receive, path, prefix, overrides, cached_body, key, send
-            )
+            answer = await self.forward(scope, receive, path, prefix, overrides, None, key, send)
         except ClientDisconnected:
             await NoAnswer()(scope, receive, send)
             return

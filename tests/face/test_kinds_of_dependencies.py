@@ -27,11 +27,11 @@ from fastapi.responses import JSONResponse
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
-from fastapi_proxy_di import Balancer, Upstream, proxy_router
+from fastapi_proxy_di import Balancer, ProxyError, Upstream, proxy_router
 from tests.clients import fetch
 from tests.gateways import billing
 from tests.origins import ScriptedOrigin, always, answer
-from tests.servers import run_app
+from tests.servers import dead_port, run_app
 
 Note = Callable[[str], None]
 Make = Callable[[Note], Callable[..., Any]]
@@ -42,7 +42,7 @@ class Teapot(Exception):
 
 
 async def _handle_teapot(request: Request, error: Exception) -> Response:
-    return JSONResponse({"handled": repr(error)}, 418)
+    return JSONResponse({"handled": repr(error), "body": (await request.body()).decode()}, 418)
 
 
 def _plain(note: Note) -> Callable[..., Any]:
@@ -205,6 +205,14 @@ def _failing(note: Note) -> Callable[..., Any]:
     return dependency
 
 
+def _failing_after_reading(note: Note) -> Callable[..., Any]:
+    async def dependency(request: Request) -> None:
+        note(f"read {await request.body()!r}")
+        raise Teapot
+
+    return dependency
+
+
 def _calling_an_upstream(note: Note) -> Callable[..., Any]:
     async def dependency(
         request: Request, balancer: Annotated[Balancer, Depends(Upstream("billing"))]
@@ -232,6 +240,7 @@ KINDS: list[Make] = [
     _reading_the_body,
     _declaring_the_body,
     _failing,
+    _failing_after_reading,
     _calling_an_upstream,
 ]
 
@@ -306,3 +315,24 @@ async def test_validation_errors_reach_a_handler_of_the_app() -> None:
 
     assert (reply.status, reply.body) == (400, b'{"errors":[["query","page"]]}')
     assert not origin.requests
+
+
+async def test_handlers_find_the_body_that_a_dependency_read() -> None:
+    """Also for our own errors: the handler's request is the one the dependency had."""
+
+    async def read(request: Request) -> None:
+        await request.body()
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return Response(b"lost: " + await request.body(), 502)
+
+    app = FastAPI(exception_handlers={ProxyError: handle})
+    app.include_router(
+        proxy_router(billing(f"http://127.0.0.1:{dead_port()}"), websocket=False),
+        prefix="/b",
+        dependencies=[Depends(read)],
+    )
+    async with run_app(app) as running:
+        reply = await fetch(running.address, "POST", "/b/x", body=b"order 7")
+
+    assert (reply.status, reply.body) == (502, b"lost: order 7")
