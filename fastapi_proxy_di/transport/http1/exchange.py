@@ -175,8 +175,12 @@ class Http1Exchange:
 
     def close(self) -> None:
         parser, self._parser = self._parser, None
-        if parser is not None and self._bodyless:
-            parser.renew()
+        if parser is not None:
+            # An idle connection must not hold its last answer: a thousand of them are ten
+            # thousand objects for the collector to look at, and cold when they go.
+            del parser.exchange, parser.fields
+            if self._bodyless:
+                parser.renew()
         connection = self._connection
         if connection is None:
             return
