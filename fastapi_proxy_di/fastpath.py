@@ -30,6 +30,9 @@ _logger = logging.getLogger("fastapi_proxy_di.routing")
 
 _UNKNOWN: Final = object()
 
+_FORMS_LIMIT: Final = 32
+"""Ways to look at one dependency's callable; the usual one has two."""
+
 Solve = Callable[[Request], Awaitable[BackgroundTask | None]]
 """Runs the dependencies of an include; raises what they raise."""
 
@@ -258,14 +261,24 @@ def _flat(dependant: Dependant) -> Iterator[Dependant]:
 
 
 def _yields(call: Any) -> bool:
-    """Whether a dependency has a part that runs after the request."""
-    while isinstance(call, partial):
-        call = call.func
-    functions = {call, inspect.unwrap(call)}
-    if not inspect.isroutine(call):
-        functions |= {call.__call__, inspect.unwrap(call.__call__)}
+    """Whether a dependency has a part that runs after the request; when in doubt, it has.
+
+    FastAPI looks through partials, wrappers and ``__call__``, each behind the others.
+    """
+    forms: list[Any] = [call]
+    for form in forms:  # grows meanwhile
+        further = [inspect.unwrap(form)]
+        if isinstance(form, partial):
+            further.append(form.func)
+        if not inspect.isroutine(form):
+            further.append(form.__call__)
+        for one in further:
+            if not any(one is known for known in forms):
+                forms.append(one)
+        if len(forms) > _FORMS_LIMIT:
+            return True
     return any(
-        inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in functions
+        inspect.isgeneratorfunction(form) or inspect.isasyncgenfunction(form) for form in forms
     )
 
 

@@ -11,12 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
+from operator import is_
 from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, iter_route_contexts
 from starlette.datastructures import URLPath
-from starlette.routing import BaseRoute, Match, Mount, NoMatchFound, Route, WebSocketRoute
+from starlette.routing import (
+    BaseRoute,
+    Match,
+    Mount,
+    NoMatchFound,
+    Route,
+    Router,
+    WebSocketRoute,
+    compile_path,
+)
 from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di.fastpath import FastPath, Shortcut
@@ -53,7 +63,7 @@ class EarlyRoute(BaseRoute):
     """Stands first among an app's routes, in no schema and with no path of its own.
 
     Args:
-        routes: The app's, looked at again when there are more or fewer.
+        router: The app's.
         shortcut_of: The short way of a route, ``None`` if it has none.
         forward: Goes it.
         matches_by_path: The ``matches`` of further route classes that go by the path.
@@ -61,23 +71,25 @@ class EarlyRoute(BaseRoute):
 
     def __init__(
         self,
-        routes: list[BaseRoute],
+        router: Router,
         shortcut_of: Callable[[RouteContext], Shortcut | None],
         forward: Forward,
         matches_by_path: Callable[..., Any],
     ) -> None:
-        self._routes = routes
+        self._router = router
         self._shortcut_of = shortcut_of
         self._forward = forward
         self._by_path = _BY_PATH | {matches_by_path}
         self._entries: list[_Entry] = []
-        self._watched: list[list[BaseRoute]] = []
-        self._count = 0
-        self._survey()
+        # What the entries were made from: every router, and its routes as they were then.
+        self._seen: list[tuple[Router, list[BaseRoute]]] = [(router, [])]
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if sum(map(len, self._watched)) != self._count:
-            self._survey()
+        for router, routes in self._seen:
+            # By identity: routes of other dependencies are equal to Starlette.
+            if len(router.routes) != len(routes) or not all(map(is_, router.routes, routes)):
+                self._survey()
+                break
         if (
             scope["type"] != "http"
             or not FastPath.proved
@@ -108,10 +120,9 @@ class EarlyRoute(BaseRoute):
         exact: set[str] = set()
         prefixes: list[str] = []
         self._entries = []
-        self._watched = []
-        self._watch(self._routes)
-        self._count = sum(map(len, self._watched))
-        for route in self._routes:
+        self._seen = []
+        self._see(self._router)
+        for route in self._router.routes:
             if route is self:
                 continue
             if not _is_ordinary(route):
@@ -120,45 +131,45 @@ class EarlyRoute(BaseRoute):
                 way = getattr(type(leaf.original_route), "matches", None)
                 if way in _NEVER_HTTP:
                     continue
-                if way not in self._by_path or leaf.path is None:
+                if way not in self._by_path or not _has_its_own_pattern(leaf):
                     return
                 shortcut = self._shortcut_of(leaf)
                 if shortcut is not None:
                     ahead = _overlapping(exact, prefixes, shortcut.mount)
                     self._entries.append(_Entry(shortcut, shortcut.mount + "/", *ahead))
-                static, parameter, _ = leaf.path.partition("{")
+                static, parameter, _ = (leaf.path or "").partition("{")
                 if parameter or isinstance(leaf.original_route, Mount):
                     prefixes.append(static)
                 else:
                     # A regular expression's end is also before a last line end.
                     exact |= {static, static + "\n"}
 
-    def _watch(self, routes: list[BaseRoute]) -> None:
-        """Notice routes that come or go, also in routers that are included."""
-        self._watched.append(routes)
-        for route in routes:
-            router = getattr(route, "original_router", None)
-            if isinstance(router, APIRouter):
-                self._watch(router.routes)
+    def _see(self, router: Router) -> None:
+        """Remember the routes of a router and of those that it includes."""
+        self._seen.append((router, [*router.routes]))
+        for route in router.routes:
+            included = getattr(route, "original_router", None)
+            if isinstance(included, APIRouter):
+                self._see(included)
 
 
 @contextmanager
 def in_front_of(
-    routes: list[BaseRoute],
+    router: Router,
     shortcut_of: Callable[[RouteContext], Shortcut | None],
     forward: Forward,
     matches_by_path: Callable[..., Any],
 ) -> Iterator[None]:
-    """Have an `EarlyRoute` stand before ``routes`` meanwhile, unless there is one."""
-    if any(isinstance(route, EarlyRoute) for route in routes):
+    """Have an `EarlyRoute` stand before the routes of ``router`` meanwhile, if none does."""
+    if any(isinstance(route, EarlyRoute) for route in router.routes):
         yield
         return
-    early = EarlyRoute(routes, shortcut_of, forward, matches_by_path)
-    routes.insert(0, early)
+    early = EarlyRoute(router, shortcut_of, forward, matches_by_path)
+    router.routes.insert(0, early)
     try:
         yield
     finally:
-        routes[:] = [route for route in routes if route is not early]
+        router.routes[:] = [route for route in router.routes if route is not early]
 
 
 def _is_ordinary(route: BaseRoute) -> bool:
@@ -168,10 +179,20 @@ def _is_ordinary(route: BaseRoute) -> bool:
         return True
     include = getattr(route, "include_context", None)
     return (
-        type(router).matches is APIRouter.matches
+        type(router) is APIRouter
+        and not {"matches", "handle"} & vars(router).keys()
         and not any(getattr(one, "form_limits", None) for one in (router, include))
         and all(map(_is_ordinary, router.routes))
     )
+
+
+def _has_its_own_pattern(leaf: RouteContext) -> bool:
+    """Whether it matches what its path says: patterns can be replaced, to ignore case say."""
+    path = leaf.path
+    if path is None:
+        return False
+    whole = path + "/{path:path}" if isinstance(leaf.original_route, Mount) else path
+    return bool(getattr(leaf, "path_regex", None) == compile_path(whole)[0])
 
 
 def _overlapping(

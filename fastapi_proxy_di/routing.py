@@ -163,7 +163,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         # Only a running app needs it, and importing the package should cost little.
         from fastapi_proxy_di.precedence import in_front_of  # noqa: PLC0415
 
-        with in_front_of(app.router.routes, _shortcut_of, _forward, ProxyRoute.matches):
+        with in_front_of(app.router, _shortcut_of, _forward, ProxyRoute.matches):
             yield
 
 

@@ -183,6 +183,31 @@ def _yielding_behind_a_decorator(note: Note) -> Callable[..., Any]:
     return decorated
 
 
+def _yielding_object_behind_a_decorator(note: Note) -> Callable[..., Any]:
+    class Session:
+        async def __call__(self) -> AsyncIterator[None]:
+            note("open")
+            try:
+                yield
+            except BaseException as error:
+                note(f"roll back for {type(error).__name__}")
+                raise
+            else:
+                note("commit")
+
+    session = Session()
+
+    @wraps(session)
+    def decorated(*arguments: Any, **named: Any) -> Any:
+        return session(*arguments, **named)
+
+    async def dependency(request: Request, _: Annotated[None, Depends(decorated)]) -> None:
+        if request.headers.get("x-token") == "bad":
+            raise HTTPException(403)
+
+    return dependency
+
+
 def _reading_the_body(note: Note) -> Callable[..., Any]:
     async def dependency(request: Request) -> None:
         note(f"read {await request.body()!r}")
@@ -237,6 +262,7 @@ KINDS: list[Make] = [
     _yielding_object,
     _yielding_partial,
     _yielding_behind_a_decorator,
+    _yielding_object_behind_a_decorator,
     _reading_the_body,
     _declaring_the_body,
     _failing,

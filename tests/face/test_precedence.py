@@ -1,18 +1,19 @@
 """A proxied route is found past what stands before it, and never takes what that would match."""
 
+import re
 import string
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.routing import APIRoute, iter_route_contexts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Host, Match, Route, WebSocketRoute
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di import proxy_router
 from fastapi_proxy_di.fastpath import FastPath
@@ -43,7 +44,7 @@ def proved(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _early(app: FastAPI) -> EarlyRoute:
-    with in_front_of(app.router.routes, _shortcut_of, _forward, ProxyRoute.matches):
+    with in_front_of(app.router, _shortcut_of, _forward, ProxyRoute.matches):
         (early,) = (one for one in app.router.routes if isinstance(one, EarlyRoute))
     return early
 
@@ -250,3 +251,85 @@ def test_root_path_goes_the_usual_way() -> None:
     assert _taken_from(early, {**_scope("/billing/x"), "root_path": "/api"}) is None
     assert _taken_from(early, _scope("/billing/x", kind="websocket")) is None
     assert _taken_from(early, _scope("/billing/x")) == "/billing{path}"
+
+
+async def _refuse() -> None:
+    raise HTTPException(401)
+
+
+def _replace_the_include(app: FastAPI) -> None:
+    """Include the same router again, guarded this time."""
+    include: Any = app.router.routes[-1]
+    app.router.routes.remove(include)
+    router: APIRouter = include.original_router
+    app.include_router(router, prefix="/billing", dependencies=[Depends(_refuse)])
+
+
+def _replace_a_route_of_a_router(app: FastAPI) -> None:
+    """Put another route into a router in front, for the one that was there."""
+    local: APIRouter = next(
+        route.original_router for route in app.router.routes if hasattr(route, "original_router")
+    )
+    local.routes.clear()
+    local.add_api_route("/billing/x", _endpoint, dependencies=[Depends(_refuse)])
+
+
+def _replace_all_routes(app: FastAPI) -> None:
+    """Give the app another list of routes."""
+    app.router.routes = [Route("/billing/x", lambda _: PlainTextResponse("", 401))]
+
+
+@pytest.mark.parametrize(
+    "change", [_replace_the_include, _replace_a_route_of_a_router, _replace_all_routes]
+)
+async def test_routes_that_are_replaced_while_running_count(
+    change: Callable[[FastAPI], None],
+) -> None:
+    """As many as before, but others: what was known of the old ones is forgotten."""
+    app = FastAPI()
+    app.include_router(_router("/elsewhere"))
+    async with ScriptedOrigin() as origin:
+        app.include_router(proxy_router(billing(origin.url)), prefix="/billing")
+        async with run_app(app) as running:
+            before = await fetch(running.address, target="/billing/x")
+            change(app)
+            after = await fetch(running.address, target="/billing/x")
+
+    assert (before.status, after.status) == (200, 401)
+    assert not any(isinstance(route, EarlyRoute) for route in app.router.routes)
+
+
+class _GuardsByItself(APIRouter):
+    """A router that looks at requests before its routes do."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise HTTPException(401)
+
+
+async def test_a_router_around_the_mount_that_guards_by_itself_is_not_passed() -> None:
+    """A class of its own may do anything; its requests go through it."""
+    app, guarding = FastAPI(), _GuardsByItself()
+    async with ScriptedOrigin() as origin:
+        guarding.include_router(proxy_router(billing(origin.url)), prefix="/billing")
+        app.include_router(guarding)
+        async with run_app(app) as running:
+            reply = await fetch(running.address, target="/billing/x")
+
+    assert reply.status == 401
+    assert not origin.requests
+
+
+async def test_a_route_with_another_pattern_than_its_path_keeps_its_requests() -> None:
+    """Patterns are replaced to ignore case, for one."""
+    app = FastAPI()
+    app.add_api_route("/billing/Admin", _endpoint, dependencies=[Depends(_refuse)])
+    async with ScriptedOrigin() as origin:
+        app.include_router(proxy_router(billing(origin.url)), prefix="/billing")
+        for route in app.router.routes:
+            if isinstance(route, Route):
+                route.path_regex = re.compile(route.path_regex.pattern, re.IGNORECASE)
+        async with run_app(app) as running:
+            reply = await fetch(running.address, target="/billing/admin")
+
+    assert reply.status == 401
+    assert not origin.requests
