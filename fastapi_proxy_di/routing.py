@@ -172,6 +172,12 @@ class ProxyRoute(APIRoute):
 
     _fast_path: FastPath | None = None
 
+    def __eq__(self, other: object) -> bool:
+        # Starlette's routes are equal whatever their dependencies.
+        return self is other
+
+    __hash__ = object.__hash__
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         if self.include_in_schema:
             describe_path_parameters(self)

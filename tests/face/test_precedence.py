@@ -274,13 +274,33 @@ def _replace_a_route_of_a_router(app: FastAPI) -> None:
     local.add_api_route("/billing/x", _endpoint, dependencies=[Depends(_refuse)])
 
 
+def _replace_the_proxied_route(app: FastAPI) -> None:
+    """Add it again to its router, guarded this time."""
+    include: Any = app.router.routes[-1]
+    router: APIRouter = include.original_router
+    old: Any = router.routes[0]
+    router.routes.remove(old)
+    others = [*router.routes]
+    router.routes.clear()
+    router.add_api_route(
+        old.path, old.endpoint, methods=[*old.methods], dependencies=[Depends(_refuse)]
+    )
+    router.routes.extend(others)
+
+
 def _replace_all_routes(app: FastAPI) -> None:
     """Give the app another list of routes."""
     app.router.routes = [Route("/billing/x", lambda _: PlainTextResponse("", 401))]
 
 
 @pytest.mark.parametrize(
-    "change", [_replace_the_include, _replace_a_route_of_a_router, _replace_all_routes]
+    "change",
+    [
+        _replace_the_include,
+        _replace_a_route_of_a_router,
+        _replace_the_proxied_route,
+        _replace_all_routes,
+    ],
 )
 async def test_routes_that_are_replaced_while_running_count(
     change: Callable[[FastAPI], None],
