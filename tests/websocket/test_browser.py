@@ -36,7 +36,6 @@ const echo = async (socket, message) => {
   report.same += same(message, await answer) ? 1 : 0;
 };
 const run = async () => {
-  document.cookie = "seat=7";
   const socket = await open("/live?page=1", ["v2.chat", "v1.chat"]);
   report.protocol = socket.protocol;
   report.extensions = socket.extensions;
@@ -58,9 +57,10 @@ def _app(url: str, reports: asyncio.Queue[dict[str, Any]]) -> FastAPI:
     """A gateway that serves the page and takes its report."""
     app = FastAPI(openapi_url=None)
 
-    @app.get("/page", response_class=HTMLResponse)
-    async def page() -> str:
-        return _PAGE
+    @app.get("/page")
+    async def page() -> HTMLResponse:
+        # Not by `document.cookie`: a browser may send a handshake before it has stored that one.
+        return HTMLResponse(_PAGE, headers={"set-cookie": "seat=7"})
 
     @app.post("/report")
     async def report(request: Request) -> None:
