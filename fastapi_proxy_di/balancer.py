@@ -52,6 +52,7 @@ from fastapi_proxy_di.wire.headers import OURS, TOKEN, HeaderFields, fields_of
 if TYPE_CHECKING:
     from fastapi_proxy_di.assembly import Assembly
     from fastapi_proxy_di.events import Event
+    from fastapi_proxy_di.forwarding.http import Failing
     from fastapi_proxy_di.forwarding.lease import Lease
 
 _HOST: Final = re.compile(r"[!-\"$-.0->A-\[\]-~]+\Z")
@@ -224,10 +225,11 @@ class Balancer:
         path: bytes,
         prefix: bytes,
         overrides: Overrides | None = None,
+        failed: Failing | None = None,
     ) -> Coroutine[Any, Any, None]:
         """Forward without a ``Request`` or ``Response``: the short way of proxied routes."""
         key = None if self._read_key is None else self._key(scope, None)
-        return self._http.pass_on(scope, receive, send, path, prefix, key, overrides)
+        return self._http.pass_on(scope, receive, send, path, prefix, key, overrides, failed)
 
     async def forward_websocket(
         self,

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
+import fastapi
 from fastapi import APIRouter, Depends, FastAPI, params
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import solve_dependencies
@@ -28,7 +30,11 @@ from fastapi_proxy_di.lifespan import UpstreamMention
 
 _logger = logging.getLogger("fastapi_proxy_di.routing")
 
+_SLASH: Final = 0x2F
 _UNKNOWN: Final = object()
+
+_WITHOUT_BODY_LIMITS: Final = re.compile(r"0\.(14[4-9]|15\d|16[0-3])\.")
+"""Versions of FastAPI; a later one that has another name for its limits must not be among them."""
 
 _FORMS_LIMIT: Final = 32
 """Ways to look at one dependency's callable; the usual one has two."""
@@ -93,6 +99,14 @@ class Shortcut(NamedTuple):
     context: Any
     harmless: bool
     solve: Solve | None
+
+    def rest(self, scope: Scope) -> bytes | None:
+        """The raw path below the mount, ``None`` if the mount did not travel as it usually does."""
+        raw_path: bytes = scope.get("raw_path") or b""
+        if not raw_path.startswith(self.raw_mount):
+            return None
+        rest = raw_path[len(self.raw_mount) :]
+        return rest if not rest or rest[0] == _SLASH else None
 
 
 def shortcut_of(context: Any, upstream: str, plain: bool) -> Shortcut | None:
@@ -209,10 +223,7 @@ def _solver(context: Any) -> Solve | None:
     overridden. FastAPI's ``solve_dependencies`` runs the others, as in FastAPI's own routes.
     """
     dependencies = getattr(context, "dependencies", None)
-    if (
-        not isinstance(dependencies, list)
-        or getattr(context, "max_body_size", _UNKNOWN) is not None
-    ):
+    if not isinstance(dependencies, list) or _has_body_limit(context):
         return None
 
     async def endpoint() -> None:
@@ -287,7 +298,7 @@ def _is_harmless(context: Any) -> bool:
     dependant: object = getattr(context, "dependant", _UNKNOWN)
     return (
         isinstance(dependant, Dependant)
-        and getattr(context, "max_body_size", _UNKNOWN) is None
+        and not _has_body_limit(context)
         and getattr(context, "body_field", _UNKNOWN) is None
         and all(
             _is_mention(dependency.call) and not dependency.dependencies
@@ -308,6 +319,13 @@ def _is_harmless(context: Any) -> bool:
             )
         )
     )
+
+
+def _has_body_limit(context: Any) -> bool:
+    limit = getattr(context, "max_body_size", _UNKNOWN)
+    if limit is _UNKNOWN:
+        return _WITHOUT_BODY_LIMITS.match(fastapi.__version__) is None
+    return limit is not None
 
 
 def _is_mention(call: object) -> bool:

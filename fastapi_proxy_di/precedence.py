@@ -83,7 +83,8 @@ class EarlyRoute(BaseRoute):
         # What the entries were made from: every router, and its routes as they were then.
         self._seen: list[tuple[Router, list[BaseRoute]]] = [(router, [])]
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+    def shortcut(self, scope: Scope) -> Shortcut | None:
+        """The short way for a request, ``None`` if it takes the usual one."""
         for router, routes in self._seen:
             # Lists compare what is in them by identity first: 10 ns a route.
             if router.routes != routes:
@@ -96,7 +97,7 @@ class EarlyRoute(BaseRoute):
             or scope.get("fastapi.telemetry") is not None
             or scope["method"] == "CONNECT"
         ):
-            return _NONE, {}
+            return None
         path: str = scope["path"]
         for entry in self._entries:
             if (
@@ -104,8 +105,12 @@ class EarlyRoute(BaseRoute):
                 and path not in entry.exact
                 and not path.startswith(entry.prefixes)
             ):
-                return _FULL, {_SHORTCUT: entry.shortcut}
-        return _NONE, {}
+                return entry.shortcut
+        return None
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        shortcut = self.shortcut(scope)
+        return (_NONE, {}) if shortcut is None else (_FULL, {_SHORTCUT: shortcut})
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         # Not a coroutine itself: each frame that waits is work for the collector.
@@ -158,15 +163,15 @@ def in_front_of(
     shortcut_of: Callable[[RouteContext], Shortcut | None],
     forward: Forward,
     matches_by_path: Callable[..., Any],
-) -> Iterator[None]:
+) -> Iterator[EarlyRoute | None]:
     """Have an `EarlyRoute` stand before the routes of ``router`` meanwhile, if none does."""
     if any(isinstance(route, EarlyRoute) for route in router.routes):
-        yield
+        yield None
         return
     early = EarlyRoute(router, shortcut_of, forward, matches_by_path)
     router.routes.insert(0, early)
     try:
-        yield
+        yield early
     finally:
         router.routes[:] = [route for route in router.routes if route is not early]
 

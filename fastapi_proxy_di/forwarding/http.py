@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -39,6 +39,11 @@ from fastapi_proxy_di.wire.headers import FieldTable
 _logger = logging.getLogger("fastapi_proxy_di.forwarding")
 
 _BODYLESS_VERSIONS: Final = frozenset({"1.0", "1.1"})
+
+Failing = Callable[
+    [Exception, Answer | OwnAnswer | None, Scope, Receive, Send], Coroutine[Any, Any, None]
+]
+"""What becomes of a request that failed, and of the answer that it had begun to get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +219,34 @@ class HttpForwarder:
         prefix: bytes,
         key: PickRequest | None,
         overrides: Overrides | None = None,
+        failed: Failing | None = None,
     ) -> None:
-        """Forward a client's request and send the answer, all in one."""
+        """Forward a client's request and send the answer, all in one.
+
+        Args:
+            scope: As for ``forward``.
+            receive: As for ``forward``.
+            send: As for ``forward``.
+            path: As for ``forward``.
+            prefix: As for ``forward``.
+            key: As for ``forward``.
+            overrides: As for ``forward``.
+            failed: Takes what is raised, and the answer if it had been begun; ``None`` lets
+                it rise.
+        """
+        answer: Answer | OwnAnswer | None = None
         try:
-            answer = await self.forward(scope, receive, path, prefix, overrides, None, key, send)
-        except ClientDisconnected:
-            await NoAnswer()(scope, receive, send)
-            return
-        await answer(scope, receive, send)
+            try:
+                answer = await self.forward(
+                    scope, receive, path, prefix, overrides, None, key, send
+                )
+            except ClientDisconnected:
+                answer = NoAnswer()
+            await answer(scope, receive, send)
+        except Exception as error:
+            if failed is None:
+                raise
+            await failed(error, answer, scope, receive, send)
 
     def _answer(
         self,
