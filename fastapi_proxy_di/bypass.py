@@ -67,6 +67,7 @@ class Bypass:
         self.app = app
         self._errors = errors
         self._early = early
+        self._fail = self._failed
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Forward the request, or let it through to the middlewares."""
@@ -87,7 +88,7 @@ class Bypass:
             return self.app(scope, receive, send)
         scope["route"] = shortcut.context.original_route
         scope["endpoint"] = shortcut.context.endpoint
-        return balancer.pass_on(scope, receive, send, rest, shortcut.raw_mount, failed=self._failed)
+        return balancer.pass_on(scope, receive, send, rest, shortcut.raw_mount, failed=self._fail)
 
     async def _failed(
         self,

@@ -162,7 +162,7 @@ async def test_idle_connections_are_closed_in_time() -> None:
 
 
 async def test_idle_connections_are_bounded() -> None:
-    """More than ``idle_connections`` are not kept."""
+    """More than ``idle_connections`` are not kept for longer than a second."""
     arrived = 0
     all_there = asyncio.Event()
 

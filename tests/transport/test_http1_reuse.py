@@ -73,15 +73,62 @@ async def test_surplus_of_idle_connections_closes_oldest_first() -> None:
     """The limit is for idle ones; those in use are never capped."""
     async with (
         ScriptedOrigin(numbered) as origin,
-        engine(origin, idle_connections=2) as transport,
+        engine(origin, idle_connections=2, idle_seconds=60.0) as transport,
     ):
+        since = asyncio.get_running_loop().time()
         order = await open_idle(transport, 5)
-        assert transport.idle == 2
+        await until(lambda: transport.idle == 2)
+        assert asyncio.get_running_loop().time() - since > 0.9
         await until(lambda: transport.connections == 2)
         await until(lambda: origin.open_connections == 2)
         taken = [transport.reuse(get(), b"", more=False) for _ in range(3)]
 
         assert [await body_of(exchange) for exchange in taken if exchange] == order[:-3:-1]
+
+
+@on_every_loop
+async def test_surplus_that_is_of_use_stays() -> None:
+    """Waves of more requests than may be idle dial once; between them all are idle."""
+    async with (
+        ScriptedOrigin(numbered) as origin,
+        engine(origin, idle_connections=2, idle_seconds=60.0) as transport,
+    ):
+        await open_idle(transport, 5)
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        while loop.time() - since < 1.5:
+            assert transport.idle == 5
+            taken = [transport.reuse(get(), b"", more=False) for _ in range(5)]
+            for exchange in taken:
+                assert exchange is not None
+                await body_of(exchange)
+        await until(lambda: transport.idle == 2)
+
+    assert origin.connections == 5
+
+
+@on_every_loop
+async def test_surplus_is_closed_as_it_falls_out_of_use() -> None:
+    """Those that a smaller load still needs are not taken for surplus."""
+    async with (
+        ScriptedOrigin(numbered) as origin,
+        engine(origin, idle_connections=1, idle_seconds=60.0) as transport,
+    ):
+        await open_idle(transport, 4)
+        loop = asyncio.get_running_loop()
+        since, least = loop.time(), 4
+        while loop.time() - since < 2.5:
+            taken = [transport.reuse(get(), b"", more=False) for _ in range(2)]
+            assert all(taken)
+            least = min(least, transport.connections)
+            for exchange in taken:
+                assert exchange is not None
+                await body_of(exchange)
+
+        assert least == 3  # two in use, one idle
+        await until(lambda: transport.idle == 1)
+
+    assert origin.connections == 4
 
 
 @on_every_loop

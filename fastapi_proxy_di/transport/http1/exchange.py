@@ -68,7 +68,8 @@ class Http1Exchange:
     _remaining = 0
     _first_chunk: bytes | None = None
     _chunks: list[bytes] | None = None
-    trailers: Headers = []  # noqa: RUF012  # replaced, never changed
+    headers: Headers = []  # noqa: RUF012  # replaced when an answer begins, never changed
+    trailers: Headers = []  # noqa: RUF012  # the same
 
     def __init__(
         self,
@@ -90,8 +91,6 @@ class Http1Exchange:
         self._header_limit = header_limit
         self._parser: AnswerParser | None = parser
         parser.exchange = self
-        self.headers: Headers = []
-        parser.fields = self.headers
 
     # -- what the forwarder calls ---------------------------------------------------
 
@@ -175,17 +174,15 @@ class Http1Exchange:
 
     def close(self) -> None:
         parser, self._parser = self._parser, None
-        if parser is not None:
+        connection, self._connection = self._connection, None
+        if parser is None or connection is None:
+            return
+        if self.complete and self._finished and self._keep_alive and not self._stray:
             # An idle connection must not hold its last answer: a thousand of them are ten
             # thousand objects for the collector to look at, and cold when they go.
             del parser.exchange, parser.fields
             if self._bodyless:
                 parser.renew()
-        connection = self._connection
-        if connection is None:
-            return
-        self._connection = None
-        if self.complete and self._finished and self._keep_alive and not self._stray:
             connection.release()
         else:
             connection.abort()
@@ -281,9 +278,17 @@ class Http1Exchange:
 
     # -- what the parser calls --------------------------------------------------------
 
-    def surplus_begins(self) -> None:
-        """A message begins after the answer."""
-        self._stray = True
+    def message_begins(self) -> Headers:
+        """A status line begins: of the answer, of a 1xx before it, or behind the answer.
+
+        Returns:
+            Where the fields that follow belong.
+        """
+        if self.complete or self._error is not None:
+            self._stray = True
+            return []
+        self.headers = []
+        return self.headers
 
     def head_complete(self, status: int, version: str) -> Headers:
         """Status and headers are there: of the answer, or of a 1xx before it.
@@ -296,7 +301,7 @@ class Http1Exchange:
             return []
         if 100 <= status < 200 and not (status == 101 and self._upgrade and self._switches()):
             self._informational = True
-            headers, self.headers = self.headers, []
+            headers = self.headers
             if status == 101:
                 self._malformed("101 Switching Protocols that was not asked for or names none")
                 return []
@@ -309,7 +314,7 @@ class Http1Exchange:
                 self._release_body()
             if self.on_informational is not None:
                 self.on_informational(status, headers)
-            return self.headers
+            return []
         if not 100 < status < 600 or version not in _VERSIONS:
             self._malformed(f"status {status} or its HTTP version is not valid")
             return []

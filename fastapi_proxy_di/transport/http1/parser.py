@@ -24,7 +24,8 @@ class AnswerParser:
 
     Attributes:
         exchange: Whose answer is parsed. Set before anything is fed.
-        fields: Takes the fields as they come: those of the head, later the trailers.
+        fields: Takes the fields as they come: those of the head, later the trailers. Set
+            where a message begins.
         llhttp: Takes the bytes; raises what httptools raises.
     """
 
@@ -43,9 +44,7 @@ class AnswerParser:
     # -- what httptools calls -----------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self.exchange.complete:
-            self.fields = []  # nobody's
-            self.exchange.surplus_begins()
+        self.fields = self.exchange.message_begins()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.fields.append((_LOWER[name], value))
