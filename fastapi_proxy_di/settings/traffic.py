@@ -81,7 +81,8 @@ class LimitSettings(SettingsModel):
     """Largest header block of an answer; over it 502 (YARP: 64 KiB)."""
 
     idle_connections: Count = 100
-    """Idle connections kept per destination. Those in use are never capped."""
+    """Idle connections kept per destination for longer than a second. Those in use are never
+    capped."""
 
     idle_seconds: DurationOrZero = 4.0
     """Seconds that one is kept: under the 5 after which uvicorn and many others close."""
