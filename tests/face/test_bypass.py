@@ -1,6 +1,5 @@
 """A proxied request passes by FastAPI's own middlewares, and nobody else's; errors rise in them."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
@@ -14,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastapi_proxy_di import Upstream, UpstreamConnectError, proxy_router
 from fastapi_proxy_di.bypass import Bypass
 from tests.clients import fetch
+from tests.forwarding.asgi_server import AsgiServer
 from tests.gateways import billing, gateway_app, pass_through
 from tests.origins import ScriptedOrigin
 from tests.servers import dead_port, run_app
@@ -247,48 +247,26 @@ async def test_upstream_that_is_not_started_is_told_as_ever() -> None:
     assert (reply.status, errors) == (500, ["ProxyNotStarted"])
 
 
-async def _asked(app: FastAPI, send: Send) -> Exception | None:
-    """Have a started app answer one request in memory; gives what it raised."""
+class _Refusing(AsgiServer):
+    """A server that raises when it is sent a message of one type."""
 
-    async def receive() -> Message:
-        await asyncio.sleep(60)
-        return {"type": "http.disconnect"}
+    def __init__(self, app: FastAPI, refused: str) -> None:
+        super().__init__(app, extensions=())
+        self._refused = refused
 
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": "/billing/x",
-        "raw_path": b"/billing/x",
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(b"host", b"gateway.test")],
-        "client": ("192.0.2.1", 1),
-        "server": ("192.0.2.2", 80),
-    }
-    try:
-        await app(scope, receive, send)
-    except Exception as error:
-        return error
-    return None
+    async def send(self, message: Message) -> None:
+        self.messages.append(message)
+        if message["type"] == self._refused:
+            raise OSError("the client has left")
 
 
 @pytest.mark.parametrize("middlewares", [0, 1])
-@pytest.mark.parametrize("refused", ["http.response.start", "http.response.body"])
+@pytest.mark.parametrize("refused", ["start", "body"])
 async def test_server_that_refuses_an_answer_is_told_to_the_handlers(
     refused: str, middlewares: int
 ) -> None:
     """As from an endpoint: the handler of every exception sees it, it rises, nothing is added."""
-    sent: list[str] = []
     handled = []
-
-    async def send(message: Message) -> None:
-        sent.append(message["type"])
-        if message["type"] == refused:
-            raise OSError("the client has left")
-
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url)
 
@@ -299,13 +277,14 @@ async def test_server_that_refuses_an_answer_is_told_to_the_handlers(
 
         for _ in range(middlewares):
             app.add_middleware(_Tags)
+        server = _Refusing(app, f"http.response.{refused}")
         async with run_app(app):
-            raised = await _asked(app, send)
-            in_flight = [one.in_flight for one in Upstream("billing").of(app).destinations]
+            with pytest.raises(OSError, match="has left") as raised:
+                await server.get()
+            in_flight = [one.in_flight for one in server.balancer.destinations]
 
-    assert isinstance(raised, OSError)
-    assert handled == [raised]
-    assert sent == ["http.response.start", "http.response.body"][: sent.index(refused) + 1]
+    assert handled == [raised.value]
+    assert server.types == ["start", "body"][: server.types.index(refused) + 1]
     assert in_flight == [0]
 
 
@@ -314,13 +293,6 @@ async def test_handler_for_an_error_behind_the_start_cannot_answer_any_more(
     middlewares: int,
 ) -> None:
     """Starlette says so, to whoever runs the app."""
-    sent = []
-
-    async def send(message: Message) -> None:
-        sent.append(message["type"])
-        if message["type"] == "http.response.body":
-            raise OSError("the client has left")
-
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url)
 
@@ -330,12 +302,13 @@ async def test_handler_for_an_error_behind_the_start_cannot_answer_any_more(
 
         for _ in range(middlewares):
             app.add_middleware(_Tags)
+        server = _Refusing(app, "http.response.body")
         async with run_app(app):
-            raised = await _asked(app, send)
+            with pytest.raises(RuntimeError, match="response already started") as raised:
+                await server.get()
 
-    assert isinstance(raised, RuntimeError)
-    assert isinstance(raised.__cause__, OSError)
-    assert sent == ["http.response.start", "http.response.body"]
+    assert isinstance(raised.value.__cause__, OSError)
+    assert server.types == ["start", "body"]
 
 
 async def test_handlers_see_the_request() -> None:
