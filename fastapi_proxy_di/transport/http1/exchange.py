@@ -4,6 +4,9 @@ Parsing is httptools (llhttp); what it lets pass is refused here: a transfer cod
 other than ``chunked`` alone, a final status outside 200-599, an endless head. A fresh
 parser serves each answer: llhttp cannot know that an answer to HEAD has no body.
 Reading, writing and flow control of the socket belong to ``connection``.
+
+It is long because the request's body and the answer share one fate: each may end before the
+other, and whether the connection may serve again depends on both.
 """
 
 from __future__ import annotations
