@@ -2,23 +2,21 @@
 
 They turn errors into answers and close what dependencies have opened. A request that has no
 dependencies and does not fail needs none of that; for one that fails, its error rises through
-them as it would have from a route. As soon as there is a further middleware, or one of them is
-not as FastAPI made it, every request goes through them all.
+them as it would have from a route. As soon as anything else stands there, or one of them is not
+as FastAPI made it, every request goes through them all (``plain_stack``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from copy import copy
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_proxy_di.errors import ProxyNotStarted
 from fastapi_proxy_di.lifespan import balancer_of
+from fastapi_proxy_di.plain_stack import PlainStack
 from fastapi_proxy_di.precedence import EarlyRoute
 from fastapi_proxy_di.problems import install_handler
 
@@ -26,17 +24,6 @@ if TYPE_CHECKING:
     from fastapi_proxy_di.forwarding.answer import Answer, OwnAnswer
 
 _FAILED: Final = "fastapi_proxy_di.failed"
-_FASTAPIS_OWN: Final = frozenset(
-    {
-        "starlette.middleware.errors.ServerErrorMiddleware",
-        "starlette.middleware.exceptions.ExceptionMiddleware",
-        "fastapi.middleware.asyncexitstack.AsyncExitStackMiddleware",
-        "fastapi.telemetry._asgi.ExceptionTelemetryMiddleware",
-        "fastapi._body_limit.AppBodyLimitMiddleware",
-    }
-)
-"""By name, because two are private and in newer FastAPIs alone. An app with a limit for bodies
-has a further middleware behind the last one."""
 
 
 class _Failed(NamedTuple):
@@ -59,35 +46,39 @@ class Bypass:
 
     Args:
         app: The same.
-        errors: The same middlewares around `raise_here` instead of the app's routes.
+        plain: What it was at start.
         early: Knows the short ways.
     """
 
-    def __init__(self, app: ASGIApp, errors: ASGIApp, early: EarlyRoute) -> None:
+    def __init__(self, app: ASGIApp, plain: PlainStack, early: EarlyRoute) -> None:
         self.app = app
-        self._errors = errors
+        self._stack = app
+        self._plain = plain
         self._early = early
         self._fail = self._failed
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Forward the request, or let it through to the middlewares."""
         # Not a coroutine itself: each frame that waits is work for the collector.
-        shortcut = self._early.shortcut(scope)
-        if (
-            shortcut is None
-            or not shortcut.harmless
-            or shortcut.context.dependency_overrides_provider.dependency_overrides
-        ):
-            return self.app(scope, receive, send)
-        rest = shortcut.rest(scope)
-        if rest is None:
-            return self.app(scope, receive, send)
         try:
+            shortcut = self._early.shortcut(scope)
+            if (
+                shortcut is None
+                or not shortcut.harmless
+                or shortcut.context.dependency_overrides_provider.dependency_overrides
+                or self.app is not self._stack
+                or not self._plain.is_unchanged()
+            ):
+                return self.app(scope, receive, send)
+            rest = shortcut.rest(scope)
+            if rest is None:
+                return self.app(scope, receive, send)
             balancer = balancer_of(scope["app"], shortcut.upstream)
-        except ProxyNotStarted:
+        except Exception:  # noqa: BLE001  # it comes again behind them, where handlers see it
             return self.app(scope, receive, send)
         scope["route"] = shortcut.context.original_route
         scope["endpoint"] = shortcut.context.endpoint
+        scope.setdefault("router", scope["app"].router)
         return balancer.pass_on(scope, receive, send, rest, shortcut.raw_mount, failed=self._fail)
 
     async def _failed(
@@ -106,57 +97,41 @@ class Bypass:
                 "headers": answer.headers,
             }
         scope[_FAILED] = _Failed(error, start)
-        await self._errors(scope, receive, send if start is None else _unsent)
+        # Its traceback will hold this frame, which must not hold it: they would live on, with
+        # the scope, until the collector comes.
+        del error
+        # Made anew each time: handlers may be others than at start.
+        errors = self._plain.around(_raise)
+        await errors(scope, receive, send if start is None else _unsent)
 
 
 @contextmanager
 def around(app: FastAPI, early: EarlyRoute | None) -> Iterator[None]:
     """Have a `Bypass` stand in front of the middlewares of ``app`` meanwhile, if it may."""
     stack = app.middleware_stack
-    if early is None or stack is None or not _is_fastapis_own(stack, app.router):
+    plain = None if stack is None else PlainStack.of(app)
+    if early is None or stack is None or plain is None:
         yield
         return
-    bypass = Bypass(stack, _around_errors(stack, app.router), early)
+    bypass = Bypass(stack, plain, early)
     app.middleware_stack = bypass
     try:
         yield
     finally:
         if app.middleware_stack is bypass:
-            app.middleware_stack = stack
+            app.middleware_stack = bypass.app
 
 
-def _is_fastapis_own(stack: Any, router: APIRouter) -> bool:
-    """Whether nothing but FastAPI's own middlewares stand before the routes."""
-    while stack is not router:
-        kind = type(stack)
-        call = kind.__call__
-        if (
-            f"{kind.__module__}.{kind.__qualname__}" not in _FASTAPIS_OWN
-            # Tools that watch an app replace the methods of classes.
-            or not isinstance(call, FunctionType)
-            or call.__globals__["__name__"] != kind.__module__
-        ):
-            return False
-        stack = stack.app
-    return type(router) is APIRouter and router.middleware_stack == router.app
-
-
-def _around_errors(stack: Any, router: APIRouter) -> ASGIApp:
-    """The same middlewares, with the same handlers, around what raises."""
-    if stack is router:
-        return raise_here
-    middleware = copy(stack)
-    middleware.app = _around_errors(stack.app, router)
-    return middleware  # type: ignore[no-any-return]
-
-
-async def raise_here(scope: Scope, receive: Receive, send: Send) -> None:
+async def _raise(scope: Scope, receive: Receive, send: Send) -> None:
     """Raise what a request failed with, for all that stands around it to see."""
     failed: _Failed = scope.pop(_FAILED)
     if failed.start is not None:
         await send(failed.start)
     install_handler(scope)
-    raise failed.error
+    try:
+        raise failed.error
+    finally:
+        del failed  # as above
 
 
 async def _unsent(message: Message) -> None:

@@ -1,13 +1,20 @@
 """A proxied request passes by FastAPI's own middlewares, and nobody else's; errors rise in them."""
 
+import functools
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import pytest
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_proxy_di import Upstream, UpstreamConnectError, proxy_router
@@ -140,25 +147,171 @@ async def test_every_other_middleware_sees_the_request(
     assert (reply.status, reply.all(b"x-tag")) == (200, [b"1"])
 
 
-async def test_middlewares_whose_methods_were_replaced_see_the_request(
-    monkeypatch: pytest.MonkeyPatch,
+_CALLS: list[tuple[type, str]] = [
+    (ServerErrorMiddleware, "__call__"),
+    (ExceptionMiddleware, "__call__"),
+    (AsyncExitStackMiddleware, "__call__"),
+    (Router, "__call__"),
+    (APIRouter, "__call__"),
+    (APIRouter, "app"),
+]
+
+
+def _guarded(kind: type, name: str) -> Any:
+    """The method, once it lets no request through."""
+    original: Any = getattr(kind, name)
+
+    async def guarded(self: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await Response(status_code=403)(scope, receive, send)
+        else:
+            await original(self, scope, receive, send)
+
+    return guarded
+
+
+class _Wrapped:
+    """A callable that looks like what it wraps, as some tools have it."""
+
+    __slots__ = ("guarded", "wrapped")
+
+    def __init__(self, wrapped: Any, guarded: Any) -> None:
+        self.wrapped = wrapped
+        self.guarded = guarded
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrapped, name)
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self if instance is None else self.guarded.__get__(instance, owner)
+
+
+def _bare(original: Any, guarded: Any) -> Any:
+    return guarded
+
+
+def _dressed(original: Any, guarded: Any) -> Any:
+    return functools.update_wrapper(guarded, original)
+
+
+@pytest.mark.parametrize(("kind", "name"), _CALLS)
+@pytest.mark.parametrize("dress", [_bare, _dressed, _Wrapped])
+@pytest.mark.parametrize("running", [False, True])
+async def test_methods_that_were_replaced_see_the_request(
+    kind: type, name: str, dress: Any, running: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tools that watch an app do so; names and attributes are as before, as they leave them."""
-    original, paths = ExceptionMiddleware.__call__, []
+    """Tools that watch or guard an app replace them in the classes, whenever they come."""
+    guarded = dress(getattr(kind, name), _guarded(kind, name))
+    async with ScriptedOrigin() as origin:
+        app = gateway_app(origin.url)
+        if not running:
+            monkeypatch.setattr(kind, name, guarded)
+            # A router binds it when it is made.
+            app.router.middleware_stack = app.router.app
+        async with run_app(app) as server:
+            monkeypatch.setattr(kind, name, guarded)
+            reply = await fetch(server.address, target="/billing/x")
+            if running and name == "app":
+                assert reply.status == 200
+                return
 
-    async def watched(
-        self: ExceptionMiddleware, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        paths.append(scope.get("path"))
-        await original(self, scope, receive, send)
+    assert reply.status == 403
+    assert not origin.requests
 
-    watched.__module__ = original.__module__
-    watched.__qualname__ = original.__qualname__
-    monkeypatch.setattr(ExceptionMiddleware, "__call__", watched)
-    async with ScriptedOrigin() as origin, run_app(gateway_app(origin.url)) as running:
-        await fetch(running.address, target="/billing/x")
 
-    assert "/billing/x" in paths
+@pytest.mark.parametrize("same_file", [False, True])
+async def test_methods_whose_code_was_replaced_see_the_request(
+    same_file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tools that trace put other code into a function and leave the function where it is."""
+    call: Any = AsyncExitStackMiddleware.__call__
+
+    async def guarded(self: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body"})
+        else:
+            await self.app(scope, receive, send)
+
+    code = guarded.__code__
+    if same_file:
+        code = code.replace(co_filename=call.__code__.co_filename)
+        monkeypatch.setattr(call, "wrapped", call.__code__, raising=False)
+    async with ScriptedOrigin() as origin:
+        app = gateway_app(origin.url)
+        monkeypatch.setattr(call, "__code__", code)
+        async with run_app(app) as running:
+            reply = await fetch(running.address, target="/billing/x")
+
+    assert reply.status == 403
+    assert not origin.requests
+
+
+def _inside_the_outermost(app: FastAPI) -> None:
+    outermost: Any = app.middleware_stack
+    outermost.app = _Refuses(outermost.app)
+
+
+def _around_the_router(app: FastAPI) -> None:
+    innermost: Any = app.middleware_stack
+    while innermost.app is not app.router:
+        innermost = innermost.app
+    innermost.app = _Refuses(app.router)
+
+
+def _in_the_router(app: FastAPI) -> None:
+    app.router.middleware_stack = _Refuses(app.router.middleware_stack)
+
+
+class _RefusingRouter(APIRouter):
+    """A router that lets nothing through."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await Response(status_code=403)(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def _of_the_router(app: FastAPI) -> None:
+    app.router.__class__ = _RefusingRouter
+
+
+class _Refuses:
+    """A guard that an app put up."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await Response(status_code=403)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+@pytest.mark.parametrize(
+    "put_up", [_inside_the_outermost, _around_the_router, _in_the_router, _of_the_router]
+)
+@pytest.mark.parametrize("running", [False, True])
+async def test_guards_that_were_put_up_see_the_request(
+    running: bool,
+    put_up: Callable[[FastAPI], None],
+) -> None:
+    """Wherever between the server and the routes, and whenever."""
+    async with ScriptedOrigin() as origin:
+        app = gateway_app(origin.url)
+        app.middleware_stack = app.build_middleware_stack()
+        if not running:
+            put_up(app)
+        async with run_app(app) as server:
+            if running:
+                assert (await fetch(server.address, target="/billing/x")).status == 200
+                put_up(app)
+            reply = await fetch(server.address, target="/billing/x")
+
+    assert reply.status == 403
+    assert len(origin.requests) == running
 
 
 async def test_middlewares_put_in_front_while_running_see_the_request() -> None:
@@ -251,7 +404,7 @@ class _Refusing(AsgiServer):
     """A server that raises when it is sent a message of one type."""
 
     def __init__(self, app: FastAPI, refused: str) -> None:
-        super().__init__(app, extensions=())
+        super().__init__(app)
         self._refused = refused
 
     async def send(self, message: Message) -> None:
@@ -319,6 +472,7 @@ async def test_handlers_see_the_request() -> None:
     @app.exception_handler(UpstreamConnectError)
     async def own(request: Request, error: UpstreamConnectError) -> Response:
         told.extend((request.app, request.url.path, await request.body(), error.status))
+        told.append(request.scope["router"])
         return JSONResponse({"own": True}, 418)
 
     seen = _Seen(app)
@@ -326,7 +480,11 @@ async def test_handlers_see_the_request() -> None:
         reply = await fetch(running.address, method="POST", target="/billing/x", body=b"")
 
     assert (reply.status, reply.json()) == (418, {"own": True})
-    assert told == [app, "/billing/x", b"", 502]
+    assert told == [app, "/billing/x", b"", 502, app.router]
+
+
+class _Fault(Exception):
+    """What nobody expects."""
 
 
 class _Falls:
@@ -335,7 +493,7 @@ class _Falls:
     name = "falls"
 
     def pick(self, available: Sequence[object], request: object) -> NoReturn:
-        raise LookupError("fell over")
+        raise _Fault("fell over")
 
 
 @pytest.mark.parametrize("debug", [False, True])
@@ -348,8 +506,65 @@ async def test_unexpected_error_is_answered_as_ever(debug: bool) -> None:
             reply = await fetch(running.address, target="/billing/x")
 
     assert reply.status == 500
-    assert (b"LookupError: fell over" in reply.body) is debug
+    assert (b"_Fault: fell over" in reply.body) is debug
     assert debug or reply.body == b"Internal Server Error"
+
+
+async def test_handlers_that_were_replaced_while_running_count() -> None:
+    """Those of an app are looked up when a request fails."""
+
+    async def first(request: Request, error: Exception) -> Response:
+        return JSONResponse({}, 521)
+
+    async def second(request: Request, error: Exception) -> Response:
+        return JSONResponse({}, 522)
+
+    app = gateway_app(f"http://127.0.0.1:{dead_port()}")
+    app.add_exception_handler(Exception, first)
+    async with run_app(app) as running:
+        before = await fetch(running.address, target="/billing/x")
+        outermost: Any = app.middleware_stack
+        outermost.app.handler = second
+        after = await fetch(running.address, target="/billing/x")
+
+    assert (before.status, after.status) == (521, 522)
+
+
+async def test_route_that_cannot_be_read_leaves_requests_their_usual_way() -> None:
+    """One that was spoilt while the app runs costs the short way, and no request."""
+    async with ScriptedOrigin() as origin:
+        app = FastAPI()
+        app.add_api_route("/own", lambda: "own")
+        app = gateway_app(origin.url, app=app)
+        seen = _Seen(app)
+        async with run_app(seen) as running:
+            before = await fetch(running.address, target="/billing/x")
+            route: Any = next(one for one in app.router.routes if isinstance(one, APIRoute))
+            route.path = "/{twice}/{twice}"
+            app.router.routes.append(route)
+            after = [await fetch(running.address, target="/billing/x") for _ in range(2)]
+
+    assert [before.status, *(reply.status for reply in after)] == [200, 200, 200]
+    assert seen.passed_by() == [True, False, False]
+
+
+async def test_request_that_failed_is_forgotten_at_once() -> None:
+    """Its error holds no frame that holds the error, so nothing waits for the collector."""
+    errors: list[weakref.ref[_Fault]] = []
+    app = gateway_app("http://127.0.0.1:9", policy=_Falls())
+    server = AsgiServer(app)
+    gc.collect()
+    gc.disable()
+    try:
+        async with run_app(app):
+            for _ in range(3):
+                try:
+                    await server.get()
+                except _Fault as error:
+                    errors.append(weakref.ref(error))
+        assert [error() for error in errors] == [None] * 3
+    finally:
+        gc.enable()
 
 
 async def test_mounted_app_has_its_own() -> None:

@@ -29,7 +29,7 @@ class AsgiServer:
         fault: Raised when the app sends an early hint.
     """
 
-    def __init__(self, app: FastAPI, extensions: Sequence[str]) -> None:
+    def __init__(self, app: FastAPI, extensions: Sequence[str] = ()) -> None:
         self.app = app
         self.messages: list[Message] = []
         self.hinted = asyncio.Event()
