@@ -55,7 +55,7 @@ class Bypass:
         self._stack = app
         self._plain = plain
         self._early = early
-        self._fail = self._failed
+        self._fail = self._failed  # bound once, not for each request that waits
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Forward the request, or let it through to the middlewares."""

@@ -1,4 +1,8 @@
-"""A proxied request passes by FastAPI's own middlewares, and nobody else's; errors rise in them."""
+"""A proxied request passes by FastAPI's own middlewares, and nobody else's; errors rise in them.
+
+It is long because one promise is tried from every side: whatever may stand in the way, at start
+and while the app runs, and whatever may fail, before and behind the start of an answer.
+"""
 
 import functools
 import gc
@@ -17,7 +21,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_proxy_di import Upstream, UpstreamConnectError, proxy_router
+from fastapi_proxy_di import Upstream, proxy_router
 from fastapi_proxy_di.bypass import Bypass
 from tests.clients import fetch
 from tests.forwarding.asgi_server import AsgiServer
@@ -464,25 +468,6 @@ async def test_handler_for_an_error_behind_the_start_cannot_answer_any_more(
     assert server.types == ["start", "body"]
 
 
-async def test_handlers_see_the_request() -> None:
-    """A handler gets what it would from a route: the request, its app and the error."""
-    told: list[object] = []
-    app = gateway_app(f"http://127.0.0.1:{dead_port()}")
-
-    @app.exception_handler(UpstreamConnectError)
-    async def own(request: Request, error: UpstreamConnectError) -> Response:
-        told.extend((request.app, request.url.path, await request.body(), error.status))
-        told.append(request.scope["router"])
-        return JSONResponse({"own": True}, 418)
-
-    seen = _Seen(app)
-    async with run_app(seen) as running:
-        reply = await fetch(running.address, method="POST", target="/billing/x", body=b"")
-
-    assert (reply.status, reply.json()) == (418, {"own": True})
-    assert told == [app, "/billing/x", b"", 502, app.router]
-
-
 class _Fault(Exception):
     """What nobody expects."""
 
@@ -494,6 +479,25 @@ class _Falls:
 
     def pick(self, available: Sequence[object], request: object) -> NoReturn:
         raise _Fault("fell over")
+
+
+async def test_handlers_see_the_request() -> None:
+    """A handler gets what it would from a route: the request, its app and the error."""
+    told: list[object] = []
+    app = gateway_app("http://127.0.0.1:9", policy=_Falls())  # fails before it has to wait
+
+    @app.exception_handler(_Fault)
+    async def own(request: Request, error: _Fault) -> Response:
+        told.extend((request.app, request.url.path, await request.body(), str(error)))
+        told.append(request.scope["router"])
+        return JSONResponse({"own": True}, 418)
+
+    seen = _Seen(app)
+    async with run_app(seen) as running:
+        reply = await fetch(running.address, method="POST", target="/billing/x", body=b"")
+
+    assert (reply.status, reply.json()) == (418, {"own": True})
+    assert told == [app, "/billing/x", b"", "fell over", app.router]
 
 
 @pytest.mark.parametrize("debug", [False, True])

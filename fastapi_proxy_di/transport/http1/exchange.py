@@ -1,8 +1,8 @@
 """One request and its answer on an HTTP/1.1 connection.
 
 Parsing is httptools (llhttp); what it lets pass is refused here: a transfer coding
-other than ``chunked`` alone, a final status outside 200-599, an endless head. A fresh
-parser serves each answer: llhttp cannot know that an answer to HEAD has no body.
+other than ``chunked`` alone, a final status outside 200-599, an endless head. The parser
+is the connection's, and made anew after HEAD: llhttp waits for the body of its answer.
 Reading, writing and flow control of the socket belong to ``connection``.
 
 It is long because the request's body and the answer share one fate: each may end before the
