@@ -8,14 +8,13 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from fastapi_proxy_di.balancer import Balancer, ProxiedResponse
     from fastapi_proxy_di.balancing.policy import (
         BalancingPolicy,
         ObservingPolicy,
         OrderingPolicy,
         PickRequest,
     )
-    from fastapi_proxy_di.dependencies import Upstream
+    from fastapi_proxy_di.client.lease import Lease
     from fastapi_proxy_di.errors import (
         Attempt,
         Failure,
@@ -36,24 +35,12 @@ if TYPE_CHECKING:
         UpstreamsNotReady,
         UpstreamTimeout,
     )
-    from fastapi_proxy_di.events import (
-        DestinationDown,
-        DestinationDraining,
-        DestinationEjected,
-        DestinationReadmitted,
-        DestinationUndrained,
-        DestinationUp,
-        Event,
-        LimitHit,
-        PanicEnded,
-        PanicStarted,
-    )
-    from fastapi_proxy_di.forwarding.lease import Lease
-    from fastapi_proxy_di.lifespan import proxy_lifespan
-    from fastapi_proxy_di.options import ForwardOptions
+    from fastapi_proxy_di.integration.dependency import Upstream
+    from fastapi_proxy_di.integration.lifespan import proxy_lifespan
+    from fastapi_proxy_di.integration.options import ForwardOptions
+    from fastapi_proxy_di.integration.readiness import upstreams_ready
+    from fastapi_proxy_di.integration.router import proxy_router
     from fastapi_proxy_di.pools.destination import Destination
-    from fastapi_proxy_di.readiness import upstreams_ready
-    from fastapi_proxy_di.routing import proxy_router
     from fastapi_proxy_di.settings import (
         AffinitySettings,
         Destinations,
@@ -68,7 +55,20 @@ if TYPE_CHECKING:
         UpstreamSettings,
         WebSocketSettings,
     )
-    from fastapi_proxy_di.status import DestinationStatus, UpstreamStatus
+    from fastapi_proxy_di.supervision.events import (
+        DestinationDown,
+        DestinationDraining,
+        DestinationEjected,
+        DestinationReadmitted,
+        DestinationUndrained,
+        DestinationUp,
+        Event,
+        LimitHit,
+        PanicEnded,
+        PanicStarted,
+    )
+    from fastapi_proxy_di.upstream.balancer import Balancer, ProxiedResponse
+    from fastapi_proxy_di.upstream.status import DestinationStatus, UpstreamStatus
 
 __version__ = "0.1.0"
 
@@ -132,7 +132,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "balancer": (
+    "upstream.balancer": (
         "Balancer",
         "ProxiedResponse",
     ),
@@ -142,7 +142,7 @@ _HOMES: Final = {
         "OrderingPolicy",
         "PickRequest",
     ),
-    "dependencies": ("Upstream",),
+    "integration.dependency": ("Upstream",),
     "errors": (
         "Attempt",
         "Failure",
@@ -163,7 +163,7 @@ _HOMES: Final = {
         "UpstreamsNotReady",
         "UpstreamTimeout",
     ),
-    "events": (
+    "supervision.events": (
         "DestinationDown",
         "DestinationDraining",
         "DestinationEjected",
@@ -175,12 +175,12 @@ _HOMES: Final = {
         "PanicEnded",
         "PanicStarted",
     ),
-    "forwarding.lease": ("Lease",),
-    "lifespan": ("proxy_lifespan",),
-    "options": ("ForwardOptions",),
+    "client.lease": ("Lease",),
+    "integration.lifespan": ("proxy_lifespan",),
+    "integration.options": ("ForwardOptions",),
     "pools.destination": ("Destination",),
-    "readiness": ("upstreams_ready",),
-    "routing": ("proxy_router",),
+    "integration.readiness": ("upstreams_ready",),
+    "integration.router": ("proxy_router",),
     "settings": (
         "AffinitySettings",
         "Destinations",
@@ -195,7 +195,7 @@ _HOMES: Final = {
         "UpstreamSettings",
         "WebSocketSettings",
     ),
-    "status": (
+    "upstream.status": (
         "DestinationStatus",
         "UpstreamStatus",
     ),

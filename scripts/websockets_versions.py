@@ -17,7 +17,7 @@ from pathlib import Path
 VERSIONS = ("12", "13", "14", "15")
 SUITES = (
     "tests/wire/test_handshake.py",
-    "tests/transport/test_websocket.py",
+    "tests/transport/websocket/test_connection.py",
     "tests/forwarding/test_tunnel.py",
     "tests/websocket",
 )

@@ -28,7 +28,7 @@ def test_import_loads_nothing_that_only_a_running_app_needs() -> None:
     )
     new = json.loads(done.stdout)
 
-    late = ("assembly", "cli", "forwarding.http", "keeper", "probing", "runtime", "testing")
+    late = ("upstream.composition", "cli", "forwarding.http", "supervision.supervisor", "testing")
     assert not {f"fastapi_proxy_di.{name}" for name in late} & set(new)
     libraries = {name.partition(".")[0] for name in new}
     assert not libraries & {
@@ -41,4 +41,4 @@ def test_import_loads_nothing_that_only_a_running_app_needs() -> None:
         "websockets",
         "yaml",
     }
-    assert {"fastapi_proxy_di.balancer", "fastapi_proxy_di.routing"} <= set(new)
+    assert {"fastapi_proxy_di.upstream.balancer", "fastapi_proxy_di.integration.router"} <= set(new)

@@ -60,11 +60,11 @@ def _run(arguments: Arguments) -> int:
     """Import the command's module, and run it."""
     match arguments.command:
         case "demo":
-            from fastapi_proxy_di.cli import demo  # noqa: PLC0415 - see the module's docstring
+            from fastapi_proxy_di.cli.demo import command as demo  # noqa: PLC0415 - see the module's docstring
 
             return demo.run(arguments.port, arguments.upstreams, once=arguments.once)
         case "demo-upstream":
-            from fastapi_proxy_di.cli import demo_upstream  # noqa: PLC0415
+            from fastapi_proxy_di.cli.demo import upstream as demo_upstream  # noqa: PLC0415
 
             return demo_upstream.run(
                 arguments.name, arguments.port or 0, with_parent=arguments.with_parent

@@ -15,11 +15,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fastapi_proxy_di.assembly import Assembly
 from fastapi_proxy_di.cli.tables import print_table
 from fastapi_proxy_di.errors import ProxyError, SettingsError
-from fastapi_proxy_di.events import DestinationDown, Event, Events
-from fastapi_proxy_di.runtime import assemble
+from fastapi_proxy_di.integration.runtime import assemble
 from fastapi_proxy_di.settings import (
     DestinationSettings,
     UpstreamSettings,
@@ -29,7 +27,9 @@ from fastapi_proxy_di.settings import (
     settings_error,
     unknown_variables,
 )
+from fastapi_proxy_di.supervision.events import DestinationDown, Event, Events
 from fastapi_proxy_di.transport.factory import TransportFactory
+from fastapi_proxy_di.upstream.composition import Assembly
 
 
 @dataclass(frozen=True, slots=True)

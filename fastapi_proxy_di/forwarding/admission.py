@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 
 from fastapi_proxy_di.errors import LimitExceeded
-from fastapi_proxy_di.forwarding.watch import Watch
-from fastapi_proxy_di.keeper import PoolKeeper
+from fastapi_proxy_di.forwarding.deadlines import Watch
+from fastapi_proxy_di.supervision.supervisor import Supervisor
 
 
 class Admission:
     """Lets requests of one upstream through.
 
     Args:
-        keeper: Has the count of the window, and is told when a limit refuses.
+        supervisor: Has the count of the window, and is told when a limit refuses.
         max_in_flight: Requests at once, ``None`` for any number.
         queue: Requests that may wait for a place.
         queue_timeout: Seconds they wait at most.
@@ -27,7 +27,7 @@ class Admission:
     def __init__(
         self,
         *,
-        keeper: PoolKeeper,
+        supervisor: Supervisor,
         max_in_flight: int | None,
         queue: int,
         queue_timeout: float,
@@ -36,7 +36,7 @@ class Admission:
         self.max_in_flight = max_in_flight
         self.max_requests = max_requests
         self.in_flight: int = 0
-        self._keeper = keeper
+        self._supervisor = supervisor
         self._queue_limit = queue
         self._queue_timeout = queue_timeout
         self._loop = asyncio.get_running_loop()
@@ -55,9 +55,9 @@ class Admission:
             LimitExceeded: There is none, or not in time.
             ProxyError: The exchange was interrupted while it waited.
         """
-        keeper = self._keeper
+        supervisor = self._supervisor
         if self._window_is_full():
-            raise self._refused("max_requests", keeper.window_left)
+            raise self._refused("max_requests", supervisor.window_left)
         if self.max_in_flight is None or self.in_flight < self.max_in_flight:
             self.in_flight += 1
         elif len(self._waiting) < self._queue_limit:
@@ -74,10 +74,10 @@ class Admission:
                 raise
             if self._window_is_full():  # those before it in the queue took what was left
                 self.leave()
-                raise self._refused("max_requests", keeper.window_left)
+                raise self._refused("max_requests", supervisor.window_left)
         else:
             raise self._refused("limits.max_in_flight", self._queue_timeout)
-        keeper.requests_in_window += 1
+        supervisor.requests_in_window += 1
 
     def leave(self) -> None:
         """Give the place to the next in the queue, or back."""
@@ -97,11 +97,11 @@ class Admission:
 
     def _window_is_full(self) -> bool:
         limit = self.max_requests
-        return limit is not None and self._keeper.requests_in_window >= limit
+        return limit is not None and self._supervisor.requests_in_window >= limit
 
     def _refused(self, limit: str, retry_after: float) -> LimitExceeded:
-        name = self._keeper.pool.name
-        self._keeper.limit_hit(limit)
+        name = self._supervisor.pool.name
+        self._supervisor.limit_hit(limit)
         error = LimitExceeded(f"{limit} of {name} is reached", upstream=name)
         error.retry_after = max(1.0, retry_after)
         return error

@@ -19,7 +19,7 @@ from fastapi_proxy_di.errors import (
     RequestBodyTimeout,
     RequestBodyTooLarge,
 )
-from fastapi_proxy_di.transport.transport import Exchange
+from fastapi_proxy_di.transport.protocol import TransportExchange
 
 _AHEAD_BYTES: Final = 65536
 """How much is read while there is no exchange to take it, or the exchange takes no more."""
@@ -94,7 +94,7 @@ class RequestBody:
         self._size = 0
         self._wait: float | None = None
         self._stopped = False
-        self._exchange: Exchange | None = None
+        self._exchange: TransportExchange | None = None
         self._attached: asyncio.Future[None] | None = None
         self._held: deque[bytes] = deque()
         self._reading: asyncio.Task[Message] | None = None
@@ -156,7 +156,7 @@ class RequestBody:
         """Bytes that have come so far."""
         return self._size
 
-    async def attach(self, exchange: Exchange, sent: int, wait: float | None) -> None:
+    async def attach(self, exchange: TransportExchange, sent: int, wait: float | None) -> None:
         """The rest goes to ``exchange``, whose start took the first ``sent`` bytes.
 
         Args:
@@ -231,7 +231,7 @@ class RequestBody:
                 break  # the exchange's own reader reports it
         return True
 
-    async def _room(self, exchange: Exchange, waiting: int) -> bool:
+    async def _room(self, exchange: TransportExchange, waiting: int) -> bool:
         """Wait until the exchange takes more, reading ahead: only reading tells of departure.
 
         Args:
@@ -279,7 +279,7 @@ class RequestBody:
         reading, self._reading = self._reading, None
         return await (self._receive() if reading is None else reading)
 
-    async def _exchange_there(self) -> Exchange:
+    async def _exchange_there(self) -> TransportExchange:
         if self._exchange is None:
             self._attached = asyncio.get_running_loop().create_future()
             await self._attached

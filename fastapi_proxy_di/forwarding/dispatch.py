@@ -27,13 +27,20 @@ from fastapi_proxy_di.errors import (
 )
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.body import RequestBody
+from fastapi_proxy_di.forwarding.deadlines import Watch
 from fastapi_proxy_di.forwarding.outbound import Outbound
-from fastapi_proxy_di.forwarding.watch import Watch
+from fastapi_proxy_di.forwarding.retries import (
+    Outcome,
+    RetryBudget,
+    RetryRules,
+    Verdict,
+    backoff,
+    decide,
+)
 from fastapi_proxy_di.health.ejection import Ejector
-from fastapi_proxy_di.keeper import PoolKeeper
 from fastapi_proxy_di.pools.destination import Destination
-from fastapi_proxy_di.retries import Outcome, RetryBudget, RetryRules, Verdict, backoff, decide
-from fastapi_proxy_di.transport.transport import Exchange, Headers, Transport
+from fastapi_proxy_di.supervision.supervisor import Supervisor
+from fastapi_proxy_di.transport.protocol import Headers, Transport, TransportExchange
 
 _RETRY_AFTER_STATUSES: Final = frozenset({429, 503})
 
@@ -75,7 +82,7 @@ class Dispatcher:
 
     Args:
         policy: Picks destinations.
-        keeper: Has the pool; told of failures.
+        supervisor: Has the pool; told of failures.
         legs: What sending to each destination takes; may grow while running.
         rules: The settings.
         budget: Of retries.
@@ -91,7 +98,7 @@ class Dispatcher:
         self,
         *,
         policy: BalancingPolicy,
-        keeper: PoolKeeper,
+        supervisor: Supervisor,
         legs: dict[Destination, Leg],
         rules: DispatchRules,
         budget: RetryBudget,
@@ -101,10 +108,10 @@ class Dispatcher:
     ) -> None:
         self.policy = policy
         self.select = select
-        self.keeper = keeper
+        self.supervisor = supervisor
         self.legs = legs
         self.admission = admission
-        self._pool = keeper.pool
+        self._pool = supervisor.pool
         self._rules = rules
         self._budget = budget
         self._random = random
@@ -123,7 +130,7 @@ class Dispatcher:
         body: RequestBody | None,
         watch: Watch,
         key: PickRequest | None = None,
-    ) -> Coroutine[Any, Any, tuple[Exchange, Destination]]:
+    ) -> Coroutine[Any, Any, tuple[TransportExchange, Destination]]:
         """Send ``outbound`` and wait for the final head.
 
         The destination's in-flight count includes the exchange until ``release``.
@@ -156,7 +163,7 @@ class Dispatcher:
     def failed_late(self, destination: Destination, error: ProxyError) -> None:
         """The answer broke off after its head."""
         if error.failure.side is Side.DESTINATION:
-            self.keeper.failed(destination, error.failure.value)
+            self.supervisor.failed(destination, error.failure.value)
         error.upstream = self._pool.name
         error.destination = destination.url
         if not error.attempts:
@@ -169,7 +176,7 @@ class Dispatcher:
         body: RequestBody | None,
         watch: Watch,
         key: PickRequest | None,
-    ) -> tuple[Exchange, Destination]:
+    ) -> tuple[TransportExchange, Destination]:
         await admission.enter(watch)
         self._budget.deposit()
         try:
@@ -184,7 +191,7 @@ class Dispatcher:
         body: RequestBody | None,
         watch: Watch,
         key: PickRequest | None,
-    ) -> tuple[Exchange, Destination]:
+    ) -> tuple[TransportExchange, Destination]:
         tried: tuple[Destination, ...] = ()
         history: tuple[Attempt, ...] = ()
         retries = connect_retries = 0
@@ -201,7 +208,7 @@ class Dispatcher:
             if destination is None:
                 raise self.unavailable(history)
             destination.begin()
-            exchange: Exchange | None = None
+            exchange: TransportExchange | None = None
             # uvloop's own clock has whole milliseconds; nobody else is told how long it took.
             started = 0.0 if self._observe is None else monotonic()
             try:
@@ -277,7 +284,9 @@ class Dispatcher:
             else:
                 resent = True  # the connection was stale, not the destination
 
-    def _end(self, watch: Watch, exchange: Exchange | None, destination: Destination) -> None:
+    def _end(
+        self, watch: Watch, exchange: TransportExchange | None, destination: Destination
+    ) -> None:
         """An attempt that gives no answer to the client is over."""
         watch.detach()
         destination.end()
@@ -289,7 +298,7 @@ class Dispatcher:
         outbound: Outbound,
         body: RequestBody | None,
         destination: Destination,
-        exchange: Exchange,
+        exchange: TransportExchange,
         started: float,
         retries: int,
     ) -> bool:
@@ -297,13 +306,13 @@ class Dispatcher:
         rules = self._rules
         now = monotonic()
         if exchange.status in rules.ejection_statuses:
-            self.keeper.failed(destination, f"status {exchange.status}")
+            self.supervisor.failed(destination, f"status {exchange.status}")
         else:
             self.succeeded(destination)
         if rules.respect_retry_after and exchange.status in _RETRY_AFTER_STATUSES:
             seconds = retry_after_seconds(exchange.headers)
             if seconds is not None:
-                self.keeper.cool_down(destination, seconds)
+                self.supervisor.cool_down(destination, seconds)
         if self._observe is not None:
             self._observe(destination, now - started, exchange.status >= 500, now)
         outcome = Outcome(
@@ -322,7 +331,7 @@ class Dispatcher:
         assert outcome.failure is not None
         stale = outcome.written and verdict is Verdict.RETRY_FREE
         if outcome.failure.side is Side.DESTINATION and not stale:
-            self.keeper.failed(destination, outcome.failure.value)
+            self.supervisor.failed(destination, outcome.failure.value)
             if self._observe is not None:
                 self._observe(destination, now - started, True, now)
         return verdict
@@ -348,7 +357,7 @@ class Dispatcher:
         )
         error.retry_after = self._rules.retry_after
         if full and all(one.requests_in_window >= one.window_limit for one in pool.candidates):
-            error.retry_after = max(1.0, self.keeper.window_left)
+            error.retry_after = max(1.0, self.supervisor.window_left)
         return error
 
 

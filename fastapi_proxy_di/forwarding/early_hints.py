@@ -12,8 +12,8 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from fastapi_proxy_di.forwarding.watch import Watch
-from fastapi_proxy_di.transport.transport import Exchange, Headers
+from fastapi_proxy_di.forwarding.deadlines import Watch
+from fastapi_proxy_di.transport.protocol import Headers, TransportExchange
 
 _EXTENSION: Final = "http.response.early_hint"
 _EARLY_HINTS: Final = 103
@@ -48,7 +48,7 @@ class HintingWatch(Watch):
         self._links: list[list[bytes]] = []
         self._sender: asyncio.Task[None] | None = None
 
-    def attach(self, exchange: Exchange) -> None:
+    def attach(self, exchange: TransportExchange) -> None:
         """``exchange`` is what an interruption ends, and whose hints go on."""
         exchange.on_informational = self._hint
         super().attach(exchange)

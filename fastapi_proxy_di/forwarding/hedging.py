@@ -22,13 +22,13 @@ from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.balancing.selection import Selection
 from fastapi_proxy_di.errors import ClientDisconnected
 from fastapi_proxy_di.forwarding.body import RequestBody
+from fastapi_proxy_di.forwarding.deadlines import Deadlines, Grace, Watch
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.outbound import Outbound
-from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
+from fastapi_proxy_di.forwarding.retries import MAX_CONNECT_RETRIES, Outcome, Verdict
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
-from fastapi_proxy_di.retries import MAX_CONNECT_RETRIES, Outcome, Verdict
-from fastapi_proxy_di.transport.transport import Exchange
+from fastapi_proxy_di.transport.protocol import TransportExchange
 
 
 class Dials:
@@ -58,7 +58,7 @@ class Runner:
         self.dials: Dials = dials
         self.destination: Destination | None = None
         self.watch: Watch = watch
-        self.task: asyncio.Task[tuple[Exchange, Destination]]
+        self.task: asyncio.Task[tuple[TransportExchange, Destination]]
 
     @property
     def won(self) -> bool:
@@ -81,8 +81,8 @@ class Won:
 
     __slots__ = ("destination", "exchange")
 
-    def __init__(self, exchange: Exchange, destination: Destination) -> None:
-        self.exchange: Exchange = exchange
+    def __init__(self, exchange: TransportExchange, destination: Destination) -> None:
+        self.exchange: TransportExchange = exchange
         self.destination: Destination = destination
 
     def fail(self, error: BaseException) -> None:
@@ -116,7 +116,7 @@ class HedgingDispatcher(Dispatcher):
         body: RequestBody | None,
         watch: Watch,
         key: PickRequest | None,
-    ) -> tuple[Exchange, Destination]:
+    ) -> tuple[TransportExchange, Destination]:
         if body is not None or outbound.upgrade or not outbound.repeatable:
             return await super()._attempts(outbound, body, watch, key)
         won = await watch.run(self._race(outbound, key), "hedged")

@@ -19,21 +19,21 @@ from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
+from fastapi_proxy_di.balancing.affinity import Binding
 from fastapi_proxy_di.balancing.policy import PickRequest
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
-from fastapi_proxy_di.forwarding.affinity import Binding
-from fastapi_proxy_di.forwarding.answer import Answer, NoAnswer, OwnAnswer, answer_fields
 from fastapi_proxy_di.forwarding.body import RequestBody
+from fastapi_proxy_di.forwarding.deadlines import Deadlines, Grace, Watch
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.early_hints import HintingWatch, may_hint
 from fastapi_proxy_di.forwarding.max_forwards import LastHop, final_answer
 from fastapi_proxy_di.forwarding.outbound import Outbound, OutboundBuilder, Overrides
-from fastapi_proxy_di.forwarding.record import Finish, Records, Trace
+from fastapi_proxy_di.forwarding.response import Answer, NoAnswer, OwnAnswer, answer_fields
 from fastapi_proxy_di.forwarding.transforming import joined, transform_answer
-from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
+from fastapi_proxy_di.observability.access_record import Finish, Records, Trace
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transforms.pipeline import Pipeline
-from fastapi_proxy_di.transport.transport import Exchange, Headers
+from fastapi_proxy_di.transport.protocol import Headers, TransportExchange
 from fastapi_proxy_di.wire.headers import FieldTable
 
 _logger = logging.getLogger("fastapi_proxy_di.forwarding")
@@ -252,7 +252,7 @@ class HttpForwarder:
         self,
         scope: Scope,
         outbound: Outbound,
-        exchange: Exchange,
+        exchange: TransportExchange,
         destination: Destination,
         watch: Watch,
     ) -> Answer:

@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.types import Scope
 
-from fastapi_proxy_di.forwarding.answer import OwnAnswer
+from fastapi_proxy_di.forwarding.response import OwnAnswer
 
 _COUNTED: Final = frozenset({"TRACE", "OPTIONS"})
 _DIGITS: Final = 18

@@ -17,7 +17,7 @@ from fastapi_proxy_di.errors import InvalidRequest
 from fastapi_proxy_di.forwarding.max_forwards import one_less
 from fastapi_proxy_di.forwarding.transforming import joined, transform_request
 from fastapi_proxy_di.transforms.pipeline import Pipeline
-from fastapi_proxy_di.transport.transport import Headers, Request
+from fastapi_proxy_di.transport.protocol import Headers, Request
 from fastapi_proxy_di.wire.forwarded import Forwarding
 from fastapi_proxy_di.wire.headers import (
     FRAMING,
@@ -30,7 +30,7 @@ from fastapi_proxy_di.wire.headers import (
 from fastapi_proxy_di.wire.urls import climbs, join_target
 
 if TYPE_CHECKING:
-    from fastapi_proxy_di.forwarding.record import Trace
+    from fastapi_proxy_di.observability.access_record import Trace
 
 # Looking a member up in its enum takes 0.15 µs on CPython 3.11.
 _CODING: Final = Fate.CODING

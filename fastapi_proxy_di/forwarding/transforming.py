@@ -14,7 +14,7 @@ from starlette.types import Scope
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transforms.views import InboundRequest, OutboundRequest, OutboundResponse
-from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import set_fields
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any, Final
 
 from fastapi_proxy_di.errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
-from fastapi_proxy_di.transport.transport import OpenWebSocket
+from fastapi_proxy_di.transport.protocol import OpenWebSocket
 from fastapi_proxy_di.wire.handshake import Close, close_downwards, close_upwards
 
 __all__ = ["Tunnel", "TunnelEnd", "WebSocketEnd"]

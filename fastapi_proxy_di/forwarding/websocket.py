@@ -18,25 +18,25 @@ from typing import Any, Final
 
 from starlette.types import Message, Receive, Scope, Send
 
+from fastapi_proxy_di.balancing.affinity import Binding
 from fastapi_proxy_di.balancing.policy import PickRequest
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
-from fastapi_proxy_di.forwarding.affinity import Binding
-from fastapi_proxy_di.forwarding.answer import Answer, answer_fields
+from fastapi_proxy_di.forwarding.deadlines import Deadlines, Grace, Watch
 from fastapi_proxy_di.forwarding.dispatch import Dispatcher
 from fastapi_proxy_di.forwarding.outbound import OutboundBuilder, Overrides
-from fastapi_proxy_di.forwarding.record import Records, Trace
+from fastapi_proxy_di.forwarding.response import Answer, answer_fields
 from fastapi_proxy_di.forwarding.transforming import joined, transform_answer
 from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd, WebSocketEnd
-from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
+from fastapi_proxy_di.observability.access_record import Records, Trace
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transforms.pipeline import Pipeline
-from fastapi_proxy_di.transport.transport import (
-    Exchange,
+from fastapi_proxy_di.transport.protocol import (
     Headers,
     OpensWebSocket,
     OpenWebSocket,
+    TransportExchange,
 )
-from fastapi_proxy_di.transport.websocket import UpstreamWebSocket
+from fastapi_proxy_di.transport.websocket.connection import UpstreamWebSocket
 from fastapi_proxy_di.wire.handshake import (
     Accepted,
     check_accept,
@@ -256,7 +256,7 @@ class WebSocketForwarder:
             kept += self._binding.remember(scope, prefix, destination)
         return kept
 
-    def _open(self, exchange: Exchange, accepted: Accepted) -> OpenWebSocket:
+    def _open(self, exchange: TransportExchange, accepted: Accepted) -> OpenWebSocket:
         if isinstance(exchange, OpensWebSocket):
             return exchange.websocket(max_message_bytes=self._rules.max_message_bytes)
         transport, leftover = exchange.detach()
@@ -323,7 +323,12 @@ class WebSocketForwarder:
             )
 
     async def _refuse(
-        self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, headers: Headers
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        exchange: TransportExchange,
+        headers: Headers,
     ) -> None:
         """Hand the upstream's refusal to the client: status, headers and body."""
         if _DENIAL not in (scope.get("extensions") or ()):

@@ -20,7 +20,7 @@ from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange
 from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
 from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
 from fastapi_proxy_di.transport.factory import TransportFactory
-from fastapi_proxy_di.transport.transport import Request, Transport
+from fastapi_proxy_di.transport.protocol import Request, Transport
 from fastapi_proxy_di.wire.urls import Address
 
 __all__ = ["Handler", "Place", "Source", "StandInFactory"]

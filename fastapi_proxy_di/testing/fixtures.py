@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from fastapi import FastAPI
 
-from fastapi_proxy_di.dependencies import Upstream
+from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.settings import Mention
 from fastapi_proxy_di.testing.clock import Clock
 from fastapi_proxy_di.testing.destinations import Source

@@ -17,10 +17,8 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from starlette.requests import HTTPConnection
 
-from fastapi_proxy_di.assembly import Assembly
-from fastapi_proxy_di.balancer import Balancer
-from fastapi_proxy_di.dependencies import Upstream
-from fastapi_proxy_di.problems import install_handler
+from fastapi_proxy_di.integration.dependency import Upstream
+from fastapi_proxy_di.integration.problems import install_handler
 from fastapi_proxy_di.settings import (
     DestinationSettings,
     Mention,
@@ -32,6 +30,8 @@ from fastapi_proxy_di.settings import (
 from fastapi_proxy_di.testing.clock import Clock
 from fastapi_proxy_di.testing.destinations import Place, Source, StandInFactory
 from fastapi_proxy_di.testing.received import Received
+from fastapi_proxy_di.upstream.balancer import Balancer
+from fastapi_proxy_di.upstream.composition import Assembly
 
 __all__ = ["StandIn", "stand_in"]
 
@@ -276,7 +276,7 @@ def _tell_health(assembly: Assembly, url: str, *, healthy: bool) -> None:
     assert destination is not None
     # As many results in a row as it takes, whatever the settings.
     while destination.healthy is not healthy:
-        assembly.keeper.probed(destination, healthy, None, "flipped by the test")
+        assembly.supervisor.probed(destination, healthy, None, "flipped by the test")
 
 
 def _run_in(

@@ -7,9 +7,9 @@ import ssl
 from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
 from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
-from fastapi_proxy_di.transport.http1.connections import READ_BUFFER_BYTES, Http1Transport
+from fastapi_proxy_di.transport.http1.transport import READ_BUFFER_BYTES, Http1Transport
+from fastapi_proxy_di.transport.protocol import Transport
 from fastapi_proxy_di.transport.tls import client_context
-from fastapi_proxy_di.transport.transport import Transport
 from fastapi_proxy_di.wire.urls import Address
 
 

@@ -14,7 +14,7 @@ from tests.benchmarks.wire_format import EVENT_BYTES, event_stamp
 _WRITE_BYTES: Final = 256 * 1024
 
 
-class Exchange(asyncio.Protocol):
+class TransportExchange(asyncio.Protocol):
     """One HTTP request on a connection of its own; `finished` resolves when the answer ended.
 
     Args:

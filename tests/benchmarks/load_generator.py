@@ -15,7 +15,7 @@ from typing import Final
 
 import uvloop
 
-from tests.benchmarks.exchange import Exchange
+from tests.benchmarks.exchange import TransportExchange
 from tests.benchmarks.tunnel import Tunnel
 from tests.benchmarks.wire_format import API_KEY, API_KEY_HEADER, TRANSFER_BYTES
 
@@ -38,7 +38,7 @@ def _request(arguments: argparse.Namespace, method: str, target: str, *extra: st
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-async def _run_exchange(port: int, exchange: Exchange) -> None:
+async def _run_exchange(port: int, exchange: TransportExchange) -> None:
     await asyncio.get_running_loop().create_connection(lambda: exchange, "127.0.0.1", port)
     await exchange.finished
 
@@ -50,13 +50,13 @@ async def _transfers(arguments: argparse.Namespace, *, upload: bool) -> dict[str
     else:
         head = _request(arguments, "GET", arguments.path)
     exchanges = [
-        Exchange(head, upload_bytes=TRANSFER_BYTES if upload else 0)
+        TransportExchange(head, upload_bytes=TRANSFER_BYTES if upload else 0)
         for _ in range(arguments.connections)
     ]
     started = time.perf_counter()
     durations_ms: list[float] = []
 
-    async def transfer(exchange: Exchange) -> None:
+    async def transfer(exchange: TransportExchange) -> None:
         await _run_exchange(arguments.port, exchange)
         complete = (
             exchange.small_body == str(TRANSFER_BYTES).encode()
@@ -74,7 +74,7 @@ async def _transfers(arguments: argparse.Namespace, *, upload: bool) -> dict[str
 async def _event_streams(arguments: argparse.Namespace) -> dict[str, object]:
     target = f"{arguments.path}?events={arguments.events}&interval={arguments.interval}"
     head = _request(arguments, "GET", target)
-    exchanges = [Exchange(head, events=True) for _ in range(arguments.connections)]
+    exchanges = [TransportExchange(head, events=True) for _ in range(arguments.connections)]
     started = time.perf_counter()
     deadline = arguments.events * arguments.interval * 3 + 5
     failures = await _gather([_run_exchange(arguments.port, e) for e in exchanges], deadline)

@@ -11,12 +11,11 @@ from typing import Any, Final, cast
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fastapi_proxy_di.assembly import outbound_builder, response_table
 from fastapi_proxy_di.balancing.policy import BalancingPolicy
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.balancing.two_choices import TwoChoices
-from fastapi_proxy_di.forwarding.answer import answer_fields
 from fastapi_proxy_di.forwarding.outbound import Outbound
+from fastapi_proxy_di.forwarding.response import answer_fields
 from fastapi_proxy_di.forwarding.target import target_below
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
@@ -24,7 +23,8 @@ from fastapi_proxy_di.settings import DestinationSettings, UpstreamSettings
 from fastapi_proxy_di.transport.http1.connection import Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.http1.parser import AnswerParser
-from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.transport.protocol import Headers
+from fastapi_proxy_di.upstream.composition import outbound_builder, response_table
 from fastapi_proxy_di.wire.urls import join_target
 
 BROWSER_SCOPE: Final[dict[str, Any]] = {

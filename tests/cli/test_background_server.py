@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di.cli.background_server import serving
-from fastapi_proxy_di.cli.load_http import HttpConnection
+from fastapi_proxy_di.cli.demo.load_http import HttpConnection
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from fastapi_proxy_di.cli import main
 from tests.cli.processes import command
-from tests.servers import dead_port
+from tests.support.servers import dead_port
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 
 from fastapi_proxy_di import UpstreamSettings
 from fastapi_proxy_di.cli import main, serve
-from fastapi_proxy_di.cli.fleet import Fleet
-from fastapi_proxy_di.cli.load_http import HttpConnection
-from fastapi_proxy_di.cli.load_websocket import LoadWebSocket
+from fastapi_proxy_di.cli.demo.fleet import Fleet
+from fastapi_proxy_di.cli.demo.load_http import HttpConnection
+from fastapi_proxy_di.cli.demo.load_websocket import LoadWebSocket
 from tests.cli.processes import Command, command
 
 READY = r"^{}: http://127\.0\.0\.1:(\d+)({})$"

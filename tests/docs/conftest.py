@@ -14,7 +14,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from tests.servers import Running, run_app
+from tests.support.servers import Running, run_app
 
 SNIPPETS = Path(__file__).parents[2] / "docs" / "src"
 

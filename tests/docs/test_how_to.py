@@ -18,7 +18,7 @@ from websockets.exceptions import InvalidStatus
 from fastapi_proxy_di import DestinationEjected, Event, Upstream
 from tests.docs.conftest import SNIPPETS, Gateway, Snippet
 from tests.docs.websocket_client import say
-from tests.servers import Running, dead_port, run_app
+from tests.support.servers import Running, dead_port, run_app
 
 
 class Recorder:

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 from fastapi_proxy_di import Upstream
 from tests.docs.conftest import Gateway, Snippet
-from tests.servers import Running, dead_port, run_app
+from tests.support.servers import Running, dead_port, run_app
 
 
 async def test_client_calls_the_upstream(

@@ -9,7 +9,7 @@ import pytest
 
 from fastapi_proxy_di import Upstream
 from tests.docs.conftest import Gateway, Snippet
-from tests.servers import Running
+from tests.support.servers import Running
 
 
 async def test_affinity_keeps_the_client_where_it_was(

@@ -13,7 +13,7 @@ from fastapi_proxy_di import Upstream, proxy_router
 from fastapi_proxy_di.testing import Received, reply, stand_in
 from tests.docs.conftest import SNIPPETS, Gateway, Snippet
 from tests.docs.websocket_client import say
-from tests.servers import run_app
+from tests.support.servers import run_app
 
 PAGE = SNIPPETS.parent / "migration.md"
 PROMISED = [

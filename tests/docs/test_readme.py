@@ -7,7 +7,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.docs.conftest import Gateway, Snippet
 from tests.docs.websocket_client import say
-from tests.servers import Running
+from tests.support.servers import Running
 
 KEY = {"x-api-key": "let-me-in"}
 

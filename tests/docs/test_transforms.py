@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di.settings import UpstreamSettings, load_upstream
 from tests.docs.conftest import SNIPPETS, Gateway, Snippet
-from tests.servers import run_app
+from tests.support.servers import run_app
 
 PAGE = SNIPPETS.parent / "how-to" / "transform-requests.md"
 

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from fastapi_proxy_di import Upstream
 from tests.docs.conftest import SNIPPETS, Gateway, Snippet
 from tests.docs.websocket_client import say
-from tests.servers import Running, free_port, run_app
+from tests.support.servers import Running, free_port, run_app
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial"
 

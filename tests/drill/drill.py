@@ -16,7 +16,7 @@ from typing import Final
 from tests.drill.load import Load, Record
 from tests.drill.processes import Fleet, Process, fleet
 from tests.drill.report import Phase, Report, measure
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 DESTINATIONS: Final = 5
 FIRST_BYTE_SECONDS: Final = 1.0

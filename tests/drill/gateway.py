@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from fastapi_proxy_di import Upstream, proxy_lifespan, proxy_router
-from fastapi_proxy_di.events import Event
+from fastapi_proxy_di.supervision.events import Event
 
 
 def tell(event: Event) -> None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tests.clients import Client, Ending, connect, request
+from tests.support.http_client import Client, Ending, connect, request
 from tests.websocket.client import WebSocketClient, shake_hands
 
 MESSAGES: Final = 10
@@ -168,7 +168,7 @@ class Load:
 
 
 async def _talk(client: WebSocketClient) -> str:
-    """Exchange a few messages; gives ``ok``, or how it ended before."""
+    """TransportExchange a few messages; gives ``ok``, or how it ended before."""
     for number in range(MESSAGES):
         await client.send(str(number))
         async with asyncio.timeout(5):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.clients import fetch
+from tests.support.http_client import fetch
 
 _ROOT: Final = Path(__file__).parents[2]
 _START_SECONDS: Final = 30.0

@@ -21,7 +21,7 @@ from typing import Final
 
 import pytest
 
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 __all__ = ["NGINX", "Server", "StartServer", "command", "curl", "hypercorn", "nginx", "uvicorn"]
 

@@ -14,11 +14,11 @@ from typing import Final
 
 import pytest
 
-from tests.clients import connect, fetch, request
 from tests.e2e.conftest import Upstream
 from tests.e2e.processes import ROOT, Server, uvicorn
-from tests.gateways import until
-from tests.origins import Connection, ScriptedOrigin, answer
+from tests.support.gateways import until
+from tests.support.http_client import connect, fetch, request
+from tests.support.origins import Connection, ScriptedOrigin, answer
 
 _BARE: Final = "tests.e2e.gateway:app"
 _KEY: Final = (b"X-Api-Key", b"let-me-in")

@@ -15,10 +15,10 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as connect_websocket
 
-from tests.clients import fetch
 from tests.e2e.conftest import Upstream
 from tests.e2e.processes import ROOT, Server, command, curl, uvicorn
-from tests.gateways import until
+from tests.support.gateways import until
+from tests.support.http_client import fetch
 
 _README = str(ROOT / "docs" / "src" / "readme")
 _KEY = "x-api-key: let-me-in"

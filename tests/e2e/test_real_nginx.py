@@ -14,11 +14,11 @@ from typing import Any, Final
 import pytest
 import trustme
 
-from tests.clients import Ending, connect, fetch, request
 from tests.e2e.processes import NGINX, command
-from tests.gateways import gateway
-from tests.origins import chunk
-from tests.servers import free_port
+from tests.support.gateways import gateway
+from tests.support.http_client import Ending, connect, fetch, request
+from tests.support.origins import chunk
+from tests.support.servers import free_port
 
 _CONFIG: Final = """\
 daemon off;

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.clients import Answer, Ending, connect, fetch, request
-from tests.gateways import gateway
-from tests.origins import chunk
-from tests.servers import Running, run_app
+from tests.support.gateways import gateway
+from tests.support.http_client import Answer, Ending, connect, fetch, request
+from tests.support.origins import chunk
+from tests.support.servers import Running, run_app
 
 
 async def _mirror(scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.clients import Client, Ending, connect, fetch, request
 from tests.e2e.conftest import Upstream
 from tests.e2e.processes import Server, hypercorn, uvicorn
+from tests.support.http_client import Client, Ending, connect, fetch, request
 from tests.websocket.client import Closed, open_websocket
 
 _APP = "tests.e2e.gateway:app"

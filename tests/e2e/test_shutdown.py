@@ -6,11 +6,11 @@ import signal
 import time
 from collections import Counter
 
-from tests.clients import Ending, connect, request
 from tests.e2e.processes import uvicorn
-from tests.gateways import until
-from tests.origins import Connection, Received, ScriptedOrigin, chunk
-from tests.upgrades import FramePeer
+from tests.support.gateways import until
+from tests.support.http_client import Ending, connect, request
+from tests.support.origins import Connection, Received, ScriptedOrigin, chunk
+from tests.support.upgrades import FramePeer
 from tests.websocket.client import Closed, open_websocket
 from tests.websocket.upstreams import accepting
 

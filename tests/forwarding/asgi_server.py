@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.types import Message, Receive
 
 from fastapi_proxy_di import Balancer, Upstream
-from tests.gateways import gateway_app
+from tests.support.gateways import gateway_app
 
 __all__ = ["AsgiServer", "asgi_gateway"]
 

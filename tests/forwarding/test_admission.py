@@ -9,16 +9,16 @@ import pytest
 from starlette.types import Receive
 
 from fastapi_proxy_di.errors import ClientDisconnected, LimitExceeded
-from fastapi_proxy_di.events import Event, Events, LimitHit
 from fastapi_proxy_di.forwarding.admission import Admission
-from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
+from fastapi_proxy_di.forwarding.deadlines import Deadlines, Grace, Watch
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.health.slow_start import SlowStart
 from fastapi_proxy_di.health.thresholds import Threshold
-from fastapi_proxy_di.keeper import PoolKeeper
 from fastapi_proxy_di.settings import EjectionSettings
+from fastapi_proxy_di.supervision.events import Event, Events, LimitHit
+from fastapi_proxy_di.supervision.supervisor import Supervisor
 from tests.pools.samples import pool_of
-from tests.virtual_time import run_virtually
+from tests.support.virtual_time import run_virtually
 
 _NONE = Deadlines(None, None, None)
 
@@ -37,7 +37,7 @@ class Door:
         events = Events()
         events.subscribe(self.told.append)
         pool = pool_of(1)
-        self.keeper = PoolKeeper(
+        self.supervisor = Supervisor(
             pool,
             Ejector(pool, EjectionSettings()),
             Threshold(2, 1),
@@ -46,7 +46,7 @@ class Door:
             window=limits.pop("window", 15.0),
         )
         options = {"max_in_flight": None, "queue": 0, "queue_timeout": 1.0, "max_requests": None}
-        self.admission = Admission(keeper=self.keeper, **{**options, **limits})
+        self.admission = Admission(supervisor=self.supervisor, **{**options, **limits})
         self.watches: dict[str, Watch] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 

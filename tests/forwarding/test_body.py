@@ -15,7 +15,7 @@ from fastapi_proxy_di.errors import (
 )
 from fastapi_proxy_di.forwarding.body import RequestBody, client_left
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
-from fastapi_proxy_di.transport.transport import Exchange
+from fastapi_proxy_di.transport.protocol import TransportExchange
 from tests.transport.standin import StandIn, exchange_over
 
 LEFT = {"type": "http.disconnect"}
@@ -314,7 +314,7 @@ class Stalled:
 async def stalled_upload(client: Client) -> tuple[Stalled, RequestBody, asyncio.Task[None]]:
     """An upload that waits for its destination."""
     stalled, body = Stalled(), body_from(client)
-    await body.attach(cast(Exchange, stalled), 0, None)
+    await body.attach(cast(TransportExchange, stalled), 0, None)
     pumping = asyncio.create_task(body.pump())
     await turns(10)
     return stalled, body, pumping
@@ -393,7 +393,7 @@ async def test_large_body_given_whole_stops_at_an_early_answer() -> None:
     stalled = Stalled()
     stalled.status = 413
     assert body.at_hand == b"x" * 65536
-    await body.attach(cast(Exchange, stalled), len(body.at_hand), None)
+    await body.attach(cast(TransportExchange, stalled), len(body.at_hand), None)
 
     assert stalled.taken == []
     assert not stalled.finished

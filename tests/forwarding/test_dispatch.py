@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from fastapi_proxy_di.assembly import Assembly
 from fastapi_proxy_di.errors import (
     ClientDisconnected,
     Failure,
@@ -21,13 +20,14 @@ from fastapi_proxy_di.errors import (
     UpstreamProtocolError,
 )
 from fastapi_proxy_di.forwarding.body import RequestBody
+from fastapi_proxy_di.forwarding.deadlines import Deadlines, Grace, Watch
 from fastapi_proxy_di.forwarding.dispatch import retry_after_seconds
 from fastapi_proxy_di.forwarding.outbound import Outbound
-from fastapi_proxy_di.forwarding.watch import Deadlines, Grace, Watch
-from fastapi_proxy_di.transport.transport import Headers
-from tests.gateways import billing, until
-from tests.origins import Connection, ScriptedOrigin, always, answer
-from tests.servers import dead_port
+from fastapi_proxy_di.transport.protocol import Headers
+from fastapi_proxy_di.upstream.composition import Assembly
+from tests.support.gateways import billing, until
+from tests.support.origins import Connection, ScriptedOrigin, always, answer
+from tests.support.servers import dead_port
 from tests.transport.loops import on_every_loop
 
 

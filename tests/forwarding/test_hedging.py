@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from tests.clients import connect, fetch, request
-from tests.gateways import Gateway, gateway, until
-from tests.origins import Connection, Script, ScriptedOrigin, answer
-from tests.servers import blackhole, dead_port
+from tests.support.gateways import Gateway, gateway, until
+from tests.support.http_client import connect, fetch, request
+from tests.support.origins import Connection, Script, ScriptedOrigin, answer
+from tests.support.servers import blackhole, dead_port
 
 
 def _silent(left: asyncio.Event) -> Script:

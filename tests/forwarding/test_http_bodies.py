@@ -5,9 +5,9 @@ import hashlib
 
 import pytest
 
-from tests.clients import Ending, connect, fetch, request
-from tests.gateways import gateway
-from tests.origins import Connection, ScriptedOrigin, always, answer, chunk
+from tests.support.gateways import gateway
+from tests.support.http_client import Ending, connect, fetch, request
+from tests.support.origins import Connection, ScriptedOrigin, always, answer, chunk
 
 _BLOCK = bytes(range(256)) * 256  # 64 KiB
 _BLOCKS = 800  # 50 MiB

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.clients import Answer, Ending, connect, fetch, request
-from tests.gateways import gateway, gateway_app, until
-from tests.origins import Connection, ScriptedOrigin, chunk
-from tests.servers import run_hypercorn
+from tests.support.gateways import gateway, gateway_app, until
+from tests.support.http_client import Answer, Ending, connect, fetch, request
+from tests.support.origins import Connection, ScriptedOrigin, chunk
+from tests.support.servers import run_hypercorn
 
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"

@@ -11,10 +11,10 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_proxy_di import Upstream
-from tests.clients import Client, connect, request
-from tests.gateways import Gateway, gateway, gateway_app, until
-from tests.origins import Connection, ScriptedOrigin, chunk
-from tests.servers import blackhole, run_app
+from tests.support.gateways import Gateway, gateway, gateway_app, until
+from tests.support.http_client import Client, connect, request
+from tests.support.origins import Connection, ScriptedOrigin, chunk
+from tests.support.servers import blackhole, run_app
 
 _SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 40)

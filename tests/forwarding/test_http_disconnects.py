@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.clients import Client, connect, request
-from tests.gateways import Gateway, gateway, until
-from tests.origins import Connection, ScriptedOrigin, chunk
-from tests.servers import blackhole
+from tests.support.gateways import Gateway, gateway, until
+from tests.support.http_client import Client, connect, request
+from tests.support.origins import Connection, ScriptedOrigin, chunk
+from tests.support.servers import blackhole
 
 _LEAVE: dict[str, Callable[[Client], None]] = {"close": Client.close, "reset": Client.reset}
 _SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.clients import Ending, connect, request
-from tests.gateways import gateway, until
-from tests.origins import Connection, ScriptedOrigin, answer
+from tests.support.gateways import gateway, until
+from tests.support.http_client import Ending, connect, request
+from tests.support.origins import Connection, ScriptedOrigin, answer
 
 _SIZE = 50 << 20
 

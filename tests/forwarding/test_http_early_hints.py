@@ -7,10 +7,10 @@ import pytest
 from fastapi import Depends
 from starlette.types import Message
 
-from tests.clients import fetch
 from tests.forwarding.asgi_server import asgi_gateway
-from tests.gateways import gateway
-from tests.origins import Connection, ScriptedOrigin, always, answer
+from tests.support.gateways import gateway
+from tests.support.http_client import fetch
+from tests.support.origins import Connection, ScriptedOrigin, always, answer
 
 HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nX-A: 1\r\nLink: </b.js>\r\n\r\n"
 LINKS = [b"</a.css>; rel=preload", b"</b.js>"]

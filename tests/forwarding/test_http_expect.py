@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from fastapi import Depends
 
-from tests.clients import connect, request
-from tests.gateways import gateway, gateway_app
-from tests.origins import Connection, ScriptedOrigin, answer
-from tests.servers import run_hypercorn
+from tests.support.gateways import gateway, gateway_app
+from tests.support.http_client import connect, request
+from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.servers import run_hypercorn
 
 _HEAD = request("POST", "/billing/x", [(b"Expect", b"100-continue"), (b"Content-Length", b"5")])
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from fastapi_proxy_di.errors import Failure, Side
-from tests.clients import Ending, connect, fetch, request
-from tests.gateways import Gateway, gateway, until
-from tests.origins import Connection, Script, ScriptedOrigin, answer, chunk
-from tests.servers import blackhole, dead_port
+from tests.support.gateways import Gateway, gateway, until
+from tests.support.http_client import Ending, connect, fetch, request
+from tests.support.origins import Connection, Script, ScriptedOrigin, answer, chunk
+from tests.support.servers import blackhole, dead_port
 
 Place = Callable[[], AbstractAsyncContextManager[str]]
 _OK = b"HTTP/1.1 200 OK\r\n"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.clients import Answer, connect, fetch, request
-from tests.gateways import gateway
-from tests.origins import Connection, Script, ScriptedOrigin, always, answer, chunk
-from tests.servers import blackhole, dead_port
+from tests.support.gateways import gateway
+from tests.support.http_client import Answer, connect, fetch, request
+from tests.support.origins import Connection, Script, ScriptedOrigin, always, answer, chunk
+from tests.support.servers import blackhole, dead_port
 
 
 def _raw(*lines: bytes, body: bytes = b"") -> bytes:

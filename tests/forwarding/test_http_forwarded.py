@@ -6,10 +6,10 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from fastapi_proxy_di import proxy_router
-from tests.clients import fetch
-from tests.gateways import billing, gateway
-from tests.origins import Headers, Received, ScriptedOrigin
-from tests.servers import run_app
+from tests.support.gateways import billing, gateway
+from tests.support.http_client import fetch
+from tests.support.origins import Headers, Received, ScriptedOrigin
+from tests.support.servers import run_app
 
 _FORGED: Headers = [
     (b"Forwarded", b"for=6.6.6.6;proto=https"),

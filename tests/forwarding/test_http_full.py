@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.clients import Ending, fetch
-from tests.gateways import gateway, until
-from tests.origins import Connection, ScriptedOrigin, answer
+from tests.support.gateways import gateway, until
+from tests.support.http_client import Ending, fetch
+from tests.support.origins import Connection, ScriptedOrigin, answer
 
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])

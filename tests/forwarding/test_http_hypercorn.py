@@ -13,10 +13,10 @@ from h2.events import (
     TrailersReceived,
 )
 
-from tests.clients import fetch
-from tests.gateways import gateway_app
-from tests.origins import ScriptedOrigin, always, answer, chunk
-from tests.servers import run_hypercorn
+from tests.support.gateways import gateway_app
+from tests.support.http_client import fetch
+from tests.support.origins import ScriptedOrigin, always, answer, chunk
+from tests.support.servers import run_hypercorn
 
 ANSWER = (
     b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"

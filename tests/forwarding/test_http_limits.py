@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.clients import Ending, connect, fetch, request
-from tests.gateways import gateway, until
-from tests.origins import Connection, ScriptedOrigin, answer, chunk
+from tests.support.gateways import gateway, until
+from tests.support.http_client import Ending, connect, fetch, request
+from tests.support.origins import Connection, ScriptedOrigin, answer, chunk
 
 
 @pytest.mark.parametrize("middlewares", [0, 1])

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from fastapi import Depends
 
-from tests.clients import fetch
-from tests.gateways import gateway
-from tests.origins import ScriptedOrigin
+from tests.support.gateways import gateway
+from tests.support.http_client import fetch
+from tests.support.origins import ScriptedOrigin
 
 INCLUDES: list[dict[str, Any]] = [{}, {"dependencies": [Depends(lambda: None)]}]
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from fastapi import Depends
 
-from tests.clients import Ending, connect, fetch, request
-from tests.gateways import gateway
-from tests.origins import Connection, ScriptedOrigin, always, answer
+from tests.support.gateways import gateway
+from tests.support.http_client import Ending, connect, fetch, request
+from tests.support.origins import Connection, ScriptedOrigin, always, answer
 
 
 @pytest.mark.parametrize(

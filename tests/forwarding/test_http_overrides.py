@@ -8,10 +8,10 @@ import pytest
 from fastapi import Depends, FastAPI, Request, Response
 
 from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan
-from tests.clients import Client, connect, request
-from tests.gateways import billing
-from tests.origins import Headers, Received, ScriptedOrigin, chunk
-from tests.servers import run_app
+from tests.support.gateways import billing
+from tests.support.http_client import Client, connect, request
+from tests.support.origins import Headers, Received, ScriptedOrigin, chunk
+from tests.support.servers import run_app
 
 _CHUNKED = (b"Transfer-Encoding", b"chunked")
 _DESCRIBING = {

@@ -5,8 +5,8 @@ import http.client
 import pytest
 from fastapi import FastAPI
 
-from tests.gateways import gateway
-from tests.servers import StartupFailed, run_app_in_thread
+from tests.support.gateways import gateway
+from tests.support.servers import StartupFailed, run_app_in_thread
 
 
 async def test_gateway_serves_while_this_loop_is_blocked() -> None:

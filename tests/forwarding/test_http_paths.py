@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.clients import fetch
-from tests.gateways import gateway
-from tests.origins import ScriptedOrigin
+from tests.support.gateways import gateway
+from tests.support.http_client import fetch
+from tests.support.origins import ScriptedOrigin
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.clients import fetch
-from tests.gateways import gateway
-from tests.origins import Headers, Received, ScriptedOrigin, always, answer
+from tests.support.gateways import gateway
+from tests.support.http_client import fetch
+from tests.support.origins import Headers, Received, ScriptedOrigin, always, answer
 
 _OURS = {
     b"host",

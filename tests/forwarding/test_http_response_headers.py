@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.clients import Answer, Ending, connect, fetch, request
-from tests.gateways import gateway
-from tests.origins import Headers, ScriptedOrigin, always, answer
+from tests.support.gateways import gateway
+from tests.support.http_client import Answer, Ending, connect, fetch, request
+from tests.support.origins import Headers, ScriptedOrigin, always, answer
 
 _SERVERS_OWN = {b"date", b"server"}
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.clients import connect, fetch, request
-from tests.gateways import gateway, until
-from tests.origins import Connection, Headers, ScriptedOrigin, always, answer, chunk
-from tests.servers import dead_port
+from tests.support.gateways import gateway, until
+from tests.support.http_client import connect, fetch, request
+from tests.support.origins import Connection, Headers, ScriptedOrigin, always, answer, chunk
+from tests.support.servers import dead_port
 
 
 async def _read_and_close(connection: Connection) -> None:

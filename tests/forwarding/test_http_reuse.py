@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.clients import fetch
-from tests.gateways import gateway, until
-from tests.origins import Connection, ScriptedOrigin, always, answer
+from tests.support.gateways import gateway, until
+from tests.support.http_client import fetch
+from tests.support.origins import Connection, ScriptedOrigin, always, answer
 
 _EVIL = answer(body=b"evil")
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.clients import connect, fetch
-from tests.gateways import gateway, until
-from tests.origins import ScriptedOrigin
+from tests.support.gateways import gateway, until
+from tests.support.http_client import connect, fetch
+from tests.support.origins import ScriptedOrigin
 
 _POST = b"POST /billing/x HTTP/1.1\r\nHost: gateway.test\r\n"
 _EVIL = b"GET /billing/evil HTTP/1.1\r\nHost: gateway.test\r\n\r\n"

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.clients import connect, request
-from tests.gateways import gateway, until
-from tests.origins import Connection, ScriptedOrigin, answer, chunk
+from tests.support.gateways import gateway, until
+from tests.support.http_client import connect, request
+from tests.support.origins import Connection, ScriptedOrigin, answer, chunk
 
 _SSE_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

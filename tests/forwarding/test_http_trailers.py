@@ -3,7 +3,7 @@
 import pytest
 
 from tests.forwarding.asgi_server import asgi_gateway
-from tests.origins import ScriptedOrigin, always, answer, chunk
+from tests.support.origins import ScriptedOrigin, always, answer, chunk
 
 EXTENSIONS = ["http.response.trailers"]
 TRAILERS = b"X-Sum: 1\r\nHost: evil.test\r\nSet-Cookie: a=1\r\nX-Sum: 2\r\nConnection: x\r\n"

@@ -16,7 +16,7 @@ from fastapi_proxy_di.forwarding.outbound import (
     Overrides,
     split_query,
 )
-from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.forwarded import Forwarding
 
 HOST = (b"host", b"api.example")

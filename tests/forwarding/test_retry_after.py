@@ -7,11 +7,11 @@ from email.utils import formatdate
 
 import pytest
 
-from fastapi_proxy_di.events import DestinationEjected, Event
 from fastapi_proxy_di.forwarding.dispatch import retry_after_seconds
-from tests.clients import fetch
-from tests.gateways import gateway
-from tests.origins import ScriptedOrigin, always, answer
+from fastapi_proxy_di.supervision.events import DestinationEjected, Event
+from tests.support.gateways import gateway
+from tests.support.http_client import fetch
+from tests.support.origins import ScriptedOrigin, always, answer
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.clients import connect, fetch, request
-from tests.gateways import Gateway, gateway
-from tests.origins import Connection, Script, ScriptedOrigin, always, answer
-from tests.servers import dead_port
+from tests.support.gateways import Gateway, gateway
+from tests.support.http_client import connect, fetch, request
+from tests.support.origins import Connection, Script, ScriptedOrigin, always, answer
+from tests.support.servers import dead_port
 from tests.websocket.client import shake_hands
 
 REQUESTS = 600

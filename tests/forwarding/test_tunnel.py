@@ -19,8 +19,8 @@ from websockets.exceptions import ConnectionClosed
 
 from fastapi_proxy_di.errors import UpstreamDisconnected
 from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd, WebSocketEnd
-from tests.servers import run_app
-from tests.upgrades import FramePeer, dial, eventually, frame, frame_server
+from tests.support.servers import run_app
+from tests.support.upgrades import FramePeer, dial, eventually, frame, frame_server
 
 _TEXT, _BINARY, _CLOSE = 1, 2, 8
 _SERVERS = ["websockets-sansio", "wsproto"]

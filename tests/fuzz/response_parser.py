@@ -19,7 +19,7 @@ from typing import Final
 import h11
 
 from fastapi_proxy_di.transport.http1.parser import AnswerParser
-from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import FRAMING, list_members
 from tests.fuzz.answers import Case, make_case
 from tests.transport.standin import Outcome, answer_to

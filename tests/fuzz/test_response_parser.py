@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.transport.protocol import Headers
 from tests.fuzz import response_parser
 from tests.fuzz.answers import Case, make_case
 from tests.fuzz.response_parser import Disagreement, Second, check, fuzz, run_case

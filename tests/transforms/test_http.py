@@ -25,10 +25,10 @@ from fastapi_proxy_di.transforms import (
     ResponseHeaderRemove,
     ResponseHeadersAllowed,
 )
-from tests.clients import Answer, Ending, fetch
-from tests.gateways import billing, gateway, gateway_app
-from tests.origins import ScriptedOrigin, always, answer
-from tests.servers import run_app
+from tests.support.gateways import billing, gateway, gateway_app
+from tests.support.http_client import Answer, Ending, fetch
+from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.servers import run_app
 
 
 def add_tenant(request: OutboundRequest) -> None:

@@ -18,9 +18,9 @@ from fastapi_proxy_di.transforms import (
     ResponseHeader,
 )
 from fastapi_proxy_di.wire.handshake import accept_for
-from tests.clients import connect
-from tests.gateways import gateway
-from tests.origins import Connection, ScriptedOrigin, answer
+from tests.support.gateways import gateway
+from tests.support.http_client import connect
+from tests.support.origins import Connection, ScriptedOrigin, answer
 from tests.websocket.client import shake_hands
 
 

@@ -7,11 +7,11 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from fastapi_proxy_di.transport.http1.connections import READ_BUFFER_BYTES, Http1Transport
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
-from fastapi_proxy_di.transport.transport import Headers, Request
+from fastapi_proxy_di.transport.http1.transport import READ_BUFFER_BYTES, Http1Transport
+from fastapi_proxy_di.transport.protocol import Headers, Request
 from fastapi_proxy_di.wire.urls import parse_address
-from tests.origins import ScriptedOrigin
+from tests.support.origins import ScriptedOrigin
 
 __all__ = ["body_of", "engine", "exchange_on", "get", "post", "transport_to"]
 

@@ -10,7 +10,7 @@ from typing import cast
 from fastapi_proxy_di.transport.http1.connection import Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.http1.parser import AnswerParser
-from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.transport.protocol import Headers
 
 __all__ = ["Outcome", "StandIn", "answer_to", "exchange_over"]
 

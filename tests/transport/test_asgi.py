@@ -33,12 +33,12 @@ from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange
 from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
 from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
 from fastapi_proxy_di.transport.asgi.websocket import AsgiWebSocket
-from fastapi_proxy_di.transport.transport import Request as WireRequest
+from fastapi_proxy_di.transport.protocol import Request as WireRequest
 from fastapi_proxy_di.wire.handshake import Close
 from fastapi_proxy_di.wire.urls import parse_address
-from tests.clients import Ending, connect, fetch, request
-from tests.gateways import Gateway, billing, gateway, until
-from tests.servers import StartupFailed, run_app
+from tests.support.gateways import Gateway, billing, gateway, until
+from tests.support.http_client import Ending, connect, fetch, request
+from tests.support.servers import StartupFailed, run_app
 from tests.websocket.client import Closed, open_websocket
 
 Inner = Callable[[ASGIApp | object], str]

@@ -10,7 +10,7 @@ import asyncio
 import pytest
 
 from fastapi_proxy_di.errors import Failure, UpstreamDisconnected, UpstreamProtocolError
-from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.transport.protocol import Headers
 from tests.transport.standin import Outcome, StandIn, answer_to, exchange_over
 
 OK = b"HTTP/1.1 200 OK\r\n"

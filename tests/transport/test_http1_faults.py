@@ -21,11 +21,11 @@ from fastapi_proxy_di.errors import (
     UpstreamDisconnected,
     UpstreamTimeout,
 )
-from fastapi_proxy_di.transport.http1.connections import Http1Transport, connect_error
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
-from tests.gateways import until
-from tests.origins import Connection, ScriptedOrigin, answer
-from tests.servers import blackhole, dead_port
+from fastapi_proxy_di.transport.http1.transport import Http1Transport, connect_error
+from tests.support.gateways import until
+from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.servers import blackhole, dead_port
 from tests.transport.engine import body_of, engine, exchange_on, get, post, transport_to
 from tests.transport.loops import on_every_loop
 

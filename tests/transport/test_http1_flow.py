@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from fastapi_proxy_di.transport.http1.connection import Connection as EngineConnection
-from fastapi_proxy_di.transport.http1.connections import READ_BUFFER_BYTES
 from fastapi_proxy_di.transport.http1.exchange import BODY_HIGH_WATER_BYTES, Http1Exchange
-from tests.gateways import until
-from tests.origins import Connection, ScriptedOrigin, answer
+from fastapi_proxy_di.transport.http1.transport import READ_BUFFER_BYTES
+from tests.support.gateways import until
+from tests.support.origins import Connection, ScriptedOrigin, answer
 from tests.transport.engine import body_of, engine, exchange_on, get, post
 from tests.transport.loops import on_every_loop
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fastapi_proxy_di.errors import InvalidRequest
-from fastapi_proxy_di.transport.transport import Headers, Request
-from tests.origins import Connection, ScriptedOrigin
+from fastapi_proxy_di.transport.protocol import Headers, Request
+from tests.support.origins import Connection, ScriptedOrigin
 from tests.transport.engine import body_of, engine, exchange_on, get, post
 from tests.transport.loops import on_every_loop
 

@@ -8,10 +8,10 @@ import pytest
 
 from fastapi_proxy_di.errors import UpstreamConnectError, UpstreamDisconnected
 from fastapi_proxy_di.transport.http1.connection import Connection as EngineConnection
-from fastapi_proxy_di.transport.http1.connections import Http1Transport
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
-from tests.gateways import until
-from tests.origins import Connection, ScriptedOrigin, always, answer
+from fastapi_proxy_di.transport.http1.transport import Http1Transport
+from tests.support.gateways import until
+from tests.support.origins import Connection, ScriptedOrigin, always, answer
 from tests.transport.engine import body_of, engine, exchange_on, get, post
 from tests.transport.loops import on_every_loop
 

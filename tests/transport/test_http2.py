@@ -39,15 +39,15 @@ from fastapi_proxy_di.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from fastapi_proxy_di.transport.http1.connections import READ_BUFFER_BYTES, Http1Transport
+from fastapi_proxy_di.transport.http1.transport import READ_BUFFER_BYTES, Http1Transport
 from fastapi_proxy_di.transport.http2.transport import Http2Transport
-from fastapi_proxy_di.transport.transport import Headers
-from fastapi_proxy_di.transport.transport import Request as WireRequest
+from fastapi_proxy_di.transport.protocol import Headers
+from fastapi_proxy_di.transport.protocol import Request as WireRequest
 from fastapi_proxy_di.wire.urls import parse_address
-from tests.clients import connect, fetch, request
-from tests.gateways import billing, gateway, until
-from tests.origins import Connection, ScriptedOrigin
-from tests.servers import StartupFailed, blackhole, dead_port, free_port, run_app
+from tests.support.gateways import billing, gateway, until
+from tests.support.http_client import connect, fetch, request
+from tests.support.origins import Connection, ScriptedOrigin
+from tests.support.servers import StartupFailed, blackhole, dead_port, free_port, run_app
 
 E = TypeVar("E", bound=Event)
 

@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fastapi_proxy_di.errors import Failure, ProxyError, UpstreamConnectError, UpstreamTimeout
 from fastapi_proxy_di.settings import TlsSettings
-from fastapi_proxy_di.transport.http1.connections import Http1Transport
+from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.tls import client_context
-from tests.gateways import until
-from tests.origins import Connection, ScriptedOrigin, answer
+from tests.support.gateways import until
+from tests.support.origins import Connection, ScriptedOrigin, answer
 from tests.transport.engine import body_of, exchange_on, get, post, transport_to
 from tests.transport.loops import on_every_loop
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from websockets.frames import Frame, Opcode
 
-from tests.clients import Answer, Client, connect
+from tests.support.http_client import Answer, Client, connect
 
 __all__ = ["Closed", "WebSocketClient", "open_websocket", "shake_hands"]
 

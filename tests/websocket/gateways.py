@@ -15,8 +15,8 @@ from typing import Any, Final
 import pytest
 from fastapi import FastAPI
 
-from tests.gateways import Gateway, gateway_app
-from tests.servers import run_app, run_hypercorn
+from tests.support.gateways import Gateway, gateway_app
+from tests.support.servers import run_app, run_hypercorn
 
 __all__ = ["UVICORN", "every_server", "every_uvicorn", "no_tunnel_left", "serving", "tunnels"]
 

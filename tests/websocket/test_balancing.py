@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.clients import connect, fetch
-from tests.gateways import until
-from tests.origins import Connection, ScriptedOrigin, answer
-from tests.upgrades import FramePeer
+from tests.support.gateways import until
+from tests.support.http_client import connect, fetch
+from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.upgrades import FramePeer
 from tests.websocket.client import WebSocketClient, open_websocket, shake_hands
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
 from tests.websocket.upstreams import EchoApp, accepting, echo_server, frames_from, until_left

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
 
-from tests.gateways import gateway_app
+from tests.support.gateways import gateway_app
 from tests.websocket.gateways import every_uvicorn, serving
 from tests.websocket.upstreams import EchoApp, echo_server
 

@@ -11,8 +11,8 @@ from typing import Final
 
 import pytest
 
-from tests.gateways import Gateway, until
-from tests.upgrades import FramePeer
+from tests.support.gateways import Gateway, until
+from tests.support.upgrades import FramePeer
 from tests.websocket.client import Closed, open_websocket
 from tests.websocket.gateways import every_server, every_uvicorn, no_tunnel_left, tunnels
 from tests.websocket.upstreams import frames_from, until_left

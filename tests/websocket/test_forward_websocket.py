@@ -6,9 +6,9 @@ import pytest
 from fastapi import Depends, FastAPI, WebSocket
 
 from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan
-from tests.clients import connect
-from tests.gateways import billing
-from tests.origins import Received, ScriptedOrigin
+from tests.support.gateways import billing
+from tests.support.http_client import connect
+from tests.support.origins import Received, ScriptedOrigin
 from tests.websocket.client import Headers, open_websocket, shake_hands
 from tests.websocket.gateways import serving
 from tests.websocket.upstreams import EchoApp, echo_server, frames_from, until_left

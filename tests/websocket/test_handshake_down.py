@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.clients import Answer, connect
-from tests.gateways import gateway_app
-from tests.origins import Connection, ScriptedOrigin, always, answer, chunk
+from tests.support.gateways import gateway_app
+from tests.support.http_client import Answer, connect
+from tests.support.origins import Connection, ScriptedOrigin, always, answer, chunk
 from tests.websocket.client import Closed, open_websocket, shake_hands
 from tests.websocket.gateways import every_server, no_tunnel_left, serving, tunnels
 from tests.websocket.upstreams import EchoApp, accepting, echo_server, frames_from, until_left

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from tests.origins import Received
+from tests.support.origins import Received
 from tests.websocket.client import Headers, open_websocket
 from tests.websocket.gateways import every_server, every_uvicorn, tunnels
 from tests.websocket.upstreams import frames_from, until_left

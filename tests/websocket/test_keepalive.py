@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from fastapi_proxy_di import WebSocketSettings
-from fastapi_proxy_di.transport.websocket import UpstreamWebSocket
-from tests.gateways import until
-from tests.upgrades import FramePeer
-from tests.virtual_time import run_virtually
+from fastapi_proxy_di.transport.websocket.connection import UpstreamWebSocket
+from tests.support.gateways import until
+from tests.support.upgrades import FramePeer
+from tests.support.virtual_time import run_virtually
 from tests.websocket.client import Closed, open_websocket
 from tests.websocket.gateways import every_server, every_uvicorn, no_tunnel_left, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server, frames_from

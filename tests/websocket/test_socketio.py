@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 import socketio
 
-from tests.servers import Running, run_app
+from tests.support.servers import Running, run_app
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
 
 

@@ -7,8 +7,8 @@ import hashlib
 import zlib
 from collections.abc import Callable
 
-from tests.gateways import until
-from tests.upgrades import FramePeer, frame
+from tests.support.gateways import until
+from tests.support.upgrades import FramePeer, frame
 from tests.websocket.client import Closed, WebSocketClient, open_websocket
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server, frames_from, until_left

@@ -10,10 +10,10 @@ import pytest
 from fastapi import Depends, HTTPException
 from starlette.requests import HTTPConnection
 
-from tests.clients import Answer, connect
-from tests.gateways import until
-from tests.origins import Connection, ScriptedOrigin, answer
-from tests.servers import blackhole, dead_port
+from tests.support.gateways import until
+from tests.support.http_client import Answer, connect
+from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.servers import blackhole, dead_port
 from tests.websocket.client import open_websocket, shake_hands
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server

@@ -13,9 +13,9 @@ from typing import Any, Final
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_proxy_di.wire.handshake import accept_for
-from tests.origins import Connection, Received, ScriptedOrigin
-from tests.servers import Running, run_app
-from tests.upgrades import FramePeer
+from tests.support.origins import Connection, Received, ScriptedOrigin
+from tests.support.servers import Running, run_app
+from tests.support.upgrades import FramePeer
 
 __all__ = ["EchoApp", "FrameScript", "accepting", "echo_server", "frames_from", "until_left"]
 

@@ -19,7 +19,7 @@ from fastapi_proxy_di.errors import (
     UpstreamProtocolError,
 )
 from fastapi_proxy_di.transport.asgi.inner_app import AsgiApp, Message
-from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import TOKEN
 
 _logger = logging.getLogger("fastapi_proxy_di.asgi")
@@ -32,7 +32,7 @@ _UNSAFE: Final = re.compile(rb"[\x00\r\n]")
 
 
 class AsgiExchange:
-    """An `Exchange` with an app; see there for the meaning of its members.
+    """An `TransportExchange` with an app; see there for the meaning of its members.
 
     Args:
         scope: The app's.

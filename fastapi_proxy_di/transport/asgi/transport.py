@@ -14,7 +14,7 @@ from fastapi_proxy_di.errors import UpstreamConnectError
 from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange
 from fastapi_proxy_di.transport.asgi.inner_app import AppStartFailed, InnerApp
 from fastapi_proxy_di.transport.asgi.websocket import AsgiHandshake
-from fastapi_proxy_di.transport.transport import Request
+from fastapi_proxy_di.transport.protocol import Request
 from fastapi_proxy_di.wire.handshake import offered_subprotocols
 from fastapi_proxy_di.wire.urls import Address
 

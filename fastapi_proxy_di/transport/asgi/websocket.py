@@ -13,7 +13,7 @@ from typing import Any, Final
 from fastapi_proxy_di.errors import ProxyError, UpstreamDisconnected, UpstreamProtocolError
 from fastapi_proxy_di.transport.asgi.exchange import HIGH_WATER_BYTES, AsgiExchange, fields_in
 from fastapi_proxy_di.transport.asgi.inner_app import Message
-from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.handshake import Close, accept_for
 
 _CLOSE_SECONDS: Final = 1.0
@@ -21,7 +21,7 @@ _CLOSE_SECONDS: Final = 1.0
 
 
 class AsgiHandshake(AsgiExchange):
-    """An `Exchange` whose 101 opens a WebSocket.
+    """An `TransportExchange` whose 101 opens a WebSocket.
 
     Args:
         scope: The app's.

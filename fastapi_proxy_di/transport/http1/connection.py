@@ -13,8 +13,8 @@ from fastapi_proxy_di.errors import UpstreamDisconnected
 from fastapi_proxy_di.transport.http1.parser import AnswerParser
 
 if TYPE_CHECKING:
-    from fastapi_proxy_di.transport.http1.connections import Http1Transport
     from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
+    from fastapi_proxy_di.transport.http1.transport import Http1Transport
 
 
 class Connection(asyncio.BufferedProtocol):

@@ -23,7 +23,7 @@ from fastapi_proxy_di.errors import (
     UpstreamProtocolError,
 )
 from fastapi_proxy_di.transport.http1.parser import AnswerParser
-from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import FRAMING, list_members
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _READY: Final = _Ready()
 
 
 class Http1Exchange:
-    """An `Exchange` on one connection; see there for the meaning of its members."""
+    """An `TransportExchange` on one connection; see there for the meaning of its members."""
 
     # Defaults on the class: an ordinary exchange never touches most of them, and what it does
     # not make is nothing for the collector to look at.

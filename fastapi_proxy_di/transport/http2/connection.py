@@ -30,7 +30,7 @@ from h2.settings import SettingCodes, Settings
 
 from fastapi_proxy_di.errors import UpstreamConnectError, UpstreamProtocolError
 from fastapi_proxy_di.transport.http2.exchange import Http2Exchange
-from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.transport.protocol import Headers
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http2.transport import Http2Transport

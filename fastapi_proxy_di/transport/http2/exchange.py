@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from fastapi_proxy_di.errors import Failure, UpstreamDisconnected, UpstreamProtocolError
-from fastapi_proxy_di.transport.transport import Headers
+from fastapi_proxy_di.transport.protocol import Headers
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http2.connection import Http2Connection
@@ -22,7 +22,7 @@ BODY_HIGH_WATER_BYTES: Final = 65536
 
 
 class Http2Exchange:
-    """An `Exchange` on one stream; see there for the meaning of its members."""
+    """An `TransportExchange` on one stream; see there for the meaning of its members."""
 
     def __init__(
         self,

@@ -15,9 +15,9 @@ import ssl
 from typing import Final
 
 from fastapi_proxy_di.errors import InvalidRequest, ProxyError, UpstreamConnectError
-from fastapi_proxy_di.transport.http1.connections import connect_error
+from fastapi_proxy_di.transport.http1.transport import connect_error
 from fastapi_proxy_di.transport.http2.connection import Http2Connection
-from fastapi_proxy_di.transport.transport import Exchange, Headers, Request, Transport
+from fastapi_proxy_di.transport.protocol import Headers, Request, Transport, TransportExchange
 from fastapi_proxy_di.wire.headers import is_safe_block
 from fastapi_proxy_di.wire.urls import Address
 
@@ -69,7 +69,7 @@ class Http2Transport:
         """Connections open."""
         return len(self._open)
 
-    def reuse(self, request: Request, body: bytes, *, more: bool) -> Exchange | None:
+    def reuse(self, request: Request, body: bytes, *, more: bool) -> TransportExchange | None:
         if request.upgrade:
             return self._http1.reuse(request, body, more=more)
         freshest = self._loop.time() - request.reuse_within
@@ -78,7 +78,7 @@ class Http2Transport:
                 return self._begin(connection, request, body, more)
         return None
 
-    async def start(self, request: Request, body: bytes, *, more: bool) -> Exchange:
+    async def start(self, request: Request, body: bytes, *, more: bool) -> TransportExchange:
         if request.upgrade:
             return await self._http1.start(request, body, more=more)
         while True:
@@ -128,7 +128,7 @@ class Http2Transport:
 
     def _begin(
         self, connection: Http2Connection, request: Request, body: bytes, more: bool
-    ) -> Exchange:
+    ) -> TransportExchange:
         headers = self._fields(request)
         timer = self._connections[connection]
         if timer is not None:

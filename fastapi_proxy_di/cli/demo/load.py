@@ -1,0 +1,246 @@
+"""The demo's own clients: they keep every kind of exchange under way through the gateway.
+
+Each worker is one task with one connection, and does one thing after another; what became
+of it goes to the ``Tally``. Nothing here knows where the upstreams are: who answered is
+read from the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import h11
+
+from fastapi_proxy_di.cli.demo.load_http import Answer, HttpConnection
+from fastapi_proxy_di.cli.demo.load_websocket import LoadWebSocket, WebSocketEnded
+from fastapi_proxy_di.cli.demo.tally import Break, Kind, Tally
+
+WORKERS: Final[Mapping[Kind, int]] = {
+    Kind.GET: 6,
+    Kind.POST: 3,
+    Kind.UPLOAD: 2,
+    Kind.EVENTS: 3,
+    Kind.WEBSOCKET: 3,
+}
+_TIMEOUT_SECONDS: Final = 10.0
+_PAUSE_SECONDS: Final = 0.02
+_UPLOAD_PIECE: Final = b"x" * 8192
+_UPLOAD_PIECES: Final = 40
+_EVENTS: Final = 40
+_ECHOES: Final = 40
+
+
+class Failed(Exception):
+    """The answer is not the right one; the text says why."""
+
+
+class Progress:
+    """How far one exchange has come, for the ``Break`` it may become."""
+
+    def __init__(self) -> None:
+        self.began: float = time.monotonic()
+        self.answered: float | None = None  # streams only: when the head of the answer came
+        self.destination: str | None = None
+        self.under_way = False
+
+
+class Load:
+    """Runs the workers between ``async with`` and its end.
+
+    Args:
+        port: The gateway's port on 127.0.0.1.
+        workers: How many clients of each kind.
+    """
+
+    def __init__(self, port: int, workers: Mapping[Kind, int] = WORKERS) -> None:
+        self.tally: Tally = Tally()
+        self._port = port
+        self._workers = workers
+        self._numbers = itertools.count(1)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._awaited: dict[int, asyncio.Event] = {}
+
+    async def __aenter__(self) -> Self:
+        bodies: dict[Kind, Callable[[], Coroutine[Any, Any, None]]] = {
+            Kind.GET: self._get,
+            Kind.POST: self._post,
+            Kind.UPLOAD: self._upload,
+            Kind.EVENTS: self._events,
+            Kind.WEBSOCKET: self._websocket,
+        }
+        self._tasks = [
+            asyncio.create_task(bodies[kind](), name=f"demo load: {kind.value} {number}")
+            for kind, count in self._workers.items()
+            for number in range(count)
+        ]
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for end in ends:
+            if exc is None and isinstance(end, Exception):
+                raise end  # a fault of a worker itself: never hidden behind a good summary
+
+    async def answered_by(self, pid: int) -> None:
+        """Wait until a process has answered one of the load's requests."""
+        await self._awaited.setdefault(pid, asyncio.Event()).wait()
+
+    async def _get(self) -> None:
+        connection = HttpConnection(self._port)
+        with contextlib.closing(connection):
+            while True:
+                async with self._counted(Kind.GET, connection) as progress:
+                    answer = await connection.send("GET", "/?delay=0.01")
+                    await self._whole(connection, answer, progress)
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _post(self) -> None:
+        connection = HttpConnection(self._port)
+        with contextlib.closing(connection):
+            while True:
+                number = next(self._numbers)
+                order = json.dumps({"number": number}).encode()
+                headers = [
+                    ("content-type", "application/json"),
+                    ("content-length", str(len(order))),
+                    # Says that sending it twice does no harm: then the gateway may.
+                    ("idempotency-key", f"order-{number}"),
+                ]
+                async with self._counted(Kind.POST, connection) as progress:
+                    answer = await connection.send("POST", "/orders", headers, _once(order))
+                    given = await self._whole(connection, answer, progress)
+                    _expect(given["order"] == {"number": number}, f"another order: {given}")
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _upload(self) -> None:
+        connection = HttpConnection(self._port)
+        size = _UPLOAD_PIECES * len(_UPLOAD_PIECE)
+        with contextlib.closing(connection):
+            while True:
+                headers = [
+                    ("content-length", str(size)),
+                    ("idempotency-key", f"upload-{next(self._numbers)}"),
+                ]
+                async with self._counted(Kind.UPLOAD, connection) as progress:
+                    body = _slowly(progress)
+                    answer = await connection.send("POST", "/upload", headers, body)
+                    given = await self._whole(connection, answer, progress)
+                    _expect(given["bytes"] == size, f"{given['bytes']} bytes arrived of {size}")
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _events(self) -> None:
+        connection = HttpConnection(self._port)
+        with contextlib.closing(connection):
+            while True:
+                async with self._counted(Kind.EVENTS, connection) as progress:
+                    answer = await connection.send("GET", f"/events?count={_EVENTS}&interval=0.05")
+                    self._answered(answer.headers, progress)
+                    _expect(answer.status == 200, f"status {answer.status}")
+                    progress.answered = time.monotonic()
+                    progress.under_way = True
+                    events = 0
+                    async for data in connection.body():
+                        events += data.count(b"data: ")
+                    _expect(events == _EVENTS, f"ended after {events} of {_EVENTS} events")
+
+    async def _websocket(self) -> None:
+        while True:
+            websocket = LoadWebSocket(self._port, "/echo")
+            try:
+                async with self._counted(Kind.WEBSOCKET) as progress:
+                    await websocket.open()
+                    self._answered(websocket.headers, progress)
+                    progress.answered = time.monotonic()
+                    progress.under_way = True
+                    for number in range(_ECHOES):
+                        await websocket.send(f"message {number}")
+                        echo = await websocket.receive()
+                        expected = f"{progress.destination}: message {number}"
+                        _expect(echo == expected, f"another message: {echo}")
+                        await asyncio.sleep(0.05)
+            finally:
+                await websocket.close()
+
+    async def _whole(
+        self, connection: HttpConnection, answer: Answer, progress: Progress
+    ) -> dict[str, Any]:
+        """Read a JSON answer to its end."""
+        progress.destination = answer.headers.get("x-demo-upstream")
+        progress.under_way = progress.under_way or progress.destination is not None
+        body = await connection.read()
+        text = body.decode(errors="replace")
+        _expect(answer.status == 200, f"status {answer.status}: {text}")
+        self._answered(answer.headers, progress)
+        document: dict[str, Any] = json.loads(body)
+        return document
+
+    def _answered(self, headers: Mapping[str, str], progress: Progress) -> None:
+        """Note who answered, if the answer says so (the gateway's own does not)."""
+        name, pid = headers.get("x-demo-upstream"), int(headers.get("x-demo-pid", 0))
+        if name is not None:
+            progress.destination = name
+            self.tally.answered_by(name, pid)
+            self._awaited.setdefault(pid, asyncio.Event()).set()
+
+    @contextlib.asynccontextmanager
+    async def _counted(
+        self, kind: Kind, connection: HttpConnection | None = None
+    ) -> AsyncIterator[Progress]:
+        """Count one exchange: done at the end of the block, broken if it raises."""
+        progress = Progress()
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                yield progress
+        except (OSError, TimeoutError, h11.ProtocolError, WebSocketEnded, Failed) as error:
+            reason = str(error) or type(error).__name__
+            self.tally.breaks.append(
+                Break(
+                    kind,
+                    progress.destination,
+                    progress.began,
+                    time.monotonic(),
+                    progress.under_way,
+                    reason,
+                )
+            )
+            if connection is not None:
+                connection.close()
+            await asyncio.sleep(_PAUSE_SECONDS)  # a gateway that is gone is not hammered
+        else:
+            self.tally.add(kind, (progress.answered or time.monotonic()) - progress.began)
+
+
+def _expect(right: bool, otherwise: str) -> None:
+    """Judge an answer.
+
+    Raises:
+        Failed: It is not right.
+    """
+    if not right:
+        raise Failed(otherwise)
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+async def _slowly(progress: Progress) -> AsyncIterator[bytes]:
+    """An upload that takes a while, so that a kill meets some on their way."""
+    for _ in range(_UPLOAD_PIECES):
+        yield _UPLOAD_PIECE
+        progress.under_way = True
+        await asyncio.sleep(0.01)

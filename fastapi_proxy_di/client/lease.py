@@ -1,0 +1,76 @@
+"""A destination on loan, for SDKs that bring a client of their own: what its holder may say.
+
+What is done with it counts like a request of ours in what health and the policy learn. The
+lease sends nothing and knows no HTTP; how it is taken and given back is ``leasing``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from fastapi_proxy_di.errors import ProxyError, Side
+from fastapi_proxy_di.pools.destination import Destination
+
+if TYPE_CHECKING:
+    # It is public, so importing it must not load what only a running upstream needs.
+    from fastapi_proxy_di.forwarding.dispatch import Dispatcher
+
+
+class Lease:
+    """One destination, held until the end of its ``async with``.
+
+    Attributes:
+        destination: The destination that the policy picked.
+        url: Its address, without a slash at its end.
+    """
+
+    __slots__ = ("_dispatcher", "_loop", "_observed", "_started", "_told", "destination", "url")
+
+    def __init__(self, dispatcher: Dispatcher, destination: Destination) -> None:
+        self.destination: Destination = destination
+        self.url: str = destination.url
+        self._dispatcher = dispatcher
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._observed = False
+        self._told = False
+
+    def answered(self) -> None:
+        """Say that the first of the answer is there; the time until now is the latency.
+
+        Without it the time to the end of the lease counts, which is too long for streams.
+        """
+        self._observe(failed=False)
+
+    def failed(self, error: BaseException | str = "lease") -> None:
+        """Say that the destination failed: it counts towards its ejection, once a lease.
+
+        Args:
+            error: What happened, for events and records. A ``ProxyError`` that is not the
+                destination's fault counts for nothing.
+        """
+        if self._told:
+            return
+        self._told = True
+        if isinstance(error, ProxyError):
+            if error.failure.side is not Side.DESTINATION:
+                self._observed = True
+                return
+            error = error.failure.value
+        reason = error if isinstance(error, str) else type(error).__name__
+        self._dispatcher.supervisor.failed(self.destination, reason)
+        self._observe(failed=True)
+
+    def succeeded(self) -> None:
+        """What the end of the lease says, if nobody said otherwise."""
+        if not self._told:
+            self._told = True
+            self._dispatcher.succeeded(self.destination)
+            self._observe(failed=False)
+
+    def _observe(self, *, failed: bool) -> None:
+        if not self._observed:
+            self._observed = True
+            now = self._loop.time()
+            self._dispatcher.observe(self.destination, now - self._started, failed, now)

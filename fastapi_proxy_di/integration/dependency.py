@@ -1,0 +1,81 @@
+"""``Upstream("billing")``: the dependency that gives an upstream's balancer.
+
+Annotations here are looked at by FastAPI when the app runs, so they are not postponed.
+"""
+
+from typing import Any
+
+from starlette.requests import HTTPConnection
+
+from fastapi_proxy_di.errors import SettingsError
+from fastapi_proxy_di.integration.lifespan import UpstreamMention, balancer_of
+from fastapi_proxy_di.integration.problems import install_handler
+from fastapi_proxy_di.settings import Mention, UpstreamSettings, settings_class
+from fastapi_proxy_di.upstream.balancer import Balancer
+
+
+class Upstream(UpstreamMention):
+    """A dependency that gives the balancer of one upstream, in HTTP and WebSocket endpoints.
+
+    ```python
+    Billing = Annotated[Balancer, Depends(Upstream("billing"))]
+    ```
+
+    Frozen, hashable and equal by name: it is resolved once a request, and
+    ``app.dependency_overrides[Upstream("billing")]`` replaces it everywhere, on proxied
+    routes too.
+
+    Args:
+        upstream: The upstream's name, whose settings are then read from
+            ``UPSTREAM_<NAME>_*``; or a declared settings class, or an instance.
+
+    Raises:
+        SettingsError: The name is not one, or the class has none.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, upstream: Mention) -> None:
+        if isinstance(upstream, str):
+            settings_class(upstream)
+            name = upstream
+        elif isinstance(upstream, UpstreamSettings) or _is_settings_class(upstream):
+            name = upstream.name
+        else:
+            raise SettingsError(
+                f"Upstream({upstream!r}): give a name, a subclass of UpstreamSettings, or an "
+                "instance of one"
+            )
+        if not name:
+            raise SettingsError(
+                f"Upstream({upstream!r}): the class has no name; write "
+                'class Billing(UpstreamSettings, name="billing")'
+            )
+        super().__init__(name, upstream)
+
+    async def __call__(self, connection: HTTPConnection) -> Balancer:
+        """Give the balancer; called by FastAPI.
+
+        Raises:
+            ProxyNotStarted: No lifespan started it.
+        """
+        install_handler(connection.scope)
+        return balancer_of(connection.scope.get("app"), self.name)
+
+    def of(self, app: Any) -> Balancer:
+        """Give the balancer outside requests: in jobs, at warm-up, in tests.
+
+        Args:
+            app: The app whose lifespan is running.
+
+        Raises:
+            ProxyNotStarted: It is not.
+        """
+        return balancer_of(app, self.name)
+
+    def __repr__(self) -> str:
+        return f"Upstream({self.name!r})"
+
+
+def _is_settings_class(upstream: object) -> bool:
+    return isinstance(upstream, type) and issubclass(upstream, UpstreamSettings)

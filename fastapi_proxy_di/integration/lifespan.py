@@ -1,0 +1,230 @@
+"""One runtime per app: found, started and closed with the app.
+
+Whoever comes first, the app's own lifespan or any proxy router's, starts every upstream
+that the app mounts or injects, and closes them all. The rest find them running.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import typing
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIWebSocketRoute, iter_route_contexts
+from starlette.routing import BaseRoute, Host, Mount
+
+from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
+from fastapi_proxy_di.settings import Mention, UpstreamSettings
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.integration.runtime import Runtime
+    from fastapi_proxy_di.upstream.balancer import Balancer
+
+_logger = logging.getLogger("fastapi_proxy_di.lifespan")
+
+_RUNTIME: Final = "_fastapi_proxy_di_runtime"
+"""Attribute of the app; looked up for each request, which ``app.state`` makes ten times dearer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UpstreamMention:
+    """One place of an app that asks for an upstream. Equal by name.
+
+    Attributes:
+        name: The upstream's.
+        source: What says its settings: the name alone, a class, or an instance.
+    """
+
+    name: str
+    source: Mention
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UpstreamMention) and other.name == self.name
+
+    def __hash__(self) -> int:
+        # ``typing`` gives the first of two equal ``Annotated`` once more, so the settings
+        # that the second one carries would be lost, or those of another app be found.
+        # What cannot be hashed it makes anew.
+        caller = sys._getframe(2).f_code  # noqa: SLF001  # behind Depends.__hash__
+        if caller.co_name == "inner" and caller.co_filename == typing.__file__:
+            raise TypeError("an upstream is not to be remembered by typing")
+        return hash((UpstreamMention, self.name))
+
+
+@runtime_checkable
+class EndsInLoop(Protocol):
+    """An override that runs something of its own in the app's event loop, as stand-ins do."""
+
+    async def end_in_loop(self) -> None:
+        """End it; the app's lifespan is over."""
+
+
+@asynccontextmanager
+async def proxy_lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Run the upstreams of ``app``.
+
+    ``FastAPI(lifespan=proxy_lifespan)`` for an app that only injects; within a lifespan of
+    one's own, ``async with proxy_lifespan(app):``, also for a mounted sub-app, whose own
+    lifespan no server runs. Proxy routers do it by themselves. Idempotent.
+
+    Args:
+        app: Whose routes and dependencies are looked through for upstreams.
+
+    Raises:
+        SettingsError: Every fault of every upstream.
+    """
+    if hasattr(app, _RUNTIME):
+        yield
+        return
+    # What only a running app needs: half of what importing the package would cost.
+    from fastapi_proxy_di.integration.runtime import Runtime  # noqa: PLC0415
+
+    runtime = Runtime()
+    setattr(app, _RUNTIME, runtime)
+    try:
+        await runtime.start(mentions_of(app))
+        yield
+    finally:
+        delattr(app, _RUNTIME)
+        overrides: list[object] = [*app.dependency_overrides.values()]
+        for override in overrides:
+            if isinstance(override, EndsInLoop):
+                await override.end_in_loop()
+        await runtime.aclose()
+
+
+def balancer_of(app: Any, name: str) -> Balancer:
+    """Give the running balancer of an upstream of ``app``.
+
+    Raises:
+        ProxyNotStarted: No lifespan ran, or the upstream appeared after it had.
+    """
+    runtime: Runtime | None = getattr(app, _RUNTIME, None)
+    if runtime is None:
+        raise ProxyNotStarted(
+            f"upstream {name!r} is not started, because no lifespan of this app ran. Add "
+            "FastAPI(lifespan=proxy_lifespan), or app.include_router(proxy_router("
+            f"{name!r})); for a mounted sub-app `async with proxy_lifespan(sub_app):` in the "
+            "outer app's lifespan; in tests `with TestClient(app) as client:`"
+        )
+    balancer = runtime.balancers.get(name)
+    if balancer is None:
+        raise ProxyNotStarted(
+            f"upstream {name!r} is not started: when the lifespan of this app ran, no route "
+            f"mounted or injected it (started: {', '.join(runtime.balancers) or 'none'}), or "
+            "it was overridden. Include the routes before the app starts"
+        )
+    return balancer
+
+
+def mentions_of(app: FastAPI) -> dict[str, Mention]:
+    """Find every upstream that ``app`` mounts or injects, at any level of dependencies.
+
+    Those that are overridden already need no settings and are left out.
+
+    Raises:
+        SettingsError: Two mentions of one name carry different settings, or a stand-in has a
+            name that the app does not mention.
+    """
+    found: dict[str, Mention] = {}
+    mentioned: set[str] = set()
+    overrides: list[tuple[object, object]] = [*app.dependency_overrides.items()]
+    overridden = {key.name: to for key, to in overrides if isinstance(key, UpstreamMention)}
+    for dependant in _dependants(app.routes):
+        for mention in _mentions_in(dependant):
+            mentioned.add(mention.name)
+            if mention.name in overridden:
+                continue
+            known = found.setdefault(mention.name, mention.source)
+            if isinstance(mention.source, str) or known is mention.source:
+                continue
+            if not isinstance(known, str):
+                raise SettingsError(
+                    f"upstream {mention.name!r} is given two different settings: "
+                    f"{_shown(known)} and {_shown(mention.source)}; use one of them everywhere, "
+                    "or only the name"
+                )
+            found[mention.name] = mention.source
+    for name, override in overridden.items():
+        # A name that is misspelt in a test would let it reach the real upstream.
+        if isinstance(override, EndsInLoop) and name not in mentioned:
+            raise SettingsError(
+                f"a stand-in is given for upstream {name!r}, which this app neither mounts nor "
+                f"injects (it does: {', '.join(sorted(mentioned)) or 'none'}); a mounted app has "
+                "stand-ins of its own"
+            )
+    return found
+
+
+def warn_of_unreachable_websockets(app: FastAPI, endpoints: Iterable[Any]) -> None:
+    """Name the dependencies that cannot run before a proxied WebSocket, once a start.
+
+    Args:
+        app: The app, whose lifespan is running.
+        endpoints: The endpoints of proxied WebSocket routes.
+    """
+    runtime: Runtime = getattr(app, _RUNTIME)
+    if runtime.websockets_checked:
+        return
+    runtime.websockets_checked = True
+    wanted = set(endpoints)
+    for route, dependant in _routes_with_dependants(app.routes):
+        if not isinstance(route, APIWebSocketRoute) or dependant.call not in wanted:
+            continue
+        for blocker in _request_takers(dependant):
+            _logger.warning(
+                "%s takes Request, so it cannot run before a WebSocket: every handshake on %s "
+                "is refused. Let it take fastapi.requests.HTTPConnection, or mount with "
+                "proxy_router(..., websocket=False)",
+                getattr(blocker, "__qualname__", repr(blocker)),
+                dependant.path,
+            )
+
+
+def _request_takers(dependant: Dependant) -> Iterator[Any]:
+    for dependency in dependant.dependencies:
+        if dependency.request_param_name:
+            yield dependency.call
+        yield from _request_takers(dependency)
+
+
+def _dependants(routes: Iterable[BaseRoute]) -> Iterator[Dependant]:
+    for _, dependant in _routes_with_dependants(routes):
+        yield dependant
+
+
+def _routes_with_dependants(
+    routes: Iterable[BaseRoute],
+) -> Iterator[tuple[BaseRoute, Dependant]]:
+    for context in iter_route_contexts(list(routes)):
+        route: BaseRoute = context.original_route
+        dependant: object = getattr(context, "dependant", None)
+        if isinstance(dependant, Dependant):
+            yield route, dependant
+        elif isinstance(route, Mount | Host) and not isinstance(route.app, FastAPI):
+            # A mounted FastAPI app has a runtime, and a lifespan, of its own.
+            yield from _routes_with_dependants(route.routes or ())
+
+
+def _as_mention(call: object) -> UpstreamMention | None:
+    return call if isinstance(call, UpstreamMention) else None
+
+
+def _mentions_in(dependant: Dependant) -> Iterator[UpstreamMention]:
+    mention = _as_mention(dependant.call)
+    if mention is not None:
+        yield mention
+    for dependency in dependant.dependencies:
+        yield from _mentions_in(dependency)
+
+
+def _shown(source: Mention) -> str:
+    if isinstance(source, UpstreamSettings):
+        return f"an instance of {type(source).__qualname__}"
+    return source if isinstance(source, str) else source.__qualname__

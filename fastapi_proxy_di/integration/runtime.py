@@ -1,0 +1,116 @@
+"""The upstreams of one app, started together and closed together. Knows no FastAPI.
+
+Start is all or nothing: when one upstream cannot start, those that did are closed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+
+from fastapi_proxy_di.settings import (
+    Mention,
+    UpstreamSettings,
+    describe_late_fault,
+    read_all,
+    settings_class,
+    settings_error,
+    unknown_variables,
+)
+from fastapi_proxy_di.supervision.events import Events
+from fastapi_proxy_di.upstream.balancer import Balancer
+from fastapi_proxy_di.upstream.composition import Assembly
+
+_logger = logging.getLogger("fastapi_proxy_di.settings")
+
+
+class Runtime:
+    """Everything that runs for one app.
+
+    Attributes:
+        balancers: By upstream name.
+        events: Where changes of state are told.
+        websockets_checked: Whether it was looked whether handshakes can get through.
+    """
+
+    def __init__(self) -> None:
+        self.balancers: dict[str, Balancer] = {}
+        self.events: Events = Events()
+        self.websockets_checked: bool = False
+        self._assemblies: list[Assembly] = []
+
+    async def start(self, mentions: Mapping[str, Mention]) -> None:
+        """Validate, assemble and start the upstreams; probe each destination once.
+
+        Args:
+            mentions: By name.
+
+        Raises:
+            SettingsError: Every fault of every upstream.
+        """
+        # Also of upstreams that are not valid: the variable that is missing may be mistyped.
+        for warning in _unread_variables(mentions):
+            _logger.warning(warning)
+        settings, faults = read_all(mentions)
+        try:
+            self._assemblies = assemble(settings, self.events, faults)
+            if faults:
+                raise settings_error(faults)
+            # All of them end before one's failure is told: what still starts cannot be closed.
+            starts = await asyncio.gather(
+                *(assembly.start() for assembly in self._assemblies), return_exceptions=True
+            )
+            for failure in filter(None, starts):
+                raise failure
+        except BaseException:
+            await self.aclose()
+            raise
+        self.balancers = {
+            assembly.settings.name: Balancer(assembly) for assembly in self._assemblies
+        }
+
+    async def aclose(self) -> None:
+        """Close all upstreams; one that fails to close is logged and stops no other."""
+        assemblies, self._assemblies = self._assemblies, []
+        self.balancers = {}
+        results = await asyncio.gather(
+            *(assembly.aclose() for assembly in assemblies), return_exceptions=True
+        )
+        for assembly, result in zip(assemblies, results, strict=True):
+            if isinstance(result, Exception):
+                _logger.error("closing %s failed", assembly.settings.name, exc_info=result)
+
+
+def assemble(
+    settings: Mapping[str, UpstreamSettings], events: Events, faults: list[str]
+) -> list[Assembly]:
+    """Put together the upstreams whose settings are valid.
+
+    Args:
+        settings: By name.
+        events: Where changes of state are told.
+        faults: Gets those that only show now, so that one error can tell all.
+    """
+    assemblies = []
+    for one in settings.values():
+        try:
+            assemblies.append(Assembly(one, events=events))
+        except ValueError as error:
+            faults.append(describe_late_fault(error, type(one)))
+    return assemblies
+
+
+def _unread_variables(mentions: Mapping[str, Mention]) -> list[str]:
+    return [
+        warning
+        for name, mention in mentions.items()
+        for warning in unknown_variables(_class_of(mention), os.environ, mentions.keys() - {name})
+    ]
+
+
+def _class_of(mention: Mention) -> type[UpstreamSettings]:
+    if isinstance(mention, str):
+        return settings_class(mention)
+    return mention if isinstance(mention, type) else type(mention)

@@ -1,0 +1,208 @@
+"""What changed about an upstream, told to whoever subscribed and to the log.
+
+Owns: the events, their records, and the hub. Must not know: who changes state, or why.
+One event and one log record per change of state, on ``fastapi_proxy_di.health`` (up, down,
+ejected, readmitted, panic), ``.pools`` (draining) and ``.limits``, with ``upstream`` and
+``destination`` as extra fields.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+__all__ = [
+    "DestinationDown",
+    "DestinationDraining",
+    "DestinationEjected",
+    "DestinationReadmitted",
+    "DestinationUndrained",
+    "DestinationUp",
+    "Event",
+    "Events",
+    "LimitHit",
+    "PanicEnded",
+    "PanicStarted",
+]
+
+_logger = logging.getLogger("fastapi_proxy_di.events")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of state.
+
+    Attributes:
+        upstream: Name of the upstream.
+        destination: Address of the destination, ``None`` if it is about the upstream.
+    """
+
+    upstream: str
+    destination: str | None = None
+
+    part: ClassVar[str] = "health"
+    level: ClassVar[int] = logging.INFO
+    text: ClassVar[str] = ""
+
+    def detail(self) -> str:
+        """Give what the record adds in parentheses, ``""`` for nothing."""
+        return ""
+
+
+class DestinationUp(Event):
+    """Probes made a destination healthy."""
+
+    __slots__ = ()
+
+    text: ClassVar[str] = "is up"
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationDown(Event):
+    """Probes made a destination unhealthy.
+
+    Attributes:
+        reason: What the last probe met, e.g. ``"status 503"``.
+    """
+
+    reason: str = ""
+    level: ClassVar[int] = logging.WARNING
+    text: ClassVar[str] = "is down"
+
+    def detail(self) -> str:
+        """Give the reason."""
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationEjected(Event):
+    """Live traffic took a destination out.
+
+    Attributes:
+        seconds: How long it stays out.
+        reason: What led to it, e.g. ``"response_head"``.
+    """
+
+    seconds: float = 0.0
+    reason: str = ""
+    level: ClassVar[int] = logging.WARNING
+    text: ClassVar[str] = "is ejected"
+
+    def detail(self) -> str:
+        """Give time and reason."""
+        return f"for {self.seconds:g} s" + (f": {self.reason}" if self.reason else "")
+
+
+class DestinationReadmitted(Event):
+    """An ejection ended, by time or by a good probe."""
+
+    __slots__ = ()
+
+    text: ClassVar[str] = "is readmitted"
+
+
+class DestinationDraining(Event):
+    """A destination takes no new requests."""
+
+    __slots__ = ()
+
+    part: ClassVar[str] = "pools"
+    text: ClassVar[str] = "is draining"
+
+
+class DestinationUndrained(Event):
+    """A draining destination takes requests again."""
+
+    __slots__ = ()
+
+    part: ClassVar[str] = "pools"
+    text: ClassVar[str] = "takes requests again"
+
+
+class PanicStarted(Event):
+    """No destination is available, so all are used rather than none."""
+
+    __slots__ = ()
+
+    level: ClassVar[int] = logging.WARNING
+    text: ClassVar[str] = "has no available destination; all are used"
+
+
+class PanicEnded(Event):
+    """A destination is available again."""
+
+    __slots__ = ()
+
+    text: ClassVar[str] = "has an available destination again"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitHit(Event):
+    """A limit of the settings began to refuse requests.
+
+    Attributes:
+        limit: The setting, e.g. ``"limits.max_in_flight"``.
+    """
+
+    limit: str = ""
+    part: ClassVar[str] = "limits"
+    level: ClassVar[int] = logging.WARNING
+    text: ClassVar[str] = "is at its limit"
+
+    def detail(self) -> str:
+        """Give the setting."""
+        return self.limit
+
+
+class Events:
+    """Where events are emitted, and who listens. One per app."""
+
+    __slots__ = ("_listeners",)
+
+    def __init__(self) -> None:
+        self._listeners: tuple[Callable[[Event], object], ...] = ()
+
+    def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
+        """Call ``listener`` with each event, in the event loop, so it must not block.
+
+        Returns:
+            A function that ends the subscription; calling it again does nothing.
+        """
+
+        # A subscription of its own, so that one listener may subscribe twice.
+        def called(event: Event) -> object:
+            return listener(event)
+
+        self._listeners = (*self._listeners, called)
+
+        def unsubscribe() -> None:
+            self._listeners = tuple(one for one in self._listeners if one is not called)
+
+        return unsubscribe
+
+    def emit(self, event: Event) -> None:
+        """Log the event and tell everyone. A listener that raises is logged, no more."""
+        logger = logging.getLogger(f"fastapi_proxy_di.{event.part}")
+        if logger.isEnabledFor(event.level):
+            detail = event.detail()
+            logger.log(
+                event.level,
+                "%s %s%s",
+                event.upstream
+                if event.destination is None
+                else f"{event.upstream}: {event.destination}",
+                event.text,
+                f" ({detail})" if detail else "",
+                extra={"upstream": event.upstream, "destination": event.destination},
+            )
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                _logger.exception(
+                    "a listener failed on %s",
+                    type(event).__name__,
+                    extra={"upstream": event.upstream, "destination": event.destination},
+                )

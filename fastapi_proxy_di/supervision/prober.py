@@ -1,0 +1,179 @@
+"""Active health: sends the probes of one pool and passes on what they say.
+
+One task a destination, so that a slow probe delays no other. The prober makes no
+decision: how many results in a row flip a destination is ``health.thresholds``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from random import Random
+from time import monotonic
+from typing import Final
+
+from fastapi_proxy_di.errors import ProxyError
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.settings import HealthSettings
+from fastapi_proxy_di.supervision.supervisor import Supervisor
+from fastapi_proxy_di.transport.protocol import Request, Transport, TransportExchange
+from fastapi_proxy_di.wire.urls import Address, join_target
+
+_logger = logging.getLogger("fastapi_proxy_di.health")
+
+_BODY_LIMIT_BYTES: Final = 65536
+"""How much of a probe's answer is searched for ``health.body_match``."""
+
+_HEAD_REFUSED: Final = frozenset({405, 501})
+_USER_AGENT: Final = (b"user-agent", b"fastapi-proxy-di-probe")
+
+
+class Prober:
+    """Probes the destinations of one pool.
+
+    Args:
+        supervisor: Has the pool; takes the results.
+        settings: What a probe is.
+        transport_for: Gives the transport to a probe's address.
+        headers: Fields every probe bears, Host excepted.
+        random: For the jitter of intervals.
+    """
+
+    def __init__(
+        self,
+        *,
+        supervisor: Supervisor,
+        settings: HealthSettings,
+        transport_for: Callable[[Destination], tuple[Transport, Address]],
+        headers: list[tuple[bytes, bytes]],
+        random: Random,
+    ) -> None:
+        self.settings: HealthSettings = settings
+        self._supervisor = supervisor
+        self._transport_for = transport_for
+        self._headers = [_USER_AGENT, *headers]
+        self._random = random
+        self._loop = asyncio.get_running_loop()
+        self._tasks: dict[Destination, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._get_only: set[Destination] = set()
+
+    async def sweep(self) -> None:
+        """Probe every destination once, all at the same time."""
+        if self.settings.enabled:
+            await asyncio.gather(*map(self.probe, self._supervisor.pool.destinations))
+
+    def start(self, *, at_once: bool = False) -> None:
+        """Keep a loop running for each destination of the pool; drop those that left it.
+
+        Args:
+            at_once: Begin with a probe even where one has just been sent.
+        """
+        wanted = set(self._supervisor.pool.destinations) if self.settings.enabled else set()
+        for destination in self._tasks.keys() - wanted:
+            self._end(destination)
+        for destination in self._supervisor.pool.destinations:
+            if destination in wanted and destination not in self._tasks:
+                self._tasks[destination] = self._loop.create_task(
+                    self._probe_for_ever(destination, at_once or not destination.probed),
+                    name=f"prober of {self._supervisor.pool.name}: {destination.url}",
+                )
+
+    def reconfigure(self, settings: HealthSettings) -> None:
+        """Take other settings; every destination is probed by them at once."""
+        self.settings = settings
+        self._get_only.clear()
+        for destination in tuple(self._tasks):
+            self._end(destination)
+        self.start(at_once=True)
+
+    async def aclose(self) -> None:
+        """End all loops."""
+        for destination in tuple(self._tasks):
+            self._end(destination)
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    async def probe(self, destination: Destination) -> bool:
+        """Send one probe and pass on its result.
+
+        Returns:
+            Whether it went well.
+        """
+        latency_ms: float | None = None
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                reason, latency_ms = await self._ask(destination)
+        except TimeoutError:
+            reason = "no answer in time"
+        except ProxyError as error:
+            reason = str(error)
+        except Exception as error:
+            _logger.exception("probe of %s failed unexpectedly", destination.url)
+            reason = type(error).__name__
+        ok = not reason
+        self._supervisor.probed(destination, ok, latency_ms if ok else None, reason)
+        return ok
+
+    def _end(self, destination: Destination) -> None:
+        task = self._tasks.pop(destination)
+        task.cancel()
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _probe_for_ever(self, destination: Destination, at_once: bool) -> None:
+        if not at_once:
+            await asyncio.sleep(self._pause(destination))
+        while True:
+            await self.probe(destination)
+            await asyncio.sleep(self._pause(destination))
+
+    def _pause(self, destination: Destination) -> float:
+        settings = self.settings
+        interval = settings.interval
+        if not destination.healthy and settings.unhealthy_interval is not None:
+            interval = settings.unhealthy_interval
+        return interval * (1 + settings.jitter * (2 * self._random.random() - 1))
+
+    async def _ask(self, destination: Destination) -> tuple[str, float]:
+        """Give why the destination is not well, ``""`` if it is, and the milliseconds."""
+        settings = self.settings
+        method = b"GET" if destination in self._get_only else settings.method.encode("ascii")
+        status, body, milliseconds = await self._exchange(destination, method)
+        if method == b"HEAD" and status in _HEAD_REFUSED:
+            self._get_only.add(destination)
+            status, body, milliseconds = await self._exchange(destination, b"GET")
+        if status not in settings.expected:
+            return f"status {status}", milliseconds
+        if settings.body_match is not None and not re.search(
+            settings.body_match, body.decode("utf-8", "replace")
+        ):
+            return "its body does not match", milliseconds
+        return "", milliseconds
+
+    async def _exchange(self, destination: Destination, method: bytes) -> tuple[int, bytes, float]:
+        transport, address = self._transport_for(destination)
+        path = destination.settings.health_path or self.settings.path or "/"
+        raw, _, query = path.encode("ascii").partition(b"?")
+        request = Request(
+            method,
+            join_target(address.base_path, raw, query),
+            [(b"host", address.authority), *self._headers],
+            0.0,
+        )
+        exchange: TransportExchange = await transport.start(request, b"", more=False)
+        # Not the loop's clock: uvloop's has whole milliseconds.
+        started = monotonic()
+        try:
+            await exchange.head()
+            milliseconds = (monotonic() - started) * 1000
+            body = b""
+            while len(body) < _BODY_LIMIT_BYTES:
+                piece = await exchange.read()
+                if not piece:
+                    break
+                body += piece
+            return exchange.status, body, milliseconds
+        finally:
+            exchange.close()

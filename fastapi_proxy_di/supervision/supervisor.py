@@ -1,0 +1,251 @@
+"""Applies what was decided about a pool, and tells it: one event per change of state.
+
+Owns the timers that change a pool by themselves: the end of an ejection, the turn of the
+``max_requests`` window, the steps of slow start and the marks of the ejection windows. The
+rules are in ``health``, the state in ``pools``; who observed what is up to the callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from fastapi_proxy_di.health.ejection import Ejector
+from fastapi_proxy_di.health.slow_start import SlowStart
+from fastapi_proxy_di.health.thresholds import Threshold
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.pools.pool import Pool
+from fastapi_proxy_di.settings import DestinationSettings
+from fastapi_proxy_di.supervision.events import (
+    DestinationDown,
+    DestinationDraining,
+    DestinationEjected,
+    DestinationReadmitted,
+    DestinationUndrained,
+    DestinationUp,
+    Event,
+    Events,
+    LimitHit,
+    PanicEnded,
+    PanicStarted,
+)
+
+LIMIT_QUIET_SECONDS: Final = 10.0
+"""A limit that has refused nothing for so long is told of anew when it does. At saturation
+it refuses and lets in by turns; one event for each turn would bury every other."""
+
+
+class Supervisor:
+    """The one who changes a running pool.
+
+    Args:
+        pool: The pool.
+        ejector: Decides on ejections.
+        threshold: Decides on what probes say.
+        slow_start: Decides on the weights of those that come back.
+        events: Where changes are told.
+        window: Seconds of ``max_requests``.
+
+    Attributes:
+        pool: The pool.
+        threshold: Decides on what probes say; may be replaced.
+        requests_in_window: Requests of the whole upstream since the window turned.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        ejector: Ejector,
+        threshold: Threshold,
+        slow_start: SlowStart,
+        events: Events,
+        *,
+        window: float,
+    ) -> None:
+        self.pool = pool
+        self.threshold = threshold
+        self.requests_in_window: int = 0
+        self._ejector = ejector
+        self._slow_start = slow_start
+        self._events = events
+        self._window = window
+        self._loop = asyncio.get_running_loop()
+        self._panic = pool.panic
+        self._refused_at: dict[tuple[Destination | None, str], float] = {}
+        self._readmission: asyncio.TimerHandle | None = None
+        self._ramp: asyncio.TimerHandle | None = None
+        self._turn = self._loop.call_later(window, self._turn_window)
+        self._tick = self._loop.call_later(ejector.tick_seconds, self._mark)
+        pool.passed_over = self._passed_over
+
+    def failed(self, destination: Destination, reason: str) -> None:
+        """Count a failure on the destination's side."""
+        now = self._loop.time()
+        self._eject(destination, self._ejector.failed(destination, now), now, reason)
+
+    def cool_down(self, destination: Destination, seconds: float) -> None:
+        """The destination asked, by Retry-After, to be left alone for ``seconds``."""
+        now = self._loop.time()
+        until = self._ejector.cool_down(destination, seconds, now)
+        self._eject(destination, until, now, "retry_after", cooling=True)
+
+    def probed(
+        self, destination: Destination, ok: bool, latency_ms: float | None, reason: str
+    ) -> None:
+        """Take in one probe's result."""
+        if latency_ms is not None:
+            destination.latency_ms = latency_ms
+        # A good probe says that it is well, not that it may be asked again before its time.
+        if ok and not destination.cooling and self.pool.readmit(destination):
+            self._came_back(destination, DestinationReadmitted(self.pool.name, destination.url))
+        if self.threshold.observe(destination, ok):
+            self._set_health(destination, ok, reason)
+
+    def unprobed(self) -> None:
+        """No more probes: what they said last no longer holds, so all are healthy."""
+        for destination in self.pool.destinations:
+            destination.probed = False
+            destination.probe_run = 0
+            self._set_health(destination, True, "")
+
+    def drain(self, destination: Destination) -> bool:
+        """No new requests for ``destination``; true if that is a change."""
+        changed = self.pool.drain(destination)
+        if changed:
+            self._tell(DestinationDraining(self.pool.name, destination.url))
+        return changed
+
+    def undrain(self, destination: Destination) -> bool:
+        """Requests for ``destination`` again; true if that is a change."""
+        changed = self.pool.undrain(destination)
+        if changed:
+            self._tell(DestinationUndrained(self.pool.name, destination.url))
+        return changed
+
+    def replace(
+        self, settings: Iterable[DestinationSettings]
+    ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
+        """Make ``settings`` the pool's destinations; gives those added and those removed."""
+        told = {destination for destination in self.pool.destinations if destination.draining}
+        added, removed = self.pool.replace(settings)
+        for destination in removed:
+            if destination not in told:
+                self._tell(DestinationDraining(self.pool.name, destination.url))
+        for key in [key for key in self._refused_at if key[0] in removed]:
+            del self._refused_at[key]
+        self._apply_ramp()  # those that stay have just got their settings' full weight
+        self._tell_panic()
+        return added, removed
+
+    def limit_hit(self, limit: str, destination: Destination | None = None) -> None:
+        """A limit refused a request, or made it pass over ``destination``.
+
+        Told once, and again after ``LIMIT_QUIET_SECONDS`` without a refusal.
+
+        Args:
+            limit: The setting, e.g. ``"limits.max_in_flight"``.
+            destination: Whose limit it is, ``None`` for the upstream's.
+        """
+        now = self._loop.time()
+        before = self._refused_at.get((destination, limit))
+        self._refused_at[(destination, limit)] = now
+        if before is None or now - before >= LIMIT_QUIET_SECONDS:
+            url = None if destination is None else destination.url
+            self._tell(LimitHit(self.pool.name, url, limit))
+
+    @property
+    def window_left(self) -> float:
+        """Seconds until the window of ``max_requests`` turns."""
+        return max(0.0, self._turn.when() - self._loop.time())
+
+    def set_window(self, seconds: float) -> None:
+        """Let the window of ``max_requests`` turn every ``seconds``, from now on."""
+        if seconds != self._window:
+            self._window = seconds
+            self._turn.cancel()
+            self._turn = self._loop.call_later(seconds, self._turn_window)
+
+    def close(self) -> None:
+        """Stop the timers."""
+        for timer in (self._readmission, self._ramp, self._turn, self._tick):
+            if timer is not None:
+                timer.cancel()
+        self._readmission = self._ramp = None
+
+    def _eject(
+        self,
+        destination: Destination,
+        until: float | None,
+        now: float,
+        reason: str,
+        *,
+        cooling: bool = False,
+    ) -> None:
+        if until is not None and self.pool.eject(destination, until, cooling=cooling):
+            self._tell(DestinationEjected(self.pool.name, destination.url, until - now, reason))
+            self._await_readmission()
+
+    def _await_readmission(self) -> None:
+        if self._readmission is not None:
+            self._readmission.cancel()
+            self._readmission = None
+        expiry = self._ejector.next_expiry()
+        if expiry is not None:
+            self._readmission = self._loop.call_at(expiry, self._readmit)
+
+    def _readmit(self) -> None:
+        self._readmission = None
+        # The loop's clock may be a hair early; what expires within it is over.
+        for destination in self._ejector.expired(self._loop.time() + 0.001):
+            self.pool.readmit(destination)
+            self._came_back(destination, DestinationReadmitted(self.pool.name, destination.url))
+        self._await_readmission()
+
+    def _set_health(self, destination: Destination, healthy: bool, reason: str) -> None:
+        if self.pool.set_health(destination, healthy):
+            name, url = self.pool.name, destination.url
+            if healthy:
+                self._came_back(destination, DestinationUp(name, url))
+            else:
+                self._tell(DestinationDown(name, url, reason))
+
+    def _came_back(self, destination: Destination, event: Event) -> None:
+        self._slow_start.begin(destination, self._loop.time())
+        self._apply_ramp()
+        self._tell(event)
+
+    def _apply_ramp(self) -> None:
+        """Set the weights that are due, now and again while somebody warms up."""
+        for destination, weight in self._slow_start.due(self._loop.time()):
+            self.pool.set_weight(destination, weight)
+        step = self._slow_start.step_seconds
+        if step is not None and self._ramp is None:
+            self._ramp = self._loop.call_later(step, self._step_ramp)
+
+    def _step_ramp(self) -> None:
+        self._ramp = None
+        self._apply_ramp()
+
+    def _mark(self) -> None:
+        self._ejector.tick(self._loop.time())
+        self._tick = self._loop.call_later(self._ejector.tick_seconds, self._mark)
+
+    def _passed_over(self, destination: Destination) -> None:
+        at_once = destination.in_flight >= destination.in_flight_limit
+        self.limit_hit("max_in_flight" if at_once else "max_requests", destination)
+
+    def _turn_window(self) -> None:
+        self.requests_in_window = 0
+        self.pool.turn_window()
+        self._turn = self._loop.call_later(self._window, self._turn_window)
+
+    def _tell(self, event: Event) -> None:
+        self._events.emit(event)
+        self._tell_panic()
+
+    def _tell_panic(self) -> None:
+        if self.pool.panic != self._panic:
+            self._panic = self.pool.panic
+            name = self.pool.name
+            self._events.emit(PanicStarted(name) if self._panic else PanicEnded(name))

@@ -1,0 +1,279 @@
+"""HTTP/1.1 to one destination: an idle set of connections, and dialling new ones.
+
+The idle set is last in, first out: the warmest connection serves next and the surplus
+ages out at the other end. Taking and giving back cost O(1) at any number of connections;
+connections in use are never capped.
+
+Under load every connection is idle for a moment between two requests. If the surplus were
+closed at once, 512 clients and a limit of 100 would have every third request dial anew, which
+costs more than all else about it. So it is closed once it has been of no use for a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from typing import Final
+
+from fastapi_proxy_di.errors import (
+    Failure,
+    InvalidRequest,
+    LocalResourcesExhausted,
+    ProxyError,
+    UpstreamConnectError,
+    UpstreamTimeout,
+)
+from fastapi_proxy_di.transport.http1.connection import Connection
+from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
+from fastapi_proxy_di.transport.protocol import Request
+from fastapi_proxy_di.wire.headers import is_safe_block
+from fastapi_proxy_di.wire.urls import Address
+
+READ_BUFFER_BYTES: Final = 65536
+
+_SURPLUS_SECONDS: Final = 1.0
+
+_LOCAL_ERRNOS: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
+)
+"""Our own sockets, ports or memory: the destination has done nothing wrong."""
+
+_field_line: Final = b": ".join
+
+_COALESCE_BYTES: Final = 65536
+"""Bodies up to this join their head in one write: one packet, one system call."""
+
+
+class Http1Transport:
+    """A `Transport` over our own HTTP/1.1 connections.
+
+    Args:
+        address: Where to connect.
+        ssl_context: For ``https``.
+        server_name: Name for SNI and certificate, default the address's host.
+        connect_timeout: Seconds for TCP and TLS together.
+        idle_connections: Idle ones kept for longer than a second.
+        idle_seconds: How long an idle one may serve again.
+        header_limit: Largest answer head in bytes.
+        buffer: Read buffer shared by the transports of a loop, `READ_BUFFER_BYTES` long.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        ssl_context: ssl.SSLContext | None,
+        server_name: str | None,
+        connect_timeout: float,
+        idle_connections: int,
+        idle_seconds: float,
+        header_limit: int,
+        buffer: memoryview,
+    ) -> None:
+        self._address = address
+        self._ssl = ssl_context
+        self._server_name = server_name
+        self._connect_timeout = connect_timeout
+        self._idle_connections = idle_connections
+        self._idle_seconds = idle_seconds
+        self._header_limit = header_limit
+        self._buffer = buffer
+        self._loop = asyncio.get_running_loop()
+        self._idle: dict[Connection, None] = {}
+        self._all: set[Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._trim: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def connections(self) -> int:
+        """Connections open, idle and in use."""
+        return len(self._all)
+
+    @property
+    def idle(self) -> int:
+        """Connections waiting for work."""
+        return len(self._idle)
+
+    def reuse(self, request: Request, body: bytes, *, more: bool) -> Http1Exchange | None:
+        idle = self._idle
+        now = self._loop.time()
+        within = min(request.reuse_within, self._idle_seconds)
+        while idle:
+            connection, _ = idle.popitem()
+            if now - connection.idle_since > within:
+                # The warmest is too old for this request, so all others are as well.
+                idle[connection] = None
+                return None
+            if connection.usable:
+                return self._begin(connection, request, body, more, reused=True, now=now)
+            connection.abort()
+        return None
+
+    async def start(self, request: Request, body: bytes, *, more: bool) -> Http1Exchange:
+        connection = await self._dial()
+        return self._begin(connection, request, body, more, reused=False, now=self._loop.time())
+
+    async def probe(self) -> None:
+        """Connect and close again."""
+        connection = await self._dial()
+        connection.abort()
+
+    async def aclose(self) -> None:
+        self._closed = True
+        for timer in (self._sweep, self._trim):
+            if timer is not None:
+                timer.cancel()
+        self._sweep = self._trim = None
+        self._idle.clear()
+        for connection in tuple(self._all):
+            connection.break_off()
+        # Sockets close in the loop's next turns; a caller that returns sees them gone.
+        while self._all:  # noqa: ASYNC110  # the sockets tell nobody but this set
+            await asyncio.sleep(0)
+
+    # -- what connections call ----------------------------------------------------------
+
+    def keep(self, connection: Connection) -> None:
+        """Take back a connection that is fit for another request."""
+        if self._closed or self._idle_connections == 0:
+            connection.abort()
+            return
+        connection.idle_since = self._loop.time()
+        self._idle[connection] = None
+        if self._trim is None and len(self._idle) > self._idle_connections:
+            self._trim = self._loop.call_later(_SURPLUS_SECONDS, self._close_surplus)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(self._idle_seconds, self._expire)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection ended or is about to."""
+        self._idle.pop(connection, None)
+        self._all.discard(connection)
+
+    # -- inside ---------------------------------------------------------------------------
+
+    def _begin(
+        self,
+        connection: Connection,
+        request: Request,
+        body: bytes,
+        more: bool,
+        *,
+        reused: bool,
+        now: float,
+    ) -> Http1Exchange:
+        line = b"%b %b HTTP/1.1" % (request.method, request.target)
+        head = b"\r\n".join((line, *map(_field_line, request.headers)))
+        words = [request.method, request.target, b"HTTP/1.1"]
+        # Lenient servers split the request line at any whitespace (RFC 9112 section 3).
+        if not is_safe_block(head, len(request.headers)) or line.split() != words:
+            connection.abort()
+            raise InvalidRequest("the request has CR, LF, NUL or a space where none may be")
+        owed = 0 if request.chunked else (request.content_length or 0) - len(body)
+        if owed < 0 or (owed and not more):
+            # The destination would see the next request begin elsewhere than we do.
+            connection.abort()
+            raise ValueError("the request body is not as long as its Content-Length")
+        exchange = Http1Exchange(
+            connection,
+            bodyless=request.method == b"HEAD",
+            upgrade=request.upgrade,
+            header_limit=self._header_limit,
+            reused=reused,
+            now=now,
+            parser=connection.parser,
+        )
+        connection.begin(exchange)
+        if body and len(body) <= _COALESCE_BYTES:
+            if request.chunked:
+                connection.write(b"%b\r\n\r\n%x\r\n%b\r\n" % (head, len(body), body))
+            else:
+                connection.write(b"%b\r\n\r\n%b" % (head, body))
+        else:
+            connection.write(head + b"\r\n\r\n")
+            if body:
+                connection.write(b"%x\r\n%b\r\n" % (len(body), body) if request.chunked else body)
+        if more or request.chunked:
+            exchange.expect_body(chunked=request.chunked, length=owed)
+            if not more:
+                exchange.finish()
+        return exchange
+
+    async def _dial(self) -> Connection:
+        if self._closed:
+            raise UpstreamConnectError("the upstream is shut down")
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                return await self._connect()
+        except (TimeoutError, OSError) as error:
+            raise connect_error(error, self._address.url) from error
+
+    async def _connect(self) -> Connection:
+        address = self._address
+        connection = Connection(self, self._buffer, self._loop)
+        tls = self._ssl
+        server_name = (self._server_name or address.host) if tls is not None else None
+        if address.socket_path is not None:
+            await self._loop.create_unix_connection(
+                lambda: connection, address.socket_path, ssl=tls, server_hostname=server_name
+            )
+        else:
+            await self._loop.create_connection(
+                lambda: connection,
+                address.host,
+                address.port,
+                ssl=tls,
+                server_hostname=server_name,
+            )
+        self._all.add(connection)
+        if not connection.usable:
+            self.forget(connection)
+            raise ConnectionResetError("closed as soon as it was open")
+        if self._closed:
+            connection.abort()
+            raise UpstreamConnectError("the upstream is shut down")
+        return connection
+
+    def _expire(self) -> None:
+        """Close what has been idle too long; one timer whatever the number."""
+        wait = self._close_oldest(self._idle_seconds, 0)
+        self._sweep = None if wait is None else self._loop.call_later(wait, self._expire)
+
+    def _close_surplus(self) -> None:
+        """Close what is over the limit and was of no use lately; one timer, too."""
+        wait = self._close_oldest(_SURPLUS_SECONDS, self._idle_connections)
+        self._trim = None if wait is None else self._loop.call_later(wait, self._close_surplus)
+
+    def _close_oldest(self, seconds: float, kept: int) -> float | None:
+        """Close those that have been idle for so long, down to a number.
+
+        Returns:
+            Seconds until the next one is due, ``None`` if no more than the number are left.
+        """
+        limit = self._loop.time() - seconds
+        while len(self._idle) > kept:
+            oldest = next(iter(self._idle))
+            if oldest.idle_since > limit:
+                return oldest.idle_since - limit
+            del self._idle[oldest]
+            oldest.abort()
+        return None
+
+
+def connect_error(error: BaseException, url: str) -> ProxyError:
+    """The one map from what a dial raises to our errors."""
+    if isinstance(error, ProxyError):
+        return error
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error
+        return UpstreamConnectError(f"TLS with {url} failed: {reason}", failure=Failure.TLS)
+    if isinstance(error, TimeoutError):
+        return UpstreamTimeout(f"no connection to {url} in time", failure=Failure.CONNECT_TIMEOUT)
+    if isinstance(error, socket.gaierror):
+        return UpstreamConnectError(f"cannot resolve the host of {url}")
+    if isinstance(error, OSError) and error.errno in _LOCAL_ERRNOS:
+        return LocalResourcesExhausted(f"no socket for a connection: {error.strerror}")
+    return UpstreamConnectError(f"cannot connect to {url}: {error}")

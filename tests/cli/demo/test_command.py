@@ -1,0 +1,189 @@
+"""``demo``: with real upstream processes, as a command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastapi_proxy_di.cli import main
+from fastapi_proxy_di.cli.demo import command as demo
+from fastapi_proxy_di.cli.demo.fleet import Fleet
+from fastapi_proxy_di.cli.demo.live import how_to_reach
+from tests.cli.processes import command
+
+
+def upstream_pids(parent: int) -> list[int]:
+    """The processes that a demo has started, by what the system says."""
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+    return [int(pid) for pid in children.read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there."""
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_once_loses_no_request_while_upstreams_go_and_return() -> None:
+    """The whole demonstration as continuous integration runs it."""
+    async with command("demo", "--once") as running:
+        status = await running.end()
+
+    text = "\n".join(running.lines)
+    assert status == 0, text
+    assert re.search(r"^SIGTERM to upstream a, pid \d+$", text, re.MULTILINE)
+    assert re.search(r"^SIGKILL to upstream b, pid \d+$", text, re.MULTILINE)
+    assert len(re.findall(r"started again, pid \d+, has traffic after", text)) == 2
+    assert re.search(r"^0 failed of \d{3,} requests\.$", text, re.MULTILINE)
+    assert "Traceback" not in text
+    assert "\x1b" not in text
+
+
+async def test_demo_shows_commands_that_work() -> None:
+    """Each printed command gives its answer; Ctrl-C then leaves no process behind."""
+    async with command("demo", "--port", "0", "--upstreams", "2") as running:
+        base = (await running.line(r"^Gateway: (http://\S+)"))[1]
+        await running.line(r"^a: kill \d+ ")
+        commands = dict(how_to_reach(base))
+        children = upstream_pids(running.process.pid)
+        answers = {name: await shell(commands[name]) for name in ("JSON", "POST", "Upload")}
+        echo = await typed(commands["WebSocket"], "hello")
+        running.signal(signal.SIGINT)
+        status = await running.end()
+
+    assert f"WebSocket     {commands['WebSocket']}" in running.lines
+    assert '"pid":' in answers["JSON"]
+    assert '"order":{"tea":2}' in answers["POST"]
+    assert echo in {"a", "b"}
+    assert '"bytes":50000000' in answers["Upload"]
+    assert len(children) == 2
+    assert not any(alive(pid) for pid in children)
+    assert status == 130
+    assert not any("Traceback" in line for line in running.lines)
+
+
+async def test_killed_upstream_returns_when_started_by_hand() -> None:
+    """The printed command brings it back; it stays the user's own when the demo ends."""
+    async with command("demo", "--port", "0", "--upstreams", "2") as running:
+        pid = int((await running.line(r"^a: kill (\d+) "))[1])
+        os.kill(pid, signal.SIGKILL)
+        down = await running.line(r"^a  http://127\.0\.0\.1:(\d+) +- +(?:down|ejected)")
+        again = ("demo-upstream", "--name", "a", "--port", down[1])
+        async with command(*again) as by_hand:
+            await by_hand.line("^listening on ")
+            up = await running.line(r"^a  http://127\.0\.0\.1:\d+ +(\d+) +up")
+            running.signal(signal.SIGTERM)
+            status = await running.end()
+            survived = by_hand.process.returncode is None
+
+    assert int(up[1]) == by_hand.process.pid
+    assert survived
+    assert status == 143
+
+
+async def test_demo_killed_leaves_no_upstream_behind() -> None:
+    """Even SIGKILL, which nothing can handle."""
+    async with command("demo", "--port", "0", "--upstreams", "1") as running:
+        await running.line(r"^a: kill \d+ ")
+        children = upstream_pids(running.process.pid)
+        running.signal(signal.SIGKILL)
+        await running.end()
+        async with asyncio.timeout(10):
+            while any(alive(pid) for pid in children):  # noqa: ASYNC110 - not our child
+                await asyncio.sleep(0.05)
+
+    assert len(children) == 1
+
+
+def activated() -> dict[str, str]:
+    """The environment of a shell in which this interpreter is ``python``."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path}
+
+
+async def shell(line: str) -> str:
+    """What a line typed into a shell prints."""
+    process = await asyncio.create_subprocess_shell(
+        line, stdout=asyncio.subprocess.PIPE, env=activated()
+    )
+    out, _ = await process.communicate()
+    return out.decode()
+
+
+async def typed(line: str, message: str) -> str:
+    """Who sends back what is typed into an interactive command."""
+    process = await asyncio.create_subprocess_shell(
+        line,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**activated(), "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{message}\n".encode())
+    shown = ""
+    async with asyncio.timeout(10):
+        while not (echo := re.search(rf"< (\w): {message}", shown)):
+            data = await process.stdout.read(1024)
+            assert data, shown
+            shown += data.decode()
+        process.stdin.close()
+        await process.communicate()
+    return echo[1]
+
+
+def test_demo_says_that_its_port_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 2 and one line."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status = main(["demo", "--port", str(port)])
+
+    assert status == 2
+    assert capsys.readouterr().err == (
+        f"Cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ExceptionGroup("starting", [RuntimeError("Upstream a did not start")]), "Upstream a did"),
+        (TimeoutError("upstream a got no request"), "FAILED upstream a got no request"),
+    ],
+)
+def test_demo_says_what_an_upstream_did_wrong(
+    error: Exception,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One that does not start or does not come back: status 1, no traceback."""
+
+    async def fail(listening: socket.socket, fleet: Fleet) -> int:
+        raise error
+
+    monkeypatch.setattr(demo, "_once", fail)
+
+    status = main(["demo", "--once"])
+
+    assert status == 1
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_demo_ended_by_sigterm_has_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 and the signal's number, as a shell would say it."""
+
+    async def terminated(listening: socket.socket, fleet: Fleet) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await asyncio.Future()
+
+    monkeypatch.setattr(demo, "_once", terminated)
+
+    assert main(["demo", "--once"]) == 143

@@ -1,0 +1,101 @@
+"""Counts of the demo's load, and what a killed upstream excuses."""
+
+from __future__ import annotations
+
+from signal import SIGKILL, SIGTERM
+
+import pytest
+
+from fastapi_proxy_di.cli.demo.tally import Break, Kind, Outage, Tally
+
+
+def broken(
+    kind: Kind, destination: str | None, *, began: float, at: float, under_way: bool = True
+) -> Break:
+    """A break whose reason does not matter."""
+    return Break(kind, destination, began, at, under_way, "reset")
+
+
+@pytest.mark.parametrize("kind", [Kind.EVENTS, Kind.WEBSOCKET])
+def test_outage_excuses_a_stream_on_its_destination(kind: Kind) -> None:
+    """A stream that had begun on the killed upstream cannot be saved by anyone."""
+    outage = Outage("a", SIGTERM, 10)
+
+    assert outage.excuses(broken(kind, "a", began=9, at=10.1))
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        pytest.param(broken(Kind.EVENTS, "b", began=9, at=10.1), id="elsewhere"),
+        pytest.param(broken(Kind.EVENTS, "a", began=9, at=9.9), id="before"),
+        pytest.param(broken(Kind.EVENTS, "a", began=9, at=18.1), id="long after"),
+        pytest.param(broken(Kind.EVENTS, "a", began=9, at=10, under_way=False), id="never began"),
+        pytest.param(broken(Kind.GET, "a", began=9, at=10.1, under_way=False), id="repeatable"),
+        pytest.param(broken(Kind.GET, "b", began=9, at=10.1), id="answered elsewhere"),
+        pytest.param(broken(Kind.GET, "a", began=10.1, at=10.2), id="answered later"),
+    ],
+)
+def test_outage_excuses_nothing_else(stream: Break) -> None:
+    """Another destination, another time, or a request that could have been repeated."""
+    assert not Outage("a", SIGKILL, 10).excuses(stream)
+
+
+def test_kill_excuses_an_upload_that_was_under_way() -> None:
+    """A body that was partly sent is gone with its upstream."""
+    upload = broken(Kind.UPLOAD, None, began=9.9, at=10.1)
+
+    assert Outage("a", SIGKILL, 10).excuses(upload)
+
+
+@pytest.mark.parametrize("kind", [Kind.GET, Kind.POST])
+def test_kill_excuses_an_answer_whose_head_was_out(kind: Kind) -> None:
+    """Head and body are two writes of the upstream's server; a signal that lets it end is none."""
+    answer = broken(kind, "a", began=9.9, at=10.1)
+
+    assert Outage("a", SIGKILL, 10).excuses(answer)
+    assert not Outage("a", SIGTERM, 10).excuses(answer)
+
+
+def test_sigterm_excuses_no_upload() -> None:
+    """An upstream that is told to stop finishes what it has begun."""
+    upload = broken(Kind.UPLOAD, None, began=9.9, at=10.1)
+
+    assert not Outage("a", SIGTERM, 10).excuses(upload)
+
+
+def test_tally_tells_failures_from_excused_breaks() -> None:
+    """Only what no outage excuses is a failure."""
+    tally = Tally()
+    stream = broken(Kind.EVENTS, "a", began=9, at=10)
+    request = broken(Kind.GET, None, began=9, at=10, under_way=False)
+    tally.breaks += [stream, request]
+
+    assert tally.failures([Outage("b", SIGTERM, 10), Outage("a", SIGTERM, 10)]) == [request]
+    assert tally.failures([]) == [stream, request]
+    assert (tally.broken(under_way=True), tally.broken(under_way=False)) == (1, 1)
+
+
+def test_tally_counts_what_was_served() -> None:
+    """By kind, and by who answered."""
+    tally = Tally()
+    tally.add(Kind.GET, 0.5)
+    tally.answered_by("a", 7)
+    tally.answered_by("a", 8)
+
+    assert tally.served == {Kind.GET: 1}
+    assert tally.by_destination == {"a": 2}
+    assert tally.pids == {"a": 8}
+
+
+def test_tally_gives_quantiles_by_nearest_rank() -> None:
+    """The 99th of a hundred, the first of one, nothing of nothing."""
+    tally = Tally()
+    for number in range(100, 0, -1):
+        tally.add(Kind.GET, number / 1000)
+    tally.add(Kind.POST, 0.25)
+
+    assert tally.milliseconds(Kind.GET, 0.5) == 50
+    assert tally.milliseconds(Kind.GET, 0.99) == 99
+    assert tally.milliseconds(Kind.POST, 0.5) == 250
+    assert tally.milliseconds(Kind.UPLOAD, 0.5) is None

@@ -1,0 +1,184 @@
+"""The demo's upstream: what clients get, and how its process begins and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+
+from fastapi_proxy_di.cli.background_server import serving
+from fastapi_proxy_di.cli.demo import upstream as demo_upstream
+from fastapi_proxy_di.cli.demo.load_http import HttpConnection
+from fastapi_proxy_di.cli.demo.load_websocket import LoadWebSocket
+from fastapi_proxy_di.cli.demo.upstream import DemoUpstream
+
+COMMAND = [sys.executable, "-m", "fastapi_proxy_di", "demo-upstream", "--name", "q"]
+
+
+@pytest.fixture
+def upstream() -> DemoUpstream:
+    """An upstream called q."""
+    return DemoUpstream("q")
+
+
+@pytest.fixture
+async def port(upstream: DemoUpstream) -> AsyncIterator[int]:
+    """The upstream's port, while it serves in this process."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    async with serving(uvicorn.Config(upstream.app), listening):
+        yield listening.getsockname()[1]
+
+
+@pytest.fixture
+async def connection(port: int) -> AsyncIterator[HttpConnection]:
+    """A connection to it."""
+    connection = HttpConnection(port)
+    yield connection
+    connection.close()
+
+
+async def test_hello_says_who_answers(connection: HttpConnection) -> None:
+    """Name and process, in the body and in the headers."""
+    answer = await connection.send("GET", "/")
+    body = json.loads(await connection.read())
+
+    assert (body["upstream"], body["pid"]) == ("q", os.getpid())
+    assert answer.headers["x-demo-upstream"] == "q"
+    assert answer.headers["x-demo-pid"] == str(os.getpid())
+
+
+async def test_health_answers(connection: HttpConnection) -> None:
+    """The gateway's probes get a 200."""
+    answer = await connection.send("GET", demo_upstream.HEALTH_PATH)
+
+    assert answer.status == 200
+    assert json.loads(await connection.read()) == {"status": "ok"}
+
+
+async def test_upload_is_counted_as_it_comes(connection: HttpConnection) -> None:
+    """Size and digest of a chunked body."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one "
+        yield b"two"
+
+    await connection.send("POST", "/upload", [("transfer-encoding", "chunked")], pieces())
+    body = json.loads(await connection.read())
+
+    assert body["bytes"] == 7
+    assert body["sha256"] == hashlib.sha256(b"one two").hexdigest()
+
+
+async def test_events_end_after_their_count(connection: HttpConnection) -> None:
+    """A finite stream has as many events as asked for."""
+    answer = await connection.send("GET", "/events?count=3&interval=0.01")
+    body = await connection.read()
+
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert [line for line in body.splitlines() if line.startswith(b"id:")] == [
+        b"id: 1",
+        b"id: 2",
+        b"id: 3",
+    ]
+
+
+async def test_events_end_when_the_upstream_stops(
+    connection: HttpConnection, upstream: DemoUpstream
+) -> None:
+    """An endless stream does not hold up the shutdown."""
+    await connection.send("GET", "/events?interval=60")
+    pieces = connection.body()
+    first = await anext(pieces)
+    upstream.stopping.set()
+    rest = [piece async for piece in pieces]
+
+    assert first.startswith(b"id: 1\n")
+    assert rest == []
+
+
+async def test_echo_puts_its_name_in_front(port: int) -> None:
+    """A text message comes back; the handshake says who answers."""
+    websocket = LoadWebSocket(port, "/echo")
+    await websocket.open()
+    await websocket.send("hello")
+    echo = await websocket.receive()
+    await websocket.close()
+
+    assert echo == "q: hello"
+    assert websocket.headers["x-demo-upstream"] == "q"
+
+
+def test_process_says_where_it_listens_and_ends_on_sigterm() -> None:
+    """The line that the demo waits for, then a clean end by the signal."""
+    process = subprocess.Popen([*COMMAND, "--port", "0"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process:
+        line = process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        rest = process.stdout.read()
+
+    assert line.startswith(f"{demo_upstream.READY}http://127.0.0.1:")
+    assert rest == ""
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_process_ended_by_ctrl_c_prints_no_traceback() -> None:
+    """Started by hand, it ends like any command."""
+    process = subprocess.Popen(
+        COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        error = process.stderr.read()
+
+    assert error == ""
+    assert process.returncode == 130
+
+
+def test_process_says_that_its_port_is_taken() -> None:
+    """Status 2 and one line."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [*COMMAND, "--port", str(port)], capture_output=True, text=True, check=False
+        )
+
+    assert done.returncode == 2
+    assert done.stderr == (f"Cannot listen on 127.0.0.1 port {port}: Address already in use\n")
+
+
+async def test_process_ends_when_its_parent_is_gone() -> None:
+    """A demo that was killed leaves no upstream behind."""
+    shell = await asyncio.create_subprocess_exec(
+        "sh",
+        "-c",
+        # Not the shell's last command, so that the shell stays as its parent.
+        '"$@" & echo $!; wait',
+        "sh",
+        *COMMAND,
+        "--with-parent",
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert shell.stdout is not None
+    pid = int(await shell.stdout.readline())
+    listening = await shell.stdout.readline()
+    shell.kill()
+    await shell.wait()
+    # The orphan holds the other end of the pipe: its end is the end of the file.
+    rest = await shell.stdout.read()
+
+    assert pid != shell.pid
+    assert listening.startswith(demo_upstream.READY.encode())
+    assert rest == b""

@@ -1,0 +1,631 @@
+"""The httpx client of an upstream: httpx above, our pool and transports below.
+
+Long, because the client promises what forwarding does, and each promise is shown once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import gzip
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+from openai import AsyncOpenAI
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from fastapi_proxy_di import (
+    Balancer,
+    LimitExceeded,
+    NoAvailableDestination,
+    ProxyError,
+    Upstream,
+    UpstreamConnectError,
+    proxy_lifespan,
+)
+from fastapi_proxy_di.client.httpx_errors import httpx_error
+from fastapi_proxy_di.errors import Failure
+from tests.support.gateways import billing, until
+from tests.support.http_client import fetch
+from tests.support.origins import Connection, ScriptedOrigin, always, answer, chunk
+from tests.support.servers import blackhole, dead_port, run_app
+
+
+def running(*urls: str, **settings: Any) -> contextlib.AbstractAsyncContextManager[Balancer]:
+    """Run the upstream outside any app."""
+    return Balancer.from_settings(billing(*urls, **settings))
+
+
+def in_flight(balancer: Balancer) -> int:
+    """Requests in flight at all destinations."""
+    return sum(one.in_flight for one in balancer.destinations)
+
+
+async def silent(connection: Connection) -> None:
+    """Read a request and never answer it."""
+    await connection.read_request()
+    await connection.peer_left()
+
+
+async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
+    """A streamed body."""
+    for part in parts:
+        yield part
+
+
+# -- what is sent --------------------------------------------------------------------------
+
+
+async def test_client_sends_what_the_caller_gave_and_adds_nothing() -> None:
+    """Path and query byte for byte, httpx's own fields, no forwarding fields, no Via."""
+    async with ScriptedOrigin() as origin, running(origin.url + "/base") as balancer:
+        reply = await balancer.client.get(
+            "/a%2Fb//c;d?x=1&x=%20", headers=[("X-Two", "1"), ("X-Two", "2")]
+        )
+
+    assert (reply.status_code, reply.text) == (200, "ok")
+    sent = origin.request
+    assert sent.target == b"/base/a%2Fb//c;d?x=1&x=%20"
+    assert sent.one(b"host") == origin.authority.encode()
+    assert sent.all(b"x-two") == [b"1", b"2"]
+    assert sent.names == [b"host", b"accept", b"accept-encoding", b"user-agent", b"x-two", b"x-two"]
+
+
+async def test_client_sets_the_headers_of_the_settings() -> None:
+    """What the settings set is set here too; the app's own forwarding fields are its own."""
+    async with (
+        ScriptedOrigin() as origin,
+        running(origin.url, request_headers={"x-key": "s3cret"}) as balancer,
+    ):
+        await balancer.client.get("/", headers={"x-key": "mine", "x-forwarded-for": "10.1.1.1"})
+
+    assert origin.request.all(b"x-key") == [b"s3cret"]
+    assert origin.request.all(b"x-forwarded-for") == [b"10.1.1.1"]
+
+
+async def test_client_sends_a_host_that_the_caller_chose() -> None:
+    """The upstream's name is no host; any other is meant."""
+    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
+        await balancer.client.get("/", headers={"host": "tenant.example"})
+
+    assert origin.request.one(b"host") == b"tenant.example"
+
+
+async def test_client_takes_absolute_urls_below_its_base_url() -> None:
+    """SDKs build absolute URLs."""
+    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
+        url = f"{balancer.client.base_url}v1/x"
+        await balancer.client.get(url)
+
+    assert (url, origin.request.target) == ("http://billing/v1/x", b"/v1/x")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://other/", "https://billing/", "http://billing:81/", "http://127.0.0.1/"]
+)
+async def test_client_reaches_no_other_authority(url: str) -> None:
+    """Nothing leaves the pool, whatever a caller or an SDK asks for."""
+    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
+        with pytest.raises(httpx.UnsupportedProtocol, match="'billing'"):
+            await balancer.client.get(url)
+
+    assert origin.requests == []
+
+
+async def test_client_follows_no_redirect() -> None:
+    """A redirect is an answer; its place may be another host."""
+    moved = answer(302, headers=[(b"Location", b"http://other/")])
+    async with ScriptedOrigin(always(moved)) as origin, running(origin.url) as balancer:
+        reply = await balancer.client.get("/")
+
+    assert (reply.status_code, len(origin.requests)) == (302, 1)
+
+
+async def test_client_keeps_no_cookies() -> None:
+    """A cookie set for one user never travels with another's request."""
+    setting = answer(headers=[(b"Set-Cookie", b"session=ada; Path=/")])
+    async with ScriptedOrigin(always(setting)) as origin, running(origin.url) as balancer:
+        first = await balancer.client.get("/")
+        await balancer.client.get("/")
+        with pytest.raises(RuntimeError, match="'cookie' header"):
+            balancer.client.cookies.set("session", "bob")
+        await balancer.client.get("/", headers={"cookie": "session=eve"})
+
+    assert first.cookies["session"] == "ada"
+    assert [one.all(b"cookie") for one in origin.requests] == [[], [], [b"session=eve"]]
+
+
+async def test_client_refuses_a_path_that_climbs() -> None:
+    """Encoded dot segments lead out of the base path."""
+    async with ScriptedOrigin() as origin, running(origin.url + "/base") as balancer:
+        with pytest.raises(httpx.LocalProtocolError) as raised:
+            await balancer.client.get("/x/%2e%2e/%2e%2e/admin")
+
+    assert isinstance(raised.value.__cause__, ProxyError)
+    assert origin.requests == []
+
+
+# -- bodies --------------------------------------------------------------------------------
+
+
+async def test_client_sends_bytes_with_their_length() -> None:
+    """Content that is at hand goes with its length."""
+    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
+        await balancer.client.post("/", content=b"hello")
+        await balancer.client.post("/")
+
+    assert [one.body for one in origin.requests] == [b"hello", b""]
+    assert [one.one(b"content-length") for one in origin.requests] == [b"5", b"0"]
+
+
+async def test_client_corrects_a_length_that_does_not_fit() -> None:
+    """What would be read as the next request is never sent."""
+    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
+        await balancer.client.post("/", content=b"hello", headers={"content-length": "2"})
+        await balancer.client.post("/", content=b"hey", headers={"transfer-encoding": "chunked"})
+
+    assert [one.body for one in origin.requests] == [b"hello", b"hey"]
+    assert [one.one(b"content-length") for one in origin.requests] == [b"5", b"3"]
+
+
+async def test_client_streams_a_body_in_chunks() -> None:
+    """A stream without a length is chunked, one with a length is not."""
+    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
+        await balancer.client.post("/", content=pieces(b"a" * 10, b"", b"b" * 5))
+        await balancer.client.post("/", content=pieces(b"abc"), headers={"content-length": "3"})
+
+    assert [one.body for one in origin.requests] == [b"a" * 10 + b"b" * 5, b"abc"]
+    assert [one.chunked for one in origin.requests] == [True, False]
+
+
+async def test_client_frames_a_stream_that_has_no_framing() -> None:
+    """A request built by hand may name neither length nor coding."""
+    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
+        client = balancer.client
+        request = client.build_request("POST", "/", content=pieces(b"abc"))
+        del request.headers["transfer-encoding"]
+        await client.send(request)
+
+    assert (origin.request.chunked, origin.request.body) == (True, b"abc")
+
+
+async def test_client_waits_for_100_continue() -> None:
+    """The body of a caller that asks first goes when the upstream says so."""
+    asked: list[int] = []
+
+    async def script(connection: Connection) -> None:
+        received = await connection.read_head()
+        asked.append(connection.reader._buffer.__len__())  # type: ignore[attr-defined]
+        await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await connection.read_body(received)
+        await connection.send(answer(body=b"ok"))
+
+    async with ScriptedOrigin(script) as origin, running(origin.url) as balancer:
+        reply = await balancer.client.put("/", content=b"x", headers={"expect": "100-continue"})
+
+    assert (reply.text, asked, origin.request.body) == ("ok", [0], b"x")
+
+
+async def test_client_stops_an_upload_that_an_answer_ends() -> None:
+    """A refusal comes through although the body has no end."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 1000
+            await asyncio.sleep(0)
+
+    async def refuse(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(answer(413, headers=[(b"Connection", b"close")]))
+        await connection.peer_left()
+
+    async with ScriptedOrigin(refuse) as origin, running(origin.url) as balancer:
+        reply = await balancer.client.post("/", content=endless())
+        await origin.all_left()
+        left = in_flight(balancer)
+
+    assert (reply.status_code, left) == (413, 0)
+
+
+async def test_client_raises_what_the_body_raised() -> None:
+    """A fault of the caller's generator is the caller's to see."""
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise LookupError("no more")
+
+    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
+        with pytest.raises(LookupError, match="no more"):
+            await balancer.client.post("/", content=broken())
+        left = in_flight(balancer)
+        failures = balancer.destinations[0].failures
+
+    assert (left, failures) == (0, 0)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_client_heeds_the_limit_on_bodies(streamed: bool) -> None:
+    """The upstream's limits hold for the app's own calls."""
+    content: Any = pieces(b"x" * 11) if streamed else b"x" * 11
+    async with (
+        ScriptedOrigin() as origin,
+        running(origin.url, limits={"max_body_bytes": 10}) as balancer,
+    ):
+        with pytest.raises(httpx.LocalProtocolError, match="larger than 10"):
+            await balancer.client.post("/", content=content)
+        assert in_flight(balancer) == 0
+
+
+# -- answers -------------------------------------------------------------------------------
+
+
+async def test_client_streams_an_answer_as_it_comes() -> None:
+    """Each piece is there before the next has been sent."""
+    go_on = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await connection.send(chunk(b"one"))
+        await go_on.wait()
+        await connection.send(chunk(b"two") + chunk(b""))
+
+    seen = []
+    async with ScriptedOrigin(script) as origin, running(origin.url) as balancer:
+        async with balancer.client.stream("GET", "/") as reply:
+            busy = in_flight(balancer)
+            async for piece in reply.aiter_raw():
+                seen.append(piece)
+                go_on.set()
+        free = in_flight(balancer)
+
+    assert (seen, busy, free) == ([b"one", b"two"], 1, 0)
+
+
+async def test_client_decodes_what_the_upstream_encoded() -> None:
+    """Content-Encoding comes through, so httpx's decoders work."""
+    packed = answer(body=gzip.compress(b"hello"), headers=[(b"Content-Encoding", b"gzip")])
+    async with ScriptedOrigin(always(packed)) as origin, running(origin.url) as balancer:
+        reply = await balancer.client.get("/")
+
+    assert (reply.text, reply.headers["content-encoding"]) == ("hello", "gzip")
+
+
+async def test_client_reuses_connections_and_gives_head_no_body() -> None:
+    """Two calls one after the other share a connection."""
+    length = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"
+    async with ScriptedOrigin(always(length)) as origin, running(origin.url) as balancer:
+        first = await balancer.client.head("/")
+        await balancer.client.head("/")
+
+    assert (first.content, first.headers["content-length"]) == (b"", "7")
+    assert (origin.connections, len(origin.requests)) == (1, 2)
+
+
+async def test_client_frees_an_answer_that_is_closed_early() -> None:
+    """Leaving a stream ends the upstream's side at once."""
+
+    async def endless(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"x")
+        )
+        await connection.peer_left()
+
+    async with ScriptedOrigin(endless) as origin, running(origin.url) as balancer:
+        async with balancer.client.stream("GET", "/") as reply:
+            assert reply.status_code == 200
+        await origin.all_left(1)
+        assert in_flight(balancer) == 0
+
+
+async def test_client_frees_an_answer_that_nobody_closed() -> None:
+    """A response that is dropped holds neither its connection nor its count."""
+
+    async def endless(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+        await connection.peer_left()
+
+    async with ScriptedOrigin(endless) as origin, running(origin.url) as balancer:
+        request = balancer.client.build_request("POST", "/", content=pieces(b"x"))
+        reply = await balancer.client.send(request, stream=True)
+        # Long enough for the exchange to be watched, so that there is more to clean up.
+        await until(lambda: any("client of" in t.get_name() for t in asyncio.all_tasks()))
+        del reply, request
+        gc.collect()
+        await origin.all_left(1)
+        assert in_flight(balancer) == 0
+
+
+async def test_client_call_that_is_cancelled_ends_the_exchange() -> None:
+    """The upstream's side ends with the caller's, and counts against nobody."""
+    async with ScriptedOrigin(silent) as origin, running(origin.url) as balancer:
+        call = asyncio.create_task(balancer.client.get("/"))
+        await until(lambda: origin.requests)
+        await until(lambda: any("client of" in t.get_name() for t in asyncio.all_tasks()))
+        call.cancel()
+        await asyncio.wait((call,))
+        await origin.all_left(1)
+        state = (in_flight(balancer), balancer.destinations[0].failures)
+
+    assert (call.cancelled(), state) == (True, (0, 0))
+
+
+# -- failures ------------------------------------------------------------------------------
+
+
+async def test_client_error_is_httpx_and_ours() -> None:
+    """SDKs know httpx's exceptions, the app ours: it is both, with ours as its cause."""
+    port = dead_port()
+    async with running(f"http://127.0.0.1:{port}") as balancer:
+        with pytest.raises(httpx.ConnectError) as raised:
+            await balancer.client.get("/x")
+
+    error = raised.value
+    assert isinstance(error, UpstreamConnectError)
+    assert isinstance(error.__cause__, UpstreamConnectError)
+    assert (error.upstream, error.destination) == ("billing", f"http://127.0.0.1:{port}")
+    assert (len(error.attempts), error.request.url.path) == (1, "/x")
+
+
+@pytest.mark.parametrize("failure", list(Failure))
+def test_client_has_an_exception_for_every_failure_it_can_meet(failure: Failure) -> None:
+    """The map is whole, except for what needs a client of the proxy."""
+    request = httpx.Request("GET", "http://billing/")
+    error = ProxyError("told", failure=failure)
+    if failure in (Failure.REQUEST_BODY_TIMEOUT, Failure.REQUEST_BODY_CONSUMED):
+        with pytest.raises(KeyError):
+            httpx_error(error, request)
+    else:
+        made: Any = httpx_error(error, request)
+        assert (str(made), made.failure, made.request) == ("told", failure, request)
+
+
+async def test_client_answer_that_breaks_off_is_an_error() -> None:
+    """A truncated answer never looks whole, and counts against its destination."""
+
+    async def cut(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+
+    async with ScriptedOrigin(cut) as origin, running(origin.url) as balancer:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await balancer.client.get("/")
+        async with balancer.client.stream("POST", "/", content=pieces(b"x")) as reply:
+            await until(lambda: any("client of" in t.get_name() for t in asyncio.all_tasks()))
+            with pytest.raises(httpx.RemoteProtocolError):
+                await reply.aread()
+        state = (in_flight(balancer), balancer.destinations[0].failures)
+
+    assert state == (0, 2)
+
+
+async def test_client_retries_elsewhere() -> None:
+    """The upstream's retries are the client's."""
+    async with (
+        ScriptedOrigin() as good,
+        running(f"http://127.0.0.1:{dead_port()}", good.url, policy="first") as balancer,
+    ):
+        reply = await balancer.client.post("/", content=b"hello")
+
+    assert (reply.status_code, good.request.body) == (200, b"hello")
+
+
+async def test_client_without_destinations_says_so() -> None:
+    """All drained: there is no connection to be had."""
+    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
+        await balancer.drain(origin.url)
+        with pytest.raises(httpx.ConnectError) as raised:
+            await balancer.client.get("/")
+
+    assert isinstance(raised.value, NoAvailableDestination)
+    assert raised.value.retry_after == 1.0
+
+
+async def test_client_waits_in_the_queue_as_long_as_the_caller_does() -> None:
+    """The pool timeout bounds the wait for a place; the settings' own bounds it as well."""
+    limits = {"max_in_flight": 1, "queue": 1, "queue_timeout": 30}
+    async with ScriptedOrigin(silent) as origin, running(origin.url, limits=limits) as balancer:
+        first = asyncio.create_task(balancer.client.get("/"))
+        await until(lambda: origin.requests)
+        with pytest.raises(httpx.PoolTimeout) as raised:
+            await balancer.client.get("/", timeout=httpx.Timeout(None, pool=0.01))
+        first.cancel()
+        await asyncio.wait((first,))
+
+    assert isinstance(raised.value, LimitExceeded)
+    assert raised.value.upstream == "billing"
+
+
+async def test_client_read_timeout_is_the_callers_affair() -> None:
+    """A caller in a hurry gets its ReadTimeout; the destination is not blamed."""
+    async with ScriptedOrigin(silent) as origin, running(origin.url) as balancer:
+        with pytest.raises(httpx.ReadTimeout):
+            await balancer.client.get("/", timeout=0.05)
+        await origin.all_left(1)
+        failures = balancer.destinations[0].failures
+
+    assert failures == 0
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "given"),
+    [({"activity": 0.05}, {}), ({"first_byte": 0.05}, {}), ({"total": 0.05}, {"timeout": None})],
+)
+async def test_client_timeouts_of_the_settings_hold(
+    timeouts: dict[str, float], given: dict[str, Any]
+) -> None:
+    """Without a word of the caller the settings decide."""
+    async with ScriptedOrigin(silent) as origin, running(origin.url, timeouts=timeouts) as balancer:
+        with pytest.raises(httpx.ReadTimeout):
+            await balancer.client.get("/", **given)
+
+
+async def test_client_request_without_timeouts_takes_the_settings() -> None:
+    """A transport may be driven without a client's defaults."""
+    async with (
+        ScriptedOrigin(silent) as origin,
+        running(origin.url, timeouts={"activity": 0.05}) as balancer,
+    ):
+        request = httpx.Request("GET", "http://billing/")
+        with pytest.raises(httpx.ReadTimeout):
+            await balancer.client.send(request)
+
+
+async def test_client_connect_timeout_of_the_caller_ends_a_dial() -> None:
+    """The shorter of the caller's and the settings' connect timeout holds."""
+    with blackhole() as port:
+        async with running(f"http://127.0.0.1:{port}") as balancer:
+            with pytest.raises(httpx.ConnectTimeout) as raised:
+                await balancer.client.get("/", timeout=httpx.Timeout(5, connect=0.05))
+            state = (in_flight(balancer), balancer.destinations[0].failures)
+
+    assert isinstance(raised.value, ProxyError)
+    assert state == (0, 0)
+
+
+async def test_client_connect_timeout_of_the_settings_is_told_as_such() -> None:
+    """A dial that the settings end is not mistaken for the caller's hurry."""
+    with blackhole() as port:
+        async with running(f"http://127.0.0.1:{port}", timeouts={"connect": 0.05}) as balancer:
+            with pytest.raises(httpx.ConnectTimeout):
+                await balancer.client.get("/")
+            assert balancer.destinations[0].failures == 1
+
+
+async def test_client_passes_on_a_timeout_that_is_not_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A TimeoutError from below is not taken for the caller's."""
+    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
+        transport = next(iter(balancer._assembly._legs.values())).transport
+
+        async def start(*_: object, **__: object) -> None:
+            raise TimeoutError("from below")
+
+        monkeypatch.setattr(transport, "start", start)
+        with pytest.raises(TimeoutError, match="from below"):
+            await balancer.client.get("/")
+
+
+async def test_client_failure_in_an_endpoint_becomes_its_status() -> None:
+    """What nobody catches is 502 for the app's client, not 500."""
+    app = FastAPI(lifespan=proxy_lifespan)
+    upstream = Upstream(billing(f"http://127.0.0.1:{dead_port()}"))
+
+    @app.get("/", response_model=None)
+    async def call(balancer: Balancer = Depends(upstream)) -> Response:
+        return Response((await balancer.client.get("/")).content)
+
+    async with run_app(app) as server:
+        reply = await fetch(server.address, "GET", "/")
+
+    assert (reply.status, json.loads(reply.body)["failure"]) == (502, "connect")
+
+
+# -- its life ------------------------------------------------------------------------------
+
+
+async def test_client_is_one_and_survives_being_closed() -> None:
+    """SDKs close the client that they were given; others still use it."""
+    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
+        client = balancer.client
+        async with client as entered:
+            await entered.get("/")
+        await client.aclose()
+        reply = await balancer.client.get("/")
+        same = balancer.client is client
+
+    assert (same, reply.status_code) == (True, 200)
+    with pytest.raises(RuntimeError, match="closed"):
+        await client.get("/")
+
+
+async def test_client_has_httpx_auth_and_hooks() -> None:
+    """Event hooks and auth are httpx's own."""
+    seen: list[int] = []
+
+    async def hook(reply: httpx.Response) -> None:
+        seen.append(reply.status_code)
+
+    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
+        balancer.client.event_hooks = {"response": [hook]}
+        await balancer.client.get("/", auth=("ada", "s3cret"))
+
+    assert seen == [200]
+    assert origin.request.one(b"authorization") == b"Basic YWRhOnMzY3JldA=="
+
+
+async def test_client_requests_are_hashed_like_any_other() -> None:
+    """The policy hash sees the app's own calls: one path, one destination."""
+    async with (
+        ScriptedOrigin() as one,
+        ScriptedOrigin() as two,
+        running(one.url, two.url, policy="hash", hash_key="path") as balancer,
+    ):
+        for _ in range(6):
+            await balancer.client.get("/same")
+
+    assert sorted([len(one.requests), len(two.requests)]) == [0, 6]
+
+
+# -- an SDK --------------------------------------------------------------------------------
+
+
+async def completions(request: Request) -> Response:
+    """A fake of the chat API, streaming and not."""
+    asked = await request.json()
+    words = ["pay", " ", "now"]
+    base = {"id": "1", "created": 1, "model": asked["model"]}
+
+    async def events() -> AsyncIterator[str]:
+        for word in words:
+            choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
+            event = {**base, "object": "chat.completion.chunk", "choices": [choice]}
+            yield f"data: {json.dumps(event)}\n\n"
+        yield "data: [DONE]\n\n"
+
+    if asked.get("stream"):
+        return StreamingResponse(events(), media_type="text/event-stream")
+    message = {"role": "assistant", "content": "".join(words)}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return JSONResponse({**base, "object": "chat.completion", "choices": [choice]})
+
+
+async def test_client_serves_the_openai_sdk() -> None:
+    """The openai package runs on the upstream's client, streaming and not."""
+    fake = FastAPI()
+    fake.add_route("/chat/completions", completions, methods=["POST"])
+    question: Any = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
+    async with run_app(fake) as server, running(server.url) as balancer:
+        client: Any = balancer.client  # openai 3 says httpx2 and takes httpx as well
+        async with AsyncOpenAI(api_key="k", http_client=client, base_url=client.base_url) as sdk:
+            whole = await sdk.chat.completions.create(**question)
+            stream = await sdk.chat.completions.create(**question, stream=True)
+            parts = [part.choices[0].delta.content async for part in stream]
+        after = await client.get("/nothing")
+
+    assert whole.choices[0].message.content == "pay now"
+    assert parts == ["pay", " ", "now"]
+    assert after.status_code == 404
+
+
+async def test_client_requests_are_hedged_like_any_other() -> None:
+    """A second copy of a slow request goes elsewhere, and the quicker answer counts."""
+    async with (
+        ScriptedOrigin(silent) as slow,
+        ScriptedOrigin() as quick,
+        running(slow.url, quick.url, policy="first", retries={"hedge_after": 0.02}) as balancer,
+    ):
+        reply = await balancer.client.get("/")
+        await slow.all_left(1)
+        left = in_flight(balancer)
+
+    assert (reply.text, len(slow.requests), left) == ("ok", 1, 0)

@@ -1,0 +1,231 @@
+"""Leases: a destination for an SDK with its own client counts like a request of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from fastapi_proxy_di import (
+    Balancer,
+    Destination,
+    LimitExceeded,
+    NoAvailableDestination,
+    UpstreamConnectError,
+    UpstreamTimeout,
+)
+from fastapi_proxy_di.client.lease import Lease
+from fastapi_proxy_di.errors import Failure
+from tests.support.gateways import billing, until
+from tests.support.origins import ScriptedOrigin
+
+ONE = "http://10.0.0.1:8080"
+TWO = "http://10.0.0.2:8080"
+
+
+class Learner:
+    """A policy that notes what it is told."""
+
+    name = "learner"
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, bool]] = []
+        self.seconds: list[float] = []
+
+    def pick(self, available: Sequence[Destination], request: object) -> Destination | None:
+        return available[0] if available else None
+
+    def observe(self, destination: Destination, seconds: float, failed: bool, now: float) -> None:
+        self.told.append((destination.url, failed))
+        self.seconds.append(seconds)
+
+
+def running(*urls: str, **settings: Any) -> contextlib.AbstractAsyncContextManager[Balancer]:
+    """Run the upstream outside any app."""
+    return Balancer.from_settings(billing(*(urls or (ONE,)), **settings))
+
+
+async def hold(balancer: Balancer, release: asyncio.Event) -> str:
+    """Take a lease until told otherwise."""
+    async with balancer.lease() as lease:
+        await release.wait()
+        return lease.url
+
+
+async def test_lease_gives_a_destination_and_counts_it() -> None:
+    """It is in flight until the end, and then a success."""
+    async with running() as balancer:
+        async with balancer.lease() as lease:
+            during = (lease.url, lease.destination.in_flight)
+        destination = balancer.destinations[0]
+
+    assert during == (ONE, 1)
+    assert lease.destination is destination
+    assert (destination.in_flight, destination.successes, destination.failures) == (0, 1, 0)
+
+
+async def test_lease_serves_a_client_of_ones_own() -> None:
+    """What it is for: an address for somebody else's client."""
+    async with (
+        ScriptedOrigin() as origin,
+        running(origin.url) as balancer,
+        balancer.lease() as lease,
+        httpx.AsyncClient(trust_env=False) as client,
+    ):
+        reply = await client.get(f"{lease.url}/x")
+        lease.answered()
+
+    assert (reply.text, origin.request.target) == ("ok", b"/x")
+
+
+async def test_leases_spread_over_destinations() -> None:
+    """The policy sees the load that leases are."""
+    async with (
+        running(ONE, TWO, policy="least_requests") as balancer,
+        balancer.lease() as first,
+        balancer.lease() as second,
+    ):
+        urls = {first.url, second.url}
+
+    assert urls == {ONE, TWO}
+
+
+async def test_lease_with_a_key_sticks_to_its_destination() -> None:
+    """The policy hash keeps a key together, and spreads keys."""
+
+    async def url(key: str | None) -> str:
+        async with balancer.lease(key) as lease:
+            return lease.url
+
+    async with running(ONE, TWO, policy="hash") as balancer:
+        same = {await url("ada") for _ in range(8)}
+        spread = {await url(f"user {number}") for number in range(32)}
+        keyless = await url(None)
+
+    assert len(same) == 1
+    assert spread == {ONE, TWO}
+    assert keyless in spread
+
+
+async def test_lease_that_failed_counts_towards_ejection() -> None:
+    """Told failures take the destination out; telling twice counts once."""
+    async with running(ONE, TWO, ejection={"consecutive": 2}, policy="first") as balancer:
+        for _ in range(2):
+            async with balancer.lease() as lease:
+                lease.failed(ConnectionError("refused"))
+                lease.failed("again")
+        ejected = [one.url for one in balancer.destinations if one.ejected_until is not None]
+        failures = balancer.destinations[0].failures
+
+    assert (ejected, failures) == ([ONE], 2)
+
+
+async def test_lease_does_not_count_an_exception_that_nobody_told_of() -> None:
+    """An exception inside may be the caller's own: neither success nor failure."""
+    async with running() as balancer:
+        with pytest.raises(LookupError):
+            async with balancer.lease():
+                raise LookupError
+        destination = balancer.destinations[0]
+
+    assert (destination.in_flight, destination.successes, destination.failures) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "failures"),
+    [
+        (UpstreamConnectError("refused"), 1),
+        (UpstreamTimeout("the caller's", failure=Failure.TOTAL_TIMEOUT), 0),
+    ],
+)
+async def test_lease_reads_errors_of_ours(error: Exception, failures: int) -> None:
+    """Only what is the destination's fault counts."""
+    policy = Learner()
+    async with running(policy=policy) as balancer:
+        async with balancer.lease() as lease:
+            lease.failed(error)
+        counted = balancer.destinations[0].failures
+
+    assert counted == failures
+    assert policy.told == [(ONE, True)] * failures
+
+
+async def test_lease_teaches_a_learning_policy_the_time_to_the_answer() -> None:
+    """``answered`` ends the latency; without it the lease's end does."""
+    policy = Learner()
+    async with running(policy=policy) as balancer:
+        async with balancer.lease() as lease:
+            lease.answered()
+            await asyncio.sleep(0.02)
+        async with balancer.lease():
+            await asyncio.sleep(0.02)
+
+    assert policy.told == [(ONE, False), (ONE, False)]
+    assert policy.seconds[0] < 0.02 <= policy.seconds[1] + 0.001
+
+
+async def test_lease_after_an_answer_that_broke_counts_the_failure_only_for_health() -> None:
+    """The latency was told already; the failure still counts."""
+    policy = Learner()
+    async with running(policy=policy) as balancer:
+        async with balancer.lease() as lease:
+            lease.answered()
+            lease.failed("stream broke")
+        failures = balancer.destinations[0].failures
+
+    assert (failures, policy.told) == (1, [(ONE, False)])
+
+
+async def test_lease_of_nothing_says_what_is_missing() -> None:
+    """No destination is an error of its own, and so is no room."""
+    async with running(max_requests=1, max_requests_window=60) as balancer:
+        await balancer.drain(ONE)
+        with pytest.raises(NoAvailableDestination) as nothing:
+            await balancer.lease().__aenter__()
+        with pytest.raises(LimitExceeded):
+            await balancer.lease().__aenter__()
+
+    assert not isinstance(nothing.value, LimitExceeded)
+
+
+async def test_lease_takes_a_place_of_the_limits() -> None:
+    """In-flight limits count leases, the queue lets them wait."""
+    limits = {"max_in_flight": 1, "queue": 1, "queue_timeout": 30}
+    release = asyncio.Event()
+    async with running(limits=limits) as balancer:
+        first = asyncio.create_task(hold(balancer, release))
+        await until(lambda: balancer.status().in_flight)
+        second = asyncio.create_task(hold(balancer, release))
+        await until(lambda: balancer.status().queued)
+        with pytest.raises(LimitExceeded):
+            await hold(balancer, release)
+        release.set()
+        urls = [await first, await second]
+        left = balancer.status().in_flight
+
+    assert (urls, left) == ([ONE, ONE], 0)
+
+
+async def test_lease_that_is_cancelled_gives_its_place_back() -> None:
+    """In the queue and inside."""
+    limits = {"max_in_flight": 1, "queue": 1, "queue_timeout": 30}
+    release = asyncio.Event()
+    async with running(limits=limits) as balancer:
+        first = asyncio.create_task(hold(balancer, release))
+        await until(lambda: balancer.status().in_flight)
+        second = asyncio.create_task(hold(balancer, release))
+        await until(lambda: balancer.status().queued)
+        # Long enough for the wait to be watched, so that there is more to clean up.
+        await until(lambda: any("client of" in t.get_name() for t in asyncio.all_tasks()))
+        for task in (second, first):
+            task.cancel()
+            await asyncio.wait((task,))
+        status = balancer.status()
+        async with balancer.lease() as lease:
+            assert isinstance(lease, Lease)
+
+    assert (status.in_flight, status.queued) == (0, 0)

@@ -1,0 +1,174 @@
+"""Retries: the decision table, the budget, the pause."""
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_proxy_di.errors import Failure, Side
+from fastapi_proxy_di.forwarding.retries import (
+    MAX_CONNECT_RETRIES,
+    Outcome,
+    RetryBudget,
+    RetryRules,
+    Verdict,
+    backoff,
+    decide,
+)
+from fastapi_proxy_di.settings import RetrySettings
+
+RULES = RetryRules.of(RetrySettings(statuses="502,503"))
+NO, FREE, COUNTED = Verdict.NO, Verdict.RETRY_FREE, Verdict.RETRY_COUNTED
+
+CLOSED = Failure.RESPONSE_HEAD
+CONNECT = Failure.CONNECT
+
+
+def verdict(method: str = "GET", budget: RetryBudget | None = None, **fields: Any) -> Verdict:
+    """The decision on one outcome, with budget to spare unless given."""
+    outcome = Outcome(method=method.encode(), **fields)
+    return decide(outcome, RULES, budget or RetryBudget(0.2, 10), 0.0)
+
+
+@pytest.mark.parametrize("failure", [one for one in Failure if one.side is not Side.DESTINATION])
+def test_decide_never_repeats_what_was_not_the_destinations_fault(failure: Failure) -> None:
+    """The client's failures and ours end the request."""
+    assert verdict(failure=failure, written=False) is NO
+
+
+@pytest.mark.parametrize("failure", [CONNECT, Failure.CONNECT_TIMEOUT, Failure.TLS])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_decide_dials_elsewhere_for_any_method(failure: Failure, method: str) -> None:
+    """Three further destinations, without attempts and budget."""
+    empty = RetryBudget(0, 0)
+    verdicts = [
+        verdict(method, empty, failure=failure, written=False, retries=9, connect_retries=made)
+        for made in range(MAX_CONNECT_RETRIES + 1)
+    ]
+
+    assert verdicts == [FREE, FREE, FREE, NO]
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "expected"),
+    [
+        # A reused connection closed before any byte was written: any method, once.
+        ("POST", {"reused": True, "written": False}, FREE),
+        ("POST", {"reused": True, "written": False, "resent": True}, COUNTED),
+        # It closed after some were written: only what may be sent twice.
+        ("GET", {"reused": True}, FREE),
+        ("GET", {"reused": True, "resent": True}, COUNTED),
+        ("POST", {"reused": True}, NO),
+        ("POST", {"reused": True, "idempotency_key": True}, FREE),
+        # A fresh one.
+        ("GET", {}, COUNTED),
+        ("POST", {}, NO),
+        ("PUT", {}, NO),
+        ("POST", {"idempotency_key": True}, COUNTED),
+        ("POST", {"written": False}, COUNTED),
+        # A byte of the answer ends it.
+        ("GET", {"answered": True}, NO),
+        ("GET", {"answered": True, "reused": True}, NO),
+        # A body that is gone cannot be sent again.
+        ("GET", {"replayable": False}, NO),
+        ("POST", {"reused": True, "written": False, "replayable": False}, NO),
+        # Attempts are used up.
+        ("GET", {"retries": 1}, NO),
+        ("GET", {"retries": 1, "reused": True}, FREE),
+    ],
+)
+def test_decide_on_a_closed_connection(
+    method: str, fields: dict[str, Any], expected: Verdict
+) -> None:
+    """The table, row by row."""
+    assert verdict(method, failure=CLOSED, **fields) is expected
+    assert verdict(method, failure=Failure.REQUEST_WRITE, **fields) is expected
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [Failure.FIRST_BYTE_TIMEOUT, Failure.ACTIVITY_TIMEOUT, Failure.RESPONSE_MALFORMED],
+)
+def test_decide_counts_failures_that_no_stale_connection_explains(failure: Failure) -> None:
+    """On a reused connection, too."""
+    assert verdict(failure=failure, reused=True) is COUNTED
+    assert verdict("POST", failure=failure, reused=True) is NO
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "expected"),
+    [
+        ("GET", {"status": 503}, COUNTED),
+        ("GET", {"status": 500}, NO),
+        ("GET", {"status": 503, "retries": 1}, NO),
+        ("GET", {"status": 503, "replayable": False}, NO),
+        ("POST", {"status": 503}, NO),
+        ("POST", {"status": 503, "idempotency_key": True}, COUNTED),
+    ],
+)
+def test_decide_on_a_status(method: str, fields: dict[str, Any], expected: Verdict) -> None:
+    """Listed ones, for what may be sent twice."""
+    assert verdict(method, answered=True, **fields) is expected
+
+
+def test_decide_withdraws_from_the_budget_only_what_it_counts() -> None:
+    """A refusal for another reason costs nothing; an empty budget is a no."""
+    budget = RetryBudget(0, 1)
+
+    assert verdict("POST", budget, failure=CLOSED) is NO
+    assert verdict("GET", budget, failure=CLOSED, retries=1) is NO
+    assert verdict("GET", budget, failure=CLOSED, reused=True) is FREE
+    assert verdict("GET", budget, failure=CLOSED) is COUNTED
+    assert verdict("GET", budget, failure=CLOSED) is NO
+
+
+def test_budget_allows_a_minimum_and_a_share() -> None:
+    """Ten, and a fifth of the requests."""
+    budget = RetryBudget(0.2, 10)
+    for _ in range(100):
+        budget.deposit()
+
+    assert budget.left(0.0) == 30
+    assert [budget.withdraw(0.0) for _ in range(31)] == [True] * 30 + [False]
+    assert budget.left(0.0) == 0
+
+
+def test_budget_fills_again_as_the_window_moves() -> None:
+    """Two windows later only the minimum is there."""
+    budget = RetryBudget(0.2, 3)
+    for _ in range(100):
+        budget.deposit()
+    while budget.withdraw(0.0):
+        pass
+    budget.left(15.0)
+
+    assert [budget.withdraw(30.0) for _ in range(4)] == [True, True, True, False]
+
+
+@given(st.floats(0, 1), st.integers(0, 20), st.integers(1, 200), st.integers(0, 100))
+def test_budget_bounds_a_storm(share: float, minimum: int, rate: int, seed: int) -> None:
+    """All requests fail for a minute: what is sent stays within 1 + share, and the minimum."""
+    budget = RetryBudget(share, minimum)
+    random = Random(seed)
+    requests = retries = 0
+    now = 0.0
+    while now < 60:
+        now += random.expovariate(rate)
+        budget.deposit()
+        requests += 1
+        retries += budget.withdraw(now)
+
+    # Seven windows touch a minute; half a request of rounding in each.
+    assert retries <= share * requests * 1.1 + 7 * (minimum + 1)
+
+
+def test_backoff_is_fully_jittered_and_capped() -> None:
+    """Anywhere from nothing to base times 2ⁿ, at most ten bases."""
+    random = Random(1)
+    for retry, most in ((0, 0.025), (1, 0.05), (2, 0.1), (3, 0.2), (4, 0.25), (10_000, 0.25)):
+        pauses = [backoff(retry, 0.025, random) for _ in range(500)]
+
+        assert 0 <= min(pauses) < most / 10
+        assert most * 0.9 < max(pauses) <= most

@@ -1,0 +1,185 @@
+"""Errors become answers: ours by default, the app's own where it has one."""
+
+from collections.abc import Callable
+from unittest.mock import AsyncMock
+
+import pytest
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_proxy_di import (
+    Balancer,
+    NoAvailableDestination,
+    ProxyError,
+    Upstream,
+    UpstreamConnectError,
+    proxy_lifespan,
+)
+from tests.support.gateways import Billing, billing, gateway_app, pass_through
+from tests.support.http_client import connect, fetch
+from tests.support.origins import ScriptedOrigin
+from tests.support.servers import dead_port, run_app
+from tests.websocket.client import shake_hands
+from tests.websocket.gateways import serving
+
+
+def _proxied(settings: Billing) -> FastAPI:
+    return gateway_app(*(one.url for one in settings.destination_settings))
+
+
+def _injected(settings: Billing) -> FastAPI:
+    app = FastAPI(lifespan=proxy_lifespan)
+
+    @app.get("/billing/x")
+    async def x(request: Request, balancer: Balancer = Depends(Upstream(settings))) -> Response:
+        return await balancer.forward(request, "/x")
+
+    return app
+
+
+def _guarded(settings: Billing) -> FastAPI:
+    async def nothing() -> None:
+        pass
+
+    return gateway_app(
+        *(one.url for one in settings.destination_settings),
+        include={"dependencies": [Depends(nothing)]},
+    )
+
+
+_FACES: list[Callable[[Billing], FastAPI]] = [_proxied, _injected, _guarded]
+
+
+@pytest.mark.parametrize("face", _FACES)
+@pytest.mark.parametrize("middlewares", [0, 1])
+async def test_default_answer_is_a_problem_document(
+    face: Callable[[Billing], FastAPI], middlewares: int
+) -> None:
+    """RFC 9457, with the status twice and no address."""
+    port = dead_port()
+    app = face(billing(f"http://127.0.0.1:{port}"))
+    for _ in range(middlewares):
+        app.middleware("http")(pass_through)
+    async with run_app(app) as running:
+        reply = await fetch(running.address, target="/billing/x")
+
+    assert reply.status == 502
+    assert reply.one(b"content-type") == b"application/problem+json"
+    assert reply.json()["status"] == 502
+    assert reply.json()["title"]
+    assert b"127.0.0.1" not in reply.body
+    assert str(port).encode() not in reply.body
+
+
+@pytest.mark.parametrize("face", _FACES)
+async def test_no_destination_says_when_to_retry(face: Callable[[Billing], FastAPI]) -> None:
+    """Everything is draining: 503 with Retry-After."""
+    async with ScriptedOrigin() as origin:
+        app = face(billing(origin.url))
+        async with run_app(app) as running:
+            await Upstream("billing").of(app).drain(origin.url)
+            reply = await fetch(running.address, target="/billing/x")
+
+    assert reply.status == 503
+    assert int(reply.one(b"retry-after") or 0) >= 1
+    assert reply.json()["status"] == 503
+    assert origin.requests == []
+
+
+@pytest.mark.parametrize("face", _FACES)
+@pytest.mark.parametrize("kind", [ProxyError, UpstreamConnectError])
+@pytest.mark.parametrize("by_argument", [False, True])
+async def test_own_handler_is_honoured(
+    face: Callable[[Billing], FastAPI], kind: type[ProxyError], by_argument: bool
+) -> None:
+    """A handler for the class or its base gets the error, with everything known about it."""
+    url = f"http://127.0.0.1:{dead_port()}"
+    seen: list[ProxyError] = []
+
+    async def handler(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ProxyError)
+        seen.append(error)
+        return JSONResponse({"sorry": request.url.path}, 418)
+
+    app = face(billing(url))
+    if by_argument:
+        app.exception_handlers[kind] = handler
+    else:
+        app.add_exception_handler(kind, handler)
+    async with run_app(app) as running:
+        reply = await fetch(running.address, target="/billing/x")
+
+    assert (reply.status, reply.json()) == (418, {"sorry": "/billing/x"})
+    assert [type(error) for error in seen] == [UpstreamConnectError]
+    assert seen[0].upstream == "billing"
+    assert (seen[0].destination or "").startswith(url)
+    assert seen[0].attempts
+
+
+@pytest.mark.parametrize("face", _FACES)
+async def test_handler_of_another_class_is_not_asked(face: Callable[[Billing], FastAPI]) -> None:
+    """What the app does not handle stays with the default."""
+    handler = AsyncMock()
+    app = face(billing(f"http://127.0.0.1:{dead_port()}"))
+    app.add_exception_handler(NoAvailableDestination, handler)
+    async with run_app(app) as running:
+        reply = await fetch(running.address, target="/billing/x")
+
+    assert reply.status == 502
+    assert reply.one(b"content-type") == b"application/problem+json"
+    handler.assert_not_called()
+
+
+async def test_error_can_be_caught_in_an_endpoint() -> None:
+    """``forward`` raises, so a fall-back is a ``try``."""
+    app = FastAPI(lifespan=proxy_lifespan)
+    upstream = Upstream(billing(f"http://127.0.0.1:{dead_port()}"))
+
+    @app.get("/x")
+    async def x(request: Request, balancer: Balancer = Depends(upstream)) -> Response:
+        try:
+            return await balancer.forward(request)
+        except UpstreamConnectError as error:
+            return Response(f"closed: {error.upstream}")
+
+    async with run_app(app) as running:
+        reply = await fetch(running.address, target="/x")
+
+    assert (reply.status, reply.body) == (200, b"closed: billing")
+
+
+@pytest.mark.parametrize("denial", [True, False])
+async def test_refused_handshake_is_what_the_server_can_say(denial: bool) -> None:
+    """A problem document, or the bare 403 of a server without the denial extension."""
+
+    class WithoutDenial:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            scope.pop("extensions", None)
+            await self.app(scope, receive, send)
+
+    app = gateway_app(f"http://127.0.0.1:{dead_port()}")
+    if not denial:
+        app.add_middleware(WithoutDenial)
+    async with serving(app) as running, connect(running.address) as client:
+        refusal = await shake_hands(client, "/billing/live")
+
+    assert refusal.status == (502 if denial else 403)
+    assert (b"upstream could not be reached" in refusal.body) is denial
+
+
+async def test_own_handler_of_every_exception_comes_first() -> None:
+    """An app that answers ``Exception`` itself answers ours as well."""
+
+    async def own(request: Request, error: Exception) -> Response:
+        return JSONResponse({"own": type(error).__name__}, 500)
+
+    app = gateway_app(f"http://127.0.0.1:{dead_port()}")
+    app.add_exception_handler(Exception, own)
+    async with run_app(app) as running:
+        reply = await fetch(running.address, target="/billing/x")
+
+    assert (reply.status, reply.json()) == (500, {"own": "UpstreamConnectError"})

@@ -1,0 +1,105 @@
+"""Proxied routes in the app's OpenAPI schema, where ``include_in_schema`` asks for them."""
+
+import re
+from typing import Annotated, Any
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Path
+
+from fastapi_proxy_di import proxy_router
+from fastapi_proxy_di.integration import openapi as operations
+
+_METHODS = {"get", "head", "post", "put", "patch", "delete", "options", "trace"}
+
+
+def _parameters(app: FastAPI, path: str, method: str = "get") -> dict[str, dict[str, Any]]:
+    """Give an operation's parameters by name; each is there once, as OpenAPI demands."""
+    listed = app.openapi()["paths"][path][method]["parameters"]
+    assert len({one["name"] for one in listed}) == len(listed)
+    return {one["name"]: one for one in listed}
+
+
+def test_every_method_is_an_operation_of_its_own() -> None:
+    """A route for all methods documents those that OpenAPI has, each by its own id."""
+    app = FastAPI()
+    app.include_router(proxy_router("billing", include_in_schema=True), prefix="/billing")
+
+    found = app.openapi()["paths"]["/billing{path}"]
+
+    assert set(found) == _METHODS
+    assert len({one["operationId"] for one in found.values()}) == len(_METHODS)
+
+
+def test_only_the_methods_that_are_forwarded_are_documented() -> None:
+    """``methods`` bounds the schema as well."""
+    app = FastAPI()
+    router = proxy_router("billing", methods=["GET", "POST"], include_in_schema=True)
+    app.include_router(router, prefix="/billing")
+
+    assert set(app.openapi()["paths"]["/billing{path}"]) == {"get", "post"}
+
+
+def test_parameters_of_each_include_are_declared() -> None:
+    """Every name in the path is a parameter, with the type that its convertor says."""
+    app, outer = FastAPI(), APIRouter(prefix="/regions/{region}")
+    router = proxy_router("billing", path="/v/{version:float}/{path:path}", include_in_schema=True)
+    outer.include_router(router, prefix="/{number:int}")
+    app.include_router(outer)
+    app.include_router(router, prefix="/tenants/{tenant:uuid}")
+
+    schema = app.openapi()["paths"]
+
+    assert set(schema) == {
+        "/regions/{region}/{number}/v/{version}{path}",
+        "/tenants/{tenant}/v/{version}{path}",
+    }
+    for path in schema:
+        for method in _METHODS:
+            named = _parameters(app, path, method)
+            assert set(named) == set(re.findall(r"{(\w+)}", path))
+            assert all(one["in"] == "path" and one["required"] for one in named.values())
+    first, second = (_parameters(app, path) for path in schema)
+    assert first["region"]["schema"] == {"type": "string"}
+    assert first["number"]["schema"] == {"type": "integer"}
+    assert first["version"]["schema"] == {"type": "number"}
+    assert second["tenant"]["schema"] == {"type": "string", "format": "uuid"}
+    assert "forwarded" in second["path"]["description"]
+
+
+def test_parameter_that_a_dependency_takes_is_declared_once() -> None:
+    """FastAPI describes it from the signature, as on any route."""
+
+    async def of_the_path(path: str) -> str:
+        return path
+
+    async def guard(
+        tenant: Annotated[str, Path(description="who pays")],
+        _: Annotated[str, Depends(of_the_path)],
+    ) -> None:
+        """Take what the prefix holds."""
+
+    app = FastAPI()
+    app.include_router(
+        proxy_router("billing", include_in_schema=True),
+        prefix="/tenants/{tenant}/billing",
+        dependencies=[Depends(guard)],
+    )
+
+    named = _parameters(app, "/tenants/{tenant}/billing{path}")
+
+    assert set(named) == {"tenant", "path"}
+    assert named["tenant"]["description"] == "who pays"
+
+
+def test_prefix_is_left_out_where_fastapi_does_not_tell_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is read of FastAPI is not public; without it the router's own path is declared."""
+    monkeypatch.setattr(operations, "_INCLUDE", None)
+    app = FastAPI()
+    app.include_router(
+        proxy_router("billing", path="/{version}/{path:path}", include_in_schema=True),
+        prefix="/{tenant}",
+    )
+
+    assert set(_parameters(app, "/{tenant}/{version}{path}")) == {"version", "path"}

@@ -1,0 +1,107 @@
+"""``app.dependency_overrides``: an upstream or a guard is replaced, on proxied routes too."""
+
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, HTTPException
+
+from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan, proxy_router
+from tests.support.gateways import billing, gateway_app
+from tests.support.http_client import fetch
+from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.servers import run_app
+
+
+async def test_override_replaces_the_upstream_of_a_proxied_route() -> None:
+    """The stand-in gets the traffic; the real one gets nothing."""
+    async with (
+        ScriptedOrigin(always(answer(body=b"real"))) as real,
+        ScriptedOrigin(always(answer(body=b"stand-in"))) as stand_in,
+        Balancer.from_settings(billing(stand_in.url)) as balancer,
+    ):
+        app = gateway_app(real.url)
+        app.dependency_overrides[Upstream("billing")] = lambda: balancer
+        async with run_app(app) as running:
+            reply = await fetch(running.address, "GET", "/billing/x")
+
+    assert (reply.status, reply.body) == (200, b"stand-in")
+    assert real.connections == 0
+
+
+async def test_override_set_while_running_works() -> None:
+    """A test may override after the app has started, and take it back."""
+    async with (
+        ScriptedOrigin(always(answer(body=b"real"))) as real,
+        ScriptedOrigin(always(answer(body=b"stand-in"))) as stand_in,
+        Balancer.from_settings(billing(stand_in.url)) as balancer,
+    ):
+        app = gateway_app(real.url)
+        async with run_app(app) as running:
+            first = await fetch(running.address, "GET", "/billing/x")
+            app.dependency_overrides[Upstream("billing")] = lambda: balancer
+            second = await fetch(running.address, "GET", "/billing/x")
+            app.dependency_overrides.clear()
+            third = await fetch(running.address, "GET", "/billing/x")
+
+    assert [r.body for r in (first, second, third)] == [b"real", b"stand-in", b"real"]
+
+
+async def test_override_replaces_an_injected_upstream() -> None:
+    """Anything may stand in for a balancer in an endpoint."""
+    app = FastAPI(lifespan=proxy_lifespan)
+
+    @app.get("/name")
+    async def name(billing: Annotated[Any, Depends(Upstream("billing"))]) -> str:
+        return str(billing)
+
+    app.dependency_overrides[Upstream("billing")] = lambda: "stand-in"
+    async with run_app(app) as running:
+        reply = await fetch(running.address, "GET", "/name")
+
+    assert reply.json() == "stand-in"
+
+
+async def test_overridden_upstream_needs_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is overridden at start is neither validated nor started."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "ftp://nonsense")
+    async with (
+        ScriptedOrigin() as origin,
+        Balancer.from_settings(billing(origin.url)) as balancer,
+    ):
+        app = FastAPI()
+        app.include_router(proxy_router("billing"), prefix="/billing")
+        app.dependency_overrides[Upstream("billing")] = lambda: balancer
+        async with run_app(app) as running:
+            reply = await fetch(running.address, "GET", "/billing/x")
+
+    assert reply.status == 200
+
+
+async def refuse() -> None:
+    """Let nobody in."""
+    raise HTTPException(401)
+
+
+async def test_override_of_a_guard_opens_it() -> None:
+    """A guard replaced in a test lets everybody in."""
+    async with ScriptedOrigin() as origin:
+        app = gateway_app(origin.url, include={"dependencies": [Depends(refuse)]})
+        async with run_app(app) as running:
+            refused = await fetch(running.address, "GET", "/billing/x")
+            app.dependency_overrides[refuse] = lambda: None
+            allowed = await fetch(running.address, "GET", "/billing/x")
+
+    assert (refused.status, allowed.status) == (401, 200)
+    assert len(origin.requests) == 1
+
+
+async def test_override_that_guards_the_upstream_runs() -> None:
+    """An override is a dependency like any other: what it raises, holds."""
+    async with ScriptedOrigin() as origin:
+        app = gateway_app(origin.url)
+        async with run_app(app) as running:
+            app.dependency_overrides[Upstream("billing")] = refuse
+            reply = await fetch(running.address, "GET", "/billing/x")
+
+    assert reply.status == 401
+    assert origin.connections == 0

@@ -1,0 +1,111 @@
+"""The app under uvicorn's own supervisors: several workers, and reload on change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from tests.support.http_client import fetch
+from tests.support.origins import ScriptedOrigin
+
+_DEADLINE_SECONDS = 30.0
+_APP = """
+import os
+
+from fastapi import FastAPI
+
+from fastapi_proxy_di import proxy_router
+
+app = FastAPI()
+
+
+@app.get("/who")
+async def who() -> str:
+    return "{name} %d" % os.getpid()
+
+
+app.include_router(proxy_router("billing"), prefix="/billing")
+"""
+_RUNNING = re.compile(rb"running on http://127\.0\.0\.1:(\d+)")
+
+
+@contextlib.asynccontextmanager
+async def _uvicorn(
+    folder: Path, origin: ScriptedOrigin, *options: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, tuple[str, int]]]:
+    """Run the app in ``folder`` by the command; ended in order, with its children."""
+    variables = {"UPSTREAM_BILLING_DESTINATIONS": origin.url}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "uvicorn", "gate:app", "--port", "0", "--app-dir", str(folder)),
+        *options,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **variables, "PYTHONPATH": str(Path.cwd())},
+        cwd=folder,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(_DEADLINE_SECONDS):
+            while (found := _RUNNING.search(line := await process.stderr.readline())) is None:
+                assert line, "it ended before it listened"
+        drained = asyncio.create_task(process.stderr.read())
+        yield process, ("127.0.0.1", int(found[1]))
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(_DEADLINE_SECONDS):
+            told = await drained
+        assert b"Traceback" not in told, told.decode()
+    finally:
+        # Nothing where it ended in order; else its children go with it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+async def _until(address: tuple[str, int], target: str, wanted: bytes) -> None:
+    """Ask until a worker listens and answers as wanted."""
+    async with asyncio.timeout(_DEADLINE_SECONDS):
+        while True:
+            with contextlib.suppress(OSError, EOFError):
+                reply = await fetch(address, target=target)
+                if reply.status == 200 and wanted in reply.body:
+                    return
+            await asyncio.sleep(0.02)
+
+
+async def test_each_worker_proxies(tmp_path: Path) -> None:
+    """``--workers 2``: each has its own pool; all connections are gone when they end."""
+    (tmp_path / "gate.py").write_text(_APP.format(name="one"))
+    async with ScriptedOrigin() as origin:
+        async with _uvicorn(tmp_path, origin, "--workers", "2") as (_, address):
+            workers: set[bytes] = set()
+            await _until(address, "/who", b"one")
+            async with asyncio.timeout(_DEADLINE_SECONDS):
+                while len(workers) < 2:
+                    workers.add((await fetch(address, target="/who")).body)
+            statuses = [(await fetch(address, target="/billing/x")).status for _ in range(20)]
+        await origin.all_left()
+
+    assert statuses == [200] * 20
+    assert len(origin.requests) == 20
+
+
+async def test_reload_starts_anew(tmp_path: Path) -> None:
+    """``--reload``: the changed app proxies; the old one has left nothing connected."""
+    gate = tmp_path / "gate.py"
+    gate.write_text(_APP.format(name="one"))
+    async with ScriptedOrigin() as origin:
+        async with _uvicorn(tmp_path, origin, "--reload") as (_, address):
+            await _until(address, "/billing/x", b"ok")
+            gate.write_text(_APP.format(name="another"))
+            await _until(address, "/who", b"another")
+            reply = await fetch(address, target="/billing/x")
+        await origin.all_left()
+
+    assert reply.status == 200
+    assert origin.connections == 2

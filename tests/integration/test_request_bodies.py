@@ -1,0 +1,146 @@
+"""Bodies that something else has read: sent from what it kept, or refused at once."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import pytest
+from fastapi import Depends, FastAPI, Form, Request, Response
+from starlette.middleware.base import RequestResponseEndpoint
+
+from fastapi_proxy_di import Balancer, RequestBodyConsumed, Upstream, proxy_lifespan
+from tests.support.gateways import billing, gateway_app
+from tests.support.http_client import connect, fetch, request
+from tests.support.origins import ScriptedOrigin, chunk
+from tests.support.servers import run_app
+
+
+async def read_body(request: Request) -> None:
+    """Read the body the way Starlette keeps it."""
+    await request.body()
+
+
+async def read_stream(request: Request) -> None:
+    """Read the body the way nobody keeps it."""
+    async for _ in request.stream():
+        pass
+
+
+async def read_form(request: Request) -> None:
+    """Read the body as a form."""
+    await request.form()
+
+
+def _proxied(url: str, reads: Callable[..., Awaitable[None]]) -> FastAPI:
+    return gateway_app(url, router={"websocket": False}, include={"dependencies": [Depends(reads)]})
+
+
+def _injected(url: str, reads: Callable[..., Awaitable[None]]) -> FastAPI:
+    app = FastAPI(lifespan=proxy_lifespan)
+    upstream = Upstream(billing(url))
+
+    @app.post("/billing/x", dependencies=[Depends(reads)])
+    async def x(request: Request, balancer: Balancer = Depends(upstream)) -> Response:
+        return await balancer.forward(request, "/x")
+
+    return app
+
+
+_FACES = [_proxied, _injected]
+
+
+@pytest.mark.parametrize("face", _FACES)
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_body_that_was_kept_is_sent(
+    face: Callable[[str, Callable[..., Awaitable[None]]], FastAPI], chunked: bool
+) -> None:
+    """``request.body()`` in a dependency costs the destination nothing; the length is known."""
+    async with (
+        ScriptedOrigin() as origin,
+        run_app(face(origin.url, read_body)) as running,
+        connect(running.address) as client,
+    ):
+        if chunked:
+            head = request("POST", "/billing/x", [(b"Transfer-Encoding", b"chunked")])
+            await client.send(head + chunk(b"hel") + chunk(b"lo") + chunk(b""))
+        else:
+            await client.send(request("POST", "/billing/x", body=b"hello"))
+        reply = await client.read_answer()
+
+    assert reply.status == 200
+    assert origin.request.body == b"hello"
+    assert origin.request.one(b"content-length") == b"5"
+    assert not origin.request.chunked
+
+
+@pytest.mark.parametrize("face", _FACES)
+@pytest.mark.parametrize("reads", [read_stream, read_form])
+async def test_body_that_was_consumed_is_an_error_at_once(
+    face: Callable[[str, Callable[..., Awaitable[None]]], FastAPI],
+    reads: Callable[..., Awaitable[None]],
+) -> None:
+    """500 instead of a hang, and nothing is sent."""
+    form = [(b"Content-Type", b"application/x-www-form-urlencoded")]
+    async with ScriptedOrigin() as origin, run_app(face(origin.url, reads)) as running:
+        reply = await fetch(running.address, "POST", "/billing/x", form, b"a=1")
+
+    assert reply.status == 500
+    assert origin.requests == []
+
+
+async def test_consumed_body_can_be_replaced() -> None:
+    """With ``override_body`` it does not matter who read the client's."""
+    app = FastAPI(lifespan=proxy_lifespan)
+    caught: list[RequestBodyConsumed] = []
+
+    async with ScriptedOrigin() as origin:
+        upstream = Upstream(billing(origin.url))
+
+        @app.post("/x")
+        async def x(
+            request: Request,
+            a: Annotated[str, Form()],
+            balancer: Balancer = Depends(upstream),
+        ) -> Response:
+            with pytest.raises(RequestBodyConsumed) as info:
+                await balancer.forward(request)
+            caught.append(info.value)
+            return await balancer.forward(request, override_body={"a": a})
+
+        form = [(b"Content-Type", b"application/x-www-form-urlencoded")]
+        async with run_app(app) as running:
+            reply = await fetch(running.address, "POST", "/x", form, b"a=1")
+
+    assert reply.status == 200
+    assert len(caught) == 1
+    assert origin.request.body.replace(b" ", b"") == b'{"a":"1"}'
+
+
+async def test_body_read_by_a_middleware_is_sent() -> None:
+    """Starlette replays what ``@app.middleware`` has read."""
+
+    async def reading(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        await request.body()
+        return await call_next(request)
+
+    async with ScriptedOrigin() as origin:
+        app = gateway_app(origin.url)
+        app.middleware("http")(reading)
+        async with run_app(app) as running:
+            reply = await fetch(running.address, "POST", "/billing/x", body=b"hello")
+
+    assert reply.status == 200
+    assert origin.request.body == b"hello"
+
+
+@pytest.mark.parametrize("reads", [read_body, read_stream])
+@pytest.mark.parametrize(("method", "body"), [("GET", None), ("POST", b"")])
+async def test_request_without_body_behind_a_dependency_that_reads_is_sent(
+    reads: Callable[..., Awaitable[None]], method: str, body: bytes | None
+) -> None:
+    """There is no body to be consumed, whichever way it was read."""
+    async with ScriptedOrigin() as origin, run_app(_proxied(origin.url, reads)) as running:
+        reply = await fetch(running.address, method, "/billing/x", body=body)
+
+    assert reply.status == 200
+    assert origin.request.body == b""
+    assert not origin.request.chunked

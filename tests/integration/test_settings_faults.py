@@ -1,0 +1,194 @@
+"""Faults at start: all of them in one message, each with its variable, and nothing left."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI
+
+from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan, proxy_router
+from tests.support.gateways import Billing, gateway_app, until
+from tests.support.origins import ScriptedOrigin
+from tests.support.servers import StartupFailed, run_app
+
+
+def _app(*names: str) -> FastAPI:
+    app = FastAPI()
+    for name in names:
+        app.include_router(proxy_router(name), prefix=f"/{name}")
+    return app
+
+
+async def _message(app: FastAPI) -> str:
+    with pytest.raises(StartupFailed) as caught:
+        await run_app(app).__aenter__()
+    return str(caught.value)
+
+
+async def test_every_fault_of_an_upstream_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two wrong variables are one message that names both."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "ftp://x")
+    monkeypatch.setenv("UPSTREAM_BILLING_POLICY", "fastest")
+
+    message = await _message(_app("billing"))
+
+    assert "UPSTREAM_BILLING_DESTINATIONS" in message
+    assert "UPSTREAM_BILLING_POLICY" in message
+    assert "billing" in message
+
+
+async def test_faults_of_every_upstream_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The faults of several upstreams are one message too, nested fields included."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://x?query=1")
+    monkeypatch.setenv("UPSTREAM_USERS_DESTINATIONS", "http://127.0.0.1:1")
+    monkeypatch.setenv("UPSTREAM_USERS_TIMEOUTS__CONNECT", "soon")
+    monkeypatch.setenv("UPSTREAM_USERS_HEALTH__FALL", "0")
+
+    message = await _message(_app("billing", "users", "orders"))
+
+    for variable in (
+        "UPSTREAM_BILLING_DESTINATIONS",
+        "UPSTREAM_USERS_TIMEOUTS__CONNECT",
+        "UPSTREAM_USERS_HEALTH__FALL",
+        "UPSTREAM_ORDERS_DESTINATIONS",
+    ):
+        assert variable in message
+
+
+async def test_fault_that_shows_late_is_named_with_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A policy that cannot be imported does not wait for the next start to be told."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "ftp://x")
+    monkeypatch.setenv("UPSTREAM_USERS_DESTINATIONS", "http://127.0.0.1:1")
+    monkeypatch.setenv("UPSTREAM_USERS_POLICY", "nowhere.to_be_found:Policy")
+
+    message = await _message(_app("billing", "users"))
+
+    assert "(UPSTREAM_BILLING_DESTINATIONS): 'ftp://x' has the scheme" in message
+    assert "policy (UPSTREAM_USERS_POLICY): 'nowhere.to_be_found:Policy' cannot be" in message
+
+
+async def test_mistyped_variable_is_told_with_the_near_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One WARNING for each variable that sets nothing; the app starts all the same."""
+    async with ScriptedOrigin() as origin:
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", origin.url)
+        monkeypatch.setenv("UPSTREAM_BILLING_POLICI", "first")
+        monkeypatch.setenv("UPSTREAM_BILLING_SERVICE_HOST", "10.0.0.1")
+        monkeypatch.setenv("UPSTREAM_BILLING_EU_DESTINATIONS", origin.url)
+        async with run_app(_app("billing", "billing-eu")):
+            records = [r for r in caplog.records if r.name == "fastapi_proxy_di.settings"]
+
+    assert [(record.levelname, record.getMessage()) for record in records] == [
+        (
+            "WARNING",
+            (
+                "UPSTREAM_BILLING_POLICI sets nothing of upstream 'billing';"
+                " did you mean UPSTREAM_BILLING_POLICY?"
+            ),
+        ),
+        ("WARNING", "UPSTREAM_BILLING_SERVICE_HOST sets nothing of upstream 'billing'"),
+    ]
+
+
+async def test_mistyped_variable_is_told_when_it_is_missed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An app that does not start for want of a variable says which one was meant."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATION", "http://127.0.0.1:1")
+
+    message = await _message(_app("billing"))
+
+    assert "UPSTREAM_BILLING_DESTINATIONS" in message
+    assert "did you mean UPSTREAM_BILLING_DESTINATIONS?" in caplog.text
+
+
+@pytest.mark.parametrize("mention", [Billing, Billing(destinations=["http://127.0.0.1:1"])])
+async def test_mistyped_variable_of_a_declared_upstream_is_told(
+    mention: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A class or an instance has variables as well."""
+    monkeypatch.setenv("UPSTREAM_BILLING_POLICI", "first")
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://127.0.0.1:1")
+    app = FastAPI()
+    app.include_router(proxy_router(mention), prefix="/billing")
+
+    async with run_app(app):
+        assert "did you mean UPSTREAM_BILLING_POLICY?" in caplog.text
+
+
+async def test_injected_upstream_is_validated_at_start() -> None:
+    """One that only an endpoint's sub-dependency mentions is found as well."""
+    app = FastAPI(lifespan=proxy_lifespan)
+
+    async def client(billing: Annotated[Balancer, Depends(Upstream("billing"))]) -> None:
+        """Only mention it."""
+
+    @app.get("/x")
+    async def x(client: Annotated[None, Depends(client)]) -> None:
+        """Depend on what mentions it."""
+
+    assert "UPSTREAM_BILLING_DESTINATIONS" in await _message(app)
+
+
+async def test_secret_in_a_fault_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials in an address are a fault that does not repeat them."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://user:hunter2@10.0.0.1")
+
+    message = await _message(_app("billing"))
+
+    assert "UPSTREAM_BILLING_DESTINATIONS" in message
+    assert "hunter2" not in message
+
+
+async def test_fault_of_one_upstream_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The good one's prober does not run on when the bad one stops the start."""
+    async with ScriptedOrigin() as origin:
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", origin.url)
+        monkeypatch.setenv("UPSTREAM_BILLING_HEALTH__PATH", "/health")
+        monkeypatch.setenv("UPSTREAM_USERS_DESTINATIONS", "nonsense")
+        before = asyncio.all_tasks()
+        await _message(_app("billing", "users"))
+        await until(lambda: asyncio.all_tasks() <= before)
+
+    assert origin.connections == 0
+
+
+async def test_start_that_fails_later_ends_what_was_started() -> None:
+    """When the app's own lifespan fails behind ours, tasks and connections end."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with proxy_lifespan(app):
+            raise RuntimeError("no database")
+            yield
+
+    async with ScriptedOrigin() as origin:
+        app = gateway_app(
+            origin.url, app=FastAPI(lifespan=lifespan), health={"path": "/health", "interval": 0.05}
+        )
+        before = asyncio.all_tasks()
+        message = await _message(app)
+        await origin.all_left(2)
+        await until(lambda: asyncio.all_tasks() <= before)
+        probes = len(origin.requests)
+
+    assert "no database" in message
+    assert probes == 1
+
+
+async def test_shutdown_leaves_nothing() -> None:
+    """After the app has ended no task, probe or connection of it is left."""
+    async with ScriptedOrigin() as origin:
+        before = asyncio.all_tasks()
+        app = gateway_app(origin.url, health={"path": "/health", "interval": 0.05})
+        async with run_app(app):
+            await until(lambda: len(origin.requests) >= 3)
+        await origin.all_left(2)
+        await until(lambda: asyncio.all_tasks() <= before)
+
+    assert {seen.target for seen in origin.requests} == {b"/health"}

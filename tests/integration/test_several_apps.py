@@ -1,0 +1,86 @@
+"""Several apps in one process, as every test-suite has them: none sees another's settings."""
+
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Request, Response
+
+from fastapi_proxy_di import Balancer, Destinations, Upstream, proxy_lifespan, proxy_router
+from tests.support.gateways import Billing, billing, gateway
+from tests.support.http_client import fetch
+from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.servers import run_app
+
+
+async def test_two_mounted_apps_have_their_own_upstreams() -> None:
+    """Two apps proxy to one name with different settings, one after the other and at once."""
+    async with (
+        ScriptedOrigin(always(answer(body=b"one"))) as one,
+        ScriptedOrigin(always(answer(body=b"two"))) as two,
+        gateway(one.url) as first,
+        gateway(two.url) as second,
+    ):
+        bodies = [(await fetch(gate.address, target="/billing/x")).body for gate in (first, second)]
+
+    assert bodies == [b"one", b"two"]
+
+
+def _injecting(upstream: Upstream) -> FastAPI:
+    app = FastAPI(lifespan=proxy_lifespan)
+
+    @app.get("/x")
+    async def x(request: Request, balancer: Annotated[Balancer, Depends(upstream)]) -> Response:
+        return await balancer.forward(request)
+
+    return app
+
+
+async def test_two_injecting_apps_have_their_own_upstreams() -> None:
+    """``Annotated`` caches what compares equal, which must not swap the settings."""
+    async with (
+        ScriptedOrigin(always(answer(body=b"one"))) as one,
+        ScriptedOrigin(always(answer(body=b"two"))) as two,
+        run_app(_injecting(Upstream(billing(one.url)))) as first,
+        run_app(_injecting(Upstream(billing(two.url)))) as second,
+    ):
+        bodies = [(await fetch(app.address, target="/x")).body for app in (first, second)]
+
+    assert bodies == [b"one", b"two"]
+
+
+async def test_settings_count_although_the_name_was_mentioned_before() -> None:
+    """A mention by name alone elsewhere in the process does not hide a later class."""
+    _injecting(Upstream("billing"))
+    async with (
+        ScriptedOrigin() as origin,
+        run_app(_injecting(Upstream(billing(origin.url)))) as running,
+    ):
+        reply = await fetch(running.address, target="/x")
+
+    assert reply.status == 200
+
+
+async def test_class_counts_beside_the_name_in_one_app() -> None:
+    """One app mentions the name first and the class later, both by ``Annotated``."""
+    async with ScriptedOrigin() as origin:
+
+        class Declared(Billing, name="billing"):
+            """Its destinations are in the code."""
+
+            destinations: Destinations = (origin.url,)
+
+        app = _injecting(Upstream("billing"))
+
+        @app.get("/y")
+        async def y(
+            request: Request, balancer: Annotated[Balancer, Depends(Upstream(Declared))]
+        ) -> Response:
+            return await balancer.forward(request)
+
+        app.include_router(proxy_router("billing"), prefix="/billing")
+        async with run_app(app) as running:
+            statuses = [
+                (await fetch(running.address, target=target)).status
+                for target in ("/x", "/y", "/billing/z")
+            ]
+
+    assert statuses == [200, 200, 200]

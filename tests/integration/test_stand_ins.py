@@ -1,0 +1,227 @@
+"""``dependency_overrides`` with stand-ins of all kinds, by name and by class, on every route."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+from unittest.mock import AsyncMock, create_autospec
+
+import pytest
+from fastapi import Depends, FastAPI, Request, Response, WebSocket
+from fastapi.testclient import TestClient
+
+from fastapi_proxy_di import (
+    Balancer,
+    Destinations,
+    ForwardOptions,
+    Upstream,
+    UpstreamSettings,
+    proxy_lifespan,
+    proxy_router,
+)
+from tests.support.gateways import billing
+from tests.support.http_client import fetch
+from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.servers import run_app
+
+
+class Declared(UpstreamSettings, name="billing"):
+    """Says where it goes, to nobody."""
+
+    destinations: Destinations = ("http://127.0.0.1:1",)
+
+
+class Recorder:
+    """A stand-in with nothing but the two methods that a route needs.
+
+    Attributes:
+        calls: Path and keyword arguments of each call.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str | None, dict[str, Any]]] = []
+
+    async def forward(self, request: Request, path: str | None = None, **given: Any) -> Response:
+        """Answer by oneself."""
+        self.calls.append((path, given))
+        return Response(b"stand-in " + request.method.encode() + b" " + await request.body())
+
+    async def forward_websocket(
+        self, websocket: WebSocket, path: str | None = None, **given: Any
+    ) -> None:
+        """Talk by oneself."""
+        self.calls.append((path, given))
+        await websocket.accept()
+        await websocket.send_text("stand-in")
+        await websocket.close()
+
+
+async def options() -> ForwardOptions:
+    """Choose everything."""
+    return ForwardOptions(
+        headers={"x-tenant": "acme"}, timeout=3, affinity_key="k", override_host="acme.test"
+    )
+
+
+def _app(**router: Any) -> FastAPI:
+    app = FastAPI()
+    app.include_router(proxy_router(Declared, **router), prefix="/tenants/{tenant}/billing")
+
+    @app.get("/own")
+    async def own(request: Request, balancer: Balancer = Depends(Upstream("billing"))) -> Response:
+        return await balancer.forward(request, "/own")
+
+    @app.websocket("/own/live")
+    async def live(
+        websocket: WebSocket, balancer: Annotated[Balancer, Depends(Upstream(Declared))]
+    ) -> None:
+        await balancer.forward_websocket(websocket, "/live")
+
+    return app
+
+
+_each_key = pytest.mark.parametrize("key", [Upstream("billing"), Upstream(Declared)])
+
+
+@_each_key
+def test_object_with_the_public_methods_stands_in(key: Upstream) -> None:
+    """On proxied routes and endpoints alike it gets what a balancer gets."""
+    app, stand_in = _app(), Recorder()
+    app.dependency_overrides[key] = lambda: stand_in
+
+    with TestClient(app) as client:
+        got = client.get("/tenants/acme/billing/x%2Fy?q=1")
+        posted = client.request("PROPFIND", "/tenants/acme/billing", content=b"data")
+        own = client.get("/own")
+        with client.websocket_connect("/tenants/acme/billing/live") as websocket:
+            proxied_text = websocket.receive_text()
+        with client.websocket_connect("/own/live") as websocket:
+            own_text = websocket.receive_text()
+
+    assert (got.content, posted.content) == (b"stand-in GET ", b"stand-in PROPFIND data")
+    assert own.content == b"stand-in GET "
+    assert (proxied_text, own_text) == ("stand-in", "stand-in")
+    assert stand_in.calls == [
+        ("/x%2Fy", {}),
+        ("/", {}),
+        ("/own", {}),
+        ("/live", {}),
+        ("/live", {}),
+    ]
+
+
+def test_stand_in_is_told_the_options() -> None:
+    """What the ``options`` dependency chose comes by the public names."""
+    app, stand_in = _app(options=options), Recorder()
+    app.dependency_overrides[Upstream("billing")] = lambda: stand_in
+
+    with TestClient(app) as client:
+        client.get("/tenants/acme/billing/x")
+        with client.websocket_connect("/tenants/acme/billing/live") as websocket:
+            websocket.receive_text()
+
+    assert stand_in.calls == [
+        (
+            "/x",
+            {
+                "additional_headers": {"x-tenant": "acme"},
+                "override_host": "acme.test",
+                "timeout": 3,
+            },
+        ),
+        ("/live", {"additional_headers": {"x-tenant": "acme"}, "open_timeout": 3}),
+    ]
+
+
+@pytest.mark.parametrize("make", [AsyncMock, create_autospec])
+def test_mock_stands_in(make: Callable[..., Any]) -> None:
+    """Mocks of a ``Balancer`` are asked by its public methods, however true they are to it."""
+    mock = make(spec=Balancer) if make is AsyncMock else make(Balancer, instance=True)
+    mock.forward.return_value = Response("mocked", 418)
+    app = _app()
+    app.dependency_overrides[Upstream("billing")] = lambda: mock
+
+    with TestClient(app) as client:
+        reply = client.get("/tenants/acme/billing/x")
+
+    assert (reply.status_code, reply.text) == (418, "mocked")
+    assert mock.forward.await_args.args[1] == "/x"
+
+
+@_each_key
+async def test_real_balancer_stands_in_on_both_protocols(key: Upstream) -> None:
+    """One made from settings is used the raw way, options and all."""
+    async with (
+        ScriptedOrigin(always(answer(body=b"stand-in"))) as origin,
+        Balancer.from_settings(billing(origin.url)) as balancer,
+    ):
+        app = _app(options=options)
+        app.dependency_overrides[key] = lambda: balancer
+        async with run_app(app) as running:
+            proxied = await fetch(running.address, target="/tenants/a/billing/x%2Fy?q=1")
+            own = await fetch(running.address, target="/own")
+
+    assert (proxied.body, own.body) == (b"stand-in", b"stand-in")
+    assert [seen.target for seen in origin.requests] == [b"/x%2Fy?q=1", b"/own"]
+    assert origin.requests[0].one(b"x-tenant") == b"acme"
+    assert origin.requests[0].one(b"host") == b"acme.test"
+
+
+@pytest.mark.parametrize(
+    "variable", [None, "ftp://nonsense"], ids=["no settings", "settings that are not valid"]
+)
+def test_overridden_upstream_needs_no_settings(
+    variable: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on proxied routes nor where it is injected, at any depth."""
+    if variable:
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", variable)
+
+    async def deep(balancer: Annotated[Balancer, Depends(Upstream("billing"))]) -> Balancer:
+        return balancer
+
+    app = FastAPI(lifespan=proxy_lifespan)
+    app.include_router(proxy_router("billing"), prefix="/billing")
+
+    @app.get("/own")
+    async def own(request: Request, balancer: Annotated[Balancer, Depends(deep)]) -> Response:
+        return await balancer.forward(request)
+
+    app.dependency_overrides[Upstream("billing")] = Recorder
+    with TestClient(app) as client:
+        statuses = [client.get(path).status_code for path in ("/own", "/billing/x")]
+
+    assert statuses == [200, 200]
+
+
+async def test_override_may_have_dependencies_of_its_own() -> None:
+    """An override is a dependency: it may take the request, and end after it."""
+    seen: list[str] = []
+
+    async def by_tenant(request: Request) -> AsyncIterator[Recorder]:
+        seen.append(request.path_params["tenant"])
+        yield Recorder()
+        seen.append("end")
+
+    app = _app()
+    app.dependency_overrides[Upstream("billing")] = by_tenant
+    async with run_app(app) as running:
+        reply = await fetch(running.address, target="/tenants/acme/billing/x")
+
+    assert (reply.body, seen) == (b"stand-in GET ", ["acme", "end"])
+
+
+async def test_override_of_one_upstream_leaves_the_other() -> None:
+    """Only the one that is named is replaced; the other starts and serves."""
+    async with ScriptedOrigin() as origin:
+
+        class Users(UpstreamSettings, name="users"):
+            destinations: Destinations = (origin.url,)
+
+        app = _app()
+        app.include_router(proxy_router(Users), prefix="/users")
+        app.dependency_overrides[Upstream("billing")] = Recorder
+        async with run_app(app) as running:
+            users = await fetch(running.address, target="/users/x")
+            replaced = await fetch(running.address, target="/tenants/a/billing/x")
+
+    assert (users.body, replaced.body) == (b"ok", b"stand-in GET ")
+    assert [seen.target for seen in origin.requests] == [b"/x"]

@@ -1,0 +1,494 @@
+"""One access record for each exchange, and why a destination was picked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request, Response
+from fastapi.testclient import TestClient
+from starlette.testclient import WebSocketDenialResponse
+from starlette.types import Message, Scope
+from starlette.websockets import WebSocketDisconnect
+
+from fastapi_proxy_di import Attempt, Failure
+from fastapi_proxy_di.testing import (
+    accept,
+    close,
+    echo,
+    refuse,
+    reply,
+    reset,
+    stall,
+    stand_in,
+)
+from tests.testing.apps import Billing, gateway_app
+
+
+@pytest.fixture
+def access(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Listen to the records of exchanges."""
+    caplog.set_level(logging.INFO, "fastapi_proxy_di.access")
+    return caplog
+
+
+def records(caplog: pytest.LogCaptureFixture, name: str = "access") -> list[dict[str, Any]]:
+    """Give the fields of the records of one logger."""
+    return [vars(one) for one in caplog.records if one.name == f"fastapi_proxy_di.{name}"]
+
+
+def only(record: dict[str, Any], *names: str) -> tuple[Any, ...]:
+    """Give some fields of a record."""
+    return tuple(record[name] for name in names)
+
+
+def test_record_has_what_an_exchange_was(access: pytest.LogCaptureFixture) -> None:
+    """Upstream, destination, attempts, status, bytes, timings, and who ended it."""
+    app = gateway_app()
+
+    with (
+        stand_in(app, "billing", {"b": refuse(), "a": reply("12345", 201)}, policy="first"),
+        TestClient(app) as client,
+    ):
+        client.post("/billing/pay?secret=1", content=b"123")
+
+    (record,) = records(access)
+    assert only(record, "upstream", "destination", "method", "path", "status", "protocol") == (
+        "billing",
+        "http://a",
+        "POST",
+        "/billing/pay",
+        201,
+        "http",
+    )
+    assert record["attempts"] == (
+        Attempt("http://b", Failure.CONNECT),
+        Attempt("http://a", status=201),
+    )
+    assert only(record, "received_bytes", "sent_bytes", "ended_by", "failure") == (
+        3,
+        5,
+        "complete",
+        None,
+    )
+    assert 0 < record["head_ms"] <= record["total_ms"]
+    assert "secret" not in access.text
+
+
+def test_record_is_not_made_where_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+    """By default there is none."""
+    app = gateway_app()
+
+    with stand_in(app, "billing", reply()), TestClient(app) as client:
+        client.get("/billing/x")
+
+    assert records(caplog) == []
+
+
+def test_record_of_a_retry_by_status(access: pytest.LogCaptureFixture) -> None:
+    """An answer that was tried again is an attempt with its status."""
+    app = gateway_app()
+    settings: dict[str, Any] = {"retries": {"statuses": [503], "backoff": 0}, "policy": "first"}
+
+    with (
+        stand_in(app, "billing", {"b": reply(status=503), "a": reply()}, **settings),
+        TestClient(app) as client,
+    ):
+        client.get("/billing/x")
+
+    (record,) = records(access)
+    assert record["attempts"] == (
+        Attempt("http://b", status=503),
+        Attempt("http://a", status=200),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "settings", "expected"),
+    [
+        (refuse(), {}, (502, "connect", "destination", "http://billing")),
+        (stall(), {"timeouts": {"activity": 0.05}}, (504, "activity_timeout", "destination", None)),
+        (stall(), {"timeouts": {"total": 0.05}}, (504, "total_timeout", "proxy", None)),
+        (reply(), {"limits": {"max_body_bytes": 1}}, (413, "request_body_too_large", "client", 0)),
+    ],
+)
+def test_record_of_a_failure(
+    access: pytest.LogCaptureFixture,
+    fault: Any,
+    settings: dict[str, Any],
+    expected: tuple[object, ...],
+) -> None:
+    """A request without an answer has a record as well, with the status its client got."""
+    app = gateway_app()
+
+    with stand_in(app, "billing", fault, **settings), TestClient(app) as client:
+        client.post("/billing/x", content=b"12")
+
+    (record,) = records(access)
+    assert only(record, "status", "failure", "ended_by") == expected[:3]
+    assert record["head_ms"] is None
+    if expected[3] == 0:
+        assert only(record, "destination", "attempts") == (None, ())
+    else:
+        assert record["destination"] == "http://billing"
+
+
+async def test_record_of_an_answer_that_breaks_off(access: pytest.LogCaptureFixture) -> None:
+    """The status was sent, the end is the destination's."""
+    app = gateway_app()
+
+    with stand_in(app, "billing", reset(b"part", 206)), TestClient(app) as client:
+        client.get("/billing/x")
+
+    (record,) = records(access)
+    assert only(record, "status", "failure", "ended_by", "sent_bytes") == (
+        206,
+        "response_body",
+        "destination",
+        4,
+    )
+
+
+class Sending:
+    """An ASGI server's side whose client does something of its own."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+        self.head = asyncio.Event()
+
+    async def receive(self) -> Message:  # pragma: no cover - asked only where the test is slow
+        """Nothing more comes from the client."""
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(self, message: Message) -> None:
+        """Take the head, and fail or wait."""
+        self.head.set()
+        if self.error is not None:
+            raise self.error
+        await asyncio.Event().wait()
+
+
+def scope_of(app: FastAPI) -> Scope:
+    """Give a request as a server would."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/billing/x",
+        "raw_path": b"/billing/x",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"gateway")],
+        "client": ("127.0.0.1", 1),
+        "server": None,
+        "app": app,
+    }
+
+
+async def test_record_of_a_client_that_left(access: pytest.LogCaptureFixture) -> None:
+    """A send that fails is the client's end."""
+    app = gateway_app()
+    server = Sending(OSError("gone"))
+
+    async with stand_in(app, "billing", reply("x")):
+        with pytest.raises(OSError, match="gone"):
+            await app(scope_of(app), server.receive, server.send)
+
+    (record,) = records(access)
+    assert only(record, "status", "ended_by") == (200, "client")
+
+
+async def test_record_of_a_shutdown(access: pytest.LogCaptureFixture) -> None:
+    """A request that the server cancels is ended by this side, once."""
+    app = gateway_app()
+    server = Sending(None)
+
+    async with stand_in(app, "billing", reply("x")):
+        task = asyncio.create_task(app(scope_of(app), server.receive, server.send))
+        await server.head.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    (record,) = records(access)
+    assert only(record, "status", "ended_by") == (200, "proxy")
+
+
+async def test_record_of_an_answer_that_is_not_used(access: pytest.LogCaptureFixture) -> None:
+    """A response that an endpoint drops has its record all the same."""
+    app = gateway_app()
+
+    @app.get("/other")
+    async def other(request: Request, billing: Billing) -> Response:
+        await billing.forward(request, "/x")
+        return Response("own")
+
+    with stand_in(app, "billing", reply("x")), TestClient(app) as client:
+        answer = client.get("/other")
+
+    (record,) = records(access)
+    assert (answer.text, record["status"], record["sent_bytes"]) == ("own", 200, 0)
+
+
+def test_record_of_a_tunnel(access: pytest.LogCaptureFixture) -> None:
+    """A tunnel's record has its messages' bytes, its end and its close code."""
+    app = gateway_app()
+
+    with (
+        stand_in(app, "billing", echo()),
+        TestClient(app) as client,
+        client.websocket_connect("/live") as live,
+    ):
+        live.send_text("hello")
+        live.receive_text()
+        live.close(4000)
+
+    (record,) = records(access)
+    assert only(record, "protocol", "status", "destination", "ended_by", "end", "code") == (
+        "websocket",
+        101,
+        "http://billing",
+        "client",
+        "client_closed",
+        4000,
+    )
+    assert only(record, "received_bytes", "sent_bytes") == (5, 5)
+
+
+def test_record_of_a_tunnel_that_the_upstream_closed(access: pytest.LogCaptureFixture) -> None:
+    """Who closed is told."""
+    app = gateway_app()
+
+    with (
+        stand_in(app, "billing", close(4001)),
+        TestClient(app) as client,
+        client.websocket_connect("/live") as live,
+        pytest.raises(WebSocketDisconnect),
+    ):
+        live.receive_text()
+
+    assert only(records(access)[0], "ended_by", "end", "code") == (
+        "destination",
+        "upstream_closed",
+        4001,
+    )
+
+
+def test_record_of_a_message_that_is_too_big(access: pytest.LogCaptureFixture) -> None:
+    """It is the fault of the side that sent it."""
+    app = gateway_app()
+    settings: dict[str, Any] = {"websocket": {"max_message_bytes": 3}}
+
+    with (
+        stand_in(app, "billing", [echo(), accept("12345")], **settings),
+        TestClient(app) as client,
+    ):
+        with client.websocket_connect("/live") as live:
+            live.send_text("hello")
+            with pytest.raises(WebSocketDisconnect):
+                live.receive_text()
+        with client.websocket_connect("/live") as live, pytest.raises(WebSocketDisconnect):
+            live.receive_text()
+
+    assert [one["ended_by"] for one in records(access)] == ["client", "destination"]
+
+
+async def test_record_of_a_drained_tunnel(access: pytest.LogCaptureFixture) -> None:
+    """A tunnel that a drain closed was ended by this side."""
+    app = gateway_app()
+
+    with stand_in(app, "billing", echo()) as billing, TestClient(app) as client:
+
+        @app.post("/drain")
+        async def drain(upstream: Billing) -> None:
+            await upstream.drain("http://billing", timeout=0.01)
+
+        with client.websocket_connect("/live") as live:
+            live.send_text("x")
+            live.receive_text()
+            client.post("/drain")
+            with pytest.raises(WebSocketDisconnect):
+                live.receive_text()
+
+    assert (records(access)[-1]["ended_by"], billing.tried) == ("proxy", ["billing"])
+
+
+def test_record_of_a_refused_handshake(access: pytest.LogCaptureFixture) -> None:
+    """A refusal has its status and no end of a tunnel."""
+    app = gateway_app()
+
+    with (
+        stand_in(app, "billing", reply("no", 403)),
+        TestClient(app) as client,
+        pytest.raises(WebSocketDenialResponse),
+        client.websocket_connect("/live"),
+    ):
+        raise AssertionError  # pragma: no cover
+
+    (record,) = records(access)
+    assert only(record, "status", "ended_by") == (403, "complete")
+    assert "end" not in record
+
+
+# -- explain ----------------------------------------------------------------------------
+
+
+def test_explain_is_off_by_default() -> None:
+    """No address leaves the gateway unasked."""
+    app = gateway_app()
+
+    with stand_in(app, "billing", reply()), TestClient(app) as client:
+        answer = client.get("/billing/x")
+
+    assert "x-proxy-explain" not in answer.headers
+
+
+def test_explain_says_why_in_a_header() -> None:
+    """Policy, candidates, and who was out and why; an entry for each attempt."""
+    app = gateway_app()
+    destinations = {
+        "ejected": refuse(),
+        "ok": reply(),
+        "spare": reply(),
+        "resting": reply(),
+        "busy": reply(),
+    }
+    settings: dict[str, Any] = {
+        "explain": "header",
+        "policy": "first",
+        "ejection": {"consecutive": 1, "max_share": 1},
+    }
+
+    with (
+        stand_in(app, "billing", destinations, **settings) as billing,
+        TestClient(app) as client,
+    ):
+
+        @app.post("/prepare")
+        async def prepare(upstream: Billing) -> None:
+            await upstream.drain("http://spare")
+            upstream.configure_destination("http://busy", max_requests=1)
+            upstream.configure_destination("http://resting", tier=1)
+
+        client.post("/prepare")
+        first = client.get("/billing/x").headers["x-proxy-explain"]
+        billing.flip("resting", healthy=False)
+        second = client.get("/billing/x").headers["x-proxy-explain"]
+
+    assert first == (
+        "first picked http://ejected of 3: http://ejected, http://ok, http://busy;"
+        " out: http://spare (draining), http://resting (tier 1)"
+        " | first picked http://ok of 2: http://ok, http://busy;"
+        " out: http://ejected (tried), http://spare (draining), http://resting (tier 1)"
+    )
+    assert second == (
+        "first picked http://ok of 2: http://ok, http://busy; out: http://ejected (ejected),"
+        " http://spare (draining), http://resting (unhealthy)"
+    )
+
+
+def test_explain_says_full_and_panic() -> None:
+    """Limits and panic are reasons, too."""
+    app = gateway_app()
+    settings: dict[str, Any] = {"explain": "header", "policy": "first"}
+
+    with (
+        stand_in(app, "billing", {"a": reply(), "b": reply()}, **settings) as billing,
+        TestClient(app) as client,
+    ):
+
+        @app.post("/prepare")
+        async def prepare(upstream: Billing) -> None:
+            upstream.configure_destination("http://a", max_requests=1)
+
+        client.post("/prepare")
+        client.get("/billing/x")
+        full = client.get("/billing/x").headers["x-proxy-explain"]
+        billing.flip(healthy=False)
+        panic = client.get("/billing/x").headers["x-proxy-explain"]
+
+    assert full == "first picked http://b of 1: http://b; out: http://a (full)"
+    assert panic == "first in panic picked http://b of 1: http://b; out: http://a (full)"
+
+
+def test_explain_names_no_more_than_fit() -> None:
+    """A large pool is told in short."""
+    app = gateway_app()
+    many = {f"d{number}": reply() for number in range(20)}
+
+    with (
+        stand_in(app, "billing", many, policy="first", explain="header"),
+        TestClient(app) as client,
+    ):
+        told = client.get("/billing/x").headers["x-proxy-explain"]
+
+    assert told.startswith("first picked http://d0 of 20: http://d0, ")
+    assert told.endswith("http://d7 and 12 more")
+
+
+def test_explain_says_in_the_log_that_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    """The log tells of picks and of their absence; no header does."""
+    caplog.set_level(logging.INFO, "fastapi_proxy_di.explain")
+    app = gateway_app()
+    settings: dict[str, Any] = {"explain": "log", "when_none_available": "fail", "policy": "first"}
+
+    with (
+        stand_in(app, "billing", reply(), **settings) as billing,
+        TestClient(app) as client,
+    ):
+        answer = client.get("/billing/x")
+        billing.flip(healthy=False)
+        client.get("/billing/x")
+
+    assert "x-proxy-explain" not in answer.headers
+    assert [(one["message"], one["destination"]) for one in records(caplog, "explain")] == [
+        ("first picked http://billing of 1: http://billing", "http://billing"),
+        ("first picked none of 0; out: http://billing (unhealthy)", None),
+    ]
+
+
+def test_explain_in_the_log_follows_its_level(caplog: pytest.LogCaptureFixture) -> None:
+    """Below INFO the log says nothing."""
+    caplog.set_level(logging.WARNING, "fastapi_proxy_di.explain")
+    app = gateway_app()
+
+    with stand_in(app, "billing", reply(), explain="log"), TestClient(app) as client:
+        client.get("/billing/x")
+
+    assert records(caplog, "explain") == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "how"), [({"x-session": "7"}, b"affinity"), ({}, b"power_of_two_choices")]
+)
+def test_explain_is_told_on_handshakes_and_names_who_picked(
+    headers: dict[str, str], how: bytes
+) -> None:
+    """A WebSocket's accept bears the header; affinity picks for those that it knows."""
+    app = gateway_app()
+    affinity = {"header": "x-session", "key": "0123456789abcdef0123456789abcdef"}
+
+    with (
+        stand_in(app, "billing", echo(), explain="header", affinity=affinity),
+        TestClient(app) as client,
+        client.websocket_connect("/live", headers=headers) as live,
+    ):
+        fields: Any = live.extra_headers
+        told = dict(fields)[b"x-proxy-explain"]
+
+    assert told.startswith(how + b" picked http://billing of 1")
+
+
+def test_explain_off_in_yaml_is_off() -> None:
+    """YAML reads ``off`` as false."""
+    app = gateway_app()
+
+    with stand_in(app, "billing", reply(), explain=False), TestClient(app) as client:
+        answer = client.get("/billing/x")
+
+    assert answer.status_code == 200

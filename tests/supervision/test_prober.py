@@ -1,0 +1,436 @@
+"""Prober: when it probes, what it takes for well, and that nothing stops it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from random import Random
+from typing import Any, cast
+
+import pytest
+
+from fastapi_proxy_di.errors import UpstreamConnectError
+from fastapi_proxy_di.health.ejection import Ejector
+from fastapi_proxy_di.health.slow_start import SlowStart
+from fastapi_proxy_di.health.thresholds import Threshold
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.pools.pool import Pool
+from fastapi_proxy_di.settings import DestinationSettings, EjectionSettings, HealthSettings
+from fastapi_proxy_di.supervision.events import DestinationDown, DestinationUp, Event, Events
+from fastapi_proxy_di.supervision.prober import Prober
+from fastapi_proxy_di.supervision.supervisor import Supervisor
+from fastapi_proxy_di.transport.protocol import Request, Transport, TransportExchange
+from fastapi_proxy_di.wire.urls import Address
+from tests.pools.samples import pool_of, settings_of
+from tests.support.gateways import gateway
+from tests.support.http_client import fetch
+from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.virtual_time import run_virtually
+
+
+class Probed:
+    """A prober over made-up transports: each probe is noted and answered by ``reply``."""
+
+    def __init__(
+        self, pool: Pool, reply: Callable[[str, Request], Awaitable[int]], **health: Any
+    ) -> None:
+        self.pool = pool
+        self.reply = reply
+        self.sent: list[tuple[float, str, Request]] = []
+        self.body = b"ok"
+        self.closed = 0
+        self.told: list[Event] = []
+        events = Events()
+        events.subscribe(self.told.append)
+        self._loop = asyncio.get_running_loop()
+        settings = HealthSettings(**{"path": "/health", "jitter": 0, **health})
+        self.supervisor = Supervisor(
+            pool,
+            Ejector(pool, EjectionSettings()),
+            Threshold(settings.fall, settings.rise),
+            SlowStart(0),
+            events,
+            window=15,
+        )
+        self.prober = Prober(
+            supervisor=self.supervisor,
+            settings=settings,
+            transport_for=self._transport,
+            headers=[(b"x-probe", b"1")],
+            random=Random(1),
+        )
+
+    def _transport(self, destination: Destination) -> tuple[Transport, Address]:
+        address = destination.settings.probe_address
+        return cast("Transport", _Transport(self, address.url)), address
+
+    def sent_to(self, index: int) -> list[float]:
+        """When one destination was probed, in seconds since the loop began."""
+        url = self.pool.destinations[index].url
+        return [round(at - 1000, 3) for at, to, _ in self.sent if to == url]
+
+    async def run(self, seconds: float) -> None:
+        """Let time pass."""
+        await asyncio.sleep(seconds)
+
+    async def end(self) -> None:
+        """End everything that was started."""
+        await self.prober.aclose()
+        self.supervisor.close()
+
+
+class _Transport:
+    def __init__(self, probed: Probed, url: str) -> None:
+        self._probed = probed
+        self._url = url
+
+    async def start(self, request: Request, body: bytes, *, more: bool) -> TransportExchange:
+        probed = self._probed
+        probed.sent.append((asyncio.get_running_loop().time(), self._url, request))
+        return cast("TransportExchange", _Exchange(probed, self._url, request))
+
+
+class _Exchange:
+    def __init__(self, probed: Probed, url: str, request: Request) -> None:
+        self.status = 0
+        self._probed = probed
+        self._url = url
+        self._request = request
+        self._left = [probed.body] if probed.body else []
+
+    async def head(self) -> None:
+        self.status = await self._probed.reply(self._url, self._request)
+
+    async def read(self) -> bytes:
+        return self._left.pop() if self._left else b""
+
+    def close(self) -> None:
+        self._probed.closed += 1
+
+
+async def well(url: str, request: Request) -> int:
+    """Always 200."""
+    return 200
+
+
+def test_prober_sweeps_all_at_once_then_at_the_interval() -> None:
+    """The first sweep at start, the next probe an interval later."""
+
+    async def scenario() -> Probed:
+        probed = Probed(pool_of(2), well, interval=15)
+        await probed.prober.sweep()
+        probed.prober.start()
+        await probed.run(31)
+        await probed.end()
+        return probed
+
+    probed = run_virtually(scenario())
+
+    assert probed.sent_to(0) == probed.sent_to(1) == [0, 15, 30]
+    assert probed.closed == len(probed.sent)
+    assert probed.pool.destinations[0].latency_ms is not None
+
+
+def test_prober_first_sweep_flips_at_once() -> None:
+    """One that is down at start gets no request; later it takes ``fall`` failures."""
+
+    async def scenario() -> Probed:
+        up = {"10.0.0.1"}
+
+        async def reply(url: str, request: Request) -> int:
+            return 200 if any(host in url for host in up) else 503
+
+        probed = Probed(pool_of(2), reply, interval=10, fall=2)
+        await probed.prober.sweep()
+        down_at_start = [one.healthy for one in probed.pool.destinations]
+        probed.prober.start()
+        up.clear()
+        await probed.run(10.5)
+        once = probed.pool.destinations[0].healthy
+        await probed.run(10)
+        await probed.end()
+        assert down_at_start == [True, False]
+        assert once
+        assert not probed.pool.destinations[0].healthy
+        return probed
+
+    probed = run_virtually(scenario())
+
+    assert [type(event) for event in probed.told if event.destination] == [DestinationDown] * 2
+    assert probed.told[0] == DestinationDown(
+        "billing", probed.pool.destinations[1].url, "status 503"
+    )
+
+
+def test_prober_slow_probe_delays_no_other() -> None:
+    """One hangs until its timeout; the others keep their rhythm."""
+
+    async def scenario() -> Probed:
+        async def reply(url: str, request: Request) -> int:
+            await asyncio.sleep(3600 if "10.0.0.1" in url else 0)
+            return 200
+
+        probed = Probed(pool_of(3), reply, interval=10, timeout=5, fall=1)
+        probed.prober.start()
+        await probed.run(29)
+        await probed.end()
+        return probed
+
+    probed = run_virtually(scenario())
+
+    assert probed.sent_to(0) == [0, 15]
+    assert probed.sent_to(1) == probed.sent_to(2) == [0, 10, 20]
+    assert probed.told[0] == DestinationDown(
+        "billing", probed.pool.destinations[0].url, "no answer in time"
+    )
+
+
+def test_prober_asks_unhealthy_ones_at_their_own_interval() -> None:
+    """A destination that is down is asked more often, to have it back sooner."""
+
+    async def scenario() -> Probed:
+        probed = Probed(pool_of(2), well, interval=10, unhealthy_interval=1, fall=1)
+        failing = probed.pool.destinations[0].url
+
+        async def reply(url: str, request: Request) -> int:
+            return 503 if url == failing and len(probed.sent_to(0)) < 3 else 200
+
+        probed.reply = reply
+        probed.prober.start()
+        await probed.run(13)
+        await probed.end()
+        return probed
+
+    probed = run_virtually(scenario())
+
+    assert probed.sent_to(0) == [0, 1, 2, 12]
+    assert [type(event) for event in probed.told] == [DestinationDown, DestinationUp]
+
+
+def test_prober_jitter_keeps_within_its_share() -> None:
+    """Pauses differ, by a tenth at most."""
+
+    async def scenario() -> Probed:
+        probed = Probed(pool_of(1), well, interval=10, jitter=0.1)
+        probed.prober.start()
+        await probed.run(1000)
+        await probed.end()
+        return probed
+
+    times = run_virtually(scenario()).sent_to(0)
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+
+    assert len(set(pauses)) > 50
+    assert 9 <= min(pauses) < 9.3
+    assert 10.7 < max(pauses) <= 11
+
+
+@pytest.mark.parametrize("status", [405, 501])
+def test_prober_head_falls_back_to_get(status: int) -> None:
+    """Once for each destination; from then on it is GET."""
+
+    async def scenario() -> Probed:
+        async def reply(url: str, request: Request) -> int:
+            return status if request.method == b"HEAD" else 200
+
+        probed = Probed(pool_of(1), reply, method="HEAD", interval=10)
+        probed.prober.start()
+        await probed.run(15)
+        await probed.end()
+        return probed
+
+    probed = run_virtually(scenario())
+
+    assert [request.method for _, _, request in probed.sent] == [b"HEAD", b"GET", b"GET"]
+    assert probed.told == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "status", "ok"),
+    [("200-399", 399, True), ("200-399", 400, False), ("204", 200, False), ("200,503", 503, True)],
+)
+def test_prober_takes_the_expected_statuses_for_well(expected: str, status: int, ok: bool) -> None:
+    """Whatever they are."""
+
+    async def scenario() -> bool:
+        async def reply(url: str, request: Request) -> int:
+            return status
+
+        probed = Probed(pool_of(1), reply, expected=expected)
+        result = await probed.prober.probe(probed.pool.destinations[0])
+        await probed.end()
+        return result
+
+    assert run_virtually(scenario()) is ok
+
+
+@pytest.mark.parametrize(
+    ("body", "ok"), [(b"status: fine", True), (b"status: broken", False), (b"", False)]
+)
+def test_prober_wants_the_body_to_match(body: bytes, ok: bool) -> None:
+    """A 200 that says otherwise is none."""
+
+    async def scenario() -> tuple[bool, list[Event]]:
+        probed = Probed(pool_of(2), well, body_match="fine$")
+        probed.body = body
+        result = await probed.prober.probe(probed.pool.destinations[0])
+        await probed.end()
+        return result, probed.told
+
+    result, told = run_virtually(scenario())
+
+    assert result is ok
+    assert [cast("DestinationDown", event).reason for event in told] == (
+        [] if ok else ["its body does not match"]
+    )
+
+
+def test_prober_reads_only_so_much_of_a_body() -> None:
+    """An endless answer does not hold the probe."""
+
+    async def scenario() -> bool:
+        probed = Probed(pool_of(1), well, body_match="x")
+        probed.body = b"x" * 65536
+        result = await probed.prober.probe(probed.pool.destinations[0])
+        await probed.end()
+        return result
+
+    assert run_virtually(scenario())
+
+
+def test_prober_asks_each_where_it_wants_to_be_asked() -> None:
+    """A path of its own, another address, the base path, and the query of a path."""
+    pool = Pool(
+        "billing",
+        [
+            settings_of(0),
+            settings_of(1, health_path="/own?deep=1"),
+            settings_of(2, health_url="http://10.9.9.9:81/base"),
+            DestinationSettings(url="http://10.0.0.4/api"),
+        ],
+        panic=True,
+    )
+
+    async def scenario() -> Probed:
+        probed = Probed(pool, well)
+        await probed.prober.sweep()
+        await probed.end()
+        return probed
+
+    asked = [
+        (url, request.target, dict(request.headers)[b"host"])
+        for _, url, request in run_virtually(scenario()).sent
+    ]
+
+    assert asked == [
+        ("http://10.0.0.1", b"/health", b"10.0.0.1"),
+        ("http://10.0.0.2", b"/own?deep=1", b"10.0.0.2"),
+        ("http://10.9.9.9:81/base", b"/base/health", b"10.9.9.9:81"),
+        ("http://10.0.0.4/api", b"/api/health", b"10.0.0.4"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (UpstreamConnectError("the upstream is shut down"), "the upstream is shut down"),
+        (RuntimeError("a bug"), "RuntimeError"),
+    ],
+    ids=["closed", "bug"],
+)
+def test_prober_survives_whatever_a_probe_raises(
+    error: Exception, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A closed pool, and an exception that nobody expects: the loop goes on."""
+
+    async def scenario() -> Probed:
+        async def reply(url: str, request: Request) -> int:
+            raise error
+
+        probed = Probed(pool_of(2), reply, interval=10)
+        probed.prober.start()
+        await probed.run(15)
+        probed.reply = well
+        await probed.run(10)
+        await probed.end()
+        return probed
+
+    probed = run_virtually(scenario())
+
+    assert len(probed.sent_to(0)) == 3
+    assert all(one.healthy for one in probed.pool.destinations)
+    assert {event.reason for event in probed.told if isinstance(event, DestinationDown)} == {reason}
+    assert ("unexpectedly" in caplog.text) is isinstance(error, RuntimeError)
+
+
+def test_prober_follows_the_pool() -> None:
+    """New destinations are probed at once, removed ones no more."""
+
+    async def scenario() -> Probed:
+        probed = Probed(pool_of(2), well, interval=10)
+        probed.prober.start()
+        await probed.run(5)
+        probed.supervisor.replace([settings_of(1), settings_of(2)])
+        probed.prober.start()
+        await probed.run(11)
+        await probed.end()
+        return probed
+
+    probed = run_virtually(scenario())
+    times = [round(at - 1000, 3) for at, url, _ in probed.sent if url == "http://10.0.0.1"]
+
+    assert times == [0]
+    assert probed.sent_to(0) == [0, 10]
+    assert probed.sent_to(1) == [5, 15]
+
+
+def test_prober_reconfigured_probes_at_once() -> None:
+    """Another path, another interval, from now on; HEAD gets another chance."""
+
+    async def scenario() -> Probed:
+        probed = Probed(pool_of(1), well, interval=100)
+        probed.prober.start()
+        await probed.run(5)
+        probed.prober.reconfigure(
+            probed.prober.settings.model_copy(update={"path": "/other", "interval": 10.0})
+        )
+        await probed.run(11)
+        await probed.end()
+        return probed
+
+    probed = run_virtually(scenario())
+
+    assert probed.sent_to(0) == [0, 5, 15]
+    assert [request.target for _, _, request in probed.sent] == [b"/health", b"/other", b"/other"]
+
+
+def test_prober_without_path_sends_nothing() -> None:
+    """Off is off, and can be turned on."""
+
+    async def scenario() -> tuple[int, int]:
+        probed = Probed(pool_of(1), well, path=None)
+        await probed.prober.sweep()
+        probed.prober.start()
+        await probed.run(100)
+        before = len(probed.sent)
+        probed.prober.reconfigure(HealthSettings(path="/"))
+        await probed.run(1)
+        await probed.end()
+        return before, len(probed.sent)
+
+    assert run_virtually(scenario()) == (0, 1)
+
+
+async def test_first_sweep_is_over_before_the_first_request() -> None:
+    """One that is down at start never gets a request, though it would be the first choice."""
+    async with (
+        ScriptedOrigin(always(answer(503))) as down,
+        ScriptedOrigin() as up,
+        gateway(down.url, up.url, policy="first", health={"path": "/health"}) as gate,
+    ):
+        reply = await fetch(gate.address, target="/billing/x")
+
+    assert reply.status == 200
+    assert [seen.target for seen in down.requests] == [b"/health"]
+    assert [seen.target for seen in up.requests] == [b"/health", b"/x"]

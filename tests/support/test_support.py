@@ -1,0 +1,100 @@
+"""The harness itself: it must show faults, not swallow them."""
+
+import pytest
+
+from tests.support.http_client import Ending, connect, fetch, request
+from tests.support.origins import Connection, PeerLeft, ScriptedOrigin, chunk, echo
+from tests.support.servers import StartupFailed, run_app
+
+
+def _address(origin: ScriptedOrigin) -> tuple[str, int]:
+    return ("127.0.0.1", origin.port)
+
+
+async def test_failing_script_fails_the_test() -> None:
+    """What a script asserts is not lost in its task."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        raise AssertionError("wrong request")
+
+    origin = await ScriptedOrigin(script).__aenter__()
+    async with connect(_address(origin)) as client:
+        await client.send(request())
+        with pytest.raises(EOFError):
+            await client.read_answer()
+
+    with pytest.raises(ExceptionGroup, match="script failed"):
+        await origin.__aexit__(None, None, None)
+
+
+async def test_origin_records_bytes_as_they_came() -> None:
+    """Case, order and repeats of fields show."""
+    async with ScriptedOrigin(echo) as origin:
+        reply = await fetch(
+            _address(origin), "POST", "/a?b", [(b"X-A", b"1"), (b"x-a", b"2")], b"c"
+        )
+
+    assert reply.json() == {"method": "POST", "target": "/a?b", "body": "c"}
+    assert origin.request.headers[1:3] == [(b"X-A", b"1"), (b"x-a", b"2")]
+    assert origin.request.all(b"x-A") == [b"1", b"2"]
+
+
+async def test_cut_upload_is_not_complete() -> None:
+    """A body that ends too early ends the script."""
+    left: list[bool] = []
+
+    async def script(connection: Connection) -> None:
+        received = await connection.read_head()
+        with pytest.raises(PeerLeft):
+            await connection.read_body(received)
+        left.append(received.complete)
+
+    async with ScriptedOrigin(script) as origin:
+        async with connect(_address(origin)) as client:
+            await client.send(request("POST", headers=[(b"Content-Length", b"9")]) + b"short")
+        await origin.all_left(1)
+
+    assert left == [False]
+
+
+@pytest.mark.parametrize(
+    ("raw", "ending"),
+    [
+        (b"Content-Length: 2\r\n\r\nok", Ending.LENGTH),
+        (b"Content-Length: 3\r\n\r\nok", Ending.BROKEN),
+        (
+            b"Transfer-Encoding: chunked\r\n\r\n" + chunk(b"ok") + b"0\r\nX-T: 1\r\n\r\n",
+            Ending.LAST_CHUNK,
+        ),
+        (b"Transfer-Encoding: chunked\r\n\r\n" + chunk(b"ok"), Ending.BROKEN),
+        (b"\r\nok", Ending.CLOSE),
+    ],
+)
+async def test_client_shows_how_an_answer_ended(raw: bytes, ending: Ending) -> None:
+    """A cut transfer is not taken for a whole one."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\n" + raw)
+
+    async with ScriptedOrigin(script) as origin, connect(_address(origin)) as client:
+        await client.send(request())
+        reply = await client.read_answer()
+
+        assert await client.at_end()
+
+    assert (reply.body, reply.ending) == (b"ok", ending)
+    assert reply.whole is (ending in (Ending.LENGTH, Ending.LAST_CHUNK))
+
+
+async def test_failed_start_tells_why() -> None:
+    """The app's own words, and its exception as the cause."""
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        raise RuntimeError("no database")
+
+    with pytest.raises(StartupFailed, match="no database") as caught:
+        await run_app(app).__aenter__()
+
+    assert isinstance(caught.value.__cause__, RuntimeError)

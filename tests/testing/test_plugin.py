@@ -1,0 +1,63 @@
+"""The pytest plugin: fixtures for its users, nothing for the others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+from fastapi.testclient import TestClient
+
+from fastapi_proxy_di.testing import Clock, StandInFixture, reply
+from tests.testing.apps import gateway_app
+
+
+def test_plugin_replaces_until_the_end_of_the_test(stand_in: StandInFixture) -> None:
+    """The fixture is one line, and takes several upstreams."""
+    app = gateway_app()
+    billing = stand_in(app, "billing", reply({"number": 7}))
+
+    with TestClient(app) as client:
+        answer = client.get("/summary")
+
+    assert (answer.json(), billing.tried) == ({"number": 7}, ["billing"])
+
+
+async def test_plugin_serves_async_tests(stand_in: StandInFixture, proxy_clock: Clock) -> None:
+    """In the test's own loop as well."""
+    billing = stand_in(gateway_app(), "billing", reply("x"), clock=proxy_clock)
+
+    answer = await (await billing.balancer()).client.get("/x")
+
+    assert answer.text == "x"
+
+
+def test_plugin_is_registered() -> None:
+    """Test runs find it by itself."""
+    found = entry_points(group="pytest11")
+
+    assert "fastapi_proxy_di.testing.pytest_plugin" in {one.value for one in found}
+
+
+def test_plugin_costs_nothing_unused() -> None:
+    """Loading it imports neither FastAPI nor anything of the package behind it."""
+    code = (
+        "import sys, pytest; before = set(sys.modules);"
+        "import fastapi_proxy_di.testing.pytest_plugin;"
+        "print(sorted(name for name in set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+
+    assert done.stdout.strip() == "['fastapi_proxy_di', 'fastapi_proxy_di.testing.pytest_plugin']"
+
+
+def test_testing_needs_no_pytest() -> None:
+    """Other test runners import the kit as well."""
+    code = "import sys, fastapi_proxy_di.testing; print('pytest' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+
+    assert done.stdout.strip() == "False"

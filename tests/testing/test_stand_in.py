@@ -1,0 +1,369 @@
+"""A stand-in replaces an upstream, in plain and asynchronous tests, HTTP and WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from fastapi import FastAPI, WebSocket
+from fastapi.testclient import TestClient
+
+from fastapi_proxy_di import Destinations, SettingsError, Upstream, UpstreamSettings
+from fastapi_proxy_di.testing import (
+    Received,
+    StandIn,
+    Step,
+    accept,
+    echo,
+    refuse,
+    reply,
+    stand_in,
+)
+from tests.support.gateways import until
+from tests.testing.apps import gateway_app
+
+
+def billing_service(log: list[str]) -> FastAPI:
+    """Build a service that notes its start and end."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        log.append("start")
+        yield
+        log.append("end")
+
+    service = FastAPI(lifespan=lifespan)
+
+    @service.get("/invoices/{number}")
+    async def invoice(number: int) -> dict[str, int]:
+        return {"number": number}
+
+    @service.websocket("/feed")
+    async def feed(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text("heard " + await websocket.receive_text())
+        await websocket.close()
+
+    return service
+
+
+def test_stand_in_is_an_app_for_mounts_endpoints_and_tunnels() -> None:
+    """One line replaces the upstream everywhere, and the app's lifespan runs around it."""
+    app, log = gateway_app(), list[str]()
+
+    with stand_in(app, "billing", billing_service(log)) as billing, TestClient(app) as client:
+        mounted = client.get("/billing/invoices/7?full=1")
+        called = client.get("/summary")
+        with client.websocket_connect("/live") as live:
+            live.send_text("hello")
+            heard = live.receive_text()
+
+    assert (mounted.json(), called.json(), heard) == ({"number": 7}, {"number": 7}, "heard hello")
+    assert [(one.method, one.path, one.query) for one in billing.received] == [
+        ("GET", "/invoices/7", "full=1"),
+        ("GET", "/invoices/7", ""),
+        ("GET", "/feed", ""),
+    ]
+    assert billing.received[2].messages == ["hello"]
+    assert log == ["start", "end"]
+
+
+def test_stand_in_records_fields_and_body() -> None:
+    """What the gateway sent is there to be looked at."""
+    app = gateway_app()
+
+    with stand_in(app, "billing", reply()) as billing, TestClient(app) as client:
+        client.post("/pay", json={"sum": 7}, headers={"X-Tenant": "acme"})
+
+    sent = billing.received[0]
+    assert (sent.destination, sent.method, sent.path) == ("billing", "POST", "/v2/pay")
+    assert (sent.json(), sent.headers["x-tenant"]) == ({"sum": 7}, "acme")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_stand_in_asks_a_function(asynchronous: bool) -> None:
+    """A function gets the whole request and gives content or a step."""
+    app = gateway_app()
+
+    def answer(received: Received) -> object:
+        return reply("no", 402) if received.json()["sum"] > 10 else {"paid": True}
+
+    async def answer_later(received: Received) -> object:
+        await asyncio.sleep(0)
+        return answer(received)
+
+    with (
+        stand_in(app, "billing", answer_later if asynchronous else answer),
+        TestClient(app) as client,
+    ):
+        small = client.post("/pay", json={"sum": 7})
+        large = client.post("/pay", json={"sum": 70})
+
+    assert (small.status_code, small.json()) == (200, {"paid": True})
+    assert (large.status_code, large.text) == (402, "no")
+
+
+def test_stand_in_plays_a_script_and_repeats_its_end() -> None:
+    """Each attempt takes the next step; the last one is for ever."""
+    app = gateway_app()
+    script: list[Step] = [reply(status=201), reply(b"x", headers={"X-Turn": "2"})]
+
+    with stand_in(app, "billing", script), TestClient(app) as client:
+        answers = [client.get("/billing/x") for _ in range(3)]
+
+    assert [one.status_code for one in answers] == [201, 200, 200]
+    assert [one.headers.get("x-turn") for one in answers] == [None, "2", "2"]
+
+
+def test_stand_in_tells_tried_b_then_a() -> None:
+    """Destinations have names, and what was tried is in order."""
+    app = gateway_app()
+
+    with (
+        stand_in(app, "billing", {"b": refuse(), "a": reply("from a")}, policy="first") as billing,
+        TestClient(app) as client,
+    ):
+        answer = client.post("/pay")
+
+    assert (answer.text, billing.tried) == ("from a", ["b", "a"])
+
+
+def test_stand_in_works_without_a_lifespan() -> None:
+    """Also where each request has a loop of its own."""
+    app = gateway_app()
+
+    with stand_in(app, "billing", {"a": reply("x")}) as billing:
+        client = TestClient(app)
+        texts = [client.get("/billing/x").text, client.get("/billing/y").text]
+
+    assert (texts, billing.tried) == (["x", "x"], ["a", "a"])
+
+
+async def test_stand_in_works_in_async_tests() -> None:
+    """The balancer lives in the test's own loop, and its app ends with it."""
+    app, log = gateway_app(), list[str]()
+    transport = httpx.ASGITransport(app)
+
+    async with (
+        stand_in(app, "billing", billing_service(log)) as billing,
+        httpx.AsyncClient(transport=transport, base_url="http://gateway") as client,
+    ):
+        answer = await client.get("/billing/invoices/7")
+        balancer = await billing.balancer()
+
+    assert (answer.json(), balancer.name) == ({"number": 7}, "billing")
+    assert log == ["start", "end"]
+    assert app.dependency_overrides == {}
+
+
+async def test_stand_in_left_in_its_own_loop_ends_behind_it() -> None:
+    """A plain ``with`` in an async test cannot wait; the end comes next."""
+    app, log = gateway_app(), list[str]()
+    with stand_in(app, "billing", billing_service(log)) as billing:
+        await billing.balancer()
+
+    await until(lambda: len(log) == 2)
+
+    assert log == ["start", "end"]
+
+
+def test_stand_in_left_while_the_client_is_open_ends_in_its_loop() -> None:
+    """Left inside the client's block it ends there and then."""
+    app, log = gateway_app(), list[str]()
+
+    with TestClient(FastAPI()):
+        pass
+    app.dependency_overrides[Upstream("billing")] = lambda: None
+    with TestClient(app) as client:
+        with stand_in(app, "billing", billing_service(log)):
+            client.get("/billing/invoices/7")
+        ended = list(log)
+        known = app.dependency_overrides[Upstream("billing")]
+
+    assert (ended, known()) == (["start", "end"], None)
+
+
+def test_stand_in_left_in_a_loop_that_rests_ends_there() -> None:
+    """Where the loop waits for the next test, it runs once more."""
+    app, log = gateway_app(), list[str]()
+    with asyncio.Runner() as runner, stand_in(app, "billing", billing_service(log)) as billing:
+        runner.run(_start(billing))
+
+    assert log == ["start", "end"]
+
+
+async def _start(billing: StandIn) -> None:
+    await billing.balancer()
+
+
+def test_stand_in_is_a_dependency_of_its_own() -> None:
+    """It may be written into the overrides by hand."""
+    app = gateway_app()
+    app.dependency_overrides[Upstream("billing")] = StandIn("billing", reply("x"))
+
+    with TestClient(app) as client:
+        answer = client.get("/billing/x")
+
+    assert answer.text == "x"
+
+
+def test_stand_in_gives_problems_as_the_app_would() -> None:
+    """A failure is answered by the default handler, on mounts and in endpoints."""
+    app = gateway_app()
+
+    with stand_in(app, "billing", refuse()), TestClient(app) as client:
+        answers = [client.get("/billing/x"), client.post("/pay")]
+
+    assert [one.status_code for one in answers] == [502, 502]
+    assert {one.headers["content-type"] for one in answers} == {"application/problem+json"}
+
+
+class Declared(UpstreamSettings, name="billing"):
+    """An upstream with settings of its own."""
+
+    destinations: Destinations = ["http://10.0.0.1"]
+    preserve_host: bool = True
+
+
+@pytest.mark.parametrize(
+    ("upstream", "host"),
+    [
+        ("billing", "billing"),
+        (Declared, "testserver"),
+        (Upstream(Declared), "testserver"),
+        (Declared(policy="first"), "testserver"),
+    ],
+)
+def test_stand_in_keeps_declared_settings_and_no_environment(
+    upstream: object, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What code says holds; the machine's variables do not."""
+    monkeypatch.setenv("UPSTREAM_BILLING_POLICY", "nonsense")
+    app = gateway_app()
+
+    with stand_in(app, upstream, reply()) as billing, TestClient(app) as client:  # type: ignore[arg-type]
+        client.get("/billing/x")
+
+    assert billing.received[0].headers["host"] == host
+
+
+def test_stand_in_refuses_what_cannot_answer() -> None:
+    """A source that is nothing says so at once."""
+    with pytest.raises(TypeError, match="is not an ASGI app, a function, a step"):
+        StandIn("billing", {"a": 7})  # type: ignore[dict-item]
+
+
+def test_stand_in_says_how_an_answer_is_written() -> None:
+    """A mapping is not what the upstream answers: its keys name destinations."""
+    with pytest.raises(TypeError, match=r"total: 70 is not .* write reply\(\.\.\.\)"):
+        StandIn("billing", {"total": 70})  # type: ignore[dict-item]
+
+
+def test_stand_in_tells_wrong_settings_as_at_start() -> None:
+    """One line for each fault, with the near name."""
+    with pytest.raises(SettingsError) as caught:
+        StandIn("billing", reply(), polcy="first", timeouts={"connect": "soon"})
+
+    title, *faults = str(caught.value).splitlines()
+    assert title == "Settings are not valid:"
+    assert len(faults) == 2
+    assert "is not a field; did you mean 'policy'?" in "".join(faults)
+    assert "timeouts.connect" in "".join(faults)
+
+
+def test_stand_in_for_a_name_that_is_not_there_stops_the_app() -> None:
+    """A slip in a test's name cannot let the real upstream answer."""
+    app = gateway_app()
+    with (
+        stand_in(app, "billing", reply()),
+        stand_in(app, "biling", reply()),
+        pytest.raises(SettingsError, match=r"upstream 'biling', which .* \(it does: billing\)"),
+        TestClient(app),
+    ):
+        pass
+
+
+async def test_stand_in_has_only_its_own_destinations() -> None:
+    """An address that the test did not name is no way out."""
+    async with StandIn("billing", reply()) as billing:
+        balancer = await billing.balancer()
+        with pytest.raises(ValueError, match="no destination http://other; it has http://billing"):
+            balancer.replace_destinations(["http://other"])
+
+    assert repr(billing) == "<StandIn billing: billing>"
+
+
+def test_stand_in_accepts_websockets() -> None:
+    """Messages, subprotocol, fields and echo are a step as well."""
+    app = gateway_app()
+    steps = [
+        accept("one", b"two", subprotocol="v1", headers={"X-Feed": "7"}, code=1001, reason="end"),
+        echo(),
+        accept(),
+    ]
+
+    with stand_in(app, "billing", steps) as billing, TestClient(app) as client:
+        with client.websocket_connect("/live", subprotocols=["v1"]) as live:
+            got = [live.receive_text(), live.receive_bytes(), live.receive()]
+            chosen = live.accepted_subprotocol
+        with client.websocket_connect("/live") as live:
+            live.send_text("text")
+            live.send_bytes(b"bytes")
+            echoed = [live.receive_text(), live.receive_bytes()]
+        with client.websocket_connect("/live") as live:
+            live.close()
+
+    assert (got[:2], chosen) == (["one", b"two"], "v1")
+    assert got[2] == {"type": "websocket.close", "code": 1001, "reason": "end"}
+    assert (echoed, billing.received[1].messages) == (["text", b"bytes"], ["text", b"bytes"])
+
+
+async def test_stand_in_that_nobody_asked_ends_as_well() -> None:
+    """What never ran has nothing to end."""
+    app = gateway_app()
+    billing = stand_in(app, "billing", reply())
+
+    with TestClient(app):
+        pass
+    await billing.aclose()
+
+    assert (billing.tried, app.dependency_overrides) == ([], {})
+
+
+def test_reply_sets_what_the_test_does_not() -> None:
+    """Length and type are those of the content, unless they are given; a 204 has neither."""
+    app = gateway_app()
+    steps = [
+        reply({"a": 1}),
+        reply({"a": 1}, headers={"Content-Type": "application/vnd.a+json"}),
+        reply(status=204),
+        reply("no", 416, headers={"Content-Length": "2"}),
+    ]
+
+    with stand_in(app, "billing", steps), TestClient(app) as client:
+        answers = [client.get("/billing/x") for _ in steps]
+
+    assert [one.headers.get("content-type") for one in answers] == [
+        "application/json",
+        "application/vnd.a+json",
+        None,
+        "text/plain; charset=utf-8",
+    ]
+    assert [one.headers.get("content-length") for one in answers] == ["8", "8", None, "2"]
+
+
+async def test_stand_in_records_an_upload_that_comes_in_pieces() -> None:
+    """The body is what was sent, whether or not the app looked at it."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in (b"one", b"two", b"three"):
+            await asyncio.sleep(0)
+            yield piece
+
+    async with stand_in(gateway_app(), "billing", reply()) as billing:
+        await (await billing.balancer()).client.post("/x", content=pieces())
+
+    assert billing.received[0].body == b"onetwothree"

@@ -1,0 +1,160 @@
+"""A balancer's run-time control on real sockets: what stays, what ends, what is told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fastapi_proxy_di.balancing.registry import POLICIES
+from fastapi_proxy_di.settings import DestinationSettings
+from fastapi_proxy_di.supervision.events import DestinationDraining, DestinationUndrained, Event
+from tests.support.gateways import Gateway, gateway, until
+from tests.support.http_client import fetch
+from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.servers import dead_port
+
+
+class Holding:
+    """A script that keeps connections, says their number, and holds ``/held`` until ``go``."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def __call__(self, connection: Connection) -> None:
+        while True:
+            received = await connection.read_request()
+            if received.target == b"/held":
+                await self.go.wait()
+            await connection.send(answer(body=b"%d" % connection.number))
+
+
+async def body_of(gate: Gateway, path: str = "x") -> bytes:
+    """What a GET through the gateway gives."""
+    return (await fetch(gate.address, target=f"/billing/{path}")).body
+
+
+async def test_replace_destinations_keeps_connections_counts_and_health() -> None:
+    """One stays and takes a new weight, one goes, one comes; nothing of the first is lost."""
+    async with (
+        ScriptedOrigin(Holding()) as stays,
+        ScriptedOrigin(Holding()) as goes,
+        ScriptedOrigin(Holding()) as comes,
+        gateway(stays.url, goes.url, policy="first") as gate,
+    ):
+        balancer = gate.balancer
+        assert [await body_of(gate), await body_of(gate)] == [b"1", b"1"]
+        kept, gone = balancer.destinations
+        kept.latency_ms = 7.0
+        before = balancer.destinations
+        balancer.replace_destinations(
+            [DestinationSettings(url=stays.url, weight=5), comes.url],
+        )
+        after = await body_of(gate)
+
+        assert (after, stays.connections) == (b"1", 1)
+        assert before == (kept, gone)
+        assert balancer.destinations[0] is kept
+        assert balancer.destinations[1].url == comes.url
+        assert (kept.successes, kept.latency_ms, kept.weight) == (3, 7.0, 5)
+        with pytest.raises(ValueError, match="has no destination"):
+            await balancer.drain(gone.url)
+
+
+async def test_replaced_destination_finishes_its_work() -> None:
+    """A request under way is answered, then its connection is closed; nothing new comes."""
+    script = Holding()
+    async with (
+        ScriptedOrigin(script) as goes,
+        ScriptedOrigin(Holding()) as comes,
+        gateway(goes.url) as gate,
+    ):
+        held = asyncio.create_task(body_of(gate, "held"))
+        await until(lambda: goes.requests, 10)
+        gate.balancer.replace_destinations([comes.url])
+        await body_of(gate)
+        in_flight = goes.open_connections
+        script.go.set()
+
+        assert await held == b"1"
+        assert in_flight == 1
+        assert (len(goes.requests), len(comes.requests)) == (1, 1)
+        await goes.all_left()
+
+
+async def test_replace_destinations_is_all_or_nothing() -> None:
+    """What is not valid changes nothing."""
+    async with ScriptedOrigin(Holding()) as origin, gateway(origin.url) as gate:
+        before = gate.balancer.destinations
+        for wrong in ([], [origin.url, f"{origin.url}/"], [origin.url, "ftp://other"]):
+            with pytest.raises(ValueError, match=r"destination|address|ftp"):
+                gate.balancer.replace_destinations(wrong)
+
+        assert gate.balancer.destinations is before
+
+
+async def test_drain_is_told_once_even_when_the_destination_is_removed_later() -> None:
+    """It took nothing new already, so its removal is no further change of state."""
+    async with (
+        ScriptedOrigin(Holding()) as one,
+        ScriptedOrigin(Holding()) as two,
+        gateway(one.url, two.url) as gate,
+    ):
+        told: list[Event] = []
+        end = gate.balancer.subscribe(told.append)
+        await gate.balancer.drain(one.url)
+        await gate.balancer.drain(one.url)
+        gate.balancer.undrain(one.url)
+        await gate.balancer.drain(one.url)
+        gate.balancer.replace_destinations([two.url])
+        end()
+        await gate.balancer.drain(two.url)
+
+    drained = DestinationDraining("billing", one.url)
+    assert told == [drained, DestinationUndrained("billing", one.url), drained]
+
+
+async def test_drain_waits_until_the_destination_is_empty() -> None:
+    """With a timeout it may be awaited; what is under way is answered."""
+    script = Holding()
+    async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
+        held = asyncio.create_task(body_of(gate, "held"))
+        await until(lambda: origin.requests, 10)
+        empty = asyncio.ensure_future(gate.balancer.drain(origin.url, timeout=60))
+        refused = await fetch(gate.address, target="/billing/x")
+        waiting = not empty.done()
+        script.go.set()
+        await asyncio.wait_for(empty, 10)
+
+        assert (refused.status, waiting) == (503, True)
+        assert await held == b"1"
+        assert gate.balancer.destinations[0].in_flight == 0
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+async def test_peek_tells_what_pick_gives(policy: str) -> None:
+    """However often it looks; also where full ones have to be passed over."""
+    async with (
+        ScriptedOrigin(Holding()) as one,
+        ScriptedOrigin(Holding()) as two,
+        ScriptedOrigin(Holding()) as three,
+        gateway(
+            destinations=[
+                DestinationSettings(url=one.url, weight=2),
+                two.url,
+                three.url,
+                DestinationSettings(
+                    url=f"http://127.0.0.1:{dead_port()}", max_in_flight=1, weight=9
+                ),
+            ],
+            policy=policy,
+            health={"path": None if policy != "latency" else "/"},
+        ) as gate,
+    ):
+        balancer = gate.balancer
+        balancer.destinations[3].begin()
+        seen = [(balancer.peek(), balancer.peek(), balancer.pick()) for _ in range(30)]
+        balancer.destinations[3].end()
+
+    assert [looks for looks in seen if len(set(looks)) > 1] == []
+    assert None not in {picked for *_, picked in seen}
