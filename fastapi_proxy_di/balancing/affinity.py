@@ -26,8 +26,7 @@ from starlette.types import Scope
 from fastapi_proxy_di.balancing.hash import Hash
 from fastapi_proxy_di.balancing.hash_key import RequestKey
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
-from fastapi_proxy_di.balancing.selection import select
-from fastapi_proxy_di.errors import NoAvailableDestination
+from fastapi_proxy_di.balancing.selection import Pick, select
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import AffinitySettings
@@ -68,14 +67,12 @@ class Affinity:
         binding: How requests name theirs.
         fails: Whether a request fails when its destination is not available, instead of
             going to another one.
-        retry_after: Seconds told to a client that is refused.
     """
 
-    def __init__(self, pool: Pool, binding: Binding, *, fails: bool, retry_after: float) -> None:
+    def __init__(self, pool: Pool, binding: Binding, *, fails: bool) -> None:
         self.binding = binding
         self._pool = pool
         self._fails = fails
-        self._retry_after = retry_after
 
     def select(
         self,
@@ -83,44 +80,35 @@ class Affinity:
         pool: Pool,
         request: PickRequest | None = None,
         tried: Collection[Destination] = (),
-    ) -> Destination | None:
+    ) -> Pick:
         """Pick the destination for one attempt, as ``balancing.selection.select`` does.
 
-        Raises:
-            NoAvailableDestination: The client's own is not available, and no other will do.
+        Gives none if the client's own destination cannot be used and no other may be.
         """
         preferred = (
             self.binding.preferred(request.scope) if isinstance(request, RequestKey) else None
         )
         if preferred is None:
             return select(policy, pool, request, tried)
+        full: list[Destination] = []
         for destination in preferred:
-            if destination not in tried and self._usable(destination):
-                return destination
+            if destination not in tried and self._available(destination):
+                if not destination.full:
+                    return destination, full
+                full.append(destination)
             if self._fails:
-                break
-        if not self._fails:
-            return select(policy, pool, request, tried)
-        if tried:
-            return None  # it was there for the attempt that failed
-        error = NoAvailableDestination(
-            f"the destination of {pool.name} that the client belongs to is not available",
-            upstream=pool.name,
-        )
-        error.retry_after = self._retry_after
-        raise error
+                return None, full
+        if self._fails:
+            return None, full
+        picked, others = select(policy, pool, request, tried)
+        return picked, (*full, *(one for one in others if one not in full))
 
     def chose(self, scope: Scope, destination: Destination | None) -> bool:
         """Whether ``destination`` is one that the client's request names."""
         return destination in (self.binding.preferred(scope) or ())
 
-    def _usable(self, destination: Destination) -> bool:
-        if not destination.available and (destination.draining or not self._pool.panic):
-            return False
-        if destination.full:
-            self._pool.passed_over(destination)
-            return False
-        return True
+    def _available(self, destination: Destination) -> bool:
+        return destination.available or (self._pool.panic and not destination.draining)
 
 
 class CookieBinding:
@@ -266,7 +254,7 @@ class _Key:
         return self._value
 
 
-def affinity_of(settings: AffinitySettings, pool: Pool, retry_after: float) -> Affinity:
+def affinity_of(settings: AffinitySettings, pool: Pool) -> Affinity:
     """Build what the settings ask for. Once, at start."""
     binding: Binding
     if settings.cookie is not None:
@@ -276,7 +264,7 @@ def affinity_of(settings: AffinitySettings, pool: Pool, retry_after: float) -> A
     else:
         assert settings.header is not None
         binding = HeaderBinding(pool, settings.header)
-    return Affinity(pool, binding, fails=settings.on_missing == "fail", retry_after=retry_after)
+    return Affinity(pool, binding, fails=settings.on_missing == "fail")
 
 
 def _name_value(part: bytes) -> tuple[bytes, bytes]:

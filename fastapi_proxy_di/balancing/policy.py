@@ -52,8 +52,8 @@ class BalancingPolicy(Protocol):
 class OrderingPolicy(BalancingPolicy, Protocol):
     """A policy with a second choice, and a third: asked when its pick was refused.
 
-    One without ``order`` draws again twice, then the first destination with room is
-    taken, counted from a rotating start.
+    A policy without ``order`` draws again twice; then the least loaded destination with
+    room is taken.
     """
 
     def order(

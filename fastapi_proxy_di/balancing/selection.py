@@ -1,26 +1,32 @@
 """From policy and pool to the destination of one attempt.
 
 Owns: what happens when the policy's pick cannot be used (full, or tried before) and the
-spill-over to the next tier. Must not know: clocks, I/O, how a policy chooses. Part of the
-hot path: a pick that is fine costs the policy's own time and two comparisons.
+spill-over to the next tier. Must not know: clocks, I/O, events, how a policy chooses. Part
+of the hot path: a pick that can be used costs the policy's own time and two comparisons.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 
-__all__ = ["Selection", "select"]
+__all__ = ["Pick", "Selection", "select"]
 
 _FURTHER_DRAWS: Final = 2
 
+Pick: TypeAlias = tuple[Destination | None, Sequence[Destination]]
+"""The chosen destination, ``None`` if there is none, and the full ones it was chosen instead of.
+
+The caller reports the full ones (``Supervisor.limits_reached``). A plain tuple, because it is
+made for each attempt: on CPython 3.11 a named one costs ten times as much."""
+
 
 class Selection(Protocol):
-    """What ``select`` is; affinity brings one of its own that comes before it."""
+    """The signature of ``select``, which affinity has as well."""
 
     def __call__(
         self,
@@ -28,7 +34,7 @@ class Selection(Protocol):
         pool: Pool,
         request: PickRequest | None = None,
         tried: Collection[Destination] = (),
-    ) -> Destination | None:
+    ) -> Pick:
         """Pick the destination for one attempt."""
 
 
@@ -37,8 +43,8 @@ def select(
     pool: Pool,
     request: PickRequest | None = None,
     tried: Collection[Destination] = (),
-) -> Destination | None:
-    """Pick the destination for one attempt.
+) -> Pick:
+    """Pick the destination for one attempt. Changes nothing but the policy's turn.
 
     Args:
         policy: Chooses among the candidates.
@@ -49,7 +55,8 @@ def select(
     Returns:
         A destination with room that has not been tried, of the lowest tier that has one;
         ``None`` if there is none. Whether one that was tried is used again is up to the
-        caller (``select`` once more without ``tried``).
+        caller (``select`` once more without ``tried``). With it the policy's choice if that
+        is full, and all full destinations of each tier in which none can be used.
     """
     candidates = pool.candidates
     picked = policy.pick(candidates, request)
@@ -59,22 +66,21 @@ def select(
         and picked.requests_in_window < picked.window_limit
         and (not tried or picked not in tried)
     ):
-        return picked
+        return picked, ()
+    # A dict, because the policy's choice is met again with the others of its tier.
+    full: dict[Destination, None] = {}
     if picked is not None and picked.full:
-        pool.passed_over(picked)
+        full[picked] = None
     for tier in pool.tiers:
-        found = _search(policy, pool, tier, request, tried, draw_first=tier is not candidates)
+        found = _search(policy, tier, request, tried, draw_first=tier is not candidates)
         if found is not None:
-            return found
-    for destination in candidates:
-        if destination.full:  # a policy that never picks a full one kept silent about it
-            pool.passed_over(destination)
-    return None
+            return found, tuple(full)
+        full.update((one, None) for one in tier if one.full)
+    return None, tuple(full)
 
 
 def _search(
     policy: BalancingPolicy,
-    pool: Pool,
     tier: Sequence[Destination],
     request: PickRequest | None,
     tried: Collection[Destination],
@@ -92,9 +98,13 @@ def _search(
             if not destination.full and destination not in tried:
                 return destination
         return None
-    free = [one for one in tier if not one.full and one not in tried]
-    if not free:
-        return None
-    # In turn. The first one found would inherit the share of all full ones before it.
-    pool.scans += 1
-    return free[pool.scans % len(free)]
+    return min((one for one in tier if not one.full and one not in tried), key=_load, default=None)
+
+
+def _load(destination: Destination) -> tuple[float, float]:
+    """Give the load per weight now, and since the window turned.
+
+    Without the latter the first idle destination would get the share of all full ones.
+    """
+    weight = destination.weight
+    return destination.in_flight / weight, destination.requests_in_window / weight

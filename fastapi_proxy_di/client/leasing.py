@@ -48,7 +48,8 @@ async def lease(
             if rest is not None:
                 await rest
     try:
-        destination = select(dispatcher.policy, dispatcher.supervisor.pool, key)
+        destination, full = select(dispatcher.policy, dispatcher.supervisor.pool, key)
+        dispatcher.supervisor.limits_reached(full)
         if destination is None:
             raise dispatcher.unavailable([])
         destination.begin()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from random import Random
@@ -149,6 +149,15 @@ class Dispatcher:
             return self._attempts(outbound, body, watch, key)
         return self._admitted(self.admission, outbound, body, watch, key)
 
+    def pick(
+        self, key: PickRequest | None, tried: Collection[Destination] = ()
+    ) -> Destination | None:
+        """Pick a destination that is not in ``tried``, and report those that are full."""
+        destination, full = self.select(self.policy, self._pool, key, tried)
+        if full:
+            self.supervisor.limits_reached(full)
+        return destination
+
     def release(self, destination: Destination) -> None:
         """The exchange with ``destination`` is over."""
         destination.end()
@@ -198,11 +207,11 @@ class Dispatcher:
         resent = False
         elsewhere: Destination | None = None
         while True:
-            destination = elsewhere or self.select(self.policy, self._pool, key, tried)
+            destination = elsewhere or self.pick(key, tried)
             elsewhere = None
             if destination is None and tried:
                 # Another destination when there is one; else one that was tried, once more.
-                destination = self.select(self.policy, self._pool, key)
+                destination = self.pick(key)
             if outbound.trace is not None:
                 outbound.trace.picked(tried, destination)
             if destination is None:
@@ -278,7 +287,7 @@ class Dispatcher:
                 connect_retries += 1
                 # Only another destination makes a further dial worth its time. It is kept:
                 # asked again, a policy that goes by turns would pass it over.
-                elsewhere = self.select(self.policy, self._pool, key, tried)
+                elsewhere = self.pick(key, tried)
                 if elsewhere is None:
                     raise last_error
             else:
@@ -347,16 +356,20 @@ class Dispatcher:
     def unavailable(self, history: Sequence[Attempt]) -> NoAvailableDestination:
         """Say why there is nothing to pick, and what was tried before."""
         pool = self._pool
-        full = bool(pool.candidates)
-        error = (LimitExceeded if full else NoAvailableDestination)(
-            f"every destination of {self._pool.name} is at its limit"
-            if full
-            else f"no destination of {self._pool.name} is available",
-            upstream=self._pool.name,
-            attempts=history,
-        )
+        full = all(one.full for tier in pool.tiers for one in tier)
+        kind: type[NoAvailableDestination] = NoAvailableDestination
+        if not pool.candidates:
+            reason = f"no destination of {pool.name} is available"
+        elif full:
+            kind, reason = LimitExceeded, f"every destination of {pool.name} is at its limit"
+        else:
+            # With room somewhere only affinity gives none.
+            reason = f"the destination of {pool.name} that the client belongs to is not available"
+        error = kind(reason, upstream=pool.name, attempts=history)
         error.retry_after = self._rules.retry_after
-        if full and all(one.requests_in_window >= one.window_limit for one in pool.candidates):
+        if kind is LimitExceeded and all(
+            one.requests_in_window >= one.window_limit for one in pool.candidates
+        ):
             error.retry_after = max(1.0, self.supervisor.window_left)
         return error
 

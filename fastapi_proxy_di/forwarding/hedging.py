@@ -19,7 +19,7 @@ from typing import Any, Final
 from starlette.types import Message
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
-from fastapi_proxy_di.balancing.selection import Selection
+from fastapi_proxy_di.balancing.selection import Pick, Selection
 from fastapi_proxy_di.errors import ClientDisconnected
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.deadlines import Deadlines, Grace, Watch
@@ -176,7 +176,7 @@ class HedgingDispatcher(Dispatcher):
         return runner
 
     def _may_hedge(self, first: Destination, key: PickRequest | None) -> bool:
-        elsewhere = self._pick(self.policy, self._pool, key, (first,))
+        elsewhere, _ = self._pick(self.policy, self._pool, key, (first,))
         return elsewhere is not None and self._budget.withdraw(monotonic())
 
     def _after_failure(self, outcome: Outcome, destination: Destination, started: float) -> Verdict:
@@ -196,13 +196,13 @@ class HedgingDispatcher(Dispatcher):
         pool: Pool,
         request: PickRequest | None = None,
         tried: Collection[Destination] = (),
-    ) -> Destination | None:
+    ) -> Pick:
         runner = _runner.get()
         if runner is None:
             return self._pick(policy, pool, request, tried)
-        picked = self._pick(policy, pool, request, (*tried, *runner.avoid))
-        runner.destination = picked or runner.destination
-        return picked
+        pick = self._pick(policy, pool, request, (*tried, *runner.avoid))
+        runner.destination = pick[0] or runner.destination
+        return pick
 
 
 class _RunnerWatch(Watch):

@@ -8,7 +8,7 @@ mutator returns whether something changed, and its caller emits the event.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fastapi_proxy_di.pools.destination import Destination
@@ -31,8 +31,6 @@ class Pool:
             all that are not draining, in one tier.
         candidates: The first of ``tiers``, ``()`` if there is none.
         panic: Whether panic is on: none is available, so all are used rather than none.
-        scans: How many picks had to look through all destinations for a free one.
-        passed_over: Called with a destination that was not used because it is full.
 
     Args:
         name: The upstream's name.
@@ -48,16 +46,12 @@ class Pool:
         "destinations",
         "name",
         "panic",
-        "passed_over",
-        "scans",
         "tiers",
     )
 
     def __init__(self, name: str, settings: Iterable[DestinationSettings], *, panic: bool) -> None:
         self.name: str = name
         self.destinations: tuple[Destination, ...] = tuple(map(Destination, settings))
-        self.scans: int = 0
-        self.passed_over: Callable[[Destination], object] = _nobody_asks
         self._panic_allowed = panic
         self._index()
 
@@ -199,7 +193,3 @@ class Pool:
             [tuple(by_tier[tier]) for tier in sorted(by_tier)]
         )
         self.candidates: tuple[Destination, ...] = self.tiers[0] if self.tiers else ()
-
-
-def _nobody_asks(destination: Destination) -> None:
-    """Until somebody wants to know of full destinations."""

@@ -77,7 +77,6 @@ class Supervisor:
         self._ramp: asyncio.TimerHandle | None = None
         self._turn = self._loop.call_later(window, self._turn_window)
         self._tick = self._loop.call_later(ejector.tick_seconds, self._mark)
-        pool.passed_over = self._passed_over
 
     def failed(self, destination: Destination, reason: str) -> None:
         """Count a failure on the destination's side."""
@@ -153,6 +152,12 @@ class Supervisor:
         if before is None or now - before >= LIMIT_QUIET_SECONDS:
             url = None if destination is None else destination.url
             self._tell(LimitHit(self.pool.name, url, limit))
+
+    def limits_reached(self, full: Iterable[Destination]) -> None:
+        """Report the destinations that a pick found full, each with the limit it is at."""
+        for destination in full:
+            at_once = destination.in_flight >= destination.in_flight_limit
+            self.limit_hit("max_in_flight" if at_once else "max_requests", destination)
 
     @property
     def window_left(self) -> float:
@@ -230,10 +235,6 @@ class Supervisor:
     def _mark(self) -> None:
         self._ejector.tick(self._loop.time())
         self._tick = self._loop.call_later(self._ejector.tick_seconds, self._mark)
-
-    def _passed_over(self, destination: Destination) -> None:
-        at_once = destination.in_flight >= destination.in_flight_limit
-        self.limit_hit("max_in_flight" if at_once else "max_requests", destination)
 
     def _turn_window(self) -> None:
         self.requests_in_window = 0

@@ -351,17 +351,21 @@ class Balancer:
 
         Counts as a turn of the policy, not as a request. Use ``lease`` to count one.
         """
-        return select(self._assembly.policy, self._assembly.pool)
+        destination, full = select(self._assembly.policy, self._assembly.pool)
+        self._assembly.supervisor.limits_reached(full)
+        return destination
 
     def peek(self) -> Destination | None:
-        """Give the destination that ``pick`` would give now, without taking its turn."""
-        pool, random = self._assembly.pool, self._assembly.random
-        state, scans = random.getstate(), pool.scans
+        """Give the destination that ``pick`` would give now.
+
+        Takes no turn of the policy and reports no limit.
+        """
+        random = self._assembly.random
+        state = random.getstate()
         try:
-            return select(copy.copy(self._assembly.policy), pool)
+            return select(copy.copy(self._assembly.policy), self._assembly.pool)[0]
         finally:
             random.setstate(state)
-            pool.scans = scans
 
     def drain(self, url: str, *, timeout: float | None = None) -> Awaitable[None]:
         """Send nothing new to a destination, from now on; what it has goes on.

@@ -115,11 +115,7 @@ class Assembly:
         response_headers = secret_fields(settings.response_headers)
         self.admission: Admission | None = self._admission()
         rules = dispatch_rules(settings)
-        affinity = (
-            None
-            if settings.affinity is None
-            else affinity_of(settings.affinity, self.pool, rules.retry_after)
-        )
+        affinity = None if settings.affinity is None else affinity_of(settings.affinity, self.pool)
         binding = None if affinity is None else affinity.binding
         self.dispatcher: Dispatcher = dispatcher_class(settings)(
             policy=self.policy,

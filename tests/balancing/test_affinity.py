@@ -13,7 +13,6 @@ from starlette.types import Scope
 from fastapi_proxy_di.balancing.affinity import Affinity, affinity_of
 from fastapi_proxy_di.balancing.hash_key import RequestKey
 from fastapi_proxy_di.balancing.round_robin import RoundRobin
-from fastapi_proxy_di.errors import NoAvailableDestination
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import AffinitySettings
@@ -38,16 +37,13 @@ class Bound:
 
     def __init__(self, pool: Pool, **settings: Any) -> None:
         self.pool = pool
-        self.affinity: Affinity = affinity_of(
-            AffinitySettings(**(settings or COOKIE)), pool, retry_after=7.0
-        )
+        self.affinity: Affinity = affinity_of(AffinitySettings(**(settings or COOKIE)), pool)
         self.policy = RoundRobin(random=Random(1))
 
     def pick(self, scope: Scope, tried: tuple[Destination, ...] = ()) -> Destination | None:
         """Select for a request."""
-        return self.affinity.select(
-            self.policy, self.pool, RequestKey(scope, lambda scope: None), tried
-        )
+        request = RequestKey(scope, lambda scope: None)
+        return self.affinity.select(self.policy, self.pool, request, tried)[0]
 
     def cookie(self, destination: Destination, scope: Scope | None = None) -> bytes:
         """Give the Set-Cookie field for ``destination``."""
@@ -90,7 +86,7 @@ def test_affinity_is_for_requests_only() -> None:
     """``pick`` and ``lease`` have no client to keep."""
     bound = Bound(pool_of(3))
 
-    picked = {bound.affinity.select(bound.policy, bound.pool) for _ in range(3)}
+    picked = {bound.affinity.select(bound.policy, bound.pool)[0] for _ in range(3)}
 
     assert picked == set(bound.pool.destinations)
 
@@ -256,7 +252,7 @@ def test_affinity_redistributes_what_cannot_be_served(how: str, mode: dict[str, 
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("mode", [COOKIE, {"header": "x-tenant"}], ids=["cookie", "header"])
 def test_affinity_fails_where_no_other_will_do(how: str, mode: dict[str, Any]) -> None:
-    """503 with Retry-After; except that a header falls on another one after a removal."""
+    """No destination; except that a header falls on another one after a removal."""
     bound = Bound(pool_of(4), **mode, on_missing="fail")
     scope: Scope = {"headers": [(b"x-tenant", b"acme")]}
     own = bound.pick(scope)
@@ -267,11 +263,23 @@ def test_affinity_fails_where_no_other_will_do(how: str, mode: dict[str, Any]) -
     if how == "removed" and "header" in mode:
         assert bound.pick(scope) in bound.pool.destinations
         return
-    with pytest.raises(NoAvailableDestination) as caught:
-        bound.pick(scope)
 
-    assert (caught.value.upstream, caught.value.retry_after) == ("billing", 7.0)
-    assert caught.value.status == 503
+    assert bound.pick(scope) is None
+
+
+@pytest.mark.parametrize("on_missing", ["redistribute", "fail"])
+def test_affinity_gives_the_clients_own_destination_as_full(on_missing: str) -> None:
+    """The caller reports it, whether another one serves or none."""
+    bound = Bound(pool_of(2), **COOKIE, on_missing=on_missing)
+    first, second = bound.pool.destinations
+    scope = scope_of(bound.pair(first))
+    _take_out(bound.pool, first, "full")
+    request = RequestKey(scope, lambda scope: None)
+    bound.policy.pick(bound.pool.available)  # the second one's turn, or the first one's
+    picked, full = bound.affinity.select(bound.policy, bound.pool, request)
+
+    assert picked is (second if on_missing == "redistribute" else None)
+    assert tuple(full) == (first,)
 
 
 def test_affinity_stays_in_panic() -> None:

@@ -1,17 +1,24 @@
 """select: what happens when the policy's pick cannot be used."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
 
 import pytest
 
-from fastapi_proxy_di.balancing.policy import PickRequest
+from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.balancing.registry import POLICIES
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from tests.pools.samples import pool_of, settings_of
+
+
+def chosen(
+    policy: BalancingPolicy, pool: Pool, tried: Collection[Destination] = ()
+) -> Destination | None:
+    """Give the destination that ``select`` chooses."""
+    return select(policy, pool, None, tried)[0]
 
 
 class Scripted:
@@ -36,7 +43,7 @@ def test_select_asks_once_when_the_first_pick_is_fine() -> None:
     """The hot path."""
     pool, policy = pool_of(3), Scripted(1)
 
-    assert select(policy, pool) is pool.destinations[1]
+    assert select(policy, pool) == (pool.destinations[1], ())
     assert policy.asked == 1
 
 
@@ -45,7 +52,7 @@ def test_select_gives_none_without_candidates() -> None:
     pool = pool_of(1)
     pool.drain(pool.destinations[0])
 
-    assert select(Scripted(None), pool) is None
+    assert select(Scripted(None), pool) == (None, ())
 
 
 def test_select_draws_again_twice() -> None:
@@ -53,19 +60,23 @@ def test_select_draws_again_twice() -> None:
     pool, policy = pool_of(3, max_in_flight=1), Scripted(0, 1, 2)
     pool.destinations[0].begin()
 
-    assert select(policy, pool, tried={pool.destinations[1]}) is pool.destinations[2]
+    assert chosen(policy, pool, {pool.destinations[1]}) is pool.destinations[2]
     assert policy.asked == 3
 
 
-def test_select_then_looks_through_all_once_in_turn() -> None:
-    """What is left gets the rest evenly, whoever stands before it."""
+def test_select_then_takes_the_least_loaded() -> None:
+    """Those with room share evenly, also one request at a time."""
     pool = pool_of(5, max_in_flight=1000)
     for destination in pool.destinations[:3]:
         destination.in_flight = 1000
     counts: Counter[Destination | None] = Counter()
     for _ in range(100):
         policy = Scripted(0, 1, None)
-        counts[select(policy, pool)] += 1
+        found = chosen(policy, pool)
+        assert found is not None
+        found.begin()
+        found.end()
+        counts[found] += 1
 
         assert policy.asked == 3
 
@@ -79,8 +90,8 @@ def test_select_finds_the_only_one_with_room(name: str) -> None:
     for destination in pool.destinations[:-1]:
         destination.begin()
 
-    assert select(policy, pool) is pool.destinations[-1]
-    assert select(policy, pool, tried=[pool.destinations[-1]]) is None
+    assert chosen(policy, pool) is pool.destinations[-1]
+    assert chosen(policy, pool, [pool.destinations[-1]]) is None
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
@@ -88,7 +99,7 @@ def test_select_never_repeats_what_was_tried(name: str) -> None:
     """Attempt after attempt meets everyone once, then there is none."""
     pool, policy = pool_of(5), POLICIES[name](Random(1))
     tried: list[Destination] = []
-    while (found := select(policy, pool, None, tried)) is not None:
+    while (found := chosen(policy, pool, tried)) is not None:
         tried.append(found)
 
     assert len(tried) == 5
@@ -100,7 +111,7 @@ def test_select_takes_the_next_in_a_policys_own_order() -> None:
     pool, policy = pool_of(4, max_in_flight=1), POLICIES["first"](Random(1))
     pool.destinations[0].begin()
 
-    assert {select(policy, pool) for _ in range(20)} == {pool.destinations[1]}
+    assert {chosen(policy, pool) for _ in range(20)} == {pool.destinations[1]}
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
@@ -114,7 +125,7 @@ def test_select_spills_over_to_the_next_tier(name: str) -> None:
     )
     policy = POLICIES[name](Random(1))
     picks = []
-    while (found := select(policy, pool)) is not None:
+    while (found := chosen(policy, pool)) is not None:
         found.begin()
         picks.append(found)
 
@@ -122,7 +133,7 @@ def test_select_spills_over_to_the_next_tier(name: str) -> None:
 
     picks[0].end()
 
-    assert select(policy, pool) is picks[0]
+    assert chosen(policy, pool) is picks[0]
 
 
 def test_select_in_panic_spares_full_ones() -> None:
@@ -132,4 +143,37 @@ def test_select_in_panic_spares_full_ones() -> None:
         pool.set_health(destination, False)
     pool.destinations[0].begin()
 
-    assert {select(policy, pool) for _ in range(20)} == {pool.destinations[1]}
+    assert {chosen(policy, pool) for _ in range(20)} == {pool.destinations[1]}
+
+
+def test_select_gives_the_full_destination_that_the_policy_chose() -> None:
+    """The caller reports it; one that was only tried before is not full."""
+    pool = pool_of(3, max_in_flight=1)
+    first, second, third = pool.destinations
+    first.begin()
+
+    assert select(Scripted(0, 1), pool) == (second, (first,))
+    assert select(Scripted(1, 2), pool, tried=[second]) == (third, ())
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_select_gives_the_full_destinations_of_each_tier_without_room(name: str) -> None:
+    """Each once, whether the policy chose it or skipped it."""
+    tiers = (0, 0, 1, 1)
+    pool = Pool(
+        "billing",
+        [settings_of(at, tier=tier, max_in_flight=1) for at, tier in enumerate(tiers)],
+        panic=True,
+    )
+    policy = POLICIES[name](Random(1))
+    for destination in pool.destinations[:3]:
+        destination.begin()
+    found, full = select(policy, pool)
+
+    assert (found, full) == (pool.destinations[3], pool.destinations[:2])
+
+    pool.destinations[3].begin()
+    found, full = select(policy, pool)
+
+    assert (found, sorted(full, key=pool.destinations.index)) == (None, list(pool.destinations))
+    assert len(full) == 4

@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from random import Random
 from typing import Any
 
 import pytest
 
 from fastapi_proxy_di.balancing.first import First
-from fastapi_proxy_di.balancing.least_requests import LeastRequests
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.health.slow_start import SlowStart
@@ -332,7 +330,7 @@ async def test_supervisor_tells_a_limit_once_until_it_is_quiet() -> None:
 
 @virtually
 async def test_supervisor_tells_which_limit_of_a_destination_was_hit() -> None:
-    """Passed over because it is full, by requests at once or by the window."""
+    """By requests at once, or by requests in the window."""
     kept = Kept(
         Pool(
             "billing",
@@ -341,32 +339,20 @@ async def test_supervisor_tells_which_limit_of_a_destination_was_hit() -> None:
         )
     )
     for _ in range(3):
-        picked = select(First(), kept.pool)
+        picked, full = select(First(), kept.pool)
+        kept.supervisor.limits_reached(full)
         assert picked is not None
         picked.begin()
     kept[0].end()
     kept[0].begin()
-    select(First(), kept.pool)
+    kept.supervisor.limits_reached(select(First(), kept.pool)[1])
 
     assert kept.told == [LimitHit("billing", kept[0].url, "max_in_flight")]
 
     kept.supervisor.drain(kept[0])
-    select(First(), kept.pool)
+    kept.supervisor.limits_reached(select(First(), kept.pool)[1])
 
     assert kept.told[-1] == LimitHit("billing", kept[1].url, "max_requests")
-
-
-@virtually
-async def test_supervisor_tells_limits_that_the_policy_kept_silent_about() -> None:
-    """``least_requests`` never picks a full one; when all are full each is told."""
-    kept = Kept(pool_of(2, max_in_flight=1))
-    policy = LeastRequests(random=Random(1))
-    for destination in kept.pool.destinations:
-        destination.begin()
-    picked = select(policy, kept.pool)
-
-    assert picked is None
-    assert kept.take() == [LimitHit, LimitHit]
 
 
 @virtually

@@ -8,7 +8,12 @@ import pytest
 
 from fastapi_proxy_di.balancing.registry import POLICIES
 from fastapi_proxy_di.settings import DestinationSettings
-from fastapi_proxy_di.supervision.events import DestinationDraining, DestinationUndrained, Event
+from fastapi_proxy_di.supervision.events import (
+    DestinationDraining,
+    DestinationUndrained,
+    Event,
+    LimitHit,
+)
 from tests.support.gateways import Gateway, gateway, until
 from tests.support.http_client import fetch
 from tests.support.origins import Connection, ScriptedOrigin, answer
@@ -133,7 +138,7 @@ async def test_drain_waits_until_the_destination_is_empty() -> None:
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 async def test_peek_tells_what_pick_gives(policy: str) -> None:
-    """However often it looks; also where full ones have to be passed over."""
+    """However often it is called; also where the policy chooses a full destination."""
     async with (
         ScriptedOrigin(Holding()) as one,
         ScriptedOrigin(Holding()) as two,
@@ -158,3 +163,27 @@ async def test_peek_tells_what_pick_gives(policy: str) -> None:
 
     assert [looks for looks in seen if len(set(looks)) > 1] == []
     assert None not in {picked for *_, picked in seen}
+
+
+async def test_peek_reports_no_limit_and_pick_does() -> None:
+    """A look has no side effects: neither an event nor a turn."""
+    async with (
+        ScriptedOrigin(Holding()) as one,
+        ScriptedOrigin(Holding()) as two,
+        gateway(
+            destinations=[DestinationSettings(url=one.url, max_in_flight=1), two.url],
+            policy="first",
+        ) as gate,
+    ):
+        balancer = gate.balancer
+        events: list[Event] = []
+        balancer.subscribe(events.append)
+        first, second = balancer.destinations
+        first.begin()
+        looks = {balancer.peek() for _ in range(3)}
+        silent = list(events)
+        picked = balancer.pick()
+        first.end()
+
+    assert (looks, silent, picked) == ({second}, [], second)
+    assert events == [LimitHit("billing", first.url, "max_in_flight")]
