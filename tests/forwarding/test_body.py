@@ -16,7 +16,7 @@ from fastapi_proxy_di.errors import (
 from fastapi_proxy_di.forwarding.body import RequestBody, client_left
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.protocol import TransportExchange
-from tests.transport.standin import StandIn, exchange_over
+from tests.transport.http1.stand_in import StandIn, exchange_over
 
 LEFT = {"type": "http.disconnect"}
 

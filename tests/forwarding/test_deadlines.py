@@ -18,8 +18,8 @@ from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.deadlines import GRACE_SECONDS, Deadlines, Grace, Watch
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from tests.support.gateways import until
+from tests.transport.http1.stand_in import StandIn, exchange_over
 from tests.transport.loops import on_every_loop
-from tests.transport.standin import StandIn, exchange_over
 
 NEVER = Deadlines(None, None, None)
 LEFT = {"type": "http.disconnect"}

@@ -19,7 +19,7 @@ from fastapi_proxy_di.forwarding.response import (
 )
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import RESPONSE_FATES, FieldTable
-from tests.transport.standin import StandIn, exchange_over
+from tests.transport.http1.stand_in import StandIn, exchange_over
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
 TABLE = FieldTable(RESPONSE_FATES, [b"server"])

@@ -21,8 +21,8 @@ import h11
 from fastapi_proxy_di.transport.http1.parser import AnswerParser
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import FRAMING, list_members
-from tests.fuzz.answers import Case, make_case
-from tests.transport.standin import Outcome, answer_to
+from tests.fuzz.responses import Case, make_case
+from tests.transport.http1.stand_in import Outcome, answer_to
 
 __all__ = ["Disagreement", "check", "main"]
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from fastapi_proxy_di.transport.protocol import Headers
 from tests.fuzz import response_parser
-from tests.fuzz.answers import Case, make_case
 from tests.fuzz.response_parser import Disagreement, Second, check, fuzz, run_case
-from tests.transport.standin import Outcome, answer_to
+from tests.fuzz.responses import Case, make_case
+from tests.transport.http1.stand_in import Outcome, answer_to
 
 _NAMES = st.from_regex(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}", fullmatch=True).filter(
     lambda name: (

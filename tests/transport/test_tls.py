@@ -23,7 +23,7 @@ from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.tls import client_context
 from tests.support.gateways import until
 from tests.support.origins import Connection, ScriptedOrigin, answer
-from tests.transport.engine import body_of, exchange_on, get, post, transport_to
+from tests.transport.http1.engine import body_of, exchange_on, get, post, transport_to
 from tests.transport.loops import on_every_loop
 
 

@@ -11,7 +11,7 @@ from fastapi_proxy_di.transport.http1.exchange import BODY_HIGH_WATER_BYTES, Htt
 from fastapi_proxy_di.transport.http1.transport import READ_BUFFER_BYTES
 from tests.support.gateways import until
 from tests.support.origins import Connection, ScriptedOrigin, answer
-from tests.transport.engine import body_of, engine, exchange_on, get, post
+from tests.transport.http1.engine import body_of, engine, exchange_on, get, post
 from tests.transport.loops import on_every_loop
 
 SIZE = 32 << 20

@@ -11,7 +11,7 @@ import pytest
 
 from fastapi_proxy_di.errors import Failure, UpstreamDisconnected, UpstreamProtocolError
 from fastapi_proxy_di.transport.protocol import Headers
-from tests.transport.standin import Outcome, StandIn, answer_to, exchange_over
+from tests.transport.http1.stand_in import Outcome, StandIn, answer_to, exchange_over
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -7,7 +7,7 @@ import pytest
 from fastapi_proxy_di.errors import InvalidRequest
 from fastapi_proxy_di.transport.protocol import Headers, Request
 from tests.support.origins import Connection, ScriptedOrigin
-from tests.transport.engine import body_of, engine, exchange_on, get, post
+from tests.transport.http1.engine import body_of, engine, exchange_on, get, post
 from tests.transport.loops import on_every_loop
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

@@ -12,7 +12,7 @@ from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from tests.support.gateways import until
 from tests.support.origins import Connection, ScriptedOrigin, always, answer
-from tests.transport.engine import body_of, engine, exchange_on, get, post
+from tests.transport.http1.engine import body_of, engine, exchange_on, get, post
 from tests.transport.loops import on_every_loop
 
 

@@ -26,7 +26,7 @@ from fastapi_proxy_di.transport.http1.transport import Http1Transport, connect_e
 from tests.support.gateways import until
 from tests.support.origins import Connection, ScriptedOrigin, answer
 from tests.support.servers import blackhole, dead_port
-from tests.transport.engine import body_of, engine, exchange_on, get, post, transport_to
+from tests.transport.http1.engine import body_of, engine, exchange_on, get, post, transport_to
 from tests.transport.loops import on_every_loop
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"

@@ -1,0 +1,233 @@
+"""One exchange on a stream: heads, bodies, trailers, resets."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, StreamReset
+
+from fastapi_proxy_di.errors import (
+    Failure,
+    UpstreamDisconnected,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+)
+from fastapi_proxy_di.transport.protocol import Headers
+from tests.support.gateways import gateway, until
+from tests.support.http_client import connect, fetch, request
+from tests.transport.http2.peer import Peer, asks, scripted, transport_to
+
+
+async def test_http2_answer_with_informational_ones_and_trailers() -> None:
+    """103 is passed on, 100 lets the body go, trailers end the answer."""
+
+    async def script(peer: Peer) -> None:
+        stream, _ = await peer.request()
+        peer.h2.send_headers(stream, [(b":status", b"103"), (b"link", b"</a>")])
+        peer.flush()
+        data = await peer.next(DataReceived)
+        peer.answer(stream, 200, (b"x", b"1"), (b"x", b"2"))
+        peer.send(stream, data.data)
+        peer.h2.send_headers(stream, [(b"x-sum", b"3")], end_stream=True)
+        peer.flush()
+        await peer.left()
+
+    told: list[tuple[int, Headers]] = []
+    async with scripted(script) as (url, _), transport_to(url) as transport:
+        exchange = await transport.start(asks(b"POST"), b"", more=True)
+        exchange.on_informational = lambda status, headers: told.append((status, headers))
+        await exchange.continued()
+        await exchange.write(b"hello")
+        exchange.finish()
+        await exchange.head()
+        pieces = [await exchange.read(), await exchange.read()]
+        exchange.close()
+
+    assert told == [(103, [(b"link", b"</a>")])]
+    assert (exchange.headers, pieces) == ([(b"x", b"1"), (b"x", b"2")], [b"hello", b""])
+    assert exchange.trailers == [(b"x-sum", b"3")]
+
+
+async def test_http2_informational_answer_that_nobody_asked_for() -> None:
+    """Without a listener it is dropped."""
+
+    async def script(peer: Peer) -> None:
+        stream, _ = await peer.request()
+        peer.h2.send_headers(stream, [(b":status", b"103")])
+        peer.answer(stream, 200)
+        peer.send(stream, b"", end=True)
+        await peer.left()
+
+    async with scripted(script) as (url, _), transport_to(url) as transport:
+        exchange = await transport.start(asks(), b"", more=False)
+        await exchange.head()
+        assert (exchange.status, await exchange.read()) == (200, b"")
+        exchange.close()
+
+
+async def test_http2_upload_waits_for_windows() -> None:
+    """A destination that takes nothing holds the writer up; both windows are heeded."""
+    go_on = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        stream, _ = await peer.request()
+        await go_on.wait()
+        size = 0
+        while size < 300_000:
+            data = await peer.next(DataReceived)
+            size += len(data.data)
+            peer.h2.acknowledge_received_data(data.flow_controlled_length, stream)
+            peer.flush()
+        peer.answer(stream, 200)
+        peer.send(stream, b"%d" % size, end=True)
+        await peer.left()
+
+    async with scripted(script) as (url, _), transport_to(url) as transport:
+        exchange = await transport.start(asks(b"POST"), b"a" * 100_000, more=True)
+        writing = asyncio.create_task(exchange.write(b"b" * 200_000))
+        await asyncio.sleep(0.02)  # nothing tells of what does not happen
+        held = not writing.done()
+        go_on.set()
+        await writing
+        exchange.finish()
+        await exchange.head()
+        size = await exchange.read()
+        exchange.close()
+
+    assert (held, size) == (True, b"300000")
+
+
+async def test_http2_exchange_that_is_given_up_is_reset() -> None:
+    """The destination learns at once that nobody waits; the connection serves on."""
+    resets: list[int | None] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        resets.append((await peer.next(StreamReset)).error_code)
+        stream, _ = await peer.request()
+        peer.answer(stream)
+        peer.send(stream, b"next", end=True)
+        await peer.left()
+
+    async with scripted(script) as (url, peers), gateway(url, http_version="2") as gate:
+        async with connect(gate.address) as client:
+            await client.send(request("GET", "/billing/"))
+            await until(lambda: gate.in_flight)
+        await until(lambda: resets)
+        reply = await fetch(gate.address, "GET", "/billing/")
+
+    assert (resets, reply.body, len(peers)) == ([ErrorCodes.CANCEL], b"next", 1)
+
+
+async def test_http2_early_answer_ends_the_upload() -> None:
+    """A refusal comes through in the middle of a body; the stream is reset."""
+    resets: list[int | None] = []
+
+    async def script(peer: Peer) -> None:
+        stream, _ = await peer.request()
+        peer.answer(stream, 413)
+        peer.send(stream, b"too large", end=True)
+        resets.append((await peer.next(StreamReset)).error_code)
+        await peer.left()
+
+    async with scripted(script) as (url, _), transport_to(url) as transport:
+        exchange = await transport.start(asks(b"POST"), b"x", more=True)
+        await exchange.head()
+        body = await exchange.read()
+        exchange.close()
+        exchange.close()
+        await exchange.write(b"late")
+        exchange.finish()
+        await until(lambda: resets)
+
+    assert (exchange.status, body, resets) == (413, b"too large", [ErrorCodes.CANCEL])
+
+
+async def test_http2_destination_that_wants_no_more_of_a_body() -> None:
+    """RST_STREAM behind a whole answer is no failure (RFC 9113 section 8.1)."""
+
+    async def script(peer: Peer) -> None:
+        stream, _ = await peer.request()
+        peer.answer(stream)
+        peer.send(stream, b"enough", end=True)
+        peer.h2.reset_stream(stream, ErrorCodes.NO_ERROR)
+        peer.flush()
+        await peer.left()
+
+    async with scripted(script) as (url, _), transport_to(url) as transport:
+        exchange = await transport.start(asks(b"POST"), b"x", more=True)
+        await exchange.head()
+        await until(lambda: exchange._connection is None)  # type: ignore[attr-defined]
+        await exchange.write(b"late")
+        exchange.finish()
+        body = await exchange.read()
+        exchange.close()
+
+    assert (body, exchange.complete) == (b"enough", True)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_http2_stream_that_the_destination_resets(answered: bool) -> None:
+    """A failure of this exchange alone."""
+
+    async def script(peer: Peer) -> None:
+        stream, _ = await peer.request()
+        if answered:
+            peer.answer(stream)
+        peer.h2.reset_stream(stream, ErrorCodes.INTERNAL_ERROR)
+        peer.flush()
+        await peer.left()
+
+    async with scripted(script) as (url, _), transport_to(url) as transport:
+        exchange = await transport.start(asks(), b"", more=False)
+        if answered:
+            await exchange.head()
+        with pytest.raises(UpstreamDisconnected, match="reset the stream") as raised:
+            await (exchange.read() if answered else exchange.head())
+        exchange.close()
+        connections = transport.connections
+
+    failure = Failure.RESPONSE_BODY if answered else Failure.RESPONSE_HEAD
+    assert (raised.value.failure, connections) == (failure, 1)
+
+
+async def test_http2_exchange_that_failed_tells_why() -> None:
+    """The first reason stands."""
+
+    async def script(peer: Peer) -> None:
+        await peer.left()
+
+    async with scripted(script) as (url, _), transport_to(url) as transport:
+        exchange = await transport.start(asks(), b"", more=False)
+        exchange.fail(UpstreamTimeout("too slow"))
+        exchange.fail(UpstreamTimeout("too late"))
+        with pytest.raises(UpstreamTimeout, match="too slow"):
+            await exchange.head()
+        with pytest.raises(UpstreamProtocolError, match="no socket"):
+            exchange.detach()
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "text"),
+    [(601, (), "status 601"), (200, ((b"x", b"y" * 2000),), "larger than 1000 bytes")],
+)
+async def test_http2_answer_that_is_not_acceptable(
+    status: int, fields: tuple[tuple[bytes, bytes], ...], text: str
+) -> None:
+    """An impossible status, a head over the limit: refused, and reset."""
+
+    async def script(peer: Peer) -> None:
+        stream, _ = await peer.request()
+        peer.answer(stream, status, *fields)
+        await peer.next(StreamReset)
+        done.set()
+
+    done = asyncio.Event()
+    async with scripted(script) as (url, _), transport_to(url, header_limit=1000) as transport:
+        exchange = await transport.start(asks(), b"", more=False)
+        with pytest.raises(UpstreamProtocolError, match=text):
+            await exchange.head()
+        exchange.close()
+        await asyncio.wait_for(done.wait(), 10)
