@@ -1,27 +1,35 @@
-"""What the policy ``hash`` keeps together: a key of the request, looked up when asked."""
+"""The key of a request that the policy ``hash`` hashes, read from the ASGI scope.
+
+Owns: the kinds of the setting ``hash_key`` and how each is read. Must not know: frameworks,
+policies, what the key is used for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
-from starlette.types import Scope
+from fastapi_proxy_di.wire.cookies import cookie_values
 
-from fastapi_proxy_di.wire.headers import Headers
+__all__ = ["KeyReader", "RequestKey", "Scope", "key_reader"]
 
-KeyReader = Callable[[Scope], bytes | None]
+Scope: TypeAlias = Mapping[str, Any]
+"""An ASGI connection scope. It is only read here; all its entries may be missing."""
+
+KeyReader: TypeAlias = Callable[[Scope], bytes | None]
 
 
 class RequestKey:
-    """A `PickRequest` over one scope.
+    """A `PickRequest` that reads its key from the scope when a policy asks for it.
 
     Attributes:
-        scope: The client's.
+        scope: The client's connection scope.
 
     Args:
-        scope: The client's.
-        read: Finds the key in it.
-        given: A key that the caller chose instead.
+        scope: The client's connection scope.
+        read: Reads the key from it.
+        given: A key that the caller gives instead.
     """
 
     __slots__ = ("_given", "_read", "scope")
@@ -32,20 +40,20 @@ class RequestKey:
         self._given = given
 
     def key(self) -> bytes | None:
-        """Give the key; ``None`` if the request has none."""
+        """Give the key, ``None`` if the request has none."""
         return self._given if self._given is not None else self._read(self.scope)
 
 
 def key_reader(spec: str) -> KeyReader:
-    """Turn the setting ``hash_key`` into a look-up. Once, at start.
+    """Turn the setting ``hash_key`` into a function that reads the key. Once, at start.
 
     Args:
         spec: ``client``, ``path``, ``header:<name>``, ``cookie:<name>``, ``query:<name>``.
     """
     kind, _, name = spec.partition(":")
     if kind == "header":
-        wanted = name.lower().encode("latin-1")
-        return lambda scope: _field(scope, wanted)
+        header = name.lower().encode("latin-1")
+        return lambda scope: _header(scope, header)
     if kind == "cookie":
         cookie = name.encode("latin-1")
         return lambda scope: _cookie(scope, cookie)
@@ -57,38 +65,31 @@ def key_reader(spec: str) -> KeyReader:
 
 
 def _client(scope: Scope) -> bytes | None:
-    client = scope.get("client")
+    client: tuple[str, int] | None = scope.get("client")
     return client[0].encode("utf-8") if client else None
 
 
 def _path(scope: Scope) -> bytes | None:
     raw: bytes | None = scope.get("raw_path")
-    return raw if raw is not None else scope["path"].encode("utf-8")
+    if raw is not None:
+        return raw
+    path: str | None = scope.get("path")
+    return None if path is None else path.encode("utf-8")
 
 
-def _field(scope: Scope, wanted: bytes) -> bytes | None:
-    for name, value in scope["headers"]:
-        if name == wanted:
-            found: bytes = value
-            return found
-    return None
+def _header(scope: Scope, wanted: bytes) -> bytes | None:
+    headers: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
+    return next((value for name, value in headers if name == wanted), None)
 
 
 def _cookie(scope: Scope, wanted: bytes) -> bytes | None:
-    # Not http.cookies: it gives up on the whole header when one cookie is odd. HTTP/2 may
-    # split the header into several (RFC 9113 section 8.2.3).
-    headers: Headers = scope["headers"]
-    for field, value in headers:
-        if field == b"cookie":
-            for pair in value.split(b";"):
-                name, _, content = pair.partition(b"=")
-                if name.strip() == wanted:
-                    return content.strip().strip(b'"')
-    return None
+    value = next(cookie_values(scope.get("headers", ()), wanted), None)
+    return None if value is None else value.strip(b'"')
 
 
-def _query(scope: Scope, name: str) -> bytes | None:
-    for found, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
-        if found == name:
-            return str(value).encode("utf-8")
+def _query(scope: Scope, wanted: str) -> bytes | None:
+    raw: bytes = scope.get("query_string", b"")
+    for name, value in parse_qsl(raw.decode("latin-1"), keep_blank_values=True):
+        if name == wanted:
+            return value.encode("utf-8")
     return None

@@ -321,7 +321,7 @@ class Balancer:
         Raises:
             NoAvailableDestination: There is none; ``LimitExceeded`` if all are full.
         """
-        given = None if key is None else RequestKey({}, _no_key, key.encode("utf-8"))
+        given = None if key is None else RequestKey({}, lambda scope: None, key.encode("utf-8"))
         return self._assembly.lease(given)
 
     # -- the pool -----------------------------------------------------------------------
@@ -540,10 +540,6 @@ class Balancer:
             return None
         given = None if affinity_key is None else affinity_key.encode("utf-8")
         return RequestKey(scope, self._read_key, given)
-
-
-def _no_key(scope: Scope) -> None:
-    """A lease has no request to find a key in."""
 
 
 def _target(scope: Scope, path: str | None) -> tuple[bytes, bytes]:

@@ -9,13 +9,13 @@ import pytest
 from fastapi_proxy_di.balancing.hash_key import RequestKey, key_reader
 
 
-def scope(**fields: Any) -> dict[str, Any]:
-    """A request's scope with these fields."""
-    return {"headers": [], "query_string": b"", "path": "/", "client": ("10.0.0.1", 5), **fields}
+def scope(**entries: Any) -> dict[str, Any]:
+    """Give the scope of a request with these entries."""
+    return {"headers": [], "query_string": b"", "path": "/", "client": ("10.0.0.1", 5), **entries}
 
 
 @pytest.mark.parametrize(
-    ("spec", "fields", "key"),
+    ("spec", "entries", "key"),
     [
         ("client", {}, b"10.0.0.1"),
         ("client", {"client": None}, None),
@@ -35,15 +35,21 @@ def scope(**fields: Any) -> dict[str, Any]:
         ("cookie:sid", {}, None),
     ],
 )
-def test_key_reader_finds_the_key(spec: str, fields: dict[str, Any], key: bytes | None) -> None:
-    """Each kind, and its absence."""
-    assert key_reader(spec)(scope(**fields)) == key
+def test_key_reader_finds_the_key(spec: str, entries: dict[str, Any], key: bytes | None) -> None:
+    """Each kind, and requests that have no such key."""
+    assert key_reader(spec)(scope(**entries)) == key
 
 
-def test_request_key_prefers_what_the_caller_gave() -> None:
-    """An empty one is given as well."""
+def test_request_key_prefers_the_key_that_the_caller_gives() -> None:
+    """Also an empty one."""
     read = key_reader("client")
 
     assert RequestKey(scope(), read).key() == b"10.0.0.1"
     assert RequestKey(scope(), read, b"mine").key() == b"mine"
     assert RequestKey(scope(), read, b"").key() == b""
+
+
+@pytest.mark.parametrize("spec", ["client", "path", "header:x", "query:id", "cookie:sid"])
+def test_key_reader_accepts_an_empty_scope(spec: str) -> None:
+    """There is no key then."""
+    assert key_reader(spec)({}) is None

@@ -1,0 +1,31 @@
+"""Cookies of a request: read by name, removed by name."""
+
+from fastapi_proxy_di.wire.cookies import cookie_values, without_cookie
+
+
+def test_cookie_values_gives_all_of_a_name() -> None:
+    """In the order of the headers, blanks cut off, names compared whole."""
+    headers = [
+        (b"cookie", b'odd={"a": 1}; sid=x=1;  sid = 2 ;xsid=3; Sid=4; sid'),
+        (b"x-cookie", b"sid=5"),
+        (b"cookie", b"sid=6"),
+    ]
+
+    assert list(cookie_values(headers, b"sid")) == [b"x=1", b"2", b"", b"6"]
+    assert list(cookie_values(headers, b"other")) == []
+
+
+def test_without_cookie_keeps_all_other_bytes() -> None:
+    """A header that has no other cookie goes."""
+    headers = [
+        (b"cookie", b"a=1; stay=x.y;b=2"),
+        (b"cookie", b"stay=x.y"),
+        (b"cookie", b"c=stay"),
+        (b"x", b"stay=1"),
+    ]
+
+    assert without_cookie(headers, b"stay") == [
+        (b"cookie", b"a=1;b=2"),
+        (b"cookie", b"c=stay"),
+        (b"x", b"stay=1"),
+    ]
