@@ -13,7 +13,6 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from fastapi_proxy_di import DestinationSettings, UpstreamSettings
-from fastapi_proxy_di.settings.descriptions import field_descriptions
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -47,12 +46,11 @@ def models(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
 def table(model: type[BaseModel], skip: frozenset[str] = frozenset()) -> str:
     """Give one row for each field: name, default, description."""
     rows = ["| Setting | Default | Meaning |", "| --- | --- | --- |"]
-    meanings = field_descriptions(model)
     for name, field in model.model_fields.items():
         if name not in skip:
             value = field.get_default(call_default_factory=True)
             default = "required" if field.is_required() else f"`{readable(value)}`"
-            meaning = re.sub(r"\s+", " ", meanings.get(name, "")).replace("``", "`")
+            meaning = re.sub(r"\s+", " ", field.description or "").replace("``", "`")
             rows.append(f"| `{name}` | {default} | {meaning.replace('|', chr(92) + '|')} |")
     return "\n".join(rows)
 

@@ -15,7 +15,6 @@ from pydantic import BaseModel
 
 import fastapi_proxy_di
 from fastapi_proxy_di import testing, transforms
-from fastapi_proxy_di.settings.descriptions import Described, field_descriptions
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 MODULES = [fastapi_proxy_di, testing, transforms]
@@ -115,10 +114,8 @@ def test_attributes_of_values_are_described(module: ModuleType) -> None:
         text = "".join(inspect.getdoc(base) or "" for base in value.__mro__)
         if dataclasses.is_dataclass(value):
             fields = {field.name for field in dataclasses.fields(value)}
-        elif issubclass(value, BaseModel) and not issubclass(value, Described):
-            fields = set(value.model_fields)
-        elif issubclass(value, Described):
-            fields = set(value.model_fields) - set(field_descriptions(value))
+        elif issubclass(value, BaseModel):
+            fields = {name for name, field in value.model_fields.items() if not field.description}
         else:
             continue
         missing += [

@@ -1,30 +1,27 @@
-"""Settings of upstreams: frozen models, all validation, and what a fault reads like.
+"""Settings of upstreams: frozen models, all validation, and the texts of faults.
 
-Everything here ends at start: nothing below is validated, read or parsed per request.
+Settings are read and validated at start, never during a request.
 """
 
-from fastapi_proxy_di.settings.destinations import Destinations, DestinationSettings
+from fastapi_proxy_di.settings.affinity import AffinitySettings
+from fastapi_proxy_di.settings.destination import Destinations, DestinationSettings
 from fastapi_proxy_di.settings.durations import Duration, DurationOrZero
-from fastapi_proxy_di.settings.edges import (
-    AffinitySettings,
-    ForwardedSettings,
-    TlsSettings,
-    WebSocketSettings,
-)
-from fastapi_proxy_di.settings.faults import (
-    describe_faults,
-    describe_late_fault,
-    load_all,
-    load_upstream,
-    read_all,
-    settings_error,
-    unknown_variables,
-)
-from fastapi_proxy_di.settings.health import EjectionSettings, HealthSettings
+from fastapi_proxy_di.settings.ejection import EjectionSettings
+from fastapi_proxy_di.settings.faults import describe_faults, describe_late_fault
+from fastapi_proxy_di.settings.forwarded import ForwardedSettings
+from fastapi_proxy_di.settings.health import HealthSettings
+from fastapi_proxy_di.settings.limits import LimitSettings
+from fastapi_proxy_di.settings.loading import load_all, load_upstream, read_all, settings_error
+from fastapi_proxy_di.settings.mention import Mention, settings_class
+from fastapi_proxy_di.settings.policy import POLICIES
 from fastapi_proxy_di.settings.provenance import effective_sources
-from fastapi_proxy_di.settings.traffic import LimitSettings, RetrySettings, TimeoutSettings
-from fastapi_proxy_di.settings.upstream import POLICIES, Mention, UpstreamSettings, settings_class
-from fastapi_proxy_di.settings.values import StatusCodes
+from fastapi_proxy_di.settings.retries import RetrySettings
+from fastapi_proxy_di.settings.statuses import StatusCodes
+from fastapi_proxy_di.settings.timeouts import TimeoutSettings
+from fastapi_proxy_di.settings.tls import TlsSettings
+from fastapi_proxy_di.settings.unknown_variables import unknown_variables
+from fastapi_proxy_di.settings.upstream import UpstreamSettings
+from fastapi_proxy_di.settings.websocket import WebSocketSettings
 
 __all__ = [
     "POLICIES",

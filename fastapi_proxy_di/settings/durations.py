@@ -1,9 +1,7 @@
-"""Durations: seconds as a number, or text with a unit.
+"""Durations in settings: seconds as a number, or text with a unit.
 
 Owns their grammar and bounds; knows no model.
 """
-
-from __future__ import annotations
 
 import math
 import re
@@ -12,12 +10,14 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-__all__ = ["Duration", "DurationOrZero", "parse_duration"]
+from fastapi_proxy_di.settings.text import OrNone
 
-# Longer ones overflow what event loops and selectors take, and are typing errors.
+__all__ = ["Duration", "DurationOrZero", "OptionalDuration", "parse_duration"]
+
+# Longer ones overflow what event loops and selectors take, and are slips of the keyboard.
 MAX_SECONDS: Final = 366 * 24 * 3600.0
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_TEXT: Final = r"(?ai:(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d)?)"
+_TEXT: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d)?", re.ASCII | re.IGNORECASE)
 _RIGHT: Final = "give seconds or a text such as '500ms', '1.5s', '2m' or '1h'"
 
 
@@ -32,13 +32,13 @@ def parse_duration(value: object) -> float:
         Seconds, finite, not negative, at most 366 days.
 
     Raises:
-        ValueError: It is not one.
+        ValueError: ``value`` is not a duration.
     """
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         seconds = float(value)
-    elif isinstance(value, str) and (match := re.fullmatch(_TEXT, value.strip())):
+    elif isinstance(value, str) and (match := _TEXT.fullmatch(value.strip())):
         seconds = float(match[1]) * _UNITS[(match[2] or "s").lower()]
     else:
         raise ValueError(f"is not a duration; {_RIGHT}")
@@ -64,3 +64,6 @@ Duration = Annotated[float, BeforeValidator(_positive), _json_schema(exclusiveMi
 
 DurationOrZero = Annotated[float, BeforeValidator(parse_duration), _json_schema(minimum=0)]
 """Seconds, 0 allowed."""
+
+OptionalDuration = Annotated[Duration | None, OrNone]
+"""Seconds, more than 0, or none."""

@@ -1,22 +1,18 @@
-"""The base of every nested model: frozen, no unknown keys, no value in a message."""
-
-from __future__ import annotations
+"""The base of every nested settings model: frozen, strict about keys, silent about values."""
 
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from fastapi_proxy_di.settings.descriptions import Described
-
 __all__ = ["SettingsModel"]
 
 
-class SettingsModel(Described, BaseModel):
-    """Validated once, never changed.
+class SettingsModel(BaseModel):
+    """A nested model: validated once at start, never changed.
 
-    Its schema is built when the first one is read, so that importing costs little.
-
-    ``hide_input_in_errors``: the text of an error may end in a log, values may be secrets.
+    The text below each field is its description in JSON schemas. Validation errors do not
+    show the input (``hide_input_in_errors``), because values may be secrets and errors end
+    in logs.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -24,5 +20,5 @@ class SettingsModel(Described, BaseModel):
         extra="forbid",
         hide_input_in_errors=True,
         validate_default=True,
-        defer_build=True,
+        use_attribute_docstrings=True,
     )

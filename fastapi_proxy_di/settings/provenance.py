@@ -1,9 +1,7 @@
-"""Where each effective setting came from, for people who wonder.
+"""Which source each effective setting is from.
 
 Gives sources only, never values. Validates nothing.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
 
-from fastapi_proxy_di.settings.faults import dotted, variable
+from fastapi_proxy_di.settings.fields import dotted, variable
 from fastapi_proxy_di.settings.sources import (
     FILE_SOURCES,
     ClassSource,
@@ -27,7 +25,7 @@ Path = tuple[str, ...]
 
 
 def effective_sources(settings_cls: type[UpstreamSettings]) -> dict[str, str]:
-    """Tell which source each field's value is from.
+    """Give the source of each field's value.
 
     Args:
         settings_cls: A class with a name.

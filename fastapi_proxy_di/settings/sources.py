@@ -1,12 +1,9 @@
 """Where settings come from, in order: code, environment, ``.env``, secrets, files, class.
 
-All reading is done by pydantic-settings' own sources. Added here: a value that cannot be
-decoded reaches validation like any other instead of ending it, a shared ``.env`` may hold
-other names, secret files may name nested fields, and models given in code take part field
-by field.
+pydantic-settings reads and decodes. This file adds what its sources do not do: a value that
+cannot be decoded becomes a fault like any other instead of an exception, a shared ``.env``
+may hold names of other programs, and models given in code are merged field by field.
 """
-
-from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -43,13 +40,13 @@ HEADER_FIELDS: Final = ("request_headers", "response_headers")
 
 
 class Undecodable(str):
-    """Text that looks like JSON and is not; the fault report tells it from plain text."""
+    """Text that looks like JSON and is not; faults are described by this type."""
 
     __slots__ = ()
 
 
 def _lower_header_names(values: dict[str, Any]) -> dict[str, Any]:
-    """Write header names in lower case, or ``X-A`` and ``x-a`` of two sources would both stay."""
+    """Write header names in lower case, so that ``x-a`` replaces another source's ``X-A``."""
     for field in HEADER_FIELDS:
         if isinstance(headers := values.get(field), dict):
             values[field] = {str(name).lower(): value for name, value in headers.items()}
@@ -87,11 +84,16 @@ class EnvironmentSource(_LenientDecoding, EnvSettingsSource):
 
 
 class DotEnvSource(_LenientDecoding, DotEnvSettingsSource):
-    """``.env`` files; names without the prefix are somebody else's."""
+    """``.env`` files; names without the upstream's prefix are ignored."""
 
 
 class SecretFilesSource(_LenientDecoding, EnvSettingsSource):
-    """Directories with one file a variable, named like it, nested ones included."""
+    """Directories with one file a variable, named like the variable, nested ones included.
+
+    pydantic-settings has ``NestedSecretsSettingsSource`` from 2.12 on; this package supports
+    2.7, whose own source reads no nested names. Only files with the upstream's prefix are
+    read, so other files of a shared directory need not be text.
+    """
 
     def __init__(
         self, settings_cls: type[BaseSettings], directories: Iterable[str | PathLike[str]]
@@ -138,7 +140,11 @@ FILE_SOURCES: Final[dict[str, type[PydanticBaseSettingsSource]]] = {
 
 
 class CodeSource(InitSettingsSource):
-    """Constructor arguments; of a model only what was written, so the rest stays open."""
+    """Constructor arguments; of a model only the fields that were given.
+
+    pydantic-settings' own source would pass on the defaults of the other fields as well,
+    and they would win over the environment.
+    """
 
     def __call__(self) -> dict[str, Any]:
         return _lower_header_names(
@@ -152,7 +158,11 @@ class CodeSource(InitSettingsSource):
 
 
 class ClassSource(PydanticBaseSettingsSource):
-    """Defaults of the class that have parts of their own, so a variable changes one of them."""
+    """Defaults of the class that have parts, so that a variable changes one part of them.
+
+    pydantic-settings' ``nested_model_default_partial_update`` also takes dataclasses apart,
+    which a policy may be, and leaves dicts whole, which headers are.
+    """
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         default = field.default
@@ -210,12 +220,12 @@ def settings_sources(
 def _read(key: str, reader: Callable[[], PydanticBaseSettingsSource]) -> PydanticBaseSettingsSource:
     try:
         return reader()
-    # Each format has errors of its own, and YAML's is a plain Exception.
+    # Each format raises its own errors, and those of YAML are plain Exceptions.
     except Exception as error:
         raise SettingsError(f"{key} cannot be read: {error}") from error
 
 
 def dotenv_variables(settings_cls: type[BaseSettings]) -> dict[str, str]:
-    """Give what the class's ``.env`` files hold, names in lower case."""
+    """Give the variables of the class's ``.env`` files, names in lower case."""
     source = DotEnvSource(settings_cls)
     return {name: value for name, value in source.env_vars.items() if value is not None}

@@ -1,7 +1,7 @@
-"""Transforms as settings: what an operator may change about requests and answers.
+"""Settings of transforms: what an operator may change about requests and responses.
 
-Each model is one change, told apart by ``kind``; names follow YARP's. Owns their
-validation. What they do is ``transforms``'s.
+Each model is one change; the field ``kind`` says which. Names follow YARP's. This file owns
+their validation; `fastapi_proxy_di.transforms` carries them out.
 """
 
 import re
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from fastapi_proxy_di.settings.header_fields import (
+from fastapi_proxy_di.settings.headers import (
+    TOKEN,
     HeaderValue,
     RequestHeaderName,
     RequestHeaderNames,
@@ -18,9 +19,8 @@ from fastapi_proxy_di.settings.header_fields import (
     ResponseHeaderNames,
 )
 from fastapi_proxy_di.settings.model import SettingsModel
-from fastapi_proxy_di.settings.values import TOKEN
+from fastapi_proxy_di.settings.paths import PatternPath, RawPath
 from fastapi_proxy_di.wire.headers import HANDSHAKE_FIELDS
-from fastapi_proxy_di.wire.urls import climbs
 
 __all__ = [
     "CookieDomain",
@@ -46,30 +46,10 @@ __all__ = [
 ]
 
 When = Literal["success", "failure", "always"]
-"""Answers below 400, those from 400 on, or all."""
+"""Responses with a status below 400, from 400 on, or all."""
 
-PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
-_PATH: Final = r"/[!-\"$->@-~]*"
-_DOMAIN: Final = r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*"
-_REFERENCE: Final = r"[!-~]*"
-
-
-def _path(value: str) -> str:
-    if not re.fullmatch(_PATH, value) or climbs(value.encode("ascii")):
-        raise ValueError(
-            f"{value!r} is not a path; it starts with '/', is percent-encoded, and has no query"
-            " and no dot segments that lead above it"
-        )
-    return value
-
-
-def _pattern(value: str) -> str:
-    _path(PLACEHOLDER.sub("x", value))
-    if "{" in PLACEHOLDER.sub("", value) or "}" in PLACEHOLDER.sub("", value):
-        raise ValueError(f"{value!r} has a brace that is not closed; write {{name}}")
-    if not all(name.isidentifier() for name in PLACEHOLDER.findall(value)):
-        raise ValueError(f"{value!r} has a placeholder that is not a name; write {{name}}")
-    return value
+_DOMAIN: Final = re.compile(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+_REFERENCE: Final = re.compile(r"[!-~]*")
 
 
 def _method(value: str) -> str:
@@ -86,18 +66,17 @@ def _not_of_the_handshake(name: str) -> str:
 
 
 def _domain(value: str) -> str:
-    if not re.fullmatch(_DOMAIN, value):
+    if not _DOMAIN.fullmatch(value):
         raise ValueError(f"{value!r} is not a domain")
     return value
 
 
 def _reference(value: str) -> str:
-    if not re.fullmatch(_REFERENCE, value):
+    if not _REFERENCE.fullmatch(value):
         raise ValueError(f"{value!r} is not part of a URL; percent-encode it")
     return value
 
 
-RawPath = Annotated[str, AfterValidator(_path)]
 Method = Annotated[str, AfterValidator(_method)]
 Domain = Annotated[str, AfterValidator(_domain)]
 Reference = Annotated[str, AfterValidator(_reference)]
@@ -114,10 +93,10 @@ class _Transform(SettingsModel):
 
 class _SetOrAppend(_Transform):
     set: SecretStr | None = None
-    """Takes the place of whatever stood under the name. A secret: never shown."""
+    """Replaces all values of that name. A secret: never shown."""
 
     append: SecretStr | None = None
-    """Comes after what stands under the name. A secret: never shown."""
+    """Is added after the values of that name. A secret: never shown."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -128,21 +107,28 @@ class _SetOrAppend(_Transform):
 
 class _HeaderSetOrAppend(_SetOrAppend):
     set: HeaderValue | None = None
+    """Replaces all values of that name. A secret: never shown."""
+
     append: HeaderValue | None = None
+    """Is added after the values of that name. A secret: never shown."""
 
 
 class PathPrefix(_Transform):
     """Puts a path in front of the request's."""
 
     kind: Literal["path_prefix"] = "path_prefix"
+    """Names this change."""
+
     prefix: RawPath
     """E.g. ``/v2``."""
 
 
 class PathRemovePrefix(_Transform):
-    """Takes a path away from the front of the request's, at whole segments only."""
+    """Removes a path from the front of the request's, at whole segments only."""
 
     kind: Literal["path_remove_prefix"] = "path_remove_prefix"
+    """Names this change."""
+
     prefix: RawPath
     """E.g. ``/api``, which stands in front of ``/api/x`` and not of ``/apix``."""
 
@@ -151,15 +137,19 @@ class PathSet(_Transform):
     """Sends every request to one path."""
 
     kind: Literal["path_set"] = "path_set"
+    """Names this change."""
+
     path: RawPath
-    """Percent-encoded."""
+    """The path, percent-encoded."""
 
 
 class PathPattern(_Transform):
     """Makes the path from the path parameters of the mount."""
 
     kind: Literal["path_pattern"] = "path_pattern"
-    pattern: Annotated[str, AfterValidator(_pattern)]
+    """Names this change."""
+
+    pattern: PatternPath
     """E.g. ``/tenants/{tenant}/{path}``; ``{path}`` is what is forwarded, byte for byte."""
 
 
@@ -167,81 +157,99 @@ class QueryParameter(_SetOrAppend):
     """Sets or appends a query parameter; its value is not encoded."""
 
     kind: Literal["query_parameter"] = "query_parameter"
+    """Names this change."""
+
     name: ParameterName
-    """Not encoded."""
+    """Name of the parameter, not encoded."""
 
 
 class QueryRouteValue(_Transform):
     """Sets a query parameter to a path parameter of the mount."""
 
     kind: Literal["query_route_value"] = "query_route_value"
+    """Names this change."""
+
     name: ParameterName
-    """Of the query parameter."""
+    """Name of the query parameter."""
 
     parameter: Identifier
-    """Of the mount, e.g. ``tenant`` for ``prefix="/{tenant}"``."""
+    """Path parameter of the mount, e.g. ``tenant`` for ``prefix="/{tenant}"``."""
 
 
 class QueryRemove(_Transform):
     """Removes a query parameter; all others stay byte for byte."""
 
     kind: Literal["query_remove"] = "query_remove"
+    """Names this change."""
+
     name: ParameterName
-    """Not encoded."""
+    """Name of the parameter, not encoded."""
 
 
 class MethodChange(_Transform):
     """Sends one method as another."""
 
     kind: Literal["method_change"] = "method_change"
+    """Names this change."""
+
     method: Method
-    """The client's."""
+    """The client's method."""
 
     set: Method
-    """The one to send. After HEAD the client gets no body."""
+    """The method to send. The client of a HEAD gets no body."""
 
 
 class RequestHeader(_HeaderSetOrAppend):
     """Sets or appends a request header."""
 
     kind: Literal["request_header"] = "request_header"
+    """Names this change."""
+
     name: OwnRequestHeader
-    """Not one that the proxy sets itself."""
+    """Not a header that the proxy sets itself."""
 
 
 class RequestHeaderRouteValue(_Transform):
     """Sets a request header to a path parameter of the mount."""
 
     kind: Literal["request_header_route_value"] = "request_header_route_value"
+    """Names this change."""
+
     name: OwnRequestHeader
-    """Of the header."""
+    """Name of the header."""
 
     parameter: Identifier
-    """Of the mount. Percent-encoded as in a path."""
+    """Path parameter of the mount; its value is percent-encoded as in a path."""
 
 
 class RequestHeaderRemove(_Transform):
     """Removes a header of the client."""
 
     kind: Literal["request_header_remove"] = "request_header_remove"
+    """Names this change."""
+
     name: OwnRequestHeader
-    """All of that name."""
+    """All headers of that name are removed."""
 
 
 class RequestHeadersAllowed(_Transform):
     """Removes all headers of the client but these."""
 
     kind: Literal["request_headers_allowed"] = "request_headers_allowed"
+    """Names this change."""
+
     names: RequestHeaderNames
-    """Those the proxy sets itself (host, framing, forwarding) stay in any case."""
+    """Headers that the proxy sets itself (host, framing, forwarding) stay in any case."""
 
 
 class ResponseHeader(_HeaderSetOrAppend):
-    """Sets or appends a header of the answer."""
+    """Sets or appends a response header."""
 
     kind: Literal["response_header"] = "response_header"
+    """Names this change."""
+
     name: OwnResponseHeader
-    """Not one that frames the answer."""
+    """Not a header that frames the response."""
 
     when: When = "success"
     """``success`` is a status below 400 (YARP), ``failure`` any other, or ``always``."""
@@ -251,8 +259,10 @@ class ResponseHeaderRemove(_Transform):
     """Removes a header of the upstream."""
 
     kind: Literal["response_header_remove"] = "response_header_remove"
+    """Names this change."""
+
     name: OwnResponseHeader
-    """All of that name."""
+    """All headers of that name are removed."""
 
     when: When = "success"
     """As for ``response_header``."""
@@ -262,19 +272,23 @@ class ResponseHeadersAllowed(_Transform):
     """Removes all headers of the upstream but these."""
 
     kind: Literal["response_headers_allowed"] = "response_headers_allowed"
+    """Names this change."""
+
     names: ResponseHeaderNames
-    """Those that frame the answer stay in any case."""
+    """Headers that frame the response stay in any case."""
 
 
 class LocationRewrite(_Transform):
-    """Leads redirects through the gateway."""
+    """Rewrites redirects so that they lead through the gateway."""
 
     kind: Literal["location"] = "location"
+    """Names this change."""
+
     match: Reference | None = None
-    """What Location starts with; none for the destination's own address or path."""
+    """Start of Location; none for the destination's own address or path."""
 
     replace: Reference | None = None
-    """What comes in its place; none for the path of the mount."""
+    """Replacement of ``match``; none for the path of the mount."""
 
     @model_validator(mode="after")
     def _both(self) -> Self:
@@ -287,22 +301,26 @@ class CookieDomain(_Transform):
     """Changes the Domain of the upstream's cookies."""
 
     kind: Literal["cookie_domain"] = "cookie_domain"
+    """Names this change."""
+
     match: Domain | None = None
     """Cookies of this domain only; none for all that name one."""
 
     set: Domain | None = None
-    """The new one; none takes it away, so that the cookie is the gateway's host's alone."""
+    """The new domain; none removes it, so that the cookie belongs to the gateway's host alone."""
 
 
 class CookiePath(_Transform):
     """Changes the front of the Path of the upstream's cookies, at whole segments only."""
 
     kind: Literal["cookie_path"] = "cookie_path"
+    """Names this change."""
+
     match: RawPath | None = None
-    """What it starts with; none for the destination's base path."""
+    """Start of Path; none for the destination's base path."""
 
     set: RawPath | None = None
-    """What comes in its place; none for the path of the mount."""
+    """Replacement of ``match``; none for the path of the mount."""
 
 
 TransformSettings: TypeAlias = (
@@ -329,7 +347,7 @@ TransformSettings: TypeAlias = (
 
 
 def _listed(value: object) -> object:
-    if isinstance(value, dict) or type(value) is str:  # what cannot be decoded is no plain str
+    if isinstance(value, dict) or type(value) is str:  # text that cannot be decoded is a subclass
         raise ValueError('is a JSON list, e.g. [{"kind": "path_prefix", "prefix": "/v2"}]')
     if isinstance(value, list | tuple):
         for number, item in enumerate(value):

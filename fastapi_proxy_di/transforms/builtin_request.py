@@ -7,8 +7,8 @@ from typing import Final, assert_never
 from urllib.parse import quote
 
 from fastapi_proxy_di.errors import InvalidRequest
+from fastapi_proxy_di.settings.paths import PLACEHOLDER
 from fastapi_proxy_di.settings.transforms import (
-    PLACEHOLDER,
     MethodChange,
     PathPattern,
     PathPrefix,

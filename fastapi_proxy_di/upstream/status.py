@@ -22,7 +22,7 @@ class DestinationStatus(BaseModel):
         latency_ms: Milliseconds the last good probe took.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     url: str
     weight: float
@@ -52,7 +52,7 @@ class UpstreamStatus(BaseModel):
         destinations: In the order of the settings.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     upstream: str
     policy: str

@@ -1,7 +1,4 @@
-"""Destinations as settings: one address each, with its weight and limits.
-
-Knows how they are written (text, JSON, code), not what becomes of them.
-"""
+"""Settings of one destination, and the list of them: as text, JSON or code."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,54 +7,41 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from fastapi_proxy_di.settings.model import SettingsModel
-from fastapi_proxy_di.settings.values import AlsoText, OrNone, split_commas
+from fastapi_proxy_di.settings.numbers import OptionalLimit
+from fastapi_proxy_di.settings.paths import ProbePath
+from fastapi_proxy_di.settings.text import AlsoText, OrNone, split_commas
 from fastapi_proxy_di.wire.urls import Address, parse_address
 
 __all__ = ["DestinationSettings", "Destinations"]
-
-
-def probe_path(value: str | None) -> str | None:
-    """Check the path of a probe: raw, starting with a slash, a query allowed.
-
-    Raises:
-        ValueError: It is not.
-    """
-    if value is not None and (
-        not value.startswith("/")
-        or not value.isascii()
-        or any(c <= " " or c in "#\x7f" for c in value)
-    ):
-        raise ValueError(f"{value!r} is not a path; it starts with '/' and is percent-encoded")
-    return value
 
 
 class DestinationSettings(SettingsModel):
     """One destination of an upstream."""
 
     url: str
-    """Its address, normalised: ``http://``, ``https://``, ``http+unix://%2Frun%2Fapp.sock``
+    """The destination's address, normalised: ``http://``, ``https://``, ``http+unix://%2Frun%2Fapp.sock``
     or ``asgi://package.module:app``, with a base path or without."""
 
     weight: Annotated[float, Field(gt=0, le=65535, allow_inf_nan=False)] = 1
-    """Its share of the traffic against the others' (nginx: 1)."""
+    """Share of the traffic, relative to the other destinations' weights (nginx: 1)."""
 
-    max_requests: Annotated[int | None, Field(ge=1), OrNone] = None
+    max_requests: OptionalLimit = None
     """Requests per ``max_requests_window``; none for no limit."""
 
-    max_in_flight: Annotated[int | None, Field(ge=1), OrNone] = None
+    max_in_flight: OptionalLimit = None
     """Requests and WebSockets under way at once; none for no limit (nginx ``max_conns``)."""
 
-    health_path: Annotated[str | None, AfterValidator(probe_path), OrNone] = None
-    """Path of its probes instead of ``health.path``."""
+    health_path: ProbePath = None
+    """Path that is probed instead of ``health.path``."""
 
     health_url: Annotated[str | None, OrNone] = None
-    """Address that its probes go to instead of ``url``, e.g. another port."""
+    """Address that is probed instead of ``url``, e.g. another port."""
 
     tier: Annotated[int, Field(ge=0)] = 0
     """Priority: tier 1 gets traffic when tier 0 has nothing available, and so on."""
 
     metadata: dict[str, str] = Field(default_factory=dict)
-    """Texts for policies and transforms of one's own; nothing here reads them."""
+    """Texts for your own policies and transforms; the proxy does not read them."""
 
     @field_validator("url", "health_url")
     @classmethod
@@ -101,12 +85,16 @@ if TYPE_CHECKING:
 else:
     Destinations = Annotated[
         tuple[
-            Annotated[DestinationSettings, BeforeValidator(_from_text), AlsoText("Its address.")],
+            Annotated[
+                DestinationSettings,
+                BeforeValidator(_from_text),
+                AlsoText("The destination's address."),
+            ],
             ...,
         ],
         BeforeValidator(_split),
         AfterValidator(_distinct),
         AlsoText("Comma-separated addresses."),
     ]
-"""What a class may write: addresses and ``DestinationSettings``; a tuple of the latter
-after validation."""
+"""Addresses and ``DestinationSettings``, as a class may write them; a tuple of
+``DestinationSettings`` after validation."""

@@ -1,7 +1,7 @@
-"""Header fields in settings: which names and values may stand there.
+"""Header names and values in settings: which of them are allowed.
 
-Owns the refusal of fields that are the proxy's own. Values are secrets; no message
-shows one. Knows no model.
+Refuses headers that the proxy sets itself. Values are secrets; no message shows one.
+Knows no model.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-from fastapi_proxy_di.settings.values import TOKEN, AlsoText, split_commas
+from fastapi_proxy_di.settings.text import AlsoText, split_commas
 from fastapi_proxy_di.wire.headers import (
     FORWARDING,
     FORWARDING_PREFIX,
@@ -20,6 +20,7 @@ from fastapi_proxy_di.wire.headers import (
 )
 
 __all__ = [
+    "TOKEN",
     "HeaderValue",
     "RequestHeaderName",
     "RequestHeaderNames",
@@ -30,19 +31,22 @@ __all__ = [
     "header_token",
 ]
 
-# Both refuse what belongs to one connection; an answer has no Host and no forwarding fields.
+TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A name of a header, method or cookie (RFC 9110 §5.6.2)."""
+
+# Both refuse what belongs to one connection; a response has no Host and no forwarding headers.
 _REQUEST: Final = frozenset(name.decode() for name in OURS | PROXY_AUTHENTICATION)
 _RESPONSE: Final = frozenset(name.decode() for name in HOP_BY_HOP | FRAMING | PROXY_AUTHENTICATION)
 _FORWARDING: Final = frozenset(name.decode() for name in FORWARDING)
 # RFC 9110 §5.5; a tab may stand within a value.
-_BAD_VALUE: Final = r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]"
+_BAD_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 
 
 def header_token(name: str) -> str:
     """Check the form of a header name and give it in lower case.
 
     Raises:
-        ValueError: It is no RFC 9110 token.
+        ValueError: ``name`` is not an RFC 9110 token.
     """
     lowered = name.strip().lower()
     if not TOKEN.fullmatch(lowered):
@@ -78,7 +82,7 @@ def _checked_values(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
 
 def _value(secret: SecretStr, what: str = "the value") -> SecretStr:
     value = secret.get_secret_value().strip(" \t\r\n")
-    if re.search(_BAD_VALUE, value):
+    if _BAD_VALUE.search(value):
         raise ValueError(
             f"{what} holds a line break, a control character or one that is not latin-1"
         )
@@ -99,7 +103,7 @@ RequestHeaderName = Annotated[str, AfterValidator(_request_name)]
 """A lower-case name, for requests."""
 
 ResponseHeaderName = Annotated[str, AfterValidator(_response_name)]
-"""A lower-case name, for answers."""
+"""A lower-case name, for responses."""
 
 HeaderValue = Annotated[SecretStr, AfterValidator(_value)]
 """A secret value."""
@@ -108,7 +112,7 @@ RequestHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_request_va
 """Lower-case names to secret values, for requests."""
 
 ResponseHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_response_values)]
-"""Lower-case names to secret values, for answers."""
+"""Lower-case names to secret values, for responses."""
 
 RequestHeaderNames = Annotated[
     tuple[RequestHeaderName, ...],
@@ -122,4 +126,4 @@ ResponseHeaderNames = Annotated[
     BeforeValidator(split_commas),
     _NAMES_TEXT,
 ]
-"""Lower-case names, for answers."""
+"""Lower-case names, for responses."""

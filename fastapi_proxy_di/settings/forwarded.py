@@ -1,0 +1,26 @@
+"""Settings of forwarding headers."""
+
+from typing import Literal
+
+from fastapi_proxy_di.settings.model import SettingsModel
+from fastapi_proxy_di.settings.networks import Networks
+
+__all__ = ["ForwardedSettings"]
+
+
+class ForwardedSettings(SettingsModel):
+    """What destinations learn about the client."""
+
+    mode: Literal["set", "append", "off"] = "set"
+    """``set`` writes X-Forwarded-* anew (YARP), ``append`` extends a trusted peer's, ``off``
+    adds none. In each mode the forwarding headers of an untrusted peer are removed first."""
+
+    trusted_proxies: Networks = ()
+    """Addresses and networks (CIDR) whose forwarding headers are believed. Leave it empty
+    where the server has rewritten the client already, as uvicorn does by default."""
+
+    rfc7239: bool = False
+    """Whether ``Forwarded`` is sent as well."""
+
+    via: bool = True
+    """Whether ``Via`` is sent (RFC 9110 §7.6.3)."""

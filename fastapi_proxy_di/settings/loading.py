@@ -1,0 +1,113 @@
+"""Loading the settings of all upstreams of an app, with all their faults at once."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from pydantic import ValidationError
+
+from fastapi_proxy_di.errors import SettingsError
+from fastapi_proxy_di.settings.faults import describe_faults
+from fastapi_proxy_di.settings.fields import env_prefix
+from fastapi_proxy_di.settings.mention import Mention, settings_class
+from fastapi_proxy_di.settings.names import prefix_of
+from fastapi_proxy_di.settings.similar import similar_name
+from fastapi_proxy_di.settings.unknown_variables import unknown_variables
+from fastapi_proxy_di.settings.upstream import UpstreamSettings
+
+__all__ = ["load_all", "load_upstream", "read_all", "settings_error"]
+
+_KUBERNETES: Final = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?")
+"""What Kubernetes adds to ``UPSTREAM_BILLING_`` for a service named ``upstream-billing``."""
+
+_DESTINATIONS: Final = re.compile(r"UPSTREAM_(\w+)_DESTINATIONS")
+
+
+def load_all(
+    mentions: Mapping[str, Mention],
+) -> dict[str, UpstreamSettings]:
+    """Validate the settings of all upstreams of an app.
+
+    Args:
+        mentions: By name: the name again, a declared class, or an instance, which is not
+            validated again.
+
+    Returns:
+        The settings by name, in the same order.
+
+    Raises:
+        SettingsError: Every fault of every upstream, one a line.
+    """
+    loaded, faults = read_all(mentions)
+    if faults:
+        raise settings_error(faults)
+    return loaded
+
+
+def read_all(mentions: Mapping[str, Mention]) -> tuple[dict[str, UpstreamSettings], list[str]]:
+    """Validate the settings of all upstreams and collect their faults.
+
+    Returns:
+        The settings that are valid, by name; and the faults of the others, one a line.
+    """
+    faults: list[str] = []
+    loaded: dict[str, UpstreamSettings] = {}
+    prefixes: dict[str, str] = {}
+    for name, mention in mentions.items():
+        try:
+            found = settings_class(mention) if isinstance(mention, str) else mention
+            if found.name != name:
+                raise SettingsError(f"is given settings that are named {found.name!r}")
+            settings_cls = found if isinstance(found, type) else type(found)
+            prefix = env_prefix(settings_cls)
+            other = prefixes.setdefault(prefix, name)
+            if other != name:
+                raise SettingsError(
+                    f"has the same variables ({prefix}*) as upstream {other!r}; rename one"
+                )
+            loaded[name] = settings_cls() if isinstance(found, type) else found
+        except ValidationError as error:
+            faults += describe_faults(error, settings_cls)
+            faults += _hints(error, settings_cls, mentions)
+        except SettingsError as error:
+            faults.append(f"upstream {name!r}: {error}")
+    return loaded, faults
+
+
+def settings_error(faults: Iterable[str]) -> SettingsError:
+    """Put faults into one error."""
+    return SettingsError("\n".join(("Settings are not valid:", *(f"- {f}" for f in faults))))
+
+
+def load_upstream(name: str) -> UpstreamSettings:
+    """Read the settings of an upstream that is mentioned by name.
+
+    Raises:
+        SettingsError: ``name`` is not a name, or the settings have faults; all are listed.
+    """
+    return load_all({name: name})[name]
+
+
+def _hints(
+    error: ValidationError, settings_cls: type[UpstreamSettings], names: Iterable[str]
+) -> Iterator[str]:
+    """Name variables that are set and were perhaps meant to set the faulty fields."""
+    prefix = env_prefix(settings_cls)
+    for text in unknown_variables(settings_cls, os.environ, names):
+        if not _KUBERNETES.fullmatch(text.split()[0].removeprefix(prefix)):
+            yield text
+    if any(one["type"] == "missing" and one["loc"] == ("destinations",) for one in error.errors()):
+        mentioned = {prefix, *map(prefix_of, names)}
+        set_variables = {
+            match[1].lower(): match[0]
+            for variable_name, value in os.environ.items()
+            if value and (match := _DESTINATIONS.fullmatch(variable_name.upper()))
+            if prefix_of(match[1]) not in mentioned
+        }
+        similar = similar_name(settings_cls.name.replace("-", "_"), set_variables)
+        if similar:
+            yield (
+                f"{set_variables[similar]} is set; did you mean upstream {similar!r} "
+                f"instead of {settings_cls.name!r}?"
+            )

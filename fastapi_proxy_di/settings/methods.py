@@ -1,0 +1,25 @@
+"""Request methods in settings: comma-separated or listed, in upper case."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
+
+from fastapi_proxy_di.settings.headers import TOKEN
+from fastapi_proxy_di.settings.text import AlsoText, split_commas
+
+__all__ = ["Methods"]
+
+
+def _method(value: str) -> str:
+    if not TOKEN.fullmatch(value):
+        raise ValueError(f"{value!r} is not a method; give names such as GET,HEAD")
+    return value.upper()
+
+
+Methods = Annotated[
+    frozenset[Annotated[str, AfterValidator(_method)]],
+    BeforeValidator(split_commas),
+    PlainSerializer(sorted, return_type=list[str], when_used="json"),
+    AlsoText("Comma-separated methods."),
+]
+"""A set of methods."""

@@ -1,0 +1,45 @@
+"""Values that may also be written as text in a variable: comma-separated lists, ``none``.
+
+Knows no model and no field.
+"""
+
+from typing import Final
+
+from pydantic import BeforeValidator, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+__all__ = ["AlsoText", "OrNone", "split_commas"]
+
+
+class AlsoText:
+    """Adds "or a text" to the JSON schema of a type that has another form.
+
+    Args:
+        description: What the text holds.
+    """
+
+    def __init__(self, description: str) -> None:
+        self._text = {"type": "string", "description": description}
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema), self._text]}
+
+
+def split_commas(value: object) -> object:
+    """Turn comma-separated text into a list; anything else is left for its type to judge."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _none(value: object) -> object:
+    if isinstance(value, str) and value.strip().lower() in ("none", "null", "off"):
+        return None
+    return value
+
+
+OrNone: Final = BeforeValidator(_none)
+"""Lets a variable say ``none`` (or ``off``) where a class has set something else."""

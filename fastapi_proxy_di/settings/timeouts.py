@@ -1,0 +1,22 @@
+"""Settings of timeouts."""
+
+from fastapi_proxy_di.settings.durations import Duration, OptionalDuration
+from fastapi_proxy_di.settings.model import SettingsModel
+
+__all__ = ["TimeoutSettings"]
+
+
+class TimeoutSettings(SettingsModel):
+    """How long to wait, in seconds."""
+
+    connect: Duration = 5.0
+    """For a connection, TLS included (Envoy: 5)."""
+
+    activity: Duration = 100.0
+    """Without any byte either way, in a request (YARP: 100). WebSockets have their pings."""
+
+    first_byte: OptionalDuration = None
+    """From the end of the request until the response's first byte; none for no limit."""
+
+    total: OptionalDuration = None
+    """For the whole exchange, retries included; none for no limit, as streams have no end."""

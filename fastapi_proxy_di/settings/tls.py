@@ -1,0 +1,37 @@
+"""Settings of TLS towards destinations."""
+
+from typing import Annotated, Self
+
+from pydantic import FilePath, model_validator
+
+from fastapi_proxy_di.settings.model import SettingsModel
+from fastapi_proxy_di.settings.text import OrNone
+
+__all__ = ["TlsSettings"]
+
+
+class TlsSettings(SettingsModel):
+    """TLS towards ``https://`` destinations; by default verified with the system's roots."""
+
+    ca_file: Annotated[FilePath | None, OrNone] = None
+    """PEM file with the roots to trust instead of the system's."""
+
+    client_cert: Annotated[FilePath | None, OrNone] = None
+    """PEM file with the certificate that is shown to destinations."""
+
+    client_key: Annotated[FilePath | None, OrNone] = None
+    """PEM file with the certificate's key, if the key is not in the same file."""
+
+    verify: bool = True
+    """Whether certificates are checked. Off is for tests only."""
+
+    server_name: Annotated[str | None, OrNone] = None
+    """Server name to send (SNI) and to check, instead of the URL's host."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.client_key is not None and self.client_cert is None:
+            raise ValueError("client_key is given without client_cert; give both")
+        if self.ca_file is not None and not self.verify:
+            raise ValueError("ca_file has no effect with verify=false; drop one of the two")
+        return self
