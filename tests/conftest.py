@@ -3,8 +3,12 @@
 import os
 import signal
 from collections.abc import Generator
+from pathlib import Path
+from typing import Final
 
 import pytest
+
+_E2E: Final = Path(__file__).parent / "e2e"
 
 # Shells ignore SIGINT in what they start in the background, and processes hand that down: the
 # commands that tests start and interrupt would never hear of it.
@@ -19,6 +23,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         upper = name.upper()
         if upper.startswith("UPSTREAM_") or upper.endswith("_PROXY"):
             monkeypatch.delenv(name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of the folder ``e2e`` so."""
+    for item in items:
+        if item.path.is_relative_to(_E2E):
+            item.add_marker(pytest.mark.e2e)
 
 
 @pytest.hookimpl(wrapper=True)

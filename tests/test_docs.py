@@ -80,7 +80,10 @@ def test_readme_has_one_line_for_each_job() -> None:
     """Set up and run, set up and test: one line each, as the continuous run executes them."""
     lines = re.findall(r"^python3 -m venv .*$", TEXTS[ROOT / "README.md"], re.MULTILINE)
 
-    assert [line.split()[-1] for line in lines] == ["demo", "pytest"]
+    assert [line.rpartition("python -m ")[2] for line in lines] == [
+        "fastapi_proxy_di demo",
+        "pytest -n auto --dist worksteal",
+    ]
 
 
 def test_links_of_the_readme_exist() -> None:

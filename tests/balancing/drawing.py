@@ -1,12 +1,11 @@
-"""Picks in numbers: distributions, and their cost."""
+"""Picks in numbers: distributions."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from time import perf_counter
+from collections.abc import Sequence
 
-from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
+from fastapi_proxy_di.balancing.policy import BalancingPolicy
 from fastapi_proxy_di.pools.destination import Destination
 
 
@@ -43,27 +42,3 @@ def shares(
         if busy:
             destination.begin()
     return [counts[destination] / picks for destination in available]
-
-
-def seconds_per_pick(
-    policy: BalancingPolicy,
-    available: Sequence[Destination],
-    request: Callable[[int], PickRequest | None] = lambda _: None,
-    *,
-    picks: int = 3000,
-) -> float:
-    """Best of five of a pick with its begin and the end of an earlier one."""
-    best = float("inf")
-    running: list[Destination] = []
-    policy.pick(available, request(0))
-    for _ in range(5):
-        started = perf_counter()
-        for number in range(picks):
-            destination = policy.pick(available, request(number))
-            assert destination is not None
-            destination.begin()
-            running.append(destination)
-            if len(running) > 50:
-                running.pop(0).end()
-        best = min(best, (perf_counter() - started) / picks)
-    return best

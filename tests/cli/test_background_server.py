@@ -52,4 +52,4 @@ async def test_serving_raises_what_keeps_the_server_from_starting(
         socket.create_server(("127.0.0.1", 0)) as listening,
         pytest.raises(OSError, match="no more memory"),
     ):
-        await asyncio.wait_for(serving(uvicorn.Config(hello), listening).__aenter__(), 5)
+        await asyncio.wait_for(serving(uvicorn.Config(hello), listening).__aenter__(), 10)

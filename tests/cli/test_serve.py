@@ -17,6 +17,8 @@ from fastapi_proxy_di.cli.demo.load_http import HttpConnection
 from fastapi_proxy_di.cli.demo.load_websocket import LoadWebSocket
 from tests.cli.processes import Command, command
 
+pytestmark = pytest.mark.e2e
+
 READY = r"^{}: http://127\.0\.0\.1:(\d+)({})$"
 
 

@@ -321,7 +321,7 @@ async def test_client_frees_an_answer_that_is_closed_early() -> None:
     async with ScriptedOrigin(endless) as origin, running(origin.url) as balancer:
         async with balancer.client.stream("GET", "/") as reply:
             assert reply.status_code == 200
-        await origin.all_left(1)
+        await origin.all_left()
         assert in_flight(balancer) == 0
 
 
@@ -340,7 +340,7 @@ async def test_client_frees_an_answer_that_nobody_closed() -> None:
         await until(lambda: any("client of" in t.get_name() for t in asyncio.all_tasks()))
         del reply, request
         gc.collect()
-        await origin.all_left(1)
+        await origin.all_left()
         assert in_flight(balancer) == 0
 
 
@@ -352,7 +352,7 @@ async def test_client_call_that_is_cancelled_ends_the_exchange() -> None:
         await until(lambda: any("client of" in t.get_name() for t in asyncio.all_tasks()))
         call.cancel()
         await asyncio.wait((call,))
-        await origin.all_left(1)
+        await origin.all_left()
         state = (in_flight(balancer), balancer.destinations[0].failures)
 
     assert (call.cancelled(), state) == (True, (0, 0))
@@ -449,7 +449,7 @@ async def test_client_read_timeout_is_the_callers_affair() -> None:
     async with ScriptedOrigin(silent) as origin, running(origin.url) as balancer:
         with pytest.raises(httpx.ReadTimeout):
             await balancer.client.get("/", timeout=0.05)
-        await origin.all_left(1)
+        await origin.all_left()
         failures = balancer.destinations[0].failures
 
     assert failures == 0
@@ -625,7 +625,7 @@ async def test_client_requests_are_hedged_like_any_other() -> None:
         running(slow.url, quick.url, policy="first", retries={"hedge_after": 0.02}) as balancer,
     ):
         reply = await balancer.client.get("/")
-        await slow.all_left(1)
+        await slow.all_left()
         left = in_flight(balancer)
 
     assert (reply.text, len(slow.requests), left) == ("ok", 1, 0)

@@ -68,6 +68,7 @@ async def test_identify_sets_what_a_client_cannot_forge(
     assert answer.json()["tenant"] == "acme"
 
 
+@pytest.mark.e2e
 def test_test_your_app_passes_as_it_is_written() -> None:
     """The reader's own test run is green, with the plugin that pytest found by itself."""
     files = ["test_checkout.py", "test_checkout_async.py", "test_common.py"]

@@ -122,6 +122,7 @@ async def test_configure_lets_the_environment_win_field_by_field(
     assert len(available) == 2
 
 
+@pytest.mark.e2e
 def test_test_page_passes_as_it_is_written() -> None:
     """The reader's own test run is green."""
     run = subprocess.run(
@@ -178,6 +179,7 @@ def running(command: str, ports: dict[str, int], port: int) -> Iterator[None]:
         process.communicate(timeout=20)
 
 
+@pytest.mark.e2e
 def test_commands_of_the_first_page_end_in_a_working_gateway() -> None:
     """Two services, the gateway, and the request of the page, as processes."""
     ports = {"9001": free_port(), "9002": free_port(), "8000": free_port()}
@@ -196,6 +198,7 @@ def test_commands_of_the_first_page_end_in_a_working_gateway() -> None:
     assert served == {ports["9001"], ports["9002"]}
 
 
+@pytest.mark.e2e
 def test_wrong_settings_stop_the_app_with_one_message() -> None:
     """The last command of the page on configuration names both faults."""
     wrong = next(line for line in commands("configure.md") if "ftp://x" in line)

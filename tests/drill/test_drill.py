@@ -1,4 +1,4 @@
-"""The outage drill in its short form: real processes, and the goals."""
+"""What the outage drill makes of its records: measures, goals, report and status."""
 
 from __future__ import annotations
 
@@ -9,26 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.drill import __main__ as command
-from tests.drill.drill import FAULTS, LONG, SHORT, Pace, run
+from tests.drill.drill import FAULTS, LONG, SHORT, Pace
 from tests.drill.load import Record
 from tests.drill.report import Phase, Report, measure
-
-
-@pytest.mark.timeout(300)
-async def test_drill_meets_its_goals() -> None:
-    """Destinations die, hang, slow down, lie and return; clients notice what they must."""
-    begun: list[str] = []
-    # Its goals are times on real processes; a busy machine may miss one, but not every time.
-    for _ in range(3):
-        begun.clear()
-        report = await run(SHORT, begun.append)
-        print(report.table())
-        if all(goal.met for goal in report.goals()):
-            break
-
-    assert begun == [fault.name for fault in FAULTS]
-    assert [goal for goal in report.goals() if not goal.met] == []
-    assert json.loads(report.json())["interval"] == SHORT.interval
 
 
 def _records(*served: int | None, kind: str = "get", every: float = 0.01) -> list[Record]:

@@ -102,7 +102,7 @@ async def test_fault_amid_the_body_breaks_the_transfer(
         ) as gate,
     ):
         reply = await _answer_to(gate.address, seen.set)
-        await origin.all_left(1)
+        await origin.all_left()
         await until(lambda: gate.in_flight == 0)
 
     assert reply.status == 200
@@ -149,7 +149,7 @@ async def test_total_timeout_breaks_a_transfer_under_way(middlewares: int) -> No
         gateway(origin.url, middlewares=middlewares, timeouts={"total": 0.2}) as gate,
     ):
         reply = await fetch(gate.address, target="/billing/x")
-        await origin.all_left(1)
+        await origin.all_left()
 
     assert (reply.body, reply.ending) == (b"hello", Ending.BROKEN)
 

@@ -35,7 +35,7 @@ async def _run(
         async with connect(gate.address) as client:
             await phase(client)
             _LEAVE[leave](client)
-            await origin.all_left(1)
+            await origin.all_left()
         await _untouched(gate)
     assert [record.getMessage() for record in caplog.records] == []
     return origin

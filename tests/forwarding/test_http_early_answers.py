@@ -34,7 +34,7 @@ async def test_answer_amid_an_upload_arrives(status: int, closes: bool, middlewa
             request("POST", "/billing/x", [(b"Content-Length", b"%d" % _SIZE)]) + bytes(65536)
         )
         reply = await client.read_answer()
-        await origin.all_left(1)
+        await origin.all_left()
         await until(lambda: gate.in_flight == 0)
 
     assert (reply.status, reply.body, reply.ending) == (status, b"enough", Ending.LENGTH)
@@ -88,7 +88,7 @@ async def test_upload_stops_after_an_early_answer() -> None:
         await answered.wait()
         reply = await client.read_answer()
         await client.send(b"second")
-        await origin.all_left(1)
+        await origin.all_left()
 
     assert reply.status == 413
     assert after == b"first"

@@ -77,7 +77,7 @@ async def test_malformed_answer_is_bad_gateway(name: str) -> None:
     """What is not an HTTP/1.1 answer, beyond doubt, is none."""
     async with ScriptedOrigin(always(_MALFORMED[name])) as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, "POST", "/billing/x", body=b"x")
-        await origin.all_left(1)
+        await origin.all_left()
 
     assert _is_clean(reply, 502), reply
     assert len(origin.requests) == 1
@@ -115,7 +115,7 @@ async def test_head_over_the_limit_is_bad_gateway(script_head: bytes) -> None:
         gateway(origin.url, limits={"max_response_header_bytes": 2000}) as gate,
     ):
         reply = await fetch(gate.address, "POST", "/billing/x", body=b"x")
-        await origin.all_left(1)
+        await origin.all_left()
 
     assert _is_clean(reply, 502), reply
 
@@ -242,7 +242,7 @@ async def test_silent_destination_is_gateway_timeout(method: str, timeout: str) 
         gateway(origin.url, timeouts={timeout: 0.1}) as gate,
     ):
         reply = await fetch(gate.address, method, "/billing/x", body=b"x")
-        await origin.all_left(1)
+        await origin.all_left()
 
     assert _is_clean(reply, 504), reply
 
@@ -289,7 +289,7 @@ async def test_client_that_stalls_its_upload_is_a_request_timeout(
         await client.send(request("POST", "/billing/x", [(name, value)]) + first[:6])
         reply = await client.read_answer()
         available = gate.balancer.available
-        await origin.all_left(1)
+        await origin.all_left()
 
     assert _is_clean(reply, 408), reply
     assert len(available) == 1

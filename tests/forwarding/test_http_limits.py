@@ -43,7 +43,7 @@ async def test_body_over_the_limit_is_refused_while_it_comes(middlewares: int) -
         await until(lambda: origin.requests)
         await client.send(chunk(b"hello") + chunk(b"!"))
         reply = await client.read_answer()
-        await origin.all_left(1)
+        await origin.all_left()
         await until(lambda: gate.in_flight == 0)
 
     assert reply.status == 413

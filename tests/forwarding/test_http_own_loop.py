@@ -21,7 +21,7 @@ async def test_gateway_serves_while_this_loop_is_blocked() -> None:
         run_app_in_thread(origin) as running,
         gateway(running.url, in_thread=True, health={"path": "/x"}) as gate,
     ):
-        connection = http.client.HTTPConnection(*gate.address, timeout=5)
+        connection = http.client.HTTPConnection(*gate.address, timeout=10)
         connection.request("GET", "/billing/x")
         reply = connection.getresponse()
         body = reply.read()

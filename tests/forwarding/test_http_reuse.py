@@ -156,7 +156,7 @@ async def test_idle_connections_are_closed_in_time() -> None:
         gateway(origin.url, limits={"idle_seconds": 0.1}) as gate,
     ):
         await fetch(gate.address, target="/billing/x")
-        await origin.all_left(3)
+        await origin.all_left()
 
     assert origin.connections == 1
 

@@ -94,7 +94,7 @@ async def test_upload_arrives_before_its_end(middlewares: int) -> None:
         await client.send(request("POST", "/billing/x", [(b"Content-Length", b"15")]))
         for piece in (b"first", b"again", b"third"):
             await client.send(piece)
-            assert await asyncio.wait_for(pieces.get(), 5) == piece
+            assert await asyncio.wait_for(pieces.get(), 10) == piece
         reply = await client.read_answer()
 
     assert reply.status == 200

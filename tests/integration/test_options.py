@@ -1,6 +1,5 @@
 """``proxy_router(options=...)``: what a request needs is chosen by a dependency."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -130,14 +129,12 @@ async def test_timeout_is_the_requests_own() -> None:
         await connection.peer_left()
 
     async with ScriptedOrigin(script) as origin:
-        app = gateway_app(origin.url, router={"options": options}, timeouts={"total": 20})
+        app = gateway_app(origin.url, router={"options": options}, timeouts={"total": 60})
         async with run_app(app) as running:
-            begun = asyncio.get_running_loop().time()
+            # The client gives up after 10 s, long before the upstream's own time is over.
             reply = await fetch(running.address, target="/billing/x")
-            took = asyncio.get_running_loop().time() - begun
 
     assert reply.status == 504
-    assert took < 5
 
 
 async def test_timeout_of_a_websocket_is_for_its_handshake() -> None:

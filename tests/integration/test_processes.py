@@ -22,6 +22,8 @@ from fastapi import FastAPI
 
 from fastapi_proxy_di import proxy_router
 
+pytestmark = pytest.mark.e2e
+
 app = FastAPI()
 
 

@@ -173,7 +173,7 @@ async def test_start_that_fails_later_ends_what_was_started() -> None:
         )
         before = asyncio.all_tasks()
         message = await _message(app)
-        await origin.all_left(2)
+        await origin.all_left()
         await until(lambda: asyncio.all_tasks() <= before)
         probes = len(origin.requests)
 
@@ -188,7 +188,7 @@ async def test_shutdown_leaves_nothing() -> None:
         app = gateway_app(origin.url, health={"path": "/health", "interval": 0.05})
         async with run_app(app):
             await until(lambda: len(origin.requests) >= 3)
-        await origin.all_left(2)
+        await origin.all_left()
         await until(lambda: asyncio.all_tasks() <= before)
 
     assert {seen.target for seen in origin.requests} == {b"/health"}

@@ -208,6 +208,7 @@ class ScriptedOrigin:
         self._tasks: set[asyncio.Task[None]] = set()
         self._errors: list[Exception] = []
         self._server: asyncio.Server | None = None
+        self._ended = False
 
     @property
     def authority(self) -> str:
@@ -245,9 +246,18 @@ class ScriptedOrigin:
             writer.close()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._ended:
+            writer.close()
+            return
         task = asyncio.create_task(self._serve(reader, writer), name="origin connection")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def done(_: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            # A task that is cancelled before its first step never reaches its own ``finally``.
+            writer.close()
+
+        task.add_done_callback(done)
 
     async def all_left(self, seconds: float = _DEADLINE_SECONDS) -> None:
         """Wait until every script has ended.
@@ -276,6 +286,7 @@ class ScriptedOrigin:
         traceback: TracebackType | None,
     ) -> None:
         assert self._server is not None
+        self._ended = True
         self._server.close()
         tasks = list(self._tasks)
         for task in tasks:

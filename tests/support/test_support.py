@@ -53,7 +53,7 @@ async def test_cut_upload_is_not_complete() -> None:
     async with ScriptedOrigin(script) as origin:
         async with connect(_address(origin)) as client:
             await client.send(request("POST", headers=[(b"Content-Length", b"9")]) + b"short")
-        await origin.all_left(1)
+        await origin.all_left()
 
     assert left == [False]
 

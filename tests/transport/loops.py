@@ -44,7 +44,7 @@ async def _alone(test: Coroutine[Any, Any, None]) -> None:
     left = asyncio.all_tasks() - {asyncio.current_task()}
     # What was cancelled at the very end is gone after a turn.
     if left:
-        await asyncio.wait(left, timeout=1)
+        await asyncio.wait(left, timeout=10)
     assert not [task for task in left if not task.done()], "tasks are left"
 
 

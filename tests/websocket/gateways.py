@@ -1,7 +1,7 @@
 """A gateway for WebSockets under each server that its tunnels must work with.
 
-``GATEWAY_WEBSOCKETS`` names other servers than the usual ones, for uvicorn's deprecated
-implementation, which has a process of its own.
+``GATEWAY_WEBSOCKETS`` names the servers to use, e.g. ``websockets`` for uvicorn's deprecated
+implementation in the tests that ask for no server as well.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import pytest
@@ -20,14 +20,25 @@ from tests.support.servers import run_app, run_hypercorn
 
 __all__ = ["UVICORN", "every_server", "every_uvicorn", "no_tunnel_left", "serving", "tunnels"]
 
-_SERVERS: Final = os.environ.get("GATEWAY_WEBSOCKETS", "websockets-sansio,wsproto,hypercorn").split(
-    ","
-)
+_SERVERS: Final = os.environ.get(
+    "GATEWAY_WEBSOCKETS", "websockets-sansio,wsproto,websockets,hypercorn"
+).split(",")
 UVICORN: Final = [name for name in _SERVERS if name != "hypercorn"]
 """The variants of uvicorn; the first is what a test gets that asks for none."""
 
-every_server = pytest.mark.parametrize("server", _SERVERS)
-every_uvicorn = pytest.mark.parametrize("server", UVICORN)
+_warns_on_import = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore:The `websockets` implementation is deprecated"
+)
+
+
+def _each(servers: Sequence[str]) -> pytest.MarkDecorator:
+    deprecated = pytest.param("websockets", marks=_warns_on_import)
+    given = [deprecated if server == "websockets" else server for server in servers]
+    return pytest.mark.parametrize("server", given)
+
+
+every_server = _each(_SERVERS)
+every_uvicorn = _each(UVICORN)
 
 
 @contextlib.asynccontextmanager
@@ -70,7 +81,7 @@ async def serving(
             yield Gateway(running, app)
 
 
-async def no_tunnel_left(gateway: Gateway, seconds: float = 5.0) -> None:
+async def no_tunnel_left(gateway: Gateway, seconds: float = 10.0) -> None:
     """Wait until no tunnel is in flight and no copying task runs.
 
     Raises:

@@ -98,6 +98,8 @@ async def _browsing(url: str, profile: Path) -> AsyncIterator[None]:
         await browser.wait()
 
 
+@pytest.mark.browser
+@pytest.mark.e2e
 @every_uvicorn
 @pytest.mark.skipif(_CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 async def test_page_echoes_through_the_gateway(server: str, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ async def test_server_pings_the_client(server: str) -> None:
         open_websocket(gateway.address) as client,
     ):
         receiving = asyncio.create_task(client.recv())
-        await until(lambda: client.pings == 3, 5)
+        await until(lambda: client.pings == 3)
         await client.send("still there")
         assert await receiving == "still there"
 
@@ -228,6 +228,7 @@ async def test_dead_upstream_is_found() -> None:
     assert destination.failures == 1
 
 
+@pytest.mark.slow
 @every_uvicorn
 async def test_dead_client_is_found(server: str) -> None:
     """One that answers no ping is given up by the server, and the upstream with it.
@@ -247,7 +248,7 @@ async def test_dead_client_is_found(server: str) -> None:
         open_websocket(gateway.address),
     ):
         # The deprecated one gives a dead client its close_timeout of 20 s on top.
-        await origin.all_left(25.0 if server == "websockets" else 5.0)
+        await origin.all_left(30.0)
         await no_tunnel_left(gateway)
         ends = gateway.balancer.status().tunnel_ends
 

@@ -62,7 +62,7 @@ async def test_socketio_talks_through_the_gateway(server: str, transports: list[
                 used = client.transport()
                 await client.disconnect()
                 await chat.ended.wait()
-        await no_tunnel_left(gateway, 5)
+        await no_tunnel_left(gateway)
 
     assert answer == {"got": {"text": "grüße", "data": b"\x00\xff"}}
     assert said == {"text": "grüße", "data": b"\x00\xff"}
@@ -92,7 +92,7 @@ async def test_socketio_needs_affinity_on_several_destinations() -> None:
                 assert client.transport() == "websocket"
                 await client.disconnect()
         for chat in chats:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(10):
                 await chat.ended.wait()
 
     assert [chat.transports for chat in chats] == [["websocket"]] * 3

@@ -77,7 +77,7 @@ class EchoApp:
 
     async def end(self) -> Message:
         """The next end, as the server told it."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             return await self.ends.get()
 
 

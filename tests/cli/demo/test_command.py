@@ -18,6 +18,8 @@ from fastapi_proxy_di.cli.demo.fleet import Fleet
 from fastapi_proxy_di.cli.demo.live import how_to_reach
 from tests.cli.processes import command
 
+pytestmark = pytest.mark.e2e
+
 
 def upstream_pids(parent: int) -> list[int]:
     """The processes that a demo has started, by what the system says."""

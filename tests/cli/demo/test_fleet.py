@@ -12,6 +12,8 @@ import pytest
 
 from fastapi_proxy_di.cli.demo.fleet import Fleet, UpstreamProcess, python_command
 
+pytestmark = pytest.mark.e2e
+
 
 async def test_fleet_starts_and_ends_all() -> None:
     """Processes of their own, on ports of their own, all gone at the end."""

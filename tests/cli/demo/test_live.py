@@ -26,7 +26,7 @@ async def shown(console: Console, expected: str) -> str:
     """Everything printed until ``expected`` is."""
     out = console.file
     assert isinstance(out, io.StringIO)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         showing = asyncio.create_task(
             demo_live.show(console, "http://127.0.0.1:8000", lambda: [UP, DOWN], Load(8000))
         )

@@ -117,7 +117,7 @@ async def test_connection_closed_during_the_handshake_is_an_end() -> None:
 
     async with await asyncio.start_server(vanish, "127.0.0.1", 0) as server:
         websocket = LoadWebSocket(server.sockets[0].getsockname()[1], "/echo")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             with pytest.raises(WebSocketEnded):
                 await websocket.open()
         await websocket.close()

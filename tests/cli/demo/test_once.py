@@ -12,6 +12,8 @@ from fastapi_proxy_di.cli.demo.fleet import Fleet
 from fastapi_proxy_di.cli.demo.load import Load
 from fastapi_proxy_di.cli.demo.tally import Break, Kind, Outage, Tally
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def tally() -> Tally:

@@ -21,6 +21,8 @@ from fastapi_proxy_di.cli.demo.load_http import HttpConnection
 from fastapi_proxy_di.cli.demo.load_websocket import LoadWebSocket
 from fastapi_proxy_di.cli.demo.upstream import DemoUpstream
 
+pytestmark = pytest.mark.e2e
+
 COMMAND = [sys.executable, "-m", "fastapi_proxy_di", "demo-upstream", "--name", "q"]
 
 

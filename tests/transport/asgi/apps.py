@@ -66,7 +66,7 @@ async def talk(
 def closing(websocket: ClientConnection) -> tuple[int, str]:
     """Wait for the close of the other side."""
     with pytest.raises(ConnectionClosed) as closed:
-        websocket.recv(timeout=5)
+        websocket.recv(timeout=10)
     assert closed.value.rcvd is not None
     return closed.value.rcvd.code, closed.value.rcvd.reason
 

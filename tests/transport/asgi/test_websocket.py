@@ -69,9 +69,9 @@ async def test_asgi_websocket_goes_through(inner: Inner) -> None:
     def say(websocket: ClientConnection) -> tuple[Any, ...]:
         assert websocket.response is not None
         websocket.send("hé")
-        text = websocket.recv(timeout=5)
+        text = websocket.recv(timeout=10)
         websocket.send(b"\x00")
-        data = websocket.recv(timeout=5)
+        data = websocket.recv(timeout=10)
         websocket.close(4001, "enough")
         return (websocket.subprotocol, websocket.response.headers["x-server"], text, data)
 
@@ -311,7 +311,7 @@ async def test_asgi_websocket_is_drained(inner: Inner) -> None:
         await gate.balancer.drain(url, timeout=0.01)
         code, _ = await tunnel
         await told.wait()
-        await until(lambda: not gate.in_flight, 3)
+        await until(lambda: not gate.in_flight)
         release.set()
 
     assert code == 1001

@@ -81,7 +81,7 @@ async def hypercorn(tls: tuple[str, str] | None = None) -> AsyncIterator[int]:
         serve(inner_app(), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
     )
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", port)

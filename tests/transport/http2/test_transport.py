@@ -110,7 +110,7 @@ async def test_http2_upstream_gets_websockets_over_http1(
 
     def say(url: str) -> str:
         with connect_websocket(url) as websocket:
-            return str(websocket.recv(timeout=5))
+            return str(websocket.recv(timeout=10))
 
     async with (
         hypercorn((cert, key)) as port,

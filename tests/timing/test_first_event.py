@@ -1,0 +1,33 @@
+"""How soon the first event of a stream is through the gateway, as processes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from tests.e2e.conftest import Upstream
+from tests.e2e.test_flow import gateway
+from tests.support.http_client import connect, request
+
+
+async def first_event_seconds(address: tuple[str, int], target: str) -> float:
+    """How long the first event of a stream takes, on a connection that is open already."""
+    async with connect(address) as client:
+        await client.send(request("GET", "/nowhere"))
+        await client.read_answer()
+        start = time.perf_counter()
+        await client.send(request("GET", target))
+        assert (await client.read_head()).status == 200
+        assert await client.read_chunk() == b"data: first\n\n"
+        return time.perf_counter() - start
+
+
+async def test_first_event_is_through_within_twenty_milliseconds(upstream: Upstream) -> None:
+    """The median through the gateway over the median of the upstream itself, taken in turns."""
+    direct, through = [], []
+    async with gateway("tests.e2e.gateway:app", upstream.destination) as server:
+        for _ in range(15):
+            direct.append(await first_event_seconds(upstream.app.address, "/events"))
+            through.append(await first_event_seconds(server.address, "/billing/events"))
+
+    assert statistics.median(through) - statistics.median(direct) < 0.020
