@@ -20,9 +20,9 @@ from fastapi_proxy_di.forwarding.target import target_below
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import DestinationSettings, UpstreamSettings
-from fastapi_proxy_di.transport.http1.connection import Connection
+from fastapi_proxy_di.transport.http1.connection import Http1Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
-from fastapi_proxy_di.transport.http1.parser import AnswerParser
+from fastapi_proxy_di.transport.http1.parser import ResponseParser
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.upstream.composition import outbound_builder, response_table
 from fastapi_proxy_di.wire.urls import join_target
@@ -81,7 +81,7 @@ def _settings() -> Billing:
     return Billing(destinations=_destinations(1))
 
 
-_CONNECTION: Final = cast("Connection", SimpleNamespace(loop=None, parser=AnswerParser()))
+_CONNECTION: Final = cast("Http1Connection", SimpleNamespace(loop=None, parser=ResponseParser()))
 """Not touched by an answer that fits one read, but for its parser."""
 
 

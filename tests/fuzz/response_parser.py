@@ -18,7 +18,7 @@ from typing import Final
 
 import h11
 
-from fastapi_proxy_di.transport.http1.parser import AnswerParser
+from fastapi_proxy_di.transport.http1.parser import ResponseParser
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import FRAMING, list_members
 from tests.fuzz.responses import Case, make_case
@@ -167,7 +167,7 @@ async def run_case(case: Case) -> Outcome:
         if without == case.data:
             raise
         check(case, ours, second_opinion(Case(case.method, (without,))))
-    parser = AnswerParser()
+    parser = ResponseParser()
     for method, earlier in _EARLIER:
         assert (await answer_to([earlier], method=method, parser=parser)).reusable
     again = await answer_to(case.pieces, method=case.method, parser=parser)

@@ -10,20 +10,21 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from fastapi_proxy_di.errors import UpstreamDisconnected
-from fastapi_proxy_di.transport.http1.parser import AnswerParser
+from fastapi_proxy_di.transport.dialling.dialler import DialledConnection
+from fastapi_proxy_di.transport.http1.parser import ResponseParser
+from fastapi_proxy_di.transport.read_buffer import read_buffer
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
     from fastapi_proxy_di.transport.http1.transport import Http1Transport
 
 
-class Connection(asyncio.BufferedProtocol):
+class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
     """The asyncio protocol of one upstream socket.
 
     Args:
         owner: The transport whose idle set it returns to.
-        view: Read buffer shared by all connections of a loop: bytes are consumed before
-            the callback returns, so one buffer serves any number of connections.
+        loop: The running loop.
     """
 
     __slots__ = (
@@ -40,16 +41,14 @@ class Connection(asyncio.BufferedProtocol):
         "write_paused",
     )
 
-    def __init__(
-        self, owner: Http1Transport, view: memoryview, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, owner: Http1Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
-        self.parser: AnswerParser = AnswerParser()
+        self.parser: ResponseParser = ResponseParser()
         self.idle_since: float = 0.0
         self.read_paused: bool = False
         self.write_paused: bool = False
         self._owner = owner
-        self._view = view
+        self._view = read_buffer()
         self._transport: asyncio.Transport | None = None
         self._exchange: Http1Exchange | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -62,6 +61,13 @@ class Connection(asyncio.BufferedProtocol):
         """Whether a request may still be written."""
         transport = self._transport
         return not self._closed and transport is not None and not transport.is_closing()
+
+    async def opened(self) -> None:
+        if not self.usable:
+            raise ConnectionResetError("closed as soon as it was open")
+
+    def abandon(self) -> None:
+        self.abort()
 
     def begin(self, exchange: Http1Exchange) -> None:
         """Carry ``exchange`` until it releases or aborts."""

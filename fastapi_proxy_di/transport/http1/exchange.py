@@ -22,12 +22,12 @@ from fastapi_proxy_di.errors import (
     UpstreamDisconnected,
     UpstreamProtocolError,
 )
-from fastapi_proxy_di.transport.http1.parser import AnswerParser
+from fastapi_proxy_di.transport.http1.parser import ResponseParser
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import FRAMING, list_members
 
 if TYPE_CHECKING:
-    from fastapi_proxy_di.transport.http1.connection import Connection
+    from fastapi_proxy_di.transport.http1.connection import Http1Connection
 
 BODY_HIGH_WATER_BYTES: Final = 65536
 """Buffered answer bytes at which reading from the destination pauses."""
@@ -76,23 +76,23 @@ class Http1Exchange:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Http1Connection,
         *,
         bodyless: bool,
         upgrade: bool,
         header_limit: int,
         reused: bool,
         now: float,
-        parser: AnswerParser,
+        parser: ResponseParser,
     ) -> None:
         self.reused = reused
         self.last_activity: float = now
-        self._connection: Connection | None = connection
+        self._connection: Http1Connection | None = connection
         self._loop = connection.loop
         self._bodyless = bodyless
         self._upgrade = upgrade
         self._header_limit = header_limit
-        self._parser: AnswerParser | None = parser
+        self._parser: ResponseParser | None = parser
         parser.exchange = self
 
     # -- what the forwarder calls ---------------------------------------------------
@@ -243,7 +243,7 @@ class Http1Exchange:
             self._error.__cause__ = error
         self._wake()
 
-    def _feed_closely(self, parser: AnswerParser, data: memoryview) -> None:
+    def _feed_closely(self, parser: ResponseParser, data: memoryview) -> None:
         """Parse what may exceed the limit of the head, or what must end with the head."""
         surplus = self._head_bytes - self._header_limit
         parse = self._parse_head if self._bodyless else self._parse
@@ -260,7 +260,7 @@ class Http1Exchange:
             what = "what surrounds the body" if self.status else "the header"
             self._malformed(f"{what} is larger than {self._header_limit} bytes")
 
-    def _parse(self, parser: AnswerParser, data: memoryview) -> None:
+    def _parse(self, parser: ResponseParser, data: memoryview) -> None:
         if self.status == 101:
             self._keep(bytes(data))  # the new protocol's
             return
@@ -271,7 +271,7 @@ class Http1Exchange:
         except httptools.HttpParserError as error:
             self._malformed(str(error))
 
-    def _parse_head(self, parser: AnswerParser, data: memoryview) -> None:
+    def _parse_head(self, parser: ResponseParser, data: memoryview) -> None:
         """Parse line by line: llhttp must not see what lies behind an answer to HEAD."""
         rest = bytes(data)
         while rest and not self.complete and self._error is None:

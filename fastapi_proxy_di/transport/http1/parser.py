@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LOWER: Final = LowerNames()
 
 
-class AnswerParser:
+class ResponseParser:
     """Feeds what llhttp finds to the exchange of the moment.
 
     Attributes:

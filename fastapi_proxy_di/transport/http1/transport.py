@@ -12,33 +12,17 @@ costs more than all else about it. So it is closed once it has been of no use fo
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
-import ssl
 from typing import Final
 
-from fastapi_proxy_di.errors import (
-    Failure,
-    InvalidRequest,
-    LocalResourcesExhausted,
-    ProxyError,
-    UpstreamConnectError,
-    UpstreamTimeout,
-)
-from fastapi_proxy_di.transport.http1.connection import Connection
+from fastapi_proxy_di.errors import InvalidRequest
+from fastapi_proxy_di.settings import LimitSettings
+from fastapi_proxy_di.transport.dialling.dialler import Dialler
+from fastapi_proxy_di.transport.http1.connection import Http1Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.protocol import Request
 from fastapi_proxy_di.wire.headers import is_safe_block
-from fastapi_proxy_di.wire.urls import Address
-
-READ_BUFFER_BYTES: Final = 65536
 
 _SURPLUS_SECONDS: Final = 1.0
-
-_LOCAL_ERRNOS: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
-)
-"""Our own sockets, ports or memory: the destination has done nothing wrong."""
 
 _field_line: Final = b": ".join
 
@@ -50,42 +34,21 @@ class Http1Transport:
     """A `Transport` over our own HTTP/1.1 connections.
 
     Args:
-        address: Where to connect.
-        ssl_context: For ``https``.
-        server_name: Name for SNI and certificate, default the address's host.
-        connect_timeout: Seconds for TCP and TLS together.
-        idle_connections: Idle ones kept for longer than a second.
-        idle_seconds: How long an idle one may serve again.
-        header_limit: Largest answer head in bytes.
-        buffer: Read buffer shared by the transports of a loop, `READ_BUFFER_BYTES` long.
+        dialler: Opens its connections.
+        limits: The upstream's, for idle connections and the size of a response's head.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        *,
-        ssl_context: ssl.SSLContext | None,
-        server_name: str | None,
-        connect_timeout: float,
-        idle_connections: int,
-        idle_seconds: float,
-        header_limit: int,
-        buffer: memoryview,
-    ) -> None:
-        self._address = address
-        self._ssl = ssl_context
-        self._server_name = server_name
-        self._connect_timeout = connect_timeout
-        self._idle_connections = idle_connections
-        self._idle_seconds = idle_seconds
-        self._header_limit = header_limit
-        self._buffer = buffer
+    def __init__(self, dialler: Dialler, limits: LimitSettings) -> None:
+        self._dialler = dialler
+        # Read once: they are needed several times for each request.
+        self._idle_connections = limits.idle_connections
+        self._idle_seconds = limits.idle_seconds
+        self._header_limit = limits.max_response_header_bytes
         self._loop = asyncio.get_running_loop()
-        self._idle: dict[Connection, None] = {}
-        self._all: set[Connection] = set()
+        self._idle: dict[Http1Connection, None] = {}
+        self._all: set[Http1Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._trim: asyncio.TimerHandle | None = None
-        self._closed = False
 
     @property
     def connections(self) -> int:
@@ -118,11 +81,10 @@ class Http1Transport:
 
     async def probe(self) -> None:
         """Connect and close again."""
-        connection = await self._dial()
-        connection.abort()
+        (await self._dial()).abort()
 
     async def aclose(self) -> None:
-        self._closed = True
+        self._dialler.close()
         for timer in (self._sweep, self._trim):
             if timer is not None:
                 timer.cancel()
@@ -136,9 +98,9 @@ class Http1Transport:
 
     # -- what connections call ----------------------------------------------------------
 
-    def keep(self, connection: Connection) -> None:
+    def keep(self, connection: Http1Connection) -> None:
         """Take back a connection that is fit for another request."""
-        if self._closed or self._idle_connections == 0:
+        if self._dialler.closed or self._idle_connections == 0:
             connection.abort()
             return
         connection.idle_since = self._loop.time()
@@ -148,7 +110,7 @@ class Http1Transport:
         if self._sweep is None:
             self._sweep = self._loop.call_later(self._idle_seconds, self._expire)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Http1Connection) -> None:
         """A connection ended or is about to."""
         self._idle.pop(connection, None)
         self._all.discard(connection)
@@ -157,7 +119,7 @@ class Http1Transport:
 
     def _begin(
         self,
-        connection: Connection,
+        connection: Http1Connection,
         request: Request,
         body: bytes,
         more: bool,
@@ -202,39 +164,9 @@ class Http1Transport:
                 exchange.finish()
         return exchange
 
-    async def _dial(self) -> Connection:
-        if self._closed:
-            raise UpstreamConnectError("the upstream is shut down")
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                return await self._connect()
-        except (TimeoutError, OSError) as error:
-            raise connect_error(error, self._address.url) from error
-
-    async def _connect(self) -> Connection:
-        address = self._address
-        connection = Connection(self, self._buffer, self._loop)
-        tls = self._ssl
-        server_name = (self._server_name or address.host) if tls is not None else None
-        if address.socket_path is not None:
-            await self._loop.create_unix_connection(
-                lambda: connection, address.socket_path, ssl=tls, server_hostname=server_name
-            )
-        else:
-            await self._loop.create_connection(
-                lambda: connection,
-                address.host,
-                address.port,
-                ssl=tls,
-                server_hostname=server_name,
-            )
+    async def _dial(self) -> Http1Connection:
+        connection = await self._dialler.dial(Http1Connection(self, self._loop))
         self._all.add(connection)
-        if not connection.usable:
-            self.forget(connection)
-            raise ConnectionResetError("closed as soon as it was open")
-        if self._closed:
-            connection.abort()
-            raise UpstreamConnectError("the upstream is shut down")
         return connection
 
     def _expire(self) -> None:
@@ -261,19 +193,3 @@ class Http1Transport:
             del self._idle[oldest]
             oldest.abort()
         return None
-
-
-def connect_error(error: BaseException, url: str) -> ProxyError:
-    """The one map from what a dial raises to our errors."""
-    if isinstance(error, ProxyError):
-        return error
-    if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error
-        return UpstreamConnectError(f"TLS with {url} failed: {reason}", failure=Failure.TLS)
-    if isinstance(error, TimeoutError):
-        return UpstreamTimeout(f"no connection to {url} in time", failure=Failure.CONNECT_TIMEOUT)
-    if isinstance(error, socket.gaierror):
-        return UpstreamConnectError(f"cannot resolve the host of {url}")
-    if isinstance(error, OSError) and error.errno in _LOCAL_ERRNOS:
-        return LocalResourcesExhausted(f"no socket for a connection: {error.strerror}")
-    return UpstreamConnectError(f"cannot connect to {url}: {error}")

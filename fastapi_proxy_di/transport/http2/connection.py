@@ -29,6 +29,7 @@ from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
 
 from fastapi_proxy_di.errors import UpstreamConnectError, UpstreamProtocolError
+from fastapi_proxy_di.transport.dialling.dialler import DialledConnection
 from fastapi_proxy_di.transport.http2.exchange import Http2Exchange
 from fastapi_proxy_di.transport.protocol import Headers
 
@@ -48,7 +49,7 @@ _MAX_STREAMS: Final = 2**30 - 1
 """Stream identifiers of one connection, RFC 9113 section 5.1.1."""
 
 
-class Http2Connection(asyncio.Protocol):
+class Http2Connection(DialledConnection, asyncio.Protocol):
     """The asyncio protocol of one upstream socket.
 
     Attributes:
@@ -175,8 +176,11 @@ class Http2Connection(asyncio.Protocol):
         if not self._streams:
             self.abort()
 
+    async def opened(self) -> None:
+        """Wait for the destination's settings."""
+        await self.ready
+
     def abandon(self) -> None:
-        """Close what nobody waits for any more."""
         self.ready.cancel()
         self.abort()
 

@@ -11,15 +11,14 @@ destination works on for nobody; reads no answer while it sends a body; and pass
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import Final
 
-from fastapi_proxy_di.errors import InvalidRequest, ProxyError, UpstreamConnectError
-from fastapi_proxy_di.transport.http1.transport import connect_error
+from fastapi_proxy_di.errors import InvalidRequest
+from fastapi_proxy_di.settings import LimitSettings
+from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http2.connection import Http2Connection
 from fastapi_proxy_di.transport.protocol import Headers, Request, Transport, TransportExchange
 from fastapi_proxy_di.wire.headers import is_safe_block
-from fastapi_proxy_di.wire.urls import Address
 
 _NOT_SENT: Final = frozenset({b"host", b"connection", b"transfer-encoding"})
 """Said in other ways: ``:authority``, and the frames themselves (RFC 9113 section 8.2.2)."""
@@ -29,40 +28,22 @@ class Http2Transport:
     """A `Transport` over HTTP/2.
 
     Args:
-        address: Where to connect.
-        ssl_context: For ``https``; offers ``h2`` alone.
-        server_name: Name for SNI and certificate.
-        connect_timeout: Seconds for TCP, TLS and the destination's settings together.
-        idle_seconds: How long a connection without streams stays open.
-        header_limit: Largest answer head in bytes.
-        http1: The way for WebSockets.
+        dialler: Opens its connections; ``https`` ones offer ``h2`` alone.
+        limits: The upstream's, for idle connections and the size of a response's head.
+        http1: Carries WebSockets.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        *,
-        ssl_context: ssl.SSLContext | None,
-        server_name: str,
-        connect_timeout: float,
-        idle_seconds: float,
-        header_limit: int,
-        http1: Transport,
-    ) -> None:
-        self._address = address
-        self._scheme = b"http" if ssl_context is None else b"https"
-        self._ssl = ssl_context
-        self._server_name = server_name if ssl_context is not None else None
-        self._connect_timeout = connect_timeout
-        self._idle_seconds = idle_seconds
-        self._header_limit = header_limit
+    def __init__(self, dialler: Dialler, limits: LimitSettings, http1: Transport) -> None:
+        self._dialler = dialler
+        self._scheme = b"https" if dialler.tls else b"http"
+        self._idle_seconds = limits.idle_seconds
+        self._header_limit = limits.max_response_header_bytes
         self._http1 = http1
         self._loop = asyncio.get_running_loop()
         self._connections: dict[Http2Connection, asyncio.TimerHandle | None] = {}
         # Those above take further streams; these only finish theirs, too.
         self._open: set[Http2Connection] = set()
         self._dialling: asyncio.Task[Http2Connection] | None = None
-        self._closed = False
 
     @property
     def connections(self) -> int:
@@ -91,7 +72,7 @@ class Http2Transport:
         (await self._dial()).abort()
 
     async def aclose(self) -> None:
-        self._closed = True
+        self._dialler.close()
         if self._dialling is not None:
             self._dialling.cancel()
             await asyncio.wait((self._dialling,))
@@ -137,7 +118,7 @@ class Http2Transport:
         return connection.begin(headers, body, more=more, bodied=more or bool(body))
 
     def _fields(self, request: Request) -> Headers:
-        authority = self._address.authority
+        authority = self._dialler.address.authority
         fields: Headers = []
         for name, value in request.headers:
             if name == b"host":
@@ -158,7 +139,9 @@ class Http2Transport:
     async def _fresh(self) -> Http2Connection:
         """A connection that was made after this was called; those who wait share one."""
         if self._dialling is None:
-            self._dialling = self._loop.create_task(self._dial(), name=f"dial {self._address.url}")
+            self._dialling = self._loop.create_task(
+                self._dial(), name=f"dial {self._dialler.address.url}"
+            )
             self._dialling.add_done_callback(self._dialled)
         return await asyncio.shield(self._dialling)
 
@@ -168,36 +151,11 @@ class Http2Transport:
             task.exception()  # those who waited may all have left
 
     async def _dial(self) -> Http2Connection:
-        if self._closed:
-            raise UpstreamConnectError("the upstream is shut down")
-        connection = Http2Connection(self, self._header_limit, self._loop)
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                await self._connect(connection)
-                await connection.ready
-        except (TimeoutError, OSError) as error:
-            connection.abandon()
-            raise connect_error(error, self._address.url) from error
-        except (ProxyError, asyncio.CancelledError):
-            connection.abandon()
-            raise
+        connection = await self._dialler.dial(Http2Connection(self, self._header_limit, self._loop))
         self._open.add(connection)
         self._connections[connection] = None
         self.became_idle(connection)
         return connection
-
-    async def _connect(self, connection: Http2Connection) -> None:
-        address = self._address
-        if address.socket_path is not None:
-            await self._loop.create_unix_connection(lambda: connection, address.socket_path)
-        else:
-            await self._loop.create_connection(
-                lambda: connection,
-                address.host,
-                address.port,
-                ssl=self._ssl,
-                server_hostname=self._server_name,
-            )
 
     def _expire(self, connection: Http2Connection) -> None:
         self.forget(connection)

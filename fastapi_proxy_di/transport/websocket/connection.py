@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
-import threading
 from collections import deque
 from collections.abc import Callable
 from types import GeneratorType
@@ -32,11 +31,11 @@ from fastapi_proxy_di.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
+from fastapi_proxy_di.transport.read_buffer import read_buffer
 from fastapi_proxy_di.wire.handshake import Close, Deflate
 
 __all__ = ["UpstreamWebSocket"]
 
-_READ_BYTES: Final = 64 * 1024
 # Received and not yet consumed: reading stops above the first and goes on below the second.
 _HIGH_WATER_BYTES: Final = 64 * 1024
 _LOW_WATER_BYTES: Final = 16 * 1024
@@ -62,20 +61,6 @@ _PACK_MEDIUM: Final = struct.Struct("!BBH").pack
 # In C where websockets was built with it.
 _apply_mask: Final[Callable[[bytes, bytes], bytes]] = vars(frames)["apply_mask"]
 _BETWEEN_FRAMES: Final = StreamReader.at_eof.__code__
-
-
-class _ReadBuffer(threading.local):
-    """Where every connection of a thread reads into.
-
-    An event loop fills it and hands it over within one callback, so one buffer serves all;
-    one for each would be most of what an idle tunnel costs.
-    """
-
-    def __init__(self) -> None:
-        self.view = memoryview(bytearray(_READ_BYTES))
-
-
-_read_buffer: Final = _ReadBuffer()
 
 
 class UpstreamWebSocket(asyncio.BufferedProtocol):
@@ -127,6 +112,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         "_timer",
         "_transport",
         "_unread_bytes",
+        "_view",
         "_write_paused",
         "close_code",
         "close_reason",
@@ -190,6 +176,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         self._closed_waiter: asyncio.Future[None] | None = None
 
         self._loop = asyncio.get_running_loop()
+        self._view = read_buffer()
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._heard_at = self._loop.time()
@@ -302,14 +289,14 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
     # For the transport
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Give the buffer of the thread to read into."""
-        return _read_buffer.view
+        """Give the buffer to read into."""
+        return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what has been read."""
         # Behind our close frame or theirs only the end of the connection matters.
         if not self._ended:
-            self._received(bytes(_read_buffer.view[:nbytes]))
+            self._received(bytes(self._view[:nbytes]))
 
     def eof_received(self) -> None:
         """Take the upstream's end; after a closing handshake the transport closes itself."""

@@ -7,8 +7,10 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings, TlsSettings
+from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
-from fastapi_proxy_di.transport.http1.transport import READ_BUFFER_BYTES, Http1Transport
+from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.protocol import Headers, Request
 from fastapi_proxy_di.wire.urls import parse_address
 from tests.support.origins import ScriptedOrigin
@@ -41,18 +43,22 @@ def post(length: int | None, *, method: bytes = b"POST", reuse_within: float = 6
     )
 
 
-def transport_to(url: str, **options: Any) -> Http1Transport:
+def transport_to(
+    url: str,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    server_name: str | None = None,
+    connect_timeout: float = 5.0,
+    **limits: Any,
+) -> Http1Transport:
     """A transport to ``url`` in the running loop, with the defaults of the settings."""
-    context: ssl.SSLContext | None = options.pop("ssl_context", None)
-    given: dict[str, Any] = {
-        "server_name": None,
-        "connect_timeout": 5.0,
-        "idle_connections": 100,
-        "idle_seconds": 4.0,
-        "header_limit": 65536,
-        "buffer": memoryview(bytearray(READ_BUFFER_BYTES)),
-    }
-    return Http1Transport(parse_address(url), ssl_context=context, **{**given, **options})
+    dialler = Dialler(
+        parse_address(url),
+        ssl_context,
+        TlsSettings(server_name=server_name),
+        TimeoutSettings(connect=connect_timeout),
+    )
+    return Http1Transport(dialler, LimitSettings(**limits))
 
 
 @contextlib.asynccontextmanager

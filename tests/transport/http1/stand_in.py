@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
-from fastapi_proxy_di.transport.http1.connection import Connection
+from fastapi_proxy_di.transport.http1.connection import Http1Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
-from fastapi_proxy_di.transport.http1.parser import AnswerParser
+from fastapi_proxy_di.transport.http1.parser import ResponseParser
 from fastapi_proxy_di.transport.protocol import Headers
 
 __all__ = ["Outcome", "StandIn", "answer_to", "exchange_over"]
@@ -65,17 +65,17 @@ def exchange_over(
     method: bytes = b"GET",
     upgrade: bool = False,
     header_limit: int = 65536,
-    parser: AnswerParser | None = None,
+    parser: ResponseParser | None = None,
 ) -> Http1Exchange:
     """An exchange whose request has been sent."""
     return Http1Exchange(
-        cast(Connection, peer),
+        cast(Http1Connection, peer),
         bodyless=method == b"HEAD",
         upgrade=upgrade,
         header_limit=header_limit,
         reused=False,
         now=0.0,
-        parser=parser or AnswerParser(),
+        parser=parser or ResponseParser(),
     )
 
 
@@ -86,7 +86,7 @@ async def answer_to(
     upgrade: bool = False,
     header_limit: int = 65536,
     eof: bool = False,
-    parser: AnswerParser | None = None,
+    parser: ResponseParser | None = None,
 ) -> Outcome:
     """Feed an exchange the pieces of an answer, then read it as the forwarder does."""
     peer = StandIn()

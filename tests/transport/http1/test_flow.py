@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from fastapi_proxy_di.transport.http1.connection import Connection as EngineConnection
+from fastapi_proxy_di.transport.http1.connection import Http1Connection
 from fastapi_proxy_di.transport.http1.exchange import BODY_HIGH_WATER_BYTES, Http1Exchange
-from fastapi_proxy_di.transport.http1.transport import READ_BUFFER_BYTES
+from fastapi_proxy_di.transport.read_buffer import READ_BUFFER_BYTES
 from tests.support.gateways import until
 from tests.support.origins import Connection, ScriptedOrigin, answer
 from tests.transport.http1.engine import body_of, engine, exchange_on, get, post
@@ -226,7 +226,7 @@ async def test_connection_without_a_socket_bears_every_call() -> None:
     """Before it is made and after it is gone, calls do nothing."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         loop = asyncio.get_running_loop()
-        unmade = EngineConnection(transport, memoryview(bytearray(10)), loop)
+        unmade = Http1Connection(transport, loop)
         unmade.write(b"x")
         unmade.pause_reading()
         unmade.resume_reading()

@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from fastapi_proxy_di.errors import UpstreamConnectError, UpstreamDisconnected
-from fastapi_proxy_di.transport.http1.connection import Connection as EngineConnection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from tests.support.gateways import until
@@ -382,19 +381,6 @@ async def test_aclose_leaves_no_connection() -> None:
 
 
 @on_every_loop
-async def test_dial_under_way_at_aclose_keeps_nothing() -> None:
-    """It ends in an error as soon as it connects."""
-    async with ScriptedOrigin() as origin, engine(origin) as transport:
-        dial = asyncio.ensure_future(transport.start(get(), b"", more=False))
-        await asyncio.sleep(0)
-        await transport.aclose()
-        with pytest.raises(UpstreamConnectError, match="shut down"):
-            await dial
-        await until(lambda: transport.connections == 0)
-        await origin.all_left()
-
-
-@on_every_loop
 async def test_greeting_before_any_request_is_no_connection_for_us() -> None:
     """A server that speaks first (SSH, SMTP) speaks no HTTP."""
 
@@ -423,24 +409,6 @@ async def test_idle_connection_that_is_closing_is_passed_over() -> None:
 
         assert transport.reuse(get(), b"", more=False) is None
         await until(lambda: transport.connections == 0)
-
-
-@on_every_loop
-async def test_connection_closed_as_soon_as_it_was_open_is_none() -> None:
-    """Nothing has been written to it, so the request may go elsewhere."""
-    made = EngineConnection.connection_made
-
-    def made_and_lost(self: EngineConnection, transport: asyncio.BaseTransport) -> None:
-        made(self, transport)
-        self.abort()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EngineConnection, "connection_made", made_and_lost)
-        async with ScriptedOrigin() as origin, engine(origin) as transport:
-            with pytest.raises(UpstreamConnectError, match="as soon as it was open"):
-                await transport.start(get(), b"", more=False)
-            assert transport.connections == 0
-            await origin.all_left()
 
 
 @on_every_loop

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -18,7 +19,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_proxy_di.transport.http1.transport import READ_BUFFER_BYTES, Http1Transport
+from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings, TlsSettings
+from fastapi_proxy_di.transport.dialling.dialler import Dialler
+from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.http2.transport import Http2Transport
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.transport.protocol import Request as WireRequest
@@ -200,31 +203,18 @@ async def scripted(
 
 
 @contextlib.asynccontextmanager
-async def transport_to(url: str, **options: Any) -> AsyncIterator[Http2Transport]:
+async def transport_to(
+    url: str,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    connect_timeout: float = 5.0,
+    **limits: Any,
+) -> AsyncIterator[Http2Transport]:
     """A transport to ``url``, closed at the end."""
     address = parse_address(url)
-    http1 = Http1Transport(
-        address,
-        ssl_context=None,
-        server_name=None,
-        connect_timeout=5,
-        idle_connections=1,
-        idle_seconds=4,
-        header_limit=65536,
-        buffer=memoryview(bytearray(READ_BUFFER_BYTES)),
-    )
-    made = Http2Transport(
-        address,
-        **{
-            "ssl_context": None,
-            "server_name": "127.0.0.1",
-            "connect_timeout": 5,
-            "idle_seconds": 4,
-            "header_limit": 65536,
-            "http1": http1,
-            **options,
-        },
-    )
+    dialler = Dialler(address, ssl_context, TlsSettings(), TimeoutSettings(connect=connect_timeout))
+    http1 = Http1Transport(dialler, LimitSettings())
+    made = Http2Transport(dialler, LimitSettings(**limits), http1)
     try:
         yield made
     finally:

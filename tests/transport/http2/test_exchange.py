@@ -101,10 +101,12 @@ async def test_http2_upload_waits_for_windows() -> None:
 
 async def test_http2_exchange_that_is_given_up_is_reset() -> None:
     """The destination learns at once that nobody waits; the connection serves on."""
+    asked = asyncio.Event()
     resets: list[int | None] = []
 
     async def script(peer: Peer) -> None:
         await peer.request()
+        asked.set()
         resets.append((await peer.next(StreamReset)).error_code)
         stream, _ = await peer.request()
         peer.answer(stream)
@@ -114,7 +116,7 @@ async def test_http2_exchange_that_is_given_up_is_reset() -> None:
     async with scripted(script) as (url, peers), gateway(url, http_version="2") as gate:
         async with connect(gate.address) as client:
             await client.send(request("GET", "/billing/"))
-            await until(lambda: gate.in_flight)
+            await asked.wait()
         await until(lambda: resets)
         reply = await fetch(gate.address, "GET", "/billing/")
 
@@ -211,7 +213,7 @@ async def test_http2_exchange_that_failed_tells_why() -> None:
 
 @pytest.mark.parametrize(
     ("status", "fields", "text"),
-    [(601, (), "status 601"), (200, ((b"x", b"y" * 2000),), "larger than 1000 bytes")],
+    [(601, (), "status 601"), (200, ((b"x", b"y" * 2000),), "larger than 1024 bytes")],
 )
 async def test_http2_answer_that_is_not_acceptable(
     status: int, fields: tuple[tuple[bytes, bytes], ...], text: str
@@ -225,7 +227,10 @@ async def test_http2_answer_that_is_not_acceptable(
         done.set()
 
     done = asyncio.Event()
-    async with scripted(script) as (url, _), transport_to(url, header_limit=1000) as transport:
+    async with (
+        scripted(script) as (url, _),
+        transport_to(url, max_response_header_bytes=1024) as transport,
+    ):
         exchange = await transport.start(asks(), b"", more=False)
         with pytest.raises(UpstreamProtocolError, match=text):
             await exchange.head()

@@ -1,0 +1,144 @@
+"""Opens connections to one destination: TCP, TLS or a Unix socket, in bounded time.
+
+Every transport with a socket dials here, and with it requests, probes and WebSocket
+handshakes. Here alone the exceptions of sockets and TLS become the ``ProxyError`` tree.
+Knows no HTTP: when a connection may carry a request is the connection's to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from abc import ABC, abstractmethod
+from typing import Final, TypeVar
+
+from fastapi_proxy_di.errors import (
+    Failure,
+    LocalResourcesExhausted,
+    ProxyError,
+    UpstreamConnectError,
+    UpstreamTimeout,
+)
+from fastapi_proxy_di.settings import TimeoutSettings, TlsSettings
+from fastapi_proxy_di.wire.urls import Address
+
+_LOCAL_ERRNOS: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
+)
+"""Our own sockets, ports or memory ran out: the destination has done nothing wrong."""
+
+
+class DialledConnection(asyncio.BaseProtocol, ABC):
+    """What a dialler connects: an asyncio protocol that knows when it can be used."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def opened(self) -> None:
+        """Wait until a request may be written.
+
+        Raises:
+            OSError: The destination closed the connection.
+            ProxyError: The destination does not speak the protocol.
+        """
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Close a connection that no request will use; also where none was made."""
+
+
+_Connection = TypeVar("_Connection", bound=DialledConnection)
+
+
+class Dialler:
+    """Opens connections to one address.
+
+    Attributes:
+        address: Where to connect.
+        tls: Whether connections are encrypted.
+        closed: Whether the upstream is shut down, so that no connection is opened.
+
+    Args:
+        address: Where to connect.
+        ssl_context: For ``https``, else ``None``.
+        tls: The upstream's, for the server name.
+        timeouts: The upstream's, for the connect timeout.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        ssl_context: ssl.SSLContext | None,
+        tls: TlsSettings,
+        timeouts: TimeoutSettings,
+    ) -> None:
+        self.address: Address = address
+        self.tls: bool = ssl_context is not None
+        self.closed: bool = False
+        self._ssl_context = ssl_context
+        self._server_name = (tls.server_name or address.server_name) if ssl_context else None
+        self._timeouts = timeouts
+        self._loop = asyncio.get_running_loop()
+
+    async def dial(self, connection: _Connection) -> _Connection:
+        """Connect ``connection`` and wait until it can be used.
+
+        Raises:
+            UpstreamConnectError: No connection, or the upstream is shut down.
+            UpstreamTimeout: No connection in time.
+            LocalResourcesExhausted: No socket of our own.
+        """
+        self._refuse_if_closed()
+        try:
+            async with asyncio.timeout(self._timeouts.connect):
+                await self._connect(connection)
+                await connection.opened()
+            self._refuse_if_closed()
+        except (TimeoutError, OSError) as error:
+            connection.abandon()
+            raise connect_error(error, self.address.url) from error
+        except BaseException:
+            connection.abandon()
+            raise
+        return connection
+
+    def close(self) -> None:
+        """Open no more connections; those being opened are closed as they come."""
+        self.closed = True
+
+    async def _connect(self, protocol: asyncio.BaseProtocol) -> None:
+        address, context, server_name = self.address, self._ssl_context, self._server_name
+        if address.socket_path is not None:
+            await self._loop.create_unix_connection(
+                lambda: protocol, address.socket_path, ssl=context, server_hostname=server_name
+            )
+        else:
+            await self._loop.create_connection(
+                lambda: protocol,
+                address.host,
+                address.port,
+                ssl=context,
+                server_hostname=server_name,
+            )
+
+    def _refuse_if_closed(self) -> None:
+        if self.closed:
+            raise UpstreamConnectError("the upstream is shut down")
+
+
+def connect_error(error: BaseException, url: str) -> ProxyError:
+    """Map what a dial raises to the ``ProxyError`` tree."""
+    if isinstance(error, ProxyError):
+        return error
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error
+        return UpstreamConnectError(f"TLS with {url} failed: {reason}", failure=Failure.TLS)
+    if isinstance(error, TimeoutError):
+        return UpstreamTimeout(f"no connection to {url} in time", failure=Failure.CONNECT_TIMEOUT)
+    if isinstance(error, socket.gaierror):
+        return UpstreamConnectError(f"cannot resolve the host of {url}")
+    if isinstance(error, OSError) and error.errno in _LOCAL_ERRNOS:
+        return LocalResourcesExhausted(f"no socket for a connection: {error.strerror}")
+    return UpstreamConnectError(f"cannot connect to {url}: {error}")
