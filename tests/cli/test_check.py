@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fastapi_proxy_di.cli import main
-from tests.cli.processes import command
+from tests.support.processes import package
 from tests.support.servers import dead_port
 
 
@@ -87,7 +87,7 @@ async def test_check_probes_the_health_path_of_every_upstream() -> None:
             "UPSTREAM_SEARCH_HEALTH__PATH": "/ill",
             "UPSTREAM_SEARCH_POLICI": "first",
         }
-        async with command("check", "billing", "search", environment=environment) as running:
+        async with package("check", "billing", "search", environment=environment) as running:
             status = await running.end()
 
     warning, _, good, bad, *_ = running.lines

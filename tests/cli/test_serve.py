@@ -15,7 +15,7 @@ from fastapi_proxy_di.cli import main, serve
 from fastapi_proxy_di.cli.demo.fleet import Fleet
 from fastapi_proxy_di.cli.demo.load_http import HttpConnection
 from fastapi_proxy_di.cli.demo.load_websocket import LoadWebSocket
-from tests.cli.processes import Command, command
+from tests.support.processes import Process, package
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +37,7 @@ async def fleet() -> AsyncIterator[Fleet]:
         await fleet.stop()
 
 
-async def ready(running: Command, name: str = "billing", mount: str = "/") -> int:
+async def ready(running: Process, name: str = "billing", mount: str = "/") -> int:
     """The gateway's port, once it serves."""
     return int((await running.line(READY.format(name, mount)))[1])
 
@@ -49,7 +49,7 @@ async def test_serve_is_a_gateway_over_all_destinations(fleet: Fleet) -> None:
         "UPSTREAM_BILLING_POLICY": "round_robin",
         "UPSTREAM_BILLING_HEALTH__PATH": "/health",
     }
-    async with command("serve", "billing", "--port", "0", environment=environment) as running:
+    async with package("serve", "billing", "--port", "0", environment=environment) as running:
         port = await ready(running)
         connection = HttpConnection(port)
         names = set()
@@ -85,7 +85,7 @@ async def test_serve_mounts_several_upstreams_by_name(fleet: Fleet) -> None:
         "UPSTREAM_SEARCH_V2_DESTINATIONS": second.url,
     }
     words = ("serve", "billing", "search-v2", "--port", "0", "--no-access-log")
-    async with command(*words, environment=environment) as running:
+    async with package(*words, environment=environment) as running:
         port = await ready(running, mount="/billing")
         connection = HttpConnection(port)
         answered = []
@@ -172,7 +172,7 @@ async def test_serve_says_what_only_the_start_finds(tmp_path: Path) -> None:
         "UPSTREAM_BILLING_DESTINATIONS": "https://127.0.0.1:9",
         "UPSTREAM_BILLING_TLS__CA_FILE": str(bad),
     }
-    async with command("serve", "billing", "--port", "0", environment=environment) as running:
+    async with package("serve", "billing", "--port", "0", environment=environment) as running:
         status = await running.end()
 
     assert status == 2

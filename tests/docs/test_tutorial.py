@@ -8,8 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -19,6 +18,7 @@ from fastapi import FastAPI
 from fastapi_proxy_di import Upstream
 from tests.docs.conftest import SNIPPETS, Gateway, Snippet
 from tests.docs.websocket_client import say
+from tests.support.processes import running
 from tests.support.servers import Running, free_port, run_app
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial"
@@ -155,32 +155,24 @@ def environment(command: str, ports: dict[str, int]) -> tuple[dict[str, str], li
     return os.environ | variables, [word for word in words if "=" not in word]
 
 
-@contextlib.contextmanager
-def running(command: str, ports: dict[str, int], port: int) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def served(command: str, ports: dict[str, int], port: int) -> AsyncIterator[None]:
     """Run a ``uvicorn`` command of the tutorial until it listens; end it with Ctrl-C."""
-    env, words = environment(command, ports)
+    variables, words = environment(command, ports)
     if "--port" not in words:
         words += ["--port", str(port)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", *words], cwd=SNIPPETS / "tutorial", env=env, stderr=subprocess.PIPE
-    )
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"http://127.0.0.1:{port}/", trust_env=False)
-                break
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    command_line = (sys.executable, "-m", *words)
+    async with running(
+        *command_line, environment=variables, folder=SNIPPETS / "tutorial"
+    ) as process:
+        await process.line(rf"running on http://127\.0\.0\.1:{port}")
         yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.signal(signal.SIGINT)
+        await process.end()
 
 
 @pytest.mark.e2e
-def test_commands_of_the_first_page_end_in_a_working_gateway() -> None:
+async def test_commands_of_the_first_page_end_in_a_working_gateway() -> None:
     """Two services, the gateway, and the request of the page, as processes."""
     ports = {"9001": free_port(), "9002": free_port(), "8000": free_port()}
     first, second = (line for line in commands("index.md") if line.startswith("uvicorn"))
@@ -188,14 +180,15 @@ def test_commands_of_the_first_page_end_in_a_working_gateway() -> None:
     _, ask = environment(
         next(line for line in commands("mount.md") if line.startswith("curl")), ports
     )
-    with (
-        running(first, ports, ports["9001"]),
-        running(second, ports, ports["9002"]),
-        running(mount, ports, ports["8000"]),
+    async with (
+        served(first, ports, ports["9001"]),
+        served(second, ports, ports["9002"]),
+        served(mount, ports, ports["8000"]),
+        httpx.AsyncClient(trust_env=False) as client,
     ):
-        served = {httpx.get(ask[-1], trust_env=False).json()["served_by"] for _ in range(40)}
+        served_by = {(await client.get(ask[-1])).json()["served_by"] for _ in range(40)}
 
-    assert served == {ports["9001"], ports["9002"]}
+    assert served_by == {ports["9001"], ports["9002"]}
 
 
 @pytest.mark.e2e

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from tests.drill.fleet import Fleet, Server, fleet
 from tests.drill.load import Load, Record
-from tests.drill.processes import Fleet, Process, fleet
 from tests.drill.report import Phase, Report, measure
 from tests.support.servers import free_port
 
@@ -46,7 +46,7 @@ class Pace:
 SHORT: Final = Pace(fault=4.2, rest=2.5, interval=1.0, gets=80, posts=40, streams=3)
 LONG: Final = Pace(fault=30, rest=30, interval=5.0, gets=150, posts=50, streams=10)
 
-Act = Callable[[list[Process]], Awaitable[None]]
+Act = Callable[[list[Server]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +59,28 @@ class Fault:
     heal: Act
 
 
-async def _nothing(victims: list[Process]) -> None:
+async def _nothing(victims: list[Server]) -> None:
     """The healthy phase, to compare with."""
 
 
-async def _kill(victims: list[Process]) -> None:
+async def _kill(victims: list[Server]) -> None:
     await asyncio.gather(*(victim.kill() for victim in victims))
 
 
-async def _start(victims: list[Process]) -> None:
+async def _start(victims: list[Server]) -> None:
     await asyncio.gather(*(victim.start() for victim in victims))
 
 
-async def _stop(victims: list[Process]) -> None:
-    victims[0].signal(signal.SIGSTOP)
+async def _stop(victims: list[Server]) -> None:
+    victims[0].process.signal(signal.SIGSTOP)
 
 
-async def _continue(victims: list[Process]) -> None:
-    victims[0].signal(signal.SIGCONT)
+async def _continue(victims: list[Server]) -> None:
+    victims[0].process.signal(signal.SIGCONT)
 
 
 def _mode(mode: str) -> Act:
-    async def act(victims: list[Process]) -> None:
+    async def act(victims: list[Server]) -> None:
         await victims[0].set_mode(mode)
 
     return act

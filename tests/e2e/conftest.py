@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import Server, nginx, uvicorn
+from tests.e2e.servers import nginx, uvicorn
+from tests.support.processes import Process
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Upstream:
         records: Files with a line per request that came, one per server.
     """
 
-    app: Server
+    app: Process
     destination: str
     records: tuple[Path, ...]
 

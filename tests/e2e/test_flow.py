@@ -12,10 +12,11 @@ from typing import Final
 
 import pytest
 
-from tests.e2e.processes import ROOT, Server, uvicorn
+from tests.e2e.servers import uvicorn
 from tests.support.gateways import until
 from tests.support.http_client import connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.processes import ROOT, Process
 
 _BARE: Final = "tests.e2e.gateway:app"
 _KEY: Final = (b"X-Api-Key", b"let-me-in")
@@ -29,7 +30,7 @@ _PIECE: Final = bytes(64 * 1024)
 
 
 @contextlib.asynccontextmanager
-async def gateway(app: str, *destinations: str) -> AsyncIterator[Server]:
+async def gateway(app: str, *destinations: str) -> AsyncIterator[Process]:
     """Run one of two apps: the bare mount, or the README's with a dependency in front."""
     readme = str(ROOT / "docs" / "src" / "readme")
     options = ("--app-dir", readme, "--timeout-graceful-shutdown", "0")
@@ -38,9 +39,9 @@ async def gateway(app: str, *destinations: str) -> AsyncIterator[Server]:
         yield server
 
 
-def memory(server: Server, name: str) -> int:
+def memory(server: Process, name: str) -> int:
     """A line of the process's memory account, in bytes: ``VmRSS`` now, ``VmHWM`` at its peak."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    status = Path(f"/proc/{server.pid}/status").read_text()
     found = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024
@@ -91,7 +92,7 @@ class SlowClients:
         sent: Bytes of uploads that their sockets took.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Process) -> None:
         self.downloads = 0
         self.sent = 0
         self._address = server.address
@@ -188,7 +189,7 @@ async def test_send_of_the_origin_blocks_while_the_client_does_not_read() -> Non
     assert arrived == took
 
 
-def _hold_answer_back(listener: socket.socket, server: Server) -> tuple[int, int]:
+def _hold_answer_back(listener: socket.socket, server: Process) -> tuple[int, int]:
     listener.settimeout(10)
     with socket.create_connection(server.address) as client:
         client.sendall(request("GET", "/billing/x"))
@@ -211,7 +212,7 @@ async def test_send_of_the_client_blocks_while_the_origin_does_not_read() -> Non
     assert arrived == took
 
 
-def _hold_upload_back(listener: socket.socket, server: Server) -> tuple[int, int]:
+def _hold_upload_back(listener: socket.socket, server: Process) -> tuple[int, int]:
     listener.settimeout(10)
     length = (b"Content-Length", b"%d" % _TRANSFER_BYTES)
     with socket.create_connection(server.address) as client:

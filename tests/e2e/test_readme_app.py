@@ -16,9 +16,10 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as connect_websocket
 
 from tests.e2e.conftest import Upstream
-from tests.e2e.processes import ROOT, Server, command, curl, uvicorn
+from tests.e2e.servers import curl, uvicorn
 from tests.support.gateways import until
 from tests.support.http_client import fetch
+from tests.support.processes import ROOT, Process, running
 
 _README = str(ROOT / "docs" / "src" / "readme")
 _KEY = "x-api-key: let-me-in"
@@ -26,7 +27,7 @@ _UPLOAD_BYTES = 50_000_000
 
 
 @contextlib.asynccontextmanager
-async def gateway(upstream: Upstream) -> AsyncIterator[Server]:
+async def gateway(upstream: Upstream) -> AsyncIterator[Process]:
     """Run the README's app, as the README says."""
     options = ("--app-dir", _README, "--timeout-graceful-shutdown", "2")
     async with uvicorn("app:app", *options, environment=upstream.environment) as server:
@@ -41,7 +42,7 @@ async def printed(process: asyncio.subprocess.Process) -> bytes:
     return out
 
 
-async def exchange(server: Server, headers: Mapping[str, str]) -> str:
+async def exchange(server: Process, headers: Mapping[str, str]) -> str:
     """Say hello over a WebSocket, as a client of the library does."""
 
     def say() -> str:
@@ -144,7 +145,7 @@ async def test_wrong_settings_stop_the_app_with_one_message_for_all() -> None:
         "UPSTREAM_BILLING_POLICY": "fastest",
     }
     words = (sys.executable, "-m", "uvicorn", "--app-dir", _README, "app:app", "--port", "0")
-    async with command(*words, environment=environment) as server:
+    async with running(*words, environment=environment) as server:
         status = await server.end()
 
     lines = list(server.lines)

@@ -14,10 +14,11 @@ from typing import Any, Final
 import pytest
 import trustme
 
-from tests.e2e.processes import NGINX, command
+from tests.e2e.servers import NGINX
 from tests.support.gateways import gateway
 from tests.support.http_client import Ending, connect, fetch, request
 from tests.support.origins import chunk
+from tests.support.processes import running
 from tests.support.servers import free_port
 
 _CONFIG: Final = """\
@@ -103,7 +104,7 @@ async def origin(tmp_path: Path) -> AsyncIterator[Origin]:
     plain, tls = free_port(), free_port()
     config = tmp_path / "nginx.conf"
     config.write_text(_CONFIG.format(folder=tmp_path, plain=plain, tls=tls))
-    async with command(NGINX, "-p", str(tmp_path), "-c", str(config)) as server:
+    async with running(NGINX, "-p", str(tmp_path), "-c", str(config)) as server:
         await server.line("start worker process|using the")
         yield Origin(f"http://127.0.0.1:{plain}", f"https://127.0.0.1:{tls}", tmp_path)
 

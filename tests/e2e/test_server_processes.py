@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.e2e.conftest import Upstream
-from tests.e2e.processes import Server, hypercorn, uvicorn
+from tests.e2e.servers import hypercorn, uvicorn
 from tests.support.http_client import Client, Ending, connect, fetch, request
+from tests.support.processes import Process
 from tests.websocket.client import Closed, open_websocket
 
 _APP = "tests.e2e.gateway:app"
@@ -19,7 +20,7 @@ _CONNECTIONS = 100
 
 
 @pytest.fixture(params=["uvicorn", "hypercorn"])
-async def server(request: pytest.FixtureRequest, upstream: Upstream) -> AsyncIterator[Server]:
+async def server(request: pytest.FixtureRequest, upstream: Upstream) -> AsyncIterator[Process]:
     """Run the gateway in two workers of uvicorn, or in hypercorn."""
     start = (
         uvicorn(_APP, "--workers", "2", environment=upstream.environment)
@@ -30,7 +31,7 @@ async def server(request: pytest.FixtureRequest, upstream: Upstream) -> AsyncIte
         yield running
 
 
-async def test_requests_pass(server: Server) -> None:
+async def test_requests_pass(server: Process) -> None:
     """GET, and POST of some megabytes with its hash."""
     body = os.urandom(3_000_000)
     got = await fetch(server.address, "GET", "/billing/hello")
@@ -40,7 +41,7 @@ async def test_requests_pass(server: Server) -> None:
     assert posted.json() == {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
 
 
-async def test_event_arrives_before_the_next_is_sent(server: Server, upstream: Upstream) -> None:
+async def test_event_arrives_before_the_next_is_sent(server: Process, upstream: Upstream) -> None:
     """Nothing is held back, and the end of the stream is its end."""
     async with connect(server.address) as client:
         await client.send(request(target="/billing/events"))
@@ -54,7 +55,7 @@ async def test_event_arrives_before_the_next_is_sent(server: Server, upstream: U
     assert rest.ending is Ending.LAST_CHUNK
 
 
-async def test_websocket_passes(server: Server) -> None:
+async def test_websocket_passes(server: Process) -> None:
     """A message there and back, and an orderly close."""
     async with open_websocket(server.address, "/billing/live") as tunnel:
         await tunnel.send("hello")
@@ -72,11 +73,11 @@ async def test_both_workers_forward(upstream: Upstream) -> None:
         while len(answers) < 2:  # the second worker may not listen yet
             answers |= await _ask_many(server)
 
-    assert server.process.pid not in answers
+    assert server.pid not in answers
     assert list(answers.values()) == [{"hello": "world"}] * 2
 
 
-async def _ask_many(server: Server) -> dict[int, object]:
+async def _ask_many(server: Process) -> dict[int, object]:
     """What each worker that got a connection gives."""
     answers: dict[int, object] = {}
     async with contextlib.AsyncExitStack() as stack:

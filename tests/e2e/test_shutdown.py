@@ -6,7 +6,7 @@ import signal
 import time
 from collections import Counter
 
-from tests.e2e.processes import uvicorn
+from tests.e2e.servers import uvicorn
 from tests.support.gateways import until
 from tests.support.http_client import Ending, connect, request
 from tests.support.origins import Connection, Received, ScriptedOrigin, chunk
@@ -83,7 +83,7 @@ async def test_sigterm_ends_what_is_open_within_the_grace() -> None:
             await until(lambda: upstream.open.total() == 3, 10)
 
             started = time.monotonic()
-            server.process.send_signal(signal.SIGTERM)
+            server.signal(signal.SIGTERM)
             closed = await tunnel.ended()
             await streaming.read_body(stream)
             refused = await uploading.read_answer()

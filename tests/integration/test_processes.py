@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
-import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin
+from tests.support.processes import ROOT, running
+
+pytestmark = pytest.mark.e2e
 
 _DEADLINE_SECONDS = 30.0
 _APP = """
@@ -21,8 +23,6 @@ import os
 from fastapi import FastAPI
 
 from fastapi_proxy_di import proxy_router
-
-pytestmark = pytest.mark.e2e
 
 app = FastAPI()
 
@@ -34,39 +34,20 @@ async def who() -> str:
 
 app.include_router(proxy_router("billing"), prefix="/billing")
 """
-_RUNNING = re.compile(rb"running on http://127\.0\.0\.1:(\d+)")
 
 
 @contextlib.asynccontextmanager
 async def _uvicorn(
     folder: Path, origin: ScriptedOrigin, *options: str
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, tuple[str, int]]]:
+) -> AsyncIterator[tuple[str, int]]:
     """Run the app in ``folder`` by the command; ended in order, with its children."""
-    variables = {"UPSTREAM_BILLING_DESTINATIONS": origin.url}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", "gate:app", "--port", "0", "--app-dir", str(folder)),
-        *options,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **variables, "PYTHONPATH": str(Path.cwd())},
-        cwd=folder,
-        start_new_session=True,
-    )
-    assert process.stderr is not None
-    try:
-        async with asyncio.timeout(_DEADLINE_SECONDS):
-            while (found := _RUNNING.search(line := await process.stderr.readline())) is None:
-                assert line, "it ended before it listened"
-        drained = asyncio.create_task(process.stderr.read())
-        yield process, ("127.0.0.1", int(found[1]))
-        process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(_DEADLINE_SECONDS):
-            told = await drained
-        assert b"Traceback" not in told, told.decode()
-    finally:
-        # Nothing where it ended in order; else its children go with it.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+    words = ("-m", "uvicorn", "gate:app", "--port", "0", "--app-dir", str(folder), *options)
+    variables = {"UPSTREAM_BILLING_DESTINATIONS": origin.url, "PYTHONPATH": str(ROOT)}
+    async with running(sys.executable, *words, environment=variables, folder=folder) as process:
+        found = await process.line(r"running on http://127\.0\.0\.1:(\d+)")
+        yield "127.0.0.1", int(found[1])
+        await process.stop()
+        assert not any("Traceback" in line for line in process.lines), process.lines
 
 
 async def _until(address: tuple[str, int], target: str, wanted: bytes) -> None:
@@ -84,7 +65,7 @@ async def test_each_worker_proxies(tmp_path: Path) -> None:
     """``--workers 2``: each has its own pool; all connections are gone when they end."""
     (tmp_path / "gate.py").write_text(_APP.format(name="one"))
     async with ScriptedOrigin() as origin:
-        async with _uvicorn(tmp_path, origin, "--workers", "2") as (_, address):
+        async with _uvicorn(tmp_path, origin, "--workers", "2") as address:
             workers: set[bytes] = set()
             await _until(address, "/who", b"one")
             async with asyncio.timeout(_DEADLINE_SECONDS):
@@ -102,7 +83,7 @@ async def test_reload_starts_anew(tmp_path: Path) -> None:
     gate = tmp_path / "gate.py"
     gate.write_text(_APP.format(name="one"))
     async with ScriptedOrigin() as origin:
-        async with _uvicorn(tmp_path, origin, "--reload") as (_, address):
+        async with _uvicorn(tmp_path, origin, "--reload") as address:
             await _until(address, "/billing/x", b"ok")
             gate.write_text(_APP.format(name="another"))
             await _until(address, "/who", b"another")

@@ -16,7 +16,7 @@ from fastapi_proxy_di.cli import main
 from fastapi_proxy_di.cli.demo import command as demo
 from fastapi_proxy_di.cli.demo.fleet import Fleet
 from fastapi_proxy_di.cli.demo.live import how_to_reach
-from tests.cli.processes import command
+from tests.support.processes import package
 
 pytestmark = pytest.mark.e2e
 
@@ -34,7 +34,7 @@ def alive(pid: int) -> bool:
 
 async def test_once_loses_no_request_while_upstreams_go_and_return() -> None:
     """The whole demonstration as continuous integration runs it."""
-    async with command("demo", "--once") as running:
+    async with package("demo", "--once") as running:
         status = await running.end()
 
     text = "\n".join(running.lines)
@@ -49,11 +49,11 @@ async def test_once_loses_no_request_while_upstreams_go_and_return() -> None:
 
 async def test_demo_shows_commands_that_work() -> None:
     """Each printed command gives its answer; Ctrl-C then leaves no process behind."""
-    async with command("demo", "--port", "0", "--upstreams", "2") as running:
+    async with package("demo", "--port", "0", "--upstreams", "2") as running:
         base = (await running.line(r"^Gateway: (http://\S+)"))[1]
         await running.line(r"^a: kill \d+ ")
         commands = dict(how_to_reach(base))
-        children = upstream_pids(running.process.pid)
+        children = upstream_pids(running.pid)
         answers = {name: await shell(commands[name]) for name in ("JSON", "POST", "Upload")}
         echo = await typed(commands["WebSocket"], "hello")
         running.signal(signal.SIGINT)
@@ -72,28 +72,28 @@ async def test_demo_shows_commands_that_work() -> None:
 
 async def test_killed_upstream_returns_when_started_by_hand() -> None:
     """The printed command brings it back; it stays the user's own when the demo ends."""
-    async with command("demo", "--port", "0", "--upstreams", "2") as running:
+    async with package("demo", "--port", "0", "--upstreams", "2") as running:
         pid = int((await running.line(r"^a: kill (\d+) "))[1])
         os.kill(pid, signal.SIGKILL)
         down = await running.line(r"^a  http://127\.0\.0\.1:(\d+) +- +(?:down|ejected)")
         again = ("demo-upstream", "--name", "a", "--port", down[1])
-        async with command(*again) as by_hand:
+        async with package(*again) as by_hand:
             await by_hand.line("^listening on ")
             up = await running.line(r"^a  http://127\.0\.0\.1:\d+ +(\d+) +up")
             running.signal(signal.SIGTERM)
             status = await running.end()
-            survived = by_hand.process.returncode is None
+            survived = by_hand.status is None
 
-    assert int(up[1]) == by_hand.process.pid
+    assert int(up[1]) == by_hand.pid
     assert survived
     assert status == 143
 
 
 async def test_demo_killed_leaves_no_upstream_behind() -> None:
     """Even SIGKILL, which nothing can handle."""
-    async with command("demo", "--port", "0", "--upstreams", "1") as running:
+    async with package("demo", "--port", "0", "--upstreams", "1") as running:
         await running.line(r"^a: kill \d+ ")
-        children = upstream_pids(running.process.pid)
+        children = upstream_pids(running.pid)
         running.signal(signal.SIGKILL)
         await running.end()
         async with asyncio.timeout(10):
