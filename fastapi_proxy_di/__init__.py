@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         UpstreamsNotReady,
         UpstreamTimeout,
     )
+    from fastapi_proxy_di.integration.app import ProxyApp, proxy_app
     from fastapi_proxy_di.integration.dependency import Upstream
     from fastapi_proxy_di.integration.lifespan import proxy_lifespan
     from fastapi_proxy_di.integration.options import ForwardOptions
@@ -106,6 +107,7 @@ __all__ = [
     "PanicStarted",
     "PickRequest",
     "ProxiedResponse",
+    "ProxyApp",
     "ProxyError",
     "ProxyNotStarted",
     "RequestBodyConsumed",
@@ -126,6 +128,7 @@ __all__ = [
     "UpstreamsNotReady",
     "WebSocketSettings",
     "__version__",
+    "proxy_app",
     "proxy_lifespan",
     "proxy_router",
     "upstreams_ready",
@@ -142,6 +145,7 @@ _HOMES: Final = {
         "OrderingPolicy",
         "PickRequest",
     ),
+    "integration.app": ("ProxyApp", "proxy_app"),
     "integration.dependency": ("Upstream",),
     "errors": (
         "Attempt",

@@ -50,6 +50,7 @@ PROMISED = frozenset(
         "UpstreamSettings",
         "UpstreamTimeout",
         "WebSocketSettings",
+        "proxy_app",
         "proxy_lifespan",
         "proxy_router",
     }

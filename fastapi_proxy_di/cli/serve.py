@@ -10,16 +10,18 @@ import copy
 import signal
 import socket
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import LOGGING_CONFIG
 
-from fastapi_proxy_di import SettingsError, UpstreamSettings, proxy_router
+from fastapi_proxy_di import ProxyApp, SettingsError, UpstreamSettings, proxy_app
 from fastapi_proxy_di.cli.background_server import serving
 from fastapi_proxy_di.cli.listening import listen, url
+from fastapi_proxy_di.integration.app import running_together
+from fastapi_proxy_di.integration.problems import problem, send_response
 from fastapi_proxy_di.settings import load_all
 
 _GRACE_SECONDS: Final = 10
@@ -46,11 +48,10 @@ def run(names: Sequence[str], host: str, port: int, *, access_log: bool) -> int:
         listening = listen(host, port)
         if listening is None:
             return 2
-        config = server_config(
-            gateway(tuple(settings.values())), settings.values(), access_log=access_log
-        )
+        proxies = {name: proxy_app(one) for name, one in settings.items()}
+        config = server_config(gateway(proxies), settings.values(), access_log=access_log)
         with listening, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(config, listening, names))
+            runner.run(_serve(config, listening, proxies))
     except SettingsError as error:
         # Also faults that only the start finds, such as a certificate that cannot be read.
         print(error, file=sys.stderr)
@@ -58,17 +59,34 @@ def run(names: Sequence[str], host: str, port: int, *, access_log: bool) -> int:
     return 0
 
 
-def gateway(upstreams: Sequence[UpstreamSettings]) -> FastAPI:
-    """One upstream at ``/``, several at ``/<name>``; no pages of FastAPI's own."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    for upstream in upstreams:
-        prefix = f"/{upstream.name}" if len(upstreams) > 1 else ""
-        app.include_router(proxy_router(upstream), prefix=prefix)
-    return app
+def gateway(proxies: Mapping[str, ProxyApp]) -> ASGIApp:
+    """One upstream at ``/``, several at ``/<name>``."""
+    if len(proxies) == 1:
+        return next(iter(proxies.values()))
+    return _ByName(proxies)
+
+
+class _ByName:
+    """Leads each request to the upstream that the first segment of its path names.
+
+    A ``Mount`` would leave out the mount itself without a slash, and paths with line ends.
+    """
+
+    def __init__(self, proxies: Mapping[str, ProxyApp]) -> None:
+        self._proxies = proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = scope["path"][1:].partition("/")[0]
+        proxy = self._proxies.get(name)
+        if proxy is None:
+            await send_response(problem(404), scope, receive, send)
+        else:
+            scope["root_path"] = f"/{name}"
+            await proxy(scope, receive, send)
 
 
 def server_config(
-    app: FastAPI, upstreams: Collection[UpstreamSettings], *, access_log: bool
+    app: ASGIApp, upstreams: Collection[UpstreamSettings], *, access_log: bool
 ) -> uvicorn.Config:
     """What uvicorn must be told in front of these upstreams.
 
@@ -107,15 +125,15 @@ def server_config(
     )
 
 
-async def _serve(config: uvicorn.Config, listening: socket.socket, names: Sequence[str]) -> None:
+async def _serve(
+    config: uvicorn.Config, listening: socket.socket, proxies: Mapping[str, ProxyApp]
+) -> None:
     """Start the upstreams, then the server; end both in turn after SIGTERM or Ctrl-C."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    app = config.app
-    assert isinstance(app, FastAPI)
     # Run here, not by the server, which would tell a fault of the settings as a traceback.
-    async with app.router.lifespan_context(app), serving(config, listening):
-        for name in names:
-            mount = f"/{name}" if len(names) > 1 else "/"
+    async with running_together(proxies.values()), serving(config, listening):
+        for name in proxies:
+            mount = f"/{name}" if len(proxies) > 1 else "/"
             print(f"{name}: {url(listening)}{mount}", flush=True)
         await stopped.wait()

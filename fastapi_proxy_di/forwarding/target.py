@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from starlette.types import Scope
 
@@ -53,6 +53,61 @@ def target_below(scope: Scope, below: str, *, routed: bool = False) -> tuple[byt
     if not has_root:
         prefix = quote(root_path.rstrip("/"), safe=_PATH_SAFE).encode("ascii") + prefix
     return rest, prefix
+
+
+def target_in_mount(scope: Scope) -> tuple[bytes, bytes]:
+    """Part the raw path where a framework has mounted the ASGI application that is called.
+
+    Starlette leaves the whole path and adds the mount to ``root_path``; other frameworks take
+    the mount out of ``path``, and some of them name it nowhere. ``raw_path`` stays whole.
+
+    Args:
+        scope: Of the client's request, as the mounted application gets it.
+
+    Returns:
+        As for ``target_below``.
+
+    Raises:
+        PathOutsideMount: No border of segments is where the mount ends.
+    """
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path", "").rstrip("/")
+    raw_path: bytes | None = scope.get("raw_path")
+    if raw_path is None:
+        raw_path = quote(path, safe=_PATH_SAFE).encode("ascii")
+    mount, outer = root_path, ""
+    if root_path and not _lies_below(path, root_path):
+        # What a proxy in front has taken off is in root_path alone; Starlette keeps it apart.
+        outer = scope.get("app_root_path", root_path).rstrip("/")
+        mount = root_path.removeprefix(outer)
+        if not _lies_below(path, mount):
+            mount = ""
+    if not mount and len(raw_path) != len(path):
+        # Escapes, or a framework that takes the mount out of the path.
+        mount = _taken_out(path, unquote(raw_path.decode("utf-8", "replace")))
+        outer = outer.removesuffix(mount)
+    rest = raw_path_below(raw_path, mount)
+    if rest is None:
+        raise PathOutsideMount(path)
+    prefix = raw_path[: len(raw_path) - len(rest)]
+    return rest, quote(outer, safe=_PATH_SAFE).encode("ascii") + prefix if outer else prefix
+
+
+def _lies_below(path: str, mount: str) -> bool:
+    return path.startswith(mount) and path[len(mount) :][:1] in ("", "/")
+
+
+def _taken_out(path: str, whole: str) -> str:
+    """The mount that is in front of ``path`` in the whole path; ``""`` for none.
+
+    Litestar takes slashes at the end for one.
+    """
+    if path == whole:
+        return ""
+    rest, whole = path.rstrip("/"), whole.rstrip("/")
+    if not whole.endswith(rest):
+        raise PathOutsideMount(path)
+    return whole[: len(whole) - len(rest)]
 
 
 def given_target(path: str) -> bytes:

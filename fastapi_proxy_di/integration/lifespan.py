@@ -12,14 +12,17 @@ import typing
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIWebSocketRoute, iter_route_contexts
+from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount
 
 from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
+from fastapi_proxy_di.integration.mounts import MountedUpstream, claimed, mounted_upstreams
 from fastapi_proxy_di.settings import Mention, UpstreamSettings
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("fastapi_proxy_di.lifespan")
 
-_RUNTIME: Final = "_fastapi_proxy_di_runtime"
+RUNTIME: Final = "_fastapi_proxy_di_runtime"
 """Attribute of the app; looked up for each request, which ``app.state`` makes ten times dearer."""
 
 
@@ -66,12 +69,13 @@ class EndsInLoop(Protocol):
 
 
 @asynccontextmanager
-async def proxy_lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def proxy_lifespan(app: Starlette) -> AsyncIterator[None]:
     """Run the upstreams of ``app``.
 
-    ``FastAPI(lifespan=proxy_lifespan)`` for an app that only injects; within a lifespan of
-    one's own, ``async with proxy_lifespan(app):``, also for a mounted sub-app, whose own
-    lifespan no server runs. Proxy routers do it by themselves. Idempotent.
+    ``FastAPI(lifespan=proxy_lifespan)``, or Starlette's, for an app that injects upstreams or
+    mounts ``proxy_app``; within a lifespan of one's own, ``async with proxy_lifespan(app):``,
+    also for a mounted sub-app, whose own lifespan no server runs. Proxy routers do it by
+    themselves. Idempotent.
 
     Args:
         app: Whose routes and dependencies are looked through for upstreams.
@@ -79,21 +83,23 @@ async def proxy_lifespan(app: FastAPI) -> AsyncIterator[None]:
     Raises:
         SettingsError: Every fault of every upstream.
     """
-    if hasattr(app, _RUNTIME):
+    if hasattr(app, RUNTIME):
         yield
         return
     # What only a running app needs: half of what importing the package would cost.
     from fastapi_proxy_di.integration.runtime import Runtime  # noqa: PLC0415
 
     runtime = Runtime()
-    setattr(app, _RUNTIME, runtime)
+    setattr(app, RUNTIME, runtime)
     try:
-        await runtime.start(mentions_of(app))
-        yield
+        with claimed(app) as mounted:
+            await runtime.start(mentions_of(app, mounted))
+            for one in mounted:
+                one.bind(runtime.balancers.get(one.upstream.name))
+            yield
     finally:
-        delattr(app, _RUNTIME)
-        overrides: list[object] = [*app.dependency_overrides.values()]
-        for override in overrides:
+        delattr(app, RUNTIME)
+        for _, override in _overrides(app):
             if isinstance(override, EndsInLoop):
                 await override.end_in_loop()
         await runtime.aclose()
@@ -105,7 +111,7 @@ def balancer_of(app: Any, name: str) -> Balancer:
     Raises:
         ProxyNotStarted: No lifespan ran, or the upstream appeared after it had.
     """
-    runtime: Runtime | None = getattr(app, _RUNTIME, None)
+    runtime: Runtime | None = getattr(app, RUNTIME, None)
     if runtime is None:
         raise ProxyNotStarted(
             f"upstream {name!r} is not started, because no lifespan of this app ran. Add "
@@ -123,34 +129,37 @@ def balancer_of(app: Any, name: str) -> Balancer:
     return balancer
 
 
-def mentions_of(app: FastAPI) -> dict[str, Mention]:
+def mentions_of(app: Starlette, mounted: Iterable[MountedUpstream] = ()) -> dict[str, Mention]:
     """Find every upstream that ``app`` mounts or injects, at any level of dependencies.
 
     Those that are overridden already need no settings and are left out.
+
+    Args:
+        app: Whose routes are looked through.
+        mounted: The ASGI applications of ours that it starts.
 
     Raises:
         SettingsError: Two mentions of one name carry different settings, or a stand-in has a
             name that the app does not mention.
     """
     found: dict[str, Mention] = {}
-    mentioned: set[str] = set()
-    overrides: list[tuple[object, object]] = [*app.dependency_overrides.items()]
-    overridden = {key.name: to for key, to in overrides if isinstance(key, UpstreamMention)}
-    for dependant in _dependants(app.routes):
-        for mention in _mentions_in(dependant):
-            mentioned.add(mention.name)
-            if mention.name in overridden:
-                continue
-            known = found.setdefault(mention.name, mention.source)
-            if isinstance(mention.source, str) or known is mention.source:
-                continue
-            if not isinstance(known, str):
-                raise SettingsError(
-                    f"upstream {mention.name!r} is given two different settings: "
-                    f"{_shown(known)} and {_shown(mention.source)}; use one of them everywhere, "
-                    "or only the name"
-                )
-            found[mention.name] = mention.source
+    mentioned = {one.upstream.name for one in mounted_upstreams(app.routes)}
+    overridden = {key.name: to for key, to in _overrides(app) if isinstance(key, UpstreamMention)}
+    injected = (one for dependant in _dependants(app.routes) for one in _mentions_in(dependant))
+    for mention in chain(injected, (one.upstream for one in mounted)):
+        mentioned.add(mention.name)
+        if mention.name in overridden:
+            continue
+        known = found.setdefault(mention.name, mention.source)
+        if isinstance(mention.source, str) or known is mention.source:
+            continue
+        if not isinstance(known, str):
+            raise SettingsError(
+                f"upstream {mention.name!r} is given two different settings: "
+                f"{_shown(known)} and {_shown(mention.source)}; use one of them everywhere, "
+                "or only the name"
+            )
+        found[mention.name] = mention.source
     for name, override in overridden.items():
         # A name that is misspelt in a test would let it reach the real upstream.
         if isinstance(override, EndsInLoop) and name not in mentioned:
@@ -162,6 +171,11 @@ def mentions_of(app: FastAPI) -> dict[str, Mention]:
     return found
 
 
+def _overrides(app: Starlette) -> list[tuple[object, object]]:
+    """The app's overrides, which a plain Starlette app does not have."""
+    return [*app.dependency_overrides.items()] if isinstance(app, FastAPI) else []
+
+
 def warn_of_unreachable_websockets(app: FastAPI, endpoints: Iterable[Any]) -> None:
     """Name the dependencies that cannot run before a proxied WebSocket, once a start.
 
@@ -169,7 +183,7 @@ def warn_of_unreachable_websockets(app: FastAPI, endpoints: Iterable[Any]) -> No
         app: The app, whose lifespan is running.
         endpoints: The endpoints of proxied WebSocket routes.
     """
-    runtime: Runtime = getattr(app, _RUNTIME)
+    runtime: Runtime = getattr(app, RUNTIME)
     if runtime.websockets_checked:
         return
     runtime.websockets_checked = True

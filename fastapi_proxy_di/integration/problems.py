@@ -5,11 +5,14 @@ An RFC 9457 problem document that tells the kind of failure and no address.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from math import ceil
 from typing import Final
 
-from starlette.requests import HTTPConnection
+from fastapi.exception_handlers import http_exception_handler
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -19,6 +22,8 @@ _DENIAL: Final = "websocket.http.response"
 
 _DETAILS: Final = {
     400: "The request cannot be forwarded.",
+    404: "Nothing is served at this path.",
+    405: "The method is not forwarded.",
     408: "The request body did not arrive in time.",
     413: "The request body is too large.",
     500: "The request could not be forwarded.",
@@ -36,29 +41,60 @@ async def problem_response(connection: HTTPConnection, error: Exception) -> Resp
         error: The failure.
     """
     assert isinstance(error, ProxyError)
-    if connection.scope["type"] == "websocket" and _DENIAL not in (
-        connection.scope.get("extensions") or ()
-    ):
+    if _cannot_deny(connection.scope):
         return _Refusal()
     headers = {}
     if isinstance(error, NoAvailableDestination):
         headers["retry-after"] = str(ceil(error.retry_after))
-    status = error.status
-    problem: dict[str, object] = {
+    failure = error.failure.value
+    if isinstance(error, UpstreamsNotReady):
+        names = error.upstreams
+        return problem(error.status, "Not ready.", headers, failure=failure, upstreams=names)
+    return problem(error.status, None, headers, failure=failure)
+
+
+def problem(
+    status: int,
+    detail: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    **further: object,
+) -> Response:
+    """Build a problem document.
+
+    Args:
+        status: Its status.
+        detail: Says what is wrong; by default what the status means here.
+        headers: Headers of the response.
+        **further: Further members of the document.
+    """
+    document = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": _DETAILS.get(status, "The request failed."),
-        "failure": error.failure.value,
+        "detail": detail or _DETAILS.get(status, "The request failed."),
     }
-    if isinstance(error, UpstreamsNotReady):
-        problem |= {"detail": "Not ready.", "upstreams": error.upstreams}
     return JSONResponse(
-        problem,
+        document | further,
         status_code=status,
         headers=headers,
         media_type="application/problem+json",
     )
+
+
+async def http_exception_response(error: HTTPException) -> Response:
+    """Turn an ``HTTPException`` into the response that FastAPI gives by default."""
+    return await http_exception_handler(Request({"type": "http"}), error)
+
+
+async def send_response(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send a response; for a WebSocket as its denial, where the server can send one."""
+    if _cannot_deny(scope):
+        response = _Refusal()
+    await response(scope, receive, send)
+
+
+def _cannot_deny(scope: Scope) -> bool:
+    return scope["type"] == "websocket" and _DENIAL not in (scope.get("extensions") or ())
 
 
 class _Refusal(Response):

@@ -106,7 +106,7 @@ async def test_serve_mounts_several_upstreams_by_name(fleet: Fleet) -> None:
 
 async def test_serve_tells_the_upstream_who_asked(fleet: Fleet) -> None:
     """``append`` sees a trusted peer's list, because uvicorn leaves the peer alone."""
-    config = serve.server_config(serve.gateway([]), [billing()], access_log=True)
+    config = serve.server_config(serve.gateway({}), [billing()], access_log=True)
 
     assert config.proxy_headers is False
     assert config.timeout_graceful_shutdown == 10
@@ -129,7 +129,7 @@ def test_serve_adds_date_and_server_unless_an_upstream_passes_them(
     upstreams: list[Billing], own: bool
 ) -> None:
     """Never two of them."""
-    config = serve.server_config(serve.gateway(upstreams), upstreams, access_log=False)
+    config = serve.server_config(serve.gateway({}), upstreams, access_log=False)
 
     assert (config.date_header, config.server_header) == (own, own)
     assert config.access_log is False
@@ -141,7 +141,7 @@ def test_serve_lets_messages_through_as_large_as_an_upstream_may_send() -> None:
     large = billing(websocket={"max_message_bytes": 100_000_000})
 
     def limit(*upstreams: Billing) -> int:
-        return serve.server_config(serve.gateway([]), upstreams, access_log=True).ws_max_size
+        return serve.server_config(serve.gateway({}), upstreams, access_log=True).ws_max_size
 
     assert limit(small) == 1000
     assert limit(small, large) == 100_000_000

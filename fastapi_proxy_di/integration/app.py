@@ -1,0 +1,323 @@
+"""``proxy_app("billing")``: an upstream as a plain ASGI application, to mount or to serve.
+
+It owns what a proxied route leaves to FastAPI: guards, the responses to its faults, and the
+start of its upstream where no app starts it. No object is made per request but a guard's
+connection and a WebSocket.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException, WebSocketException
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from fastapi_proxy_di.errors import ProxyError, ProxyNotStarted, SettingsError
+from fastapi_proxy_di.forwarding.outbound import Overrides
+from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_in_mount
+from fastapi_proxy_di.integration.dependency import Upstream
+from fastapi_proxy_di.integration.lifespan import RUNTIME
+from fastapi_proxy_di.integration.mounts import MountedUpstream
+from fastapi_proxy_di.integration.problems import (
+    http_exception_response,
+    problem,
+    problem_response,
+    send_response,
+)
+from fastapi_proxy_di.settings import Mention
+from fastapi_proxy_di.transforms.pipeline import Transform, pipeline_of
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.upstream.balancer import Balancer
+
+Guard = Callable[[HTTPConnection], Awaitable[Response | None]]
+"""Lets a request pass by ``None``, or refuses it by a response."""
+
+
+@runtime_checkable
+class GivesBalancer(Protocol):
+    """An override that can be used without solving dependencies, as stand-ins can."""
+
+    async def balancer(self) -> Balancer:
+        """Give the balancer for the running event loop."""
+        ...
+
+
+def proxy_app(
+    upstream: Mention | Upstream,
+    *,
+    guard: Guard | Iterable[Guard] | None = None,
+    transforms: Iterable[Transform] = (),
+    unguarded: bool = False,
+) -> ProxyApp:
+    """Give an ASGI application that forwards everything; a mount runs no FastAPI dependencies.
+
+    What protects it is its ``guard``:
+
+    ```python
+    async def check_key(connection: HTTPConnection) -> Response | None:
+        if connection.headers.get("x-api-key") != KEY:
+            raise HTTPException(401)
+        return None
+
+    app.mount("/billing", proxy_app("billing", guard=check_key))
+    ```
+
+    HTTP and WebSocket alike, below where it stands in FastAPI, Starlette or any other ASGI
+    framework, or by itself: ``uvicorn gateway:billing``. It is started by the server's
+    lifespan when it is served by itself; by ``proxy_lifespan`` and proxy routers of the app
+    where it stands in a ``Mount`` or ``Host``, also within middlewares that keep what they
+    wrap as ``app``; and by hand, with ``async with billing.running():``, in any framework.
+
+    What the framework's mount does not pass on does not arrive: Starlette's leaves out the
+    mount itself without a slash, and paths with line ends.
+
+    Args:
+        upstream: Name, settings class or instance.
+        guard: One or several functions ``async (HTTPConnection) -> Response | None``, called
+            in order before anything is read or dialled. The first response ends the request,
+            as does an ``HTTPException``; before a WebSocket it becomes the handshake's
+            denial, 403 where the server cannot send one.
+        transforms: Changes to requests and responses, as for ``proxy_router``.
+        unguarded: Says that requests may pass by the app-level ``dependencies`` of the
+            FastAPI app around it, which is a fault at start otherwise.
+
+    Returns:
+        The application.
+
+    Raises:
+        SettingsError: A name is not one.
+        TypeError: A guard is not an async function.
+    """
+    return ProxyApp(upstream, guard=guard, transforms=transforms, unguarded=unguarded)
+
+
+class ProxyApp(MountedUpstream):
+    """What ``proxy_app`` gives: an ASGI application in front of one upstream.
+
+    Attributes:
+        upstream: Where it forwards to. ``billing.upstream.of(billing)`` is the `Balancer` of
+            one that is served by itself, ``billing.upstream.of(app)`` where ``app`` started it.
+
+    Args:
+        upstream: As for ``proxy_app``.
+        guard: As for ``proxy_app``.
+        transforms: As for ``proxy_app``.
+        unguarded: As for ``proxy_app``.
+    """
+
+    def __init__(
+        self,
+        upstream: Mention | Upstream,
+        *,
+        guard: Guard | Iterable[Guard] | None = None,
+        transforms: Iterable[Transform] = (),
+        unguarded: bool = False,
+    ) -> None:
+        self.upstream: Upstream = upstream if isinstance(upstream, Upstream) else Upstream(upstream)
+        self._guards = _guards(guard)
+        pipeline = pipeline_of(transforms)
+        self._overrides = None if pipeline is None else Overrides(transforms=pipeline)
+        self._unguarded = unguarded
+        self._balancer: Balancer | None = None
+        self._starter: object = None  # an app, or the runtime of its own
+        self._app: FastAPI | None = None  # the starter, if its overrides count
+        self._checked: FastAPI | None = None  # an app around it that is not the starter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward a request or a WebSocket; called by the server or the framework."""
+        kind: str = scope["type"]
+        if kind == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        try:
+            for guard in self._guards:
+                refusal = await guard(HTTPConnection(scope))
+                if refusal is not None:
+                    await send_response(_checked(refusal, guard), scope, receive, send)
+                    return
+            balancer = self._balancer
+            app = self._app or self._app_around(scope)
+            if app is not None and app.dependency_overrides:
+                balancer = await self._overridden(app)
+            if balancer is None:
+                raise self._not_started()
+            if kind == "http":
+                if scope["method"] == "CONNECT":
+                    await problem(405)(scope, receive, send)
+                    return
+                path, prefix = target_in_mount(scope)
+                await balancer.pass_on(scope, receive, send, path, prefix, self._overrides)
+            else:
+                path, prefix = target_in_mount(scope)
+                websocket = WebSocket(scope, receive, send)
+                await balancer.tunnel_raw(websocket, path, prefix, self._overrides)
+        except ProxyError as error:
+            # Raised before anything was sent: a later failure breaks the transfer instead.
+            response = await problem_response(HTTPConnection(scope), error)
+            await send_response(response, scope, receive, send)
+        except HTTPException as error:
+            response = await http_exception_response(error)
+            await send_response(response, scope, receive, send)
+        except WebSocketException as error:
+            await send({"type": "websocket.close", "code": error.code, "reason": error.reason})
+        except PathOutsideMount:
+            await send_response(problem(404), scope, receive, send)
+        except ProxyNotStarted as error:
+            await send_response(problem(500, str(error)), scope, receive, send)
+            raise
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the upstream within the block, where no app does: in any framework's lifespan.
+
+        Does nothing where the upstream runs already.
+
+        Raises:
+            SettingsError: Every fault of the upstream.
+        """
+        async with running_together([self]):
+            yield
+
+    def claim(self, app: Starlette) -> bool:
+        if self._starter is not None:
+            if isinstance(self._starter, Starlette):
+                raise SettingsError(
+                    f"{self!r} stands in two apps that run at the same time; make one for each"
+                )
+            return False
+        if isinstance(app, FastAPI):
+            self._check(app)
+            self._app = app
+        self._starter = app
+        return True
+
+    def bind(self, balancer: Balancer | None) -> None:
+        self._balancer = balancer
+
+    def release(self) -> None:
+        self._balancer = self._starter = self._app = None
+
+    def __repr__(self) -> str:
+        return f"proxy_app({self.upstream.name!r})"
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Run the upstream between the server's two messages."""
+        await receive()
+        started = False
+        try:
+            async with self.running():
+                await send({"type": "lifespan.startup.complete"})
+                started = True
+                await receive()
+        except Exception as error:
+            kind = "shutdown" if started else "startup"
+            await send({"type": f"lifespan.{kind}.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _app_around(self, scope: Scope) -> FastAPI | None:
+        """The FastAPI app that the request came through, where another one started this."""
+        app = scope.get("app")
+        if not isinstance(app, FastAPI):
+            return None
+        if app is not self._checked:
+            self._check(app)
+            self._checked = app
+        return app
+
+    def _check(self, app: FastAPI) -> None:
+        """Refuse what would be passed by without a word.
+
+        Raises:
+            SettingsError: Dependencies or an override of ``app`` that a mount does not run.
+        """
+        if app.router.dependencies and not self._unguarded:
+            raise SettingsError(
+                f"{self!r} is mounted in an app with app-level dependencies, and a mount runs "
+                "none of them. Give what must run as proxy_app(..., guard=...) and say "
+                "unguarded=True, or include proxy_router instead, which runs them"
+            )
+        override: object = app.dependency_overrides.get(self.upstream)
+        if override is not None:
+            _usable(override, self)
+
+    async def _overridden(self, app: FastAPI) -> Balancer | None:
+        override: object = app.dependency_overrides.get(self.upstream)
+        return self._balancer if override is None else await _usable(override, self).balancer()
+
+    def _not_started(self) -> ProxyNotStarted:
+        if self._app is not None:
+            return ProxyNotStarted(
+                f"{self!r} is not started: its upstream was overridden when the app started"
+            )
+        return ProxyNotStarted(
+            f"{self!r} is not started, because no lifespan that starts it ran. Add "
+            "FastAPI(lifespan=proxy_lifespan) to the app that mounts it, or `async with "
+            "proxy_lifespan(app):` to a lifespan of its own; in any other framework `async with "
+            "billing.running():`; served by itself it needs the server's lifespan; in tests "
+            "`with TestClient(app) as client:`"
+        )
+
+
+@asynccontextmanager
+async def running_together(proxies: Iterable[ProxyApp]) -> AsyncIterator[None]:
+    """Run the upstreams of several applications in one runtime, within the block.
+
+    Raises:
+        SettingsError: Every fault of every upstream.
+    """
+    # What only a running app needs: half of what importing the package would cost.
+    from fastapi_proxy_di.integration.runtime import Runtime  # noqa: PLC0415
+
+    runtime = Runtime()
+    own = [one for one in proxies if one._starter is None]  # noqa: SLF001
+    for one in own:
+        one._starter = runtime  # noqa: SLF001
+        setattr(one, RUNTIME, runtime)
+    try:
+        await runtime.start({one.upstream.name: one.upstream.source for one in own})
+        for one in own:
+            one.bind(runtime.balancers[one.upstream.name])
+        yield
+    finally:
+        for one in own:
+            one.release()
+            delattr(one, RUNTIME)
+        await runtime.aclose()
+
+
+def _guards(guard: Guard | Iterable[Guard] | None) -> tuple[Guard, ...]:
+    if guard is None:
+        return ()
+    guards = (guard,) if callable(guard) else tuple(guard)
+    for one in guards:
+        # An object is as asynchronous as its __call__.
+        call = one if inspect.isroutine(one) else type(one).__call__
+        if not inspect.iscoroutinefunction(one) and not inspect.iscoroutinefunction(call):
+            raise TypeError(f"guard: {one!r} must be an async function of an HTTPConnection")
+    return guards
+
+
+def _checked(refusal: Response, guard: Guard) -> Response:
+    if not isinstance(refusal, Response):
+        # Neither True nor False may let a request through.
+        raise TypeError(f"guard: {guard!r} gave {refusal!r}; give a Response, or None to let pass")
+    return refusal
+
+
+def _usable(override: object, proxy: ProxyApp) -> GivesBalancer:
+    if isinstance(override, GivesBalancer):
+        return override
+    raise SettingsError(
+        f"app.dependency_overrides[{proxy.upstream!r}] is {override!r}, and {proxy!r} runs no "
+        "dependencies; override it by a stand-in of fastapi_proxy_di.testing"
+    )
