@@ -139,10 +139,10 @@ class ProxyApp(MountedUpstream):
             await self._lifespan(receive, send)
             return
         try:
-            for guard in self._guards:
-                refusal = await guard(HTTPConnection(scope))
+            if self._guards:
+                refusal = await self._refusal(HTTPConnection(scope))
                 if refusal is not None:
-                    await send_response(_checked(refusal, guard), scope, receive, send)
+                    await send_response(refusal, scope, receive, send)
                     return
             balancer = self._balancer
             app = self._app or self._app_around(scope)
@@ -208,6 +208,16 @@ class ProxyApp(MountedUpstream):
 
     def __repr__(self) -> str:
         return f"proxy_app({self.upstream.name!r})"
+
+    async def _refusal(self, connection: HTTPConnection) -> Response | None:
+        for guard in self._guards:
+            refusal: object = await guard(connection)
+            if isinstance(refusal, Response):
+                return refusal
+            if refusal is not None:
+                # Neither True nor False may let a request through.
+                raise TypeError(f"guard: {guard!r} gave {refusal!r}; give a Response, or None")
+        return None
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Run the upstream between the server's two messages."""
@@ -305,13 +315,6 @@ def _guards(guard: Guard | Iterable[Guard] | None) -> tuple[Guard, ...]:
         if not inspect.iscoroutinefunction(one) and not inspect.iscoroutinefunction(call):
             raise TypeError(f"guard: {one!r} must be an async function of an HTTPConnection")
     return guards
-
-
-def _checked(refusal: Response, guard: Guard) -> Response:
-    if not isinstance(refusal, Response):
-        # Neither True nor False may let a request through.
-        raise TypeError(f"guard: {guard!r} gave {refusal!r}; give a Response, or None to let pass")
-    return refusal
 
 
 def _usable(override: object, proxy: ProxyApp) -> GivesBalancer:
