@@ -142,7 +142,7 @@ async def test_refused_websocket_is_closed_where_no_response_can_be_sent(
         raise AssertionError("nothing is read")
 
     proxy = proxy_app("billing", guard=Guard(Response(status_code=401)))
-    scope = {"type": "websocket", "path": "/x", "headers": [], "server": ("h", 80)}
+    scope: dict[str, Any] = {"type": "websocket", "path": "/x", "headers": []}
     if extensions is not None:
         scope["extensions"] = extensions
     await proxy(scope, receive, send)
