@@ -2,12 +2,12 @@
 
 Owns: an exact minimum at O(log n) amortised, although loads change outside.
 
-A heap of loads is kept lazily. A load that grew is noticed when it surfaces and is sunk to
-its place. A load that shrank must not be missed, so each destination reports its ``end``
-(and each turn of its window) to a list which the next pick works off. Each request begins
-and ends once, hence the amortised cost. A full destination sinks to infinity until it
-reports. Ties, an idle pool above all, are taken in turn by weight: each pick puts its
-destination's next turn off by ``1 / weight`` (nginx ``least_conn`` breaks ties so).
+A heap of loads is kept lazily. A load that grew is noticed when it is at the top, and moved to
+its place. A load that fell must not be missed, so a destination adds itself to a set when a
+request ends or its window turns, and the next pick moves all that are in it. Each request
+begins and ends once, hence the amortised cost. A full destination has an infinite load until
+then. Ties, above all in an idle pool, are served in turn by weight: each pick defers its
+destination's next turn by ``1 / weight`` (nginx ``least_conn`` breaks ties so).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class LeastRequests:
 class _Loads:
     """A heap of ``(load, turn, index)``; of an index's entries the last one is in force."""
 
-    __slots__ = ("_available", "_ended", "_entries", "_heap", "_index", "_now", "_turns")
+    __slots__ = ("_available", "_entries", "_fallen", "_heap", "_index", "_now", "_turns")
 
     def __init__(self, available: Sequence[Destination], random: Random) -> None:
         self._available = available
@@ -70,22 +70,22 @@ class _Loads:
         # A random beginning, or each change of the pool would begin its ties with the first.
         self._turns = [random.random() / destination.weight for destination in available]
         self._now = 0.0  # the latest turn that was taken
-        self._ended: set[Destination] = set()
+        self._fallen: set[Destination] = set()
         for destination in available:
-            destination.ended = self._ended
+            destination.report_falls(self._fallen)
         self._build()
 
     def __copy__(self) -> _Loads:
         twin = _Loads.__new__(_Loads)
-        for name in self.__slots__:  # `_ended` too: nobody reports to the copy's
+        for name in self.__slots__:  # `_fallen` too: no destination adds itself to the copy's
             setattr(twin, name, copy(getattr(self, name)))
         return twin
 
     def least(self) -> Destination | None:
-        if self._ended:
-            for destination in self._ended:
+        if self._fallen:
+            for destination in self._fallen:
                 self._push(self._index[destination])
-            self._ended.clear()
+            self._fallen.clear()
             if len(self._heap) > _OBSOLETE_FACTOR * len(self._available):
                 self._build()
         heap, entries, turns = self._heap, self._entries, self._turns

@@ -58,7 +58,9 @@ class PeakEwma:
 
     def __init__(self, *, random: Random) -> None:
         self._draw = random.random
-        self._snapshots = Snapshots(cumulative_weights)
+        self._snapshots = Snapshots(self._derive)
+        self._means: dict[Destination, _Mean] = {}
+        self._prune_at = 16
         self._typical = FIRST_ESTIMATE_SECONDS
         # The time of the last observation stands in for a clock: without traffic anywhere
         # there is no news to drift away from.
@@ -72,7 +74,7 @@ class PeakEwma:
         if count < 2:
             return available[0] if count else None
         draw = self._draw
-        cumulative = self._snapshots.get(available)
+        cumulative, means = self._snapshots.get(available)
         if cumulative is None:
             one = int(draw() * count)
         else:
@@ -81,8 +83,8 @@ class PeakEwma:
         if other >= one:
             other += 1
         first, second = available[one], available[other]
-        near = _NEAR_RATIO * self.cost(second) + _NEAR_SECONDS
-        return first if self.cost(first) <= near else second
+        near = _NEAR_RATIO * self._cost(second, means[other]) + _NEAR_SECONDS
+        return first if self._cost(first, means[one]) <= near else second
 
     def observe(
         self, destination: Destination, seconds_to_first_byte: float, failed: bool, now: float
@@ -94,21 +96,62 @@ class PeakEwma:
         else:
             sample = max(seconds_to_first_byte, _SHORTEST_SECONDS)
             self._typical += (sample - self._typical) * _TYPICAL_SHARE
-        mean = destination.ewma_seconds
-        if mean is None or sample > mean:
-            destination.ewma_seconds = sample
+        mean = self._means.get(destination) or self._new_mean(destination)
+        if mean.seconds is None or sample > mean.seconds:
+            mean.seconds = sample
         else:
-            kept = exp((destination.ewma_at - now) / DECAY_SECONDS)
-            destination.ewma_seconds = sample * (mean / sample) ** kept
-        destination.ewma_at = now
+            kept = exp((mean.at - now) / DECAY_SECONDS)
+            mean.seconds = sample * (mean.seconds / sample) ** kept
+        mean.at = now
 
     def cost(self, destination: Destination) -> float:
         """Give what one more request here is expected to cost, in seconds."""
-        mean = destination.ewma_seconds
+        return self._cost(destination, self._means.get(destination) or _Mean(0))
+
+    def _cost(self, destination: Destination, mean: _Mean) -> float:
         typical = self._typical
-        if mean is None:
-            mean = typical
+        seconds = mean.seconds
+        if seconds is None:
+            seconds = typical
         else:
-            kept = exp((destination.ewma_at - self._now) / DECAY_SECONDS)
-            mean = typical * (mean / typical) ** kept
-        return mean * (destination.in_flight / destination.weight + 1)
+            kept = exp((mean.at - self._now) / DECAY_SECONDS)
+            seconds = typical * (seconds / typical) ** kept
+        return seconds * (destination.in_flight / destination.weight + 1)
+
+    def _derive(self, available: Sequence[Destination]) -> tuple[list[float] | None, list[_Mean]]:
+        """Give the weights, and the means by index, which a pick reads without a look-up.
+
+        A destination that has come back gets a new mean: the old one describes what led to
+        its failure. Its return has made the snapshot, so this is the moment to notice.
+        """
+        means = []
+        for destination in available:
+            mean = self._means.get(destination)
+            if mean is None or mean.returns != destination.returns:
+                mean = self._new_mean(destination)
+            means.append(mean)
+        return cumulative_weights(available), means
+
+    def _new_mean(self, destination: Destination) -> _Mean:
+        if len(self._means) >= self._prune_at:
+            self._means = {one: mean for one, mean in self._means.items() if not one.removed}
+            self._prune_at = 2 * len(self._means) + 16
+        self._means[destination] = mean = _Mean(destination.returns)
+        return mean
+
+
+class _Mean:
+    """The estimate of one destination.
+
+    Attributes:
+        seconds: Peak-sensitive mean time to first byte, ``None`` before the first exchange.
+        at: Monotonic seconds of its last update.
+        returns: The destination's ``returns`` when the mean began.
+    """
+
+    __slots__ = ("at", "returns", "seconds")
+
+    def __init__(self, returns: int) -> None:
+        self.seconds: float | None = None
+        self.at: float = 0.0
+        self.returns: int = returns

@@ -1,14 +1,15 @@
-"""Passive health: which destinations live traffic takes out, and for how long.
+"""Passive health: which destinations live traffic ejects, and for how long.
 
-Owns: the rules. Must not know: what a failure is (the forwarder tells), timers, logs.
-It decides and counts; ``Pool.eject`` and ``Pool.readmit`` act.
+Owns: the rules, and the numbers that they need per destination. Must not know: what counts
+as a failure (its callers decide), timers, logs. ``Pool.eject`` and ``Pool.readmit`` act.
 
-- Out by ``consecutive`` failures in a row, or by ``failure_rate`` over ``window`` once there
-  were ``minimum_requests``.
-- Out for n times ``base_time``, at most ``max_time``. n grows with each ejection and falls by
-  one for each ``base_time`` that the destination stayed in since.
-- At most ``max_share`` of the pool, though one may always go; never the last one available.
-- What fails while it cannot be ejected is ejected by its next failure that finds room.
+- Ejected by ``consecutive`` failures in a row, or by ``failure_rate`` over ``window`` once
+  there were ``minimum_requests``.
+- Ejected for n times ``base_time``, at most ``max_time``. n grows with each ejection and falls
+  by one for each ``base_time`` since the last one ended.
+- At most ``max_share`` of the pool, though one is always allowed; never the last available one.
+- A destination that fails while it may not be ejected is ejected by its next failure for which
+  these limits have room.
 """
 
 from __future__ import annotations
@@ -30,15 +31,16 @@ class Ejector:
     """Decides on the ejections of one pool.
 
     Args:
-        pool: The pool, whose destinations carry the counts.
+        pool: The pool, whose destinations count successes and failures.
         settings: The limits. With ``enabled`` off nothing is ever ejected.
     """
 
-    __slots__ = ("_pool", "_settings")
+    __slots__ = ("_pool", "_records", "_settings")
 
     def __init__(self, pool: Pool, settings: EjectionSettings) -> None:
         self._pool = pool
         self._settings = settings
+        self._records: dict[Destination, _Record] = {}
 
     @property
     def tick_seconds(self) -> float:
@@ -47,9 +49,8 @@ class Ejector:
 
     @staticmethod
     def succeeded(destination: Destination) -> None:
-        """Count an exchange that went well."""
+        """Count an exchange that did not fail on the destination's side."""
         destination.successes += 1
-        destination.consecutive_failures = 0
 
     def failed(self, destination: Destination, now: float) -> float | None:
         """Count a failure on the destination's side.
@@ -59,50 +60,71 @@ class Ejector:
             now: Monotonic seconds.
 
         Returns:
-            Until when to eject it, for ``Pool.eject``; ``None`` to leave it in.
+            Until when to eject it, for ``Pool.eject``; ``None`` for not at all.
         """
         settings = self._settings
-        successes, recent = self._history(destination)
-        recent.add(now)
-        failures = recent.read(now)
-        requests = failures + successes.read(now, destination.successes)
+        record = self._record(destination)
+        record.failures.add(now)
+        failures = record.failures.read(now)
+        requests = failures + record.successes.read(now, destination.successes)
         destination.failures += 1
-        destination.consecutive_failures += 1
-        if destination.consecutive_failures < settings.consecutive and (
+        run = record.extend_run(destination.successes)
+        if run < settings.consecutive and (
             requests < settings.minimum_requests or failures < settings.failure_rate * requests
         ):
             return None
-        if not self._may_go(destination):
+        if not self._may_eject(destination):
             return None
-        level = destination.ejection_level
+        level = record.level
         if level:
-            good = max(0.0, now - destination.ejection_ended_at)
+            good = max(0.0, now - record.ended_at)
             level = max(0, level - int(good / settings.base_time))
-        destination.ejection_level = level + 1
-        return now + min(settings.base_time * (level + 1), settings.max_time)
-
-    def tick(self, now: float) -> None:
-        """Tell the windows the time. Call it every ``tick_seconds``.
-
-        Successes carry no time, so that counting them costs next to nothing. Without ticks
-        those before the first failure are taken to have happened just then.
-        """
-        for destination in self._pool.destinations:
-            self._history(destination)[0].read(now, destination.successes)
+        record.level = level + 1
+        record.ended_at = now + min(settings.base_time * (level + 1), settings.max_time)
+        return record.ended_at
 
     def cool_down(self, destination: Destination, seconds: float, now: float) -> float | None:
-        """Honour the ``Retry-After`` of a 429 or 503 as a wish to be left alone.
+        """Decide on the ``Retry-After`` of a 429 or 503.
 
         Returns:
-            Until when to eject it, at most ``max_time`` from now; ``None`` to leave it in,
-            always so unless ``respect_retry_after`` is on.
+            Until when to eject the destination, at most ``max_time`` from now; ``None`` for
+            not at all, always so unless ``respect_retry_after`` is on.
         """
-        if not self._settings.respect_retry_after or seconds <= 0 or not self._may_go(destination):
+        settings = self._settings
+        if not settings.respect_retry_after or seconds <= 0 or not self._may_eject(destination):
             return None
-        return now + min(seconds, self._settings.max_time)
+        record = self._record(destination)
+        record.cooling = True
+        record.ended_at = now + min(seconds, settings.max_time)
+        return record.ended_at
+
+    def ends_with_probe(self, destination: Destination) -> bool:
+        """Tell whether a good probe ends the destination's ejection.
+
+        Not where it asked for the ejection itself: it is well, but wants no requests yet.
+        """
+        record = self._records.get(destination)
+        return destination.ejected and (record is None or not record.cooling)
+
+    def readmitted(self, destination: Destination) -> None:
+        """Begin new windows for a destination whose ejection has ended."""
+        record = self._records.get(destination)
+        if record is not None:
+            record.restart(self._settings.window)
+
+    def tick(self, now: float) -> None:
+        """Advance the windows to ``now``. Call it every ``tick_seconds``.
+
+        Successes are counted without the time, so that counting them costs next to nothing.
+        Without ticks those before the first failure would count as recent.
+        """
+        for destination in [one for one in self._records if one.removed]:
+            del self._records[destination]
+        for destination in self._pool.destinations:
+            self._record(destination).successes.read(now, destination.successes)
 
     def expired(self, now: float) -> list[Destination]:
-        """Give those whose ejection is over, for ``Pool.readmit``."""
+        """Give the destinations whose ejection is over, for ``Pool.readmit``."""
         return [
             destination
             for destination in self._pool.destinations
@@ -121,16 +143,63 @@ class Ejector:
         )
         return None if first == inf else first
 
-    def _history(self, destination: Destination) -> tuple[RollingTotal, RollingCount]:
-        history = destination.history
-        if history is None:
-            window = self._settings.window
-            destination.history = history = (RollingTotal(window), RollingCount(window))
-        return history
+    def _record(self, destination: Destination) -> _Record:
+        record = self._records.get(destination)
+        if record is None:
+            self._records[destination] = record = _Record(self._settings.window)
+        return record
 
-    def _may_go(self, destination: Destination) -> bool:
+    def _may_eject(self, destination: Destination) -> bool:
         pool, settings = self._pool, self._settings
         if not settings.enabled or not destination.available or len(pool.available) < 2:
             return False
-        out = sum(one.ejected_until is not None for one in pool.destinations)
-        return out < max(1, int(settings.max_share * len(pool.destinations)))
+        ejected = sum(one.ejected for one in pool.destinations)
+        return ejected < max(1, int(settings.max_share * len(pool.destinations)))
+
+
+class _Record:
+    """What the rules remember of one destination.
+
+    Attributes:
+        successes: Successes of the window.
+        failures: Failures of the window.
+        level: Factor of the last ejection's length.
+        ended_at: Monotonic seconds at which the last ejection was to end.
+        cooling: Whether the destination asked for its ejection by ``Retry-After``.
+    """
+
+    __slots__ = (
+        "_run",
+        "_successes_before_run",
+        "cooling",
+        "ended_at",
+        "failures",
+        "level",
+        "successes",
+    )
+
+    def __init__(self, window: float) -> None:
+        self.level: int = 0
+        self.ended_at: float = 0.0
+        self.restart(window)
+
+    def restart(self, window: float) -> None:
+        """Forget the exchanges; the level stays."""
+        self.successes: RollingTotal = RollingTotal(window)
+        self.failures: RollingCount = RollingCount(window)
+        self.cooling: bool = False
+        self._run = 0
+        self._successes_before_run = 0
+
+    def extend_run(self, successes: int) -> int:
+        """Give the number of failures in a row, this one included.
+
+        Args:
+            successes: Of the destination until now. If they have grown since the last
+                failure, a new run begins; so a success itself costs nothing more.
+        """
+        if successes != self._successes_before_run:
+            self._successes_before_run = successes
+            self._run = 0
+        self._run += 1
+        return self._run

@@ -1,43 +1,57 @@
-"""When probe results change a destination's health: so many in a row.
+"""When probe results change a destination's health: after so many in a row.
 
-Owns: that rule. Must not know: how probes are sent, or what a flip leads to; the prober
-passes it on to the pool.
+Owns: that rule, and the run of results per destination. Must not know: how probes are sent;
+``Pool.set_health`` acts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from fastapi_proxy_di.pools.destination import Destination
 
 __all__ = ["Threshold"]
 
 
-@dataclass(frozen=True, slots=True)
 class Threshold:
     """Hysteresis between healthy and unhealthy.
 
     Attributes:
-        fall: Failed probes in a row that make a destination unhealthy.
-        rise: Good probes in a row that make it healthy again.
+        fall: Failed probes in a row that make a destination unhealthy; may be changed.
+        rise: Good probes in a row that make it healthy again; may be changed.
     """
 
-    fall: int
-    rise: int
+    __slots__ = ("_runs", "fall", "rise")
+
+    def __init__(self, fall: int, rise: int) -> None:
+        self.fall: int = fall
+        self.rise: int = rise
+        # Results in a row that contradict the health, for each destination ever probed.
+        self._runs: dict[Destination, int] = {}
 
     def observe(self, destination: Destination, ok: bool) -> bool:
-        """Take one probe result; true if the destination's health is to become ``ok``.
+        """Count one probe result; true if the destination's health is to become ``ok``.
 
-        The first result ever decides at once: until then nothing is known, and a
-        destination that is down at start should get no request.
+        The first result decides at once: until then nothing is known, and a destination that
+        is down at start should get no request.
         """
-        first = not destination.probed
-        destination.probed = True
+        if destination.removed:
+            return False
+        run = self._runs.get(destination)
         if destination.healthy == ok:
-            destination.probe_run = 0
+            self._runs[destination] = 0
             return False
-        destination.probe_run += 1
-        if not first and destination.probe_run < (self.rise if ok else self.fall):
+        if run is not None and run + 1 < (self.rise if ok else self.fall):
+            self._runs[destination] = run + 1
             return False
-        destination.probe_run = 0
+        self._runs[destination] = 0
         return True
+
+    def has_observed(self, destination: Destination) -> bool:
+        """Tell whether any probe of the destination has ended."""
+        return destination in self._runs
+
+    def forget(self, destinations: Iterable[Destination]) -> None:
+        """Drop the results of ``destinations``."""
+        for destination in destinations:
+            self._runs.pop(destination, None)

@@ -1,9 +1,9 @@
-"""One live destination: its address, load, health and counters.
+"""One live destination: its address, load, health and counts.
 
-Owns: the state of one address and what keeps it consistent. Must not know: clocks,
-I/O, policies, and the rules by which health changes (``fastapi_proxy_di.health``).
-The whole of it changes only through its ``Pool``, except the counters that live traffic
-bumps: ``begin``, ``end`` and the plain numbers below.
+Owns: the state of one address and what keeps it consistent. Must not know: clocks, I/O,
+and features: policies and the rules of health keep their own numbers. Weight, health,
+ejection and draining change only through the ``Pool``; load and counts change with each
+exchange.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastapi_proxy_di.pools.rolling import RollingCount, RollingTotal
     from fastapi_proxy_di.settings import DestinationSettings
     from fastapi_proxy_di.wire.urls import Address
 
@@ -27,58 +26,42 @@ class Destination:
         settings: What the user wrote.
         url: The normalised address.
         weight: Share of the traffic relative to the others; the settings' weight, or
-            less of it while slow start ramps up.
+            less of it during slow start.
         tier: Lower tiers are used first.
         max_in_flight: Requests at once, ``None`` for no limit.
         max_requests: Requests per window, ``None`` for no limit.
+        in_flight_limit: ``max_in_flight``, with infinity for no limit.
+        window_limit: ``max_requests``, with infinity for no limit.
         metadata: What the user attached.
         in_flight: Requests and tunnels under way.
-        requests_in_window: Requests begun since the window turned.
-        healthy: What active probes say; true until they say otherwise.
-        latency_ms: Milliseconds the last probe took, ``None`` before the first.
-        ejected_until: Monotonic seconds at which an ejection ends, ``None`` if in.
-        cooling: Whether it asked for that ejection itself; then no probe ends it.
-        ejections: How often it was ejected, ever.
-        draining: Takes no new requests, finishes the old.
-        removed: No longer part of its pool; finishes its work.
-        successes: Exchanges that went well since it was last let in.
-        failures: Failures on the destination's side since it was last let in.
-        consecutive_failures: Those since the last success.
-        history: Successes and failures of the last while, once somebody asked.
-        ejection_level: Factor of the last ejection's length; decays with good conduct.
-        ejection_ended_at: Monotonic seconds at which the last ejection was to end.
-        probed: Whether a probe has ever come back.
-        probe_run: Probe results in a row that contradict ``healthy``.
-        ewma_seconds: Peak-sensitive mean time to first byte, ``None`` before the first and
-            after a return.
-        ewma_at: Monotonic seconds of its last update.
-        ended: Where ``end`` reports, if a policy asked for it.
+        requests_in_window: Requests begun in the current window of ``max_requests``.
+        healthy: The result of active probes; true until one fails.
+        latency_ms: Milliseconds the last good probe took, ``None`` before the first.
+        ejected_until: Monotonic seconds at which its ejection ends, ``None`` without one.
+        draining: Whether it takes no new requests and finishes the old.
+        removed: Whether it has left its pool; it finishes its requests.
+        successes: Exchanges since its last ejection that did not fail on its side.
+        failures: Exchanges since its last ejection that failed on its side.
+        ejections: How often it was ejected.
+        returns: How often it became healthy again or was readmitted.
     """
 
     __slots__ = (
-        "consecutive_failures",
-        "cooling",
+        "_fallen",
         "draining",
         "ejected_until",
-        "ejection_ended_at",
-        "ejection_level",
         "ejections",
-        "ended",
-        "ewma_at",
-        "ewma_seconds",
         "failures",
         "healthy",
-        "history",
         "in_flight",
         "in_flight_limit",
         "latency_ms",
         "max_in_flight",
         "max_requests",
         "metadata",
-        "probe_run",
-        "probed",
         "removed",
         "requests_in_window",
+        "returns",
         "settings",
         "successes",
         "tier",
@@ -94,24 +77,16 @@ class Destination:
         self.healthy: bool = True
         self.latency_ms: float | None = None
         self.ejected_until: float | None = None
-        self.cooling: bool = False
-        self.ejections: int = 0
         self.draining: bool = False
         self.removed: bool = False
         self.successes: int = 0
         self.failures: int = 0
-        self.consecutive_failures: int = 0
-        self.history: tuple[RollingTotal, RollingCount] | None = None
-        self.ejection_level: int = 0
-        self.ejection_ended_at: float = 0.0
-        self.probed: bool = False
-        self.probe_run: int = 0
-        self.ewma_seconds: float | None = None
-        self.ewma_at: float = 0.0
-        self.ended: set[Destination] | None = None
+        self.ejections: int = 0
+        self.returns: int = 0
+        self._fallen: set[Destination] | None = None
 
     def configure(self, settings: DestinationSettings) -> None:
-        """Take over settings for the same address; counts and health stay."""
+        """Apply settings for the same address; counts and health stay."""
         self.settings: DestinationSettings = settings
         self.url: str = settings.url
         self.weight: float = settings.weight
@@ -128,7 +103,7 @@ class Destination:
             f" {word}"
             for word, on in (
                 ("unhealthy", not self.healthy),
-                ("ejected", self.ejected_until is not None),
+                ("ejected", self.ejected),
                 ("draining", self.draining),
                 ("removed", self.removed),
             )
@@ -140,6 +115,11 @@ class Destination:
     def address(self) -> Address:
         """The parsed address, as the settings give it."""
         return self.settings.address
+
+    @property
+    def ejected(self) -> bool:
+        """Whether live traffic has taken it out for a while."""
+        return self.ejected_until is not None
 
     @property
     def available(self) -> bool:
@@ -159,7 +139,20 @@ class Destination:
         self.requests_in_window += 1
 
     def end(self) -> None:
-        """Count it as over, however it ended. Once per ``begin``."""
+        """Count the end of a request, whatever its outcome. Once per ``begin``."""
         self.in_flight -= 1
-        if self.ended is not None:
-            self.ended.add(self)
+        if self._fallen is not None:
+            self._fallen.add(self)
+
+    def turn_window(self) -> None:
+        """Begin a new window of ``max_requests``."""
+        self.requests_in_window = 0
+        if self._fallen is not None:
+            self._fallen.add(self)
+
+    def report_falls(self, fallen: set[Destination]) -> None:
+        """Add this destination to ``fallen`` each time its load or its window falls.
+
+        For a policy that keeps an order by load. The last set given is the one in use.
+        """
+        self._fallen = fallen

@@ -69,43 +69,32 @@ class Pool:
         return found
 
     def set_health(self, destination: Destination, healthy: bool) -> bool:
-        """Record what the probes say; true if that is news.
-
-        One that comes up has no time to first byte: what it had tells of its fall.
-        """
-        # A probe may come back after its destination has left the pool.
+        """Record the result of probes; true if that is a change."""
+        # A probe may end after its destination has left the pool.
         if destination.healthy == healthy or destination.removed:
             return False
         destination.healthy = healthy
         if healthy:
-            destination.ewma_seconds = None
+            destination.returns += 1
         self._refresh()
         return True
 
-    def eject(self, destination: Destination, until: float, *, cooling: bool = False) -> bool:
-        """Take it out until ``until`` (monotonic seconds); true if it was in.
-
-        Args:
-            destination: Which.
-            until: Monotonic seconds.
-            cooling: Whether it asked for that itself.
-        """
-        if destination.ejected_until is not None:
+    def eject(self, destination: Destination, until: float) -> bool:
+        """Eject it until ``until`` (monotonic seconds); true unless it was ejected already."""
+        if destination.ejected:
             return False
-        destination.cooling = cooling
-        destination.ejected_until = destination.ejection_ended_at = until
+        destination.ejected_until = until
         destination.ejections += 1
         self._refresh()
         return True
 
     def readmit(self, destination: Destination) -> bool:
-        """End its ejection with a clean record; true if it was ejected."""
-        if destination.ejected_until is None:
+        """End its ejection and count its exchanges from zero; true if it was ejected."""
+        if not destination.ejected:
             return False
-        destination.ejected_until = destination.ewma_seconds = None
-        destination.cooling = False
-        destination.successes = destination.failures = destination.consecutive_failures = 0
-        destination.history = None
+        destination.ejected_until = None
+        destination.successes = destination.failures = 0
+        destination.returns += 1
         self._refresh()
         return True
 
@@ -167,9 +156,7 @@ class Pool:
     def turn_window(self) -> None:
         """Begin a new window of ``max_requests`` for every destination."""
         for destination in self.destinations:
-            destination.requests_in_window = 0
-            if destination.ended is not None:
-                destination.ended.add(destination)
+            destination.turn_window()
 
     def _index(self) -> None:
         self._by_url = {destination.url: destination for destination in self.destinations}

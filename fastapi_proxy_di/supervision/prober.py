@@ -77,7 +77,10 @@ class Prober:
         for destination in self._supervisor.pool.destinations:
             if destination in wanted and destination not in self._tasks:
                 self._tasks[destination] = self._loop.create_task(
-                    self._probe_for_ever(destination, at_once or not destination.probed),
+                    self._probe_for_ever(
+                        destination,
+                        at_once or not self._supervisor.threshold.has_observed(destination),
+                    ),
                     name=f"prober of {self._supervisor.pool.name}: {destination.url}",
                 )
 

@@ -49,7 +49,7 @@ class Supervisor:
 
     Attributes:
         pool: The pool.
-        threshold: Decides on what probes say; may be replaced.
+        threshold: Decides on health from probe results; its limits may be changed.
         requests_in_window: Requests of the whole upstream since the window turned.
     """
 
@@ -87,7 +87,7 @@ class Supervisor:
         """The destination asked, by Retry-After, to be left alone for ``seconds``."""
         now = self._loop.time()
         until = self._ejector.cool_down(destination, seconds, now)
-        self._eject(destination, until, now, "retry_after", cooling=True)
+        self._eject(destination, until, now, "retry_after")
 
     def probed(
         self, destination: Destination, ok: bool, latency_ms: float | None, reason: str
@@ -95,17 +95,15 @@ class Supervisor:
         """Take in one probe's result."""
         if latency_ms is not None:
             destination.latency_ms = latency_ms
-        # A good probe says that it is well, not that it may be asked again before its time.
-        if ok and not destination.cooling and self.pool.readmit(destination):
-            self._came_back(destination, DestinationReadmitted(self.pool.name, destination.url))
+        if ok and self._ejector.ends_with_probe(destination):
+            self._readmit(destination)
         if self.threshold.observe(destination, ok):
             self._set_health(destination, ok, reason)
 
     def unprobed(self) -> None:
         """No more probes: what they said last no longer holds, so all are healthy."""
+        self.threshold.forget(self.pool.destinations)
         for destination in self.pool.destinations:
-            destination.probed = False
-            destination.probe_run = 0
             self._set_health(destination, True, "")
 
     def drain(self, destination: Destination) -> bool:
@@ -131,6 +129,7 @@ class Supervisor:
         for destination in removed:
             if destination not in told:
                 self._tell(DestinationDraining(self.pool.name, destination.url))
+        self.threshold.forget(removed)
         for key in [key for key in self._refused_at if key[0] in removed]:
             del self._refused_at[key]
         self._apply_ramp()  # those that stay have just got their settings' full weight
@@ -179,15 +178,9 @@ class Supervisor:
         self._readmission = self._ramp = None
 
     def _eject(
-        self,
-        destination: Destination,
-        until: float | None,
-        now: float,
-        reason: str,
-        *,
-        cooling: bool = False,
+        self, destination: Destination, until: float | None, now: float, reason: str
     ) -> None:
-        if until is not None and self.pool.eject(destination, until, cooling=cooling):
+        if until is not None and self.pool.eject(destination, until):
             self._tell(DestinationEjected(self.pool.name, destination.url, until - now, reason))
             self._await_readmission()
 
@@ -197,15 +190,19 @@ class Supervisor:
             self._readmission = None
         expiry = self._ejector.next_expiry()
         if expiry is not None:
-            self._readmission = self._loop.call_at(expiry, self._readmit)
+            self._readmission = self._loop.call_at(expiry, self._readmit_expired)
 
-    def _readmit(self) -> None:
+    def _readmit_expired(self) -> None:
         self._readmission = None
-        # The loop's clock may be a hair early; what expires within it is over.
+        # The loop's clock may be a millisecond early.
         for destination in self._ejector.expired(self._loop.time() + 0.001):
-            self.pool.readmit(destination)
-            self._came_back(destination, DestinationReadmitted(self.pool.name, destination.url))
+            self._readmit(destination)
         self._await_readmission()
+
+    def _readmit(self, destination: Destination) -> None:
+        self.pool.readmit(destination)
+        self._ejector.readmitted(destination)
+        self._came_back(destination, DestinationReadmitted(self.pool.name, destination.url))
 
     def _set_health(self, destination: Destination, healthy: bool, reason: str) -> None:
         if self.pool.set_health(destination, healthy):

@@ -239,7 +239,8 @@ class Assembly:
 
     def configure_health(self, settings: HealthSettings) -> None:
         """Probe by other settings from now on."""
-        self.supervisor.threshold = Threshold(settings.fall, settings.rise)
+        self.supervisor.threshold.fall = settings.fall
+        self.supervisor.threshold.rise = settings.rise
         self.prober.reconfigure(settings)
         if not settings.enabled:
             self.supervisor.unprobed()

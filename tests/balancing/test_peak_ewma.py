@@ -6,7 +6,7 @@ import pytest
 
 from fastapi_proxy_di.balancing.peak_ewma import FAILURE_PENALTY_SECONDS, PeakEwma
 from tests.balancing.drawing import picked, shares
-from tests.pools.samples import destinations_of
+from tests.pools.samples import destinations_of, pool_of, settings_of
 
 
 def test_peak_ewma_takes_a_slower_sample_at_once_and_wears_it_down() -> None:
@@ -16,11 +16,11 @@ def test_peak_ewma_takes_a_slower_sample_at_once_and_wears_it_down() -> None:
     policy.observe(destination, 0.010, False, 0.0)
     policy.observe(destination, 1.0, False, 1.0)
 
-    assert destination.ewma_seconds == 1.0
+    assert policy.cost(destination) == pytest.approx(1.0)
 
     policy.observe(destination, 0.010, False, 11.0)
 
-    assert destination.ewma_seconds == pytest.approx(0.010 * 100**0.367879, rel=1e-4)
+    assert policy.cost(destination) == pytest.approx(0.010 * 100**0.367879, rel=1e-4)
 
 
 def test_peak_ewma_takes_no_time_for_a_short_one() -> None:
@@ -30,7 +30,7 @@ def test_peak_ewma_takes_no_time_for_a_short_one() -> None:
     policy.observe(destination, 0.0, False, 0.0)
     policy.observe(destination, 0.0, False, 1.0)
 
-    assert destination.ewma_seconds == pytest.approx(1e-5)
+    assert policy.cost(destination) == pytest.approx(1e-5)
 
 
 @pytest.mark.parametrize("failed", [False, True])
@@ -80,7 +80,7 @@ def test_peak_ewma_fast_failures_do_not_attract_traffic() -> None:
     policy.observe(available[0], 0.001, True, 0.0)
     policy.observe(available[1], 0.5, False, 0.0)
 
-    assert available[0].ewma_seconds == FAILURE_PENALTY_SECONDS
+    assert policy.cost(available[0]) == pytest.approx(FAILURE_PENALTY_SECONDS)
     assert shares(policy, available, 200) == [0, 1]
 
 
@@ -127,3 +127,39 @@ def test_peak_ewma_takes_a_new_destination_for_typical() -> None:
         policy.observe(known, 2.0, False, step / 10)
 
     assert policy.cost(new) == pytest.approx(2.0, rel=0.01)
+
+
+@pytest.mark.parametrize("how", ["down", "ejected"])
+def test_peak_ewma_does_not_use_a_mean_from_before_a_return(how: str) -> None:
+    """A destination that comes back is taken for typical, as a new one is."""
+    pool = pool_of(2)
+    one, other = pool.destinations
+    policy = PeakEwma(random=Random(1))
+    policy.pick(pool.available)
+    policy.observe(other, 0.02, False, 0.0)
+    policy.observe(one, 0.001, True, 0.0)
+    before = policy.cost(one)
+    if how == "down":
+        pool.set_health(one, False)
+        pool.set_health(one, True)
+    else:
+        pool.eject(one, 30.0)
+        pool.readmit(one)
+    policy.pick(pool.available)
+    returned = policy.cost(one)
+    policy.observe(one, 0.5, False, 0.0)
+
+    assert before == pytest.approx(FAILURE_PENALTY_SECONDS)
+    assert returned < 0.1
+    assert policy.cost(one) == pytest.approx(0.5)
+
+
+def test_peak_ewma_drops_the_means_of_removed_destinations() -> None:
+    """A pool whose addresses change keeps nothing of those that left."""
+    pool = pool_of(1)
+    policy = PeakEwma(random=Random(1))
+    for address in range(50):
+        policy.observe(pool.destinations[0], 0.1, False, 0.0)
+        pool.replace([settings_of(address + 1)])
+
+    assert len(policy._means) <= 20

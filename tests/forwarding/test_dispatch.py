@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fastapi_proxy_di.balancing.peak_ewma import PeakEwma
 from fastapi_proxy_di.errors import (
     ClientDisconnected,
     Failure,
@@ -275,7 +276,9 @@ async def test_listed_status_counts_against_its_destination() -> None:
     ):
         assert (await one.send())[0] == 500
         assert one.assembly.pool.destinations[0].failures == 1
-        assert one.assembly.pool.destinations[0].ewma_seconds is not None
+        policy = one.assembly.policy
+        assert isinstance(policy, PeakEwma)
+        assert policy.cost(one.assembly.pool.destinations[0]) == pytest.approx(5.0)
 
 
 @on_every_loop

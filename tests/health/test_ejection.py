@@ -28,6 +28,12 @@ def fail(ejector: Ejector, pool: Pool, destination: Destination, now: float) -> 
     return until
 
 
+def readmit(ejector: Ejector, pool: Pool, destination: Destination) -> None:
+    """End an ejection, as the supervisor does."""
+    assert pool.readmit(destination)
+    ejector.readmitted(destination)
+
+
 def fail_until_out(ejector: Ejector, pool: Pool, destination: Destination, now: float) -> float:
     """Five failures in a row; the time out."""
     for _ in range(4):
@@ -108,7 +114,7 @@ def test_ejector_time_grows_with_each_ejection_up_to_a_cap() -> None:
         out = fail_until_out(ejector, pool, destination, now)
         times.append(out)
         now += out
-        assert pool.readmit(destination)
+        readmit(ejector, pool, destination)
 
     assert times == [30, 60, 90, 100]
     assert destination.ejections == 4
@@ -120,12 +126,12 @@ def test_ejector_time_shrinks_with_good_conduct() -> None:
     now = 0.0
     for _ in range(3):
         now += fail_until_out(ejector, pool, destination, now)
-        pool.readmit(destination)
+        readmit(ejector, pool, destination)
     now += 65
 
     assert fail_until_out(ejector, pool, destination, now) == 60
 
-    pool.readmit(destination)
+    readmit(ejector, pool, destination)
 
     assert fail_until_out(ejector, pool, destination, now + 10_000) == 30
 
@@ -134,7 +140,7 @@ def test_ejector_early_readmission_is_no_good_conduct() -> None:
     """A probe that lets it in before its time earns it nothing."""
     ejector, pool, destination = ejector_of(3)
     fail_until_out(ejector, pool, destination, 0.0)
-    pool.readmit(destination)
+    readmit(ejector, pool, destination)
 
     assert fail_until_out(ejector, pool, destination, 1.0) == 60
 
@@ -143,7 +149,7 @@ def test_ejector_readmission_clears_the_record() -> None:
     """What led to the ejection does not lead to the next."""
     ejector, pool, destination = ejector_of(3)
     fail_until_out(ejector, pool, destination, 0.0)
-    pool.readmit(destination)
+    readmit(ejector, pool, destination)
 
     assert ejector.failed(destination, 31.0) is None
 
@@ -168,7 +174,7 @@ def test_ejector_takes_what_it_could_not_take_at_its_next_failure() -> None:
     fail_until_out(ejector, pool, first, 0.0)
     for _ in range(8):
         assert fail(ejector, pool, second, 0.0) is None
-    pool.readmit(first)
+    readmit(ejector, pool, first)
 
     assert fail(ejector, pool, second, 30.0) == 60.0
 
@@ -228,6 +234,41 @@ def test_ejector_cools_down_as_asked() -> None:
     assert deaf.cool_down(other, 20.0, 100.0) is None
 
 
+def test_ejector_good_probe_ends_an_ejection_but_no_cool_down() -> None:
+    """A destination that asked to be left alone is well; after its return all is as before."""
+    ejector, pool, destination = ejector_of(3, respect_retry_after=True)
+
+    assert not ejector.ends_with_probe(destination)
+
+    fail_until_out(ejector, pool, destination, 0.0)
+
+    assert ejector.ends_with_probe(destination)
+
+    readmit(ejector, pool, destination)
+    until = ejector.cool_down(destination, 20.0, 40.0)
+    assert until is not None
+    pool.eject(destination, until)
+
+    assert not ejector.ends_with_probe(destination)
+
+    readmit(ejector, pool, destination)
+    fail_until_out(ejector, pool, destination, 100.0)
+
+    assert ejector.ends_with_probe(destination)
+
+
+def test_ejector_drops_the_records_of_removed_destinations() -> None:
+    """At the next tick; a failure that comes late keeps its record no longer than that."""
+    ejector, pool, destination = ejector_of(2)
+    ejector.failed(destination, 1.0)
+    pool.replace([pool.destinations[1].settings])
+    ejector.tick(2.0)
+    ejector.failed(destination, 3.0)
+    ejector.tick(4.0)
+
+    assert set(ejector._records) == set(pool.destinations)
+
+
 @given(
     st.integers(1, 8),
     st.floats(0, 1),
@@ -259,4 +300,4 @@ def test_ejector_never_empties_a_pool(
             (pool.drain if random.random() < 0.5 else pool.undrain)(destination)
         else:
             for expired in ejector.expired(now):
-                assert pool.readmit(expired)
+                readmit(ejector, pool, expired)

@@ -34,3 +34,35 @@ def test_threshold_needs_fall_failures_in_a_row() -> None:
 def test_threshold_needs_rise_good_ones_in_a_row() -> None:
     """The same on the way back."""
     assert probe(pool_of(1), Threshold(fall=1, rise=2), "-+-+++-") == "----++-"
+
+
+def test_threshold_takes_other_limits_and_keeps_its_runs() -> None:
+    """A destination that has been probed before is not decided by one result again."""
+    pool, threshold = pool_of(1), Threshold(fall=2, rise=1)
+    probe(pool, threshold, "+-")
+    threshold.fall = 3
+
+    assert probe(pool, threshold, "--") == "+-"
+
+
+def test_threshold_forgets() -> None:
+    """The next result is a first one."""
+    pool, threshold = pool_of(1), Threshold(fall=3, rise=1)
+    probe(pool, threshold, "+")
+
+    assert threshold.has_observed(pool.destinations[0])
+
+    threshold.forget(pool.destinations)
+
+    assert not threshold.has_observed(pool.destinations[0])
+    assert probe(pool, threshold, "-") == "-"
+
+
+def test_threshold_ignores_late_results_of_removed_destinations() -> None:
+    """A probe may end after its destination has left the pool."""
+    pool, threshold = pool_of(2), Threshold(fall=1, rise=1)
+    gone = pool.destinations[0]
+    pool.replace([pool.destinations[1].settings])
+
+    assert not threshold.observe(gone, False)
+    assert not threshold.has_observed(gone)

@@ -53,16 +53,26 @@ def test_destination_is_full_at_max_requests_even_when_idle() -> None:
     assert destination.full
 
 
-def test_destination_reports_its_ends_to_who_asked() -> None:
-    """A policy that asked learns of each end, once however many there were."""
+def test_destination_reports_each_fall_of_its_load() -> None:
+    """To the last set that it was given; a beginning is no fall, a new window is."""
     destination = Destination(settings_of(0))
-    destination.ended = set()
+    old: set[Destination] = set()
+    fallen: set[Destination] = set()
+    destination.report_falls(old)
+    destination.report_falls(fallen)
     destination.begin()
     destination.begin()
-    destination.end()
+
+    assert fallen == set()
+
     destination.end()
 
-    assert {destination} == destination.ended
+    assert fallen == {destination}
+
+    fallen.clear()
+    destination.turn_window()
+
+    assert (fallen, old) == ({destination}, set())
 
 
 def test_destination_repr_is_short() -> None:

@@ -32,13 +32,14 @@ def test_pool_replaces_its_snapshot_on_change_only() -> None:
     assert pool.set_health(one, True)
     assert before == pool.candidates
     assert before is not pool.candidates
+    assert one.returns == 1
 
 
-def test_pool_ejects_and_readmits_with_a_clean_record() -> None:
-    """An ejection is counted; what led to it is forgotten when it ends."""
+def test_pool_ejects_and_readmits() -> None:
+    """Both are counted; exchanges are counted from zero after a readmission."""
     pool = pool_of(2)
     one = pool.destinations[0]
-    one.failures = one.consecutive_failures = one.successes = 5
+    one.failures = one.successes = 5
 
     assert pool.eject(one, 30.0)
     assert not pool.eject(one, 60.0)
@@ -47,7 +48,7 @@ def test_pool_ejects_and_readmits_with_a_clean_record() -> None:
 
     assert pool.readmit(one)
     assert not pool.readmit(one)
-    assert (one.failures, one.consecutive_failures, one.successes) == (0, 0, 0)
+    assert (one.failures, one.successes, one.ejections, one.returns) == (0, 0, 1, 1)
     assert len(pool.available) == 2
 
 
@@ -160,16 +161,16 @@ def test_pool_removed_destination_stays_out() -> None:
 
 
 def test_pool_turns_the_window_of_all() -> None:
-    """Room for requests again, reported to a policy that asked."""
+    """All have room again, and report that where a policy asked for it."""
     pool = pool_of(2, max_requests=1)
     for destination in pool.destinations:
         destination.begin()
-    reports: set[Destination] = set()
-    pool.destinations[0].ended = reports
+    fallen: set[Destination] = set()
+    pool.destinations[0].report_falls(fallen)
     pool.turn_window()
 
     assert not any(destination.full for destination in pool.destinations)
-    assert {pool.destinations[0]} == reports
+    assert {pool.destinations[0]} == fallen
 
 
 def test_pool_sets_a_weight_for_a_while() -> None:

@@ -377,7 +377,8 @@ async def test_supervisor_takes_all_for_healthy_without_probes() -> None:
     kept.supervisor.unprobed()
 
     assert kept.take() == [DestinationUp]
-    assert [one.probed for one in kept.pool.destinations] == [False, False]
+    observed = kept.supervisor.threshold.has_observed
+    assert [observed(one) for one in kept.pool.destinations] == [False, False]
 
 
 @virtually
