@@ -1,8 +1,8 @@
 """The balancer's ``httpx`` client: httpx above, our pool, policy and transports below.
 
-Calls of the app itself, so nothing of a proxied request is added: no forwarding fields and
-no ``Via``. The file knows no HTTP and makes no decision of balancing: all that is
-`Dispatcher`'s.
+Calls of the app itself, so nothing of a proxied request is added: no forwarding headers and
+no ``Via``. The file knows no HTTP and makes no decision of balancing: its requests go the
+journey of all exchanges.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -26,10 +25,13 @@ from fastapi_proxy_di.errors import (
     UpstreamTimeout,
 )
 from fastapi_proxy_di.forwarding.body import RequestBody
-from fastapi_proxy_di.forwarding.deadlines import Deadlines, Grace, Watch
-from fastapi_proxy_di.forwarding.dispatch import Dispatcher
-from fastapi_proxy_di.forwarding.outbound import Outbound, OutboundBuilder
-from fastapi_proxy_di.transport.protocol import TransportExchange
+from fastapi_proxy_di.forwarding.deadlines import Deadlines
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.journey import Journey
+from fastapi_proxy_di.forwarding.request import RequestBuilder
+from fastapi_proxy_di.forwarding.response import EndExchange
+from fastapi_proxy_di.forwarding.watcher import Watcher
+from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.wire.forwarded import Forwarding
 
 T = TypeVar("T")
@@ -50,44 +52,27 @@ class AsGiven(Forwarding):
         return received
 
 
-@dataclass(frozen=True, slots=True)
-class ClientRules:
-    """The settings as the client reads them.
-
-    Attributes:
-        connect: Seconds for a connection.
-        deadlines: The upstream's timeouts.
-        max_body_bytes: Largest request body, ``None`` for any.
-        replay_bytes: Bytes of a body kept for another attempt.
-    """
-
-    connect: float
-    deadlines: Deadlines
-    max_body_bytes: int | None
-    replay_bytes: int
-
-
 class UpstreamClient(httpx.AsyncClient):
-    """The ``httpx.AsyncClient`` of one upstream, shared by everybody in the app.
+    """The ``httpx.AsyncClient`` of one upstream, shared by the whole app.
 
     It ends with the upstream: ``aclose`` and ``async with``, which SDKs do as well, leave it
     open. It keeps no cookies, follows no redirects and reads no proxy variables.
 
     Args:
         transport: The way to the upstream.
-        name: The upstream's.
-        rules: The settings.
+        settings: The upstream's.
     """
 
-    def __init__(self, transport: UpstreamTransport, name: str, rules: ClientRules) -> None:
+    def __init__(self, transport: UpstreamTransport, settings: UpstreamSettings) -> None:
+        timeouts = settings.timeouts
         super().__init__(
             transport=transport,
-            base_url=f"http://{name}/",
+            base_url=f"http://{settings.name}/",
             cookies=NoCookies(),
             timeout=httpx.Timeout(
-                connect=rules.connect,
-                read=rules.deadlines.activity,
-                write=rules.deadlines.activity,
+                connect=timeouts.connect,
+                read=timeouts.activity,
+                write=timeouts.activity,
                 pool=None,
             ),
             follow_redirects=False,
@@ -127,39 +112,35 @@ class NoCookies(CookieJar):
 
 
 class UpstreamTransport(httpx.AsyncBaseTransport):
-    """Sends httpx's requests through a dispatcher.
+    """Sends httpx's requests on the journey of all exchanges.
 
     Args:
-        name: The upstream's, the only authority that there is.
+        settings: The upstream's; its name is the only authority that there is.
+        journey: Of its exchanges.
         builder: Makes the requests that leave.
-        dispatcher: Sends them.
-        rules: The settings.
         key: Gives what the policy may see of a request.
     """
 
     def __init__(
         self,
-        *,
-        name: str,
-        builder: OutboundBuilder,
-        dispatcher: Dispatcher,
-        rules: ClientRules,
+        settings: UpstreamSettings,
+        journey: Journey,
+        builder: RequestBuilder,
         key: Callable[[Scope], PickRequest | None],
     ) -> None:
-        self._name = name
-        self._authority = name.encode("ascii")
+        self._name = settings.name
+        self._authority = settings.name.encode("ascii")
+        self._settings = settings
+        self._journey = journey
         self._builder = builder
-        self._dispatcher = dispatcher
-        self._rules = rules
         self._key = key
-        self._loop = asyncio.get_running_loop()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send ``request`` and give its answer once the head is there.
+        """Send ``request`` and give its response once the head is there.
 
         Raises:
             httpx.UnsupportedProtocol: The URL leads elsewhere than to the upstream.
-            httpx.TransportError: There is no answer; the ``ProxyError`` is its cause.
+            httpx.TransportError: There is no response; the ``ProxyError`` is its cause.
         """
         url = request.url
         if url.scheme != "http" or url.host != self._name or url.port is not None:
@@ -177,132 +158,111 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         scope = _scope(request)
-        outbound = self._builder.build(scope, scope["raw_path"], b"")
-        host = request.headers.get("host", self._name).encode("latin-1")
-        if host != self._authority:
-            outbound.host = host
         upload = _Upload(request)
-        body = self._body(request, outbound, upload)
-        watch = self._watch(request, upload)
-        watch.body = body
+        exchange = Exchange(
+            scope, upload.receive, None, scope["raw_path"], b"", key=self._key(scope)
+        )
+        watcher = CallerWatcher(self._settings, request)
+        self._journey.begin(exchange, watcher)
         try:
-            exchange, destination = await self._dispatcher.dispatch(
-                outbound, body, watch, self._key(scope)
-            )
-        except BaseException:
-            rest = watch.close()
+            self._builder.build(exchange)
+            host = request.headers.get("host", self._name).encode("latin-1")
+            if host != self._authority:
+                exchange.host = host
+            exchange.body = self._body(request, exchange, upload)
+            watcher.start(exchange)
+            await self._journey.send(exchange)
+        except BaseException as error:
+            rest = self._journey.end(exchange, error)
             if rest is not None:
                 await rest
             raise
-        if body is not None and not body.ended and exchange.status >= 300:
+        body, response = exchange.body, exchange.response
+        if body is not None and not body.ended and response.status >= 300:
             body.stop()
-
-        def finish(failure: ProxyError | None) -> Awaitable[None] | None:
-            self._dispatcher.release(destination)
-            if failure is not None:
-                self._dispatcher.failed_late(destination, failure)
-            return watch.close()
-
         return httpx.Response(
-            exchange.status,
-            headers=exchange.headers,
-            stream=_AnswerStream(exchange, request, finish),
+            response.status,
+            headers=response.headers,
+            stream=_ResponseStream(exchange, request, self._journey.end),
             extensions={"http_version": b"HTTP/1.1"},
         )
 
     def _body(
-        self, request: httpx.Request, outbound: Outbound, upload: _Upload
+        self, request: httpx.Request, exchange: Exchange, upload: _Upload
     ) -> RequestBody | None:
-        limit = self._rules.max_body_bytes
+        limit = self._settings.limits.max_body_bytes
+        retain = self._settings.retries.replay_bytes
         try:
             content = request.content
         except httpx.RequestNotRead:
-            if not outbound.has_body and outbound.length is None:
-                # Neither length nor coding was given: the end of the stream will tell.
-                self._builder.frame(outbound, None)
+            if not exchange.has_body and exchange.length is None:
+                # Neither length nor coding was given: the end of the stream shows it.
+                self._builder.frame(exchange, None)
         else:
-            if (content or outbound.has_body) and outbound.length != len(content):
-                self._builder.frame(outbound, len(content))
+            if (content or exchange.has_body) and exchange.length != len(content):
+                self._builder.frame(exchange, len(content))
             if not content:
                 return None
-            if not outbound.expects_continue:
-                return RequestBody.whole(upload.receive, content, limit, self._rules.replay_bytes)
+            if not exchange.expects_continue:
+                return RequestBody.whole(upload.receive, content, limit, retain)
         return RequestBody(
             upload.receive,
-            length=outbound.length,
+            length=exchange.length,
             limit=limit,
-            retain=self._rules.replay_bytes,
-            expects_continue=outbound.expects_continue,
-        )
-
-    def _watch(self, request: httpx.Request, upload: _Upload) -> CallerWatch:
-        timeouts = request.extensions.get("timeout") or {}
-        rules = self._rules
-        settings = rules.deadlines
-        read, connect = timeouts.get("read", settings.activity), timeouts.get("connect")
-        return CallerWatch(
-            self._loop,
-            Deadlines(read, settings.first_byte, settings.total),
-            upload,
-            self._name,
-            # Nobody blames a destination for a caller in a hurry.
-            hurried=read is not None and (settings.activity is None or read < settings.activity),
-            connect=None if connect is None or connect >= rules.connect else connect,
-            pool=timeouts.get("pool"),
-            request=request,
+            retain=retain,
+            expects_continue=exchange.expects_continue,
         )
 
 
-class CallerWatch(Watch):
-    """A `Watch` over a call of the app's own, with the caller's timeouts.
+class CallerWatcher(Watcher):
+    """Watches one call of the app's own, with the caller's timeouts.
 
     A caller's timeout that is shorter than the settings' ends the request and counts
     against no destination.
+
+    Args:
+        settings: The upstream's.
+        request: Has the caller's timeouts.
     """
 
-    __slots__ = ("_hurried", "_patience", "_request")
+    __slots__ = ("_caller_is_shorter", "_limits", "_request")
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        deadlines: Deadlines,
-        upload: _Upload,
-        label: str,
-        *,
-        hurried: bool,
-        connect: float | None,
-        pool: float | None,
-        request: httpx.Request,
-    ) -> None:
-        super().__init__(loop, deadlines, Grace(loop, deadlines.grace), upload.receive, label)
-        self._hurried = hurried
-        self._patience = {"dial": connect, "queue": pool}
+    def __init__(self, settings: UpstreamSettings, request: httpx.Request) -> None:
+        timeouts = request.extensions.get("timeout") or {}
+        own = settings.timeouts
+        read, connect = timeouts.get("read", own.activity), timeouts.get("connect")
+        super().__init__(settings.name, Deadlines.of(own)._replace(activity=read))
+        self._caller_is_shorter = read is not None and read < own.activity
+        self._limits = {
+            "dial": None if connect is None or connect >= own.connect else connect,
+            "queue": timeouts.get("pool"),
+        }
         self._request = request
 
-    async def run(self, coroutine: Coroutine[Any, Any, T], what: str) -> T:
-        """As `Watch.run`, for as long as the caller waits for ``what``."""
+    async def run(self, exchange: Exchange, coroutine: Coroutine[Any, Any, T], what: str) -> T:
+        """As `Watcher.run`, for as long as the caller waits for ``what``."""
         try:
-            async with asyncio.timeout(self._patience.get(what)) as scope:
-                return await super().run(coroutine, what)
+            async with asyncio.timeout(self._limits.get(what)) as scope:
+                return await super().run(exchange, coroutine, what)
         except TimeoutError:
             if not scope.expired():
                 raise
             error: ProxyError
             if what == "queue":
                 error = LimitExceeded("no place in the queue became free in time")
-                error.upstream = self._label
+                error.upstream = self._name
                 raise httpx_error(error, self._request) from error
-            error = _hurry("no connection before the caller's timeout")
+            error = _caller_timeout("no connection before the caller's timeout")
             raise httpx_error(error, self._request, httpx.ConnectTimeout) from error
 
-    def _timed_out(self, failure: Failure) -> ProxyError:
-        error = super()._timed_out(failure)
-        if self._hurried and error.failure is Failure.ACTIVITY_TIMEOUT:
-            return _hurry("the caller's timeout ran out")
+    def _timed_out(self, exchange: Exchange, failure: Failure) -> ProxyError:
+        error = super()._timed_out(exchange, failure)
+        if self._caller_is_shorter and error.failure is Failure.ACTIVITY_TIMEOUT:
+            return _caller_timeout("the caller's timeout ran out")
         return error
 
 
-def _hurry(text: str) -> UpstreamTimeout:
+def _caller_timeout(text: str) -> UpstreamTimeout:
     """A timeout that neither counts against a destination nor is tried again."""
     return UpstreamTimeout(text, failure=Failure.TOTAL_TIMEOUT)
 
@@ -330,51 +290,43 @@ class _Upload:
         return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
 
 
-class _AnswerStream(httpx.AsyncByteStream):
-    """An exchange's answer as httpx reads it: raw, once; ends with ``aclose``."""
+class _ResponseStream(httpx.AsyncByteStream):
+    """A response as httpx reads it: raw, once; ends with ``aclose``."""
 
-    def __init__(
-        self,
-        exchange: TransportExchange,
-        request: httpx.Request,
-        finish: Callable[[ProxyError | None], Awaitable[None] | None],
-    ) -> None:
+    def __init__(self, exchange: Exchange, request: httpx.Request, end: EndExchange) -> None:
         self._exchange = exchange
         self._request = request
-        self._finish: Callable[[ProxyError | None], Awaitable[None] | None] | None = finish
+        self._end: EndExchange | None = end
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        exchange = self._exchange
+        response = self._exchange.response
         try:
-            while piece := await exchange.read():
+            while piece := await response.read():
                 yield piece
         except ProxyError as error:
-            rest = self._end(error)
+            rest = self._finish(error)
             if rest is not None:
                 await rest
             raise httpx_error(error, self._request) from error
 
     async def aclose(self) -> None:
-        rest = self._end(None)
+        rest = self._finish(None)
         if rest is not None:
             await rest
 
     def __del__(self) -> None:
         # A response that nobody closed must not hold its connection and its count.
-        rest = self._end(None)
+        rest = self._finish(None)
         if inspect.iscoroutine(rest):
             rest.close()
 
-    def _end(self, failure: ProxyError | None) -> Awaitable[None] | None:
-        finish, self._finish = self._finish, None
-        if finish is None:
-            return None
-        self._exchange.close()
-        return finish(failure)
+    def _finish(self, failure: ProxyError | None) -> Awaitable[None] | None:
+        end, self._end = self._end, None
+        return None if end is None else end(self._exchange, failure)
 
 
 def _scope(request: httpx.Request) -> Scope:
-    """A request as the builder of outbound requests and the hash keys read it."""
+    """A request as the request builder and the hash keys read it."""
     path, _, query = request.url.raw_path.partition(b"?")
     return {
         "type": "http",

@@ -6,7 +6,7 @@ lease sends nothing and knows no HTTP; how it is taken and given back is ``leasi
 
 from __future__ import annotations
 
-import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from fastapi_proxy_di.errors import ProxyError, Side
@@ -14,7 +14,7 @@ from fastapi_proxy_di.pools.destination import Destination
 
 if TYPE_CHECKING:
     # It is public, so importing it must not load what only a running upstream needs.
-    from fastapi_proxy_di.forwarding.dispatch import Dispatcher
+    from fastapi_proxy_di.forwarding.outcomes import Outcomes
 
 
 class Lease:
@@ -25,19 +25,18 @@ class Lease:
         url: Its address, without a slash at its end.
     """
 
-    __slots__ = ("_dispatcher", "_loop", "_observed", "_started", "_told", "destination", "url")
+    __slots__ = ("_counted", "_observed", "_outcomes", "_started", "destination", "url")
 
-    def __init__(self, dispatcher: Dispatcher, destination: Destination) -> None:
+    def __init__(self, outcomes: Outcomes, destination: Destination) -> None:
         self.destination: Destination = destination
         self.url: str = destination.url
-        self._dispatcher = dispatcher
-        self._loop = asyncio.get_running_loop()
-        self._started = self._loop.time()
+        self._outcomes = outcomes
+        self._started = monotonic()
         self._observed = False
-        self._told = False
+        self._counted = False
 
     def answered(self) -> None:
-        """Say that the first of the answer is there; the time until now is the latency.
+        """Say that the first of the response is there; the time until now is the latency.
 
         Without it the time to the end of the lease counts, which is too long for streams.
         """
@@ -50,27 +49,26 @@ class Lease:
             error: What happened, for events and records. A ``ProxyError`` that is not the
                 destination's fault counts for nothing.
         """
-        if self._told:
+        if self._counted:
             return
-        self._told = True
+        self._counted = True
         if isinstance(error, ProxyError):
             if error.failure.side is not Side.DESTINATION:
                 self._observed = True
                 return
             error = error.failure.value
         reason = error if isinstance(error, str) else type(error).__name__
-        self._dispatcher.supervisor.failed(self.destination, reason)
+        self._outcomes.failed(self.destination, reason)
         self._observe(failed=True)
 
     def succeeded(self) -> None:
-        """What the end of the lease says, if nobody said otherwise."""
-        if not self._told:
-            self._told = True
-            self._dispatcher.succeeded(self.destination)
+        """Count the end of the lease as a success, unless the holder has said otherwise."""
+        if not self._counted:
+            self._counted = True
+            self._outcomes.succeeded(self.destination)
             self._observe(failed=False)
 
     def _observe(self, *, failed: bool) -> None:
         if not self._observed:
             self._observed = True
-            now = self._loop.time()
-            self._dispatcher.observe(self.destination, now - self._started, failed, now)
+            self._outcomes.observe(self.destination, self._started, failed=failed)

@@ -1,15 +1,19 @@
 """The upstream's own limits: requests in flight, with a bounded fair queue, and per window.
 
-A place that becomes free goes to whoever has waited longest; a waiter whose client leaves
-is gone from the queue at once. Limits of single destinations are the pick's affair.
+A layer around the retry loop. A place that becomes free goes to the request that has waited
+longest; a request whose client leaves is gone from the queue at once. Limits of single
+destinations are the pick's affair.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from fastapi_proxy_di.errors import LimitExceeded
-from fastapi_proxy_di.forwarding.deadlines import Watch
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.settings import LimitSettings
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 
 
@@ -17,28 +21,18 @@ class Admission:
     """Lets requests of one upstream through.
 
     Args:
-        supervisor: Has the count of the window, and is told when a limit refuses.
-        max_in_flight: Requests at once, ``None`` for any number.
-        queue: Requests that may wait for a place.
-        queue_timeout: Seconds they wait at most.
+        supervisor: Has the count of the window; a refusal is reported to it.
+        limits: Requests at once, and how many may wait how long for a place.
         max_requests: Requests per window, ``None`` for any number.
     """
 
     def __init__(
-        self,
-        *,
-        supervisor: Supervisor,
-        max_in_flight: int | None,
-        queue: int,
-        queue_timeout: float,
-        max_requests: int | None,
+        self, supervisor: Supervisor, limits: LimitSettings, max_requests: int | None
     ) -> None:
-        self.max_in_flight = max_in_flight
-        self.max_requests = max_requests
         self.in_flight: int = 0
         self._supervisor = supervisor
-        self._queue_limit = queue
-        self._queue_timeout = queue_timeout
+        self._limits = limits
+        self._max_requests = max_requests
         self._loop = asyncio.get_running_loop()
         # A dict keeps the order of arrival and forgets a waiter in O(1).
         self._waiting: dict[asyncio.Future[None], None] = {}
@@ -48,24 +42,39 @@ class Admission:
         """Requests in the queue."""
         return len(self._waiting)
 
-    async def enter(self, watch: Watch) -> None:
+    def around(
+        self, send: Callable[[Exchange], Coroutine[Any, Any, None]]
+    ) -> Callable[[Exchange], Coroutine[Any, Any, None]]:
+        """Give ``send`` behind these limits. The place is kept until ``leave``, unless it fails."""
+
+        async def admitted(exchange: Exchange) -> None:
+            await self.enter(exchange)
+            try:
+                await send(exchange)
+            except BaseException:
+                self.leave()
+                raise
+
+        return admitted
+
+    async def enter(self, exchange: Exchange) -> None:
         """Take a place, waiting for one if the queue has room.
 
         Raises:
             LimitExceeded: There is none, or not in time.
             ProxyError: The exchange was interrupted while it waited.
         """
-        supervisor = self._supervisor
+        supervisor, limits = self._supervisor, self._limits
         if self._window_is_full():
             raise self._refused("max_requests", supervisor.window_left)
-        if self.max_in_flight is None or self.in_flight < self.max_in_flight:
+        if limits.max_in_flight is None or self.in_flight < limits.max_in_flight:
             self.in_flight += 1
-        elif len(self._waiting) < self._queue_limit:
+        elif len(self._waiting) < limits.queue:
             # In the queue before anything is awaited, so that its length is always true.
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiting[waiter] = None
             try:
-                await watch.run(self._wait(waiter), "queue")
+                await exchange.watcher.run(exchange, self._wait(waiter), "queue")
             except BaseException:
                 if waiter in self._waiting:
                     del self._waiting[waiter]
@@ -76,7 +85,7 @@ class Admission:
                 self.leave()
                 raise self._refused("max_requests", supervisor.window_left)
         else:
-            raise self._refused("limits.max_in_flight", self._queue_timeout)
+            raise self._refused("limits.max_in_flight", limits.queue_timeout)
         supervisor.requests_in_window += 1
 
     def leave(self) -> None:
@@ -90,13 +99,13 @@ class Admission:
 
     async def _wait(self, waiter: asyncio.Future[None]) -> None:
         try:
-            async with asyncio.timeout(self._queue_timeout):
+            async with asyncio.timeout(self._limits.queue_timeout):
                 await waiter
         except TimeoutError:
-            raise self._refused("limits.max_in_flight", self._queue_timeout) from None
+            raise self._refused("limits.max_in_flight", self._limits.queue_timeout) from None
 
     def _window_is_full(self) -> bool:
-        limit = self.max_requests
+        limit = self._max_requests
         return limit is not None and self._supervisor.requests_in_window >= limit
 
     def _refused(self, limit: str, retry_after: float) -> LimitExceeded:

@@ -11,38 +11,29 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from starlette.types import Scope
-
-from fastapi_proxy_di.forwarding.outbound import Outbound, OutboundBuilder, Overrides
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.request import RequestBuilder
 
 _logger = logging.getLogger("fastapi_proxy_di.forwarding")
 
 
-class AppendingBuilder(OutboundBuilder):
+class AppendingBuilder(RequestBuilder):
     """A builder that looks, once, whether the peer is the real one.
 
     Args:
         upstream: Name, for the record.
-        **arguments: As for ``OutboundBuilder``.
+        **arguments: As for ``RequestBuilder``.
     """
 
     def __init__(self, upstream: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._upstream = upstream
-        self._told = False
+        self._warned = False
 
-    def build(
-        self,
-        scope: Scope,
-        path: bytes,
-        prefix: bytes,
-        overrides: Overrides | None = None,
-        *,
-        drop: Callable[[bytes], bool] | None = None,
-    ) -> Outbound:
-        client = scope.get("client")
-        if client and client[1] == 0 and not self._told:
-            self._told = True
+    def build(self, exchange: Exchange, *, drop: Callable[[bytes], bool] | None = None) -> None:
+        client = exchange.scope.get("client")
+        if client and client[1] == 0 and not self._warned:
+            self._warned = True
             _logger.warning(
                 "%s: forwarded.mode is append, but the server has replaced the peer's address "
                 "by one it was told (client port 0); start uvicorn with --no-proxy-headers, or "
@@ -50,4 +41,4 @@ class AppendingBuilder(OutboundBuilder):
                 self._upstream,
                 extra={"upstream": self._upstream},
             )
-        return super().build(scope, path, prefix, overrides, drop=drop)
+        super().build(exchange, drop=drop)

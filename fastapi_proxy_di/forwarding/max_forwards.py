@@ -6,12 +6,12 @@ from typing import Final
 
 from starlette.types import Scope
 
-from fastapi_proxy_di.forwarding.response import OwnAnswer
+from fastapi_proxy_di.forwarding.response import LocalResponse
 
 _COUNTED: Final = frozenset({"TRACE", "OPTIONS"})
 _DIGITS: Final = 18
 _SHOWN: Final = frozenset({b"host", b"max-forwards", b"via"})
-"""What an answer to TRACE may reflect: what tells of the way, and no secret (section 9.3.8)."""
+"""What a response to TRACE may reflect: the way it took, and no secret (section 9.3.8)."""
 
 
 class LastHop(Exception):
@@ -19,11 +19,11 @@ class LastHop(Exception):
 
 
 def one_less(scope: Scope, pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-    """The Max-Forwards field to send on.
+    """The Max-Forwards header to send on.
 
     Args:
         scope: Of the client's request.
-        pair: The field as it came.
+        pair: The header as it came.
 
     Raises:
         LastHop: It is 0.
@@ -36,17 +36,17 @@ def one_less(scope: Scope, pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
     return pair[0], b"%d" % (int(value) - 1)
 
 
-def final_answer(scope: Scope) -> OwnAnswer:
-    """What we answer instead of the upstream: to TRACE the way so far, to OPTIONS nothing."""
+def final_response(scope: Scope) -> LocalResponse:
+    """Our response instead of the upstream's: to TRACE the way so far, to OPTIONS nothing."""
     if scope["method"] == "OPTIONS":
-        return OwnAnswer(200, [(b"content-length", b"0")])
+        return LocalResponse(200, [(b"content-length", b"0")])
     target: bytes = scope.get("raw_path") or b"/"
     if scope["query_string"]:
         target += b"?" + scope["query_string"]
     lines = [b"TRACE %b HTTP/%b" % (target, scope["http_version"].encode("ascii"))]
     lines += [b"%b: %b" % pair for pair in scope["headers"] if pair[0] in _SHOWN]
     body = b"\r\n".join(lines) + b"\r\n\r\n"
-    return OwnAnswer(
+    return LocalResponse(
         200,
         [(b"content-type", b"message/http"), (b"content-length", b"%d" % len(body))],
         body,

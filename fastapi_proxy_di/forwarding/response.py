@@ -1,6 +1,6 @@
-"""The upstream's answer on its way to the client: raw, streamed, never half-ended.
+"""The upstream's response on its way to the client: raw, streamed, never half-ended.
 
-Once a byte has gone out, a failure breaks the client's transfer: an answer that ends
+Once a byte has gone out, a failure breaks the client's transfer: a response that ends
 cleanly is whole.
 """
 
@@ -8,28 +8,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
-from fastapi_proxy_di.transport.protocol import Headers, TransportExchange
-from fastapi_proxy_di.wire.headers import (
-    FRAMING,
-    HOP_BY_HOP,
-    PROXY_AUTHENTICATION,
-    Fate,
-    FieldTable,
-    nominated,
-)
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.response_headers import crossing_trailers
+from fastapi_proxy_di.transport.protocol import Headers
 
 CLIENT_LEFT: Final = 499
 
-# Looking a member up in its enum takes 0.15 µs on CPython 3.11.
-_CONNECTION: Final = Fate.CONNECTION
-_TRAILER: Final = Fate.TRAILER
-
-_BODYLESS_STATUSES: Final = frozenset({204, 304})
+EndExchange: TypeAlias = Callable[[Exchange, BaseException | None], Awaitable[None] | None]
+"""Ends an exchange: with its failure, or ``None``. Gives what remains to be awaited."""
 
 
 class TransferBroken(Exception):
@@ -71,45 +62,40 @@ class Unmeasurable(bytes):
         return bytes.__hash__(self)
 
 
-class Answer:
-    """An ASGI application that sends one upstream answer, once.
+class UpstreamResponse:
+    """An ASGI application that sends one upstream response, once.
 
     Attributes:
-        status: The upstream's.
+        status: The upstream's; may be changed before it is sent.
         headers: As they go to the client.
 
     Args:
-        exchange: Gives the body.
-        status: Status.
-        headers: Headers.
+        exchange: Has the response.
+        headers: For the client.
         trailers: Whether trailers are passed on.
-        finish: Called once at the end, with the failure or ``None``; may give something
-            that remains to be awaited.
+        end: Called once at the end, with the failure or ``None``; may give something that
+            remains to be awaited.
     """
 
-    __slots__ = ("_exchange", "_finish", "_trailers", "headers", "status")
+    __slots__ = ("_end", "_exchange", "_trailers", "headers", "status")
 
     def __init__(
-        self,
-        exchange: TransportExchange,
-        status: int,
-        headers: Headers,
-        *,
-        trailers: bool,
-        finish: Callable[[BaseException | None], Awaitable[None] | None],
+        self, exchange: Exchange, headers: Headers, *, trailers: bool, end: EndExchange
     ) -> None:
-        self.status: int = status
+        self.status: int = exchange.response.status
         self.headers: Headers = headers
         self._exchange = exchange
         self._trailers = trailers
-        self._finish: Callable[[BaseException | None], Awaitable[None] | None] | None = finish
+        self._end: EndExchange | None = end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._finish is None:
-            raise RuntimeError("this answer has been sent or closed already")
+        if self._end is None:
+            raise RuntimeError("this response has been sent or closed already")
         exchange = self._exchange
+        observer = exchange.observer
         failure: BaseException | None = None
         try:
+            response = exchange.response
             start = {
                 "type": "http.response.start",
                 "status": self.status,
@@ -119,13 +105,15 @@ class Answer:
                 start["trailers"] = True
             await send(start)
             while True:
-                body = await exchange.read()
-                complete = exchange.complete
+                body = await response.read()
+                if observer is not None:
+                    observer.sent(len(body))
+                complete = response.complete
                 await send({"type": "http.response.body", "body": body, "more_body": not complete})
                 if complete:
                     break
             if self._trailers:
-                trailers = trailer_fields(exchange.trailers)
+                trailers = crossing_trailers(response.trailers)
                 await send({"type": "http.response.trailers", "headers": trailers})
         except ProxyError as error:
             failure = error
@@ -133,35 +121,32 @@ class Answer:
             failure = error
             raise
         finally:
-            rest = self._end(failure)
+            rest = self._finish(failure)
             if rest is not None:
                 await rest
         if failure is not None:
             await break_off(send)
 
     async def aclose(self) -> None:
-        """Drop the answer: the exchange ends at once."""
-        rest = self._end(ClientDisconnected("the answer was not used"))
+        """Drop the response: the exchange ends at once."""
+        rest = self._finish(ClientDisconnected("the response was not used"))
         if rest is not None:
             await rest
 
     def __del__(self) -> None:
-        # An answer that nobody sent or closed must not hold its connection and its count.
-        if self._finish is not None:
-            rest = self._end(ClientDisconnected("the answer was not used"))
+        # A response that is neither sent nor closed must not hold its connection and its count.
+        if self._end is not None:
+            rest = self._finish(ClientDisconnected("the response was not used"))
             if inspect.iscoroutine(rest):
                 rest.close()
 
-    def _end(self, failure: BaseException | None) -> Awaitable[None] | None:
-        finish, self._finish = self._finish, None
-        if finish is None:
-            return None
-        self._exchange.close()
-        return finish(failure)
+    def _finish(self, failure: BaseException | None) -> Awaitable[None] | None:
+        end, self._end = self._end, None
+        return None if end is None else end(self._exchange, failure)
 
 
-class OwnAnswer:
-    """An answer that no upstream gave.
+class LocalResponse:
+    """A response that no upstream gave.
 
     Attributes:
         status: To send.
@@ -187,14 +172,12 @@ class OwnAnswer:
         """There is nothing to close."""
 
 
-class NoAnswer(OwnAnswer):
-    """What stands for the answer to a client that has left: an empty 499, as in nginx.
+def client_closed_request() -> LocalResponse:
+    """Give the response for a client that has left: an empty 499, as nginx logs it.
 
     Nobody receives it. Servers and middlewares want to be sent something all the same.
     """
-
-    def __init__(self) -> None:
-        super().__init__(CLIENT_LEFT, [])
+    return LocalResponse(CLIENT_LEFT, [])
 
 
 async def break_off(send: Send) -> None:
@@ -203,44 +186,3 @@ async def break_off(send: Send) -> None:
         await send({"type": "http.response.body", "body": Unmeasurable(), "more_body": True})
     except TransferBroken:
         pass  # the server looked at it; it closes the connection when the app returns
-
-
-def answer_fields(
-    headers: Headers, status: int, table: FieldTable, *, pass_trailers: bool
-) -> Headers:
-    """The fields of an answer that cross to the client.
-
-    Args:
-        headers: As received, lower-case names.
-        status: Its status.
-        table: Fates of the upstream's names.
-        pass_trailers: Whether the server takes trailers, so that ``Trailer`` may stay.
-    """
-    kept: Headers = []
-    connection: list[bytes] = []
-    for pair in headers:
-        fate = table[pair[0]]
-        if not fate:
-            kept.append(pair)
-        elif fate is _CONNECTION:
-            if pair[1] not in _PLAIN_CONNECTION:
-                connection.append(pair[1])
-        elif fate is _TRAILER and pass_trailers:
-            kept.append(pair)
-    if connection:
-        names = nominated(connection) - {b"content-length"}
-        kept = [pair for pair in kept if pair[0] not in names]
-    if status in _BODYLESS_STATUSES:
-        # RFC 9110 section 15.4.5 lets a 304 do without it, 8.6 forbids it on a 204, and
-        # uvicorn takes it for a body that is missing.
-        kept = [pair for pair in kept if pair[0] != b"content-length"]
-    return kept
-
-
-def trailer_fields(trailers: Headers) -> Headers:
-    """The trailers that cross: none that frames, routes or controls (RFC 9110 section 6.5.1)."""
-    return [pair for pair in trailers if pair[0] not in _NO_TRAILERS]
-
-
-_NO_TRAILERS: Final = HOP_BY_HOP | FRAMING | PROXY_AUTHENTICATION | {b"host", b"set-cookie"}
-_PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})

@@ -8,9 +8,9 @@ what happened                                 which requests                    
 failure of the client's or ours               -                                 NO
 no connection                                 any, 3 times                      RETRY_FREE
 a reused connection closed, nothing written   any, once                         RETRY_FREE
-a reused connection closed, nothing answered  repeatable, once                  RETRY_FREE
-any other failure before a byte of the answer repeatable, or nothing written    RETRY_COUNTED
-an answer with a listed status                repeatable                        RETRY_COUNTED
+a reused connection closed, no response byte  repeatable, once                  RETRY_FREE
+any other failure before a response byte      repeatable, or nothing written    RETRY_COUNTED
+a response with a listed status               repeatable                        RETRY_COUNTED
 anything else, or attempts or budget used up  -                                 NO
 ```
 
@@ -20,7 +20,6 @@ with ``Idempotency-Key``.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
@@ -36,7 +35,6 @@ __all__ = [
     "MAX_CONNECT_RETRIES",
     "Outcome",
     "RetryBudget",
-    "RetryRules",
     "Verdict",
     "backoff",
     "decide",
@@ -67,13 +65,12 @@ class Outcome:
     """One attempt as far as the decision needs it, and what the request has used so far.
 
     Attributes:
-        method: As sent, e.g. ``b"GET"``.
-        failure: Where it broke, ``None`` if an answer came.
-        status: Status of that answer, ``None`` if none came.
-        idempotency_key: Whether the request bears an ``Idempotency-Key``.
+        failure: Where it broke, ``None`` if a response came.
+        status: Status of that response, ``None`` if none came.
+        repeatable: Whether the request may be sent twice.
         reused: Whether its connection had served before.
         written: Whether any byte of the request was written.
-        answered: Whether any byte of the final answer arrived.
+        answered: Whether any byte of the final response arrived.
         replayable: Whether all that has been taken of the body can be sent again; true if
             nothing was taken.
         retries: Counted retries the request has made.
@@ -81,10 +78,9 @@ class Outcome:
         resent: Whether it has had its free one on a fresh connection.
     """
 
-    method: bytes
     failure: Failure | None = None
     status: int | None = None
-    idempotency_key: bool = False
+    repeatable: bool = False
     reused: bool = False
     written: bool = True
     answered: bool = False
@@ -92,30 +88,6 @@ class Outcome:
     retries: int = 0
     connect_retries: int = 0
     resent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RetryRules:
-    """The settings as the decision reads them.
-
-    Attributes:
-        attempts: Counted retries per request.
-        methods: Methods that may be sent twice.
-        statuses: Statuses of answers that are tried again elsewhere.
-    """
-
-    attempts: int
-    methods: frozenset[bytes]
-    statuses: Collection[int]
-
-    @classmethod
-    def of(cls, settings: RetrySettings) -> RetryRules:
-        """Build them once, at start."""
-        return cls(
-            settings.attempts,
-            frozenset(method.encode("ascii") for method in settings.methods),
-            settings.statuses,
-        )
 
 
 class RetryBudget:
@@ -179,33 +151,32 @@ def backoff(retry: int, base: float, random: Random) -> float:
     return random.random() * base * min(2.0 ** min(retry, 10), _BACKOFF_CAP)
 
 
-def decide(outcome: Outcome, rules: RetryRules, budget: RetryBudget, now: float) -> Verdict:
+def decide(outcome: Outcome, settings: RetrySettings, budget: RetryBudget, now: float) -> Verdict:
     """Say whether another attempt may follow, and at whose expense.
 
     ``RETRY_COUNTED`` has been withdrawn from the budget when it is returned.
 
     Args:
         outcome: How the last attempt went.
-        rules: What the settings allow.
+        settings: What they allow.
         budget: Of the upstream.
         now: Monotonic seconds.
     """
     failure = outcome.failure
     if not outcome.replayable:
         return Verdict.NO
-    repeatable = outcome.idempotency_key or outcome.method in rules.methods
     if failure is None:
-        eligible = repeatable and outcome.status in rules.statuses
+        eligible = outcome.repeatable and outcome.status in settings.statuses
     elif failure.side is not Side.DESTINATION or outcome.answered:
         return Verdict.NO
     elif failure.unsent:
         return _free(outcome.connect_retries < MAX_CONNECT_RETRIES)
     else:
         # Nothing written is nothing done, whatever the method.
-        eligible = repeatable or not outcome.written
+        eligible = outcome.repeatable or not outcome.written
         if eligible and outcome.reused and failure in _CLOSED and not outcome.resent:
             return Verdict.RETRY_FREE
-    if eligible and outcome.retries < rules.attempts and budget.withdraw(now):
+    if eligible and outcome.retries < settings.attempts and budget.withdraw(now):
         return Verdict.RETRY_COUNTED
     return Verdict.NO
 

@@ -1,24 +1,17 @@
 """Transforms at work: between the forwarders' own steps, on what leaves and what comes back.
 
-A request's run after the hop-by-hop clean-up and before the proxy's own fields, an
-answer's after its clean-up and before ``response_headers``: nothing that either side adds
+A request's run after the hop-by-hop clean-up and before the proxy's own headers, a
+response's after its clean-up and before ``response_headers``: nothing that either side adds
 is lost to the other.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from starlette.types import Scope
-
-from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transforms.views import InboundRequest, OutboundRequest, OutboundResponse
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import set_fields
-
-if TYPE_CHECKING:
-    from fastapi_proxy_di.forwarding.outbound import Outbound
 
 
 def joined(first: Pipeline | None, then: Pipeline | None) -> Pipeline | None:
@@ -26,64 +19,47 @@ def joined(first: Pipeline | None, then: Pipeline | None) -> Pipeline | None:
     return then if first is None else first.then(then)
 
 
-def transform_request(
-    transforms: Pipeline, scope: Scope, prefix: bytes, outbound: Outbound, headers: Headers
-) -> Headers:
+def transform_request(transforms: Pipeline, exchange: Exchange, headers: Headers) -> Headers:
     """Change a request that is being built.
 
     Args:
         transforms: To run.
-        scope: Of the client's request.
-        prefix: Raw path of the mount.
-        outbound: Its method, path and query are set.
+        exchange: Its method, target and query are set.
         headers: The client's that stay.
 
     Returns:
         The headers to go on with.
     """
-    inbound = InboundRequest(scope, outbound.path, prefix)
-    request = OutboundRequest(inbound, outbound.method, outbound.path, outbound.query, headers)
+    inbound = InboundRequest(exchange.scope, exchange.path, exchange.prefix)
+    request = OutboundRequest(inbound, exchange.method, exchange.target, exchange.query, headers)
     for transform in transforms.request:
         transform(request)
-    outbound.method = request.raw_method
-    outbound.path = request.raw_path
-    outbound.query = request.raw_query
+    exchange.method = request.raw_method
+    exchange.target = request.raw_path
+    exchange.query = request.raw_query
     return request.headers.raw
 
 
-def transform_answer(
-    transforms: Pipeline,
-    headers: Headers,
-    status: int,
-    *,
-    scope: Scope,
-    path: bytes,
-    prefix: bytes,
-    destination: Destination,
-    host: bytes | None,
-    own: Headers,
+def transform_response(
+    transforms: Pipeline, exchange: Exchange, status: int, headers: Headers, own: Headers
 ) -> Headers:
-    """Change the headers of an answer.
+    """Change the headers of a response.
 
     Args:
         transforms: To run.
-        headers: Those that cross.
+        exchange: Has the response.
         status: The upstream's.
-        scope: Of the client's request.
-        path: Raw path below the mount.
-        prefix: Raw path of the mount.
-        destination: Who answered.
-        host: The Host it was sent, ``None`` for its own.
+        headers: Those that cross.
         own: ``response_headers``, which have the last word.
     """
-    address = destination.settings.address
+    address = exchange.destination.settings.address
     response = OutboundResponse(
-        InboundRequest(scope, path, prefix),
+        InboundRequest(exchange.scope, exchange.path, exchange.prefix),
         status,
         headers,
         authority=address.authority,
         base_path=address.base_path,
-        host=host,
+        host=exchange.host,
     )
     for transform in transforms.response:
         transform(response)

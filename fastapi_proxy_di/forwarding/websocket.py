@@ -1,35 +1,33 @@
-"""The journey of one WebSocket: dial first, accept after, then copy both ways.
+"""Forwards WebSockets: dial first, accept after, then copy both ways.
 
-1. Build the handshake that leaves: the client's fields, our own key, its subprotocols.
-2. Dispatch it as any request: pick, connect, send, wait for the head; again where allowed.
+1. Build the handshake that leaves: the client's headers, our own key, its subprotocols.
+2. Send it as any request (``journey``): pick, connect, send, wait for the head.
 3. Refused: the refusal goes to the client as it is. Accepted: check the 101, accept.
 4. Tie the two together (``tunnel``) until one of them ends.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message
 
 from fastapi_proxy_di.balancing.affinity import Binding
-from fastapi_proxy_di.balancing.policy import PickRequest
-from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
-from fastapi_proxy_di.forwarding.deadlines import Deadlines, Grace, Watch
-from fastapi_proxy_di.forwarding.dispatch import Dispatcher
-from fastapi_proxy_di.forwarding.outbound import OutboundBuilder, Overrides
-from fastapi_proxy_di.forwarding.response import Answer, answer_fields
-from fastapi_proxy_di.forwarding.transforming import joined, transform_answer
+from fastapi_proxy_di.errors import ClientDisconnected
+from fastapi_proxy_di.forwarding.deadlines import Deadlines
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.journey import Journey
+from fastapi_proxy_di.forwarding.overrides import Overrides
+from fastapi_proxy_di.forwarding.request import RequestBuilder
+from fastapi_proxy_di.forwarding.response import UpstreamResponse
+from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
 from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd, WebSocketEnd
-from fastapi_proxy_di.observability.access_record import Records, Trace
+from fastapi_proxy_di.forwarding.watcher import Watcher
 from fastapi_proxy_di.pools.destination import Destination
-from fastapi_proxy_di.transforms.pipeline import Pipeline
+from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.transport.protocol import (
     Headers,
     OpensWebSocket,
@@ -44,23 +42,11 @@ from fastapi_proxy_di.wire.handshake import (
     subprotocols_to_offer,
     upgrade_headers,
 )
-from fastapi_proxy_di.wire.headers import HANDSHAKE_FIELDS, FieldTable
+from fastapi_proxy_di.wire.headers import HANDSHAKE_FIELDS
 
 _logger = logging.getLogger("fastapi_proxy_di.websocket")
 
 _DENIAL: Final = "websocket.http.response"
-
-
-@dataclass(frozen=True, slots=True)
-class WebSocketRules:
-    """The settings as tunnels read them; see ``WebSocketSettings`` for their meaning."""
-
-    open_timeout: float
-    max_message_bytes: int | None
-    ping_interval: float | None
-    ping_timeout: float | None
-    compression: bool
-    response_headers: Headers
 
 
 class WebSocketForwarder:
@@ -70,151 +56,110 @@ class WebSocketForwarder:
         ends: How many tunnels each reason has ended since the start.
 
     Args:
-        name: The upstream's.
+        settings: The upstream's.
+        journey: Of its exchanges.
         builder: Makes the handshakes that leave.
-        dispatcher: Sends them.
-        fields: Which response fields cross.
-        rules: The settings.
+        response_headers: Makes the headers that clients get.
         binding: Keeps clients on their destination, ``None`` for no affinity.
-        transforms: The upstream's.
-        records: What is told about exchanges.
     """
 
     def __init__(
         self,
-        *,
-        name: str,
-        builder: OutboundBuilder,
-        dispatcher: Dispatcher,
-        fields: FieldTable,
-        rules: WebSocketRules,
+        settings: UpstreamSettings,
+        journey: Journey,
+        builder: RequestBuilder,
+        response_headers: ResponseHeaders,
         binding: Binding | None = None,
-        transforms: Pipeline | None = None,
-        records: Records | None = None,
     ) -> None:
-        self._name = name
-        self._builder = builder
-        self._dispatcher = dispatcher
-        self._fields = fields
-        self._rules = rules
-        self._binding = binding
-        self._transforms = transforms
-        self._records = records
-        self._loop = asyncio.get_running_loop()
+        self._name: Final = settings.name
+        self._settings: Final = settings.websocket
+        self._journey: Final = journey
+        self._builder: Final = builder
+        self._response_headers: Final = response_headers
+        self._binding: Final = binding
         self._tunnels: dict[Destination, set[Tunnel]] = {}
         self.ends: dict[WebSocketEnd, int] = dict.fromkeys(WebSocketEnd, 0)
 
-    def forward(
+    async def forward(
         self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        path: bytes,
-        prefix: bytes,
-        overrides: Overrides | None = None,
+        exchange: Exchange,
         *,
         subprotocols: Sequence[str] | None = None,
         open_timeout: float | None = None,
-        key: PickRequest | None = None,
-    ) -> Coroutine[Any, Any, TunnelEnd | None]:
+    ) -> TunnelEnd | None:
         """Tunnel a client's WebSocket whose ``websocket.connect`` has been received.
 
         Args:
-            scope: Of the client's handshake.
-            receive: The server's.
-            send: The server's.
-            path: Raw path below the mount.
-            prefix: Raw path of the mount.
-            overrides: What the caller wants otherwise.
+            exchange: The client's handshake.
             subprotocols: Offered instead of the client's.
             open_timeout: Seconds for the handshake instead of ``websocket.open_timeout``.
-            key: What the policy may see of the request.
 
         Returns:
             How it ended; ``None`` if it never opened.
 
         Raises:
-            ProxyError: No destination answered the handshake; nothing was sent to the client.
-            ValueError: ``overrides`` or ``subprotocols`` hold what may not be sent.
+            ProxyError: No destination responded to the handshake; nothing was sent to the client.
+            ValueError: Overrides or ``subprotocols`` hold what may not be sent.
         """
-        trace = None if self._records is None else self._records.begin(scope)
-        tunnel = self._forward(
-            scope, receive, send, path, prefix, overrides, subprotocols, open_timeout, key, trace
-        )
-        return tunnel if trace is None else trace.follow(tunnel)
-
-    async def _forward(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        path: bytes,
-        prefix: bytes,
-        overrides: Overrides | None,
-        subprotocols: Sequence[str] | None,
-        open_timeout: float | None,
-        key: PickRequest | None,
-        trace: Trace | None,
-    ) -> TunnelEnd | None:
-        rules = self._rules
-        if overrides is not None:
-            _refuse_handshake_fields(overrides)
-        outbound = self._builder.build(
-            scope, path, prefix, overrides, drop=HANDSHAKE_FIELDS.__contains__
-        )
-        # Not from the headers: some servers (uvicorn's wsproto) take the offer out of them.
-        offered = subprotocols_to_offer(scope.get("subprotocols") or (), subprotocols)
-        nonce = new_key()
-        if self._binding is not None:
-            outbound.headers = self._binding.strip(outbound.headers)
-        outbound.headers += upgrade_headers(nonce, offered, compression=rules.compression)
-        outbound.upgrade = True
-        outbound.trace = trace
-        seconds = rules.open_timeout if open_timeout is None else open_timeout
-        deadlines = Deadlines(activity=None, first_byte=seconds, total=seconds)
-        watch = Watch(
-            self._loop, deadlines, Grace(self._loop, deadlines.grace), receive, self._name
-        )
+        seconds = self._settings.open_timeout if open_timeout is None else open_timeout
+        watcher = Watcher(self._name, Deadlines(activity=None, first_byte=seconds, total=seconds))
+        self._journey.begin(exchange, watcher)
+        failure: BaseException | None = None
         try:
-            exchange, destination = await self._dispatcher.dispatch(outbound, None, watch, key)
-        except ClientDisconnected:
+            offered = self._build(exchange, subprotocols)
+            watcher.start(exchange)
+            try:
+                await self._journey.send(exchange)
+            finally:
+                # From now on the tunnel reads what the client sends.
+                rest = watcher.end(exchange)
+                if rest is not None:
+                    await rest
+            return await self._responded(exchange, offered)
+        except ClientDisconnected as error:
+            failure = error
+            if exchange.in_flight:
+                raise
             return None
-        finally:
-            # Watching ends here: from now on the tunnel reads what the client sends.
-            rest = watch.close()
-            if rest is not None:
-                await rest
-        crossing = partial(
-            self._crossing, scope, path, prefix, overrides, destination, outbound.host
-        )
-        try:
-            if exchange.status != 101:
-                headers = crossing(exchange.headers, exchange.status)
-                if trace is not None:
-                    trace.answered(exchange.status, destination, headers)
-                await self._refuse(scope, receive, send, exchange, headers)
-                return None
-            accepted = check_accept(
-                exchange.status,
-                exchange.headers,
-                nonce,
-                offered,
-                compression=rules.compression,
-            )
-            # First: whoever takes the connection over, keeps it from being closed below.
-            headers = crossing(accepted.headers, 101)
-            upstream = self._open(exchange, accepted)
-            if trace is not None:
-                trace.answered(101, destination, headers)
-            return await self._tunnel(
-                send, receive, upstream, accepted, destination, headers, trace
-            )
-        except ProxyError as error:
-            self._dispatcher.failed_late(destination, error)
+        except BaseException as error:
+            failure = error
             raise
         finally:
-            exchange.close()
-            self._dispatcher.release(destination)
+            _ = self._journey.end(exchange, failure)
+
+    def _build(self, exchange: Exchange, subprotocols: Sequence[str] | None) -> _Offer:
+        if exchange.overrides is not None:
+            _refuse_handshake_fields(exchange.overrides)
+        self._builder.build(exchange, drop=HANDSHAKE_FIELDS.__contains__)
+        # Not from the headers: some servers (uvicorn's wsproto) take the offer out of them.
+        offered = subprotocols_to_offer(exchange.scope.get("subprotocols") or (), subprotocols)
+        nonce = new_key()
+        if self._binding is not None:
+            exchange.headers = self._binding.strip(exchange.headers)
+        exchange.headers += upgrade_headers(nonce, offered, compression=self._settings.compression)
+        exchange.upgrade = True
+        return _Offer(nonce, offered)
+
+    async def _responded(self, exchange: Exchange, offer: _Offer) -> TunnelEnd | None:
+        response = exchange.response
+        if response.status != 101:
+            headers = self._headers(exchange, response.status, response.headers)
+            await self._refuse(exchange, headers)
+            return None
+        accepted = check_accept(
+            response.status,
+            response.headers,
+            offer.nonce,
+            offer.subprotocols,
+            compression=self._settings.compression,
+        )
+        # First: once the connection is taken over, the end of the exchange does not close it.
+        headers = self._headers(exchange, 101, accepted.headers)
+        upstream = self._open(response, accepted)
+        return await self._tunnel(exchange, upstream, accepted, headers)
+
+    def _headers(self, exchange: Exchange, status: int, received: Headers) -> Headers:
+        return self._response_headers.build(exchange, status, received, pass_trailers=False)
 
     @property
     def open_tunnels(self) -> int:
@@ -225,65 +170,29 @@ class WebSocketForwarder:
         """The tunnels that are open to ``destination``."""
         return frozenset(self._tunnels.get(destination, ()))
 
-    def _crossing(
-        self,
-        scope: Scope,
-        path: bytes,
-        prefix: bytes,
-        overrides: Overrides | None,
-        destination: Destination,
-        host: bytes | None,
-        headers: Headers,
-        status: int,
-    ) -> Headers:
-        """The headers of the handshake's answer that go to the client."""
-        own = self._rules.response_headers
-        kept = answer_fields(headers, status, self._fields, pass_trailers=False) + own
-        transforms = joined(self._transforms, None if overrides is None else overrides.transforms)
-        if transforms is not None:
-            kept = transform_answer(
-                transforms,
-                kept,
-                status,
-                scope=scope,
-                path=path,
-                prefix=prefix,
-                destination=destination,
-                host=host,
-                own=own,
-            )
-        if self._binding is not None:
-            kept += self._binding.remember(scope, prefix, destination)
-        return kept
-
-    def _open(self, exchange: TransportExchange, accepted: Accepted) -> OpenWebSocket:
-        if isinstance(exchange, OpensWebSocket):
-            return exchange.websocket(max_message_bytes=self._rules.max_message_bytes)
-        transport, leftover = exchange.detach()
+    def _open(self, response: TransportExchange, accepted: Accepted) -> OpenWebSocket:
+        if isinstance(response, OpensWebSocket):
+            return response.websocket(max_message_bytes=self._settings.max_message_bytes)
+        transport, leftover = response.detach()
         return UpstreamWebSocket(
             transport,
             leftover,
-            max_message_bytes=self._rules.max_message_bytes,
+            max_message_bytes=self._settings.max_message_bytes,
             deflate=accepted.deflate,
-            ping_interval=self._rules.ping_interval,
-            ping_timeout=self._rules.ping_timeout,
+            ping_interval=self._settings.ping_interval,
+            ping_timeout=self._settings.ping_timeout,
         )
 
     async def _tunnel(
-        self,
-        send: Send,
-        receive: Receive,
-        upstream: OpenWebSocket,
-        accepted: Accepted,
-        destination: Destination,
-        headers: Headers,
-        trace: Trace | None,
+        self, exchange: Exchange, upstream: OpenWebSocket, accepted: Accepted, headers: Headers
     ) -> TunnelEnd | None:
-        tunnel = Tunnel(receive, send, upstream, name=self._name)
-        tunnels = self._tunnels.setdefault(destination, set())
+        assert exchange.receive is not None
+        assert exchange.send is not None
+        tunnel = Tunnel(exchange.receive, exchange.send, upstream, name=self._name)
+        tunnels = self._tunnels.setdefault(exchange.destination, set())
         tunnels.add(tunnel)
         try:
-            await send(
+            await exchange.send(
                 {
                     "type": "websocket.accept",
                     "subprotocol": accepted.subprotocol,
@@ -295,17 +204,16 @@ class WebSocketForwarder:
             upstream.abort()
             tunnels.discard(tunnel)
             if not tunnels:
-                self._tunnels.pop(destination, None)
-            if trace is not None:
-                trace.end = tunnel.end
+                self._tunnels.pop(exchange.destination, None)
+            exchange.tunnel_end = tunnel.end
             if tunnel.end is not None:
-                self._ended(destination, tunnel.end)
+                self._ended(exchange.destination, tunnel.end)
         return tunnel.end
 
     def _ended(self, destination: Destination, end: TunnelEnd) -> None:
         self.ends[end.reason] += 1
         if end.error is not None:
-            self._dispatcher.failed_late(destination, end.error)
+            self._journey.outcomes.failed_late(destination, end.error)
         level = logging.DEBUG if end.error is None else logging.WARNING
         if _logger.isEnabledFor(level):
             _logger.log(
@@ -322,31 +230,32 @@ class WebSocketForwarder:
                 },
             )
 
-    async def _refuse(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        exchange: TransportExchange,
-        headers: Headers,
-    ) -> None:
+    async def _refuse(self, exchange: Exchange, headers: Headers) -> None:
         """Hand the upstream's refusal to the client: status, headers and body."""
-        if _DENIAL not in (scope.get("extensions") or ()):
+        send = exchange.send
+        assert exchange.receive is not None
+        assert send is not None
+        if _DENIAL not in (exchange.scope.get("extensions") or ()):
             await send({"type": "websocket.close", "code": 1000})
             return
 
         async def deny(message: Message) -> None:
             await send({**message, "type": f"websocket.{message['type']}"})
 
-        answer = Answer(
-            exchange,
-            exchange.status,
-            headers,
-            trailers=False,
-            finish=lambda failure: None,
-        )
+        response = UpstreamResponse(exchange, headers, trailers=False, end=_not_yet)
         with contextlib.suppress(OSError):
-            await answer(scope, receive, deny)
+            await response(exchange.scope, exchange.receive, deny)
+
+
+class _Offer(NamedTuple):
+    """What a handshake offered, to check the response against."""
+
+    nonce: bytes
+    subprotocols: Sequence[str]
+
+
+def _not_yet(exchange: Exchange, failure: BaseException | None) -> None:
+    """The end of the forwarding ends the exchange, not the end of its response."""
 
 
 def _refuse_handshake_fields(overrides: Overrides) -> None:

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.errors import ProxyError, ProxyNotStarted, SettingsError
-from fastapi_proxy_di.forwarding.outbound import Overrides
+from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_in_mount
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.lifespan import RUNTIME

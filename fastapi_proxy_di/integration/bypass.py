@@ -21,7 +21,7 @@ from fastapi_proxy_di.integration.precedence import EarlyRoute
 from fastapi_proxy_di.integration.problems import install_handler
 
 if TYPE_CHECKING:
-    from fastapi_proxy_di.forwarding.response import Answer, OwnAnswer
+    from fastapi_proxy_di.forwarding.response import LocalResponse, UpstreamResponse
 
 _FAILED: Final = "fastapi_proxy_di.failed"
 
@@ -84,7 +84,7 @@ class Bypass:
     async def _failed(
         self,
         error: Exception,
-        answer: Answer | OwnAnswer | None,
+        answer: UpstreamResponse | LocalResponse | None,
         scope: Scope,
         receive: Receive,
         send: Send,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastapi_proxy_di.forwarding.overrides import Overrides, overrides_of
 from fastapi_proxy_di.wire.headers import HeaderFields
 
 
@@ -23,3 +24,14 @@ class ForwardOptions:
     timeout: float | None = None
     affinity_key: str | None = None
     override_host: str | None = None
+
+
+def options_overrides(options: ForwardOptions, mount: Overrides | None) -> Overrides | None:
+    """What a route's ``options`` dependency chose, validated, with the mount's transforms."""
+    chosen = overrides_of(
+        additional=options.headers, host=options.override_host, timeout=options.timeout
+    )
+    if chosen is None or mount is None:
+        return chosen or mount
+    chosen.transforms = mount.transforms
+    return chosen

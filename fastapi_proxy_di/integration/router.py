@@ -23,7 +23,7 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from fastapi_proxy_di.forwarding.outbound import Overrides
+from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_below
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.fastpath import FastPath, Shortcut, Solve, is_proved, shortcut_of
@@ -33,11 +33,11 @@ from fastapi_proxy_di.integration.lifespan import (
     warn_of_unreachable_websockets,
 )
 from fastapi_proxy_di.integration.openapi import describe_path_parameters
-from fastapi_proxy_di.integration.options import ForwardOptions
+from fastapi_proxy_di.integration.options import ForwardOptions, options_overrides
 from fastapi_proxy_di.integration.problems import install_handler
 from fastapi_proxy_di.settings import Mention
 from fastapi_proxy_di.transforms.pipeline import Transform, pipeline_of
-from fastapi_proxy_di.upstream.balancer import Balancer, options_overrides
+from fastapi_proxy_di.upstream.balancer import Balancer
 
 _FULL: Final = Match.FULL
 """Looking a member up in its enum takes 0.15 µs on CPython 3.11."""

@@ -1,7 +1,7 @@
 """One access record for each exchange, and why its destinations were picked, where wanted.
 
-Without a listener nothing of this runs: ``Records.begin`` gives ``None``. The record goes
-to the logger ``fastapi_proxy_di.access`` at INFO, with its fields as extra attributes:
+Where nobody listens nothing of this runs: ``AccessRecords.observe`` gives ``None``. The record
+goes to the logger ``fastapi_proxy_di.access`` at INFO, with its fields as extra attributes:
 
 ``upstream``, ``destination`` (the last one, ``None`` if none), ``attempts`` (of `Attempt`),
 ``protocol`` (``http`` or ``websocket``), ``method``, ``path`` (without the query), ``status``
@@ -13,36 +13,33 @@ client), ``head_ms`` and ``total_ms``; for tunnels also ``end`` and ``code``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from time import monotonic
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Final, Literal
 
 from starlette.types import Scope
 
 from fastapi_proxy_di.errors import Attempt, ProxyError
-from fastapi_proxy_di.forwarding.body import RequestBody
+from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.tunnel import TunnelEnd, WebSocketEnd
 from fastapi_proxy_di.observability.explain import explanation
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
-from fastapi_proxy_di.transport.protocol import Headers, TransportExchange
+from fastapi_proxy_di.transport.protocol import Headers
 
-__all__ = ["Finish", "Records", "Trace"]
+__all__ = ["AccessRecord", "AccessRecords"]
 
 EXPLAIN_HEADER: Final = b"x-proxy-explain"
 
 _access = logging.getLogger("fastapi_proxy_di.access")
 _explain = logging.getLogger("fastapi_proxy_di.explain")
 
-Finish: TypeAlias = Callable[[BaseException | None], Awaitable[None] | None]
-T = TypeVar("T")
-
 _PROXY_ENDS: Final = frozenset({WebSocketEnd.DRAINED, WebSocketEnd.SHUTDOWN})
 _CLIENT_ENDS: Final = frozenset({WebSocketEnd.CLIENT_CLOSED, WebSocketEnd.CLIENT_VANISHED})
 
 
-class Records:
-    """What is told about the exchanges of one upstream.
+class AccessRecords:
+    """Makes the access records of one upstream.
 
     Args:
         name: The upstream's.
@@ -64,102 +61,67 @@ class Records:
         self.explain = explain
         self._explains = explain != "off"
 
-    def begin(self, scope: Scope) -> Trace | None:
-        """Follow an exchange, if anybody wants to know."""
+    def observe(self, exchange: Exchange) -> AccessRecord | None:
+        """Give the record of a proxied exchange that begins, if it will be of use."""
+        if exchange.send is None:
+            return None  # a call or a lease of the app itself
         if self._explains or _access.isEnabledFor(logging.INFO):
-            return Trace(self, scope)
+            return AccessRecord(self)
         return None
 
 
-class Trace:
-    """One exchange, followed to its end.
+class AccessRecord:
+    """The record of one exchange; an ``Observer``.
 
-    Attributes:
-        body: The request's, once there is one.
-        end: How the tunnel ended.
-        failed: The attempts that came to nothing, so far.
+    Args:
+        records: Of the upstream.
     """
 
-    def __init__(self, records: Records, scope: Scope) -> None:
-        self.body: RequestBody | None = None
-        self.end: TunnelEnd | None = None
-        self.failed: tuple[Attempt, ...] = ()
+    def __init__(self, records: AccessRecords) -> None:
         self._records = records
-        self._scope = scope
         self._started = monotonic()
         self._head: float | None = None
         self._status = 0
         self._sent = 0
-        self._destination: Destination | None = None
         self._reasons: list[str] = []
-        self._told = False
 
-    def picked(self, tried: Collection[Destination], destination: Destination | None) -> None:
-        """A destination was picked, or none was to be had."""
+    def picked(
+        self, exchange: Exchange, tried: Collection[Destination], destination: Destination | None
+    ) -> None:
         records = self._records
         if records.explain == "off":
             return
-        how = records.how(self._scope, destination)
+        how = records.how(exchange.scope, destination)
         text = explanation(records.pool, how, tried, destination)
         self._reasons.append(text)
         if records.explain == "log" and _explain.isEnabledFor(logging.INFO):
             url = None if destination is None else destination.url
             _explain.info("%s", text, extra={"upstream": records.name, "destination": url})
 
-    def answered(self, status: int, destination: Destination, headers: Headers) -> None:
-        """The head of the answer is there; ``headers`` go to the client."""
+    def responded(self, exchange: Exchange, status: int, headers: Headers) -> None:
         self._head = monotonic()
         self._status = status
-        self._destination = destination
-        if self._records.explain == "header":
+        if self._records.explain == "header" and self._reasons:
             # Latest last, as the attempts were.
             text = " | ".join(self._reasons)
             headers.append((EXPLAIN_HEADER, text.encode("latin-1", "replace")))
 
-    def follow_answer(
-        self, exchange: TransportExchange, finish: Finish
-    ) -> tuple[TransportExchange, Finish]:
-        """Count what goes to the client and note how it ends."""
+    def sent(self, size: int) -> None:
+        self._sent += size
 
-        def ended(failure: BaseException | None) -> Awaitable[None] | None:
-            self._finish(failure)
-            return finish(failure)
-
-        return _Counted(exchange, self), ended
-
-    async def follow(self, exchange: Coroutine[Any, Any, T]) -> T:
-        """Wait for an answer or the end of a tunnel; if there is none, that is the end.
-
-        Args:
-            exchange: Gives it.
-        """
-        try:
-            result = await exchange
-        except BaseException as error:
-            self._finish(error)
-            raise
-        if self._scope["type"] == "websocket":
-            self._finish(None)
-        return result
-
-    def sent(self, data: bytes) -> None:
-        """Something goes to the client."""
-        self._sent += len(data)
-
-    def _finish(self, failure: BaseException | None) -> None:
-        if self._told or not _access.isEnabledFor(logging.INFO):
+    def ended(self, exchange: Exchange, failure: BaseException | None) -> None:
+        if not _access.isEnabledFor(logging.INFO):
             return
-        self._told = True
         now = monotonic()
-        end = self.end
-        attempts = self.failed
-        if isinstance(failure, ProxyError) and failure.attempts and self._destination is None:
-            attempts = failure.attempts
-        elif self._destination is not None:
-            attempts += (Attempt(self._destination.url, status=self._status),)
-        if self._destination is None and isinstance(failure, ProxyError):
-            self._status = failure.status
-        scope = self._scope
+        end = exchange.tunnel_end
+        attempts = exchange.attempts
+        status = self._status
+        if self._head is None:
+            if isinstance(failure, ProxyError):
+                status = failure.status
+        elif exchange.in_flight:
+            attempts += (Attempt(exchange.destination.url, status=status),)
+        scope = exchange.scope
         fields: dict[str, object] = {
             "upstream": self._records.name,
             "destination": attempts[-1].destination if attempts else None,
@@ -167,10 +129,10 @@ class Trace:
             "protocol": scope["type"],
             "method": scope.get("method", "GET"),
             "path": scope["path"],
-            "status": self._status,
+            "status": status,
             "failure": failure.failure.value if isinstance(failure, ProxyError) else None,
             "ended_by": _ended_by(failure, end),
-            "received_bytes": 0 if self.body is None else self.body.size,
+            "received_bytes": 0 if exchange.body is None else exchange.body.size,
             "sent_bytes": self._sent,
             "head_ms": None if self._head is None else (self._head - self._started) * 1000,
             "total_ms": (now - self._started) * 1000,
@@ -188,27 +150,11 @@ class Trace:
         )
 
 
-class _Counted:
-    """An `TransportExchange` on its way to the client, counted."""
-
-    def __init__(self, exchange: TransportExchange, trace: Trace) -> None:
-        self._exchange = exchange
-        self._trace = trace
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._exchange, name)
-
-    async def read(self) -> bytes:
-        data = await self._exchange.read()
-        self._trace.sent(data)
-        return data
-
-
 def _ended_by(failure: BaseException | None, end: TunnelEnd | None) -> str:
     if end is not None:
         if end.reason in _PROXY_ENDS:
             return "proxy"
-        # A message that is too big is the fault of whoever sent it.
+        # A message that is too big is the fault of its sender.
         client = end.reason in _CLIENT_ENDS or (
             end.reason is WebSocketEnd.MESSAGE_TOO_BIG and end.error is None
         )

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Unpack
@@ -27,10 +25,14 @@ from starlette.websockets import WebSocket
 from fastapi_proxy_di.balancing.hash_key import RequestKey, key_reader
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.errors import ClientDisconnected, RequestBodyConsumed
-from fastapi_proxy_di.forwarding.outbound import Overrides
-from fastapi_proxy_di.forwarding.response import Answer, NoAnswer, OwnAnswer
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.overrides import Overrides, overrides_of
+from fastapi_proxy_di.forwarding.response import (
+    LocalResponse,
+    UpstreamResponse,
+    client_closed_request,
+)
 from fastapi_proxy_di.forwarding.target import given_target, target_below
-from fastapi_proxy_di.integration.options import ForwardOptions
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import (
     POLICIES,
@@ -47,17 +49,18 @@ from fastapi_proxy_di.upstream.changes import (
     changed_health,
 )
 from fastapi_proxy_di.upstream.status import DestinationStatus, UpstreamStatus
-from fastapi_proxy_di.wire.headers import OURS, TOKEN, HeaderFields, fields_of
+from fastapi_proxy_di.wire.headers import HeaderFields
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.client.lease import Lease
-    from fastapi_proxy_di.forwarding.http import Failing
     from fastapi_proxy_di.supervision.events import Event
     from fastapi_proxy_di.upstream.composition import Assembly
 
-_HOST: Final = re.compile(r"[!-\"$-.0->A-\[\]-~]+\Z")
-"""An authority without user, RFC 3986 section 3.2: no space and none of ``#/?@\\``, which would
-end or redirect it."""
+Failing = Callable[
+    [Exception, UpstreamResponse | LocalResponse | None, Scope, Receive, Send],
+    Coroutine[Any, Any, None],
+]
+"""What becomes of a request that failed, and of the response that it had begun to get."""
 
 _LOOK_SECONDS: Final = 0.05
 """How often a draining destination is looked at."""
@@ -66,29 +69,29 @@ _POLICIES_WITHOUT_KEY: Final = frozenset(POLICIES) - {"hash"}
 
 
 class ProxiedResponse(Response):
-    """An upstream's answer whose head is there; the body streams when it is sent.
+    """An upstream's response whose head is there; the body streams when it is sent.
 
     ``status_code`` and ``headers`` may be changed before. One that is not sent is closed at
     the end of the request, by ``aclose`` at once.
     """
 
-    def __init__(self, answer: Answer | OwnAnswer) -> None:
-        self._answer = answer
-        self.status_code: int = answer.status
-        self.raw_headers: Headers = answer.headers
+    def __init__(self, response: UpstreamResponse | LocalResponse) -> None:
+        self._response = response
+        self.status_code: int = response.status
+        self.raw_headers: Headers = response.headers
         self.background: BackgroundTask | None = None
         self.body = b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it; called by Starlette."""
-        self._answer.status = self.status_code
-        await self._answer(scope, receive, send)
+        self._response.status = self.status_code
+        await self._response(scope, receive, send)
         if self.background is not None:
             await self.background()
 
     async def aclose(self) -> None:
-        """Drop the answer; its exchange ends at once."""
-        await self._answer.aclose()
+        """Drop the response; its exchange ends at once."""
+        await self._response.aclose()
 
 
 class Balancer:
@@ -173,7 +176,7 @@ class Balancer:
             ProxyError: There is no answer; the default handler makes it a status.
             ValueError: An argument is not what it must be.
         """
-        overrides = _overrides(
+        overrides = overrides_of(
             method=method,
             forward_query=forward_query,
             additional=additional_headers,
@@ -202,22 +205,22 @@ class Balancer:
         cached = None
         if overrides is None or overrides.body is None:
             cached = _take_body(request)
+        scope = request.scope
+        exchange = Exchange(
+            scope,
+            request.receive,
+            request._send,  # noqa: SLF001  # for early hints, which come before the response
+            path,
+            prefix,
+            overrides,
+            self._key(scope, affinity_key),
+        )
         try:
-            answer = await self._http.forward(
-                request.scope,
-                request.receive,
-                path,
-                prefix,
-                overrides,
-                cached,
-                self._key(request.scope, affinity_key),
-                request._send,  # noqa: SLF001  # for early hints, which come before the response
-            )
+            return ProxiedResponse(await self._http.forward(exchange, cached))
         except ClientDisconnected:
-            return ProxiedResponse(NoAnswer())
-        return ProxiedResponse(answer)
+            return ProxiedResponse(client_closed_request())
 
-    def pass_on(
+    async def pass_on(
         self,
         scope: Scope,
         receive: Receive,
@@ -226,10 +229,21 @@ class Balancer:
         prefix: bytes,
         overrides: Overrides | None = None,
         failed: Failing | None = None,
-    ) -> Coroutine[Any, Any, None]:
-        """Forward without a ``Request`` or ``Response``: the short way of proxied routes."""
+    ) -> None:
+        """Forward without a ``Request`` or ``Response``, and send the response."""
         key = None if self._read_key is None else self._key(scope, None)
-        return self._http.pass_on(scope, receive, send, path, prefix, key, overrides, failed)
+        exchange = Exchange(scope, receive, send, path, prefix, overrides, key)
+        response: UpstreamResponse | LocalResponse | None = None
+        try:
+            try:
+                response = await self._http.forward(exchange)
+            except ClientDisconnected:
+                response = client_closed_request()
+            await response(scope, receive, send)
+        except Exception as error:
+            if failed is None:
+                raise
+            await failed(error, response, scope, receive, send)
 
     async def forward_websocket(
         self,
@@ -259,7 +273,7 @@ class Balancer:
             ProxyError: No destination answered; nothing was sent to the client.
             ValueError: An argument is not what it must be.
         """
-        overrides = _overrides(
+        overrides = overrides_of(
             forward_query=forward_query, additional=additional_headers, replaced=override_headers
         )
         raw, prefix = _target(websocket.scope, path)
@@ -283,16 +297,17 @@ class Balancer:
         if message["type"] != "websocket.connect":
             return
         # Below Starlette's state machine, which costs as much per message as the copying.
-        await self._websocket.forward(
+        exchange = Exchange(
             websocket.scope,
             websocket._receive,  # noqa: SLF001
             websocket._send,  # noqa: SLF001
             path,
             prefix,
             overrides,
-            subprotocols=subprotocols,
-            open_timeout=open_timeout,
-            key=self._key(websocket.scope, affinity_key),
+            self._key(websocket.scope, affinity_key),
+        )
+        await self._websocket.forward(
+            exchange, subprotocols=subprotocols, open_timeout=open_timeout
         )
 
     # -- calling ------------------------------------------------------------------------
@@ -549,53 +564,6 @@ def _target(scope: Scope, path: str | None) -> tuple[bytes, bytes]:
     return target_below(scope, "")
 
 
-def _overrides(
-    *,
-    method: str | None = None,
-    forward_query: bool = True,
-    additional: HeaderFields | None = None,
-    replaced: HeaderFields | None = None,
-    body: Any = None,
-    host: str | None = None,
-    timeout: float | None = None,
-) -> Overrides | None:
-    """Validate what a caller wants otherwise; ``None`` if that is nothing."""
-    given = (method, additional, replaced, body, host, timeout)
-    if forward_query and all(argument is None for argument in given):
-        return None
-    content, content_type = (None, None) if body is None else _content(body)
-    if method is not None and not TOKEN.match(method.encode("latin-1", "replace")):
-        raise ValueError(f"method: {method!r} is not a token")
-    if method is not None and method.upper() == "CONNECT":
-        raise ValueError("method: CONNECT asks for a tunnel, which is not forwarded")
-    if host is not None and not _HOST.match(host):
-        raise ValueError(f"override_host: {host!r} is not a host")
-    return Overrides(
-        method=None if method is None else method.upper().encode("ascii"),
-        additional=fields_of(additional, refuse=OURS, what="additional_headers") or None,
-        replaced=(
-            None if replaced is None else fields_of(replaced, refuse=OURS, what="override_headers")
-        ),
-        body=content,
-        content_type=content_type,
-        host=None if host is None else host.encode("ascii"),
-        forward_query=forward_query,
-        timeout=timeout,
-    )
-
-
-def _content(body: Any) -> tuple[bytes, bytes]:
-    if isinstance(body, bytes | bytearray | memoryview):
-        return bytes(body), b"application/octet-stream"
-    if isinstance(body, str):
-        return body.encode("utf-8"), b"text/plain; charset=utf-8"
-    try:
-        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"override_body: {error}; give bytes, str or what JSON can say") from error
-    return text.encode("utf-8"), b"application/json"
-
-
 def _take_body(request: Request) -> bytes | None:
     """The body if somebody has read it; else mark it as taken, so that nobody waits for it.
 
@@ -621,14 +589,3 @@ def _take_body(request: Request) -> bytes | None:
     elif request.scope.get("http_version", "1.1") in ("1.0", "1.1"):
         request._body = b""  # noqa: SLF001
     return None
-
-
-def options_overrides(options: ForwardOptions, mount: Overrides | None) -> Overrides | None:
-    """What a route's ``options`` dependency chose, validated, with the mount's transforms."""
-    chosen = _overrides(
-        additional=options.headers, host=options.override_host, timeout=options.timeout
-    )
-    if chosen is None or mount is None:
-        return chosen or mount
-    chosen.transforms = mount.transforms
-    return chosen

@@ -19,27 +19,26 @@ from fastapi_proxy_di.balancing.affinity import affinity_of
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.balancing.registry import build_policy
 from fastapi_proxy_di.balancing.selection import select
-from fastapi_proxy_di.client.httpx_client import (
-    AsGiven,
-    ClientRules,
-    UpstreamClient,
-    UpstreamTransport,
-)
+from fastapi_proxy_di.client.httpx_client import AsGiven, UpstreamClient, UpstreamTransport
 from fastapi_proxy_di.client.lease import Lease
 from fastapi_proxy_di.client.leasing import lease
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.appending import AppendingBuilder
-from fastapi_proxy_di.forwarding.deadlines import Deadlines
-from fastapi_proxy_di.forwarding.dispatch import Dispatcher, DispatchRules, Leg
-from fastapi_proxy_di.forwarding.hedging import HedgingDispatcher
-from fastapi_proxy_di.forwarding.http import HttpForwarder, HttpRules
-from fastapi_proxy_di.forwarding.outbound import OutboundBuilder
-from fastapi_proxy_di.forwarding.retries import RetryBudget, RetryRules
-from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder, WebSocketRules
+from fastapi_proxy_di.forwarding.attempt import Route, route_to
+from fastapi_proxy_di.forwarding.hedging import Hedging
+from fastapi_proxy_di.forwarding.http import HttpForwarder
+from fastapi_proxy_di.forwarding.journey import Journey
+from fastapi_proxy_di.forwarding.outcomes import Outcomes
+from fastapi_proxy_di.forwarding.picking import Picker
+from fastapi_proxy_di.forwarding.request import RequestBuilder
+from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
+from fastapi_proxy_di.forwarding.retries import RetryBudget
+from fastapi_proxy_di.forwarding.retry_loop import RetryLoop
+from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.health.slow_start import SlowStart
 from fastapi_proxy_di.health.thresholds import Threshold
-from fastapi_proxy_di.observability.access_record import Records
+from fastapi_proxy_di.observability.access_record import AccessRecords
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import DestinationSettings, HealthSettings, UpstreamSettings
@@ -62,7 +61,7 @@ class Assembly:
         pool: The destinations.
         supervisor: Changes the pool.
         policy: Picks.
-        dispatcher: Sends requests.
+        journey: What its exchanges go through.
         http: Forwards HTTP.
         websocket: Tunnels WebSockets.
         prober: Sends probes.
@@ -109,59 +108,51 @@ class Assembly:
             self.events,
             window=settings.requests_window,
         )
-        self._legs: dict[Destination, Leg] = {
-            destination: self._leg(destination) for destination in self.pool.destinations
+        self._routes: dict[Destination, Route] = {
+            destination: self._route(destination) for destination in self.pool.destinations
         }
-        response_headers = secret_fields(settings.response_headers)
         self.admission: Admission | None = self._admission()
-        rules = dispatch_rules(settings)
+        retry_after = max(1.0, settings.health.interval if settings.health.enabled else 1.0)
         affinity = None if settings.affinity is None else affinity_of(settings.affinity, self.pool)
-        binding = None if affinity is None else affinity.binding
-        self.dispatcher: Dispatcher = dispatcher_class(settings)(
-            policy=self.policy,
-            supervisor=self.supervisor,
-            legs=self._legs,
-            rules=rules,
-            budget=RetryBudget(settings.retries.budget_share, settings.retries.budget_minimum),
-            admission=self.admission,
-            random=self.random,
-            select=select if affinity is None else affinity.select,
-        )
         policy = self.policy.name
 
         def how(scope: Scope, picked: Destination | None) -> str:
             return "affinity" if affinity is not None and affinity.chose(scope, picked) else policy
 
-        records = Records(settings.name, self.pool, how, settings.explain)
+        picker = Picker(
+            self.policy,
+            select if affinity is None else affinity.select,
+            self.supervisor,
+            retry_after,
+        )
+        outcomes = Outcomes(self.supervisor, self.policy, settings.ejection)
+        budget = RetryBudget(settings.retries.budget_share, settings.retries.budget_minimum)
+        retry_loop = RetryLoop(
+            settings=settings,
+            picker=picker,
+            routes=self._routes,
+            outcomes=outcomes,
+            budget=budget,
+            random=self.random,
+        )
+        send = retry_loop.send
+        if settings.retries.hedge_after is not None:
+            hedge_after = settings.retries.hedge_after
+            send = Hedging(settings, hedge_after, retry_loop, picker, budget).send
+        records = AccessRecords(settings.name, self.pool, how, settings.explain)
+        self.journey: Journey = Journey(
+            settings.name, send, picker, outcomes, self.admission, records.observe
+        )
+        binding = None if affinity is None else affinity.binding
         transforms = pipeline_of(settings.transforms)
-        builder = outbound_builder(settings, transforms)
-        table = response_table(settings, response_headers)
+        builder = request_builder(settings, transforms)
+        own = secret_headers(settings.response_headers)
+        response_headers = ResponseHeaders(response_table(settings, own), own, transforms, binding)
         self.http: HttpForwarder = HttpForwarder(
-            name=settings.name,
-            builder=builder,
-            dispatcher=self.dispatcher,
-            fields=table,
-            rules=http_rules(settings, response_headers),
-            binding=binding,
-            transforms=transforms,
-            records=records,
+            settings, self.journey, builder, response_headers, binding
         )
         self.websocket: WebSocketForwarder = WebSocketForwarder(
-            name=settings.name,
-            builder=builder,
-            dispatcher=self.dispatcher,
-            fields=table,
-            rules=WebSocketRules(
-                open_timeout=settings.websocket.open_timeout,
-                max_message_bytes=settings.websocket.max_message_bytes,
-                ping_interval=settings.websocket.ping_interval,
-                ping_timeout=settings.websocket.ping_timeout,
-                compression=settings.websocket.compression,
-                response_headers=response_headers,
-            ),
-            binding=binding,
-            transforms=transforms,
-            records=records,
+            settings, self.journey, builder, response_headers, binding
         )
         self.prober: Prober = Prober(
             supervisor=self.supervisor,
@@ -179,25 +170,13 @@ class Assembly:
         """
         if self._client is None:
             settings = self.settings
-            rules = ClientRules(
-                connect=settings.timeouts.connect,
-                deadlines=deadlines(settings),
-                max_body_bytes=settings.limits.max_body_bytes,
-                replay_bytes=settings.retries.replay_bytes,
-            )
-            transport = UpstreamTransport(
-                name=settings.name,
-                builder=client_builder(settings),
-                dispatcher=self.dispatcher,
-                rules=rules,
-                key=key,
-            )
-            self._client = UpstreamClient(transport, settings.name, rules)
+            transport = UpstreamTransport(settings, self.journey, client_builder(settings), key)
+            self._client = UpstreamClient(transport, settings)
         return self._client
 
     def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
         """Lend a destination, picked for ``key``."""
-        return lease(self.dispatcher, key, self.settings.name)
+        return lease(self.journey, key)
 
     async def start(self) -> None:
         """Start in-process apps, probe every destination once, then keep probing."""
@@ -210,7 +189,7 @@ class Assembly:
         self.supervisor.close()
         for task in self._tasks:
             task.cancel()
-        transports = [leg.transport for leg in self._legs.values()]
+        transports = [route.transport for route in self._routes.values()]
         transports += self._probe_transports.values()
         if self._client is not None:
             await self._client.shut_down()
@@ -232,7 +211,7 @@ class Assembly:
         made = {one.url: self._factory.make(one.address) for one in settings if one.url in added}
         new, removed = self.supervisor.replace(settings)
         for destination in new:
-            self._legs[destination] = leg_over(made[destination.url], destination)
+            self._routes[destination] = route_to(destination, made[destination.url])
         for destination in removed:
             _ = self.own(self._retire(destination), f"retiring {destination.url}")
         self.prober.start()
@@ -258,19 +237,19 @@ class Assembly:
         """Close a removed destination's connections once its work is done."""
         while destination.in_flight:  # noqa: ASYNC110  # counts tell nobody
             await asyncio.sleep(0.1)
-        transports = [self._legs.pop(destination).transport]
+        transports = [self._routes.pop(destination).transport]
         if destination in self._probe_transports:
             transports.append(self._probe_transports.pop(destination))
         for transport in transports:
             await transport.aclose()
 
-    def _leg(self, destination: Destination) -> Leg:
-        return leg_over(self._factory.make(destination.settings.address), destination)
+    def _route(self, destination: Destination) -> Route:
+        return route_to(destination, self._factory.make(destination.settings.address))
 
     def _probe_transport(self, destination: Destination) -> tuple[Transport, Address]:
         address = destination.settings.probe_address
         if destination.settings.health_url is None:
-            return self._legs[destination].transport, address
+            return self._routes[destination].transport, address
         transport = self._probe_transports.get(destination)
         if transport is None:
             transport = self._probe_transports[destination] = self._factory.make(address)
@@ -280,22 +259,10 @@ class Assembly:
         settings = self.settings
         if settings.limits.max_in_flight is None and settings.max_requests is None:
             return None
-        return Admission(
-            supervisor=self.supervisor,
-            max_in_flight=settings.limits.max_in_flight,
-            queue=settings.limits.queue,
-            queue_timeout=settings.limits.queue_timeout,
-            max_requests=settings.max_requests,
-        )
+        return Admission(self.supervisor, settings.limits, settings.max_requests)
 
 
-def leg_over(transport: Transport, destination: Destination) -> Leg:
-    """What sending to ``destination`` takes."""
-    address = destination.settings.address
-    return Leg(transport, (b"host", address.authority), address.base_path)
-
-
-def secret_fields(headers: Mapping[str, SecretStr]) -> Headers:
+def secret_headers(headers: Mapping[str, SecretStr]) -> Headers:
     """Header pairs from the settings' secret values."""
     return [
         (name.encode("latin-1"), secret.get_secret_value().encode("latin-1"))
@@ -303,51 +270,30 @@ def secret_fields(headers: Mapping[str, SecretStr]) -> Headers:
     ]
 
 
-def dispatch_rules(settings: UpstreamSettings) -> DispatchRules:
-    """The settings as dispatching reads them."""
-    return DispatchRules(
-        retries=RetryRules.of(settings.retries),
-        backoff=settings.retries.backoff,
-        ejection_statuses=frozenset(settings.ejection.statuses),
-        respect_retry_after=settings.ejection.respect_retry_after,
-        expect_continue=settings.limits.expect_continue,
-        idle_seconds=settings.limits.idle_seconds,
-        retry_after=max(1.0, settings.health.interval if settings.health.enabled else 1.0),
-    )
-
-
-def dispatcher_class(settings: UpstreamSettings) -> Callable[..., Dispatcher]:
-    """What sends: the plain dispatcher, or the one that hedges."""
-    hedge_after = settings.retries.hedge_after
-    if hedge_after is None:
-        return Dispatcher
-    return partial(HedgingDispatcher, hedge_after=hedge_after, deadlines=deadlines(settings))
-
-
-def outbound_builder(settings: UpstreamSettings, transforms: Pipeline | None) -> OutboundBuilder:
+def request_builder(settings: UpstreamSettings, transforms: Pipeline | None) -> RequestBuilder:
     """What makes the requests that leave."""
     forwarded = settings.forwarded
-    make: Callable[..., OutboundBuilder] = OutboundBuilder
+    make: Callable[..., RequestBuilder] = RequestBuilder
     if forwarded.mode == "append":
         make = partial(AppendingBuilder, settings.name)
     return make(
         forwarding=Forwarding(forwarded.mode, forwarded.trusted_proxies, rfc7239=forwarded.rfc7239),
         via=forwarded.via,
         preserve_host=settings.preserve_host,
-        request_headers=secret_fields(settings.request_headers),
+        request_headers=secret_headers(settings.request_headers),
         remove=frozenset(name.encode("latin-1") for name in settings.remove_request_headers),
         repeatable_methods=frozenset(settings.retries.methods),
         transforms=transforms,
     )
 
 
-def client_builder(settings: UpstreamSettings) -> OutboundBuilder:
+def client_builder(settings: UpstreamSettings) -> RequestBuilder:
     """What makes the requests of the app itself: it is their sender, nobody's proxy."""
-    return OutboundBuilder(
+    return RequestBuilder(
         forwarding=AsGiven("off", (), rfc7239=False),
         via=False,
         preserve_host=False,
-        request_headers=secret_fields(settings.request_headers),
+        request_headers=secret_headers(settings.request_headers),
         remove=frozenset(name.encode("latin-1") for name in settings.remove_request_headers),
         repeatable_methods=frozenset(settings.retries.methods),
         is_hop=False,
@@ -361,19 +307,3 @@ def response_table(settings: UpstreamSettings, response_headers: Headers) -> Fie
     if settings.response_server_headers == "drop":
         drop |= {b"date", b"server"}
     return FieldTable(RESPONSE_FATES, drop)
-
-
-def deadlines(settings: UpstreamSettings) -> Deadlines:
-    """The timeouts of an exchange."""
-    timeouts = settings.timeouts
-    return Deadlines(timeouts.activity, timeouts.first_byte, timeouts.total)
-
-
-def http_rules(settings: UpstreamSettings, response_headers: Headers) -> HttpRules:
-    """The settings as forwarding reads them."""
-    return HttpRules(
-        deadlines=deadlines(settings),
-        max_body_bytes=settings.limits.max_body_bytes,
-        replay_bytes=settings.retries.replay_bytes,
-        response_headers=response_headers,
-    )

@@ -14,8 +14,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from fastapi_proxy_di.balancing.policy import BalancingPolicy
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.balancing.two_choices import TwoChoices
-from fastapi_proxy_di.forwarding.outbound import Outbound
-from fastapi_proxy_di.forwarding.response import answer_fields
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.response_headers import crossing_headers
 from fastapi_proxy_di.forwarding.target import target_below
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
@@ -24,7 +24,7 @@ from fastapi_proxy_di.transport.http1.connection import Http1Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.http1.parser import ResponseParser
 from fastapi_proxy_di.transport.protocol import Headers
-from fastapi_proxy_di.upstream.composition import outbound_builder, response_table
+from fastapi_proxy_di.upstream.composition import request_builder, response_table
 from fastapi_proxy_di.wire.urls import join_target
 
 BROWSER_SCOPE: Final[dict[str, Any]] = {
@@ -113,11 +113,14 @@ def test_target_is_joined(benchmark: BenchmarkFixture) -> None:
 
 def test_request_headers_are_built(benchmark: BenchmarkFixture) -> None:
     """A browser's header block becomes the upstream's."""
-    builder = outbound_builder(_settings(), None)
-    outbound: Outbound = benchmark(
-        builder.build, BROWSER_SCOPE, b"/invoices/2024%2007/items", b"/billing"
-    )
-    names = [name for name, _ in outbound.headers]
+    builder = request_builder(_settings(), None)
+
+    def build() -> Exchange:
+        exchange = Exchange(BROWSER_SCOPE, None, None, b"/invoices/2024%2007/items", b"/billing")
+        builder.build(exchange)
+        return exchange
+
+    names = [name for name, _ in benchmark(build).headers]
     assert b"connection" not in names
     assert b"x-forwarded-for" in names
 
@@ -143,6 +146,6 @@ def test_answer_headers_are_sifted(benchmark: BenchmarkFixture) -> None:
     """The answer's fields that cross to the client."""
     table = response_table(_settings(), [])
     received = _parsed_answer().headers
-    fields: Headers = benchmark(answer_fields, received, 200, table, pass_trailers=False)
+    fields: Headers = benchmark(crossing_headers, received, 200, table, pass_trailers=False)
     assert [name for name, _ in fields].count(b"set-cookie") == 2
     assert b"server" not in [name for name, _ in fields]

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from starlette.types import Receive
 
 from fastapi_proxy_di.errors import ClientDisconnected, LimitExceeded
 from fastapi_proxy_di.forwarding.admission import Admission
-from fastapi_proxy_di.forwarding.deadlines import Deadlines, Grace, Watch
+from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.health.slow_start import SlowStart
 from fastapi_proxy_di.health.thresholds import Threshold
-from fastapi_proxy_di.settings import EjectionSettings
+from fastapi_proxy_di.settings import EjectionSettings, LimitSettings
 from fastapi_proxy_di.supervision.events import Event, Events, LimitHit
 from fastapi_proxy_di.supervision.supervisor import Supervisor
+from tests.forwarding.samples import watched_exchange
 from tests.pools.samples import pool_of
 from tests.support.virtual_time import run_virtually
-
-_NONE = Deadlines(None, None, None)
-
-
-# Nothing here lasts long enough for its client to be watched.
-_UNREAD = cast("Receive", None)
 
 
 class Door:
@@ -45,17 +39,16 @@ class Door:
             events,
             window=limits.pop("window", 15.0),
         )
-        options = {"max_in_flight": None, "queue": 0, "queue_timeout": 1.0, "max_requests": None}
-        self.admission = Admission(supervisor=self.supervisor, **{**options, **limits})
-        self.watches: dict[str, Watch] = {}
+        max_requests = limits.pop("max_requests", None)
+        self.admission = Admission(self.supervisor, LimitSettings(**limits), max_requests)
+        self.exchanges: dict[str, Exchange] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     async def arrive(self, *names: str) -> None:
         """Let requests arrive, all in one turn of the loop."""
         for name in names:
-            watch = Watch(self.loop, _NONE, Grace(self.loop, 1e6), _UNREAD, "billing")
-            self.watches[name] = watch
-            self.tasks[name] = self.loop.create_task(self._enter(name, watch))
+            exchange = self.exchanges[name] = watched_exchange(None)
+            self.tasks[name] = self.loop.create_task(self._enter(name, exchange))
         await self.settle()
 
     async def settle(self) -> None:
@@ -63,12 +56,12 @@ class Door:
         for _ in range(10):
             await asyncio.sleep(0)
 
-    async def _enter(self, name: str, watch: Watch) -> None:
+    async def _enter(self, name: str, exchange: Exchange) -> None:
         try:
-            await self.admission.enter(watch)
+            await self.admission.enter(exchange)
             self.entered.append(name)
         finally:
-            watch.close()
+            assert exchange.watcher.end(exchange) is None
 
     def refusal(self, name: str) -> LimitExceeded:
         """Why a request was refused."""
@@ -163,7 +156,7 @@ def test_admission_forgets_a_waiter_whose_client_left() -> None:
     async def scenario() -> Door:
         door = Door(max_in_flight=1, queue=2, queue_timeout=60)
         await door.arrive("a", "b", "c")
-        door.watches["b"].interrupt(ClientDisconnected())
+        door.exchanges["b"].interrupt(ClientDisconnected())
         await door.settle()
         assert door.counts == (1, 1)
         door.admission.leave()
@@ -190,7 +183,7 @@ def test_admission_passes_on_a_place_that_came_too_late(cancelled: bool, first: 
         if cancelled:
             door.tasks["b"].cancel()
         else:
-            door.watches["b"].interrupt(ClientDisconnected())
+            door.exchanges["b"].interrupt(ClientDisconnected())
         if first == "end":
             door.admission.leave()
         await door.settle()
@@ -208,11 +201,10 @@ def test_admission_of_one_that_is_over_takes_no_place() -> None:
     async def scenario() -> Door:
         door = Door(max_in_flight=1, queue=2, queue_timeout=60)
         await door.arrive("a")
-        watch = Watch(door.loop, _NONE, Grace(door.loop, 1e6), _UNREAD, "billing")
-        watch.interrupt(ClientDisconnected())
+        exchange = watched_exchange(None)
+        exchange.interrupt(ClientDisconnected())
         with pytest.raises(ClientDisconnected):
-            await door.admission.enter(watch)
-        watch.close()
+            await door.admission.enter(exchange)
         return door
 
     assert run_virtually(scenario()).counts == (1, 0)

@@ -12,14 +12,13 @@ from fastapi_proxy_di.forwarding.retries import (
     MAX_CONNECT_RETRIES,
     Outcome,
     RetryBudget,
-    RetryRules,
     Verdict,
     backoff,
     decide,
 )
 from fastapi_proxy_di.settings import RetrySettings
 
-RULES = RetryRules.of(RetrySettings(statuses="502,503"))
+SETTINGS = RetrySettings(statuses="502,503")
 NO, FREE, COUNTED = Verdict.NO, Verdict.RETRY_FREE, Verdict.RETRY_COUNTED
 
 CLOSED = Failure.RESPONSE_HEAD
@@ -28,8 +27,8 @@ CONNECT = Failure.CONNECT
 
 def verdict(method: str = "GET", budget: RetryBudget | None = None, **fields: Any) -> Verdict:
     """The decision on one outcome, with budget to spare unless given."""
-    outcome = Outcome(method=method.encode(), **fields)
-    return decide(outcome, RULES, budget or RetryBudget(0.2, 10), 0.0)
+    outcome = Outcome(**{"repeatable": method == "GET", **fields})
+    return decide(outcome, SETTINGS, budget or RetryBudget(0.2, 10), 0.0)
 
 
 @pytest.mark.parametrize("failure", [one for one in Failure if one.side is not Side.DESTINATION])
@@ -61,14 +60,14 @@ def test_decide_dials_elsewhere_for_any_method(failure: Failure, method: str) ->
         ("GET", {"reused": True}, FREE),
         ("GET", {"reused": True, "resent": True}, COUNTED),
         ("POST", {"reused": True}, NO),
-        ("POST", {"reused": True, "idempotency_key": True}, FREE),
+        ("POST", {"reused": True, "repeatable": True}, FREE),
         # A fresh one.
         ("GET", {}, COUNTED),
         ("POST", {}, NO),
         ("PUT", {}, NO),
-        ("POST", {"idempotency_key": True}, COUNTED),
+        ("POST", {"repeatable": True}, COUNTED),
         ("POST", {"written": False}, COUNTED),
-        # A byte of the answer ends it.
+        # A byte of the response ends it.
         ("GET", {"answered": True}, NO),
         ("GET", {"answered": True, "reused": True}, NO),
         # A body that is gone cannot be sent again.
@@ -105,7 +104,7 @@ def test_decide_counts_failures_that_no_stale_connection_explains(failure: Failu
         ("GET", {"status": 503, "retries": 1}, NO),
         ("GET", {"status": 503, "replayable": False}, NO),
         ("POST", {"status": 503}, NO),
-        ("POST", {"status": 503, "idempotency_key": True}, COUNTED),
+        ("POST", {"status": 503, "repeatable": True}, COUNTED),
     ],
 )
 def test_decide_on_a_status(method: str, fields: dict[str, Any], expected: Verdict) -> None:

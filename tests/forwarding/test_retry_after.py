@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from fastapi_proxy_di.forwarding.dispatch import retry_after_seconds
+from fastapi_proxy_di.forwarding.outcomes import retry_after_seconds
 from fastapi_proxy_di.supervision.events import DestinationEjected, Event
 from tests.support.gateways import gateway
 from tests.support.http_client import fetch

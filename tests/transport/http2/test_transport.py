@@ -94,9 +94,9 @@ async def test_http2_requests_share_a_connection() -> None:
         ) as balancer,
     ):
         replies = await asyncio.gather(*(balancer.client.get(f"/{n}") for n in range(30)))
-        leg = next(iter(balancer._assembly._legs.values()))
-        assert isinstance(leg.transport, Http2Transport)
-        connections = leg.transport.connections
+        route = next(iter(balancer._assembly._routes.values()))
+        assert isinstance(route.transport, Http2Transport)
+        connections = route.transport.connections
 
     assert [one.json()["target"] for one in replies] == [f"/{n}" for n in range(30)]
     assert (connections, balancer.destinations[0].healthy) == (1, True)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_proxy_di.errors import InvalidRequest
-from fastapi_proxy_di.forwarding.outbound import (
-    FRESH_SECONDS,
-    Outbound,
-    OutboundBuilder,
-    Overrides,
-    split_query,
-)
-from fastapi_proxy_di.transport.protocol import Headers
+from fastapi_proxy_di.forwarding.attempt import FRESH_SECONDS, Route, request_to
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.overrides import Overrides
+from fastapi_proxy_di.forwarding.request import RequestBuilder, split_query
+from fastapi_proxy_di.transport.protocol import Headers, Transport
 from fastapi_proxy_di.wire.forwarded import Forwarding
 
 HOST = (b"host", b"api.example")
 
 
-def builder(**options: Any) -> OutboundBuilder:
+def builder(**options: Any) -> RequestBuilder:
     """One that adds nothing of its own, unless told."""
     given_options: dict[str, Any] = {
         "forwarding": Forwarding("off", (), rfc7239=False),
@@ -32,7 +29,7 @@ def builder(**options: Any) -> OutboundBuilder:
         "remove": frozenset(),
         "repeatable_methods": frozenset({"GET", "HEAD"}),
     }
-    return OutboundBuilder(**{**given_options, **options})
+    return RequestBuilder(**{**given_options, **options})
 
 
 def scope(*headers: tuple[bytes, bytes], **fields: Any) -> dict[str, Any]:
@@ -55,26 +52,33 @@ def build(
     options: dict[str, Any] | None = None,
     path: bytes = b"/x",
     **fields: Any,
-) -> Outbound:
+) -> Exchange:
     """Build from a scope with these headers."""
-    return builder(**(options or {})).build(scope(*headers, **fields), path, b"/billing", overrides)
+    exchange = Exchange(scope(*headers, **fields), None, None, path, b"/billing", overrides)
+    builder(**(options or {})).build(exchange)
+    return exchange
+
+
+def route(host: bytes = b"d", base_path: bytes = b"") -> Route:
+    """The way to a destination of that name."""
+    return Route(cast("Transport", None), (b"host", host), base_path)
 
 
 def test_plain_fields_cross_as_they_are() -> None:
     """Order, repeats and bytes; Host goes, it is the destination's."""
     headers: Headers = [(b"x-a", b"1"), (b"cookie", b"a=b"), (b"x-a", b"\xe9"), (b"te", b"gzip")]
-    outbound = build(*headers)
+    exchange = build(*headers)
 
-    assert outbound.headers == headers[:3]
-    assert (outbound.method, outbound.path, outbound.query) == (b"GET", b"/x", b"")
-    assert (outbound.host, outbound.length, outbound.chunked) == (None, None, False)
-    assert not outbound.has_body
+    assert exchange.headers == headers[:3]
+    assert (exchange.method, exchange.target, exchange.query) == (b"GET", b"/x", b"")
+    assert (exchange.host, exchange.length, exchange.chunked) == (None, None, False)
+    assert not exchange.has_body
 
 
 def test_nominated_fields_go() -> None:
     """Whatever Connection names, in any line; framing, Host and forwarding are not fooled."""
     trusting = Forwarding("off", [], rfc7239=False)
-    outbound = build(
+    exchange = build(
         (b"connection", b"X-Gone, host"),
         (b"x-gone", b"1"),
         (b"content-length", b"0"),
@@ -83,8 +87,8 @@ def test_nominated_fields_go() -> None:
         options={"forwarding": trusting, "preserve_host": True},
     )
 
-    assert outbound.headers == [(b"content-length", b"0"), (b"x-stays", b"1")]
-    assert outbound.host == b"api.example"
+    assert exchange.headers == [(b"content-length", b"0"), (b"x-stays", b"1")]
+    assert exchange.host == b"api.example"
 
 
 def test_empty_connection_nominates_nothing() -> None:
@@ -125,10 +129,10 @@ def test_exactly_one_framing_leaves(
     headers: Headers, length: int | None, chunked: bool, has_body: bool, framing: Headers
 ) -> None:
     """RFC 9112 section 6.3: a coding wins over a length."""
-    outbound = build(*headers)
+    exchange = build(*headers)
 
-    assert (outbound.length, outbound.chunked, outbound.has_body) == (length, chunked, has_body)
-    assert outbound.headers == framing
+    assert (exchange.length, exchange.chunked, exchange.has_body) == (length, chunked, has_body)
+    assert exchange.headers == framing
 
 
 @pytest.mark.parametrize(
@@ -194,12 +198,12 @@ def test_te_trailers_stays_where_the_server_takes_trailers() -> None:
 )
 def test_via_names_the_version_it_came_by(version: str, via: bytes | None) -> None:
     """RFC 9110 section 7.6.3; behind those of earlier hops."""
-    outbound = build((b"via", b"1.1 a"), options={"via": True}, http_version=version)
+    exchange = build((b"via", b"1.1 a"), options={"via": True}, http_version=version)
     expected = [(b"via", b"1.1 a")]
     if via:
         expected.append((b"via", via + b" fastapi-proxy-di"))
 
-    assert outbound.headers == expected
+    assert exchange.headers == expected
 
 
 def test_forwarding_fields_are_made_of_the_scope() -> None:
@@ -209,7 +213,8 @@ def test_forwarding_fields_are_made_of_the_scope() -> None:
     bare = scope()
     for name in ("client", "scheme", "method", "http_version"):
         del bare[name]
-    unknown = builder(**options).build(bare, b"/x", b"")
+    unknown = Exchange(bare, None, None, b"/x", b"")
+    builder(**options).build(unknown)
 
     assert stated.headers == [
         (b"x-forwarded-for", b"10.0.0.9"),
@@ -225,37 +230,34 @@ def test_forwarding_fields_are_made_of_the_scope() -> None:
 
 def test_settings_set_and_remove_fields() -> None:
     """Set ones replace the client's."""
-    outbound = build(
+    exchange = build(
         (b"x-key", b"forged"),
         (b"x-gone", b"1"),
         (b"x", b"1"),
         options={"request_headers": [(b"x-key", b"real")], "remove": frozenset({b"x-gone"})},
     )
 
-    assert outbound.headers == [(b"x", b"1"), (b"x-key", b"real")]
+    assert exchange.headers == [(b"x", b"1"), (b"x-key", b"real")]
 
 
 def test_names_can_be_dropped() -> None:
     """A WebSocket's own handshake fields."""
-    outbound = builder().build(
-        scope((b"sec-websocket-key", b"x"), (b"x", b"1")),
-        b"/",
-        b"",
-        drop=lambda name: name.startswith(b"sec-"),
-    )
+    exchange = Exchange(scope((b"sec-websocket-key", b"x"), (b"x", b"1")), None, None, b"/", b"")
+    builder().build(exchange, drop=lambda name: name.startswith(b"sec-"))
 
-    assert outbound.headers == [(b"x", b"1")]
+    assert exchange.headers == [(b"x", b"1")]
 
 
 @pytest.mark.parametrize("framing", [(b"content-length", b"5"), (b"transfer-encoding", b"chunked")])
 def test_handshake_has_no_body(framing: tuple[bytes, bytes]) -> None:
     """Else the destination would take the tunnel's first bytes for it."""
     headers = scope(framing, (b"expect", b"100-continue"), (b"x", b"1"))
-    outbound = builder().build(headers, b"/", b"", drop=lambda name: False)
+    exchange = Exchange(headers, None, None, b"/", b"")
+    builder().build(exchange, drop=lambda name: False)
 
-    assert outbound.headers == [(b"x", b"1")]
-    assert (outbound.length, outbound.chunked, outbound.has_body) == (None, False, False)
-    assert not outbound.expects_continue
+    assert exchange.headers == [(b"x", b"1")]
+    assert (exchange.length, exchange.chunked, exchange.has_body) == (None, False, False)
+    assert not exchange.expects_continue
 
 
 @pytest.mark.parametrize(
@@ -282,10 +284,10 @@ def test_repeatable_is_what_leaves(
     headers: Headers, fields: dict[str, Any], overrides: Overrides | None, repeatable: bool
 ) -> None:
     """A listed method, or a key that the destination sees."""
-    outbound = build(*headers, overrides=overrides, **fields)
+    exchange = build(*headers, overrides=overrides, **fields)
 
-    assert outbound.repeatable is repeatable
-    idle = outbound.request(HOST, b"", 4.0).reuse_within
+    assert exchange.repeatable is repeatable
+    idle = request_to(exchange, route(), 4.0).reuse_within
     assert idle == (4.0 if repeatable else FRESH_SECONDS)
 
 
@@ -294,25 +296,25 @@ class TestOverrides:
 
     def test_additional_are_set_by_name(self) -> None:
         """Nobody forges them; they win over the settings."""
-        outbound = build(
+        exchange = build(
             (b"x-tenant", b"forged"),
             (b"x-tenant", b"twice"),
             overrides=Overrides(additional=[(b"x-tenant", b"acme"), (b"x-s", b"mine")]),
             options={"request_headers": [(b"x-s", b"setting")]},
         )
 
-        assert outbound.headers == [(b"x-tenant", b"acme"), (b"x-s", b"mine")]
+        assert exchange.headers == [(b"x-tenant", b"acme"), (b"x-s", b"mine")]
 
     def test_replaced_stand_instead_of_the_clients(self) -> None:
         """Framing and expectation of the client's body stay."""
-        outbound = build(
+        exchange = build(
             (b"cookie", b"secret"),
             (b"content-length", b"5"),
             (b"expect", b"100-continue"),
             overrides=Overrides(replaced=[(b"a", b"b")], additional=[(b"c", b"d")]),
         )
 
-        assert outbound.headers == [
+        assert exchange.headers == [
             (b"a", b"b"),
             (b"content-length", b"5"),
             (b"expect", b"100-continue"),
@@ -324,49 +326,49 @@ class TestOverrides:
     )
     def test_body_brings_its_own_framing_and_type(self, framing: tuple[bytes, bytes]) -> None:
         """Length, encoding and expectation of the client's are gone."""
-        outbound = build(
+        exchange = build(
             framing,
             (b"content-encoding", b"gzip"),
             (b"expect", b"100-continue"),
             overrides=Overrides(body=b"{}", content_type=b"application/json"),
         )
 
-        assert outbound.headers == [
+        assert exchange.headers == [
             (b"content-length", b"2"),
             (b"content-type", b"application/json"),
         ]
-        assert (outbound.length, outbound.chunked, outbound.has_body) == (2, False, True)
-        assert not outbound.expects_continue
+        assert (exchange.length, exchange.chunked, exchange.has_body) == (2, False, True)
+        assert not exchange.expects_continue
 
     def test_body_keeps_a_type_that_is_there(self) -> None:
         """It sets the content type if absent."""
-        outbound = build(
+        exchange = build(
             (b"content-type", b"text/x"), overrides=Overrides(body=b"", content_type=b"text/y")
         )
 
-        assert outbound.headers == [(b"content-type", b"text/x"), (b"content-length", b"0")]
+        assert exchange.headers == [(b"content-type", b"text/x"), (b"content-length", b"0")]
 
     def test_replaced_fields_describe_the_given_body(self) -> None:
         """The caller's own Content-Encoding is of the caller's own body."""
         overrides = Overrides(body=b"\x1f\x8b", replaced=[(b"content-encoding", b"gzip")])
-        outbound = build((b"content-length", b"9"), overrides=overrides)
+        exchange = build((b"content-length", b"9"), overrides=overrides)
 
-        assert outbound.headers == [(b"content-encoding", b"gzip"), (b"content-length", b"2")]
+        assert exchange.headers == [(b"content-encoding", b"gzip"), (b"content-length", b"2")]
 
     def test_method_host_and_query(self) -> None:
         """Each replaces the client's."""
         overrides = Overrides(method=b"PATCH", host=b"other", forward_query=False)
-        outbound = build(query_string=b"a=b", overrides=overrides, path=b"/x?own=1")
+        exchange = build(query_string=b"a=b", overrides=overrides, path=b"/x?own=1")
 
-        assert (outbound.method, outbound.path, outbound.query) == (b"PATCH", b"/x", b"own=1")
-        assert outbound.request(HOST, b"/base", 4.0).headers[0] == (b"host", b"other")
+        assert (exchange.method, exchange.target, exchange.query) == (b"PATCH", b"/x", b"own=1")
+        assert request_to(exchange, route(), 4.0).headers[0] == (b"host", b"other")
 
 
 def test_request_is_for_one_destination() -> None:
     """Its Host comes first, its base path before the path."""
-    outbound = build((b"content-length", b"5"), query_string=b"q=%20")
-    outbound.upgrade = True
-    request = outbound.request((b"host", b"d"), b"/base", 4.0)
+    exchange = build((b"content-length", b"5"), query_string=b"q=%20")
+    exchange.upgrade = True
+    request = request_to(exchange, route(b"d", b"/base"), 4.0)
 
     assert request.target == b"/base/x?q=%20"
     assert request.headers == [(b"host", b"d"), (b"content-length", b"5")]
@@ -375,14 +377,14 @@ def test_request_is_for_one_destination() -> None:
 
 def test_frame_replaces_the_framing() -> None:
     """For a body whose length is known only later."""
-    outbound = build((b"content-length", b"5"), (b"x", b"1"))
-    builder().frame(outbound, 7)
-    assert outbound.headers == [(b"x", b"1"), (b"content-length", b"7")]
-    assert (outbound.length, outbound.chunked, outbound.has_body) == (7, False, True)
+    exchange = build((b"content-length", b"5"), (b"x", b"1"))
+    builder().frame(exchange, 7)
+    assert exchange.headers == [(b"x", b"1"), (b"content-length", b"7")]
+    assert (exchange.length, exchange.chunked, exchange.has_body) == (7, False, True)
 
-    builder().frame(outbound, None)
-    assert outbound.headers == [(b"x", b"1"), (b"transfer-encoding", b"chunked")]
-    assert (outbound.length, outbound.chunked) == (None, True)
+    builder().frame(exchange, None)
+    assert exchange.headers == [(b"x", b"1"), (b"transfer-encoding", b"chunked")]
+    assert (exchange.length, exchange.chunked) == (None, True)
 
 
 @pytest.mark.parametrize(
@@ -416,10 +418,10 @@ def test_split_query_puts_its_own_first(
 def test_no_field_of_the_hop_ever_leaves(headers: Headers) -> None:
     """Whatever comes together: refused, or one framing and nothing of this hop."""
     try:
-        outbound = build(*headers)
+        exchange = build(*headers)
     except InvalidRequest:
         return
-    names = [name for name, _ in outbound.headers]
+    names = [name for name, _ in exchange.headers]
 
     assert not {b"connection", b"te", b"upgrade", b"keep-alive", b"host"} & set(names)
     assert not {b"x-forwarded-for", b"proxy-authorization"} & set(names)

@@ -1,23 +1,23 @@
-"""From the client's request to the one that leaves.
+"""From the client's request to the one that leaves, before a destination is known.
 
-`Outbound` is a request before a destination is known; `OutboundBuilder` makes it, with
-everything that does not depend on the request decided at start. What leaves is built from
-parts that were looked at: no hop-by-hop field, no forged forwarding field, one framing.
+Everything that does not depend on the request is decided at start. What leaves is built from
+parts that were looked at: no hop-by-hop header, no forged forwarding header, one framing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from starlette.types import Scope
 
 from fastapi_proxy_di.errors import InvalidRequest
+from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.max_forwards import one_less
+from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.transforming import joined, transform_request
 from fastapi_proxy_di.transforms.pipeline import Pipeline
-from fastapi_proxy_di.transport.protocol import Headers, Request
+from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.forwarded import Forwarding
 from fastapi_proxy_di.wire.headers import (
     FRAMING,
@@ -27,10 +27,7 @@ from fastapi_proxy_di.wire.headers import (
     nominated,
     set_fields,
 )
-from fastapi_proxy_di.wire.urls import climbs, join_target
-
-if TYPE_CHECKING:
-    from fastapi_proxy_di.observability.access_record import Trace
+from fastapi_proxy_di.wire.urls import climbs
 
 # Looking a member up in its enum takes 0.15 µs on CPython 3.11.
 _CODING: Final = Fate.CODING
@@ -54,93 +51,9 @@ _QUESTION_MARK: Final = ord("?")
 _LENGTH_DIGITS: Final = 18
 """Longest Content-Length that fits 64 bits whatever its digits."""
 
-FRESH_SECONDS: Final = 1.0
-"""How old an idle connection may be for a request that must not be sent twice: an upstream
-that closes idle connections does so after seconds, so a young one is not about to go."""
 
-
-@dataclass(slots=True, eq=False)
-class Overrides:
-    """What a caller of ``forward`` wants otherwise; validated header pairs.
-
-    Attributes:
-        method: Instead of the client's.
-        additional: Set by name, after everything else.
-        replaced: Instead of all the client's headers.
-        body: Instead of the client's body.
-        content_type: For ``body``, unless the headers name one.
-        host: Instead of the destination's authority.
-        forward_query: Whether the client's query goes along.
-        timeout: Seconds in all, instead of ``timeouts.total``.
-        transforms: The mount's; they follow the upstream's.
-    """
-
-    method: bytes | None = None
-    additional: Headers | None = None
-    replaced: Headers | None = None
-    body: bytes | None = None
-    content_type: bytes | None = None
-    host: bytes | None = None
-    forward_query: bool = True
-    timeout: float | None = None
-    transforms: Pipeline | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Outbound:
-    """A request that may go to any destination of the upstream.
-
-    Attributes:
-        method: As sent.
-        path: Raw, below the destination's base path.
-        query: Raw.
-        headers: All but Host; framing among them.
-        host: Host to send, ``None`` for the destination's authority.
-        length: Of the body, ``None`` if there is none or only its end will tell.
-        chunked: The body goes in chunks.
-        has_body: A body travels, however long.
-        expects_continue: The client waits for 100 before it sends its body.
-        repeatable: Listed as safe to send twice, by method or Idempotency-Key.
-        upgrade: A WebSocket handshake.
-        trace: Takes note of what becomes of it, if anybody wants to know.
-    """
-
-    method: bytes
-    path: bytes
-    query: bytes
-    headers: Headers
-    host: bytes | None = None
-    length: int | None = None
-    chunked: bool = False
-    has_body: bool = False
-    expects_continue: bool = False
-    repeatable: bool = False
-    upgrade: bool = False
-    trace: Trace | None = None
-
-    def request(self, host: tuple[bytes, bytes], base_path: bytes, idle: float) -> Request:
-        """The request for one destination.
-
-        Args:
-            host: The destination's Host field.
-            base_path: The destination's.
-            idle: Seconds its idle connections may serve again.
-        """
-        if self.host is not None:
-            host = (b"host", self.host)
-        return Request(
-            self.method,
-            join_target(base_path, self.path, self.query),
-            [host, *self.headers],
-            idle if self.repeatable else FRESH_SECONDS,
-            self.length,
-            self.chunked,
-            self.upgrade,
-        )
-
-
-class OutboundBuilder:
-    """Turns scopes into `Outbound` requests.
+class RequestBuilder:
+    """Fills exchanges in with the request that leaves.
 
     Args:
         forwarding: Makes the forwarding fields.
@@ -179,59 +92,54 @@ class OutboundBuilder:
         self._transforms = transforms
         self._is_hop = is_hop
 
-    def build(
-        self,
-        scope: Scope,
-        path: bytes,
-        prefix: bytes,
-        overrides: Overrides | None = None,
-        *,
-        drop: Callable[[bytes], bool] | None = None,
-    ) -> Outbound:
-        """Make the request that leaves.
+    def build(self, exchange: Exchange, *, drop: Callable[[bytes], bool] | None = None) -> None:
+        """Fill in the request that leaves.
 
         Args:
-            scope: The client's connection scope, HTTP or WebSocket.
-            path: Raw path below the mount; a query in it comes first.
-            prefix: Raw path of the mount, for X-Forwarded-Prefix.
-            overrides: What the caller wants otherwise.
-            drop: Further names to leave out (a WebSocket's own handshake fields).
+            exchange: Its scope may be that of a request or of a WebSocket.
+            drop: Further names to leave out (a WebSocket's own handshake headers).
 
         Raises:
-            InvalidRequest: The path climbs, or a field is malformed.
+            InvalidRequest: The path climbs, or a header is malformed.
             LastHop: ``Max-Forwards`` is 0.
         """
+        scope, overrides = exchange.scope, exchange.overrides
         forwards_query = overrides is None or overrides.forward_query
         query: bytes = scope["query_string"] if forwards_query else b""
-        if _QUESTION_MARK in path:
-            path, query = split_query(path, query)
-        if climbs(path):
+        if _QUESTION_MARK in exchange.path:
+            exchange.path, query = split_query(exchange.path, query)
+            exchange.target = exchange.path
+        exchange.query = query
+        if climbs(exchange.path):
             raise InvalidRequest("the path leads above where the proxy is mounted")
-        outbound = Outbound(b"GET", path, query, [])
-        kept, received, host, has_idempotency_key = self._sift(scope, outbound)
+        kept, received, host, has_idempotency_key = self._sift(exchange)
         if drop is not None:
             # A handshake has no body: what follows it is the tunnel's.
             kept = [
                 p for p in kept if p[0] not in FRAMING and p != _EXPECT_CONTINUE and not drop(p[0])
             ]
-            outbound.length = None
-            outbound.chunked = outbound.has_body = outbound.expects_continue = False
+            exchange.length = None
+            exchange.chunked = exchange.has_body = exchange.expects_continue = False
         method: str = scope.get("method", "GET")
-        outbound.method = self._methods.get(method) or method.encode("ascii")
+        exchange.method = self._methods.get(method) or method.encode("ascii")
         if overrides is not None:
-            kept = self._override(outbound, kept, overrides)
-            method = outbound.method.decode("ascii")
+            kept = self._override(exchange, kept, overrides)
+            method = exchange.method.decode("ascii")
         transforms = self._transforms
         if overrides is not None:
             transforms = joined(transforms, overrides.transforms)
         if transforms is not None:
-            kept = transform_request(transforms, scope, prefix, outbound, kept)
-            method = outbound.method.decode("ascii")
-        if outbound.host is None and self._preserve_host:
-            outbound.host = host
+            kept = transform_request(transforms, exchange, kept)
+            method = exchange.method.decode("ascii")
+        if exchange.host is None and self._preserve_host:
+            exchange.host = host
         client = scope.get("client")
         kept += self._forwarding.fields(
-            client[0] if client else None, scope.get("scheme", "http"), host, prefix, received
+            client[0] if client else None,
+            scope.get("scheme", "http"),
+            host,
+            exchange.prefix,
+            received,
         )
         via = self._via.get(scope.get("http_version", "1.1"))
         if via is not None:
@@ -244,23 +152,20 @@ class OutboundBuilder:
         if overrides is not None or transforms is not None:
             # What leaves counts, not what came.
             has_idempotency_key = any(name == b"idempotency-key" for name, _ in kept)
-        outbound.headers = kept
-        outbound.repeatable = method in self._repeatable or has_idempotency_key
-        return outbound
+        exchange.headers = kept
+        exchange.repeatable = method in self._repeatable or has_idempotency_key
 
-    def frame(self, outbound: Outbound, length: int | None) -> None:
+    def frame(self, exchange: Exchange, length: int | None) -> None:
         """Give the request the framing for a body of ``length`` bytes; ``None``: chunked."""
-        outbound.headers = [pair for pair in outbound.headers if pair[0] not in FRAMING]
-        outbound.has_body = True
-        outbound.length = length
-        outbound.chunked = length is None
-        outbound.headers.append(_CHUNKED if length is None else (b"content-length", b"%d" % length))
+        exchange.headers = [pair for pair in exchange.headers if pair[0] not in FRAMING]
+        exchange.has_body = True
+        exchange.length = length
+        exchange.chunked = length is None
+        exchange.headers.append(_CHUNKED if length is None else (b"content-length", b"%d" % length))
 
-    def _sift(
-        self, scope: Scope, outbound: Outbound
-    ) -> tuple[Headers, Headers, bytes | None, bool]:
-        """Part the client's fields into those that stay and those that decide something."""
-        table = self._table
+    def _sift(self, exchange: Exchange) -> tuple[Headers, Headers, bytes | None, bool]:
+        """Part the client's headers into those that stay and those that decide something."""
+        scope, table = exchange.scope, self._table
         kept: Headers = []
         received: Headers = []
         connection: list[bytes] = []
@@ -292,10 +197,10 @@ class OutboundBuilder:
                 # The server takes off ``chunked`` and leaves any other coding in the body.
                 if pair[1].strip().lower() != b"chunked":
                     raise InvalidRequest("Transfer-Encoding other than chunked")
-                outbound.chunked = True
+                exchange.chunked = True
             elif fate is _EXPECT:
                 if pair[1].lower() == b"100-continue":
-                    outbound.expects_continue = True
+                    exchange.expects_continue = True
                 else:
                     kept.append(pair)
             elif fate is _TE:
@@ -313,26 +218,26 @@ class OutboundBuilder:
                 if pair[0] not in names or pair[0] in FRAMING or pair == (b"te", b"trailers")
             ]
             has_idempotency_key = has_idempotency_key and b"idempotency-key" not in names
-        if outbound.chunked:
-            outbound.has_body = True
+        if exchange.chunked:
+            exchange.has_body = True
             kept = [pair for pair in kept if pair[0] != b"content-length"]
             kept.append(_CHUNKED)
         elif length is not None:
             if not length.isdigit() or len(length) > _LENGTH_DIGITS:
                 raise InvalidRequest("Content-Length is not a number")
-            outbound.length = int(length)
-            outbound.has_body = outbound.length > 0
-        if outbound.expects_continue:
-            if outbound.has_body:
+            exchange.length = int(length)
+            exchange.has_body = exchange.length > 0
+        if exchange.expects_continue:
+            if exchange.has_body:
                 kept.append(_EXPECT_CONTINUE)
             else:
-                outbound.expects_continue = False
+                exchange.expects_continue = False
         return kept, received, host, has_idempotency_key
 
-    def _override(self, outbound: Outbound, kept: Headers, overrides: Overrides) -> Headers:
+    def _override(self, exchange: Exchange, kept: Headers, overrides: Overrides) -> Headers:
         if overrides.method is not None:
-            outbound.method = overrides.method
-        outbound.host = overrides.host
+            exchange.method = overrides.method
+        exchange.host = overrides.host
         if overrides.replaced is not None:
             framing = [pair for pair in kept if pair[0] in FRAMING or pair == _EXPECT_CONTINUE]
             kept = overrides.replaced + framing
@@ -341,9 +246,9 @@ class OutboundBuilder:
         if overrides.body is not None:
             kept = [pair for pair in kept if pair[0] not in FRAMING and pair != _EXPECT_CONTINUE]
             kept.append((b"content-length", b"%d" % len(overrides.body)))
-            outbound.length = len(overrides.body)
-            outbound.chunked = outbound.expects_continue = False
-            outbound.has_body = True
+            exchange.length = len(overrides.body)
+            exchange.chunked = exchange.expects_continue = False
+            exchange.has_body = True
             if overrides.content_type and not any(name == b"content-type" for name, _ in kept):
                 kept.append((b"content-type", overrides.content_type))
         return kept

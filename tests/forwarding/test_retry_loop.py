@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from starlette.types import Receive
 
 from fastapi_proxy_di.balancing.peak_ewma import PeakEwma
 from fastapi_proxy_di.errors import (
@@ -21,11 +22,12 @@ from fastapi_proxy_di.errors import (
     UpstreamProtocolError,
 )
 from fastapi_proxy_di.forwarding.body import RequestBody
-from fastapi_proxy_di.forwarding.deadlines import Deadlines, Grace, Watch
-from fastapi_proxy_di.forwarding.dispatch import retry_after_seconds
-from fastapi_proxy_di.forwarding.outbound import Outbound
+from fastapi_proxy_di.forwarding.deadlines import Deadlines
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.outcomes import retry_after_seconds
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.upstream.composition import Assembly
+from tests.forwarding.samples import watched_exchange
 from tests.support.gateways import billing, until
 from tests.support.origins import Connection, ScriptedOrigin, always, answer
 from tests.support.servers import dead_port
@@ -33,7 +35,7 @@ from tests.transport.loops import on_every_loop
 
 
 class Sender:
-    """Sends requests through the dispatcher of one upstream."""
+    """Sends requests on the journey of one upstream."""
 
     def __init__(self, assembly: Assembly) -> None:
         self.assembly = assembly
@@ -44,37 +46,31 @@ class Sender:
         *,
         body: bytes | None = None,
         repeatable: bool | None = None,
-        watch: Watch | None = None,
+        exchange: Exchange | None = None,
     ) -> tuple[int, bytes, str]:
         """Status, body and destination of one exchange."""
-        outbound = Outbound(method, b"/", b"", [])
-        outbound.repeatable = method in {b"GET", b"HEAD"} if repeatable is None else repeatable
-        request_body: RequestBody | None = None
+        exchange = exchange or self.exchange()
+        exchange.method = method
+        exchange.repeatable = method in {b"GET", b"HEAD"} if repeatable is None else repeatable
         if body is not None:
-            outbound.headers = [(b"content-length", b"%d" % len(body))]
-            outbound.length, outbound.has_body = len(body), True
-            request_body = RequestBody.whole(_stays, body, None, 65536)
-        watch = watch or self.watch()
-        dispatcher = self.assembly.dispatcher
+            exchange.headers = [(b"content-length", b"%d" % len(body))]
+            exchange.length, exchange.has_body = len(body), True
+            exchange.body = RequestBody.whole(_stays, body, None, 65536)
+        journey = self.assembly.journey
         try:
-            exchange, destination = await dispatcher.dispatch(outbound, request_body, watch)
-            try:
-                pieces = []
-                while piece := await exchange.read():
-                    pieces.append(piece)
-            finally:
-                exchange.close()
-                dispatcher.release(destination)
-            return exchange.status, b"".join(pieces), destination.url
+            await journey.send(exchange)
+            response, pieces = exchange.response, []
+            while piece := await response.read():
+                pieces.append(piece)
+            return response.status, b"".join(pieces), exchange.destination.url
         finally:
-            rest = watch.close()
+            rest = journey.end(exchange, None)
             if rest is not None:
                 await rest
 
-    def watch(self) -> Watch:
+    def exchange(self, receive: Receive | None = None) -> Exchange:
         """One whose client stays."""
-        loop = asyncio.get_running_loop()
-        return Watch(loop, Deadlines(5, None, None), Grace(loop, 0.02), _stays, "billing")
+        return watched_exchange(receive or _stays, Deadlines(5, None, None))
 
 
 async def _stays() -> Any:
@@ -289,18 +285,18 @@ async def test_policy_that_learns_is_told_of_each_end() -> None:
         ScriptedOrigin() as origin,
         sender(origin.url, policy="peak_ewma", retries={"attempts": 0}) as one,
     ):
-        dispatcher = one.assembly.dispatcher
-        dispatcher._observe = lambda destination, seconds, failed, now: seen.append(
+        outcomes = one.assembly.journey.outcomes
+        outcomes._observe = lambda destination, seconds, failed, now: seen.append(
             (destination.url, failed)
         )
         await one.send()
-        dispatcher.observe(one.assembly.pool.destinations[0], 0.1, True, 5.0)
+        outcomes.observe(one.assembly.pool.destinations[0], 0.1, failed=True)
     async with (
         ScriptedOrigin(closes) as origin2,
         sender(origin2.url, policy="peak_ewma", retries={"attempts": 0}) as one,
     ):
-        one.assembly.dispatcher._observe = lambda destination, seconds, failed, now: seen.append(
-            (destination.url, failed)
+        one.assembly.journey.outcomes._observe = lambda destination, seconds, failed, now: (
+            seen.append((destination.url, failed))
         )
         with pytest.raises(UpstreamDisconnected):
             await one.send()
@@ -338,15 +334,15 @@ async def test_place_is_given_back_whatever_happens() -> None:
         sender(origin.url, limits={"max_in_flight": 1}) as one,
     ):
         await one.send()
-        interrupted = one.watch()
+        interrupted = one.exchange()
         interrupted.error = ClientDisconnected()
         with pytest.raises(ClientDisconnected):
-            await one.send(watch=interrupted)
+            await one.send(exchange=interrupted)
         await one.send()
 
 
 @on_every_loop
-async def test_departure_while_dispatching_counts_on_nobody() -> None:
+async def test_departure_before_the_head_counts_on_nobody() -> None:
     """Before the head: the exchange ends, no further attempt is made."""
     never = asyncio.Event()
 
@@ -356,10 +352,10 @@ async def test_departure_while_dispatching_counts_on_nobody() -> None:
         never.set()
 
     async with ScriptedOrigin(script) as origin, sender(origin.url) as one:
-        watch = one.watch()
-        sending = asyncio.ensure_future(one.send(watch=watch))
+        exchange = one.exchange()
+        sending = asyncio.ensure_future(one.send(exchange=exchange))
         await until(lambda: origin.requests)
-        watch.interrupt(ClientDisconnected())
+        exchange.interrupt(ClientDisconnected())
         with pytest.raises(ClientDisconnected):
             await sending
         await never.wait()
@@ -377,17 +373,17 @@ async def test_departure_while_dispatching_counts_on_nobody() -> None:
 async def test_late_failure_is_counted_by_its_side() -> None:
     """The answer broke off after its head; attempts are told once."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
-        dispatcher = one.assembly.dispatcher
+        outcomes = one.assembly.journey.outcomes
         (destination,) = one.assembly.pool.destinations
         error = UpstreamDisconnected("x", failure=Failure.RESPONSE_BODY)
-        dispatcher.failed_late(destination, error)
-        dispatcher.failed_late(destination, ClientDisconnected())
+        outcomes.failed_late(destination, error)
+        outcomes.failed_late(destination, ClientDisconnected())
 
         assert destination.failures == 1
         assert (error.upstream, error.destination) == ("billing", destination.url)
         assert [attempt.failure for attempt in error.attempts] == [Failure.RESPONSE_BODY]
         told: ProxyError = UpstreamDisconnected("x", attempts=error.attempts * 2)
-        dispatcher.failed_late(destination, told)
+        outcomes.failed_late(destination, told)
         assert len(told.attempts) == 2
 
 
@@ -427,7 +423,7 @@ def test_retry_after_is_read_as_seconds(headers: Headers, seconds: float | None)
 async def test_policy_that_does_not_learn_is_told_nothing() -> None:
     """There is nothing to tell it to."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
-        one.assembly.dispatcher.observe(one.assembly.pool.destinations[0], 0.1, False, 5.0)
+        one.assembly.journey.outcomes.observe(one.assembly.pool.destinations[0], 0.1, failed=False)
 
 
 @on_every_loop
@@ -442,17 +438,14 @@ async def test_body_that_still_comes_follows_its_head() -> None:
         return await _stays()
 
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
-        loop = asyncio.get_running_loop()
-        watch = Watch(loop, Deadlines(5, None, None), Grace(loop, 0.02), receive, "billing")
+        exchange = one.exchange(receive)
         body = RequestBody(receive, length=11, limit=None, retain=100, expects_continue=False)
         body.first = b"hel"
-        watch.body = body
-        outbound = Outbound(b"POST", b"/", b"", [(b"content-length", b"11")], length=11)
-        exchange, destination = await one.assembly.dispatcher.dispatch(outbound, body, watch)
-        assert await exchange.read() == b"ok"
-        exchange.close()
-        one.assembly.dispatcher.release(destination)
-        rest = watch.close()
+        exchange.method, exchange.body, exchange.length = b"POST", body, 11
+        exchange.headers = [(b"content-length", b"11")]
+        await one.assembly.journey.send(exchange)
+        assert await exchange.response.read() == b"ok"
+        rest = one.assembly.journey.end(exchange, None)
         assert rest is not None
         await rest
 

@@ -1,0 +1,111 @@
+"""What live exchanges say about destinations: ejection and the policy learn from it.
+
+Counts; decides nothing. The httpx client, leases and tunnels report here as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from time import monotonic, time
+from typing import Final
+
+from fastapi_proxy_di.balancing.policy import BalancingPolicy
+from fastapi_proxy_di.errors import Attempt, Failure, ProxyError, Side
+from fastapi_proxy_di.health.ejection import Ejector
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.settings import EjectionSettings
+from fastapi_proxy_di.supervision.supervisor import Supervisor
+from fastapi_proxy_di.transport.protocol import Headers, TransportExchange
+
+__all__ = ["Outcomes", "retry_after_seconds"]
+
+_RETRY_AFTER_STATUSES: Final = frozenset({429, 503})
+_SERVER_ERRORS: Final = frozenset(range(500, 600))
+
+
+class Outcomes:
+    """Reports what exchanges of one upstream came to.
+
+    Args:
+        supervisor: Ejects destinations that fail.
+        policy: Learns from each end, if it has ``observe``.
+        ejection: Settings: which statuses count, and whether Retry-After does.
+
+    Attributes:
+        notable: Statuses that are more than a success.
+        learns: Whether the policy learns, so that attempts have to be timed.
+        succeeded: Takes note of an exchange that the destination served.
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, policy: BalancingPolicy, ejection: EjectionSettings
+    ) -> None:
+        self._supervisor = supervisor
+        self._ejection = ejection
+        self._observe = getattr(policy, "observe", None)
+        self.learns: bool = self._observe is not None
+        self.succeeded: Callable[[Destination], None] = Ejector.succeeded
+        self.notable: frozenset[int] = frozenset(ejection.statuses)
+        if ejection.respect_retry_after:
+            self.notable |= _RETRY_AFTER_STATUSES
+        if self.learns:
+            self.notable |= _SERVER_ERRORS
+
+    def observe(self, destination: Destination, started: float, *, failed: bool) -> None:
+        """Let a policy that learns take note of an exchange.
+
+        Args:
+            destination: Served it, or failed.
+            started: Monotonic seconds at which it began.
+            failed: Which of the two.
+        """
+        if self._observe is not None:
+            now = monotonic()
+            self._observe(destination, now - started, failed, now)
+
+    def notable_response(
+        self, destination: Destination, response: TransportExchange, started: float
+    ) -> None:
+        """A response came whose status may say something about its destination."""
+        status = response.status
+        if status in self._ejection.statuses:
+            self._supervisor.failed(destination, f"status {status}")
+        else:
+            self.succeeded(destination)
+        if self._ejection.respect_retry_after and status in _RETRY_AFTER_STATUSES:
+            seconds = retry_after_seconds(response.headers)
+            if seconds is not None:
+                self._supervisor.cool_down(destination, seconds)
+        self.observe(destination, started, failed=status >= 500)
+
+    def failed(self, destination: Destination, reason: str) -> None:
+        """Count a failure on the destination's side that is named ``reason``."""
+        self._supervisor.failed(destination, reason)
+
+    def attempt_failed(self, destination: Destination, failure: Failure, started: float) -> None:
+        """An attempt failed; it counts if that is the destination's fault."""
+        if failure.side is Side.DESTINATION:
+            self._supervisor.failed(destination, failure.value)
+            self.observe(destination, started, failed=True)
+
+    def failed_late(self, destination: Destination, error: ProxyError) -> None:
+        """A response, a tunnel or a lease failed after its beginning."""
+        if error.failure.side is Side.DESTINATION:
+            self._supervisor.failed(destination, error.failure.value)
+        error.upstream = self._supervisor.pool.name
+        error.destination = destination.url
+        if not error.attempts:
+            error.attempts = (Attempt(destination.url, error.failure),)
+
+
+def retry_after_seconds(headers: Headers) -> float | None:
+    """Retry-After in seconds from now, given so or as a date (RFC 9110 section 10.2.3)."""
+    for name, value in headers:
+        if name == b"retry-after":
+            if value.strip().isdigit():
+                return float(value)
+            with contextlib.suppress(ValueError, OverflowError):
+                return parsedate_to_datetime(value.decode("latin-1")).timestamp() - time()
+    return None

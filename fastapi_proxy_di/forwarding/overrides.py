@@ -1,0 +1,105 @@
+"""What a caller wants otherwise than the client sent it, and how that is validated."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi_proxy_di.transforms.pipeline import Pipeline
+from fastapi_proxy_di.transport.protocol import Headers
+from fastapi_proxy_di.wire.headers import OURS, TOKEN, HeaderFields, fields_of
+
+__all__ = ["Overrides", "overrides_of"]
+
+_HOST: Final = re.compile(r"[!-\"$-.0->A-\[\]-~]+\Z")
+"""An authority without user, RFC 3986 section 3.2: no space and none of ``#/?@\\``, which would
+end or redirect it."""
+
+
+@dataclass(slots=True, eq=False)
+class Overrides:
+    """What a caller of ``forward`` wants otherwise, validated.
+
+    Attributes:
+        method: Instead of the client's.
+        additional: Set by name, after everything else.
+        replaced: Instead of all the client's headers.
+        body: Instead of the client's body.
+        content_type: For ``body``, unless the headers name one.
+        host: Instead of the destination's authority.
+        forward_query: Whether the client's query goes along.
+        timeout: Seconds in all, instead of ``timeouts.total``.
+        transforms: The mount's; they follow the upstream's.
+    """
+
+    method: bytes | None = None
+    additional: Headers | None = None
+    replaced: Headers | None = None
+    body: bytes | None = None
+    content_type: bytes | None = None
+    host: bytes | None = None
+    forward_query: bool = True
+    timeout: float | None = None
+    transforms: Pipeline | None = None
+
+
+def overrides_of(
+    *,
+    method: str | None = None,
+    forward_query: bool = True,
+    additional: HeaderFields | None = None,
+    replaced: HeaderFields | None = None,
+    body: Any = None,
+    host: str | None = None,
+    timeout: float | None = None,
+) -> Overrides | None:
+    """Validate what a caller wants otherwise; ``None`` if that is nothing.
+
+    Args:
+        method: Instead of the client's.
+        forward_query: Whether the client's query goes along.
+        additional: Headers set by name.
+        replaced: Headers instead of all the client's.
+        body: Bytes, str, or what JSON can say, instead of the client's.
+        host: Instead of the destination's authority.
+        timeout: Seconds in all.
+
+    Raises:
+        ValueError: One of them is not what it must be.
+    """
+    given = (method, additional, replaced, body, host, timeout)
+    if forward_query and all(argument is None for argument in given):
+        return None
+    content, content_type = (None, None) if body is None else _content(body)
+    if method is not None and not TOKEN.match(method.encode("latin-1", "replace")):
+        raise ValueError(f"method: {method!r} is not a token")
+    if method is not None and method.upper() == "CONNECT":
+        raise ValueError("method: CONNECT asks for a tunnel, which is not forwarded")
+    if host is not None and not _HOST.match(host):
+        raise ValueError(f"override_host: {host!r} is not a host")
+    return Overrides(
+        method=None if method is None else method.upper().encode("ascii"),
+        additional=fields_of(additional, refuse=OURS, what="additional_headers") or None,
+        replaced=(
+            None if replaced is None else fields_of(replaced, refuse=OURS, what="override_headers")
+        ),
+        body=content,
+        content_type=content_type,
+        host=None if host is None else host.encode("ascii"),
+        forward_query=forward_query,
+        timeout=timeout,
+    )
+
+
+def _content(body: Any) -> tuple[bytes, bytes]:
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body), b"application/octet-stream"
+    if isinstance(body, str):
+        return body.encode("utf-8"), b"text/plain; charset=utf-8"
+    try:
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"override_body: {error}; give bytes, str or what JSON can say") from error
+    return text.encode("utf-8"), b"application/json"

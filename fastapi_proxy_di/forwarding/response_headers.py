@@ -1,0 +1,117 @@
+"""Which headers and trailers of a response cross to the client."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi_proxy_di.balancing.affinity import Binding
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.transforming import joined, transform_response
+from fastapi_proxy_di.transforms.pipeline import Pipeline
+from fastapi_proxy_di.transport.protocol import Headers
+from fastapi_proxy_di.wire.headers import (
+    FRAMING,
+    HOP_BY_HOP,
+    PROXY_AUTHENTICATION,
+    Fate,
+    FieldTable,
+    nominated,
+)
+
+__all__ = ["ResponseHeaders", "crossing_headers", "crossing_trailers"]
+
+# Looking a member up in its enum takes 0.15 µs on CPython 3.11.
+_CONNECTION: Final = Fate.CONNECTION
+_TRAILER: Final = Fate.TRAILER
+
+_BODYLESS_STATUSES: Final = frozenset({204, 304})
+_NO_TRAILERS: Final = HOP_BY_HOP | FRAMING | PROXY_AUTHENTICATION | {b"host", b"set-cookie"}
+_PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
+
+
+class ResponseHeaders:
+    """Makes the headers that clients get, of responses and of accepted handshakes.
+
+    Args:
+        table: Fates of the upstream's names.
+        own: ``response_headers`` of the settings.
+        transforms: The upstream's.
+        binding: Keeps clients on their destination, ``None`` for no affinity.
+    """
+
+    def __init__(
+        self,
+        table: FieldTable,
+        own: Headers,
+        transforms: Pipeline | None = None,
+        binding: Binding | None = None,
+    ) -> None:
+        self._table: Final = table
+        self._own: Final = own
+        self._transforms: Final = transforms
+        self._binding: Final = binding
+
+    def build(
+        self, exchange: Exchange, status: int, received: Headers, *, pass_trailers: bool
+    ) -> Headers:
+        """Give the headers for the client.
+
+        Args:
+            exchange: Has the response.
+            status: The upstream's.
+            received: Lower-case names.
+            pass_trailers: Whether the server takes trailers.
+        """
+        headers = crossing_headers(received, status, self._table, pass_trailers=pass_trailers)
+        if exchange.method == b"HEAD" and exchange.scope.get("method", "GET") != "HEAD":
+            # Its length is that of a body which does not come.
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
+        if self._own:
+            headers += self._own
+        if exchange.observer is not None:
+            exchange.observer.responded(exchange, status, headers)
+        transforms = self._transforms
+        if exchange.overrides is not None:
+            transforms = joined(transforms, exchange.overrides.transforms)
+        if transforms is not None:
+            headers = transform_response(transforms, exchange, status, headers, self._own)
+        if self._binding is not None:
+            headers += self._binding.remember(exchange.scope, exchange.prefix, exchange.destination)
+        return headers
+
+
+def crossing_headers(
+    headers: Headers, status: int, table: FieldTable, *, pass_trailers: bool
+) -> Headers:
+    """The headers of a response that cross to the client.
+
+    Args:
+        headers: As received, lower-case names.
+        status: Its status.
+        table: Fates of the upstream's names.
+        pass_trailers: Whether the server takes trailers, so that ``Trailer`` may stay.
+    """
+    kept: Headers = []
+    connection: list[bytes] = []
+    for pair in headers:
+        fate = table[pair[0]]
+        if not fate:
+            kept.append(pair)
+        elif fate is _CONNECTION:
+            if pair[1] not in _PLAIN_CONNECTION:
+                connection.append(pair[1])
+        elif fate is _TRAILER and pass_trailers:
+            kept.append(pair)
+    if connection:
+        names = nominated(connection) - {b"content-length"}
+        kept = [pair for pair in kept if pair[0] not in names]
+    if status in _BODYLESS_STATUSES:
+        # RFC 9110 section 15.4.5 lets a 304 do without it, 8.6 forbids it on a 204, and
+        # uvicorn takes it for a body that is missing.
+        kept = [pair for pair in kept if pair[0] != b"content-length"]
+    return kept
+
+
+def crossing_trailers(trailers: Headers) -> Headers:
+    """The trailers that cross: none that frames, routes or controls (RFC 9110 section 6.5.1)."""
+    return [pair for pair in trailers if pair[0] not in _NO_TRAILERS]

@@ -1,0 +1,177 @@
+"""The retry loop: pick, attempt, and again where ``retries`` allows.
+
+All that is sent to an upstream goes through it, HTTP requests, WebSocket handshakes and the
+app's own calls alike, so that balancing, health and retries are the same for all. Hedging
+and admission are layers around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from random import Random
+from time import monotonic
+from typing import Any, Final
+
+from fastapi_proxy_di.errors import Attempt, ProxyError
+from fastapi_proxy_di.forwarding.attempt import Route, attempt
+from fastapi_proxy_di.forwarding.exchange import Dials, Exchange
+from fastapi_proxy_di.forwarding.outcomes import Outcomes
+from fastapi_proxy_di.forwarding.picking import Picker
+from fastapi_proxy_di.forwarding.retries import Outcome, RetryBudget, Verdict, backoff, decide
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.settings import UpstreamSettings
+
+__all__ = ["RetryLoop"]
+
+
+class RetryLoop:
+    """Makes the attempts of one upstream's exchanges.
+
+    Args:
+        name: The upstream's.
+        settings: Its settings.
+        picker: Picks destinations.
+        routes: The way to each destination; may grow while running.
+        outcomes: Where attempts are reported.
+        budget: Of retries.
+        random: For the jitter of pauses.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: UpstreamSettings,
+        picker: Picker,
+        routes: Mapping[Destination, Route],
+        outcomes: Outcomes,
+        budget: RetryBudget,
+        random: Random,
+    ) -> None:
+        self._name: Final = settings.name
+        self._settings: Final = settings.retries
+        self._limits: Final = settings.limits
+        self._picker: Final = picker
+        self._routes: Final = routes
+        self._outcomes: Final = outcomes
+        self._budget: Final = budget
+        self._random: Final = random
+        # An ordinary response costs one look-up.
+        self._notable: Final = settings.retries.statuses | outcomes.notable
+
+    def send(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
+        """Count the request and make its attempts, as ``run`` does."""
+        self._budget.deposit()
+        return self.run(exchange)
+
+    async def run(self, exchange: Exchange) -> None:
+        """Make attempts until one has a response, ``exchange.response``.
+
+        The destination's in-flight count includes the exchange then.
+
+        Raises:
+            ProxyError: With every attempt attached.
+        """
+        picker, outcomes = self._picker, self._outcomes
+        tried = exchange.avoid
+        retries = 0
+        resent = False
+        elsewhere: Destination | None = None
+        while True:
+            destination = elsewhere or picker.pick(exchange.key, tried)
+            elsewhere = None
+            if destination is None and len(tried) > len(exchange.avoid):
+                # Another destination when there is one; else one that was tried, once more.
+                destination = picker.pick(exchange.key, exchange.avoid)
+            if exchange.observer is not None:
+                exchange.observer.picked(exchange, tried, destination)
+            if destination is None:
+                raise picker.unavailable(exchange.attempts)
+            exchange.begin_attempt(destination)
+            # uvloop's own clock has whole milliseconds; a policy that does not learn needs none.
+            started = monotonic() if outcomes.learns else 0.0
+            try:
+                response = await attempt(
+                    exchange, self._routes[destination], self._limits, fresh=resent
+                )
+                if response.status not in self._notable:
+                    outcomes.succeeded(destination)
+                    if outcomes.learns:
+                        outcomes.observe(destination, started, failed=False)
+                    return
+                outcomes.notable_response(destination, response, started)
+                verdict = self._decide_on_status(exchange, retries)
+                if verdict is Verdict.NO:
+                    return
+                exchange.attempts += (Attempt(destination.url, status=response.status),)
+            except ProxyError as error:
+                self._note(exchange, error)
+                verdict = self._decide_on_failure(exchange, error, started, retries, resent)
+                if verdict is Verdict.NO or exchange.error is not None:
+                    exchange.end_attempt()
+                    raise
+                last_error = error
+            except BaseException:
+                exchange.end_attempt()
+                raise
+            dialled = exchange.transport_exchange is not None
+            exchange.end_attempt()
+            if verdict is Verdict.RETRY_COUNTED:
+                tried += (destination,)
+                pause = backoff(retries, self._settings.backoff, self._random)
+                retries += 1
+                if pause:
+                    await exchange.watcher.run(exchange, asyncio.sleep(pause), "back-off")
+            elif not dialled:
+                tried += (destination,)
+                # Only another destination makes a further dial worth its time. It is kept:
+                # asked again, a policy that goes by turns would give the next one.
+                elsewhere = picker.pick(exchange.key, tried)
+                if elsewhere is None:
+                    raise last_error
+            else:
+                resent = True  # the connection was stale, not the destination
+
+    def _decide_on_status(self, exchange: Exchange, retries: int) -> Verdict:
+        """Say whether another attempt follows a response."""
+        outcome = Outcome(
+            status=exchange.response.status,
+            repeatable=exchange.repeatable,
+            replayable=exchange.body is None or exchange.body.replayable(written=True),
+            retries=retries,
+        )
+        return decide(outcome, self._settings, self._budget, monotonic())
+
+    def _decide_on_failure(
+        self, exchange: Exchange, error: ProxyError, started: float, retries: int, resent: bool
+    ) -> Verdict:
+        """Count a failed attempt, and say whether another one follows."""
+        sent, body = exchange.transport_exchange, exchange.body
+        dials = exchange.dials or Dials()
+        outcome = Outcome(
+            failure=error.failure,
+            repeatable=exchange.repeatable,
+            reused=sent is not None and sent.reused,
+            written=sent is not None,
+            answered=sent is not None and sent.answered,
+            replayable=body is None or body.replayable(written=sent is not None),
+            retries=retries,
+            connect_retries=dials.further,
+            resent=resent,
+        )
+        verdict = decide(outcome, self._settings, self._budget, monotonic())
+        if verdict is not Verdict.RETRY_FREE:
+            self._outcomes.attempt_failed(exchange.destination, error.failure, started)
+        elif sent is None:
+            dials.further += 1
+            exchange.dials = dials
+            self._outcomes.attempt_failed(exchange.destination, error.failure, started)
+        # Else the connection was stale, which says nothing about its destination.
+        return verdict
+
+    def _note(self, exchange: Exchange, error: ProxyError) -> None:
+        url = exchange.destination.url
+        exchange.attempts += (Attempt(url, error.failure),)
+        error.upstream = self._name
+        error.destination = url
+        error.attempts = exchange.attempts

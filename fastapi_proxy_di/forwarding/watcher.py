@@ -1,0 +1,166 @@
+"""Watches exchanges: the client may leave, a deadline may pass.
+
+Most exchanges are over before watching them would pay, so for their first
+`UNWATCHED_SECONDS` all of an upstream share one timer. An exchange that lasts longer gets a
+task that waits for ``http.disconnect`` (a silent upstream never makes ``send`` fail) and a
+timer for its nearest deadline. All of them act through ``Exchange.interrupt``, which fails
+the attempt, or cancels the dial or the queueing that precedes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Final, TypeVar
+
+from fastapi_proxy_di.errors import ClientDisconnected, Failure, ProxyError, Side
+from fastapi_proxy_di.forwarding.body import client_left
+from fastapi_proxy_di.forwarding.deadlines import Deadlines, nearest_deadline, timeout_error
+from fastapi_proxy_di.forwarding.exchange import Exchange
+
+__all__ = ["UNWATCHED_SECONDS", "Watcher"]
+
+UNWATCHED_SECONDS: Final = 0.02
+"""Exchanges shorter than this are not watched: a task costs more than they do."""
+
+T = TypeVar("T")
+
+
+class Watcher:
+    """Watches the exchanges of one upstream that have the same deadlines.
+
+    Args:
+        name: The upstream's, for the names of tasks.
+        deadlines: Of the exchanges.
+
+    Attributes:
+        deadlines: Of the exchanges.
+        unwatched_seconds: How long an exchange goes unwatched: no longer than any deadline.
+        unwatched: The exchanges that are too recent to be watched, oldest first.
+    """
+
+    __slots__ = ("_loop", "_name", "_timer", "deadlines", "unwatched", "unwatched_seconds")
+
+    def __init__(self, name: str, deadlines: Deadlines) -> None:
+        given = [seconds for seconds in deadlines if seconds is not None]
+        self.deadlines: Deadlines = deadlines
+        self.unwatched_seconds: float = min((UNWATCHED_SECONDS, *given))
+        # A dict keeps the order of arrival and forgets in O(1).
+        self.unwatched: dict[Exchange, None] = {}
+        self._loop = asyncio.get_running_loop()
+        self._name = name
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, exchange: Exchange) -> None:
+        """The exchange's time runs from now on; watch it once it lasts."""
+        exchange.started = exchange.attempt_started = self._loop.time()
+        self.unwatched[exchange] = None
+        if self._timer is None:
+            self._timer = self._loop.call_later(self.unwatched_seconds, self._watch_old_ones)
+
+    async def run(self, exchange: Exchange, coroutine: Coroutine[Any, Any, T], what: str) -> T:
+        """Await ``coroutine``, or raise as soon as the exchange is interrupted.
+
+        For what takes its time anyway: a dial, a place in the queue, a back-off.
+        """
+        if exchange.error is not None:
+            coroutine.close()
+            raise exchange.error
+        task = self._loop.create_task(coroutine, name=f"{what} {self._name}")
+        exchange.pending = task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if task.done() and not task.cancelled() and task.exception() is None:
+                # Cancelled at the very moment it succeeded: what it made must not leak.
+                made = task.result()
+                if hasattr(made, "fail"):
+                    made.fail(ClientDisconnected())
+            current = asyncio.current_task()
+            assert current is not None
+            if current.cancelling() or exchange.error is None:
+                raise
+            raise exchange.error from None
+        finally:
+            exchange.pending = None
+
+    def watch_client(self, exchange: Exchange) -> None:
+        """Read the client's side from now on: the rest of its body, then its departure."""
+        if exchange.client_task is None and exchange.receive is not None:
+            exchange.client_task = self._loop.create_task(
+                _read_client(exchange), name=f"client of {self._name}"
+            )
+
+    def arm(self, exchange: Exchange) -> None:
+        """Set the timer for the nearest deadline; activity moves it when it fires."""
+        if exchange.deadline_timer is not None:
+            exchange.deadline_timer.cancel()
+            exchange.deadline_timer = None
+        now = self._loop.time()
+        failure, deadline = nearest_deadline(exchange, self.deadlines)
+        if failure is None:
+            return
+        if deadline > now:
+            exchange.deadline_timer = self._loop.call_at(deadline, self.arm, exchange)
+            return
+        error = self._timed_out(exchange, failure)
+        sent = exchange.transport_exchange
+        if failure is Failure.TOTAL_TIMEOUT or error.failure.side is Side.CLIENT or sent is None:
+            exchange.interrupt(error)
+        else:
+            # The attempt is over, not the request: another destination may respond in time.
+            exchange.attempt_timed_out = True
+            sent.fail(error)
+            self.arm(exchange)
+
+    def end(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Stop watching.
+
+        Returns:
+            What remains to be awaited, ``None`` for a short exchange.
+        """
+        if not exchange.watched:
+            self.unwatched.pop(exchange, None)
+        elif exchange.deadline_timer is not None:
+            exchange.deadline_timer.cancel()
+            exchange.deadline_timer = None
+        client, exchange.client_task = exchange.client_task, None
+        if client is None or client.done():
+            return None
+        client.cancel()
+        return _ended(client)
+
+    def _timed_out(self, exchange: Exchange, failure: Failure) -> ProxyError:
+        return timeout_error(exchange, failure)
+
+    def _watch_old_ones(self) -> None:
+        self._timer = None
+        limit = self._loop.time() - self.unwatched_seconds
+        while self.unwatched:
+            oldest = next(iter(self.unwatched))
+            if oldest.started > limit:
+                due = oldest.started + self.unwatched_seconds
+                self._timer = self._loop.call_at(due, self._watch_old_ones)
+                return
+            del self.unwatched[oldest]
+            oldest.watched = True
+            self.watch_client(oldest)
+            self.arm(oldest)
+
+
+async def _read_client(exchange: Exchange) -> None:
+    try:
+        if exchange.body is None:
+            assert exchange.receive is not None
+            await client_left(exchange.receive)
+        else:
+            await exchange.body.pump()
+    except Exception as error:  # noqa: BLE001  # whatever the server's receive raises
+        exchange.interrupt(error)
+    else:
+        exchange.interrupt(ClientDisconnected())
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Wait until a cancelled task has ended, also if its waiter is cancelled meanwhile."""
+    await asyncio.wait((task,))
