@@ -1,1 +1,1 @@
-"""Decisions about which destination an attempt goes to: policies and selection."""
+"""Decides which destination an attempt goes to: policies, selection, affinity, hash keys."""

@@ -1,6 +1,6 @@
 """Policy ``first``: the first available destination, in the order of the settings.
 
-Owns: that choice. The others stand by.
+The other destinations are its reserve.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ __all__ = ["First"]
 
 
 class First:
-    """Always the first; the next one when it is full or has been tried."""
+    """Picks the first destination; the next one when that is full or has been tried."""
 
     name = "first"
 
     def pick(
         self, available: Sequence[Destination], request: PickRequest | None = None
     ) -> Destination | None:
-        """Give the first, ``None`` if there is none. O(1)."""
+        """Pick the first, ``None`` if there is none. O(1)."""
         return available[0] if available else None
 
     def order(
         self, available: Sequence[Destination], request: PickRequest | None = None
     ) -> Iterator[Destination]:
-        """Give them in the order of the settings."""
+        """Give the destinations in the order of the settings."""
         return iter(available)

@@ -1,14 +1,13 @@
-"""Policy ``hash``: the same key goes to the same destination, with bounded load.
+"""Policy ``hash``: requests with the same key go to the same destination, with bounded load.
 
-Owns: the ring and the walk on it. Consistent hashing: each destination stands at many
-points of a ring, a key goes to the next point clockwise. When a destination leaves, only
-its own keys move; when it returns, only they come back. With bounded loads (Mirrokni,
-Thorup, Zadimoghaddam, 2016) a destination that has over 1.25 times its share of the
-requests in flight passes the key on to the next one on the ring, so that a popular key
-cannot sink its destination.
+Consistent hashing: each destination has many points on a ring, and a key goes to the next
+point clockwise. When a destination leaves, only its own keys move; when it returns, only they
+come back. With bounded loads (Mirrokni, Thorup, Zadimoghaddam, 2016) the keys of a destination
+that has more than 1.25 times its share of the requests in flight go to the next one on the
+ring, so that a popular key cannot overload its destination.
 
-Points come from a stable digest of address and number, so every worker and every restart
-agrees on where a key goes.
+Points are a stable digest of address and number, so all workers and restarts send a key to the
+same destination.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from fastapi_proxy_di.pools.destination import Destination
 __all__ = ["Hash"]
 
 LOAD_FACTOR: Final = 1.25
-# With fewer requests than this in flight a destination keeps its keys whatever the others
-# do: the bound is about load, and at three requests in flight all told there is none.
+# With fewer requests than this in flight a destination keeps its keys: the bound is about
+# load, and three requests in flight in the whole pool are none.
 _UNBOUNDED_IN_FLIGHT: Final = 8
 # Shares of keys then differ by about 9 % (1 / sqrt(128)).
 _POINTS_PER_WEIGHT: Final = 128
@@ -41,12 +40,12 @@ _EIGHT: Final = Struct("<8Q")
 
 
 class Hash:
-    """Consistent hashing on a ring with bounded load; two choices when there is no key.
+    """Picks on a ring with bounded load; by two choices when there is no key.
 
-    O(log n) a pick. A change of the pool costs O(points of the ring), digests are kept.
+    A pick costs O(log n). A change of the pool costs O(points of the ring); digests are kept.
 
     Args:
-        random: For requests without a key.
+        random: Used for requests without a key.
         weigh: Gives a destination's share of the ring relative to the others.
     """
 
@@ -63,7 +62,7 @@ class Hash:
     def pick(
         self, available: Sequence[Destination], request: PickRequest | None = None
     ) -> Destination | None:
-        """Give the destination of the request's key, ``None`` if there is none."""
+        """Pick the destination of the request's key, ``None`` if there is none."""
         key = request.key() if request is not None else None
         if key is None or len(available) < 2:
             return self._without_key.pick(available, request)
@@ -72,7 +71,7 @@ class Hash:
     def order(
         self, available: Sequence[Destination], request: PickRequest | None = None
     ) -> Iterator[Destination]:
-        """Give them in the order of the ring from the request's key on, full ones too."""
+        """Give all destinations, also full ones, in the order of the ring from the key on."""
         key = request.key() if request is not None else None
         if key is None:
             return iter(sorted(available, key=lambda one: one.in_flight / one.weight))
@@ -80,7 +79,7 @@ class Hash:
 
     def _derive(self, available: Sequence[Destination]) -> _Ring:
         total = sum(map(self._weigh, available))
-        # Halved rather than fitted: a scale that followed every change of the pool would
+        # The scale is halved, not fitted: one that followed every change of the pool would
         # move the points of all destinations each time.
         scale = float(_POINTS_PER_WEIGHT)
         while total * scale > _RING_POINTS:
@@ -95,7 +94,7 @@ class Hash:
             kept[destination.url] = points
             for point in points[:count]:
                 owners[point] = destination
-        # Digests of those that are out for the moment are kept, those of strangers go.
+        # Destinations that are unavailable for a while keep their digests.
         if len(self._points) > 2 * len(available) + 16:
             self._points = kept
         else:
@@ -117,9 +116,8 @@ class _Ring:
         self._picks_left = 0
 
     def pick(self, key: bytes) -> Destination | None:
-        # The sum of requests in flight is taken every n picks, so O(1) amortised; until
-        # then each pick counts as one more, so it is never too low and the bound at most
-        # a factor's worth per destination too generous.
+        # The requests in flight are summed every n picks, so a pick is O(1) amortised. In
+        # between each pick adds one and no end is seen, so the sum is never too low.
         self._picks_left -= 1
         if self._picks_left < 0:
             self._picks_left = len(self._available)
@@ -132,7 +130,7 @@ class _Ring:
         for step in range(at, at + count):
             destination = owners[points[step if step < count else step - count]]
             in_flight = destination.in_flight
-            # "<" because one more must stay within the bound, rounded up to a whole request.
+            # "<" because one more request must stay within the bound, rounded up.
             if in_flight < _UNBOUNDED_IN_FLIGHT or in_flight < per_weight * destination.weight:
                 return destination
         return None

@@ -1,9 +1,8 @@
-"""Policy ``latency``: the destinations that answer probes fastest.
+"""Policy ``latency``: the destinations that respond fastest to probes.
 
-Owns: who counts as fastest, and how they share. All within a quarter and a millisecond of
-the fastest are equals, and share by two choices on requests in flight: sent to the single
-fastest, all traffic would pile onto one destination until the next probe, then move on to
-the next (herding). Traffic within the group is what tells them apart.
+All destinations within a quarter and a millisecond of the fastest form one group, which shares
+the traffic by two choices on requests in flight. If only the single fastest were picked, all
+traffic would go to one destination until the next probe, and then to another one (herding).
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ _NEAR_MS: Final = 1.0
 
 
 class Latency:
-    """Two choices among the destinations nearly as fast as the fastest.
+    """Picks by two choices among the destinations that are about as fast as the fastest.
 
-    Latencies change without a new snapshot; the group is told anew every ``n`` picks for
-    ``n`` destinations, so that a pick stays O(1) amortised.
+    Latencies change without a new snapshot, so the group is computed every ``n`` picks for
+    ``n`` destinations, which keeps a pick O(1) amortised.
     """
 
     name = "latency"
@@ -41,7 +40,7 @@ class Latency:
     def pick(
         self, available: Sequence[Destination], request: PickRequest | None = None
     ) -> Destination | None:
-        """Choose one, ``None`` if there is none."""
+        """Pick one of the fastest, ``None`` if there is none."""
         if len(available) < 2:
             return available[0] if available else None
         return self._among.pick(self._snapshots.get(available).fastest())
@@ -49,7 +48,7 @@ class Latency:
     def order(
         self, available: Sequence[Destination], request: PickRequest | None = None
     ) -> Iterator[Destination]:
-        """Give them fastest first. O(n log n): only when a pick was refused."""
+        """Give the destinations, fastest first. O(n log n): only when a pick was refused."""
         return iter(sorted(available, key=_latency))
 
 
@@ -67,7 +66,7 @@ class _Group:
             self._picks_left = len(self._available)
             near = _NEAR_RATIO * min(map(_latency, self._available)) + _NEAR_MS
             fastest = tuple([one for one in self._available if _latency(one) <= near])
-            # The same object while the group stays, so that nothing is derived anew.
+            # The same object while the group stays, so that its weights are computed once.
             if fastest != self._fastest:
                 self._fastest = fastest
         return self._fastest

@@ -1,6 +1,6 @@
 """Policy ``least_requests``: the destination with the fewest requests in flight per weight.
 
-Owns: an exact minimum at O(log n) amortised, although loads change outside.
+The minimum is exact and costs O(log n) amortised, although loads change between picks.
 
 A heap of loads is kept lazily. A load that grew is noticed when it is at the top, and moved to
 its place. A load that fell must not be missed, so a destination adds itself to a set when a
@@ -25,12 +25,12 @@ from fastapi_proxy_di.pools.destination import Destination
 
 __all__ = ["LeastRequests"]
 
-# Entries per destination, obsolete ones among them, at which the heap is built anew.
+# Entries per destination, obsolete ones among them, at which the heap is rebuilt.
 _OBSOLETE_FACTOR: Final = 4
 
 
 class LeastRequests:
-    """Least loaded of all, exactly; loads are requests in flight divided by weight."""
+    """Picks the least loaded of all; loads are requests in flight divided by weight."""
 
     name = "least_requests"
 
@@ -41,13 +41,13 @@ class LeastRequests:
     def pick(
         self, available: Sequence[Destination], request: PickRequest | None = None
     ) -> Destination | None:
-        """Give the least loaded with room, ``None`` if all are full or there is none."""
+        """Pick the least loaded with room, ``None`` if all are full or there is none."""
         return self._snapshots.get(available).least() if available else None
 
     def order(
         self, available: Sequence[Destination], request: PickRequest | None = None
     ) -> Iterator[Destination]:
-        """Give them least loaded first. O(n log n): only when a pick was refused."""
+        """Give the destinations, least loaded first. O(n log n): only when a pick was refused."""
         return iter(sorted(available, key=lambda one: one.in_flight / one.weight))
 
     def __copy__(self) -> LeastRequests:
@@ -60,14 +60,14 @@ class LeastRequests:
 
 
 class _Loads:
-    """A heap of ``(load, turn, index)``; of an index's entries the last one is in force."""
+    """A heap of ``(load, turn, index)``; of the entries of an index only the last one counts."""
 
     __slots__ = ("_available", "_entries", "_fallen", "_heap", "_index", "_now", "_turns")
 
     def __init__(self, available: Sequence[Destination], random: Random) -> None:
         self._available = available
         self._index = {destination: at for at, destination in enumerate(available)}
-        # A random beginning, or each change of the pool would begin its ties with the first.
+        # Turns begin at random, else ties after each change of the pool would favour the first.
         self._turns = [random.random() / destination.weight for destination in available]
         self._now = 0.0  # the latest turn that was taken
         self._fallen: set[Destination] = set()
@@ -98,7 +98,7 @@ class _Loads:
             destination = self._available[at]
             actual = _load(destination)
             if actual == load and load < inf:
-                # One that was busy for long has no turns to catch up on.
+                # A destination that was busy for long must not catch up on its turns.
                 self._now = max(self._now, turn)
                 turns[at] = self._now + 1 / destination.weight
             entries[at] = (actual, turns[at], at)

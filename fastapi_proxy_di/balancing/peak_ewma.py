@@ -1,26 +1,25 @@
 """Policy ``peak_ewma``: two choices on expected time to first byte.
 
-Owns: the estimate per destination and its cost. The cost is the mean time to first byte
-times requests in flight by weight, this one added (Finagle's Peak EWMA). Draws are by weight
-already, so an idle destination costs its mean whatever its weight: divided by it, a light one
-would stay without traffic until the heavy ones are busy. The mean is
-sensitive to peaks: a slower sample replaces it at once, faster ones wear it down over ten
-seconds. It is worn down by ratio, as a geometric mean: by difference, five seconds of
-penalty against three milliseconds of work would take more than a minute to forget, by
-ratio it is twice the usual after 24 seconds. Time to first byte, not to the end, so that
-streams and tunnels do not look slow.
+The cost of a destination is its mean time to first byte, times its requests in flight by
+weight with this one added (Finagle's Peak EWMA). Draws are by weight already, so an idle
+destination costs its mean whatever its weight: divided by the weight, a light one would get no
+traffic until the heavy ones are busy. A slower sample replaces the mean at once, faster ones
+lower it over ten seconds. They lower it by ratio, as a geometric mean: by difference, a penalty
+of five seconds over three milliseconds of work would take more than a minute to fade, by ratio
+it is twice the usual after 24 seconds. The time to the end is not used, because streams and
+tunnels would look slow.
 
-Three points where a plain mean goes wrong:
+A plain mean would go wrong in three cases:
 
-- A destination that fails at once looks fastest of all, and would draw all traffic. A
+- A destination that fails at once looks fastest of all, and would get all traffic. So a
   failure counts as a sample of five seconds (linkerd's penalty).
-- A destination that was slow once gets no more traffic, so nothing ever corrects its mean.
-  Without news a mean drifts towards what is typical of the pool. Not towards zero: one that
-  hangs gives no news either, and must not become attractive by it.
-- A new destination has no mean. It is taken for typical.
+- A destination that was slow once gets no more traffic, so no sample corrects its mean.
+  So a mean without samples drifts towards what is typical of the pool. Not towards zero: a
+  destination that hangs gives no samples either, and must not become attractive.
+- A new destination has no mean. It gets the typical one.
 
-Costs that are near each other are equal, and the first draw decides: by less, one peak of
-a millisecond would leave an idle destination without traffic for seconds.
+Costs that differ by little count as equal, and the first draw decides. Otherwise one peak of a
+millisecond would leave an idle destination without traffic for seconds.
 """
 
 from __future__ import annotations
@@ -47,12 +46,12 @@ _TYPICAL_SHARE: Final = 0.02
 # Differences below these are noise of one exchange; ``latency`` has the same.
 _NEAR_RATIO: Final = 1.25
 _NEAR_SECONDS: Final = 0.001
-# What a coarse clock gives as nothing; ratios need something.
+# A coarse clock measures zero, which has no ratio to anything.
 _SHORTEST_SECONDS: Final = 1e-5
 
 
 class PeakEwma:
-    """The cheaper of two distinct draws. Learns through ``observe``."""
+    """Picks the cheaper of two distinct draws. Learns through ``observe``."""
 
     name = "peak_ewma"
 
@@ -62,14 +61,14 @@ class PeakEwma:
         self._means: dict[Destination, _Mean] = {}
         self._prune_at = 16
         self._typical = FIRST_ESTIMATE_SECONDS
-        # The time of the last observation stands in for a clock: without traffic anywhere
-        # there is no news to drift away from.
+        # The time of the last observation is used as the clock, so a policy needs none: while
+        # there is no traffic at all, means need not drift.
         self._now = 0.0
 
     def pick(
         self, available: Sequence[Destination], request: PickRequest | None = None
     ) -> Destination | None:
-        """Choose one, ``None`` if there is none. O(1), O(log n) with unequal weights."""
+        """Pick one, ``None`` if there is none. O(1), O(log n) with unequal weights."""
         count = len(available)
         if count < 2:
             return available[0] if count else None
@@ -89,7 +88,7 @@ class PeakEwma:
     def observe(
         self, destination: Destination, seconds_to_first_byte: float, failed: bool, now: float
     ) -> None:
-        """Take note of one exchange. O(1)."""
+        """Learn from one exchange. O(1)."""
         self._now = now
         if failed:
             sample = max(seconds_to_first_byte, FAILURE_PENALTY_SECONDS)

@@ -1,12 +1,12 @@
-"""What a balancing policy is: a name and one pure question.
+"""The protocols of balancing policies: a name and one pure choice.
 
-Owns: the protocols that policies, ours and users', fit. Must not know: any policy.
+Owns: the protocols that built-in policies and users' own implement. Must not know: any policy.
 
-A policy gets a snapshot of destinations that are available (or all that are not draining,
-in panic) and picks one. It need not look at limits: a pick that is full, or was tried
-before, is refused and asked for again (``fastapi_proxy_di.balancing.selection``). The
-snapshot is a tuple replaced whole on each change, so whatever is derived from it may be
-kept for as long as ``available`` is the very same object.
+A policy gets a snapshot of the available destinations (in panic: of all that are not draining)
+and picks one. It need not check limits: a pick that is full or was tried before is refused, and
+the policy is asked again (``fastapi_proxy_di.balancing.selection``). The snapshot is a tuple that
+is replaced whole on each change, so a policy may keep what it derives from ``available`` while
+it gets the same object.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ __all__ = ["BalancingPolicy", "ObservingPolicy", "OrderingPolicy", "PickRequest"
 
 
 class PickRequest(Protocol):
-    """The request a destination is picked for, as far as policies may see it."""
+    """The part of a request that policies may see."""
 
     def key(self) -> bytes | None:
-        """Give what ``hash`` hashes, looked up only when asked; ``None`` if absent."""
+        """Give the key that ``hash`` hashes, ``None`` if there is none. Read when it is called."""
 
 
 @runtime_checkable
 class BalancingPolicy(Protocol):
-    """The choice of a destination."""
+    """Chooses a destination."""
 
     @property
     def name(self) -> str:
@@ -41,7 +41,7 @@ class BalancingPolicy(Protocol):
 
         Args:
             available: A snapshot; empty or of any length. Never changed in place.
-            request: The request it is for, ``None`` outside requests.
+            request: What the destination is for, ``None`` outside requests.
 
         Returns:
             A member of ``available``, or ``None`` to leave the choice to the caller.
@@ -50,7 +50,7 @@ class BalancingPolicy(Protocol):
 
 @runtime_checkable
 class OrderingPolicy(BalancingPolicy, Protocol):
-    """A policy with a second choice, and a third: asked when its pick was refused.
+    """A policy that has further choices for when its pick is refused.
 
     A policy without ``order`` draws again twice; then the least loaded destination with
     room is taken.
@@ -69,11 +69,11 @@ class ObservingPolicy(BalancingPolicy, Protocol):
     def observe(
         self, destination: Destination, seconds_to_first_byte: float, failed: bool, now: float
     ) -> None:
-        """Take note of one exchange.
+        """Learn from one exchange.
 
         Args:
-            destination: Where it went.
-            seconds_to_first_byte: From sending to the first byte of the answer, or to the
+            destination: The one that it went to.
+            seconds_to_first_byte: From sending to the first byte of the response, or to the
                 failure.
             failed: Whether it failed on the destination's side, by status or transport.
             now: Monotonic seconds.

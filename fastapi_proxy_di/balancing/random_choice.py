@@ -1,7 +1,4 @@
-"""Policy ``random``: any available destination, in proportion to weight.
-
-Owns: that draw.
-"""
+"""Policy ``random``: any available destination, in proportion to weight."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ __all__ = ["RandomChoice"]
 
 
 class RandomChoice:
-    """An independent weighted draw per pick. O(1), O(log n) with unequal weights."""
+    """Picks by an independent weighted draw. O(1), O(log n) with unequal weights."""
 
     name = "random"
 
@@ -29,7 +26,7 @@ class RandomChoice:
     def pick(
         self, available: Sequence[Destination], request: PickRequest | None = None
     ) -> Destination | None:
-        """Draw one, ``None`` if there is none."""
+        """Pick one, ``None`` if there is none."""
         count = len(available)
         if count < 2:
             return available[0] if count else None

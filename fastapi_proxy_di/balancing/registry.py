@@ -1,6 +1,6 @@
-"""From the ``policy`` setting to a policy.
+"""Builds the policy that the setting ``policy`` names.
 
-Owns: the names of the built-in policies, and how a user's own is found. Must not know:
+Owns: the names of the built-in policies, and how a user's own is imported. Must not know:
 settings models, pools.
 """
 
@@ -37,7 +37,7 @@ POLICIES: Final[dict[str, Callable[[Random], BalancingPolicy]]] = {
 
 
 def build_policy(spec: object, *, random: Random) -> BalancingPolicy:
-    """Give the policy that ``spec`` asks for. Once per upstream, at start.
+    """Build the policy that ``spec`` names. Once per upstream, at start.
 
     Args:
         spec: A built-in name, ``"package.module:Policy"`` (a class, or an instance), a
@@ -46,7 +46,7 @@ def build_policy(spec: object, *, random: Random) -> BalancingPolicy:
         random: Source of randomness for the policy.
 
     Raises:
-        ValueError: The name is unknown, the import fails, or what it names is no policy.
+        ValueError: The name is unknown, the import fails, or the object is no policy.
     """
     found = spec
     if isinstance(spec, str):

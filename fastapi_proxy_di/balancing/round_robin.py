@@ -1,9 +1,9 @@
-"""Policy ``round_robin``: each in turn, by weight, smoothly.
+"""Policy ``round_robin``: each destination in turn, by weight, smoothly.
 
-Owns: the turn. Every destination has a deadline that lies ``1 / weight`` after its last
-one; the earliest is next (earliest deadline first). So any run of picks gives each its
-share within one pick, heavy ones are spread out rather than served in bursts, and weights
-need not be whole numbers. With equal weights this is a plain cursor.
+Every destination has a deadline that lies ``1 / weight`` after its last one; the earliest is
+next (earliest deadline first). So any run of picks gives each its share within one pick, heavy
+ones are picked at even distances and not in bursts, and weights need not be whole numbers. With
+equal weights a plain cursor does the same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RoundRobin:
     def pick(
         self, available: Sequence[Destination], request: PickRequest | None = None
     ) -> Destination | None:
-        """Give the next in turn, ``None`` if there is none."""
+        """Pick the next in turn, ``None`` if there is none."""
         if not available:
             return None
         return self._snapshots.get(available).next()
@@ -43,8 +43,8 @@ class RoundRobin:
         return twin
 
     def _turn(self, available: Sequence[Destination]) -> _Cursor | _Deadlines:
-        # A random beginning: if each change began anew at the first, a pool that changes
-        # often would favour it.
+        # Turns begin at random: if each change of the pool began with the first, a pool that
+        # changes often would favour it.
         if len({destination.weight for destination in available}) == 1:
             return _Cursor(available, self._random.randrange(len(available)))
         return _Deadlines(available, self._random)
@@ -68,7 +68,7 @@ class _Deadlines:
     __slots__ = ("_heap",)
 
     def __init__(self, available: Sequence[Destination], random: Random) -> None:
-        # The index breaks ties, so destinations themselves are never compared.
+        # The index breaks ties, so destinations are never compared.
         self._heap = [
             (random.random() / destination.weight, index, 1 / destination.weight, destination)
             for index, destination in enumerate(available)

@@ -1,8 +1,8 @@
-"""What policies derive from a snapshot, kept for as long as the snapshot lives.
+"""Keeps what a policy derives from a snapshot while the snapshot is in use.
 
-Owns: the memory from a tuple's identity to the structure derived from it. Must not know:
-what is derived. A few snapshots are kept, because spill-over asks one policy about several
-tiers in turn, and deriving anew at each turn would cost O(n) a pick.
+Owns: the mapping from a tuple's identity to the structure derived from it. Must not know: what
+is derived. Several snapshots are kept, because a spill-over asks one policy about several tiers
+in turn, and deriving at each pick would cost O(n).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KEPT: Final = 8
 
 
 class Snapshots(Generic[T]):
-    """Derived structures by the identity of the tuple they come from."""
+    """Derived structures by the identity of the tuple that they come from."""
 
     __slots__ = ("_derive", "_kept")
 
@@ -31,13 +31,13 @@ class Snapshots(Generic[T]):
         self._kept: dict[int, tuple[Sequence[Destination], T]] = {}
 
     def __copy__(self) -> Snapshots[T]:
-        """Give one whose structures move on their own, for a look at what would come."""
+        """Give a copy whose structures change independently, as ``Balancer.peek`` needs it."""
         twin = Snapshots(self._derive)
         twin._kept = {key: (kept[0], copy(kept[1])) for key, kept in self._kept.items()}
         return twin
 
     def get(self, available: Sequence[Destination]) -> T:
-        """Give what belongs to ``available``, deriving it at its first sight."""
+        """Give the structure of ``available``, derived at the first call."""
         kept = self._kept.get(id(available))
         if kept is not None:
             return kept[1]

@@ -1,10 +1,9 @@
 """Policy ``power_of_two_choices``, the default: draw two, take the less loaded.
 
-Owns: the two distinct draws and the comparison. Part of the hot path: under a microsecond.
-
-Two random choices keep the fullest destination within O(log log n) of the mean (Azar,
-Broder, Karlin, Upfal: "Balanced Allocations", 1994) without ever looking at more than two,
-and do not herd as "least of all" does when many proxies share the destinations.
+Two random choices keep the fullest destination within O(log log n) of the mean (Azar, Broder,
+Karlin, Upfal: "Balanced Allocations", 1994) while only two are compared. They do not herd, as
+"least of all" does when many proxies share the destinations. Part of the hot path: under a
+microsecond.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["TwoChoices"]
 
 
 class TwoChoices:
-    """Two distinct draws by weight; the one with fewer requests in flight per weight."""
+    """Picks the draw with fewer requests in flight per weight of two distinct ones by weight."""
 
     name = "power_of_two_choices"
 
@@ -35,7 +34,7 @@ class TwoChoices:
     def pick(
         self, available: Sequence[Destination], request: PickRequest | None = None
     ) -> Destination | None:
-        """Choose one, ``None`` if there is none. O(1), O(log n) with unequal weights."""
+        """Pick one, ``None`` if there is none. O(1), O(log n) with unequal weights."""
         count = len(available)
         if count < 2:
             return available[0] if count else None
@@ -47,7 +46,7 @@ class TwoChoices:
         if cumulative is None:
             one = int(draw() * count)
             other = int(draw() * (count - 1))
-            # Skipping over the first makes the second distinct without a loop.
+            # Skipping the first draw makes the second distinct without a loop.
             if other >= one:
                 other += 1
             first, second = available[one], available[other]

@@ -1,7 +1,4 @@
-"""Draws in proportion to weight.
-
-Owns: the cumulative weights of a snapshot. Must not know: policies, loads.
-"""
+"""The cumulative weights of a snapshot, for draws in proportion to weight."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ __all__ = ["cumulative_weights"]
 def cumulative_weights(available: Sequence[Destination]) -> list[float] | None:
     """Give running sums of the weights for ``bisect``, ``None`` if all are equal.
 
-    ``None`` lets equal weights, the usual case, be drawn by index in O(1).
+    With equal weights, the usual case, a policy draws an index in O(1) instead.
     """
     weights = [destination.weight for destination in available]
     if len(set(weights)) <= 1:

@@ -1,1 +1,1 @@
-"""Decisions about the health of destinations, from probes and from live traffic."""
+"""Decides on the health of destinations: probe thresholds, ejection, slow start."""

@@ -1,8 +1,8 @@
-"""Slow start: a destination that comes back gets its weight bit by bit.
+"""Slow start: a destination that comes back gets its weight in steps.
 
-Owns: who is warming up, and the weight that is due. Must not know: timers, policies. The
-weights reach the policies through ``Pool.set_weight``, a few times per return, so that no
-pick pays for it.
+Owns: which destinations are warming up, and their weight at a given time. Must not know: timers,
+policies. ``Pool.set_weight`` passes the weights to the policies, a few times per return, so a pick
+costs nothing more.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from fastapi_proxy_di.pools.destination import Destination
 
 __all__ = ["SlowStart", "ramped_share"]
 
-# Envoy's minimum: with less, a warm-up would hardly begin.
+# Envoy's minimum: with less a destination gets too few requests to warm up.
 _FIRST_SHARE: Final = 0.1
 _STEPS: Final = 10
 
 
 def ramped_share(elapsed: float, duration: float) -> float:
-    """Give the share of its weight ``elapsed`` of ``duration`` seconds after a return.
+    """Give the share of the weight at ``elapsed`` of ``duration`` seconds after a return.
 
-    From a tenth to the whole in ten equal steps.
+    It grows from a tenth to the whole in ten equal steps.
     """
     if elapsed >= duration:
         return 1.0
@@ -43,19 +43,19 @@ class SlowStart:
 
     @property
     def step_seconds(self) -> float | None:
-        """Seconds between two calls of ``due``, ``None`` while nobody warms up."""
+        """Seconds between two calls of ``due``, ``None`` while no destination warms up."""
         return self._duration / _STEPS if self._began else None
 
     def begin(self, destination: Destination, now: float) -> None:
-        """Note that it came back at ``now``: up after being down, or readmitted.
+        """Start the warm-up of a destination that came back at ``now``: up again, or readmitted.
 
-        Nothing happens at start: when all begin together there is nothing to protect.
+        Not called at start: when all destinations begin together none is to be spared.
         """
         if self._duration > 0:
             self._began[destination] = now
 
     def due(self, now: float) -> list[tuple[Destination, float]]:
-        """Give the weights that are due at ``now``, for ``Pool.set_weight``."""
+        """Give the weights at ``now`` of those that warm up, for ``Pool.set_weight``."""
         weights = []
         for destination, began in list(self._began.items()):
             share = ramped_share(now - began, self._duration)

@@ -1,1 +1,1 @@
-"""Live state of an upstream: its destinations and the pool that holds them."""
+"""Holds the live state of an upstream: its destinations and their snapshots."""

@@ -1,9 +1,9 @@
 """The live destinations of one upstream, and the snapshots that picks read.
 
-Owns: which destinations there are and the tuples derived from their state, replaced whole
-on each change, so that a reader keeps the one it took and needs no lock. Must not know:
-clocks, I/O, policies, the rules by which health changes, or who is told about it: each
-mutator returns whether something changed, and its caller emits the event.
+Owns: which destinations there are, and the tuples derived from their state. A tuple is replaced
+whole on each change, so a reader keeps the one it has and needs no lock. Must not know: clocks,
+I/O, policies, events, or the rules by which health changes. Each method that changes something
+returns whether it did; its caller emits the event.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Pool:
 
     Attributes:
         name: The upstream's name.
-        destinations: All of them, draining ones too, in the order of the settings.
+        destinations: All destinations, also draining ones, in the order of the settings.
         available: Those that may be picked: healthy, not ejected, not draining.
-        tiers: What picks choose from, lowest tier first: the available ones, or in panic
+        tiers: The candidates of picks, lowest tier first: the available ones, or in panic
             all that are not draining, in one tier.
         candidates: The first of ``tiers``, ``()`` if there is none.
         panic: Whether panic is on: none is available, so all are used rather than none.
@@ -99,7 +99,7 @@ class Pool:
         return True
 
     def drain(self, destination: Destination) -> bool:
-        """Give it no new requests; true if it took some until now."""
+        """Give it no new requests; true if that is a change."""
         if destination.draining:
             return False
         destination.draining = True
@@ -107,7 +107,7 @@ class Pool:
         return True
 
     def undrain(self, destination: Destination) -> bool:
-        """Let it take requests again; true if it was draining and is still in the pool."""
+        """Give it new requests again; true if it was draining and is still in the pool."""
         if not destination.draining or destination.removed:
             return False
         destination.draining = False
@@ -115,7 +115,7 @@ class Pool:
         return True
 
     def set_weight(self, destination: Destination, weight: float) -> bool:
-        """Give it ``weight`` until its settings change; true if that is a change."""
+        """Set its weight until its settings change; true if that is a change."""
         if destination.weight == weight:
             return False
         destination.weight = weight
@@ -127,12 +127,12 @@ class Pool:
     ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
         """Make ``settings`` the pool's destinations.
 
-        A destination whose address stays is the same object with its counts and health and
-        takes over the new weight, limits, tier and metadata. One that is gone is marked
-        ``removed`` and ``draining`` and finishes its work.
+        A destination whose address stays is the same object with its counts and health, and
+        gets the new weight, limits, tier and metadata. One whose address is gone is marked
+        ``removed`` and ``draining`` and finishes its requests.
 
         Returns:
-            Those added and those removed.
+            The destinations added and those removed.
         """
         kept: list[Destination] = []
         added: list[Destination] = []
@@ -163,7 +163,7 @@ class Pool:
         self._refresh()
 
     def _refresh(self) -> None:
-        """Replace the snapshots. New objects, so that policies see their identity change."""
+        """Replace the snapshots by new objects: policies notice a change by identity."""
         self.available: tuple[Destination, ...] = tuple(
             [destination for destination in self.destinations if destination.available]
         )

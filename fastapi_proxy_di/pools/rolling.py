@@ -1,9 +1,8 @@
-"""How many lately: two counters over the last ``window`` seconds.
+"""Two counters over the last ``window`` seconds.
 
-Owns: the marks and buckets from which they tell. Must not know: what is counted.
-``RollingTotal`` is for what happens all the time: counting costs one ``+= 1`` on the hot
-path, without a clock, and only the rare reader (a failure, a retry) brings the time.
-``RollingCount`` is for what is rare and brings its time along.
+``RollingTotal`` is for frequent events: counting costs one ``+= 1`` on the hot path, without a
+clock; only a reader (a failure, a retry), which is rare, gives the time. ``RollingCount`` is for
+rare events, each counted with its time.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from typing import Final
 
 __all__ = ["RollingCount", "RollingTotal"]
 
-# Resolution: what is told is right to within a tenth of the window.
+# The resolution: a reading is right to within a tenth of the window.
 _MARKS_PER_WINDOW: Final = 10
 
 
 class RollingTotal:
     """Growth of a total over the last ``window`` seconds.
 
-    Between two readings the growth is taken as even. What had been counted before the
-    first reading is taken to have happened just then.
+    The growth between two readings is taken as even. The total at the first reading is taken
+    to have grown at that moment.
     """
 
     __slots__ = ("_marks", "_spacing", "_window")
@@ -49,7 +48,8 @@ class RollingTotal:
         at, count = marks[0]
         if at >= start:
             return total - count
-        # Older than the window, so a mark was set since and part of the stretch counts.
+        # The mark is older than the window, so there is a later one, and part of the growth
+        # between the two counts.
         then, count_then = marks[1]
         return total - (count + (count_then - count) * (start - at) / (then - at))
 
@@ -57,8 +57,8 @@ class RollingTotal:
 class RollingCount:
     """Number of events over the last ``window`` seconds.
 
-    An event is forgotten a tenth of the window late rather than early, so that what is
-    bounded by the count stays within its bound.
+    An event is dropped up to a tenth of the window late, never early, so that a bound on the
+    count holds.
     """
 
     __slots__ = ("_buckets", "_count", "_spacing", "_window")

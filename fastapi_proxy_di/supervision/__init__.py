@@ -1,0 +1,1 @@
+"""Acts on pools: the supervisor with its timers, the prober, the events."""

@@ -1,9 +1,9 @@
-"""What changed about an upstream, told to whoever subscribed and to the log.
+"""Events: one per change of an upstream's state, for subscribers and the log.
 
-Owns: the events, their records, and the hub. Must not know: who changes state, or why.
-One event and one log record per change of state, on ``fastapi_proxy_di.health`` (up, down,
-ejected, readmitted, panic), ``.pools`` (draining) and ``.limits``, with ``upstream`` and
-``destination`` as extra fields.
+Owns: the kinds of events, their log records, and the subscriptions. Must not know: what changes
+the state, or why. Records go to the loggers ``fastapi_proxy_di.health`` (up, down, ejected,
+readmitted, panic), ``.pools`` (draining) and ``.limits``, with ``upstream`` and ``destination``
+as extra attributes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Event:
     text: ClassVar[str] = ""
 
     def detail(self) -> str:
-        """Give what the record adds in parentheses, ``""`` for nothing."""
+        """Give the text that the record adds in parentheses, ``""`` for none."""
         return ""
 
 
@@ -64,7 +64,7 @@ class DestinationDown(Event):
     """Probes made a destination unhealthy.
 
     Attributes:
-        reason: What the last probe met, e.g. ``"status 503"``.
+        reason: Why the last probe failed, e.g. ``"status 503"``.
     """
 
     reason: str = ""
@@ -78,11 +78,11 @@ class DestinationDown(Event):
 
 @dataclass(frozen=True, slots=True)
 class DestinationEjected(Event):
-    """Live traffic took a destination out.
+    """Live traffic led to the ejection of a destination.
 
     Attributes:
-        seconds: How long it stays out.
-        reason: What led to it, e.g. ``"response_head"``.
+        seconds: How long the ejection lasts.
+        reason: The last failure, e.g. ``"response_head"``.
     """
 
     seconds: float = 0.0
@@ -91,7 +91,7 @@ class DestinationEjected(Event):
     text: ClassVar[str] = "is ejected"
 
     def detail(self) -> str:
-        """Give time and reason."""
+        """Give the time and the reason."""
         return f"for {self.seconds:g} s" + (f": {self.reason}" if self.reason else "")
 
 
@@ -157,7 +157,7 @@ class LimitHit(Event):
 
 
 class Events:
-    """Where events are emitted, and who listens. One per app."""
+    """Emits events to subscribers and to the log. One per app."""
 
     __slots__ = ("_listeners",)
 
@@ -171,7 +171,7 @@ class Events:
             A function that ends the subscription; calling it again does nothing.
         """
 
-        # A subscription of its own, so that one listener may subscribe twice.
+        # A new function for each subscription, so that one listener may subscribe twice.
         def called(event: Event) -> object:
             return listener(event)
 
@@ -183,7 +183,7 @@ class Events:
         return unsubscribe
 
     def emit(self, event: Event) -> None:
-        """Log the event and tell everyone. A listener that raises is logged, no more."""
+        """Log the event and call all listeners. One that raises is logged, and the rest called."""
         logger = logging.getLogger(f"fastapi_proxy_di.{event.part}")
         if logger.isEnabledFor(event.level):
             detail = event.detail()

@@ -1,7 +1,7 @@
-"""Active health: sends the probes of one pool and passes on what they say.
+"""Active health: sends the probes of one pool and gives the results to the supervisor.
 
-One task a destination, so that a slow probe delays no other. The prober makes no
-decision: how many results in a row flip a destination is ``health.thresholds``'s.
+Each destination has a task of its own, so that a slow probe delays no other. The prober decides
+nothing: how many results in a row change a destination's health is up to ``health.thresholds``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fastapi_proxy_di.wire.urls import Address, join_target
 _logger = logging.getLogger("fastapi_proxy_di.health")
 
 _BODY_LIMIT_BYTES: Final = 65536
-"""How much of a probe's answer is searched for ``health.body_match``."""
+"""How much of a probe's response body is searched for ``health.body_match``."""
 
 _HEAD_REFUSED: Final = frozenset({405, 501})
 _USER_AGENT: Final = (b"user-agent", b"fastapi-proxy-di-probe")
@@ -34,10 +34,10 @@ class Prober:
     """Probes the destinations of one pool.
 
     Args:
-        supervisor: Has the pool; takes the results.
-        settings: What a probe is.
+        supervisor: Has the pool and takes the results.
+        settings: How probes are sent and judged.
         transport_for: Gives the transport to a probe's address.
-        headers: Fields every probe bears, Host excepted.
+        headers: Headers of every probe, besides Host and User-Agent.
         random: For the jitter of intervals.
     """
 
@@ -69,7 +69,7 @@ class Prober:
         """Keep a loop running for each destination of the pool; drop those that left it.
 
         Args:
-            at_once: Begin with a probe even where one has just been sent.
+            at_once: Begin with a probe also where one has been sent before.
         """
         wanted = set(self._supervisor.pool.destinations) if self.settings.enabled else set()
         for destination in self._tasks.keys() - wanted:
@@ -77,7 +77,7 @@ class Prober:
         for destination in self._supervisor.pool.destinations:
             if destination in wanted and destination not in self._tasks:
                 self._tasks[destination] = self._loop.create_task(
-                    self._probe_for_ever(
+                    self._probe_repeatedly(
                         destination,
                         at_once or not self._supervisor.threshold.has_observed(destination),
                     ),
@@ -85,7 +85,7 @@ class Prober:
                 )
 
     def reconfigure(self, settings: HealthSettings) -> None:
-        """Take other settings; every destination is probed by them at once."""
+        """Use other settings; every destination is probed by them at once."""
         self.settings = settings
         self._get_only.clear()
         for destination in tuple(self._tasks):
@@ -99,17 +99,17 @@ class Prober:
         await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def probe(self, destination: Destination) -> bool:
-        """Send one probe and pass on its result.
+        """Send one probe and give its result to the supervisor.
 
         Returns:
-            Whether it went well.
+            Whether the destination is well.
         """
         latency_ms: float | None = None
         try:
             async with asyncio.timeout(self.settings.timeout):
-                reason, latency_ms = await self._ask(destination)
+                reason, latency_ms = await self._check(destination)
         except TimeoutError:
-            reason = "no answer in time"
+            reason = "no response in time"
         except ProxyError as error:
             reason = str(error)
         except Exception as error:
@@ -125,7 +125,7 @@ class Prober:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    async def _probe_for_ever(self, destination: Destination, at_once: bool) -> None:
+    async def _probe_repeatedly(self, destination: Destination, at_once: bool) -> None:
         if not at_once:
             await asyncio.sleep(self._pause(destination))
         while True:
@@ -139,7 +139,7 @@ class Prober:
             interval = settings.unhealthy_interval
         return interval * (1 + settings.jitter * (2 * self._random.random() - 1))
 
-    async def _ask(self, destination: Destination) -> tuple[str, float]:
+    async def _check(self, destination: Destination) -> tuple[str, float]:
         """Give why the destination is not well, ``""`` if it is, and the milliseconds."""
         settings = self.settings
         method = b"GET" if destination in self._get_only else settings.method.encode("ascii")

@@ -1,8 +1,8 @@
-"""Applies what was decided about a pool, and tells it: one event per change of state.
+"""Applies decisions to a pool and emits one event per change of its state.
 
-Owns the timers that change a pool by themselves: the end of an ejection, the turn of the
-``max_requests`` window, the steps of slow start and the marks of the ejection windows. The
-rules are in ``health``, the state in ``pools``; who observed what is up to the callers.
+Owns: the timers that change a pool: the end of an ejection, the turn of the ``max_requests``
+window, the steps of slow start, the ticks of the ejection windows. Must not know: the rules
+(``health``), the state (``pools``), how requests and probes are sent.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from fastapi_proxy_di.supervision.events import (
 )
 
 LIMIT_QUIET_SECONDS: Final = 10.0
-"""A limit that has refused nothing for so long is told of anew when it does. At saturation
-it refuses and lets in by turns; one event for each turn would bury every other."""
+"""How long a limit must not be hit before its next hit is an event again. At saturation a limit
+is hit all the time; an event for each hit would hide all others."""
 
 
 class Supervisor:
-    """The one who changes a running pool.
+    """Changes a running pool.
 
     Args:
         pool: The pool.
         ejector: Decides on ejections.
-        threshold: Decides on what probes say.
-        slow_start: Decides on the weights of those that come back.
-        events: Where changes are told.
-        window: Seconds of ``max_requests``.
+        threshold: Decides on health from probe results.
+        slow_start: Decides on the weights of destinations that come back.
+        events: Takes the events.
+        window: Seconds of the window of ``max_requests``.
 
     Attributes:
         pool: The pool.
         threshold: Decides on health from probe results; its limits may be changed.
-        requests_in_window: Requests of the whole upstream since the window turned.
+        requests_in_window: Requests of the whole upstream in the current window.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Supervisor:
         self._eject(destination, self._ejector.failed(destination, now), now, reason)
 
     def cool_down(self, destination: Destination, seconds: float) -> None:
-        """The destination asked, by Retry-After, to be left alone for ``seconds``."""
+        """Eject a destination that asked for ``seconds`` without requests, by Retry-After."""
         now = self._loop.time()
         until = self._ejector.cool_down(destination, seconds, now)
         self._eject(destination, until, now, "retry_after")
@@ -92,7 +92,14 @@ class Supervisor:
     def probed(
         self, destination: Destination, ok: bool, latency_ms: float | None, reason: str
     ) -> None:
-        """Take in one probe's result."""
+        """Apply the result of one probe.
+
+        Args:
+            destination: The one that was probed.
+            ok: Whether the probe was good.
+            latency_ms: How long it took, ``None`` if it failed.
+            reason: Why it failed, ``""`` if it did not.
+        """
         if latency_ms is not None:
             destination.latency_ms = latency_ms
         if ok and self._ejector.ends_with_probe(destination):
@@ -101,56 +108,56 @@ class Supervisor:
             self._set_health(destination, ok, reason)
 
     def unprobed(self) -> None:
-        """No more probes: what they said last no longer holds, so all are healthy."""
+        """Forget all probe results and take all destinations for healthy; probes are off."""
         self.threshold.forget(self.pool.destinations)
         for destination in self.pool.destinations:
             self._set_health(destination, True, "")
 
     def drain(self, destination: Destination) -> bool:
-        """No new requests for ``destination``; true if that is a change."""
+        """Give ``destination`` no new requests; true if that is a change."""
         changed = self.pool.drain(destination)
         if changed:
-            self._tell(DestinationDraining(self.pool.name, destination.url))
+            self._emit(DestinationDraining(self.pool.name, destination.url))
         return changed
 
     def undrain(self, destination: Destination) -> bool:
-        """Requests for ``destination`` again; true if that is a change."""
+        """Give ``destination`` new requests again; true if that is a change."""
         changed = self.pool.undrain(destination)
         if changed:
-            self._tell(DestinationUndrained(self.pool.name, destination.url))
+            self._emit(DestinationUndrained(self.pool.name, destination.url))
         return changed
 
     def replace(
         self, settings: Iterable[DestinationSettings]
     ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
-        """Make ``settings`` the pool's destinations; gives those added and those removed."""
-        told = {destination for destination in self.pool.destinations if destination.draining}
+        """Make ``settings`` the pool's destinations; give those added and those removed."""
+        drained = {destination for destination in self.pool.destinations if destination.draining}
         added, removed = self.pool.replace(settings)
         for destination in removed:
-            if destination not in told:
-                self._tell(DestinationDraining(self.pool.name, destination.url))
+            if destination not in drained:
+                self._emit(DestinationDraining(self.pool.name, destination.url))
         self.threshold.forget(removed)
         for key in [key for key in self._refused_at if key[0] in removed]:
             del self._refused_at[key]
-        self._apply_ramp()  # those that stay have just got their settings' full weight
-        self._tell_panic()
+        self._apply_ramp()  # those that stay have just got the full weight of their settings
+        self._emit_panic()
         return added, removed
 
     def limit_hit(self, limit: str, destination: Destination | None = None) -> None:
-        """A limit refused a request, or made it pass over ``destination``.
+        """Report that a limit refused a request, or that ``destination`` was full at a pick.
 
-        Told once, and again after ``LIMIT_QUIET_SECONDS`` without a refusal.
+        Emits an event once, and again after ``LIMIT_QUIET_SECONDS`` without a hit.
 
         Args:
             limit: The setting, e.g. ``"limits.max_in_flight"``.
-            destination: Whose limit it is, ``None`` for the upstream's.
+            destination: The one that has the limit, ``None`` for the upstream.
         """
         now = self._loop.time()
         before = self._refused_at.get((destination, limit))
         self._refused_at[(destination, limit)] = now
         if before is None or now - before >= LIMIT_QUIET_SECONDS:
             url = None if destination is None else destination.url
-            self._tell(LimitHit(self.pool.name, url, limit))
+            self._emit(LimitHit(self.pool.name, url, limit))
 
     def limits_reached(self, full: Iterable[Destination]) -> None:
         """Report the destinations that a pick found full, each with the limit it is at."""
@@ -164,7 +171,7 @@ class Supervisor:
         return max(0.0, self._turn.when() - self._loop.time())
 
     def set_window(self, seconds: float) -> None:
-        """Let the window of ``max_requests`` turn every ``seconds``, from now on."""
+        """Turn the window of ``max_requests`` every ``seconds``, from now on."""
         if seconds != self._window:
             self._window = seconds
             self._turn.cancel()
@@ -181,7 +188,7 @@ class Supervisor:
         self, destination: Destination, until: float | None, now: float, reason: str
     ) -> None:
         if until is not None and self.pool.eject(destination, until):
-            self._tell(DestinationEjected(self.pool.name, destination.url, until - now, reason))
+            self._emit(DestinationEjected(self.pool.name, destination.url, until - now, reason))
             self._await_readmission()
 
     def _await_readmission(self) -> None:
@@ -210,15 +217,15 @@ class Supervisor:
             if healthy:
                 self._came_back(destination, DestinationUp(name, url))
             else:
-                self._tell(DestinationDown(name, url, reason))
+                self._emit(DestinationDown(name, url, reason))
 
     def _came_back(self, destination: Destination, event: Event) -> None:
         self._slow_start.begin(destination, self._loop.time())
         self._apply_ramp()
-        self._tell(event)
+        self._emit(event)
 
     def _apply_ramp(self) -> None:
-        """Set the weights that are due, now and again while somebody warms up."""
+        """Set the weights that are due, now and at each step while a destination warms up."""
         for destination, weight in self._slow_start.due(self._loop.time()):
             self.pool.set_weight(destination, weight)
         step = self._slow_start.step_seconds
@@ -238,11 +245,11 @@ class Supervisor:
         self.pool.turn_window()
         self._turn = self._loop.call_later(self._window, self._turn_window)
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         self._events.emit(event)
-        self._tell_panic()
+        self._emit_panic()
 
-    def _tell_panic(self) -> None:
+    def _emit_panic(self) -> None:
         if self.pool.panic != self._panic:
             self._panic = self.pool.panic
             name = self.pool.name

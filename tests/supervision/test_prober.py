@@ -182,7 +182,7 @@ def test_prober_slow_probe_delays_no_other() -> None:
     assert probed.sent_to(0) == [0, 15]
     assert probed.sent_to(1) == probed.sent_to(2) == [0, 10, 20]
     assert probed.told[0] == DestinationDown(
-        "billing", probed.pool.destinations[0].url, "no answer in time"
+        "billing", probed.pool.destinations[0].url, "no response in time"
     )
 
 
