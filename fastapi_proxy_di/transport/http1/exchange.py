@@ -268,6 +268,9 @@ class Http1Exchange:
             parser.llhttp.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._keep(bytes(data[upgrade.args[0] :]))
+            # The next read is the new protocol's, a close that follows at once too.
+            if self._connection is not None:
+                self._connection.pause_reading()
         except httptools.HttpParserError as error:
             self._malformed(str(error))
 

@@ -290,3 +290,25 @@ async def test_stalled_exchange_is_closed_after_the_destination_went() -> None:
         exchange.close()
         assert transport.idle == 0
         await until(lambda: transport.connections == 0)
+
+
+@on_every_loop
+async def test_close_right_behind_a_101_is_the_new_protocols() -> None:
+    """Frames and a close that came before the socket is taken over are not lost to it."""
+    switch = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+    async def script(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(switch + b"\x88\x02\x03\xe8")
+
+    async with ScriptedOrigin(script) as origin, engine(origin) as transport:
+        upgrade = [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
+        exchange = await exchange_on(transport, get(headers=upgrade, upgrade=True))
+        await exchange.head()
+        await origin.all_left()
+        for _ in range(50):  # the loop reads whatever it may
+            await asyncio.sleep(0)
+        socket, leftover = exchange.detach()
+        socket.abort()
+
+    assert (exchange.status, leftover) == (101, b"\x88\x02\x03\xe8")
