@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tests.support.http_client import Client, Ending, connect, request
-from tests.websocket.client import WebSocketClient, shake_hands
+from tests.support.websocket_client import WebSocketClient, shake_hands
 
 MESSAGES: Final = 10
 MESSAGE_SECONDS: Final = 0.1

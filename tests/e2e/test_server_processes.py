@@ -13,7 +13,7 @@ from tests.e2e.conftest import Upstream
 from tests.e2e.servers import hypercorn, uvicorn
 from tests.support.http_client import Client, Ending, connect, fetch, request
 from tests.support.processes import Process
-from tests.websocket.client import Closed, open_websocket
+from tests.support.websocket_client import Closed, open_websocket
 
 _APP = "tests.e2e.gateway:app"
 _CONNECTIONS = 100

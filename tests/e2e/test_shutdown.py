@@ -10,9 +10,8 @@ from tests.e2e.servers import uvicorn
 from tests.support.gateways import until
 from tests.support.http_client import Ending, connect, request
 from tests.support.origins import Connection, Received, ScriptedOrigin, chunk
-from tests.support.upgrades import FramePeer
-from tests.websocket.client import Closed, open_websocket
-from tests.websocket.upstreams import accepting
+from tests.support.websocket_client import Closed, open_websocket
+from tests.support.websocket_origin import FramePeer, accepting
 
 _GRACE_SECONDS = 2
 _CLOSE = 8

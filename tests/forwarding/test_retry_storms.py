@@ -11,7 +11,7 @@ from tests.support.gateways import Gateway, gateway
 from tests.support.http_client import connect, fetch, request
 from tests.support.origins import Connection, Script, ScriptedOrigin, always, answer
 from tests.support.servers import dead_port
-from tests.websocket.client import shake_hands
+from tests.support.websocket_client import shake_hands
 
 REQUESTS = 600
 

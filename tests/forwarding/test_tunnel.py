@@ -20,8 +20,11 @@ from websockets.exceptions import ConnectionClosed
 from fastapi_proxy_di.errors import UpstreamDisconnected
 from fastapi_proxy_di.forwarding import tunnel as tunnel_module
 from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd, WebSocketEnd
+from tests.support.gateways import until
 from tests.support.servers import run_app
-from tests.support.upgrades import FramePeer, dial, eventually, frame, frame_server
+from tests.support.websocket_dial import dial
+from tests.support.websocket_frames import frame
+from tests.support.websocket_origin import FramePeer, frames_from
 
 _TEXT, _BINARY, _CLOSE = 1, 2, 8
 _SERVERS = ["websockets-sansio", "wsproto"]
@@ -90,7 +93,7 @@ async def _gateway(
 
 @contextlib.asynccontextmanager
 async def _scripted(script: Script, **options: Any) -> AsyncIterator[_Gateway]:
-    async with frame_server(script) as address, _gateway(address, **options) as gateway:
+    async with frames_from(script) as origin, _gateway(origin.address, **options) as gateway:
         yield gateway
 
 
@@ -196,7 +199,7 @@ async def _raw_client(gateway: _Gateway) -> AsyncIterator[socket.socket]:
             b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n",
         )
         assert (await loop.sock_recv(raw, 12)) == b"HTTP/1.1 101"
-        await eventually(lambda: len(gateway.tunnels) == 1)
+        await until(lambda: len(gateway.tunnels) == 1)
         yield raw
 
 
@@ -343,7 +346,7 @@ async def test_close_ends_a_running_tunnel_on_both_sides() -> None:
         seen.append(await peer.read())
 
     async with _scripted(script) as gateway, _connect(gateway) as client:
-        await eventually(lambda: len(gateway.tunnels) == 1)
+        await until(lambda: len(gateway.tunnels) == 1)
         gateway.tunnels[0].close(1012, "draining")
         assert await _ended(client) == (1012, "draining")
         end = await gateway.end()
@@ -360,7 +363,7 @@ async def test_cancellation_closes_both_sides_with_1012_and_goes_on() -> None:
         seen.append(await peer.read())
 
     async with _scripted(script) as gateway, _connect(gateway) as client:
-        await eventually(lambda: len(gateway.tunnels) == 1)
+        await until(lambda: len(gateway.tunnels) == 1)
         gateway.tasks[0].cancel()
         assert await _ended(client) == (1012, "")
         raised = await asyncio.wait_for(gateway.ends.get(), 10)
@@ -381,10 +384,10 @@ async def test_server_shutdown_closes_both_sides_with_1012(ws: str) -> None:
     async def script(peer: FramePeer) -> None:
         seen.append(await peer.read())
 
-    async with frame_server(script) as address:
-        async with _gateway(address, ws=ws) as gateway:
+    async with frames_from(script) as origin:
+        async with _gateway(origin.address, ws=ws) as gateway:
             client = await _connect(gateway)
-            await eventually(lambda: len(gateway.tunnels) == 1)
+            await until(lambda: len(gateway.tunnels) == 1)
         assert await _ended(client) == (1012, "")
         end = await gateway.end()
 
@@ -410,7 +413,7 @@ async def test_slow_client_stops_the_upstream() -> None:
         taken = 0
         while taken < before:
             taken += len(await asyncio.get_running_loop().sock_recv(raw, 2**16))
-        await eventually(lambda: sent > before)
+        await until(lambda: sent > before)
 
 
 async def test_slow_upstream_stops_the_client() -> None:
@@ -446,7 +449,7 @@ async def test_slow_upstream_stops_the_client() -> None:
 
 async def _stalled(progress: Callable[[], int]) -> None:
     """Wait until a counter that has begun to grow stands still."""
-    await eventually(lambda: progress() > 0)
+    await until(lambda: progress() > 0)
     still, before = 0, -1
     while still < 20:
         await asyncio.sleep(0.01)
@@ -481,8 +484,8 @@ class _Client:
 
 @contextlib.asynccontextmanager
 async def _by_hand(client: _Client, script: Script) -> AsyncIterator[Tunnel]:
-    async with frame_server(script) as (host, port):
-        upstream, _ = await dial(host, port)
+    async with frames_from(script) as origin:
+        upstream, _ = await dial(*origin.address)
         yield Tunnel(client.receive, client.send, upstream)
         assert not _copy_tasks()
 

@@ -10,7 +10,7 @@ from tests.support.gateways import Gateway, gateway
 from tests.support.http_client import Answer, connect, fetch
 from tests.support.origins import ScriptedOrigin, always, answer
 from tests.support.servers import dead_port, run_app
-from tests.websocket.client import open_websocket, shake_hands
+from tests.support.websocket_client import open_websocket, shake_hands
 
 
 def _named(name: bytes) -> ScriptedOrigin:

@@ -20,7 +20,7 @@ from tests.support.gateways import Billing, billing, gateway_app, pass_through
 from tests.support.http_client import connect, fetch
 from tests.support.origins import ScriptedOrigin
 from tests.support.servers import dead_port, run_app
-from tests.websocket.client import shake_hands
+from tests.support.websocket_client import shake_hands
 from tests.websocket.gateways import serving
 
 

@@ -12,7 +12,7 @@ from tests.support.gateways import billing
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin, always, answer
 from tests.support.servers import dead_port, run_app
-from tests.websocket.client import Closed, open_websocket
+from tests.support.websocket_client import Closed, open_websocket
 from tests.websocket.gateways import serving
 from tests.websocket.upstreams import EchoApp, echo_server
 

@@ -16,7 +16,7 @@ from tests.support.gateways import gateway_app
 from tests.support.http_client import connect, fetch, request
 from tests.support.origins import Connection, Headers, ScriptedOrigin, always, answer, chunk, echo
 from tests.support.servers import run_app
-from tests.websocket.client import open_websocket
+from tests.support.websocket_client import open_websocket
 from tests.websocket.gateways import serving
 from tests.websocket.upstreams import EchoApp, echo_server
 

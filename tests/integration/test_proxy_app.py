@@ -29,7 +29,7 @@ from tests.support.gateways import billing, pass_through
 from tests.support.http_client import connect, fetch, request
 from tests.support.origins import ScriptedOrigin, echo
 from tests.support.servers import StartupFailed, dead_port, run_app
-from tests.websocket.client import open_websocket, shake_hands
+from tests.support.websocket_client import open_websocket, shake_hands
 from tests.websocket.upstreams import EchoApp, echo_server
 
 

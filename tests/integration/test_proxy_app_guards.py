@@ -22,7 +22,7 @@ from tests.support.gateways import billing
 from tests.support.http_client import connect, fetch, request
 from tests.support.origins import ScriptedOrigin
 from tests.support.servers import Running, run_app
-from tests.websocket.client import open_websocket, shake_hands
+from tests.support.websocket_client import open_websocket, shake_hands
 from tests.websocket.upstreams import EchoApp, echo_server
 
 

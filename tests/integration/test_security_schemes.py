@@ -21,7 +21,7 @@ from tests.support.gateways import billing, gateway_app
 from tests.support.http_client import connect, fetch
 from tests.support.origins import Headers, ScriptedOrigin
 from tests.support.servers import run_app
-from tests.websocket.client import open_websocket, shake_hands
+from tests.support.websocket_client import open_websocket, shake_hands
 from tests.websocket.gateways import serving
 from tests.websocket.upstreams import EchoApp, echo_server
 

@@ -211,6 +211,11 @@ class ScriptedOrigin:
         self._ended = False
 
     @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, as clients take it."""
+        return ("127.0.0.1", self.port)
+
+    @property
     def authority(self) -> str:
         """Host and port."""
         return f"127.0.0.1:{self.port}"

@@ -21,7 +21,7 @@ from fastapi_proxy_di.wire.handshake import accept_for
 from tests.support.gateways import gateway
 from tests.support.http_client import connect
 from tests.support.origins import Connection, ScriptedOrigin, answer
-from tests.websocket.client import shake_hands
+from tests.support.websocket_client import shake_hands
 
 
 def add_tenant(request: OutboundRequest) -> None:

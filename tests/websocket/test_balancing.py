@@ -17,10 +17,10 @@ import trustme
 from tests.support.gateways import until
 from tests.support.http_client import connect, fetch
 from tests.support.origins import Connection, ScriptedOrigin, answer
-from tests.support.upgrades import FramePeer
-from tests.websocket.client import WebSocketClient, open_websocket, shake_hands
+from tests.support.websocket_client import WebSocketClient, open_websocket, shake_hands
+from tests.support.websocket_origin import FramePeer, accepting, frames_from, until_left
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
-from tests.websocket.upstreams import EchoApp, accepting, echo_server, frames_from, until_left
+from tests.websocket.upstreams import EchoApp, echo_server
 
 _TUNNELS = 400
 _SEATS = 60

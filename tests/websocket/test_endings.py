@@ -11,10 +11,9 @@ from typing import Final
 import pytest
 
 from tests.support.gateways import Gateway, until
-from tests.support.upgrades import FramePeer
-from tests.websocket.client import Closed, open_websocket
+from tests.support.websocket_client import Closed, open_websocket
+from tests.support.websocket_origin import FramePeer, frames_from, until_left
 from tests.websocket.gateways import every_server, every_uvicorn, no_tunnel_left, tunnels
-from tests.websocket.upstreams import frames_from, until_left
 
 _TEXT, _CLOSE = 1, 8
 

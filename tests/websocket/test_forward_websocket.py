@@ -9,9 +9,10 @@ from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan
 from tests.support.gateways import billing
 from tests.support.http_client import connect
 from tests.support.origins import Received, ScriptedOrigin
-from tests.websocket.client import Headers, open_websocket, shake_hands
+from tests.support.websocket_client import Headers, open_websocket, shake_hands
+from tests.support.websocket_origin import frames_from, until_left
 from tests.websocket.gateways import serving
-from tests.websocket.upstreams import EchoApp, echo_server, frames_from, until_left
+from tests.websocket.upstreams import EchoApp, echo_server
 
 _TARGET = "/rooms/7?token=t"
 

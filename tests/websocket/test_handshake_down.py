@@ -12,9 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.support.gateways import gateway_app
 from tests.support.http_client import Answer, connect
 from tests.support.origins import Connection, ScriptedOrigin, always, answer, chunk
-from tests.websocket.client import Closed, open_websocket, shake_hands
+from tests.support.websocket_client import Closed, open_websocket, shake_hands
+from tests.support.websocket_origin import accepting, frames_from, until_left
 from tests.websocket.gateways import every_server, no_tunnel_left, serving, tunnels
-from tests.websocket.upstreams import EchoApp, accepting, echo_server, frames_from, until_left
+from tests.websocket.upstreams import EchoApp, echo_server
 
 
 @every_server

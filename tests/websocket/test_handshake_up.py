@@ -6,9 +6,9 @@ import base64
 from typing import Any
 
 from tests.support.origins import Received
-from tests.websocket.client import Headers, open_websocket
+from tests.support.websocket_client import Headers, open_websocket
+from tests.support.websocket_origin import frames_from, until_left
 from tests.websocket.gateways import every_server, every_uvicorn, tunnels
-from tests.websocket.upstreams import frames_from, until_left
 
 
 async def _arriving(

@@ -14,11 +14,11 @@ import pytest
 from fastapi_proxy_di import WebSocketSettings
 from fastapi_proxy_di.transport.websocket.connection import UpstreamWebSocket
 from tests.support.gateways import until
-from tests.support.upgrades import FramePeer
 from tests.support.virtual_time import run_virtually
-from tests.websocket.client import Closed, open_websocket
+from tests.support.websocket_client import Closed, open_websocket
+from tests.support.websocket_origin import FramePeer, frames_from
 from tests.websocket.gateways import every_server, every_uvicorn, no_tunnel_left, tunnels
-from tests.websocket.upstreams import EchoApp, echo_server, frames_from
+from tests.websocket.upstreams import EchoApp, echo_server
 
 _PING, _PONG, _CLOSE = 9, 10, 8
 

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websockets_connect
 from websockets.typing import Subprotocol
 
-from tests.websocket.client import open_websocket
+from tests.support.websocket_client import open_websocket
 from tests.websocket.gateways import every_server, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server
 

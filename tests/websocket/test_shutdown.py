@@ -11,10 +11,10 @@ from fastapi import Depends, FastAPI, WebSocket
 from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan
 from tests.support.gateways import billing, until
 from tests.support.origins import Connection, ScriptedOrigin
-from tests.support.upgrades import FramePeer
-from tests.websocket.client import Closed, open_websocket
+from tests.support.websocket_client import Closed, open_websocket
+from tests.support.websocket_origin import FramePeer, accepting, frames_from, until_left
 from tests.websocket.gateways import every_server, every_uvicorn, no_tunnel_left, serving, tunnels
-from tests.websocket.upstreams import EchoApp, accepting, echo_server, frames_from, until_left
+from tests.websocket.upstreams import EchoApp, echo_server
 
 _CLOSE = 8
 _PING = 9

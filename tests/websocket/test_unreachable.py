@@ -14,7 +14,7 @@ from tests.support.gateways import until
 from tests.support.http_client import Answer, connect
 from tests.support.origins import Connection, ScriptedOrigin, answer
 from tests.support.servers import blackhole, dead_port
-from tests.websocket.client import open_websocket, shake_hands
+from tests.support.websocket_client import open_websocket, shake_hands
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server
 

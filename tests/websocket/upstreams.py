@@ -1,26 +1,17 @@
-"""Upstreams behind the tunnels: an echo app under a real server, and scripted frames.
-
-Both note the handshakes that reach them, byte by byte.
-"""
+"""An upstream behind the tunnels: an echo app under a real server, which notes its handshakes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_proxy_di.wire.handshake import accept_for
-from tests.support.origins import Connection, Received, ScriptedOrigin
 from tests.support.servers import Running, run_app
-from tests.support.upgrades import FramePeer
 
-__all__ = ["EchoApp", "FrameScript", "accepting", "echo_server", "frames_from", "until_left"]
-
-_CLOSE: Final = 8
-FrameScript = Callable[[FramePeer], Awaitable[None]]
+__all__ = ["EchoApp", "echo_server"]
 
 
 class EchoApp:
@@ -93,34 +84,3 @@ async def echo_server(app: EchoApp, **options: Any) -> AsyncIterator[Running]:
     }
     async with run_app(app, **{**defaults, **options}) as running:
         yield running
-
-
-def accepting(head: Received, headers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
-    """Build the 101 that answers a handshake."""
-    key = head.one(b"sec-websocket-key")
-    assert key is not None
-    fields = [
-        (b"Upgrade", b"websocket"),
-        (b"Connection", b"Upgrade"),
-        (b"Sec-WebSocket-Accept", accept_for(key)),
-        *headers,
-    ]
-    lines = [b"HTTP/1.1 101 Switching Protocols", *(b"%s: %s" % pair for pair in fields)]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-def frames_from(script: FrameScript, headers: Sequence[tuple[bytes, bytes]] = ()) -> ScriptedOrigin:
-    """Make an origin that accepts each handshake, then lets ``script`` speak in frames."""
-
-    async def run(connection: Connection) -> None:
-        await connection.send(accepting(await connection.read_head(), headers))
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            await script(FramePeer(connection.reader, connection.writer))
-
-    return ScriptedOrigin(run)
-
-
-async def until_left(peer: FramePeer) -> None:
-    """Drop what comes until the gateway closes, or breaks the connection off."""
-    while (await peer.read())[0] != _CLOSE:
-        pass

@@ -15,8 +15,8 @@ from fastapi_proxy_di import Upstream
 from fastapi_proxy_di.transport.asgi.websocket import AsgiWebSocket
 from fastapi_proxy_di.wire.handshake import Close
 from tests.support.gateways import gateway, until
+from tests.support.websocket_client import Closed, open_websocket
 from tests.transport.asgi.apps import Inner, body, closing, plain, raises, start, talk
-from tests.websocket.client import Closed, open_websocket
 
 
 async def test_asgi_websocket_that_ended_drops_what_is_sent() -> None:

@@ -19,7 +19,10 @@ from fastapi_proxy_di.errors import UpstreamDisconnected, UpstreamProtocolError,
 from fastapi_proxy_di.transport.websocket import connection as module
 from fastapi_proxy_di.transport.websocket.connection import UpstreamWebSocket
 from fastapi_proxy_di.wire.handshake import Close
-from tests.support.upgrades import FramePeer, dial, eventually, frame, frame_server
+from tests.support.gateways import until
+from tests.support.websocket_dial import dial
+from tests.support.websocket_frames import frame
+from tests.support.websocket_origin import FramePeer, frames_from
 
 _CONT, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
 Script = Callable[[FramePeer], Awaitable[None]]
@@ -45,8 +48,8 @@ def _sends(*frames: bytes, then: Script = _until_left) -> Script:
 async def _opened(
     script: Script, leftover: bytes = b"", **options: Any
 ) -> AsyncIterator[UpstreamWebSocket]:
-    async with frame_server(script, leftover) as (host, port):
-        upstream, _ = await dial(host, port, **options)
+    async with frames_from(script, leftover=leftover) as origin:
+        upstream, _ = await dial(*origin.address, **options)
         try:
             yield upstream
         finally:
@@ -399,7 +402,7 @@ async def test_start_close_goes_on_reading_where_nobody_received() -> None:
         closed.set()
 
     async with _opened(script) as upstream:
-        await eventually(lambda: upstream.received_bytes > 64 * 1024)
+        await until(lambda: upstream.received_bytes > 64 * 1024)
         await asyncio.wait_for(upstream.close(Close(1001)), 10)
     assert closed.is_set()
 
@@ -416,8 +419,8 @@ async def test_slow_upstream_stops_the_sender_and_gets_the_latest_pong_only() ->
             seen.append((opcode, len(payload)))
         peer.send(_CLOSE)
 
-    async with frame_server(script) as (host, port):
-        upstream, _ = await dial(host, port)
+    async with frames_from(script) as origin:
+        upstream, _ = await dial(*origin.address)
         sending = asyncio.create_task(upstream.send(b"\x00" * 8_000_000))
         done, _ = await asyncio.wait({sending}, timeout=0.05)
         assert not done
@@ -525,7 +528,7 @@ async def test_stopped_reading_is_no_silence_of_the_upstream() -> None:
         assert (await peer.read())[0] == _CLOSE
 
     async with _opened(script, ping_interval=0.01, ping_timeout=0.01) as upstream:
-        await eventually(lambda: upstream.received_messages > 0)
+        await until(lambda: upstream.received_messages > 0)
         await asyncio.sleep(0.1)
         messages = await _all(upstream)
 

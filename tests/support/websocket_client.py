@@ -13,22 +13,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from websockets.frames import Frame, Opcode
-
 from tests.support.http_client import Answer, Client, connect
+from tests.support.websocket_frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, read_frame
 
 __all__ = ["Closed", "WebSocketClient", "open_websocket", "shake_hands"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 _DEADLINE_SECONDS: Final = 30.0
-_CONT: Final = 0
-_TEXT: Final = 1
-_BINARY: Final = 2
-_CLOSE: Final = 8
-_PING: Final = 9
-_PONG: Final = 10
-_RSV1: Final = 0x40
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +58,23 @@ class WebSocketClient:
 
     async def send_frame(self, opcode: int, payload: bytes, *, fin: bool = True) -> None:
         """Send one masked frame."""
-        await self.client.send(_masked(opcode, payload, fin=fin))
+        await self.client.send(frame(opcode, payload, fin=fin, masked=True))
 
     async def send(self, *fragments: str | bytes) -> None:
         """Send one message, in as many frames as there are fragments."""
-        opcode = _TEXT if isinstance(fragments[0], str) else _BINARY
+        opcode = TEXT if isinstance(fragments[0], str) else BINARY
         for number, fragment in enumerate(fragments, 1):
             data = fragment.encode() if isinstance(fragment, str) else fragment
             await self.send_frame(opcode, data, fin=number == len(fragments))
-            opcode = _CONT
+            opcode = CONT
 
     async def send_many(self, texts: Sequence[bytes]) -> None:
         """Send texts in one write: a client far faster than this one would do so."""
-        await self.client.send(b"".join(_masked(_TEXT, text, fin=True) for text in texts))
+        await self.client.send(b"".join(frame(TEXT, text, masked=True) for text in texts))
 
     async def send_compressed(self, payload: bytes) -> None:
         """Send a text whose payload is compressed already (RFC 7692: RSV1)."""
-        frame = _masked(_TEXT, payload, fin=True)
-        await self.client.send(bytes([frame[0] | _RSV1]) + frame[1:])
+        await self.client.send(frame(TEXT, payload, masked=True, compressed=True))
 
     async def recv_frame(self) -> tuple[int, bytes, bool]:
         """Read one frame, whatever it is: opcode, payload, whether it is the last fragment.
@@ -91,15 +82,9 @@ class WebSocketClient:
         Raises:
             asyncio.IncompleteReadError: The connection ended.
         """
-        reader = self.client.reader
         async with asyncio.timeout(_DEADLINE_SECONDS):
-            first, size = await reader.readexactly(2)
-            if size == 126:
-                (size,) = struct.unpack("!H", await reader.readexactly(2))
-            elif size == 127:
-                (size,) = struct.unpack("!Q", await reader.readexactly(8))
-            payload = await reader.readexactly(size)
-        return first & 0x0F, payload, bool(first & 0x80)
+            received = await read_frame(self.client.reader)
+        return received.opcode, received.payload, received.fin
 
     async def recv(self) -> str | bytes | Closed:
         """Read the next message, or how it ended; pings are answered on the way."""
@@ -109,20 +94,20 @@ class WebSocketClient:
             except (asyncio.IncompleteReadError, ConnectionError):
                 self.client.close()
                 return Closed(1006)
-            if opcode == _PING:
+            if opcode == PING:
                 self.pings += 1
-                await self.send_frame(_PONG, payload)
-            elif opcode == _CLOSE:
+                await self.send_frame(PONG, payload)
+            elif opcode == CLOSE:
                 # As every real client does; some servers wait for it.
                 if not self._close_sent:
-                    await self.send_frame(_CLOSE, payload)
+                    await self.send_frame(CLOSE, payload)
                 self.client.close()
                 if not payload:
                     return Closed(None)
                 return Closed(int.from_bytes(payload[:2]), payload[2:].decode())
-            elif opcode != _PONG:
+            elif opcode != PONG:
                 assert fin, "servers send whole messages"
-                return payload.decode() if opcode == _TEXT else payload
+                return payload.decode() if opcode == TEXT else payload
 
     async def ended(self) -> Closed:
         """Tell how the server ended it, with nothing before that."""
@@ -133,7 +118,7 @@ class WebSocketClient:
     async def close(self, code: int | None = 1000, reason: str = "") -> Closed:
         """Send a close frame, empty for ``None``, and wait for the server's."""
         payload = b"" if code is None else struct.pack("!H", code) + reason.encode()
-        await self.send_frame(_CLOSE, payload)
+        await self.send_frame(CLOSE, payload)
         self._close_sent = True
         return await self.ended()
 
@@ -180,8 +165,3 @@ async def open_websocket(
         assert answer.status == 101, answer
         assert answer.one(b"sec-websocket-accept") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
         yield WebSocketClient(client, answer)
-
-
-def _masked(opcode: int, payload: bytes, *, fin: bool) -> bytes:
-    """Build a frame as a client sends it; the library masks fast."""
-    return Frame(Opcode(opcode), payload, fin).serialize(mask=True)
