@@ -1,4 +1,4 @@
-"""Servers as processes of their own: uvicorn, hypercorn and nginx as a user starts them.
+"""Servers as processes of their own: uvicorn, hypercorn, granian and nginx as a user starts them.
 
 Owns what their command lines are and when they are ready. Knows nothing of what they serve.
 """
@@ -19,7 +19,7 @@ import pytest
 from tests.support.processes import Process, running
 from tests.support.servers import free_port
 
-__all__ = ["NGINX", "curl", "hypercorn", "nginx", "uvicorn"]
+__all__ = ["NGINX", "curl", "granian", "hypercorn", "nginx", "uvicorn"]
 
 NGINX: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
 _DEADLINE_SECONDS: Final = 30.0
@@ -72,6 +72,27 @@ async def hypercorn(
     words = (sys.executable, "-m", "hypercorn", app, "--bind", "127.0.0.1:0", *options)
     async with running(*words, environment=environment) as server:
         server.port = int((await server.line(r"Running on http://127\.0\.0\.1:(\d+)"))[1])
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def granian(
+    app: str, *options: str, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Process]:
+    """Serve an app with ``python -m granian``, ready when this yields.
+
+    Args:
+        app: Module and name of it.
+        *options: Of the command line.
+        environment: Variables on top of the test's own.
+    """
+    port = free_port()
+    words = ("-m", "granian", "--interface", "asgi", "--port", str(port), *options, app)
+    async with running(sys.executable, *words, environment=environment) as server:
+        await server.line("Started worker")
+        server.port = port
+        # The parent says so; it is the worker that listens, after the app's start.
+        await _accepts(server.address)
         yield server
 
 
