@@ -26,7 +26,8 @@ def target_below(scope: Scope, below: str, *, routed: bool = False) -> tuple[byt
 
     Args:
         scope: Of the client's request.
-        below: The decoded rest of the path that a proxied route matched.
+        below: The decoded path below the mount that a proxied route matched, without its
+            leading slash; empty also for the mount itself.
         routed: Whether one did; otherwise all below ``root_path`` counts.
 
     Returns:
@@ -43,7 +44,9 @@ def target_below(scope: Scope, below: str, *, routed: bool = False) -> tuple[byt
     # Whether the server has left root_path in the path differs between servers.
     has_root = not root_path or path == root_path or path.startswith(root_path.rstrip("/") + "/")
     if routed:
-        mount = path[: len(path) - len(below)]
+        if path.endswith("\n") and not below.endswith("\n"):
+            below += "\n"  # a pattern's "$" also matches in front of a last line end
+        mount = path[: len(path) - len(below)].removesuffix("/")
     else:
         mount = root_path.rstrip("/") if has_root else ""
     rest = raw_path_below(raw_path, mount)

@@ -24,7 +24,7 @@ from fastapi_proxy_di.errors import ProxyError, ProxyNotStarted, SettingsError
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_in_mount
 from fastapi_proxy_di.integration.dependency import Upstream
-from fastapi_proxy_di.integration.lifespan import RUNTIME
+from fastapi_proxy_di.integration.lifespan import RUNTIME, overrides_of
 from fastapi_proxy_di.integration.mounts import MountedUpstream
 from fastapi_proxy_di.integration.problems import (
     http_exception_response,
@@ -256,12 +256,12 @@ class ProxyApp(MountedUpstream):
                 "none of them. Give what must run as proxy_app(..., guard=...) and say "
                 "unguarded=True, or include proxy_router instead, which runs them"
             )
-        override: object = app.dependency_overrides.get(self.upstream)
+        override: object = overrides_of(app).get(self.upstream.name)
         if override is not None:
             _usable(override, self)
 
     async def _overridden(self, app: FastAPI) -> Balancer | None:
-        override: object = app.dependency_overrides.get(self.upstream)
+        override: object = overrides_of(app).get(self.upstream.name)
         return self._balancer if override is None else await _usable(override, self).balancer()
 
     def _not_started(self) -> ProxyNotStarted:

@@ -3,12 +3,14 @@
 Annotations here are looked at by FastAPI when the app runs, so they are not postponed.
 """
 
+import inspect
 from typing import Any
 
+from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from fastapi_proxy_di.errors import SettingsError
-from fastapi_proxy_di.integration.lifespan import UpstreamMention, balancer_of
+from fastapi_proxy_di.integration.lifespan import UpstreamMention, balancer_of, is_overridden
 from fastapi_proxy_di.integration.problems import install_handler
 from fastapi_proxy_di.settings import Mention, UpstreamSettings, settings_class
 from fastapi_proxy_di.upstream.balancer import Balancer
@@ -21,9 +23,9 @@ class Upstream(UpstreamMention):
     Billing = Annotated[Balancer, Depends(Upstream("billing"))]
     ```
 
-    Frozen, hashable and equal by name: it is resolved once a request, and
-    ``app.dependency_overrides[Upstream("billing")]`` replaces it everywhere, on proxied
-    routes too.
+    Frozen and hashable. An upstream is resolved once a request, however often it is mentioned,
+    and ``app.dependency_overrides[Upstream("billing")]`` replaces it everywhere, on proxied
+    routes too: a mention that carries settings depends on the mention by name alone.
 
     Args:
         upstream: The upstream's name, whose settings are then read from
@@ -32,8 +34,6 @@ class Upstream(UpstreamMention):
     Raises:
         SettingsError: The name is not one, or the class has none.
     """
-
-    __slots__ = ()
 
     def __init__(self, upstream: Mention) -> None:
         if isinstance(upstream, str):
@@ -52,15 +52,24 @@ class Upstream(UpstreamMention):
                 'class Billing(UpstreamSettings, name="billing")'
             )
         super().__init__(name, upstream)
+        # What FastAPI sees as the parameters of ``__call__``.
+        object.__setattr__(self, "__signature__", _BY_NAME if self.by_name else _by_settings(name))
 
-    async def __call__(self, connection: HTTPConnection) -> Balancer:
+    async def __call__(
+        self, connection: HTTPConnection | None = None, balancer: Any = None
+    ) -> Balancer:
         """Give the balancer; called by FastAPI.
 
         Raises:
             ProxyNotStarted: No lifespan started it.
         """
+        if connection is None:
+            resolved: Balancer = balancer
+            return resolved
+        app = connection.scope.get("app")
+        is_overridden(app, self.name)  # raises where an override is missed by FastAPI
         install_handler(connection.scope)
-        return balancer_of(connection.scope.get("app"), self.name)
+        return balancer_of(app, self.name)
 
     def of(self, app: Any) -> Balancer:
         """Give the balancer outside requests: in jobs, at warm-up, in tests.
@@ -79,3 +88,23 @@ class Upstream(UpstreamMention):
 
 def _is_settings_class(upstream: object) -> bool:
     return isinstance(upstream, type) and issubclass(upstream, UpstreamSettings)
+
+
+_BY_NAME = inspect.Signature(
+    [
+        inspect.Parameter(
+            "connection", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=HTTPConnection
+        )
+    ]
+)
+
+
+def _by_settings(name: str) -> inspect.Signature:
+    """Have FastAPI solve the mention by name, which may be overridden."""
+    parameter = inspect.Parameter(
+        "balancer",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=Depends(Upstream(name)),
+        annotation=Balancer,
+    )
+    return inspect.Signature([parameter])

@@ -7,22 +7,21 @@ that the app mounts or injects, and closes them all. The rest find them running.
 from __future__ import annotations
 
 import logging
-import sys
-import typing
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIWebSocketRoute, iter_route_contexts
+from fastapi.routing import APIWebSocketRoute
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount
 
 from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
+from fastapi_proxy_di.integration.compat import dependant_of, routes_of
 from fastapi_proxy_di.integration.mounts import MountedUpstream, claimed, mounted_upstreams
+from fastapi_proxy_di.integration.proxied import proxied_by
 from fastapi_proxy_di.settings import Mention, UpstreamSettings
 
 if TYPE_CHECKING:
@@ -35,9 +34,12 @@ RUNTIME: Final = "_fastapi_proxy_di_runtime"
 """Attribute of the app; looked up for each request, which ``app.state`` makes ten times dearer."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class UpstreamMention:
-    """One place of an app that asks for an upstream. Equal by name.
+    """One place of an app that asks for an upstream.
+
+    Two are equal if name and settings are the same. ``typing`` gives the first of two equal
+    ``Annotated`` for the second as well, so mentions with different settings must differ.
 
     Attributes:
         name: The upstream's.
@@ -48,16 +50,19 @@ class UpstreamMention:
     source: Mention
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, UpstreamMention) and other.name == self.name
+        return (
+            isinstance(other, UpstreamMention)
+            and other.name == self.name
+            and (other.by_name if self.by_name else other.source is self.source)
+        )
 
     def __hash__(self) -> int:
-        # ``typing`` gives the first of two equal ``Annotated`` once more, so the settings
-        # that the second one carries would be lost, or those of another app be found.
-        # What cannot be hashed it makes anew.
-        caller = sys._getframe(2).f_code  # noqa: SLF001  # behind Depends.__hash__
-        if caller.co_name == "inner" and caller.co_filename == typing.__file__:
-            raise TypeError("an upstream is not to be remembered by typing")
         return hash((UpstreamMention, self.name))
+
+    @property
+    def by_name(self) -> bool:
+        """Whether it carries no settings."""
+        return isinstance(self.source, str)
 
 
 @runtime_checkable
@@ -99,7 +104,7 @@ async def proxy_lifespan(app: Starlette) -> AsyncIterator[None]:
             yield
     finally:
         delattr(app, RUNTIME)
-        for _, override in _overrides(app):
+        for override in overrides_of(app).values():
             if isinstance(override, EndsInLoop):
                 await override.end_in_loop()
         await runtime.aclose()
@@ -144,9 +149,8 @@ def mentions_of(app: Starlette, mounted: Iterable[MountedUpstream] = ()) -> dict
     """
     found: dict[str, Mention] = {}
     mentioned = {one.upstream.name for one in mounted_upstreams(app.routes)}
-    overridden = {key.name: to for key, to in _overrides(app) if isinstance(key, UpstreamMention)}
-    injected = (one for dependant in _dependants(app.routes) for one in _mentions_in(dependant))
-    for mention in chain(injected, (one.upstream for one in mounted)):
+    overridden = overrides_of(app)
+    for mention in chain(_mentions_in_routes(app.routes), (one.upstream for one in mounted)):
         mentioned.add(mention.name)
         if mention.name in overridden:
             continue
@@ -171,25 +175,54 @@ def mentions_of(app: Starlette, mounted: Iterable[MountedUpstream] = ()) -> dict
     return found
 
 
-def _overrides(app: Starlette) -> list[tuple[object, object]]:
-    """The app's overrides, which a plain Starlette app does not have."""
-    return [*app.dependency_overrides.items()] if isinstance(app, FastAPI) else []
+def overrides_of(app: Any) -> dict[str, object]:
+    """Give what ``app.dependency_overrides`` has for upstreams now, by upstream name.
+
+    Raises:
+        SettingsError: A key carries settings. FastAPI would not find it for the places that
+            mention the upstream by its name.
+    """
+    found: dict[str, object] = {}
+    overrides: Mapping[object, object] = getattr(app, "dependency_overrides", {})
+    for key, override in overrides.items():
+        if isinstance(key, UpstreamMention):
+            if not key.by_name:
+                raise SettingsError(
+                    f"app.dependency_overrides: upstream {key.name!r} is overridden by its name, "
+                    f"without settings: app.dependency_overrides[Upstream({key.name!r})] = ..."
+                )
+            found[key.name] = override
+    return found
 
 
-def warn_of_unreachable_websockets(app: FastAPI, endpoints: Iterable[Any]) -> None:
+def is_overridden(app: Any, name: str) -> bool:
+    """Whether ``app.dependency_overrides`` replaces an upstream now.
+
+    Raises:
+        SettingsError: As for ``overrides_of``.
+    """
+    return bool(getattr(app, "dependency_overrides", None)) and name in overrides_of(app)
+
+
+def warn_of_unreachable_websockets(app: FastAPI) -> None:
     """Name the dependencies that cannot run before a proxied WebSocket, once a start.
 
     Args:
         app: The app, whose lifespan is running.
-        endpoints: The endpoints of proxied WebSocket routes.
     """
     runtime: Runtime = getattr(app, RUNTIME)
     if runtime.websockets_checked:
         return
     runtime.websockets_checked = True
-    wanted = set(endpoints)
-    for route, dependant in _routes_with_dependants(app.routes):
-        if not isinstance(route, APIWebSocketRoute) or dependant.call not in wanted:
+    for route in _routes(app.routes):
+        dependant = dependant_of(route)
+        if (
+            not isinstance(route.original_route, APIWebSocketRoute)
+            or proxied_by(route.endpoint) is None
+            or dependant is None
+            # The second route of a mount has the same dependencies.
+            or not route.path_format.endswith("/{path}")
+        ):
             continue
         for blocker in _request_takers(dependant):
             _logger.warning(
@@ -197,40 +230,43 @@ def warn_of_unreachable_websockets(app: FastAPI, endpoints: Iterable[Any]) -> No
                 "is refused. Let it take fastapi.requests.HTTPConnection, or mount with "
                 "proxy_router(..., websocket=False)",
                 getattr(blocker, "__qualname__", repr(blocker)),
-                dependant.path,
+                route.path_format,
             )
 
 
-def _request_takers(dependant: Dependant) -> Iterator[Any]:
+def _request_takers(dependant: Any) -> Iterator[Any]:
     for dependency in dependant.dependencies:
         if dependency.request_param_name:
             yield dependency.call
         yield from _request_takers(dependency)
 
 
-def _dependants(routes: Iterable[BaseRoute]) -> Iterator[Dependant]:
-    for _, dependant in _routes_with_dependants(routes):
-        yield dependant
-
-
-def _routes_with_dependants(
-    routes: Iterable[BaseRoute],
-) -> Iterator[tuple[BaseRoute, Dependant]]:
-    for context in iter_route_contexts(list(routes)):
-        route: BaseRoute = context.original_route
-        dependant: object = getattr(context, "dependant", None)
-        if isinstance(dependant, Dependant):
-            yield route, dependant
-        elif isinstance(route, Mount | Host) and not isinstance(route.app, FastAPI):
+def _routes(routes: Iterable[BaseRoute]) -> Iterator[Any]:
+    for route in routes_of(routes):
+        original: BaseRoute = route.original_route
+        if isinstance(original, Mount | Host):
             # A mounted FastAPI app has a runtime, and a lifespan, of its own.
-            yield from _routes_with_dependants(route.routes or ())
+            if not isinstance(original.app, FastAPI):
+                yield from _routes(original.routes or ())
+        else:
+            yield route
+
+
+def _mentions_in_routes(routes: Iterable[BaseRoute]) -> Iterator[UpstreamMention]:
+    for route in _routes(routes):
+        proxied = proxied_by(getattr(route, "endpoint", None))
+        if proxied is not None:
+            yield proxied.upstream
+        dependant = dependant_of(route)
+        if dependant is not None:
+            yield from _mentions_in(dependant)
 
 
 def _as_mention(call: object) -> UpstreamMention | None:
     return call if isinstance(call, UpstreamMention) else None
 
 
-def _mentions_in(dependant: Dependant) -> Iterator[UpstreamMention]:
+def _mentions_in(dependant: Any) -> Iterator[UpstreamMention]:
     mention = _as_mention(dependant.call)
     if mention is not None:
         yield mention

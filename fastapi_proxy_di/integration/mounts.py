@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount
+
+from fastapi_proxy_di.integration.compat import routes_of
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.integration.lifespan import UpstreamMention
@@ -75,7 +76,7 @@ def mounted_upstreams(routes: Iterable[BaseRoute]) -> Iterator[MountedUpstream]:
     Looks through wrappers that keep what they wrap as ``app``, as middlewares do, and through
     mounted Starlette apps and routers. A mounted FastAPI app has a lifespan of its own.
     """
-    for context in iter_route_contexts(list(routes)):
+    for context in routes_of(routes):
         route: BaseRoute = context.original_route
         if isinstance(route, Mount | Host):
             yield from _within(route.app)

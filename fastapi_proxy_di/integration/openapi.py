@@ -11,19 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-import fastapi.routing
-from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
-
-_INCLUDE: Final = getattr(fastapi.routing, "_effective_route_context_var", None)
-"""Holds the include that a route is made for. Not public: without it, a prefix is not described."""
+from fastapi_proxy_di.integration.compat import dependant_of
 
 _PATH: Final = {
     "name": "path",
     "in": "path",
     "required": True,
     "schema": {"type": "string"},
-    "description": "Empty, or a slash and the path that is forwarded.",
+    "description": "The path that is forwarded, without its leading slash. May be empty.",
 }
 _SCHEMAS: Final = {
     "IntegerConvertor": {"type": "integer"},
@@ -33,17 +28,17 @@ _SCHEMAS: Final = {
 """By the convertor's class; all others give text."""
 
 
-def describe_path_parameters(route: APIRoute) -> None:
-    """Declare the path parameters of ``route``, or of the include it is just made for.
+def describe_path_parameters(route: Any) -> None:
+    """Declare the path parameters of ``route``, which may be an include of a route.
 
     Those that a dependency takes are declared by FastAPI.
     """
-    described: Any = (_INCLUDE.get() if _INCLUDE else None) or route
-    declared = set(_declared(described.dependant))
-    described.openapi_extra = {
+    dependant = dependant_of(route)
+    declared = set() if dependant is None else set(_declared(dependant))
+    route.openapi_extra = {
         "parameters": [
             _parameter(name, convertor)
-            for name, convertor in described.param_convertors.items()
+            for name, convertor in route.param_convertors.items()
             if name not in declared
         ]
     }
@@ -56,7 +51,7 @@ def _parameter(name: str, convertor: object) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _declared(dependant: Dependant) -> Iterator[str]:
+def _declared(dependant: Any) -> Iterator[str]:
     for parameter in dependant.path_params:
         yield parameter.alias
     for dependency in dependant.dependencies:

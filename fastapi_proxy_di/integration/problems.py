@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di.errors import NoAvailableDestination, ProxyError, UpstreamsNotReady
+from fastapi_proxy_di.integration.compat import exception_handlers
 
 _DENIAL: Final = "websocket.http.response"
 
@@ -110,9 +111,9 @@ def install_handler(scope: Scope) -> None:
     A router's lifespan runs too late for ``add_exception_handler``: the middleware stack is
     built by then. Its table is in the scope, shared by all requests.
     """
-    tables = scope.get("starlette.exception_handlers")
-    if not tables or ProxyError in tables[0]:
+    handlers = exception_handlers(scope)
+    if handlers is None or ProxyError in handlers:
         return
     own = getattr(scope.get("app"), "exception_handlers", {})
     if Exception not in own:
-        tables[0][ProxyError] = problem_response
+        handlers[ProxyError] = problem_response

@@ -112,13 +112,14 @@ class StandIn:
             app: The app under test.
         """
         overrides = app.dependency_overrides
-        known = overrides.get(self.upstream)
-        overrides[self.upstream] = self
+        key = Upstream(self.name)
+        known = overrides.get(key)
+        overrides[key] = self
 
         def undo() -> None:
-            overrides.pop(self.upstream, None)
+            overrides.pop(key, None)
             if known is not None:
-                overrides[self.upstream] = known
+                overrides[key] = known
 
         self._undo.append(undo)
         return self

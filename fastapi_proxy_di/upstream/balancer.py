@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
@@ -55,12 +55,6 @@ if TYPE_CHECKING:
     from fastapi_proxy_di.client.lease import Lease
     from fastapi_proxy_di.supervision.events import Event
     from fastapi_proxy_di.upstream.composition import Assembly
-
-Failing = Callable[
-    [Exception, UpstreamResponse | LocalResponse | None, Scope, Receive, Send],
-    Coroutine[Any, Any, None],
-]
-"""What becomes of a request that failed, and of the response that it had begun to get."""
 
 _LOOK_SECONDS: Final = 0.05
 """How often a draining destination is looked at."""
@@ -228,22 +222,15 @@ class Balancer:
         path: bytes,
         prefix: bytes,
         overrides: Overrides | None = None,
-        failed: Failing | None = None,
     ) -> None:
         """Forward without a ``Request`` or ``Response``, and send the response."""
         key = None if self._read_key is None else self._key(scope, None)
         exchange = Exchange(scope, receive, send, path, prefix, overrides, key)
-        response: UpstreamResponse | LocalResponse | None = None
         try:
-            try:
-                response = await self._http.forward(exchange)
-            except ClientDisconnected:
-                response = client_closed_request()
-            await response(scope, receive, send)
-        except Exception as error:
-            if failed is None:
-                raise
-            await failed(error, response, scope, receive, send)
+            response = await self._http.forward(exchange)
+        except ClientDisconnected:
+            response = client_closed_request()
+        await response(scope, receive, send)
 
     async def forward_websocket(
         self,

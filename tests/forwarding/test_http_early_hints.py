@@ -19,7 +19,7 @@ EXTENSIONS = ["http.response.early_hint"]
 
 @pytest.mark.parametrize("include", [{}, {"dependencies": [Depends(lambda: None)]}])
 async def test_hints_come_before_the_answer(include: dict[str, Any]) -> None:
-    """Their links and nothing else, on the short way as on FastAPI's own."""
+    """Their links and nothing else, with dependencies and without."""
     script = always(HINT + answer(body=b"ok"))
     async with (
         ScriptedOrigin(script) as origin,

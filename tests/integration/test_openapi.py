@@ -3,11 +3,9 @@
 import re
 from typing import Annotated, Any
 
-import pytest
 from fastapi import APIRouter, Depends, FastAPI, Path
 
 from fastapi_proxy_di import proxy_router
-from fastapi_proxy_di.integration import openapi as operations
 
 _METHODS = {"get", "head", "post", "put", "patch", "delete", "options", "trace"}
 
@@ -24,7 +22,7 @@ def test_every_method_is_an_operation_of_its_own() -> None:
     app = FastAPI()
     app.include_router(proxy_router("billing", include_in_schema=True), prefix="/billing")
 
-    found = app.openapi()["paths"]["/billing{path}"]
+    found = app.openapi()["paths"]["/billing/{path}"]
 
     assert set(found) == _METHODS
     assert len({one["operationId"] for one in found.values()}) == len(_METHODS)
@@ -36,7 +34,7 @@ def test_only_the_methods_that_are_forwarded_are_documented() -> None:
     router = proxy_router("billing", methods=["GET", "POST"], include_in_schema=True)
     app.include_router(router, prefix="/billing")
 
-    assert set(app.openapi()["paths"]["/billing{path}"]) == {"get", "post"}
+    assert set(app.openapi()["paths"]["/billing/{path}"]) == {"get", "post"}
 
 
 def test_parameters_of_each_include_are_declared() -> None:
@@ -50,8 +48,8 @@ def test_parameters_of_each_include_are_declared() -> None:
     schema = app.openapi()["paths"]
 
     assert set(schema) == {
-        "/regions/{region}/{number}/v/{version}{path}",
-        "/tenants/{tenant}/v/{version}{path}",
+        "/regions/{region}/{number}/v/{version}/{path}",
+        "/tenants/{tenant}/v/{version}/{path}",
     }
     for path in schema:
         for method in _METHODS:
@@ -85,21 +83,7 @@ def test_parameter_that_a_dependency_takes_is_declared_once() -> None:
         dependencies=[Depends(guard)],
     )
 
-    named = _parameters(app, "/tenants/{tenant}/billing{path}")
+    named = _parameters(app, "/tenants/{tenant}/billing/{path}")
 
     assert set(named) == {"tenant", "path"}
     assert named["tenant"]["description"] == "who pays"
-
-
-def test_prefix_is_left_out_where_fastapi_does_not_tell_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What is read of FastAPI is not public; without it the router's own path is declared."""
-    monkeypatch.setattr(operations, "_INCLUDE", None)
-    app = FastAPI()
-    app.include_router(
-        proxy_router("billing", path="/{version}/{path:path}", include_in_schema=True),
-        prefix="/{tenant}",
-    )
-
-    assert set(_parameters(app, "/{tenant}/{version}{path}")) == {"version", "path"}

@@ -110,7 +110,9 @@ async def test_affinity_key_keeps_a_tenant_on_one_destination() -> None:
             for _ in range(4):
                 for number in range(12):
                     tenant = b"tenant-%d" % number
-                    await fetch(running.address, target="/billing", headers=[(b"X-Tenant", tenant)])
+                    await fetch(
+                        running.address, target="/billing/", headers=[(b"X-Tenant", tenant)]
+                    )
 
     served = [{request.one(b"x-tenant") for request in origin.requests} for origin in origins]
     assert sum(map(len, served)) == 12

@@ -115,6 +115,6 @@ async def test_scheme_of_a_proxied_route_is_in_the_schema() -> None:
         async with run_app(app) as running:
             schema = (await fetch(running.address, target="/openapi.json")).json()
 
-    operations = schema["paths"]["/billing{path}"]
+    operations = schema["paths"]["/billing/{path}"]
     assert operations["get"]["security"] == [{"HTTPBearer": []}]
     assert origin.connections == 0

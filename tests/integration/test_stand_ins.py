@@ -1,11 +1,14 @@
-"""``dependency_overrides`` with stand-ins of all kinds, by name and by class, on every route."""
+"""``dependency_overrides`` with stand-ins of all kinds, on every route."""
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Annotated, Any
 from unittest.mock import AsyncMock, create_autospec
 
 import pytest
-from fastapi import Depends, FastAPI, Request, Response, WebSocket
+from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response, WebSocket
 from fastapi.testclient import TestClient
 
 from fastapi_proxy_di import (
@@ -20,7 +23,7 @@ from fastapi_proxy_di import (
 from tests.support.gateways import billing
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin, always, answer
-from tests.support.servers import run_app
+from tests.support.servers import StartupFailed, run_app
 
 
 class Declared(UpstreamSettings, name="billing"):
@@ -78,14 +81,10 @@ def _app(**router: Any) -> FastAPI:
     return app
 
 
-_each_key = pytest.mark.parametrize("key", [Upstream("billing"), Upstream(Declared)])
-
-
-@_each_key
-def test_object_with_the_public_methods_stands_in(key: Upstream) -> None:
+def test_object_with_the_public_methods_stands_in() -> None:
     """On proxied routes and endpoints alike it gets what a balancer gets."""
     app, stand_in = _app(), Recorder()
-    app.dependency_overrides[key] = lambda: stand_in
+    app.dependency_overrides[Upstream("billing")] = lambda: stand_in
 
     with TestClient(app) as client:
         got = client.get("/tenants/acme/billing/x%2Fy?q=1")
@@ -146,15 +145,14 @@ def test_mock_stands_in(make: Callable[..., Any]) -> None:
     assert mock.forward.await_args.args[1] == "/x"
 
 
-@_each_key
-async def test_real_balancer_stands_in_on_both_protocols(key: Upstream) -> None:
+async def test_real_balancer_stands_in_on_both_protocols() -> None:
     """One made from settings is used the raw way, options and all."""
     async with (
         ScriptedOrigin(always(answer(body=b"stand-in"))) as origin,
         Balancer.from_settings(billing(origin.url)) as balancer,
     ):
         app = _app(options=options)
-        app.dependency_overrides[key] = lambda: balancer
+        app.dependency_overrides[Upstream("billing")] = lambda: balancer
         async with run_app(app) as running:
             proxied = await fetch(running.address, target="/tenants/a/billing/x%2Fy?q=1")
             own = await fetch(running.address, target="/own")
@@ -225,3 +223,73 @@ async def test_override_of_one_upstream_leaves_the_other() -> None:
 
     assert (users.body, replaced.body) == (b"ok", b"stand-in GET ")
     assert [seen.target for seen in origin.requests] == [b"/x"]
+
+
+async def test_override_by_settings_is_refused_at_start() -> None:
+    """FastAPI would not find it where the upstream is mentioned by its name."""
+    app = _app()
+    app.dependency_overrides[Upstream(Declared)] = Recorder
+
+    with pytest.raises(StartupFailed, match=r"overridden by its name.*Upstream\('billing'\)"):
+        async with run_app(app):
+            pass
+
+
+@pytest.mark.parametrize("target", ["/tenants/acme/billing/x", "/own"])
+async def test_override_by_settings_never_reaches_the_real_upstream(target: str) -> None:
+    """One that is set while the app runs is a fault of every request."""
+    async with ScriptedOrigin() as origin:
+        app = FastAPI()
+        app.include_router(proxy_router(billing(origin.url)), prefix="/tenants/{tenant}/billing")
+
+        @app.get("/own")
+        async def own(
+            request: Request, balancer: Balancer = Depends(Upstream("billing"))
+        ) -> Response:
+            return await balancer.forward(request)
+
+        async with run_app(app) as running:
+            app.dependency_overrides[Upstream(Declared)] = Recorder
+            reply = await fetch(running.address, target=target)
+
+    assert reply.status == 500
+    assert not origin.requests
+
+
+def test_override_is_set_at_the_top_level_of_a_script(tmp_path: Path) -> None:
+    """Nothing looks at who asks for the hash."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from fastapi import FastAPI\n"
+        "from fastapi_proxy_di import Upstream\n"
+        "app = FastAPI()\n"
+        "app.dependency_overrides[Upstream('billing')] = print\n"
+        "print(app.dependency_overrides)\n"
+    )
+
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+
+    assert "Upstream('billing')" in ended.stdout
+
+
+async def test_tasks_of_an_override_run_after_the_response() -> None:
+    """Those of the dependencies of the mount run as well."""
+    ran: list[str] = []
+
+    async def of_the_mount(tasks: BackgroundTasks) -> None:
+        tasks.add_task(ran.append, "mount")
+
+    async def of_the_override(tasks: BackgroundTasks) -> Recorder:
+        tasks.add_task(ran.append, "override")
+        return Recorder()
+
+    app = FastAPI()
+    app.include_router(
+        proxy_router(Declared), prefix="/billing", dependencies=[Depends(of_the_mount)]
+    )
+    app.dependency_overrides[Upstream("billing")] = of_the_override
+    async with run_app(app) as running:
+        reply = await fetch(running.address, target="/billing/x")
+
+    assert reply.body == b"stand-in GET "
+    assert sorted(ran) == ["mount", "override"]

@@ -88,7 +88,7 @@ async def test_settings_change_the_request_byte_for_byte() -> None:
 
 @pytest.mark.parametrize("include", [{}, {"dependencies": [Depends(lambda: None)]}])
 async def test_router_takes_functions(include: dict[str, Any]) -> None:
-    """On the short way as on FastAPI's own; after the upstream's transforms."""
+    """With dependencies and without; after the upstream's transforms."""
     async with (
         ScriptedOrigin() as origin,
         gateway(

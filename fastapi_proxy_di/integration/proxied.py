@@ -1,0 +1,34 @@
+"""Which endpoints belong to proxied routes, and which upstream each of them leads to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.integration.lifespan import UpstreamMention
+
+_PROXIED: Final = "_fastapi_proxy_di_proxied"
+"""An attribute of the endpoint, so that ``functools.wraps`` keeps it."""
+
+
+class Proxied(NamedTuple):
+    """The upstream of a proxied route.
+
+    Attributes:
+        upstream: Where it forwards to.
+        any_method: Whether its route takes every method that the server lets through.
+    """
+
+    upstream: UpstreamMention
+    any_method: bool
+
+
+def mark_proxied(endpoint: Any, proxied: Proxied) -> None:
+    """Note that ``endpoint`` belongs to a proxied route."""
+    setattr(endpoint, _PROXIED, proxied)
+
+
+def proxied_by(endpoint: Any) -> Proxied | None:
+    """Give the upstream of a proxied route's endpoint, ``None`` for any other endpoint."""
+    proxied = getattr(endpoint, _PROXIED, None)
+    return proxied if isinstance(proxied, Proxied) else None
