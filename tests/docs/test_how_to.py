@@ -56,6 +56,36 @@ async def test_protect_keeps_strangers_from_the_upstream(
     assert upstream.paths == ["/health", "/live"]
 
 
+async def test_protect_app_asks_the_guard_of_the_mount(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the page says: HTTP and WebSocket, and a refused client reaches no upstream."""
+    upstream = Recorder(snippet("tutorial/billing_service.py").app)
+    async with run_app(upstream) as running:
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", running.url)
+        async with gateway(snippet("how_to/protect_app.py").app) as client:
+            nobody = await client.get("/billing/health")
+            with pytest.raises(InvalidStatus):
+                await say(client, "/billing/live", "hello")
+            reached = list(upstream.paths)
+            key = {"x-api-key": "s3cret"}
+            known = await client.get("/billing/health", headers=key)
+            heard, _ = await say(client, "/billing/live", "hello", headers=key)
+
+    assert (nobody.status_code, nobody.json(), reached) == (401, {"detail": "unknown key"}, [])
+    assert (known.status_code, heard) == (200, "billing heard hello")
+
+
+async def test_litestar_mounts_an_upstream(
+    snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
+) -> None:
+    """Started by Litestar's own lifespan."""
+    async with gateway(snippet("how_to/litestar_gateway.py").app) as client:
+        found = await client.get("/billing/health")
+
+    assert found.json() == {"status": "ok"}
+
+
 async def test_identify_sets_what_a_client_cannot_forge(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
