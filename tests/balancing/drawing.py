@@ -1,4 +1,4 @@
-"""Picks in numbers: distributions."""
+"""Counts picks: the share that each destination gets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Keyed:
 
 
 def picked(policy: BalancingPolicy, available: Sequence[Destination]) -> Destination:
-    """One pick from a snapshot that has one to give."""
+    """Pick from a snapshot that is not empty."""
     destination = policy.pick(available, None)
     assert destination is not None
     return destination
@@ -34,7 +34,7 @@ def shares(
     *,
     busy: bool = False,
 ) -> list[float]:
-    """Share of the picks that each destination gets; ``busy`` requests never end."""
+    """Give each destination's share of the picks; ``busy`` requests never end."""
     counts: Counter[Destination] = Counter()
     for _ in range(picks):
         destination = picked(policy, available)

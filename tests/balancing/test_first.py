@@ -1,11 +1,11 @@
-"""first: the first in the order of the settings."""
+"""Policy first: the first in the order of the settings."""
 
 from fastapi_proxy_di.balancing.first import First
 from tests.pools.samples import destinations_of
 
 
-def test_first_always_takes_the_first() -> None:
-    """The others stand by, in order."""
+def test_first_always_picks_the_first() -> None:
+    """Its further choices are the others, in order."""
     available = destinations_of(3)
 
     assert First().pick(available) is available[0]

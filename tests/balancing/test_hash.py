@@ -1,4 +1,4 @@
-"""hash: the same key to the same destination, minimal movement, bounded load."""
+"""Policy hash: one destination per key, few keys move, bounded load."""
 
 from collections import Counter
 from random import Random
@@ -16,19 +16,19 @@ KEYS = [b"key-%d" % number for number in range(2000)]
 
 
 def owner(policy: Hash, available: tuple[Destination, ...], key: bytes) -> Destination:
-    """Where ``key`` goes."""
+    """Give the destination of ``key``."""
     destination = policy.pick(available, Keyed(key))
     assert destination is not None
     return destination
 
 
 def owners(policy: Hash, available: tuple[Destination, ...]) -> dict[bytes, Destination]:
-    """Where each key goes."""
+    """Give the destination of each key."""
     return {key: owner(policy, available, key) for key in KEYS}
 
 
-def test_hash_agrees_between_workers() -> None:
-    """Another process with other draws sends a key to the same address."""
+def test_hash_is_the_same_in_all_workers() -> None:
+    """Another process with other random draws sends a key to the same address."""
     first = owners(Hash(random=Random(1)), destinations_of(5))
     second = owners(Hash(random=Random(2)), destinations_of(5))
 
@@ -37,8 +37,8 @@ def test_hash_agrees_between_workers() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(2, 12), st.data())
-def test_hash_moves_only_the_keys_of_the_one_that_left(count: int, data: st.DataObject) -> None:
-    """Leaving and returning, nobody else's key moves."""
+def test_hash_moves_only_the_keys_of_a_removed_destination(count: int, data: st.DataObject) -> None:
+    """And when it returns only they come back."""
     available = destinations_of(count)
     gone = data.draw(st.sampled_from(available))
     rest = tuple(destination for destination in available if destination is not gone)
@@ -50,7 +50,7 @@ def test_hash_moves_only_the_keys_of_the_one_that_left(count: int, data: st.Data
 
 
 def test_hash_spreads_keys_by_weight() -> None:
-    """Points on the ring are in proportion."""
+    """The points on the ring are in proportion."""
     counts = Counter(owners(Hash(random=Random(1)), destinations_of(3, [1, 2, 5])).values())
     spread = [counts[one] / len(KEYS) for one in sorted(counts, key=lambda one: one.weight)]
 
@@ -58,7 +58,7 @@ def test_hash_spreads_keys_by_weight() -> None:
 
 
 def test_hash_bounds_the_load_of_a_popular_key() -> None:
-    """One key for all requests: nobody holds over 1.25 times the mean, plus the slack of n."""
+    """One key for all requests: none holds over 1.25 times the mean, plus n for the stale sum."""
     available = destinations_of(10)
     policy = Hash(random=Random(1))
     for total in range(1, 2001):
@@ -70,7 +70,7 @@ def test_hash_bounds_the_load_of_a_popular_key() -> None:
 
 
 def test_hash_keeps_a_key_together_at_low_load() -> None:
-    """A handful of requests in flight moves nothing."""
+    """A few requests in flight move no key."""
     available = destinations_of(5)
     policy = Hash(random=Random(1))
     picks = []
@@ -81,8 +81,8 @@ def test_hash_keeps_a_key_together_at_low_load() -> None:
     assert set(picks) == {picks[0]}
 
 
-def test_hash_leaves_the_choice_when_all_are_over_a_bound_it_did_not_see() -> None:
-    """Requests begun behind its back: no pick, the selection decides."""
+def test_hash_picks_none_when_all_are_over_a_stale_bound() -> None:
+    """After requests that it did not pick; the selection decides then."""
     available = destinations_of(3)
     policy = Hash(random=Random(1))
     owner(policy, available, b"k")
@@ -92,8 +92,8 @@ def test_hash_leaves_the_choice_when_all_are_over_a_bound_it_did_not_see() -> No
     assert policy.pick(available, Keyed(b"k")) is None
 
 
-def test_hash_without_key_takes_the_less_busy() -> None:
-    """No key: two choices."""
+def test_hash_without_key_picks_the_less_loaded() -> None:
+    """By two choices."""
     available = destinations_of(2)
     available[0].in_flight = 3
     policy = Hash(random=Random(1))
@@ -104,8 +104,8 @@ def test_hash_without_key_takes_the_less_busy() -> None:
     assert list(policy.order(available, None)) == [available[1], available[0]]
 
 
-def test_hash_orders_everyone_from_the_keys_place_on() -> None:
-    """The first is the pick, the second is where the key goes when the first has left."""
+def test_hash_orders_all_destinations_from_the_key_on() -> None:
+    """The first is the pick, the second gets the key when the first has left."""
     available = destinations_of(6)
     policy = Hash(random=Random(1))
     for key in KEYS[:50]:
@@ -118,7 +118,7 @@ def test_hash_orders_everyone_from_the_keys_place_on() -> None:
 
 
 def test_hash_ring_stays_small_for_heavy_weights() -> None:
-    """Weights in the thousands scale the points down, shares hold."""
+    """Weights in the thousands reduce the points per weight; the shares hold."""
     available = destinations_of(3, [65535, 65535, 1])
     policy = Hash(random=Random(1))
     counts = Counter(owners(policy, available).values())
@@ -127,8 +127,8 @@ def test_hash_ring_stays_small_for_heavy_weights() -> None:
     assert counts[available[0]] / len(KEYS) == pytest.approx(0.5, abs=0.05)
 
 
-def test_hash_forgets_the_digests_of_strangers() -> None:
-    """A pool whose addresses keep changing does not grow the memory."""
+def test_hash_drops_the_digests_of_removed_destinations() -> None:
+    """A pool whose addresses keep changing needs no more memory."""
     policy = Hash(random=Random(1))
     everyone = destinations_of(200)
     for start in range(198):

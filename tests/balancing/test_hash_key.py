@@ -1,4 +1,4 @@
-"""What ``hash_key`` finds in a request."""
+"""Hash keys: read from each part of a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""latency: the fastest by probe, near-ties shared."""
+"""Policy latency: the fastest by probe, and those about as fast."""
 
 from random import Random
 
@@ -7,8 +7,8 @@ from tests.balancing.drawing import picked, shares
 from tests.pools.samples import destinations_of
 
 
-def test_latency_takes_the_fastest() -> None:
-    """A clearly faster one gets everything."""
+def test_latency_picks_the_fastest() -> None:
+    """A clearly faster destination gets all picks."""
     available = destinations_of(3)
     for destination, latency in zip(available, (80.0, 10.0, 40.0), strict=True):
         destination.latency_ms = latency
@@ -17,7 +17,7 @@ def test_latency_takes_the_fastest() -> None:
 
 
 def test_latency_shares_among_near_ties() -> None:
-    """10 and 12 ms are one; 40 ms and an unknown one wait."""
+    """10 and 12 ms share; 40 ms and an unknown latency get none."""
     available = destinations_of(4)
     for destination, latency in zip(available, (10.0, 12.0, 40.0, None), strict=True):
         destination.latency_ms = latency
@@ -27,8 +27,8 @@ def test_latency_shares_among_near_ties() -> None:
     assert abs(spread[1] - 0.5) < 0.05
 
 
-def test_latency_prefers_the_less_busy_of_near_ties() -> None:
-    """No herding: a pile of requests sends the next elsewhere."""
+def test_latency_prefers_the_less_loaded_of_near_ties() -> None:
+    """No herding: requests in flight send the next one elsewhere."""
     available = destinations_of(2)
     for destination in available:
         destination.latency_ms = 10.0
@@ -38,7 +38,7 @@ def test_latency_prefers_the_less_busy_of_near_ties() -> None:
 
 
 def test_latency_notices_new_probe_results_within_n_picks() -> None:
-    """Without a new snapshot, too."""
+    """Also without a new snapshot."""
     available = destinations_of(3)
     for destination, latency in zip(available, (10.0, 50.0, 50.0), strict=True):
         destination.latency_ms = latency

@@ -1,4 +1,4 @@
-"""least_requests: the exact minimum, although loads change outside."""
+"""Policy least_requests: the exact minimum, although loads change between picks."""
 
 from random import Random
 
@@ -16,8 +16,8 @@ from tests.pools.samples import destinations_of, pool_of, settings_of
     st.lists(st.integers(1, 4), min_size=1, max_size=6),
     st.lists(st.one_of(st.none(), st.integers(0, 50)), max_size=200),
 )
-def test_least_requests_is_the_true_minimum(weights: list[int], steps: list[int | None]) -> None:
-    """Whatever begins and ends, the pick has the least load of all."""
+def test_least_requests_picks_the_true_minimum(weights: list[int], steps: list[int | None]) -> None:
+    """After any requests have begun and ended, the pick has the least load of all."""
     available = destinations_of(len(weights), weights)
     policy = LeastRequests(random=Random(1))
     running: list[Destination] = []
@@ -35,16 +35,16 @@ def test_least_requests_is_the_true_minimum(weights: list[int], steps: list[int 
             running.pop(step % len(running)).end()
 
 
-def test_least_requests_takes_ties_in_turn() -> None:
-    """Idle equals are served one after the other."""
+def test_least_requests_picks_ties_in_turn() -> None:
+    """Idle destinations of equal weight are picked one after the other."""
     available = destinations_of(4)
     policy = LeastRequests(random=Random(1))
 
     assert {picked(policy, available) for _ in range(4)} == set(available)
 
 
-def test_least_requests_passes_over_full_ones_until_they_have_room() -> None:
-    """By requests in flight and by requests in the window; all full is no pick."""
+def test_least_requests_skips_full_destinations_until_they_have_room() -> None:
+    """Full by requests in flight or in the window; when all are full it picks none."""
     pool = Pool(
         "billing", [settings_of(0, max_in_flight=1), settings_of(1, max_requests=1)], panic=True
     )
@@ -70,7 +70,7 @@ def test_least_requests_passes_over_full_ones_until_they_have_room() -> None:
 
 
 def test_least_requests_keeps_its_heap_small() -> None:
-    """Obsolete entries are swept out."""
+    """Obsolete entries are removed."""
     pool = pool_of(3)
     policy = LeastRequests(random=Random(1))
     for _ in range(1000):
@@ -84,7 +84,7 @@ def test_least_requests_keeps_its_heap_small() -> None:
 
 
 def test_least_requests_orders_by_load() -> None:
-    """The second choice is the second least."""
+    """The second choice has the second least load."""
     available = destinations_of(3)
     for destination, load in zip(available, (2, 0, 1), strict=True):
         destination.in_flight = load

@@ -1,4 +1,4 @@
-"""peak_ewma: expected time to first byte, with the traps of a plain mean avoided."""
+"""Policy peak_ewma: expected time to first byte, and the cases where a plain mean fails."""
 
 from random import Random
 
@@ -9,8 +9,8 @@ from tests.balancing.drawing import picked, shares
 from tests.pools.samples import destinations_of, pool_of, settings_of
 
 
-def test_peak_ewma_takes_a_slower_sample_at_once_and_wears_it_down() -> None:
-    """Peak-sensitive: up at once, down by decay."""
+def test_peak_ewma_mean_rises_at_once_and_falls_slowly() -> None:
+    """A slower sample replaces it, faster ones lower it by decay."""
     (destination,) = destinations_of(1)
     policy = PeakEwma(random=Random(1))
     policy.observe(destination, 0.010, False, 0.0)
@@ -23,8 +23,8 @@ def test_peak_ewma_takes_a_slower_sample_at_once_and_wears_it_down() -> None:
     assert policy.cost(destination) == pytest.approx(0.010 * 100**0.367879, rel=1e-4)
 
 
-def test_peak_ewma_takes_no_time_for_a_short_one() -> None:
-    """A clock of whole milliseconds says nothing passed; ratios survive it."""
+def test_peak_ewma_takes_zero_seconds_for_a_short_time() -> None:
+    """A clock of whole milliseconds may measure zero."""
     (destination,) = destinations_of(1)
     policy = PeakEwma(random=Random(1))
     policy.observe(destination, 0.0, False, 0.0)
@@ -34,8 +34,8 @@ def test_peak_ewma_takes_no_time_for_a_short_one() -> None:
 
 
 @pytest.mark.parametrize("failed", [False, True])
-def test_peak_ewma_takes_one_back_within_two_health_intervals(failed: bool) -> None:
-    """Fast 500s or 300 ms: without a probe's help, half the fair share within 30 s."""
+def test_peak_ewma_uses_a_slow_destination_again_within_two_health_intervals(failed: bool) -> None:
+    """After a fast 500 or 300 ms, without a probe: half the fair share within 30 s."""
     available = destinations_of(5)
     policy = PeakEwma(random=Random(1))
     policy.observe(available[0], 0.3, failed, 0.0)
@@ -52,8 +52,8 @@ def test_peak_ewma_takes_one_back_within_two_health_intervals(failed: bool) -> N
     assert served[-500:].count(available[0]) >= 50
 
 
-def test_peak_ewma_prefers_fast_answers() -> None:
-    """Ten times slower, both idle: never picked of two."""
+def test_peak_ewma_prefers_fast_responses() -> None:
+    """Of two idle destinations the one that is ten times slower is never picked."""
     available = destinations_of(2)
     policy = PeakEwma(random=Random(1))
     policy.observe(available[0], 0.1, False, 0.0)
@@ -63,7 +63,7 @@ def test_peak_ewma_prefers_fast_answers() -> None:
 
 
 def test_peak_ewma_weighs_requests_in_flight() -> None:
-    """Twice as fast with three times the load is slower."""
+    """Half the time with three times the load costs more."""
     available = destinations_of(2)
     policy = PeakEwma(random=Random(1))
     policy.observe(available[0], 0.01, False, 0.0)
@@ -85,7 +85,7 @@ def test_peak_ewma_fast_failures_do_not_attract_traffic() -> None:
 
 
 def test_peak_ewma_tries_a_once_slow_destination_again() -> None:
-    """Without news its mean drifts to what is typical, so one day it is picked."""
+    """Without samples its mean drifts to the typical one, until it is picked."""
     available = destinations_of(2)
     slow, fast = available
     policy = PeakEwma(random=Random(1))
@@ -101,7 +101,7 @@ def test_peak_ewma_tries_a_once_slow_destination_again() -> None:
 
 
 def test_peak_ewma_hanging_destination_does_not_become_attractive() -> None:
-    """Its silence never makes it cheaper than typical, so it holds no more than the others."""
+    """It never gets cheaper than typical, so it has no more requests than the others."""
     available = destinations_of(5)
     hanging = available[0]
     policy = PeakEwma(random=Random(1))
@@ -119,8 +119,8 @@ def test_peak_ewma_hanging_destination_does_not_become_attractive() -> None:
     assert hanging.in_flight <= 2
 
 
-def test_peak_ewma_takes_a_new_destination_for_typical() -> None:
-    """Neither flooded nor starved."""
+def test_peak_ewma_gives_a_new_destination_the_typical_mean() -> None:
+    """It gets about its share."""
     known, new = destinations_of(2)
     policy = PeakEwma(random=Random(1))
     for step in range(500):
@@ -131,7 +131,7 @@ def test_peak_ewma_takes_a_new_destination_for_typical() -> None:
 
 @pytest.mark.parametrize("how", ["down", "ejected"])
 def test_peak_ewma_does_not_use_a_mean_from_before_a_return(how: str) -> None:
-    """A destination that comes back is taken for typical, as a new one is."""
+    """A destination that comes back gets the typical one, as a new one does."""
     pool = pool_of(2)
     one, other = pool.destinations
     policy = PeakEwma(random=Random(1))
@@ -155,7 +155,7 @@ def test_peak_ewma_does_not_use_a_mean_from_before_a_return(how: str) -> None:
 
 
 def test_peak_ewma_drops_the_means_of_removed_destinations() -> None:
-    """A pool whose addresses change keeps nothing of those that left."""
+    """A pool whose addresses keep changing needs no more memory."""
     pool = pool_of(1)
     policy = PeakEwma(random=Random(1))
     for address in range(50):

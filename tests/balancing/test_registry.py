@@ -1,4 +1,4 @@
-"""build_policy: names, imports, classes, instances, and faults that help."""
+"""build_policy: names, imports, classes, instances, and faults."""
 
 from collections.abc import Sequence
 from random import Random
@@ -23,15 +23,15 @@ class Last:
     def pick(
         self, available: Sequence[Destination], request: PickRequest | None
     ) -> Destination | None:
-        """Give the last."""
+        """Pick the last."""
         return available[-1]
 
 
 class Demanding(Last):
-    """One that cannot be built without help."""
+    """A policy that needs an argument."""
 
     def __init__(self, where: str) -> None:
-        """Never gets that far."""
+        """Take an argument that ``build_policy`` does not give."""
 
 
 INSTANCE = Last()
@@ -45,12 +45,12 @@ def test_build_policy_knows_the_built_in_names(name: str) -> None:
 
 
 def test_build_policy_knows_what_the_settings_allow() -> None:
-    """The settings stand a floor lower and hold their own list of names."""
+    """The settings may not import policies, so they have a list of their own."""
     assert set(POLICIES) == set(settings.POLICIES)
 
 
 def test_build_policy_imports_a_class_or_an_instance() -> None:
-    """package.module:Policy, with randomness if it wants some."""
+    """``package.module:Policy``, with ``random`` where it has such a parameter."""
     random = Random(1)
 
     assert isinstance(build_policy("fastapi_proxy_di.balancing.first:First", random=random), First)
@@ -61,7 +61,7 @@ def test_build_policy_imports_a_class_or_an_instance() -> None:
     assert build_policy(f"{__name__}:INSTANCE", random=random).name == "last"
 
 
-def test_build_policy_takes_classes_and_instances() -> None:
+def test_build_policy_accepts_classes_and_instances() -> None:
     """As given in code."""
     instance: BalancingPolicy = INSTANCE
 
@@ -69,8 +69,8 @@ def test_build_policy_takes_classes_and_instances() -> None:
     assert isinstance(build_policy(Last, random=Random(1)), Last)
 
 
-def test_build_policy_gives_a_users_policy_to_the_selection() -> None:
-    """It picks like any other."""
+def test_select_uses_a_users_policy() -> None:
+    """It picks as a built-in one does."""
     pool = pool_of(3)
     policy = build_policy(f"{__name__}:Last", random=Random(1))
 
@@ -89,7 +89,7 @@ def test_build_policy_gives_a_users_policy_to_the_selection() -> None:
         (7, "is no balancing policy"),
     ],
 )
-def test_build_policy_says_what_is_wrong(spec: object, words: str) -> None:
-    """A fault names the spec and what would be right."""
+def test_build_policy_names_the_fault(spec: object, words: str) -> None:
+    """A fault names the setting's value and what is allowed."""
     with pytest.raises(ValueError, match=words):
         build_policy(spec, random=Random(1))

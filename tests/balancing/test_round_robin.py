@@ -1,4 +1,4 @@
-"""round_robin: exact turns, smooth by weight."""
+"""Policy round_robin: exact turns, smooth by weight."""
 
 from collections import Counter
 from copy import copy
@@ -13,8 +13,8 @@ from tests.balancing.drawing import picked
 from tests.pools.samples import destinations_of
 
 
-def test_round_robin_takes_equals_strictly_in_turn() -> None:
-    """Each run of n picks meets everyone once, in the same order."""
+def test_round_robin_picks_equal_weights_strictly_in_turn() -> None:
+    """Each run of n picks has every destination once, in the same order."""
     available = destinations_of(4)
     policy = RoundRobin(random=Random(5))
     run = [picked(policy, available) for _ in range(8)]
@@ -25,7 +25,7 @@ def test_round_robin_takes_equals_strictly_in_turn() -> None:
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [3.0, 2.0, 1.0]])
 def test_round_robin_copied_takes_no_turn_of_the_original(weights: list[float]) -> None:
-    """What looks ahead on a copy sees the original's next picks, and leaves them to it."""
+    """The copy gives the next picks of the original, which gives them again."""
     available = destinations_of(3, weights)
     policy = RoundRobin(random=Random(5))
     picked(policy, available)
@@ -38,7 +38,7 @@ def test_round_robin_copied_takes_no_turn_of_the_original(weights: list[float]) 
 
 @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=8), st.integers(0, 1000))
 def test_round_robin_is_smooth(weights: list[float], seed: int) -> None:
-    """In any run of picks everyone gets its share, give or take its neighbours' rounding."""
+    """In any run of picks each destination gets its share, within rounding."""
     available = destinations_of(len(weights), weights)
     policy = RoundRobin(random=Random(seed))
     total = sum(weights)
@@ -55,7 +55,7 @@ def test_round_robin_is_smooth(weights: list[float], seed: int) -> None:
 
 
 def test_round_robin_does_not_favour_the_first_when_the_pool_keeps_changing() -> None:
-    """One pick per snapshot: the random beginning spreads them."""
+    """With one pick per snapshot the random beginning spreads them."""
     available = destinations_of(4)
     policy = RoundRobin(random=Random(5))
     counts = Counter(picked(policy, (*available,)).url for _ in range(4000))

@@ -22,7 +22,7 @@ def chosen(
 
 
 class Scripted:
-    """Picks by given places, and counts how often it was asked."""
+    """Picks the given places in order, and counts its calls."""
 
     name = "scripted"
 
@@ -33,14 +33,14 @@ class Scripted:
     def pick(
         self, available: Sequence[Destination], request: PickRequest | None
     ) -> Destination | None:
-        """Give the next of the script."""
+        """Pick the next of the given places."""
         self.asked += 1
         place = self.places.pop(0)
         return None if place is None else available[place]
 
 
-def test_select_asks_once_when_the_first_pick_is_fine() -> None:
-    """The hot path."""
+def test_select_calls_the_policy_once_when_its_pick_can_be_used() -> None:
+    """This is the hot path."""
     pool, policy = pool_of(3), Scripted(1)
 
     assert select(policy, pool) == (pool.destinations[1], ())
@@ -48,7 +48,7 @@ def test_select_asks_once_when_the_first_pick_is_fine() -> None:
 
 
 def test_select_gives_none_without_candidates() -> None:
-    """All draining: nothing to give, whatever the policy says."""
+    """All are draining, so the policy has none to pick."""
     pool = pool_of(1)
     pool.drain(pool.destinations[0])
 
@@ -56,7 +56,7 @@ def test_select_gives_none_without_candidates() -> None:
 
 
 def test_select_draws_again_twice() -> None:
-    """Full, then tried, then fine."""
+    """The first pick is full, the second was tried before, the third is used."""
     pool, policy = pool_of(3, max_in_flight=1), Scripted(0, 1, 2)
     pool.destinations[0].begin()
 
@@ -64,8 +64,8 @@ def test_select_draws_again_twice() -> None:
     assert policy.asked == 3
 
 
-def test_select_then_takes_the_least_loaded() -> None:
-    """Those with room share evenly, also one request at a time."""
+def test_select_then_gives_the_least_loaded() -> None:
+    """Those with room share evenly, also with one request at a time."""
     pool = pool_of(5, max_in_flight=1000)
     for destination in pool.destinations[:3]:
         destination.in_flight = 1000
@@ -85,7 +85,7 @@ def test_select_then_takes_the_least_loaded() -> None:
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_select_finds_the_only_one_with_room(name: str) -> None:
-    """Every policy, one free of fifty; then none."""
+    """Of fifty; then it gives none."""
     pool, policy = pool_of(50, max_requests=1), POLICIES[name](Random(1))
     for destination in pool.destinations[:-1]:
         destination.begin()
@@ -96,7 +96,7 @@ def test_select_finds_the_only_one_with_room(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_select_never_repeats_what_was_tried(name: str) -> None:
-    """Attempt after attempt meets everyone once, then there is none."""
+    """Each attempt gets another destination, until there is none."""
     pool, policy = pool_of(5), POLICIES[name](Random(1))
     tried: list[Destination] = []
     while (found := chosen(policy, pool, tried)) is not None:
@@ -106,8 +106,8 @@ def test_select_never_repeats_what_was_tried(name: str) -> None:
     assert set(tried) == set(pool.destinations)
 
 
-def test_select_takes_the_next_in_a_policys_own_order() -> None:
-    """first: the second stands in for a full first, always."""
+def test_select_uses_the_order_of_the_policy() -> None:
+    """With ``first`` the second always serves for a full first."""
     pool, policy = pool_of(4, max_in_flight=1), POLICIES["first"](Random(1))
     pool.destinations[0].begin()
 
@@ -116,7 +116,7 @@ def test_select_takes_the_next_in_a_policys_own_order() -> None:
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_select_spills_over_to_the_next_tier(name: str) -> None:
-    """While all of a tier is full, and back when it has room."""
+    """While all of a tier are full; it uses the tier again when it has room."""
     tiers = (0, 0, 1, 1, 2)
     pool = Pool(
         "billing",
@@ -136,8 +136,8 @@ def test_select_spills_over_to_the_next_tier(name: str) -> None:
     assert chosen(policy, pool) is picks[0]
 
 
-def test_select_in_panic_spares_full_ones() -> None:
-    """Unhealthy ones are used, full ones never."""
+def test_select_in_panic_gives_no_full_destination() -> None:
+    """Unhealthy ones are used, full ones are not."""
     pool, policy = pool_of(2, max_in_flight=1), POLICIES["random"](Random(1))
     for destination in pool.destinations:
         pool.set_health(destination, False)

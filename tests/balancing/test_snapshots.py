@@ -1,4 +1,4 @@
-"""Snapshots: derived once per tuple, a few kept."""
+"""Snapshots: one structure per tuple, a few are kept."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from tests.pools.samples import destinations_of
 
 
 def test_snapshots_derive_once_while_tiers_alternate() -> None:
-    """Spill-over asks about two tuples in turn; neither is derived again."""
+    """A spill-over uses two tuples in turn; each is derived once."""
     derived: list[Sequence[Destination]] = []
     snapshots = Snapshots(derived.append)
     low, high = destinations_of(2), destinations_of(3)
@@ -19,8 +19,8 @@ def test_snapshots_derive_once_while_tiers_alternate() -> None:
     assert derived == [low, high]
 
 
-def test_snapshots_forget_the_oldest() -> None:
-    """A pool that keeps changing does not pile them up."""
+def test_snapshots_drop_the_oldest() -> None:
+    """A pool that keeps changing needs no more memory."""
     snapshots = Snapshots(len)
     kept = [destinations_of(2) for _ in range(20)]
     for available in kept:

@@ -1,4 +1,4 @@
-"""power_of_two_choices: two distinct draws, the less loaded wins."""
+"""Policy power_of_two_choices: the less loaded of two distinct draws."""
 
 from random import Random
 
@@ -11,7 +11,7 @@ from tests.pools.samples import destinations_of
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0, 4.0]])
 def test_two_choices_never_draws_one_twice(weights: list[float]) -> None:
-    """Of two destinations the busy one is never picked, so both were always looked at."""
+    """Of two destinations the loaded one is never picked, so both are always compared."""
     available = destinations_of(2, weights)
     available[1].in_flight = 10
     policy = TwoChoices(random=Random(1))
@@ -20,7 +20,7 @@ def test_two_choices_never_draws_one_twice(weights: list[float]) -> None:
 
 
 def test_two_choices_compares_load_by_weight() -> None:
-    """Three in flight at weight four are less than one at weight one."""
+    """Three requests at weight four are less than one at weight one."""
     available = destinations_of(2, [1, 4])
     available[0].in_flight, available[1].in_flight = 1, 3
     policy = TwoChoices(random=Random(1))
@@ -29,7 +29,7 @@ def test_two_choices_compares_load_by_weight() -> None:
 
 
 def test_two_choices_weighted_draws_are_distinct_at_both_ends() -> None:
-    """A second draw that hits the first is replaced by any other, before it or behind it."""
+    """A second draw that equals the first is replaced by any other, before or behind it."""
     available = destinations_of(3, [1, 100, 1])
     available[1].in_flight = 10_000
     policy = TwoChoices(random=Random(1))
@@ -37,8 +37,8 @@ def test_two_choices_weighted_draws_are_distinct_at_both_ends() -> None:
     assert {picked(policy, available) for _ in range(500)} == {available[0], available[2]}
 
 
-def test_two_choices_keeps_a_big_pool_level() -> None:
-    """10,000 requests on 1,000 destinations: nobody holds much over the mean of ten."""
+def test_two_choices_spreads_over_a_big_pool() -> None:
+    """10,000 requests on 1,000 destinations: none has many more than the mean of ten."""
     available = destinations_of(1000)
     policy = TwoChoices(random=Random(3))
     for _ in range(10_000):

@@ -1,4 +1,4 @@
-"""Ejector: out by run and by rate, for how long, how many, and back."""
+"""Ejector: when it ejects, for how long, how many, and when an ejection ends."""
 
 from random import Random
 from typing import Any
@@ -15,13 +15,13 @@ from tests.pools.samples import pool_of
 
 
 def ejector_of(count: int, **fields: Any) -> tuple[Ejector, Pool, Destination]:
-    """An ejector, its pool and the pool's first destination."""
+    """Give an ejector, its pool and the pool's first destination."""
     pool = pool_of(count)
     return Ejector(pool, EjectionSettings(**fields)), pool, pool.destinations[0]
 
 
 def fail(ejector: Ejector, pool: Pool, destination: Destination, now: float) -> float | None:
-    """A failure, with the ejection it leads to carried out."""
+    """Count a failure and eject the destination where the ejector says so."""
     until = ejector.failed(destination, now)
     if until is not None:
         assert pool.eject(destination, until)
@@ -34,8 +34,8 @@ def readmit(ejector: Ejector, pool: Pool, destination: Destination) -> None:
     ejector.readmitted(destination)
 
 
-def fail_until_out(ejector: Ejector, pool: Pool, destination: Destination, now: float) -> float:
-    """Five failures in a row; the time out."""
+def fail_until_ejected(ejector: Ejector, pool: Pool, destination: Destination, now: float) -> float:
+    """Count five failures in a row; give the length of the ejection."""
     for _ in range(4):
         assert fail(ejector, pool, destination, now) is None
     until = fail(ejector, pool, destination, now)
@@ -43,16 +43,16 @@ def fail_until_out(ejector: Ejector, pool: Pool, destination: Destination, now: 
     return until - now
 
 
-def test_ejector_takes_out_after_a_run_of_failures() -> None:
-    """The fifth in a row, for thirty seconds."""
+def test_ejector_ejects_after_a_run_of_failures() -> None:
+    """At the fifth in a row, for thirty seconds."""
     ejector, pool, destination = ejector_of(3)
 
-    assert fail_until_out(ejector, pool, destination, 100.0) == 30
+    assert fail_until_ejected(ejector, pool, destination, 100.0) == 30
     assert not destination.available
 
 
 def test_ejector_success_ends_a_run() -> None:
-    """Four, a success, four: still in."""
+    """Four failures, a success, four failures: no ejection."""
     ejector, pool, destination = ejector_of(3, minimum_requests=100)
     for _ in range(3):
         for _ in range(4):
@@ -60,8 +60,8 @@ def test_ejector_success_ends_a_run() -> None:
         ejector.succeeded(destination)
 
 
-def test_ejector_takes_out_by_rate() -> None:
-    """Three of ten within the window, not in a row."""
+def test_ejector_ejects_by_rate() -> None:
+    """Three failures of ten requests within the window, not in a row."""
     ejector, pool, destination = ejector_of(3)
     for _ in range(7):
         ejector.succeeded(destination)
@@ -72,7 +72,7 @@ def test_ejector_takes_out_by_rate() -> None:
 
 
 def test_ejector_rate_needs_a_minimum_of_requests() -> None:
-    """Three of nine say nothing."""
+    """Three of nine are too few requests."""
     ejector, pool, destination = ejector_of(3)
     for _ in range(6):
         ejector.succeeded(destination)
@@ -80,7 +80,7 @@ def test_ejector_rate_needs_a_minimum_of_requests() -> None:
         assert fail(ejector, pool, destination, float(second)) is None
 
 
-def test_ejector_rate_forgets_what_left_the_window() -> None:
+def test_ejector_rate_drops_what_has_left_the_window() -> None:
     """Failures a minute apart never add up."""
     ejector, pool, destination = ejector_of(3)
     for minute in range(50):
@@ -91,7 +91,7 @@ def test_ejector_rate_forgets_what_left_the_window() -> None:
 
 
 def test_ejector_ticks_keep_old_successes_out_of_the_window() -> None:
-    """A thousand successes of the night do not hide the failures of the morning."""
+    """A thousand successes of an hour ago do not hide the failures of now."""
     ejector, pool, destination = ejector_of(3)
     ejector.tick(0.0)
     for _ in range(1000):
@@ -111,7 +111,7 @@ def test_ejector_time_grows_with_each_ejection_up_to_a_cap() -> None:
     ejector, pool, destination = ejector_of(3, max_time=100)
     now, times = 0.0, []
     for _ in range(4):
-        out = fail_until_out(ejector, pool, destination, now)
+        out = fail_until_ejected(ejector, pool, destination, now)
         times.append(out)
         now += out
         readmit(ejector, pool, destination)
@@ -120,35 +120,35 @@ def test_ejector_time_grows_with_each_ejection_up_to_a_cap() -> None:
     assert destination.ejections == 4
 
 
-def test_ejector_time_shrinks_with_good_conduct() -> None:
-    """One step per thirty seconds in; after long enough it begins anew."""
+def test_ejector_time_falls_while_there_is_no_ejection() -> None:
+    """By one step per thirty seconds, down to the first."""
     ejector, pool, destination = ejector_of(3)
     now = 0.0
     for _ in range(3):
-        now += fail_until_out(ejector, pool, destination, now)
+        now += fail_until_ejected(ejector, pool, destination, now)
         readmit(ejector, pool, destination)
     now += 65
 
-    assert fail_until_out(ejector, pool, destination, now) == 60
+    assert fail_until_ejected(ejector, pool, destination, now) == 60
 
     readmit(ejector, pool, destination)
 
-    assert fail_until_out(ejector, pool, destination, now + 10_000) == 30
+    assert fail_until_ejected(ejector, pool, destination, now + 10_000) == 30
 
 
-def test_ejector_early_readmission_is_no_good_conduct() -> None:
-    """A probe that lets it in before its time earns it nothing."""
+def test_ejector_time_does_not_fall_by_an_early_readmission() -> None:
+    """The time counts from when the ejection was to end."""
     ejector, pool, destination = ejector_of(3)
-    fail_until_out(ejector, pool, destination, 0.0)
+    fail_until_ejected(ejector, pool, destination, 0.0)
     readmit(ejector, pool, destination)
 
-    assert fail_until_out(ejector, pool, destination, 1.0) == 60
+    assert fail_until_ejected(ejector, pool, destination, 1.0) == 60
 
 
-def test_ejector_readmission_clears_the_record() -> None:
-    """What led to the ejection does not lead to the next."""
+def test_ejector_counts_from_zero_after_a_readmission() -> None:
+    """The failures of one ejection do not lead to the next."""
     ejector, pool, destination = ejector_of(3)
-    fail_until_out(ejector, pool, destination, 0.0)
+    fail_until_ejected(ejector, pool, destination, 0.0)
     readmit(ejector, pool, destination)
 
     assert ejector.failed(destination, 31.0) is None
@@ -157,8 +157,8 @@ def test_ejector_readmission_clears_the_record() -> None:
 @pytest.mark.parametrize(
     ("count", "share", "out"), [(2, 0.5, 1), (3, 0.5, 1), (4, 0.5, 2), (10, 0.25, 2), (4, 0.0, 1)]
 )
-def test_ejector_caps_the_share_that_is_out(count: int, share: float, out: int) -> None:
-    """Half of them at most, though one may always go."""
+def test_ejector_limits_the_ejected_share(count: int, share: float, out: int) -> None:
+    """At most ``max_share`` of the pool, though one is always allowed."""
     ejector, pool, _ = ejector_of(count, max_share=share)
     for _ in range(10):
         for destination in pool.destinations:
@@ -167,11 +167,11 @@ def test_ejector_caps_the_share_that_is_out(count: int, share: float, out: int) 
     assert len(pool.available) == count - out
 
 
-def test_ejector_takes_what_it_could_not_take_at_its_next_failure() -> None:
-    """The cap was full; then another comes back."""
+def test_ejector_ejects_at_the_next_failure_for_which_there_is_room() -> None:
+    """The share was used up until another destination came back."""
     ejector, pool, first = ejector_of(3)
     second = pool.destinations[1]
-    fail_until_out(ejector, pool, first, 0.0)
+    fail_until_ejected(ejector, pool, first, 0.0)
     for _ in range(8):
         assert fail(ejector, pool, second, 0.0) is None
     readmit(ejector, pool, first)
@@ -180,8 +180,8 @@ def test_ejector_takes_what_it_could_not_take_at_its_next_failure() -> None:
 
 
 @pytest.mark.parametrize("state", ["ejected", "down", "draining"])
-def test_ejector_leaves_alone_what_is_out_already(state: str) -> None:
-    """Late failures of requests that were under way, and those in panic."""
+def test_ejector_does_not_eject_what_is_not_available(state: str) -> None:
+    """Late failures of earlier requests, and failures in panic."""
     ejector, pool, destination = ejector_of(4)
     if state == "ejected":
         pool.eject(destination, 30.0)
@@ -194,14 +194,14 @@ def test_ejector_leaves_alone_what_is_out_already(state: str) -> None:
 
 
 def test_ejector_does_nothing_when_off() -> None:
-    """``enabled=False``."""
+    """With ``enabled=False``."""
     ejector, pool, destination = ejector_of(3, enabled=False)
     for _ in range(20):
         assert fail(ejector, pool, destination, 0.0) is None
 
 
-def test_ejector_tells_whose_time_is_over_and_whose_is_next() -> None:
-    """In the order of time."""
+def test_ejector_gives_expired_ejections_and_the_next_expiry() -> None:
+    """By the time of each."""
     ejector, pool, first = ejector_of(4)
     second = pool.destinations[1]
 
@@ -217,8 +217,8 @@ def test_ejector_tells_whose_time_is_over_and_whose_is_next() -> None:
     assert ejector.expired(50.0) == [first, second]
 
 
-def test_ejector_cools_down_as_asked() -> None:
-    """Retry-After, capped, under the same guards, and only where it is respected."""
+def test_ejector_cool_down_ejects_for_the_retry_after() -> None:
+    """At most for ``max_time``, under the same limits, and only where it is respected."""
     ejector, pool, destination = ejector_of(2, respect_retry_after=True)
 
     assert ejector.cool_down(destination, 20.0, 100.0) == 120.0
@@ -229,18 +229,18 @@ def test_ejector_cools_down_as_asked() -> None:
 
     assert ejector.cool_down(destination, 20.0, 100.0) is None
 
-    deaf, _, other = ejector_of(2)
+    ignoring, _, other = ejector_of(2)
 
-    assert deaf.cool_down(other, 20.0, 100.0) is None
+    assert ignoring.cool_down(other, 20.0, 100.0) is None
 
 
 def test_ejector_good_probe_ends_an_ejection_but_no_cool_down() -> None:
-    """A destination that asked to be left alone is well; after its return all is as before."""
+    """A probe says nothing about Retry-After; the next ejection is an ordinary one again."""
     ejector, pool, destination = ejector_of(3, respect_retry_after=True)
 
     assert not ejector.ends_with_probe(destination)
 
-    fail_until_out(ejector, pool, destination, 0.0)
+    fail_until_ejected(ejector, pool, destination, 0.0)
 
     assert ejector.ends_with_probe(destination)
 
@@ -252,13 +252,13 @@ def test_ejector_good_probe_ends_an_ejection_but_no_cool_down() -> None:
     assert not ejector.ends_with_probe(destination)
 
     readmit(ejector, pool, destination)
-    fail_until_out(ejector, pool, destination, 100.0)
+    fail_until_ejected(ejector, pool, destination, 100.0)
 
     assert ejector.ends_with_probe(destination)
 
 
 def test_ejector_drops_the_records_of_removed_destinations() -> None:
-    """At the next tick; a failure that comes late keeps its record no longer than that."""
+    """At the next tick, also where a late failure has made a new one."""
     ejector, pool, destination = ejector_of(2)
     ejector.failed(destination, 1.0)
     pool.replace([pool.destinations[1].settings])
@@ -279,7 +279,7 @@ def test_ejector_drops_the_records_of_removed_destinations() -> None:
 def test_ejector_never_empties_a_pool(
     count: int, share: float, seed: int, steps: list[str]
 ) -> None:
-    """Whatever fails, goes down, drains and comes back: an ejection leaves one available."""
+    """After any failures, probes and drains an ejection leaves one available."""
     ejector, pool, _ = ejector_of(count, max_share=share, consecutive=2)
     random = Random(seed)
     now = 0.0

@@ -10,12 +10,12 @@ from tests.pools.samples import pool_of, settings_of
     ("elapsed", "share"), [(0, 0.1), (5, 0.1), (25, 0.2), (50, 0.5), (99, 0.9), (100, 1), (500, 1)]
 )
 def test_ramped_share_grows_in_ten_steps(elapsed: float, share: float) -> None:
-    """From a tenth to the whole."""
+    """It grows from a tenth to the whole."""
     assert ramped_share(elapsed, 100) == share
 
 
-def test_slow_start_ramps_the_weight_to_the_full_and_stops() -> None:
-    """Until then there is something to do every tenth of the time."""
+def test_slow_start_raises_the_weight_to_the_full_and_stops() -> None:
+    """Until then a step is due every tenth of the time."""
     pool = pool_of(2, weight=4)
     back = pool.destinations[0]
     slow_start = SlowStart(20)
@@ -32,8 +32,8 @@ def test_slow_start_ramps_the_weight_to_the_full_and_stops() -> None:
     assert slow_start.step_seconds is None
 
 
-def test_slow_start_forgets_a_removed_destination() -> None:
-    """Nobody waits for it."""
+def test_slow_start_drops_a_removed_destination() -> None:
+    """No step is due for it."""
     pool = pool_of(2)
     slow_start = SlowStart(20)
     slow_start.begin(pool.destinations[1], 0.0)
@@ -44,7 +44,7 @@ def test_slow_start_forgets_a_removed_destination() -> None:
 
 
 def test_slow_start_of_no_seconds_is_off() -> None:
-    """The full weight at once."""
+    """A destination gets its full weight at once."""
     slow_start = SlowStart(0)
     slow_start.begin(pool_of(1).destinations[0], 0.0)
 

@@ -1,4 +1,4 @@
-"""Threshold: so many results in a row flip a destination's health."""
+"""Threshold: how many results in a row change a destination's health."""
 
 from fastapi_proxy_di.health.thresholds import Threshold
 from fastapi_proxy_di.pools.pool import Pool
@@ -6,7 +6,7 @@ from tests.pools.samples import pool_of
 
 
 def probe(pool: Pool, threshold: Threshold, results: str) -> str:
-    """Feed results (``+`` or ``-``), give the health after each."""
+    """Observe results (``+`` or ``-``); give the health after each."""
     destination = pool.destinations[0]
     healths = ""
     for result in results:
@@ -16,28 +16,28 @@ def probe(pool: Pool, threshold: Threshold, results: str) -> str:
     return healths
 
 
-def test_threshold_flips_at_once_on_the_first_result() -> None:
-    """Before it nothing is known."""
+def test_threshold_changes_the_health_at_the_first_result() -> None:
+    """Before it nothing is known, whatever ``fall`` is."""
     assert probe(pool_of(1), Threshold(fall=3, rise=2), "-") == "-"
 
 
-def test_threshold_first_good_result_is_no_flip() -> None:
-    """It was taken for healthy."""
+def test_threshold_first_good_result_is_no_change() -> None:
+    """A destination begins healthy."""
     assert not Threshold(fall=3, rise=2).observe(pool_of(1).destinations[0], True)
 
 
 def test_threshold_needs_fall_failures_in_a_row() -> None:
-    """A good one in between starts anew."""
+    """A good one in between starts the count again."""
     assert probe(pool_of(1), Threshold(fall=3, rise=1), "+--+---") == "++++++-"
 
 
 def test_threshold_needs_rise_good_ones_in_a_row() -> None:
-    """The same on the way back."""
+    """A failed one in between starts the count again."""
     assert probe(pool_of(1), Threshold(fall=1, rise=2), "-+-+++-") == "----++-"
 
 
-def test_threshold_takes_other_limits_and_keeps_its_runs() -> None:
-    """A destination that has been probed before is not decided by one result again."""
+def test_threshold_keeps_its_counts_when_its_limits_change() -> None:
+    """One more result is not taken for a first one."""
     pool, threshold = pool_of(1), Threshold(fall=2, rise=1)
     probe(pool, threshold, "+-")
     threshold.fall = 3
@@ -45,8 +45,8 @@ def test_threshold_takes_other_limits_and_keeps_its_runs() -> None:
     assert probe(pool, threshold, "--") == "+-"
 
 
-def test_threshold_forgets() -> None:
-    """The next result is a first one."""
+def test_threshold_forgets_destinations() -> None:
+    """The next result is taken for a first one."""
     pool, threshold = pool_of(1), Threshold(fall=3, rise=1)
     probe(pool, threshold, "+")
 

@@ -1,4 +1,4 @@
-"""Destination: counters, limits, predicates."""
+"""Destination: counts, limits, predicates."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.pools.samples import settings_of
 
 
 def test_destination_begins_available_and_empty() -> None:
-    """A new destination may be picked at once, with what its settings say."""
+    """A new destination may be picked at once, and has the values of its settings."""
     destination = Destination(settings_of(0, weight=2, tier=1, metadata={"zone": "a"}))
 
     assert destination.available
@@ -20,7 +20,7 @@ def test_destination_begins_available_and_empty() -> None:
     ("field", "value"), [("healthy", False), ("ejected_until", 5.0), ("draining", True)]
 )
 def test_destination_is_unavailable_for_each_reason(field: str, value: object) -> None:
-    """Down, ejected or draining: each alone is enough."""
+    """Unhealthy, ejected or draining: each alone is enough."""
     destination = Destination(settings_of(0))
     setattr(destination, field, value)
 
@@ -28,7 +28,7 @@ def test_destination_is_unavailable_for_each_reason(field: str, value: object) -
 
 
 def test_destination_is_full_at_max_in_flight() -> None:
-    """The limit itself is full; an end makes room."""
+    """At the limit it is full; the end of a request makes room."""
     destination = Destination(settings_of(0, max_in_flight=2))
     destination.begin()
 
@@ -44,7 +44,7 @@ def test_destination_is_full_at_max_in_flight() -> None:
 
 
 def test_destination_is_full_at_max_requests_even_when_idle() -> None:
-    """Requests of the window count after their end."""
+    """Requests of the window count also after their end."""
     destination = Destination(settings_of(0, max_requests=1))
     destination.begin()
     destination.end()
@@ -54,7 +54,7 @@ def test_destination_is_full_at_max_requests_even_when_idle() -> None:
 
 
 def test_destination_reports_each_fall_of_its_load() -> None:
-    """To the last set that it was given; a beginning is no fall, a new window is."""
+    """To the last set that it was given; also when a new window begins."""
     destination = Destination(settings_of(0))
     old: set[Destination] = set()
     fallen: set[Destination] = set()
@@ -76,7 +76,7 @@ def test_destination_reports_each_fall_of_its_load() -> None:
 
 
 def test_destination_repr_is_short() -> None:
-    """The address, the load, and what keeps it from being picked."""
+    """It has the address, the load, and why it is not available."""
     destination = Destination(settings_of(0))
 
     assert repr(destination) == "<Destination http://10.0.0.1 in_flight=0>"

@@ -8,7 +8,7 @@ from tests.pools.samples import pool_of, settings_of
 
 
 def test_pool_begins_with_all_available() -> None:
-    """Order is that of the settings; nothing is known to be down."""
+    """In the order of the settings; none is known to be unhealthy."""
     pool = pool_of(3)
 
     assert pool.destinations == pool.available == pool.candidates
@@ -16,8 +16,8 @@ def test_pool_begins_with_all_available() -> None:
     assert repr(pool) == "<Pool billing 3/3 available>"
 
 
-def test_pool_replaces_its_snapshot_on_change_only() -> None:
-    """A reader keeps the tuple it took; news makes a new one, no news does not."""
+def test_pool_replaces_its_snapshot_only_on_a_change() -> None:
+    """A reader keeps the tuple that it has."""
     pool = pool_of(3)
     one = pool.destinations[1]
     before = pool.candidates
@@ -66,8 +66,8 @@ def test_pool_drains_and_undrains() -> None:
     assert one in pool.candidates
 
 
-def test_pool_panics_when_none_is_available_but_spares_draining_ones() -> None:
-    """Unhealthy and ejected ones are used again, draining ones never."""
+def test_pool_in_panic_uses_all_but_draining_destinations() -> None:
+    """Unhealthy and ejected ones are used again when none is available."""
     pool = pool_of(3)
     down, ejected, draining = pool.destinations
     pool.drain(draining)
@@ -85,7 +85,7 @@ def test_pool_panics_when_none_is_available_but_spares_draining_ones() -> None:
 
 
 def test_pool_does_not_panic_when_all_drain() -> None:
-    """Nothing is left to use."""
+    """There is none that may be used."""
     pool = pool_of(1)
     pool.drain(pool.destinations[0])
 
@@ -117,8 +117,8 @@ def test_pool_candidates_are_the_lowest_tier() -> None:
     assert (a, c) == pool.candidates
 
 
-def test_pool_finds_by_any_spelling_of_an_address() -> None:
-    """As written, as normalised, and nothing for strangers and nonsense."""
+def test_pool_finds_any_spelling_of_an_address() -> None:
+    """As written and as normalised; other addresses and invalid ones give none."""
     pool = pool_of(2)
     one = pool.destinations[0]
 
@@ -129,7 +129,7 @@ def test_pool_finds_by_any_spelling_of_an_address() -> None:
 
 
 def test_pool_replacement_keeps_unchanged_destinations() -> None:
-    """The same object with its counts and health takes over new settings."""
+    """It is the same object with its counts and health, and gets the new settings."""
     pool = pool_of(3)
     first, second, third = pool.destinations
     first.begin()
@@ -146,8 +146,8 @@ def test_pool_replacement_keeps_unchanged_destinations() -> None:
     assert pool.find(third.url) is None
 
 
-def test_pool_removed_destination_stays_out() -> None:
-    """It finishes its work; late news of it changes nothing."""
+def test_pool_never_uses_a_removed_destination_again() -> None:
+    """It finishes its requests; late probe results change nothing."""
     pool = pool_of(2)
     gone = pool.destinations[1]
     gone.begin()
@@ -161,7 +161,7 @@ def test_pool_removed_destination_stays_out() -> None:
 
 
 def test_pool_turns_the_window_of_all() -> None:
-    """All have room again, and report that where a policy asked for it."""
+    """All have room again, and report it where a policy asks for that."""
     pool = pool_of(2, max_requests=1)
     for destination in pool.destinations:
         destination.begin()
@@ -174,7 +174,7 @@ def test_pool_turns_the_window_of_all() -> None:
 
 
 def test_pool_sets_a_weight_for_a_while() -> None:
-    """New weights make a new snapshot, so that policies notice."""
+    """A new weight makes a new snapshot, so that policies notice it."""
     pool = pool_of(2)
     before = pool.candidates
 

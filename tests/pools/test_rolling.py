@@ -1,4 +1,4 @@
-"""RollingTotal: growth of a counter over a window, told at readings only."""
+"""RollingTotal and RollingCount: how many in the last seconds."""
 
 import pytest
 from hypothesis import given
@@ -8,12 +8,12 @@ from fastapi_proxy_di.pools.rolling import RollingCount, RollingTotal
 
 
 def test_rolling_total_counts_everything_before_the_first_reading() -> None:
-    """What has no time yet is taken to have happened just then."""
+    """They count as if they had just happened."""
     assert RollingTotal(60).read(1000, 7) == 7
 
 
-def test_rolling_total_forgets_what_left_the_window() -> None:
-    """Two windows later nothing is left of a burst."""
+def test_rolling_total_drops_what_has_left_the_window() -> None:
+    """Two windows later a burst counts no more."""
     rolling = RollingTotal(60)
     rolling.read(0, 100)
 
@@ -22,7 +22,7 @@ def test_rolling_total_forgets_what_left_the_window() -> None:
 
 
 def test_rolling_total_spreads_growth_between_readings() -> None:
-    """After 100 silent seconds with 1000 events, 60 seconds hold 600 of them."""
+    """Of 1000 events in 100 seconds without a reading, 600 are in the last 60 seconds."""
     rolling = RollingTotal(60)
     rolling.read(0, 0)
 
@@ -30,7 +30,7 @@ def test_rolling_total_spreads_growth_between_readings() -> None:
 
 
 def test_rolling_total_keeps_few_marks() -> None:
-    """Readings as frequent as one likes cost no memory."""
+    """Frequent readings need no more memory."""
     rolling = RollingTotal(10)
     for step in range(10_000):
         rolling.read(step / 100, step)
@@ -40,7 +40,7 @@ def test_rolling_total_keeps_few_marks() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 20)), min_size=1, max_size=60))
 def test_rolling_total_stays_near_the_exact_count(steps: list[tuple[float, int]]) -> None:
-    """Read at each event, it errs by at most what happened about the edge of the window."""
+    """Read at each event, it errs by at most the events near the edge of the window."""
     rolling = RollingTotal(60)
     now, total = 0.0, 0
     events: list[tuple[float, int]] = []
@@ -50,7 +50,7 @@ def test_rolling_total_stays_near_the_exact_count(steps: list[tuple[float, int]]
         total += count
         events.append((now, count))
         growth = rolling.read(now, total)
-        # Marks lie up to six seconds and one gap of thirty apart: that far events smear.
+        # Marks lie up to six seconds and one gap of thirty apart, so an event may count so far off.
         least = sum(count for at, count in events if at > now - 60 + 36)
         most = sum(count for at, count in events if at >= now - 60 - 36)
 
@@ -58,8 +58,8 @@ def test_rolling_total_stays_near_the_exact_count(steps: list[tuple[float, int]]
 
 
 @given(st.lists(st.floats(0, 30), max_size=100))
-def test_rolling_count_forgets_late_rather_than_early(pauses: list[float]) -> None:
-    """Never under the exact count, never over that of a window a tenth longer."""
+def test_rolling_count_drops_events_late_and_never_early(pauses: list[float]) -> None:
+    """It is never below the exact count, and never above that of a window a tenth longer."""
     rolling = RollingCount(60)
     now = 0.0
     events: list[float] = []

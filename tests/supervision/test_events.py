@@ -1,4 +1,4 @@
-"""Events: one record each, listeners that cannot harm."""
+"""Events: one log record each, and listeners whose exceptions do no harm."""
 
 import logging
 
@@ -67,10 +67,10 @@ URL = "http://10.0.0.1"
         ),
     ],
 )
-def test_event_is_logged_once_with_its_fields(
+def test_event_is_logged_once_with_its_attributes(
     event: Event, part: str, level: str, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On the logger of its part, with upstream and destination as extra fields."""
+    """On the logger of its part, with upstream and destination as extra attributes."""
     with caplog.at_level(logging.INFO, "fastapi_proxy_di"):
         Events().emit(event)
     (record,) = caplog.records
@@ -83,7 +83,7 @@ def test_event_is_logged_once_with_its_fields(
 
 
 def test_event_is_not_logged_below_the_level(caplog: pytest.LogCaptureFixture) -> None:
-    """INFO stays silent where WARNING is asked for."""
+    """An INFO event makes no record at level WARNING."""
     with caplog.at_level(logging.WARNING, "fastapi_proxy_di"):
         Events().emit(DestinationUp("billing", URL))
 
@@ -91,7 +91,7 @@ def test_event_is_not_logged_below_the_level(caplog: pytest.LogCaptureFixture) -
 
 
 def test_events_reach_each_subscription_until_it_ends() -> None:
-    """One listener twice is two; ending one leaves the other, ending it again is nothing."""
+    """A listener that subscribes twice is called twice; ending one leaves the other."""
     events = Events()
     heard: list[Event] = []
     end = events.subscribe(heard.append)
@@ -106,7 +106,7 @@ def test_events_reach_each_subscription_until_it_ends() -> None:
 
 
 def test_events_survive_a_failing_listener(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, the next one hears the event all the same."""
+    """The exception is logged, and the next listener is called."""
     events = Events()
     heard: list[Event] = []
 

@@ -1,4 +1,4 @@
-"""Prober: when it probes, what it takes for well, and that nothing stops it."""
+"""Prober: when it probes, which responses are good, and that no failure stops it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.virtual_time import run_virtually
 
 
 class Probed:
-    """A prober over made-up transports: each probe is noted and answered by ``reply``."""
+    """A prober over stand-in transports: records each probe and responds by ``reply``."""
 
     def __init__(
         self, pool: Pool, reply: Callable[[str, Request], Awaitable[int]], **health: Any
@@ -66,16 +66,16 @@ class Probed:
         return cast("Transport", _Transport(self, address.url)), address
 
     def sent_to(self, index: int) -> list[float]:
-        """When one destination was probed, in seconds since the loop began."""
+        """Give when one destination was probed, in seconds since the loop began."""
         url = self.pool.destinations[index].url
         return [round(at - 1000, 3) for at, to, _ in self.sent if to == url]
 
     async def run(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let ``seconds`` pass."""
         await asyncio.sleep(seconds)
 
     async def end(self) -> None:
-        """End everything that was started."""
+        """Stop the prober and the supervisor."""
         await self.prober.aclose()
         self.supervisor.close()
 
@@ -110,12 +110,12 @@ class _Exchange:
 
 
 async def well(url: str, request: Request) -> int:
-    """Always 200."""
+    """Respond with 200."""
     return 200
 
 
 def test_prober_sweeps_all_at_once_then_at_the_interval() -> None:
-    """The first sweep at start, the next probe an interval later."""
+    """The sweep is at start, the next probe an interval later."""
 
     async def scenario() -> Probed:
         probed = Probed(pool_of(2), well, interval=15)
@@ -132,8 +132,8 @@ def test_prober_sweeps_all_at_once_then_at_the_interval() -> None:
     assert probed.pool.destinations[0].latency_ms is not None
 
 
-def test_prober_first_sweep_flips_at_once() -> None:
-    """One that is down at start gets no request; later it takes ``fall`` failures."""
+def test_prober_first_sweep_changes_the_health_at_once() -> None:
+    """A destination that is down at start gets no request; later ``fall`` failures are needed."""
 
     async def scenario() -> Probed:
         up = {"10.0.0.1"}
@@ -164,7 +164,7 @@ def test_prober_first_sweep_flips_at_once() -> None:
 
 
 def test_prober_slow_probe_delays_no_other() -> None:
-    """One hangs until its timeout; the others keep their rhythm."""
+    """One hangs until its timeout; the others keep their interval."""
 
     async def scenario() -> Probed:
         async def reply(url: str, request: Request) -> int:
@@ -186,8 +186,8 @@ def test_prober_slow_probe_delays_no_other() -> None:
     )
 
 
-def test_prober_asks_unhealthy_ones_at_their_own_interval() -> None:
-    """A destination that is down is asked more often, to have it back sooner."""
+def test_prober_probes_unhealthy_destinations_at_their_own_interval() -> None:
+    """A destination that is down may be probed more often, to come back sooner."""
 
     async def scenario() -> Probed:
         probed = Probed(pool_of(2), well, interval=10, unhealthy_interval=1, fall=1)
@@ -209,7 +209,7 @@ def test_prober_asks_unhealthy_ones_at_their_own_interval() -> None:
 
 
 def test_prober_jitter_keeps_within_its_share() -> None:
-    """Pauses differ, by a tenth at most."""
+    """Pauses differ by at most a tenth."""
 
     async def scenario() -> Probed:
         probed = Probed(pool_of(1), well, interval=10, jitter=0.1)
@@ -228,7 +228,7 @@ def test_prober_jitter_keeps_within_its_share() -> None:
 
 @pytest.mark.parametrize("status", [405, 501])
 def test_prober_head_falls_back_to_get(status: int) -> None:
-    """Once for each destination; from then on it is GET."""
+    """Once for each destination; later probes are GET."""
 
     async def scenario() -> Probed:
         async def reply(url: str, request: Request) -> int:
@@ -250,8 +250,8 @@ def test_prober_head_falls_back_to_get(status: int) -> None:
     ("expected", "status", "ok"),
     [("200-399", 399, True), ("200-399", 400, False), ("204", 200, False), ("200,503", 503, True)],
 )
-def test_prober_takes_the_expected_statuses_for_well(expected: str, status: int, ok: bool) -> None:
-    """Whatever they are."""
+def test_prober_expected_statuses_are_good(expected: str, status: int, ok: bool) -> None:
+    """Also where they are errors elsewhere."""
 
     async def scenario() -> bool:
         async def reply(url: str, request: Request) -> int:
@@ -268,8 +268,8 @@ def test_prober_takes_the_expected_statuses_for_well(expected: str, status: int,
 @pytest.mark.parametrize(
     ("body", "ok"), [(b"status: fine", True), (b"status: broken", False), (b"", False)]
 )
-def test_prober_wants_the_body_to_match(body: bytes, ok: bool) -> None:
-    """A 200 that says otherwise is none."""
+def test_prober_checks_the_body(body: bytes, ok: bool) -> None:
+    """A 200 whose body does not match is a failure."""
 
     async def scenario() -> tuple[bool, list[Event]]:
         probed = Probed(pool_of(2), well, body_match="fine$")
@@ -286,8 +286,8 @@ def test_prober_wants_the_body_to_match(body: bytes, ok: bool) -> None:
     )
 
 
-def test_prober_reads_only_so_much_of_a_body() -> None:
-    """An endless answer does not hold the probe."""
+def test_prober_reads_a_limited_part_of_a_body() -> None:
+    """An endless response does not hold the probe."""
 
     async def scenario() -> bool:
         probed = Probed(pool_of(1), well, body_match="x")
@@ -299,7 +299,7 @@ def test_prober_reads_only_so_much_of_a_body() -> None:
     assert run_virtually(scenario())
 
 
-def test_prober_asks_each_where_it_wants_to_be_asked() -> None:
+def test_prober_uses_the_path_and_address_of_each_destination() -> None:
     """A path of its own, another address, the base path, and the query of a path."""
     pool = Pool(
         "billing",
@@ -339,10 +339,10 @@ def test_prober_asks_each_where_it_wants_to_be_asked() -> None:
     ],
     ids=["closed", "bug"],
 )
-def test_prober_survives_whatever_a_probe_raises(
+def test_prober_goes_on_after_any_exception_of_a_probe(
     error: Exception, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A closed pool, and an exception that nobody expects: the loop goes on."""
+    """After an expected one, and after one that is a bug."""
 
     async def scenario() -> Probed:
         async def reply(url: str, request: Request) -> int:
@@ -365,7 +365,7 @@ def test_prober_survives_whatever_a_probe_raises(
 
 
 def test_prober_follows_the_pool() -> None:
-    """New destinations are probed at once, removed ones no more."""
+    """New destinations are probed at once, removed ones no longer."""
 
     async def scenario() -> Probed:
         probed = Probed(pool_of(2), well, interval=10)
@@ -386,7 +386,7 @@ def test_prober_follows_the_pool() -> None:
 
 
 def test_prober_reconfigured_probes_at_once() -> None:
-    """Another path, another interval, from now on; HEAD gets another chance."""
+    """With the new path and interval; HEAD is tried again."""
 
     async def scenario() -> Probed:
         probed = Probed(pool_of(1), well, interval=100)
@@ -406,7 +406,7 @@ def test_prober_reconfigured_probes_at_once() -> None:
 
 
 def test_prober_without_path_sends_nothing() -> None:
-    """Off is off, and can be turned on."""
+    """Until new settings turn probes on."""
 
     async def scenario() -> tuple[int, int]:
         probed = Probed(pool_of(1), well, path=None)
@@ -423,7 +423,7 @@ def test_prober_without_path_sends_nothing() -> None:
 
 
 async def test_first_sweep_is_over_before_the_first_request() -> None:
-    """One that is down at start never gets a request, though it would be the first choice."""
+    """A destination that is down at start gets no request, though the policy prefers it."""
     async with (
         ScriptedOrigin(always(answer(503))) as down,
         ScriptedOrigin() as up,

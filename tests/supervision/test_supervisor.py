@@ -1,4 +1,4 @@
-"""Supervisor: timers that change a pool by themselves, and one event per change of state."""
+"""Supervisor: timers that change a pool, and one event per change of state."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -32,17 +32,17 @@ from tests.pools.samples import pool_of, settings_of
 from tests.support.virtual_time import run_virtually
 
 
-class Kept:
-    """A supervisor over a pool, and everything it has told."""
+class Supervised:
+    """A supervisor over a pool, and the events that it has emitted."""
 
     def __init__(
         self, pool: Pool, *, slow_start: float = 0, window: float = 15, **ejection: Any
     ) -> None:
         self.pool = pool
-        self.told: list[Event] = []
+        self.emitted: list[Event] = []
         self.ejector = Ejector(pool, EjectionSettings(**ejection))
         events = Events()
-        events.subscribe(self.told.append)
+        events.subscribe(self.emitted.append)
         self.supervisor = Supervisor(
             pool,
             self.ejector,
@@ -56,19 +56,19 @@ class Kept:
         return self.pool.destinations[index]
 
     def probe(self, index: int, *results: bool) -> None:
-        """Let probes of one destination come back."""
+        """Apply probe results of one destination."""
         for ok in results:
             self.supervisor.probed(self[index], ok, 5.0 if ok else None, "" if ok else "status 503")
 
     def eject(self, index: int) -> None:
-        """Fail one destination until it is out."""
+        """Fail one destination until it is ejected."""
         for _ in range(5):
             self.supervisor.failed(self[index], "connect")
 
     def take(self) -> list[type[Event]]:
-        """What was told since the last time."""
-        told, self.told[:] = [type(event) for event in self.told], []
-        return told
+        """Give the kinds of the events since the last call."""
+        emitted, self.emitted[:] = [type(event) for event in self.emitted], []
+        return emitted
 
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]
@@ -85,139 +85,139 @@ def virtually(scenario: Scenario) -> Callable[[], None]:
 
 
 @virtually
-async def test_supervisor_tells_down_and_up_once() -> None:
-    """The flip is an event, the results that confirm it are not."""
-    kept = Kept(pool_of(2))
-    kept.probe(0, False, False, False)
-    kept.probe(1, True, True)
-    down = kept.told[0]
-    kept.probe(0, True, True)
+async def test_supervisor_emits_down_and_up_once() -> None:
+    """The change is an event, the results that confirm it are not."""
+    run = Supervised(pool_of(2))
+    run.probe(0, False, False, False)
+    run.probe(1, True, True)
+    down = run.emitted[0]
+    run.probe(0, True, True)
 
-    assert down == DestinationDown("billing", kept[0].url, "status 503")
-    assert kept.take() == [DestinationDown, DestinationUp]
-    assert kept[0].latency_ms == 5.0
+    assert down == DestinationDown("billing", run[0].url, "status 503")
+    assert run.take() == [DestinationDown, DestinationUp]
+    assert run[0].latency_ms == 5.0
 
 
 @virtually
-async def test_supervisor_readmits_when_the_time_is_over() -> None:
-    """Without anybody asking, at the second it was to end."""
-    kept = Kept(pool_of(3))
-    kept.eject(0)
+async def test_supervisor_readmits_at_the_end_of_an_ejection() -> None:
+    """By its own timer, at the second of the end."""
+    run = Supervised(pool_of(3))
+    run.eject(0)
     await asyncio.sleep(29.9)
-    before = kept.take()
+    before = run.take()
     await asyncio.sleep(0.2)
 
     assert before == [DestinationEjected]
-    assert kept.take() == [DestinationReadmitted]
-    assert kept[0].available
+    assert run.take() == [DestinationReadmitted]
+    assert run[0].available
 
 
 @virtually
 async def test_supervisor_readmits_each_at_its_own_time() -> None:
-    """The timer always waits for the nearest end."""
-    kept = Kept(pool_of(6))
-    kept.eject(0)
+    """The timer always waits for the next end."""
+    run = Supervised(pool_of(6))
+    run.eject(0)
     await asyncio.sleep(10)
-    kept.eject(1)
+    run.eject(1)
     await asyncio.sleep(20.1)
-    first = [destination.available for destination in kept.pool.destinations[:2]]
+    first = [destination.available for destination in run.pool.destinations[:2]]
     await asyncio.sleep(10)
 
     assert first == [True, False]
-    assert kept[1].available
+    assert run[1].available
 
 
 @virtually
 async def test_supervisor_readmits_on_a_good_probe() -> None:
-    """The probe ends the ejection, the timer then finds nothing to do."""
-    kept = Kept(pool_of(3))
-    kept.eject(0)
-    kept.probe(0, True)
+    """The probe ends the ejection, and the timer does nothing later."""
+    run = Supervised(pool_of(3))
+    run.eject(0)
+    run.probe(0, True)
     await asyncio.sleep(60)
 
-    assert kept.take() == [DestinationEjected, DestinationReadmitted]
+    assert run.take() == [DestinationEjected, DestinationReadmitted]
 
 
 @virtually
-async def test_supervisor_honours_a_cool_down() -> None:
-    """Retry-After takes the destination out for its time."""
-    kept = Kept(pool_of(3), respect_retry_after=True)
-    kept.supervisor.cool_down(kept[0], 7)
-    event = kept.told[0]
+async def test_supervisor_ejects_for_a_cool_down() -> None:
+    """Retry-After ejects the destination for its time."""
+    run = Supervised(pool_of(3), respect_retry_after=True)
+    run.supervisor.cool_down(run[0], 7)
+    event = run.emitted[0]
     await asyncio.sleep(7.1)
 
-    assert event == DestinationEjected("billing", kept[0].url, 7.0, "retry_after")
-    assert kept.take() == [DestinationEjected, DestinationReadmitted]
+    assert event == DestinationEjected("billing", run[0].url, 7.0, "retry_after")
+    assert run.take() == [DestinationEjected, DestinationReadmitted]
 
 
 @virtually
 async def test_supervisor_lets_no_probe_end_a_cool_down() -> None:
-    """A rate limit leaves health checks alone; the next ejection is an ordinary one again."""
-    kept = Kept(pool_of(3), respect_retry_after=True)
-    kept.supervisor.cool_down(kept[0], 60)
+    """A rate limit does not concern probes; the next ejection is an ordinary one again."""
+    run = Supervised(pool_of(3), respect_retry_after=True)
+    run.supervisor.cool_down(run[0], 60)
     await asyncio.sleep(30)
-    kept.probe(0, True, True)
-    cooling = kept.take()
+    run.probe(0, True, True)
+    cooling = run.take()
     await asyncio.sleep(30.1)
-    over = kept.take()
-    kept.eject(0)
-    kept.probe(0, True)
+    over = run.take()
+    run.eject(0)
+    run.probe(0, True)
 
     assert cooling == [DestinationEjected]
     assert over == [DestinationReadmitted]
-    assert kept.take() == [DestinationEjected, DestinationReadmitted]
+    assert run.take() == [DestinationEjected, DestinationReadmitted]
 
 
 @virtually
-async def test_supervisor_tells_drain_and_undrain_once() -> None:
-    """Doing it twice is telling it once."""
-    kept = Kept(pool_of(2))
+async def test_supervisor_emits_drain_and_undrain_once() -> None:
+    """A second call changes nothing and emits nothing."""
+    run = Supervised(pool_of(2))
     changes = [
-        kept.supervisor.drain(kept[0]),
-        kept.supervisor.drain(kept[0]),
-        kept.supervisor.undrain(kept[0]),
-        kept.supervisor.undrain(kept[0]),
+        run.supervisor.drain(run[0]),
+        run.supervisor.drain(run[0]),
+        run.supervisor.undrain(run[0]),
+        run.supervisor.undrain(run[0]),
     ]
 
     assert changes == [True, False, True, False]
-    assert kept.take() == [DestinationDraining, DestinationUndrained]
+    assert run.take() == [DestinationDraining, DestinationUndrained]
 
 
 @virtually
-async def test_supervisor_tells_panic_on_and_off() -> None:
-    """The last one down turns panic on, the first one up turns it off."""
-    kept = Kept(pool_of(2))
-    kept.probe(0, False)
-    kept.probe(1, False)
-    on = kept.take()
-    kept.probe(1, True)
+async def test_supervisor_emits_the_start_and_end_of_panic() -> None:
+    """Panic starts when the last one is down, and ends when the first one is up."""
+    run = Supervised(pool_of(2))
+    run.probe(0, False)
+    run.probe(1, False)
+    on = run.take()
+    run.probe(1, True)
 
     assert on == [DestinationDown, DestinationDown, PanicStarted]
-    assert kept.take() == [DestinationUp, PanicEnded]
+    assert run.take() == [DestinationUp, PanicEnded]
 
 
 @virtually
-async def test_supervisor_tells_panic_that_a_replacement_ends() -> None:
-    """A new destination is taken for healthy."""
-    kept = Kept(pool_of(1))
-    kept.probe(0, False)
-    kept.take()
-    kept.supervisor.replace([settings_of(0), settings_of(1)])
+async def test_supervisor_emits_the_end_of_panic_by_a_replacement() -> None:
+    """A new destination begins healthy."""
+    run = Supervised(pool_of(1))
+    run.probe(0, False)
+    run.take()
+    run.supervisor.replace([settings_of(0), settings_of(1)])
 
-    assert kept.take() == [PanicEnded]
+    assert run.take() == [PanicEnded]
 
 
 @virtually
 async def test_supervisor_ramps_a_destination_that_came_back() -> None:
-    """A tenth of the weight at first, the whole at the end, then no more timers."""
-    kept = Kept(pool_of(3, weight=10), slow_start=20)
-    kept.probe(0, False)
-    at_rest = kept[0].weight
-    kept.probe(0, True)
-    weights = [kept[0].weight]
+    """From a tenth of the weight to the whole, then without a timer."""
+    run = Supervised(pool_of(3, weight=10), slow_start=20)
+    run.probe(0, False)
+    at_rest = run[0].weight
+    run.probe(0, True)
+    weights = [run[0].weight]
     for _ in range(4):
         await asyncio.sleep(5.01)
-        weights.append(kept[0].weight)
+        weights.append(run[0].weight)
 
     assert at_rest == 10
     assert weights == [1, 2, 5, 7, 10]
@@ -225,113 +225,113 @@ async def test_supervisor_ramps_a_destination_that_came_back() -> None:
 
 @virtually
 async def test_supervisor_ramps_a_readmitted_destination() -> None:
-    """Readmission by time is a return as well."""
-    kept = Kept(pool_of(3), slow_start=20)
-    kept.eject(0)
+    """The end of an ejection is a return as well."""
+    run = Supervised(pool_of(3), slow_start=20)
+    run.eject(0)
     await asyncio.sleep(30.1)
-    weight = kept[0].weight
+    weight = run[0].weight
     await asyncio.sleep(21)
 
     assert weight == 0.1
-    assert kept[0].weight == 1
+    assert run[0].weight == 1
 
 
 @virtually
 async def test_supervisor_ramps_two_with_one_timer() -> None:
-    """The second return does not disturb the first, and is a step late at most."""
-    kept = Kept(pool_of(4), slow_start=20)
+    """The second ramp does not disturb the first, and is at most a step late."""
+    run = Supervised(pool_of(4), slow_start=20)
     for index in (0, 1):
-        kept.probe(index, False)
-    kept.probe(0, True)
+        run.probe(index, False)
+    run.probe(0, True)
     await asyncio.sleep(10.01)
-    kept.probe(1, True)
-    weights = (kept[0].weight, kept[1].weight)
+    run.probe(1, True)
+    weights = (run[0].weight, run[1].weight)
     await asyncio.sleep(10.01)
-    later = (kept[0].weight, kept[1].weight)
+    later = (run[0].weight, run[1].weight)
     await asyncio.sleep(12)
 
     assert weights == (0.5, 0.1)
     assert later == (1, 0.4)
-    assert kept[1].weight == 1
+    assert run[1].weight == 1
 
 
 @virtually
-async def test_supervisor_goes_on_ramping_through_a_replacement() -> None:
+async def test_supervisor_keeps_the_ramp_through_a_replacement() -> None:
     """New settings do not give the full weight early."""
-    kept = Kept(pool_of(2), slow_start=20)
-    kept.probe(0, False)
-    kept.probe(0, True)
-    kept.supervisor.replace([settings_of(0, weight=5), settings_of(1)])
+    run = Supervised(pool_of(2), slow_start=20)
+    run.probe(0, False)
+    run.probe(0, True)
+    run.supervisor.replace([settings_of(0, weight=5), settings_of(1)])
 
-    assert kept[0].weight == 0.5
+    assert run[0].weight == 0.5
 
 
 @virtually
-async def test_supervisor_tells_the_ejection_windows_the_time() -> None:
-    """Successes of ten minutes ago do not outweigh the failures of now."""
-    kept = Kept(pool_of(3), consecutive=1000)
+async def test_supervisor_ticks_the_ejection_windows() -> None:
+    """Successes of ten minutes ago do not hide the failures of now."""
+    run = Supervised(pool_of(3), consecutive=1000)
     for _ in range(1000):
-        kept.ejector.succeeded(kept[0])
+        run.ejector.succeeded(run[0])
     await asyncio.sleep(600)
     for _ in range(7):
-        kept.ejector.succeeded(kept[0])
+        run.ejector.succeeded(run[0])
     await asyncio.sleep(1)
     for _ in range(3):
-        kept.supervisor.failed(kept[0], "connect")
+        run.supervisor.failed(run[0], "connect")
 
-    assert kept.take() == [DestinationEjected]
+    assert run.take() == [DestinationEjected]
 
 
 @virtually
 async def test_supervisor_turns_the_window() -> None:
-    """Counts of destinations and upstream begin anew."""
-    kept = Kept(pool_of(2), window=15)
-    kept[0].begin()
-    kept.supervisor.requests_in_window = 1
+    """Destinations and upstream count from zero again."""
+    run = Supervised(pool_of(2), window=15)
+    run[0].begin()
+    run.supervisor.requests_in_window = 1
     await asyncio.sleep(5)
-    left = kept.supervisor.window_left
+    left = run.supervisor.window_left
     await asyncio.sleep(10.1)
 
     assert left == pytest.approx(10)
-    assert (kept[0].requests_in_window, kept.supervisor.requests_in_window) == (0, 0)
+    assert (run[0].requests_in_window, run.supervisor.requests_in_window) == (0, 0)
 
 
 @virtually
-async def test_supervisor_takes_another_window() -> None:
-    """It counts from the change; the same one again changes nothing."""
-    kept = Kept(pool_of(1), window=15)
+async def test_supervisor_changes_the_window() -> None:
+    """It counts from the change; the same length changes nothing."""
+    run = Supervised(pool_of(1), window=15)
     await asyncio.sleep(5)
-    kept.supervisor.set_window(15)
-    same = kept.supervisor.window_left
-    kept.supervisor.set_window(100)
-    kept[0].begin()
+    run.supervisor.set_window(15)
+    same = run.supervisor.window_left
+    run.supervisor.set_window(100)
+    run[0].begin()
     await asyncio.sleep(99)
-    held = kept[0].requests_in_window
+    held = run[0].requests_in_window
     await asyncio.sleep(1.1)
 
     assert same == pytest.approx(10)
-    assert (held, kept[0].requests_in_window) == (1, 0)
+    assert (held, run[0].requests_in_window) == (1, 0)
 
 
 @virtually
-async def test_supervisor_tells_a_limit_once_until_it_is_quiet() -> None:
-    """At saturation it refuses all the time; that is one change of state."""
-    kept = Kept(pool_of(1))
+async def test_supervisor_emits_a_limit_once_until_it_is_quiet() -> None:
+    """At saturation it is hit all the time; that is one change of state."""
+    run = Supervised(pool_of(1))
     for _ in range(100):
-        kept.supervisor.limit_hit("max_requests")
+        run.supervisor.limit_hit("max_requests")
         await asyncio.sleep(1)
-    once = list(kept.told)
+    once = list(run.emitted)
     await asyncio.sleep(LIMIT_QUIET_SECONDS)
-    kept.supervisor.limit_hit("max_requests")
+    run.supervisor.limit_hit("max_requests")
 
     assert once == [LimitHit("billing", None, "max_requests")]
-    assert len(kept.told) == 2
+    assert len(run.emitted) == 2
 
 
 @virtually
-async def test_supervisor_tells_which_limit_of_a_destination_was_hit() -> None:
-    """By requests at once, or by requests in the window."""
-    kept = Kept(
+async def test_supervisor_names_the_limit_of_a_full_destination() -> None:
+    """Requests at once, or requests in the window."""
+    run = Supervised(
         Pool(
             "billing",
             [settings_of(0, max_in_flight=1), settings_of(1, max_requests=1), settings_of(2)],
@@ -339,74 +339,74 @@ async def test_supervisor_tells_which_limit_of_a_destination_was_hit() -> None:
         )
     )
     for _ in range(3):
-        picked, full = select(First(), kept.pool)
-        kept.supervisor.limits_reached(full)
+        picked, full = select(First(), run.pool)
+        run.supervisor.limits_reached(full)
         assert picked is not None
         picked.begin()
-    kept[0].end()
-    kept[0].begin()
-    kept.supervisor.limits_reached(select(First(), kept.pool)[1])
+    run[0].end()
+    run[0].begin()
+    run.supervisor.limits_reached(select(First(), run.pool)[1])
 
-    assert kept.told == [LimitHit("billing", kept[0].url, "max_in_flight")]
+    assert run.emitted == [LimitHit("billing", run[0].url, "max_in_flight")]
 
-    kept.supervisor.drain(kept[0])
-    kept.supervisor.limits_reached(select(First(), kept.pool)[1])
+    run.supervisor.drain(run[0])
+    run.supervisor.limits_reached(select(First(), run.pool)[1])
 
-    assert kept.told[-1] == LimitHit("billing", kept[1].url, "max_requests")
-
-
-@virtually
-async def test_supervisor_forgets_limits_of_removed_destinations() -> None:
-    """One that comes back under the same address begins anew."""
-    kept = Kept(pool_of(2, max_in_flight=1))
-    kept.supervisor.limit_hit("max_in_flight", kept[0])
-    kept.supervisor.replace([settings_of(1, max_in_flight=1)])
-    kept.supervisor.replace([settings_of(0, max_in_flight=1)])
-    kept.supervisor.limit_hit("max_in_flight", kept[0])
-
-    assert kept.take() == [LimitHit, DestinationDraining, DestinationDraining, LimitHit]
+    assert run.emitted[-1] == LimitHit("billing", run[1].url, "max_requests")
 
 
 @virtually
-async def test_supervisor_takes_all_for_healthy_without_probes() -> None:
-    """When probes are turned off nobody could ever say otherwise."""
-    kept = Kept(pool_of(2))
-    kept.probe(0, False)
-    kept.probe(1, True)
-    kept.take()
-    kept.supervisor.unprobed()
+async def test_supervisor_drops_the_limits_of_removed_destinations() -> None:
+    """A new destination with the same address is reported again."""
+    run = Supervised(pool_of(2, max_in_flight=1))
+    run.supervisor.limit_hit("max_in_flight", run[0])
+    run.supervisor.replace([settings_of(1, max_in_flight=1)])
+    run.supervisor.replace([settings_of(0, max_in_flight=1)])
+    run.supervisor.limit_hit("max_in_flight", run[0])
 
-    assert kept.take() == [DestinationUp]
-    observed = kept.supervisor.threshold.has_observed
-    assert [observed(one) for one in kept.pool.destinations] == [False, False]
+    assert run.take() == [LimitHit, DestinationDraining, DestinationDraining, LimitHit]
 
 
 @virtually
-async def test_supervisor_leaves_no_timer_behind() -> None:
-    """After ``close`` nothing changes by itself any more."""
-    kept = Kept(pool_of(4), slow_start=20)
-    kept.probe(1, False)
-    kept.probe(1, True)
-    kept.eject(0)
-    kept[2].begin()
-    kept.supervisor.close()
+async def test_supervisor_makes_all_healthy_without_probes() -> None:
+    """When probes are turned off, no result could change the health later."""
+    run = Supervised(pool_of(2))
+    run.probe(0, False)
+    run.probe(1, True)
+    run.take()
+    run.supervisor.unprobed()
+
+    assert run.take() == [DestinationUp]
+    observed = run.supervisor.threshold.has_observed
+    assert [observed(one) for one in run.pool.destinations] == [False, False]
+
+
+@virtually
+async def test_supervisor_close_stops_all_timers() -> None:
+    """After ``close`` nothing changes any more."""
+    run = Supervised(pool_of(4), slow_start=20)
+    run.probe(1, False)
+    run.probe(1, True)
+    run.eject(0)
+    run[2].begin()
+    run.supervisor.close()
     await asyncio.sleep(1000)
 
-    assert not kept[0].available
-    assert kept[1].weight == 0.1
-    assert kept[2].requests_in_window == 1
+    assert not run[0].available
+    assert run[1].weight == 0.1
+    assert run[2].requests_in_window == 1
 
 
 @virtually
-async def test_supervisor_survives_a_failing_listener() -> None:
-    """What the user's code raises does not stop a change of state."""
-    kept = Kept(pool_of(3))
+async def test_supervisor_goes_on_after_a_failing_listener() -> None:
+    """An exception in the user's code does not stop a change of state."""
+    run = Supervised(pool_of(3))
 
     def fail(event: Event) -> None:
         raise RuntimeError("broken")
 
-    kept.supervisor._events.subscribe(fail)
-    kept.eject(0)
+    run.supervisor._events.subscribe(fail)
+    run.eject(0)
     await asyncio.sleep(31)
 
-    assert kept.take() == [DestinationEjected, DestinationReadmitted]
+    assert run.take() == [DestinationEjected, DestinationReadmitted]
