@@ -26,7 +26,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from fastapi_proxy_di.errors import Failure, Side
-from fastapi_proxy_di.pools.rolling import RollingCount, RollingTotal
+from fastapi_proxy_di.health.rolling import RollingCount, RollingTotal
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.settings import RetrySettings

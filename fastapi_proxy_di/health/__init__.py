@@ -1,1 +1,1 @@
-"""Decides on the health of destinations: probe thresholds, ejection, slow start."""
+"""Decides on the health of destinations: thresholds, ejection with its windows, slow start."""

@@ -17,9 +17,9 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from fastapi_proxy_di.health.rolling import RollingCount, RollingTotal
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
-from fastapi_proxy_di.pools.rolling import RollingCount, RollingTotal
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.settings import EjectionSettings

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_proxy_di.pools.rolling import RollingCount, RollingTotal
+from fastapi_proxy_di.health.rolling import RollingCount, RollingTotal
 
 
 def test_rolling_total_counts_everything_before_the_first_reading() -> None:
