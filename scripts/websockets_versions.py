@@ -40,7 +40,8 @@ def run_suites(path: str) -> int:
     )
     sys.stdout.write(f"websockets {seen.stdout}")
     sys.stdout.flush()
-    command = [sys.executable, "-m", "pytest", "-q", "--no-showlocals", *SUITES]
+    command = [sys.executable, "-m", "pytest", "-q", "--no-showlocals"]
+    command += ["-n", "auto", "--dist", "worksteal", *SUITES]
     # What a version breaks fails twice; what a busy moment broke does not.
     for again in ([], ["--last-failed"]):
         done = subprocess.run([*command, *again], cwd=ROOT, env=environment, check=False)  # noqa: S603

@@ -241,7 +241,7 @@ async def test_hedge_and_first_share_the_dials(before: int) -> None:
             policy="first",
             ejection={"enabled": False},
             retries={"hedge_after": 0.1, "attempts": 0},
-            timeouts={"connect": 0.5},
+            timeouts={"connect": 1.0},
         ) as gate:
             reply = await fetch(gate.address, target="/billing/x")
             await until(lambda: gate.in_flight == 0)
@@ -283,7 +283,7 @@ async def test_hedge_keeps_the_timeouts() -> None:
             one.url,
             other.url,
             retries={"hedge_after": 0.02, "attempts": 0},
-            timeouts={"first_byte": 0.1},
+            timeouts={"first_byte": 1.0},
         ) as gate,
     ):
         reply = await fetch(gate.address, target="/billing/x")

@@ -98,7 +98,7 @@ async def test_fault_amid_the_body_breaks_the_transfer(
             origin.url,
             middlewares=middlewares,
             server={"http": http},
-            timeouts={"activity": 0.2},
+            timeouts={"activity": 1.0},
         ) as gate,
     ):
         reply = await _answer_to(gate.address, seen.set)
@@ -146,7 +146,7 @@ async def test_total_timeout_breaks_a_transfer_under_way(middlewares: int) -> No
 
     async with (
         ScriptedOrigin(script) as origin,
-        gateway(origin.url, middlewares=middlewares, timeouts={"total": 0.2}) as gate,
+        gateway(origin.url, middlewares=middlewares, timeouts={"total": 1.0}) as gate,
     ):
         reply = await fetch(gate.address, target="/billing/x")
         await origin.all_left()

@@ -123,7 +123,7 @@ _BEFORE: dict[str, tuple[Place, dict[str, Any], Failure, int]] = {
         502,
     ),
 }
-_STALL: dict[str, Any] = {"timeouts": {"activity": 0.2}}
+_STALL: dict[str, Any] = {"timeouts": {"activity": 1.0}}
 _AMID: dict[str, tuple[bytes, bytes, Callable[[Connection], Any], dict[str, Any], Failure]] = {
     "stalled": (_CHUNKED, b"", Connection.peer_left, _STALL, Failure.ACTIVITY_TIMEOUT),
     "reset": (_LENGTH, b"", Connection.reset, {}, Failure.RESPONSE_BODY),

@@ -219,7 +219,7 @@ async def test_connect_timeout_moves_on() -> None:
         async with (
             ScriptedOrigin() as origin,
             gateway(
-                f"http://127.0.0.1:{port}", origin.url, policy="first", timeouts={"connect": 0.1}
+                f"http://127.0.1.0:{port}", origin.url, policy="first", timeouts={"connect": 0.1}
             ) as gate,
         ):
             reply = await fetch(gate.address, "POST", "/billing/x", body=b"hello")
@@ -258,7 +258,7 @@ async def test_upload_outlives_a_slow_connect(chunked: bool) -> None:
         async with (
             ScriptedOrigin() as origin,
             gateway(
-                f"http://127.0.0.1:{port}", origin.url, policy="first", timeouts={"connect": 0.3}
+                f"http://127.0.0.1:{port}", origin.url, policy="first", timeouts={"connect": 1.0}
             ) as gate,
             connect(gate.address) as client,
         ):
@@ -283,7 +283,7 @@ async def test_client_that_stalls_its_upload_is_a_request_timeout(
     name, _, value = framing.partition(b": ")
     async with (
         ScriptedOrigin(script) as origin,
-        gateway(origin.url, timeouts={"activity": 0.2}, ejection={"consecutive": 1}) as gate,
+        gateway(origin.url, timeouts={"activity": 1.0}, ejection={"consecutive": 1}) as gate,
         connect(gate.address) as client,
     ):
         await client.send(request("POST", "/billing/x", [(name, value)]) + first[:6])

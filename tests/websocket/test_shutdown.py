@@ -104,14 +104,14 @@ async def test_shutdown_does_not_wait_for_stuck_peers(server: str) -> None:
 
 
 def _impatient(url: str, ended: asyncio.Event) -> FastAPI:
-    """An app whose endpoint gives its tunnels 0.1 s."""
+    """An app whose endpoint gives its tunnels one second."""
     app = FastAPI(lifespan=proxy_lifespan)
     upstream = Upstream(billing(url))
 
     @app.websocket("/live")
     async def live(websocket: WebSocket, balancer: Balancer = Depends(upstream)) -> None:
         try:
-            async with asyncio.timeout(0.1):
+            async with asyncio.timeout(1):
                 await balancer.forward_websocket(websocket)
         except TimeoutError:
             ended.set()

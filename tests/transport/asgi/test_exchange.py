@@ -351,7 +351,7 @@ async def test_asgi_client_that_takes_nothing_is_its_own_fault(inner: Inner) -> 
         except OSError:
             raised.set()
 
-    settings = billing(inner(plain(handle)), timeouts={"activity": 0.05})
+    settings = billing(inner(plain(handle)), timeouts={"activity": 0.5})
     async with (
         Balancer.from_settings(settings) as balancer,
         balancer.client.stream("GET", "/"),

@@ -506,14 +506,14 @@ async def test_busy_upstream_is_not_pinged() -> None:
 
     async def script(peer: FramePeer) -> None:
         loop = asyncio.get_running_loop()
-        end = loop.time() + 0.5
+        end = loop.time() + 1.5
         while loop.time() < end:
             peer.send(_TEXT, b"tick")
             await asyncio.sleep(0.01)
         peer.send(_CLOSE)
         seen.append(await peer.read())
 
-    async with _opened(script, ping_interval=0.2, ping_timeout=0.2) as upstream:
+    async with _opened(script, ping_interval=1.0, ping_timeout=1.0) as upstream:
         assert set(await _all(upstream)) == {"tick"}
         await upstream.wait_closed()
 
@@ -527,9 +527,9 @@ async def test_stopped_reading_is_no_silence_of_the_upstream() -> None:
         peer.writer.write(frame(_BINARY, b"x" * 100_000) * 50 + frame(_CLOSE, b"\x03\xe8"))
         assert (await peer.read())[0] == _CLOSE
 
-    async with _opened(script, ping_interval=0.01, ping_timeout=0.01) as upstream:
+    async with _opened(script, ping_interval=1.0, ping_timeout=0.01) as upstream:
         await until(lambda: upstream.received_messages > 0)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1.2)
         messages = await _all(upstream)
 
     assert [len(message) for message in messages] == [100_000] * 50
