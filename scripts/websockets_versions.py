@@ -16,8 +16,8 @@ from pathlib import Path
 
 VERSIONS = ("12", "13", "14", "15")
 SUITES = (
-    "tests/wire/test_handshake.py",
-    "tests/transport/websocket/test_connection.py",
+    "tests/wire/test_close.py",
+    "tests/transport/websocket",
     "tests/forwarding/test_tunnel.py",
     "tests/websocket",
 )

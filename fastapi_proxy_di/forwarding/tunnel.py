@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from fastapi_proxy_di.errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
 from fastapi_proxy_di.transport.protocol import OpenWebSocket
-from fastapi_proxy_di.wire.handshake import Close, close_downwards, close_upwards
+from fastapi_proxy_di.wire.close import Close, close_downwards, close_upwards
 
 __all__ = ["Tunnel", "TunnelEnd", "WebSocketEnd"]
 

@@ -35,7 +35,7 @@ from fastapi_proxy_di.transport.protocol import (
     TransportExchange,
 )
 from fastapi_proxy_di.transport.websocket.connection import UpstreamWebSocket
-from fastapi_proxy_di.wire.handshake import (
+from fastapi_proxy_di.transport.websocket.handshake import (
     Accepted,
     check_accept,
     new_key,
@@ -178,7 +178,7 @@ class WebSocketForwarder:
             transport,
             leftover,
             max_message_bytes=self._settings.max_message_bytes,
-            deflate=accepted.deflate,
+            extensions=accepted.extensions,
             ping_interval=self._settings.ping_interval,
             ping_timeout=self._settings.ping_timeout,
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from fastapi_proxy_di.errors import ProxyError
 
 if TYPE_CHECKING:
-    from fastapi_proxy_di.wire.handshake import Close
+    from fastapi_proxy_di.wire.close import Close
 
 Headers = list[tuple[bytes, bytes]]
 

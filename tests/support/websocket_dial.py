@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from fastapi_proxy_di.transport.websocket.connection import UpstreamWebSocket
-from fastapi_proxy_di.wire.handshake import (
+from fastapi_proxy_di.transport.websocket.handshake import (
     Accepted,
     check_accept,
     new_key,
@@ -75,4 +75,5 @@ async def dial(
         compression=compression,
     )
     options.setdefault("ping_interval", None)
-    return UpstreamWebSocket(transport, leftover, deflate=accepted.deflate, **options), accepted
+    websocket = UpstreamWebSocket(transport, leftover, extensions=accepted.extensions, **options)
+    return websocket, accepted

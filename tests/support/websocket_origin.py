@@ -8,7 +8,8 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Sequence
 
-from fastapi_proxy_di.wire.handshake import accept_for
+from websockets.utils import accept_key
+
 from tests.support.origins import Connection, Received, ScriptedOrigin
 from tests.support.websocket_frames import CLOSE, frame, read_frame
 
@@ -50,7 +51,7 @@ def accepting(head: Received, headers: Sequence[tuple[bytes, bytes]] = ()) -> by
     fields = [
         (b"Upgrade", b"websocket"),
         (b"Connection", b"Upgrade"),
-        (b"Sec-WebSocket-Accept", accept_for(key)),
+        (b"Sec-WebSocket-Accept", accept_key(key.decode()).encode()),
         *headers,
     ]
     lines = [b"HTTP/1.1 101 Switching Protocols", *(b"%s: %s" % pair for pair in fields)]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from fastapi import Depends
+from websockets.utils import accept_key
 
 from fastapi_proxy_di.transforms import (
     CookiePath,
@@ -17,7 +18,6 @@ from fastapi_proxy_di.transforms import (
     RequestHeadersAllowed,
     ResponseHeader,
 )
-from fastapi_proxy_di.wire.handshake import accept_for
 from tests.support.gateways import gateway
 from tests.support.http_client import connect
 from tests.support.origins import Connection, ScriptedOrigin, answer
@@ -53,7 +53,7 @@ async def _accepting(connection: Connection) -> None:
     assert key is not None
     await connection.send(
         b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + accept_for(key) + b"\r\n"
+        b"Sec-WebSocket-Accept: " + accept_key(key.decode()).encode() + b"\r\n"
         b"Set-Cookie: a=1; Path=/\r\n\r\n"
     )
     await connection.peer_left()

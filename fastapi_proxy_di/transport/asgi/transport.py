@@ -15,7 +15,7 @@ from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange
 from fastapi_proxy_di.transport.asgi.inner_app import AppStartFailed, InnerApp
 from fastapi_proxy_di.transport.asgi.websocket import AsgiHandshake
 from fastapi_proxy_di.transport.protocol import Request
-from fastapi_proxy_di.wire.handshake import offered_subprotocols
+from fastapi_proxy_di.transport.websocket.handshake import offered_subprotocols
 from fastapi_proxy_di.wire.urls import Address
 
 _END_SECONDS: Final = 1.0

@@ -10,11 +10,13 @@ import asyncio
 from collections import deque
 from typing import Any, Final
 
+from websockets.utils import accept_key
+
 from fastapi_proxy_di.errors import ProxyError, UpstreamDisconnected, UpstreamProtocolError
 from fastapi_proxy_di.transport.asgi.exchange import HIGH_WATER_BYTES, AsgiExchange, fields_in
 from fastapi_proxy_di.transport.asgi.inner_app import Message
 from fastapi_proxy_di.transport.protocol import Headers
-from fastapi_proxy_di.wire.handshake import Close, accept_for
+from fastapi_proxy_di.wire.close import Close
 
 _CLOSE_SECONDS: Final = 1.0
 """For the app to return, once it knows of the end."""
@@ -82,7 +84,7 @@ class AsgiHandshake(AsgiExchange):
         self.headers: Headers = [
             (b"connection", b"upgrade"),
             (b"upgrade", b"websocket"),
-            (b"sec-websocket-accept", accept_for(self._key)),
+            (b"sec-websocket-accept", accept_key(self._key.decode()).encode()),
             *fields_in(message),
         ]
         if subprotocol is not None:

@@ -14,13 +14,13 @@ import asyncio
 import os
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import GeneratorType
 from typing import Any, Final, cast
 
 from websockets import frames
 from websockets.exceptions import PayloadTooBig
-from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.extensions.base import Extension
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 from websockets.streams import StreamReader
@@ -32,7 +32,7 @@ from fastapi_proxy_di.errors import (
     UpstreamTimeout,
 )
 from fastapi_proxy_di.transport.read_buffer import read_buffer
-from fastapi_proxy_di.wire.handshake import Close, Deflate
+from fastapi_proxy_di.wire.close import Close
 
 __all__ = ["UpstreamWebSocket"]
 
@@ -71,7 +71,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         leftover: Bytes that came with the 101, after its head.
         max_message_bytes: Longest message in bytes, received or sent; ``None`` is no limit.
             A longer one from the upstream ends the connection with 1009.
-        deflate: Agreed compression, ``None`` without.
+        extensions: Agreed compression, empty without.
         ping_interval: Seconds without a byte from the upstream after which it is pinged;
             ``None`` never pings.
         ping_timeout: Seconds for any byte after a ping; ``None`` waits forever.
@@ -131,7 +131,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         leftover: bytes = b"",
         *,
         max_message_bytes: int | None = None,
-        deflate: Deflate | None = None,
+        extensions: Sequence[Extension] = (),
         ping_interval: float | None = 20.0,
         ping_timeout: float | None = 20.0,
     ) -> None:
@@ -148,17 +148,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         self._protocol = Protocol(CLIENT, state=OPEN, max_size=max_message_bytes)
         # Its debug log would hold the messages themselves.
         self._protocol.debug = False
-        if deflate is not None:
-            self._protocol.extensions = [
-                PerMessageDeflate(
-                    deflate.server_no_context_takeover,
-                    deflate.client_no_context_takeover,
-                    deflate.server_max_window_bits,
-                    deflate.client_max_window_bits,
-                    # Half of zlib's memory for about the same ratio, as websockets does.
-                    {"memLevel": 5},
-                )
-            ]
+        self._protocol.extensions = list(extensions)
 
         self._messages: deque[str | bytes] = deque()
         self._unread_bytes = 0

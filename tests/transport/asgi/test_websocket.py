@@ -13,7 +13,7 @@ from websockets.sync.client import ClientConnection
 
 from fastapi_proxy_di import Upstream
 from fastapi_proxy_di.transport.asgi.websocket import AsgiWebSocket
-from fastapi_proxy_di.wire.handshake import Close
+from fastapi_proxy_di.wire.close import Close
 from tests.support.gateways import gateway, until
 from tests.support.websocket_client import Closed, open_websocket
 from tests.transport.asgi.apps import Inner, body, closing, plain, raises, start, talk

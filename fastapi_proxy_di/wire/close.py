@@ -1,0 +1,71 @@
+"""Close frames of WebSockets: which codes may be sent, and how an end crosses the proxy.
+
+Pure functions over codes and reasons (RFC 6455 section 7.4).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["Close", "close_downwards", "close_upwards", "may_be_sent"]
+
+# IANA's WebSocket Close Code Number Registry without the codes reserved for local use.
+_REGISTERED_CODES: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+# RFC 6455 section 5.5: a control frame holds 125 bytes; the code takes two of them.
+_MAX_REASON_BYTES: Final = 123
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """A close frame that may be sent. ``code=None`` is the empty one."""
+
+    code: int | None = None
+    reason: str = ""
+
+
+def may_be_sent(code: int) -> bool:
+    """Whether ``code`` may stand in a close frame (RFC 6455 §7.4)."""
+    return code in _REGISTERED_CODES or 3000 <= code < 5000
+
+
+def close_upwards(code: int, reason: str | None, *, framed: bool) -> Close | None:
+    """Map the end of the client's side to the close frame for the upstream.
+
+    Args:
+        code: ``code`` of ``websocket.disconnect``.
+        reason: ``reason`` of it.
+        framed: Whether the message had the key ``reason``. Servers set it when the client sent
+            a close frame; uvicorn reports a lost connection as 1005 without it.
+
+    Returns:
+        The close frame to send; ``None`` if the client's connection was lost, so that the
+        upstream does not get a clean end either.
+    """
+    if code in (1006, 1015) or (code == 1005 and not framed):
+        return None
+    if code == 1005:
+        return Close()
+    # A code that no endpoint may send is a protocol error of the client.
+    return Close(code if may_be_sent(code) else 1002, _cut(reason or ""))
+
+
+def close_downwards(code: int, reason: str = "") -> Close:
+    """Map the end of the upstream's side to the close frame for the client.
+
+    Args:
+        code: The upstream's close code; 1005 for an empty close, 1006 for a lost
+            connection, 1015 for a TLS failure.
+        reason: The upstream's reason.
+
+    Returns:
+        A close frame with a code, because ASGI cannot send an empty one: empty becomes 1000,
+        a code that may not be sent becomes 1014, bad gateway.
+    """
+    if code == 1005:
+        return Close(1000)
+    return Close(code if may_be_sent(code) else 1014, _cut(reason))
+
+
+def _cut(reason: str) -> str:
+    """Shorten ``reason`` to what a close frame holds, at the border of a character."""
+    encoded = reason.encode("utf-8", "replace")
+    return encoded[:_MAX_REASON_BYTES].decode("utf-8", "ignore")
