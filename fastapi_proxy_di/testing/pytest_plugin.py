@@ -1,25 +1,24 @@
 """The pytest plugin: fixtures over ``fastapi_proxy_di.testing``.
 
-pytest imports this file in every run of an environment that has the package, so it imports
-nothing but pytest; the rest comes with the first fixture that is used.
+pytest loads this file, and with it the package and FastAPI, at the start of every run in an
+environment that has the package: as long as importing them takes, which the tests of an app
+that proxies do anyway (measured: CPU time of ``pytest --co`` in an empty directory 1.9 s
+instead of 1.1 s). ``-p no:fastapi_proxy_di`` leaves it out.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from fastapi import FastAPI
-
-    from fastapi_proxy_di.integration.dependency import Upstream
-    from fastapi_proxy_di.settings import Mention
-    from fastapi_proxy_di.testing import Clock, Source, StandIn, StandInFixture
+from fastapi_proxy_di.integration.dependency import Upstream
+from fastapi_proxy_di.settings import Mention
+from fastapi_proxy_di.testing.clock import Clock
+from fastapi_proxy_di.testing.destinations import Source
+from fastapi_proxy_di.testing.fixtures import StandInFixture
+from fastapi_proxy_di.testing.stand_in import StandIn
 
 __all__ = ["proxy_clock", "stand_in"]
 
@@ -27,8 +26,6 @@ __all__ = ["proxy_clock", "stand_in"]
 @pytest.fixture
 def stand_in() -> Iterator[StandInFixture]:
     """Replace upstreams of an app until the end of the test, as ``testing.stand_in`` does."""
-    from fastapi_proxy_di.testing import StandIn  # noqa: PLC0415  # only when it is used
-
     with ExitStack() as stack:
 
         def replace(
@@ -47,7 +44,5 @@ def stand_in() -> Iterator[StandInFixture]:
 
 @pytest.fixture
 def proxy_clock() -> Clock:
-    """A clock for stand-ins."""
-    from fastapi_proxy_di.testing import Clock  # noqa: PLC0415  # only when it is used
-
+    """Give a clock for stand-ins."""
     return Clock()

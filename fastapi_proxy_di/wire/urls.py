@@ -13,6 +13,8 @@ from itertools import chain, combinations
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote, unquote
 
+from url_normalize import url_normalize
+
 __all__ = ["Address", "climbs", "join_target", "parse_address", "raw_path_below"]
 
 Scheme = Literal["http", "https", "http+unix", "asgi"]
@@ -22,11 +24,13 @@ _EXAMPLES: Final = (
     "http://10.0.0.1:8080, http+unix://%2Frun%2Fapp.sock or asgi://package.module:app"
 )
 # Those of an address are compiled when the first one is read, not when this is imported.
-_URL: Final = r"(?s:([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(/[^?#]*)?(\?[^#]*)?(#.*)?)"
-_CONTROL_OR_SPACE: Final = r"[\x00-\x20\x7f\\]"
-_PERCENT: Final = r"%(?![0-9A-Fa-f]{2})"
-_LABELS: Final = r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*"
-_APP: Final = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*"
+_URL: Final = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(/[^?#]*)?(\?[^#]*)?(#.*)?", re.DOTALL
+)
+_CONTROL_OR_SPACE: Final = re.compile(r"[\x00-\x20\x7f\\]")
+_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_LABELS: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_APP: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 # Everything RFC 3986 §3.3 allows in a path, and "%", which is left as it is.
 _PATH_SAFE: Final = "/%:@!$&'()*+,;=-._~"
 
@@ -83,7 +87,7 @@ def parse_address(text: str) -> Address:
         raise ValueError(f"is empty; an address looks like {_EXAMPLES}")
     if re.search(r"\s.*://", text):
         raise ValueError(f"{shown!r} holds several addresses; separate addresses by commas")
-    match = re.fullmatch(_URL, text)
+    match = _URL.fullmatch(text)
     if match is None:
         raise ValueError(
             f"{shown!r} has no scheme; write http://{_bare(shown)} or https://{_bare(shown)}"
@@ -104,7 +108,7 @@ def parse_address(text: str) -> Address:
         raise ValueError(f"{shown!r} has a query; an address ends with its path")
     if fragment is not None:
         raise ValueError(f"{shown!r} has a fragment; an address ends with its path")
-    if re.search(_CONTROL_OR_SPACE, text):
+    if _CONTROL_OR_SPACE.search(text):
         raise ValueError(
             f"{shown!r} holds a space, backslash or control character; percent-encode it"
         )
@@ -171,15 +175,12 @@ def _ipv6(bracketed: str, shown: str) -> tuple[str, str]:
 def _host_name(host: str, shown: str) -> str:
     # Only the host goes through url_normalize (IDNA, case): on a path it would decode
     # %2e and %7E, fold "//" and resolve dot segments, so the address meant another one.
-    # Imported when the first name is read: with IDNA's tables it is a slow one.
-    from url_normalize import url_normalize  # noqa: PLC0415
-
     try:
         normalised = url_normalize(f"http://{host}/") or ""
     except ValueError:
         normalised = ""
     name = normalised.removeprefix("http://").removesuffix("/")
-    if not re.fullmatch(_LABELS, name) or ".." in host or host.startswith("."):
+    if not _LABELS.fullmatch(name) or ".." in host or host.startswith("."):
         raise ValueError(
             f"{shown!r} has a bad host name; use letters, digits, '-', '_' and '.'"
             " (IPv6 in brackets)"
@@ -196,7 +197,7 @@ def _host_name(host: str, shown: str) -> str:
 
 def _unix_address(authority: str, base_path: str, shown: str) -> Address:
     socket_path = unquote(authority)
-    if not socket_path.startswith("/") or "\0" in socket_path or re.search(_PERCENT, authority):
+    if not socket_path.startswith("/") or "\0" in socket_path or _PERCENT.search(authority):
         raise ValueError(
             f"{shown!r} names no socket; its absolute path stands percent-encoded before the"
             " base path: http+unix://%2Frun%2Fapp.sock/base"
@@ -213,7 +214,7 @@ def _unix_address(authority: str, base_path: str, shown: str) -> Address:
 
 
 def _asgi_address(authority: str, base_path: str, shown: str) -> Address:
-    if not re.fullmatch(_APP, authority):
+    if not _APP.fullmatch(authority):
         raise ValueError(f"{shown!r} names no app; write asgi://package.module:app")
     return Address(
         url=f"asgi://{authority}{base_path}",
@@ -227,7 +228,7 @@ def _asgi_address(authority: str, base_path: str, shown: str) -> Address:
 
 
 def _base_path(path: str, shown: str) -> str:
-    if re.search(_PERCENT, path):
+    if _PERCENT.search(path):
         raise ValueError(f"{shown!r} has a '%' that starts no escape; write it as %25")
     # Escapes stay as written: %2F and "/" are different, and so may %7E and "~" be to a server.
     raw = quote(path, safe=_PATH_SAFE).rstrip("/")

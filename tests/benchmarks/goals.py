@@ -115,7 +115,7 @@ GOALS: Final = (
         )
         for load in ("download", "upload")
     ),
-    Goal(title="import of the package over fastapi and httpx", bound=1.15, value=_imports),
+    Goal(title="import of the package over fastapi and httpx", bound=1.3, value=_imports),
     _cost_goal("WebSocket message over a direct ASGI echo", 2.0, ("ws", "router"), ("ws", "asgi")),
     _cost_goal(
         "WebSocket message over fastapi-proxy-lib", 0.4, ("ws", "router"), ("ws", "proxy-lib")
