@@ -24,7 +24,7 @@ from fastapi_proxy_di.errors import ProxyError, ProxyNotStarted, SettingsError
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_in_mount
 from fastapi_proxy_di.integration.dependency import Upstream
-from fastapi_proxy_di.integration.lifespan import RUNTIME, overrides_of
+from fastapi_proxy_di.integration.lifespan import RUNTIME, is_overridden, overrides_of
 from fastapi_proxy_di.integration.mounts import MountedUpstream
 from fastapi_proxy_di.integration.problems import (
     http_exception_response,
@@ -146,8 +146,8 @@ class ProxyApp(MountedUpstream):
                     return
             balancer = self._balancer
             app = self._app or self._app_around(scope)
-            if app is not None and app.dependency_overrides:
-                balancer = await self._overridden(app)
+            if app is not None and is_overridden(app, self.upstream.name):
+                balancer = await self._override(app).balancer()
             if balancer is None:
                 raise self._not_started()
             if kind == "http":
@@ -256,13 +256,17 @@ class ProxyApp(MountedUpstream):
                 "none of them. Give what must run as proxy_app(..., guard=...) and say "
                 "unguarded=True, or include proxy_router instead, which runs them"
             )
-        override: object = overrides_of(app).get(self.upstream.name)
-        if override is not None:
-            _usable(override, self)
+        if is_overridden(app, self.upstream.name):
+            self._override(app)
 
-    async def _overridden(self, app: FastAPI) -> Balancer | None:
-        override: object = overrides_of(app).get(self.upstream.name)
-        return self._balancer if override is None else await _usable(override, self).balancer()
+    def _override(self, app: FastAPI) -> GivesBalancer:
+        override = overrides_of(app)[self.upstream.name]
+        if isinstance(override, GivesBalancer):
+            return override
+        raise SettingsError(
+            f"app.dependency_overrides[{self.upstream!r}] is {override!r}, and {self!r} runs no "
+            "dependencies; override it by a stand-in of fastapi_proxy_di.testing"
+        )
 
     def _not_started(self) -> ProxyNotStarted:
         if self._app is not None:
@@ -315,12 +319,3 @@ def _guards(guard: Guard | Iterable[Guard] | None) -> tuple[Guard, ...]:
         if not inspect.iscoroutinefunction(one) and not inspect.iscoroutinefunction(call):
             raise TypeError(f"guard: {one!r} must be an async function of an HTTPConnection")
     return guards
-
-
-def _usable(override: object, proxy: ProxyApp) -> GivesBalancer:
-    if isinstance(override, GivesBalancer):
-        return override
-    raise SettingsError(
-        f"app.dependency_overrides[{proxy.upstream!r}] is {override!r}, and {proxy!r} runs no "
-        "dependencies; override it by a stand-in of fastapi_proxy_di.testing"
-    )

@@ -99,6 +99,31 @@ async def test_failures_are_problems(serve: Callable[[str], Served]) -> None:
     assert reply.one(b"content-type") == b"application/problem+json"
 
 
+@every_server
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nfirst",
+    ],
+    ids=["chunked", "length"],
+)
+async def test_response_that_breaks_off_is_broken(
+    serve: Callable[[str], Served], head: bytes
+) -> None:
+    """It never ends as if it were whole."""
+
+    async def break_off(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(head)
+
+    async with ScriptedOrigin(break_off) as origin, serve(origin.url) as server:
+        reply = await fetch(server.address, target="/x")
+
+    assert (reply.status, reply.body) == (200, b"first")
+    assert reply.ending is Ending.BROKEN
+
+
 ROOTED: dict[str, Callable[[str], Served]] = {
     "uvicorn": lambda url: uvicorn(url, root_path="/api"),
     "hypercorn": lambda url: hypercorn(url, root_path="/api"),
