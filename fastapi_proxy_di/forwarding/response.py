@@ -7,8 +7,8 @@ cleanly is whole.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, NoReturn, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
 
 from starlette.types import Receive, Scope, Send
 
@@ -23,43 +23,12 @@ EndExchange: TypeAlias = Callable[[Exchange, BaseException | None], Awaitable[No
 """Ends an exchange: with its failure, or ``None``. Gives what remains to be awaited."""
 
 
+TRANSFER: Final = "fastapi_proxy_di.transfer"
+"""Key in the scope of an object with an attribute ``broken``, see ``break_off``."""
+
+
 class TransferBroken(Exception):
-    """Raised into the server so that it cuts the connection."""
-
-
-class Unmeasurable(bytes):
-    """A piece of body that raises as soon as somebody looks at it.
-
-    Behind a ``BaseHTTPMiddleware`` neither returning nor raising breaks the transfer: the
-    middleware ends the chunked answer as if it were whole. It hands each piece on to the
-    server's side, though, and there this one raises.
-    """
-
-    def _broken(self) -> NoReturn:
-        raise TransferBroken("the upstream's answer broke off")
-
-    def __bool__(self) -> bool:
-        # Middlewares ask this much before they hand it on; raising there, behind a second
-        # one, would end the answer cleanly after all.
-        return True
-
-    def __len__(self) -> int:
-        return self._broken()
-
-    def __bytes__(self) -> bytes:
-        return self._broken()
-
-    def __iter__(self) -> Iterator[int]:
-        return self._broken()
-
-    def __eq__(self, other: object) -> bool:
-        return self._broken()
-
-    def __ne__(self, other: object) -> bool:
-        return self._broken()
-
-    def __hash__(self) -> int:
-        return bytes.__hash__(self)
+    """Raised into the server so that it breaks the connection."""
 
 
 class UpstreamResponse:
@@ -125,7 +94,7 @@ class UpstreamResponse:
             if rest is not None:
                 await rest
         if failure is not None:
-            await break_off(send)
+            break_off(scope)
 
     async def aclose(self) -> None:
         """Drop the response: the exchange ends at once."""
@@ -180,9 +149,16 @@ def client_closed_request() -> LocalResponse:
     return LocalResponse(CLIENT_LEFT, [])
 
 
-async def break_off(send: Send) -> None:
-    """Cut the client's transfer, whatever stands between it and us."""
-    try:
-        await send({"type": "http.response.body", "body": Unmeasurable(), "more_body": True})
-    except TransferBroken:
-        pass  # the server looked at it; it closes the connection when the app returns
+def break_off(scope: Scope) -> None:
+    """Have the client's transfer broken: the response is not whole and must not be ended.
+
+    The server breaks it when the app returns before the end. Middlewares would end it, so
+    the wrapper around the app is told, which lets no last message through.
+
+    Raises:
+        TransferBroken: There is no such wrapper.
+    """
+    transfer = scope.get(TRANSFER)
+    if transfer is None:
+        raise TransferBroken("the response of the upstream broke off")
+    transfer.broken = True

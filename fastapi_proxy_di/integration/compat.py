@@ -13,9 +13,9 @@ from typing import Any
 
 import fastapi
 import fastapi.routing
-from fastapi import FastAPI
 from fastapi.dependencies import models
 from fastapi.routing import APIRoute
+from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Scope
 
@@ -90,14 +90,14 @@ def exit_stack(scope: Scope) -> AsyncExitStack:
     return stack
 
 
-def middleware_stack(app: FastAPI) -> ASGIApp:
+def middleware_stack(app: Starlette) -> ASGIApp:
     """Give the middlewares of ``app``, which are built if no request has come yet.
 
     Raises:
         UnknownFastAPI: There is no ``middleware_stack``.
     """
     if not hasattr(app, "middleware_stack"):
-        raise UnknownFastAPI("FastAPI.middleware_stack")
+        raise UnknownFastAPI("Starlette.middleware_stack")
     if app.middleware_stack is None:
         app.middleware_stack = app.build_middleware_stack()
     return app.middleware_stack

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount
 
 from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
+from fastapi_proxy_di.integration.broken_responses import kept_broken
 from fastapi_proxy_di.integration.compat import dependant_of, routes_of
 from fastapi_proxy_di.integration.mounts import MountedUpstream, claimed, mounted_upstreams
 from fastapi_proxy_di.integration.proxied import proxied_by
@@ -97,7 +98,7 @@ async def proxy_lifespan(app: Starlette) -> AsyncIterator[None]:
     runtime = Runtime()
     setattr(app, RUNTIME, runtime)
     try:
-        with claimed(app) as mounted:
+        with claimed(app) as mounted, kept_broken(app):
             await runtime.start(mentions_of(app, mounted))
             for one in mounted:
                 one.bind(runtime.balancers.get(one.upstream.name))

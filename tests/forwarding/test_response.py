@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ import pytest
 from fastapi_proxy_di.errors import ClientDisconnected, UpstreamDisconnected
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.response import (
+    TRANSFER,
     TransferBroken,
-    Unmeasurable,
     UpstreamResponse,
     break_off,
     client_closed_request,
@@ -88,21 +89,22 @@ async def test_trailers_follow_where_they_are_taken() -> None:
 
 
 async def test_response_that_breaks_off_is_never_ended() -> None:
-    """What came is sent, then a piece that no server can send; the failure is told."""
+    """What came is sent, and no last message; the scope has the mark, the end its failure."""
     peer, client = StandIn(), Client()
     exchange = exchange_over(peer)
     exchange.feed(memoryview(OK + b"hel"), 0.0)
     exchange.ended(None)
     response = UpstreamResponse(exchange_with(exchange), [], trailers=False, end=client.end)
-    await response({}, client.receive, client.send)
+    transfer = SimpleNamespace(broken=False)
+    await response({TRANSFER: transfer}, client.receive, client.send)
 
-    assert [message.get("body") is not None for message in client.messages] == [False, True, True]
+    assert [message.get("body") is not None for message in client.messages] == [False, True]
+    assert transfer.broken
     assert client.messages[1] == {
         "type": "http.response.body",
         "body": b"hel",
         "more_body": True,
     }
-    assert isinstance(client.messages[2]["body"], Unmeasurable)
     assert isinstance(client.finished[0], UpstreamDisconnected)
     assert peer.end == "aborted"
 
@@ -177,27 +179,10 @@ async def test_forgotten_response_with_nothing_to_await() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "look", [len, bytes, iter, lambda piece: piece == b"", lambda piece: piece != b""]
-)
-def test_unmeasurable_raises_when_looked_at(look: Any) -> None:
-    """A server has to look; a middleware that only asks for its truth does not."""
-    piece = Unmeasurable()
-    assert piece
+def test_break_off_without_a_wrapper_raises() -> None:
+    """A middleware might end the response that the app only returns from."""
     with pytest.raises(TransferBroken):
-        look(piece)
-
-
-async def test_break_off_bears_a_server_that_looks() -> None:
-    """And one that does not."""
-
-    async def measuring(message: Any) -> None:
-        len(message["body"])
-
-    await break_off(measuring)
-    client = Client()
-    await break_off(client.send)
-    assert client.messages[0]["more_body"] is True
+        break_off({})
 
 
 async def test_no_response_is_an_empty_one() -> None:

@@ -1,0 +1,8 @@
+"""An app for a process of its own: a proxied route behind the middlewares that it is told."""
+
+import os
+
+from tests.integration.stacks import app_behind
+from tests.support.gateways import billing
+
+app = app_behind(os.environ["STACK"], billing(os.environ["ORIGIN"]))
