@@ -24,7 +24,7 @@ EndExchange: TypeAlias = Callable[[Exchange, BaseException | None], Awaitable[No
 
 
 TRANSFER: Final = "fastapi_proxy_di.transfer"
-"""Key in the scope of an object with an attribute ``broken``, see ``break_off``."""
+"""Key in the scope of an object with an attribute ``broken_by``, see ``break_off``."""
 
 
 class TransferBroken(Exception):
@@ -94,7 +94,7 @@ class UpstreamResponse:
             if rest is not None:
                 await rest
         if failure is not None:
-            break_off(scope)
+            break_off(scope, failure)
 
     async def aclose(self) -> None:
         """Drop the response: the exchange ends at once."""
@@ -149,16 +149,21 @@ def client_closed_request() -> LocalResponse:
     return LocalResponse(CLIENT_LEFT, [])
 
 
-def break_off(scope: Scope) -> None:
+def break_off(scope: Scope, failure: BaseException) -> None:
     """Have the client's transfer broken: the response is not whole and must not be ended.
 
     The server breaks it when the app returns before the end. Middlewares would end it, so
-    the wrapper around the app is told, which lets no last message through.
+    the scope has a mark for the wrapper around the app, which passes no last message on.
+
+    Args:
+        scope: Of the client's request.
+        failure: What ended the response.
 
     Raises:
-        TransferBroken: There is no such wrapper.
+        TransferBroken: There is no such wrapper, and the client has not left.
     """
     transfer = scope.get(TRANSFER)
-    if transfer is None:
+    if transfer is not None:
+        transfer.broken_by = failure
+    elif not isinstance(failure, ClientDisconnected):
         raise TransferBroken("the response of the upstream broke off")
-    transfer.broken = True

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fastapi_proxy_di.errors import ClientDisconnected
 from fastapi_proxy_di.forwarding.response import TRANSFER, TransferBroken
 from fastapi_proxy_di.integration.compat import middleware_stack
 
@@ -44,23 +45,27 @@ class _Transfer:
     """One response on its way.
 
     Attributes:
-        broken: Whether it broke off.
+        broken_by: The failure that broke it off, ``None`` while it is whole.
     """
 
-    __slots__ = ("_send", "broken")
+    __slots__ = ("_send", "broken_by")
 
     def __init__(self, send: Send) -> None:
-        self.broken: bool = False
+        self.broken_by: BaseException | None = None
         self._send = send
 
     def send(self, message: Message) -> Awaitable[None]:
-        if (
-            self.broken
-            and message["type"] == "http.response.body"
-            and not message.get("more_body", False)
-        ):
-            raise TransferBroken("the response of the upstream broke off")
-        return self._send(message)
+        if self.broken_by is None or message["type"] != "http.response.body":
+            return self._send(message)
+        if message.get("more_body", False):
+            return self._send(message)
+        if isinstance(self.broken_by, ClientDisconnected):
+            return _nothing()  # the client has left, which is no error to log
+        raise TransferBroken("the response of the upstream broke off")
+
+
+async def _nothing() -> None:
+    """Send nothing."""
 
 
 @contextmanager

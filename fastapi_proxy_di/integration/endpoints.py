@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
+from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_below
 from fastapi_proxy_di.integration.compat import exit_stack
@@ -32,6 +33,13 @@ BareMount = Literal["auto", "redirect", "forward"]
 _REDIRECTED: Final = frozenset({"GET", "HEAD"})
 _LOCATION_SAFE: Final = "!$%&'()*+,-./:;<=>?@[]^_`{|}~\""
 """Printable ASCII but ``#``, ``\\`` and space: what a raw path or query may hold already."""
+
+
+class EveryMethod(set[str]):
+    """The methods of a route that forwards all: names the usual ones, contains any but CONNECT."""
+
+    def __contains__(self, method: object) -> bool:
+        return method != "CONNECT"
 
 
 class MountOptions(NamedTuple):
@@ -69,11 +77,14 @@ def http_endpoint(
         path, prefix = _target(scope)
         if is_overridden(app, upstream.name):
             return await _forward_to_stand_in(request, path, prefix, None)
-        install_handler(scope)
         balancer = balancer_of(app, upstream.name)
         if not path and _redirects(scope, bare_mount, balancer):
             return _redirect(scope, prefix)
-        return await balancer.forward_raw(request, path, prefix, transforms)
+        try:
+            return await balancer.forward_raw(request, path, prefix, transforms)
+        except ProxyError:
+            install_handler(scope)
+            raise
 
     async def forward_as_chosen(
         request: Request, chosen: ForwardOptions = Depends(mount.options)
@@ -83,12 +94,16 @@ def http_endpoint(
         path, prefix = _target(scope)
         if is_overridden(app, upstream.name):
             return await _forward_to_stand_in(request, path, prefix, chosen)
-        install_handler(scope)
         balancer = balancer_of(app, upstream.name)
         if not path and _redirects(scope, bare_mount, balancer):
             return _redirect(scope, prefix)
         overrides = options_overrides(chosen, transforms)
-        return await balancer.forward_raw(request, path, prefix, overrides, chosen.affinity_key)
+        key = chosen.affinity_key
+        try:
+            return await balancer.forward_raw(request, path, prefix, overrides, key)
+        except ProxyError:
+            install_handler(scope)
+            raise
 
     async def _forward_to_stand_in(
         request: Request, path: bytes, prefix: bytes, chosen: ForwardOptions | None

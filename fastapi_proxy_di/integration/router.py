@@ -23,6 +23,7 @@ from fastapi_proxy_di.integration.compat import UnknownFastAPI, effective_route,
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.endpoints import (
     BareMount,
+    EveryMethod,
     MountOptions,
     http_endpoint,
     websocket_endpoint,
@@ -159,17 +160,10 @@ class ProxyRoute(APIRoute):
             route.path_regex = _wide(route.path_regex)
         proxied = proxied_by(self.endpoint)
         if proxied is not None and proxied.any_method:
-            route.methods = _EveryMethod(route.methods)
+            route.methods = EveryMethod(route.methods)
         if self.include_in_schema:
             describe_path_parameters(route)
         return super().get_route_handler()
-
-
-class _EveryMethod(set[str]):
-    """The names of the usual methods. Contains every other name as well, but ``CONNECT``."""
-
-    def __contains__(self, method: object) -> bool:
-        return method != "CONNECT"
 
 
 def _wide(pattern: re.Pattern[str]) -> re.Pattern[str]:

@@ -95,11 +95,11 @@ async def test_response_that_breaks_off_is_never_ended() -> None:
     exchange.feed(memoryview(OK + b"hel"), 0.0)
     exchange.ended(None)
     response = UpstreamResponse(exchange_with(exchange), [], trailers=False, end=client.end)
-    transfer = SimpleNamespace(broken=False)
+    transfer = SimpleNamespace(broken_by=None)
     await response({TRANSFER: transfer}, client.receive, client.send)
 
     assert [message.get("body") is not None for message in client.messages] == [False, True]
-    assert transfer.broken
+    assert transfer.broken_by is client.finished[0]
     assert client.messages[1] == {
         "type": "http.response.body",
         "body": b"hel",
@@ -182,7 +182,8 @@ async def test_forgotten_response_with_nothing_to_await() -> None:
 def test_break_off_without_a_wrapper_raises() -> None:
     """A middleware might end the response that the app only returns from."""
     with pytest.raises(TransferBroken):
-        break_off({})
+        break_off({}, UpstreamDisconnected("gone"))
+    break_off({}, ClientDisconnected("left"))
 
 
 async def test_no_response_is_an_empty_one() -> None:

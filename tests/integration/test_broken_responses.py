@@ -1,9 +1,11 @@
 """A response that broke off is broken for the client, whatever middlewares the app has."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -11,6 +13,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_proxy_di import proxy_lifespan, proxy_router
+from fastapi_proxy_di.errors import ClientDisconnected, UpstreamDisconnected
 from fastapi_proxy_di.forwarding.response import TRANSFER, TransferBroken
 from fastapi_proxy_di.integration.broken_responses import BrokenResponses
 from tests.e2e import servers
@@ -139,7 +142,17 @@ async def test_mounted_app_is_wrapped_once() -> None:
     assert endings == [Ending.BROKEN, Ending.BROKEN]
 
 
-async def test_only_the_last_message_of_a_marked_response_is_held_back() -> None:
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (UpstreamDisconnected("gone"), pytest.raises(TransferBroken)),
+        # No error to log: the client knows.
+        (ClientDisconnected("left"), contextlib.nullcontext()),
+    ],
+)
+async def test_only_the_last_message_of_a_marked_response_is_held_back(
+    failure: Exception, expected: AbstractContextManager[Any]
+) -> None:
     """All else passes as the very objects that were sent."""
     sent: list[Message] = []
     start: Message = {"type": "http.response.start", "status": 200, "headers": []}
@@ -149,7 +162,7 @@ async def test_only_the_last_message_of_a_marked_response_is_held_back() -> None
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start)
         await send(more)
-        scope[TRANSFER].broken = True
+        scope[TRANSFER].broken_by = failure
         await send(more)
         await send(last)
 
@@ -159,7 +172,7 @@ async def test_only_the_last_message_of_a_marked_response_is_held_back() -> None
     async def receive() -> Message:
         raise AssertionError("not read")
 
-    with pytest.raises(TransferBroken):
+    with expected:
         await BrokenResponses(app)({"type": "http"}, receive, send)
 
     assert [id(message) for message in sent] == [id(start), id(more), id(more)]
