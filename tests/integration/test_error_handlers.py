@@ -15,6 +15,7 @@ from fastapi_proxy_di import (
     Upstream,
     UpstreamConnectError,
     proxy_lifespan,
+    proxy_router,
 )
 from tests.support.gateways import Billing, billing, gateway_app, pass_through
 from tests.support.http_client import connect, fetch
@@ -183,3 +184,24 @@ async def test_own_handler_of_every_exception_comes_first() -> None:
         reply = await fetch(running.address, target="/billing/x")
 
     assert (reply.status, reply.json()) == (500, {"own": "UpstreamConnectError"})
+
+
+async def test_handlers_find_the_body_that_a_dependency_read() -> None:
+    """Also for our own errors: the handler's request is the one the dependency had."""
+
+    async def read(request: Request) -> None:
+        await request.body()
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return Response(b"lost: " + await request.body(), 502)
+
+    app = FastAPI(exception_handlers={ProxyError: handle})
+    app.include_router(
+        proxy_router(billing(f"http://127.0.0.1:{dead_port()}"), websocket=False),
+        prefix="/b",
+        dependencies=[Depends(read)],
+    )
+    async with run_app(app) as running:
+        reply = await fetch(running.address, "POST", "/b/x", body=b"order 7")
+
+    assert (reply.status, reply.body) == (502, b"lost: order 7")
