@@ -1,0 +1,43 @@
+"""FastAPI's own telemetry sees a proxied mount as an ordinary router."""
+
+import inspect
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+
+from tests.monitoring.apps import asked_of_both
+
+assert "telemetry" in inspect.signature(FastAPI).parameters
+
+
+@pytest.mark.parametrize("server", [{}, {"root_path": "/api"}], ids=["", "root_path"])
+async def test_spans_have_the_route_of_an_ordinary_router(server: dict[str, Any]) -> None:
+    """One server span for each request, with one ``http.route`` for each mount."""
+    memory, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+
+    def take() -> list[Any]:
+        spans = memory.get_finished_spans()
+        memory.clear()
+        return [
+            (span.name, dict(span.attributes).get("http.route"), span.status.status_code.name)
+            for span in spans
+            if span.attributes and span.kind is SpanKind.SERVER
+        ]
+
+    app = FastAPI(telemetry={"tracer_provider": provider})
+    async with asked_of_both(app, take, **server) as seen:
+        for mount, asked in seen.items():
+            route = f"{server.get('root_path', '')}{mount}/{{path}}"
+            assert asked.proxied == asked.ordinary
+            assert {of for spans in asked.proxied for _, of, _ in spans} == {route}
+            assert [(name, of) for spans in asked.bare for name, of, _ in spans] == [
+                (f"GET {route}", route),
+                (f"GET {route}", route),
+                (f"POST {route}", route),
+            ]
