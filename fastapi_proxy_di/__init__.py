@@ -60,7 +60,8 @@ from fastapi_proxy_di.supervision.events import (
     PanicEnded,
     PanicStarted,
 )
-from fastapi_proxy_di.upstream.balancer import Balancer, ProxiedResponse
+from fastapi_proxy_di.upstream.balancer import Balancer
+from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
 from fastapi_proxy_di.upstream.status import DestinationStatus, UpstreamStatus
 
 __version__ = "0.1.0"

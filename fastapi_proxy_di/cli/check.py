@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from fastapi_proxy_di.cli.tables import print_table
 from fastapi_proxy_di.errors import ProxyError, SettingsError
-from fastapi_proxy_di.integration.runtime import assemble
+from fastapi_proxy_di.integration.runtime import compose_all
 from fastapi_proxy_di.settings import (
     DestinationSettings,
     UpstreamSettings,
@@ -29,7 +29,7 @@ from fastapi_proxy_di.settings import (
 )
 from fastapi_proxy_di.supervision.events import DestinationDown, Event, Events
 from fastapi_proxy_di.transport.factory import TransportFactory
-from fastapi_proxy_di.upstream.composition import Assembly
+from fastapi_proxy_di.upstream.running import RunningUpstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,28 +124,28 @@ async def _look(settings: Mapping[str, UpstreamSettings], faults: list[str]) -> 
     events = Events()
     events.subscribe(note)
     logging.getLogger("fastapi_proxy_di").addHandler(logging.NullHandler())  # the table tells
-    assemblies = assemble(settings, events, faults)
+    upstreams = compose_all(settings, events, faults)
     try:
         if faults:
             raise settings_error(faults)
         found = await asyncio.gather(
             *(
                 _probe(one, reasons) if one.settings.health.enabled else _connect(one.settings)
-                for one in assemblies
+                for one in upstreams
             )
         )
     finally:
-        for one in assemblies:
+        for one in upstreams:
             await one.aclose()
     return [finding for findings in found for finding in findings]
 
 
 async def _probe(
-    assembly: Assembly, reasons: Mapping[tuple[str, str | None], str]
+    upstream: RunningUpstream, reasons: Mapping[tuple[str, str | None], str]
 ) -> list[Finding]:
     """Send each destination the probe that a gateway would send."""
-    settings = assembly.settings
-    await assembly.prober.sweep()
+    settings = upstream.settings
+    await upstream.prober.sweep()
     return [
         Finding(
             settings.name,
@@ -154,7 +154,7 @@ async def _probe(
             reasons.get((settings.name, destination.url), ""),
             destination.latency_ms if destination.healthy else None,
         )
-        for destination in assembly.pool.destinations
+        for destination in upstream.pool.destinations
     ]
 
 

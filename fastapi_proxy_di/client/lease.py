@@ -7,14 +7,10 @@ lease sends nothing and knows no HTTP; how it is taken and given back is ``leasi
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from fastapi_proxy_di.errors import ProxyError, Side
+from fastapi_proxy_di.forwarding.outcomes import Outcomes
 from fastapi_proxy_di.pools.destination import Destination
-
-if TYPE_CHECKING:
-    # It is public, so importing it must not load what only a running upstream needs.
-    from fastapi_proxy_di.forwarding.outcomes import Outcomes
 
 
 class Lease:

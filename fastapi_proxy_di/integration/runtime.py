@@ -21,7 +21,8 @@ from fastapi_proxy_di.settings import (
 )
 from fastapi_proxy_di.supervision.events import Events
 from fastapi_proxy_di.upstream.balancer import Balancer
-from fastapi_proxy_di.upstream.composition import Assembly
+from fastapi_proxy_di.upstream.composition import compose
+from fastapi_proxy_di.upstream.running import RunningUpstream
 
 _logger = logging.getLogger("fastapi_proxy_di.settings")
 
@@ -39,10 +40,10 @@ class Runtime:
         self.balancers: dict[str, Balancer] = {}
         self.events: Events = Events()
         self.websockets_checked: bool = False
-        self._assemblies: list[Assembly] = []
+        self._running: list[RunningUpstream] = []
 
     async def start(self, mentions: Mapping[str, Mention]) -> None:
-        """Validate, assemble and start the upstreams; probe each destination once.
+        """Validate, compose and start the upstreams; probe each destination once.
 
         Args:
             mentions: By name.
@@ -55,37 +56,35 @@ class Runtime:
             _logger.warning(warning)
         settings, faults = read_all(mentions)
         try:
-            self._assemblies = assemble(settings, self.events, faults)
+            self._running = compose_all(settings, self.events, faults)
             if faults:
                 raise settings_error(faults)
             # All of them end before one's failure is told: what still starts cannot be closed.
             starts = await asyncio.gather(
-                *(assembly.start() for assembly in self._assemblies), return_exceptions=True
+                *(upstream.start() for upstream in self._running), return_exceptions=True
             )
             for failure in filter(None, starts):
                 raise failure
         except BaseException:
             await self.aclose()
             raise
-        self.balancers = {
-            assembly.settings.name: Balancer(assembly) for assembly in self._assemblies
-        }
+        self.balancers = {upstream.settings.name: Balancer(upstream) for upstream in self._running}
 
     async def aclose(self) -> None:
         """Close all upstreams; one that fails to close is logged and stops no other."""
-        assemblies, self._assemblies = self._assemblies, []
+        upstreams, self._running = self._running, []
         self.balancers = {}
         results = await asyncio.gather(
-            *(assembly.aclose() for assembly in assemblies), return_exceptions=True
+            *(upstream.aclose() for upstream in upstreams), return_exceptions=True
         )
-        for assembly, result in zip(assemblies, results, strict=True):
+        for upstream, result in zip(upstreams, results, strict=True):
             if isinstance(result, Exception):
-                _logger.error("closing %s failed", assembly.settings.name, exc_info=result)
+                _logger.error("closing %s failed", upstream.settings.name, exc_info=result)
 
 
-def assemble(
+def compose_all(
     settings: Mapping[str, UpstreamSettings], events: Events, faults: list[str]
-) -> list[Assembly]:
+) -> list[RunningUpstream]:
     """Put together the upstreams whose settings are valid.
 
     Args:
@@ -93,13 +92,13 @@ def assemble(
         events: Where changes of state are told.
         faults: Gets those that only show now, so that one error can tell all.
     """
-    assemblies = []
+    upstreams = []
     for one in settings.values():
         try:
-            assemblies.append(Assembly(one, events=events))
+            upstreams.append(compose(one, events=events))
         except ValueError as error:
             faults.append(describe_late_fault(error, type(one)))
-    return assemblies
+    return upstreams
 
 
 def _unread_variables(mentions: Mapping[str, Mention]) -> list[str]:

@@ -31,7 +31,8 @@ from fastapi_proxy_di.testing.clock import Clock
 from fastapi_proxy_di.testing.destinations import Place, Source, StandInFactory
 from fastapi_proxy_di.testing.received import Received
 from fastapi_proxy_di.upstream.balancer import Balancer
-from fastapi_proxy_di.upstream.composition import Assembly
+from fastapi_proxy_di.upstream.composition import compose
+from fastapi_proxy_di.upstream.running import RunningUpstream
 
 __all__ = ["StandIn", "stand_in"]
 
@@ -41,15 +42,15 @@ _WAIT_SECONDS: Final = 10.0
 class _Running:
     """The stand-in in one event loop."""
 
-    def __init__(self, assembly: Assembly) -> None:
-        self.assembly = assembly
-        self.balancer = Balancer(assembly)
-        self.started = asyncio.ensure_future(assembly.start())
+    def __init__(self, upstream: RunningUpstream) -> None:
+        self.upstream = upstream
+        self.balancer = Balancer(upstream)
+        self.started = asyncio.ensure_future(upstream.start())
 
     async def aclose(self) -> None:
         self.started.cancel()
         await asyncio.wait((self.started,))
-        await self.assembly.aclose()
+        await self.upstream.aclose()
 
 
 class StandIn:
@@ -139,10 +140,10 @@ class StandIn:
             if self._clock is not None:
                 self._clock.attach(loop)
             factory = StandInFactory(self._settings, self._places)
-            running = self._running[loop] = _Running(Assembly(self._settings, transports=factory))
+            running = self._running[loop] = _Running(compose(self._settings, transports=factory))
             for url, place in self._places.items():
                 if not place.healthy:
-                    _tell_health(running.assembly, url, healthy=False)
+                    _tell_health(running.upstream, url, healthy=False)
         await asyncio.shield(running.started)
         return running.balancer
 
@@ -159,7 +160,7 @@ class StandIn:
         for url in self._urls.values() if destination is None else (self._urls[destination],):
             self._places[url].healthy = healthy
             for loop, running in self._running.items():
-                _run_in(loop, partial(_tell_health, running.assembly, url, healthy=healthy))
+                _run_in(loop, partial(_tell_health, running.upstream, url, healthy=healthy))
 
     def close(self) -> None:
         """Stop standing in, and end what runs. In asynchronous tests use ``aclose``."""
@@ -272,12 +273,12 @@ def _settings(
     return made
 
 
-def _tell_health(assembly: Assembly, url: str, *, healthy: bool) -> None:
-    destination = assembly.pool.find(url)
+def _tell_health(upstream: RunningUpstream, url: str, *, healthy: bool) -> None:
+    destination = upstream.pool.find(url)
     assert destination is not None
     # As many results in a row as it takes, whatever the settings.
     while destination.healthy is not healthy:
-        assembly.supervisor.probed(destination, healthy, None, "flipped by the test")
+        upstream.supervisor.probed(destination, healthy, None, "flipped by the test")
 
 
 def _run_in(

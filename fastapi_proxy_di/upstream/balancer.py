@@ -9,83 +9,34 @@ lines that lead to the part that does the work.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import Any, Unpack
 
 import httpx
-from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from fastapi_proxy_di.balancing.hash_key import RequestKey, key_reader
+from fastapi_proxy_di.balancing.hash_key import RequestKey
 from fastapi_proxy_di.balancing.selection import select
-from fastapi_proxy_di.errors import ClientDisconnected, RequestBodyConsumed
+from fastapi_proxy_di.client.lease import Lease
+from fastapi_proxy_di.errors import ClientDisconnected
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.overrides import Overrides, overrides_of
-from fastapi_proxy_di.forwarding.response import (
-    LocalResponse,
-    UpstreamResponse,
-    client_closed_request,
-)
+from fastapi_proxy_di.forwarding.response import client_closed_request
 from fastapi_proxy_di.forwarding.target import given_target, target_below
 from fastapi_proxy_di.pools.destination import Destination
-from fastapi_proxy_di.settings import (
-    POLICIES,
-    Destinations,
-    DestinationSettings,
-    HealthSettings,
-    UpstreamSettings,
-)
-from fastapi_proxy_di.transport.protocol import Headers
-from fastapi_proxy_di.upstream.changes import (
-    DestinationChanges,
-    HealthChanges,
-    changed_destination,
-    changed_health,
-)
-from fastapi_proxy_di.upstream.status import DestinationStatus, UpstreamStatus
+from fastapi_proxy_di.settings import Destinations, HealthSettings, UpstreamSettings
+from fastapi_proxy_di.supervision.events import Event
+from fastapi_proxy_di.upstream.composition import compose
+from fastapi_proxy_di.upstream.control import Control, DestinationChanges, HealthChanges
+from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
+from fastapi_proxy_di.upstream.request_body import take_body
+from fastapi_proxy_di.upstream.running import RunningUpstream
+from fastapi_proxy_di.upstream.status import UpstreamStatus, status_of
 from fastapi_proxy_di.wire.headers import HeaderFields
-
-if TYPE_CHECKING:
-    from fastapi_proxy_di.client.lease import Lease
-    from fastapi_proxy_di.supervision.events import Event
-    from fastapi_proxy_di.upstream.composition import Assembly
-
-_LOOK_SECONDS: Final = 0.05
-"""How often a draining destination is looked at."""
-
-_POLICIES_WITHOUT_KEY: Final = frozenset(POLICIES) - {"hash"}
-
-
-class ProxiedResponse(Response):
-    """An upstream's response whose head is there; the body streams when it is sent.
-
-    ``status_code`` and ``headers`` may be changed before. One that is not sent is closed at
-    the end of the request, by ``aclose`` at once.
-    """
-
-    def __init__(self, response: UpstreamResponse | LocalResponse) -> None:
-        self._response = response
-        self.status_code: int = response.status
-        self.raw_headers: Headers = response.headers
-        self.background: BackgroundTask | None = None
-        self.body = b""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; called by Starlette."""
-        self._response.status = self.status_code
-        await self._response(scope, receive, send)
-        if self.background is not None:
-            await self.background()
-
-    async def aclose(self) -> None:
-        """Drop the response; its exchange ends at once."""
-        await self._response.aclose()
 
 
 class Balancer:
@@ -95,19 +46,12 @@ class Balancer:
     outside an app. Safe to use from any task of its event loop.
     """
 
-    def __init__(self, assembly: Assembly) -> None:
-        self._assembly = assembly
-        self._http = assembly.http
-        self._websocket = assembly.websocket
-        settings = assembly.settings
-        policy = settings.policy
-        self._read_key = (
-            None
-            if isinstance(policy, str)
-            and policy in _POLICIES_WITHOUT_KEY
-            and settings.affinity is None
-            else key_reader(assembly.settings.hash_key)
-        )
+    def __init__(self, running: RunningUpstream) -> None:
+        self._running = running
+        self._control = Control(running)
+        self._http = running.http
+        self._websocket = running.websocket
+        self._read_key = running.read_key
 
     @classmethod
     @asynccontextmanager
@@ -120,15 +64,12 @@ class Balancer:
         Yields:
             Its balancer, after the first probe of every destination.
         """
-        # What only a running upstream needs: half of what importing the package would cost.
-        from fastapi_proxy_di.upstream.composition import Assembly  # noqa: PLC0415
-
-        assembly = Assembly(settings)
+        running = compose(settings)
         try:
-            await assembly.start()
-            yield cls(assembly)
+            await running.start()
+            yield cls(running)
         finally:
-            await assembly.aclose()
+            await running.aclose()
 
     # -- forwarding -------------------------------------------------------------------
 
@@ -198,7 +139,7 @@ class Balancer:
         """Like ``forward`` with everything worked out; what proxied routes call."""
         cached = None
         if overrides is None or overrides.body is None:
-            cached = _take_body(request)
+            cached = take_body(request)
         scope = request.scope
         exchange = Exchange(
             scope,
@@ -308,7 +249,7 @@ class Balancer:
         sent them. Shared by the whole app, so it keeps no cookies, and closing it does
         nothing. What fails raises httpx's exceptions, which are ``ProxyError`` as well.
         """
-        return self._assembly.client(self._client_key)
+        return self._running.client
 
     def lease(self, key: str | None = None) -> AbstractAsyncContextManager[Lease]:
         """Hold a destination for an SDK that brings a client of its own.
@@ -324,37 +265,37 @@ class Balancer:
             NoAvailableDestination: There is none; ``LimitExceeded`` if all are full.
         """
         given = None if key is None else RequestKey({}, lambda scope: None, key.encode("utf-8"))
-        return self._assembly.lease(given)
+        return self._running.lease(given)
 
     # -- the pool -----------------------------------------------------------------------
 
     @property
     def name(self) -> str:
         """The upstream's name."""
-        return self._assembly.settings.name
+        return self._running.settings.name
 
     @property
     def settings(self) -> UpstreamSettings:
         """The settings the upstream was started with."""
-        return self._assembly.settings
+        return self._running.settings
 
     @property
     def destinations(self) -> tuple[Destination, ...]:
         """All destinations, in the order of the settings."""
-        return self._assembly.pool.destinations
+        return self._running.pool.destinations
 
     @property
     def available(self) -> tuple[Destination, ...]:
         """Those that may be picked: healthy, not ejected, not draining."""
-        return self._assembly.pool.available
+        return self._running.pool.available
 
     def pick(self) -> Destination | None:
         """Give the destination that the policy picks now, ``None`` if there is none.
 
         Counts as a turn of the policy, not as a request. Use ``lease`` to count one.
         """
-        destination, full = select(self._assembly.policy, self._assembly.pool)
-        self._assembly.supervisor.limits_reached(full)
+        destination, full = select(self._running.policy, self._running.pool)
+        self._running.supervisor.limits_reached(full)
         return destination
 
     def peek(self) -> Destination | None:
@@ -362,10 +303,10 @@ class Balancer:
 
         Takes no turn of the policy and reports no limit.
         """
-        random = self._assembly.random
+        random = self._running.random
         state = random.getstate()
         try:
-            return select(copy.copy(self._assembly.policy), self._assembly.pool)[0]
+            return select(copy.copy(self._running.policy), self._running.pool)[0]
         finally:
             random.setstate(state)
 
@@ -384,13 +325,7 @@ class Balancer:
         Raises:
             ValueError: There is no such destination.
         """
-        destination = self._find(url)
-        self._assembly.supervisor.drain(destination)
-        if timeout is None:
-            nothing_to_wait_for = asyncio.get_running_loop().create_future()
-            nothing_to_wait_for.set_result(None)
-            return nothing_to_wait_for
-        return self._assembly.own(self._empty(destination, timeout), f"draining {destination.url}")
+        return self._control.drain(url, timeout)
 
     def undrain(self, url: str) -> None:
         """Let a drained destination take requests again.
@@ -398,7 +333,7 @@ class Balancer:
         Raises:
             ValueError: There is no such destination.
         """
-        self._assembly.supervisor.undrain(self._find(url))
+        self._control.undrain(url)
 
     def replace_destinations(self, destinations: Destinations) -> None:
         """Make these the destinations, all at once.
@@ -412,14 +347,7 @@ class Balancer:
         Raises:
             ValueError: One of them is not valid; nothing has changed then.
         """
-        found = [
-            DestinationSettings(url=one) if isinstance(one, str) else one for one in destinations
-        ]
-        if not found:
-            raise ValueError("replace_destinations needs at least one destination")
-        if len({one.url for one in found}) != len(found):
-            raise ValueError("replace_destinations was given an address twice")
-        self._assembly.replace(found)
+        self._control.replace_destinations(destinations)
 
     def configure_destination(self, url: str, **changes: Unpack[DestinationChanges]) -> None:
         """Change a destination's limits, weight, tier or probe path while it runs.
@@ -435,16 +363,12 @@ class Balancer:
         Raises:
             ValueError: There is no such destination, or a value is not valid.
         """
-        found = self._find(url)
-        changed = changed_destination(found.settings, changes)
-        self._assembly.replace(
-            changed if one is found else one.settings for one in self.destinations
-        )
+        self._control.configure_destination(url, changes)
 
     @property
     def health(self) -> HealthSettings:
         """How destinations are probed at the moment."""
-        return self._assembly.prober.settings
+        return self._running.prober.settings
 
     def configure_health(self, **changes: Unpack[HealthChanges]) -> None:
         """Change how destinations are probed; all are probed anew at once.
@@ -460,10 +384,7 @@ class Balancer:
         Raises:
             ValueError: A value is not valid, or the policy ``latency`` would lose its probes.
         """
-        changed = changed_health(self.health, changes)
-        if not changed.enabled and self._assembly.policy.name == "latency":
-            raise ValueError("path: the policy latency needs probes")
-        self._assembly.configure_health(changed)
+        self._control.configure_health(changes)
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``listener`` with each change of state of this upstream.
@@ -475,67 +396,16 @@ class Balancer:
             A function that ends the subscription.
         """
         name = self.name
-        return self._assembly.events.subscribe(
+        return self._running.events.subscribe(
             lambda event: listener(event) if event.upstream == name else None
         )
 
     def status(self) -> UpstreamStatus:
         """Give what the upstream is doing at this moment."""
-        assembly = self._assembly
-        now = asyncio.get_running_loop().time()
-        admission = assembly.admission
-        return UpstreamStatus(
-            upstream=self.name,
-            policy=assembly.policy.name,
-            panic=assembly.pool.panic,
-            in_flight=sum(one.in_flight for one in self.destinations),
-            queued=0 if admission is None else admission.waiting,
-            tunnels=self._websocket.open_tunnels,
-            tunnel_ends={
-                reason.value: count for reason, count in self._websocket.ends.items() if count
-            },
-            destinations=tuple(
-                DestinationStatus(
-                    url=one.url,
-                    weight=one.weight,
-                    tier=one.tier,
-                    available=one.available,
-                    healthy=one.healthy,
-                    ejected_for=(
-                        None if one.ejected_until is None else max(0.0, one.ejected_until - now)
-                    ),
-                    draining=one.draining,
-                    in_flight=one.in_flight,
-                    requests=one.successes + one.failures,
-                    failures=one.failures,
-                    latency_ms=one.latency_ms,
-                )
-                for one in self.destinations
-            ),
-        )
+        return status_of(self._running)
 
     def __repr__(self) -> str:
         return f"<Balancer {self.name} {len(self.available)}/{len(self.destinations)} available>"
-
-    async def _empty(self, destination: Destination, timeout: float) -> None:
-        """Wait until ``destination`` has nothing in flight; then close what tunnels remain."""
-        try:
-            async with asyncio.timeout(timeout):
-                while destination.in_flight:  # noqa: ASYNC110  # counts tell nobody
-                    await asyncio.sleep(_LOOK_SECONDS)
-        except TimeoutError:
-            for tunnel in self._websocket.tunnels(destination):
-                tunnel.close(1001, "the destination is drained")
-
-    def _find(self, url: str) -> Destination:
-        found = self._assembly.pool.find(url)
-        if found is None:
-            known = ", ".join(one.url for one in self.destinations)
-            raise ValueError(f"{self.name} has no destination {url!r}; it has {known}")
-        return found
-
-    def _client_key(self, scope: Scope) -> RequestKey | None:
-        return self._key(scope, None)
 
     def _key(self, scope: Scope, affinity_key: str | None) -> RequestKey | None:
         if self._read_key is None:
@@ -549,30 +419,3 @@ def _target(scope: Scope, path: str | None) -> tuple[bytes, bytes]:
     if path is not None:
         return given_target(path), target_below(scope, "")[1]
     return target_below(scope, "")
-
-
-def _take_body(request: Request) -> bytes | None:
-    """The body if somebody has read it; else mark it as taken, so that nobody waits for it.
-
-    Starlette keeps both facts in private attributes of the ``Request`` that dependencies
-    and endpoint share; its own ``BaseHTTPMiddleware`` reads them as well.
-    """
-    cached: bytes | None = getattr(request, "_body", None)
-    if cached is not None:
-        return cached
-    bears_body = any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in request.scope["headers"]
-    )
-    if getattr(request, "_stream_consumed", False):
-        if bears_body:
-            raise RequestBodyConsumed(
-                "the request body was read as a stream or form before it was forwarded; read "
-                "it with `await request.body()` instead, or give override_body"
-            )
-        return b""
-    if bears_body:
-        request._stream_consumed = True  # noqa: SLF001
-    elif request.scope.get("http_version", "1.1") in ("1.0", "1.1"):
-        request._body = b""  # noqa: SLF001
-    return None

@@ -1,8 +1,14 @@
 """What an upstream is doing, as data: for status pages, readiness and people."""
 
+from __future__ import annotations
+
+import asyncio
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
+
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.upstream.running import RunningUpstream
 
 
 class DestinationStatus(BaseModel):
@@ -62,3 +68,35 @@ class UpstreamStatus(BaseModel):
     tunnels: int
     tunnel_ends: dict[str, int]
     destinations: tuple[DestinationStatus, ...]
+
+
+def status_of(running: RunningUpstream) -> UpstreamStatus:
+    """Give what ``running`` is doing at this moment."""
+    now = asyncio.get_running_loop().time()
+    pool, websocket, admission = running.pool, running.websocket, running.admission
+    return UpstreamStatus(
+        upstream=running.settings.name,
+        policy=running.policy.name,
+        panic=pool.panic,
+        in_flight=sum(one.in_flight for one in pool.destinations),
+        queued=0 if admission is None else admission.waiting,
+        tunnels=websocket.open_tunnels,
+        tunnel_ends={reason.value: count for reason, count in websocket.ends.items() if count},
+        destinations=tuple(_destination_status(one, now) for one in pool.destinations),
+    )
+
+
+def _destination_status(one: Destination, now: float) -> DestinationStatus:
+    return DestinationStatus(
+        url=one.url,
+        weight=one.weight,
+        tier=one.tier,
+        available=one.available,
+        healthy=one.healthy,
+        ejected_for=(None if one.ejected_until is None else max(0.0, one.ejected_until - now)),
+        draining=one.draining,
+        in_flight=one.in_flight,
+        requests=one.successes + one.failures,
+        failures=one.failures,
+        latency_ms=one.latency_ms,
+    )

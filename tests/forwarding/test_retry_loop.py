@@ -26,7 +26,8 @@ from fastapi_proxy_di.forwarding.deadlines import Deadlines
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.outcomes import retry_after_seconds
 from fastapi_proxy_di.transport.protocol import Headers
-from fastapi_proxy_di.upstream.composition import Assembly
+from fastapi_proxy_di.upstream.composition import compose
+from fastapi_proxy_di.upstream.running import RunningUpstream
 from tests.forwarding.samples import watched_exchange
 from tests.support.gateways import billing, until
 from tests.support.origins import Connection, ScriptedOrigin, always, answer
@@ -37,8 +38,8 @@ from tests.transport.loops import on_every_loop
 class Sender:
     """Sends requests on the journey of one upstream."""
 
-    def __init__(self, assembly: Assembly) -> None:
-        self.assembly = assembly
+    def __init__(self, upstream: RunningUpstream) -> None:
+        self.upstream = upstream
 
     async def send(
         self,
@@ -56,7 +57,7 @@ class Sender:
             exchange.headers = [(b"content-length", b"%d" % len(body))]
             exchange.length, exchange.has_body = len(body), True
             exchange.body = RequestBody.whole(_stays, body, None, 65536)
-        journey = self.assembly.journey
+        journey = self.upstream.journey
         try:
             await journey.send(exchange)
             response, pieces = exchange.response, []
@@ -80,14 +81,14 @@ async def _stays() -> Any:
 @contextlib.asynccontextmanager
 async def sender(*urls: str, **settings: Any) -> AsyncIterator[Sender]:
     """One upstream; afterwards nothing is in flight."""
-    assembly = Assembly(billing(*urls, **{"policy": "first", **settings}))
+    upstream = compose(billing(*urls, **{"policy": "first", **settings}))
     try:
-        yield Sender(assembly)
-        assert [one.in_flight for one in assembly.pool.destinations] == [0] * len(urls)
-        if assembly.admission is not None:
-            assert assembly.admission.in_flight == 0
+        yield Sender(upstream)
+        assert [one.in_flight for one in upstream.pool.destinations] == [0] * len(urls)
+        if upstream.admission is not None:
+            assert upstream.admission.in_flight == 0
     finally:
-        await assembly.aclose()
+        await upstream.aclose()
 
 
 async def closes(connection: Connection) -> None:
@@ -114,7 +115,7 @@ async def test_answer_counts_as_success_and_in_flight() -> None:
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
         assert await one.send() == (200, b"ok", origin.url)
         assert await one.send(b"POST", body=b"hello") == (200, b"ok", origin.url)
-        (destination,) = one.assembly.pool.destinations
+        (destination,) = one.upstream.pool.destinations
 
         assert destination.successes == 2
         assert origin.connections == 1
@@ -128,7 +129,7 @@ async def test_refused_dial_goes_elsewhere(method: bytes) -> None:
     async with ScriptedOrigin() as origin, sender(dead, origin.url) as one:
         body = b"hello" if method == b"POST" else None
         assert await one.send(method, body=body) == (200, b"ok", origin.url)
-        assert one.assembly.pool.destinations[0].failures == 1
+        assert one.upstream.pool.destinations[0].failures == 1
 
     assert origin.request.body == (body or b"")
 
@@ -181,7 +182,7 @@ async def test_stale_connection_is_replaced_for_repeatable_requests() -> None:
     ):
         assert (await one.send())[1] == b"1"
         assert (await one.send())[1] == b"2"
-        assert one.assembly.pool.destinations[0].failures == 0
+        assert one.upstream.pool.destinations[0].failures == 0
 
 
 @on_every_loop
@@ -243,7 +244,7 @@ async def test_answered_attempt_is_never_repeated() -> None:
     ):
         with pytest.raises(UpstreamProtocolError):
             await one.send()
-        assert one.assembly.pool.destinations[0].failures == 1
+        assert one.upstream.pool.destinations[0].failures == 1
 
     assert good.connections == 0
 
@@ -258,7 +259,7 @@ async def test_listed_status_is_tried_elsewhere() -> None:
     ):
         assert await one.send() == (200, b"ok", good.url)
         assert await one.send(b"POST") == (503, b"no", bad.url)
-        one.assembly.pool.drain(one.assembly.pool.destinations[1])
+        one.upstream.pool.drain(one.upstream.pool.destinations[1])
         assert await one.send() == (503, b"no", bad.url)
 
 
@@ -271,10 +272,10 @@ async def test_listed_status_counts_against_its_destination() -> None:
         sender(origin.url, ejection={"statuses": "500"}, policy="peak_ewma") as one,
     ):
         assert (await one.send())[0] == 500
-        assert one.assembly.pool.destinations[0].failures == 1
-        policy = one.assembly.policy
+        assert one.upstream.pool.destinations[0].failures == 1
+        policy = one.upstream.policy
         assert isinstance(policy, PeakEwma)
-        assert policy.cost(one.assembly.pool.destinations[0]) == pytest.approx(5.0)
+        assert policy.cost(one.upstream.pool.destinations[0]) == pytest.approx(5.0)
 
 
 @on_every_loop
@@ -285,17 +286,17 @@ async def test_policy_that_learns_is_told_of_each_end() -> None:
         ScriptedOrigin() as origin,
         sender(origin.url, policy="peak_ewma", retries={"attempts": 0}) as one,
     ):
-        outcomes = one.assembly.journey.outcomes
+        outcomes = one.upstream.journey.outcomes
         outcomes._observe = lambda destination, seconds, failed, now: seen.append(
             (destination.url, failed)
         )
         await one.send()
-        outcomes.observe(one.assembly.pool.destinations[0], 0.1, failed=True)
+        outcomes.observe(one.upstream.pool.destinations[0], 0.1, failed=True)
     async with (
         ScriptedOrigin(closes) as origin2,
         sender(origin2.url, policy="peak_ewma", retries={"attempts": 0}) as one,
     ):
-        one.assembly.journey.outcomes._observe = lambda destination, seconds, failed, now: (
+        one.upstream.journey.outcomes._observe = lambda destination, seconds, failed, now: (
             seen.append((destination.url, failed))
         )
         with pytest.raises(UpstreamDisconnected):
@@ -308,12 +309,12 @@ async def test_policy_that_learns_is_told_of_each_end() -> None:
 async def test_nothing_available_and_everything_full() -> None:
     """503 both, told apart."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
-        one.assembly.pool.drain(one.assembly.pool.destinations[0])
+        one.upstream.pool.drain(one.upstream.pool.destinations[0])
         with pytest.raises(NoAvailableDestination) as none:
             await one.send()
         assert not isinstance(none.value, LimitExceeded)
-        one.assembly.pool.undrain(one.assembly.pool.destinations[0])
-        (destination,) = one.assembly.pool.destinations
+        one.upstream.pool.undrain(one.upstream.pool.destinations[0])
+        (destination,) = one.upstream.pool.destinations
         destination.in_flight_limit = 0
         with pytest.raises(LimitExceeded) as full:
             await one.send()
@@ -359,7 +360,7 @@ async def test_departure_before_the_head_counts_on_nobody() -> None:
         with pytest.raises(ClientDisconnected):
             await sending
         await never.wait()
-        assert one.assembly.pool.destinations[0].failures == 0
+        assert one.upstream.pool.destinations[0].failures == 0
 
         cancelled = asyncio.ensure_future(one.send())
         await until(lambda: len(origin.requests) == 2)
@@ -373,8 +374,8 @@ async def test_departure_before_the_head_counts_on_nobody() -> None:
 async def test_late_failure_is_counted_by_its_side() -> None:
     """The answer broke off after its head; attempts are told once."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
-        outcomes = one.assembly.journey.outcomes
-        (destination,) = one.assembly.pool.destinations
+        outcomes = one.upstream.journey.outcomes
+        (destination,) = one.upstream.pool.destinations
         error = UpstreamDisconnected("x", failure=Failure.RESPONSE_BODY)
         outcomes.failed_late(destination, error)
         outcomes.failed_late(destination, ClientDisconnected())
@@ -398,7 +399,7 @@ async def test_retry_after_takes_a_destination_out() -> None:
         sender(one_origin.url, other.url, ejection={"respect_retry_after": True}) as one,
     ):
         assert (await one.send())[0] == 429
-        first, second = one.assembly.pool.destinations
+        first, second = one.upstream.pool.destinations
         assert first.ejected_until is not None
         assert (await one.send())[0] == 503
         assert second.ejected_until is None
@@ -423,7 +424,7 @@ def test_retry_after_is_read_as_seconds(headers: Headers, seconds: float | None)
 async def test_policy_that_does_not_learn_is_told_nothing() -> None:
     """There is nothing to tell it to."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
-        one.assembly.journey.outcomes.observe(one.assembly.pool.destinations[0], 0.1, failed=False)
+        one.upstream.journey.outcomes.observe(one.upstream.pool.destinations[0], 0.1, failed=False)
 
 
 @on_every_loop
@@ -443,9 +444,9 @@ async def test_body_that_still_comes_follows_its_head() -> None:
         body.first = b"hel"
         exchange.method, exchange.body, exchange.length = b"POST", body, 11
         exchange.headers = [(b"content-length", b"11")]
-        await one.assembly.journey.send(exchange)
+        await one.upstream.journey.send(exchange)
         assert await exchange.response.read() == b"ok"
-        rest = one.assembly.journey.end(exchange, None)
+        rest = one.upstream.journey.end(exchange, None)
         assert rest is not None
         await rest
 

@@ -149,7 +149,7 @@ async def test_configure_health_moves_the_window_with_the_interval(
     settings = billing("http://10.0.0.1", max_requests=5, max_requests_window=own)
     async with Balancer.from_settings(settings) as balancer:
         balancer.configure_health(interval=60)
-        found = balancer._assembly.supervisor.window_left
+        found = balancer._running.supervisor.window_left
 
     assert found == pytest.approx(left, abs=1)
 

@@ -1,0 +1,133 @@
+"""Changes a running upstream: drain, replace, configure.
+
+Each change passes the same validation as the setting that it replaces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Final, TypedDict
+
+from pydantic import BaseModel
+
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.settings import Destinations, DestinationSettings, HealthSettings
+from fastapi_proxy_di.upstream.running import RunningUpstream
+
+__all__ = ["Control", "DestinationChanges", "HealthChanges"]
+
+_LOOK_SECONDS: Final = 0.05
+"""How often a draining destination is looked at."""
+
+
+class HealthChanges(TypedDict, total=False):
+    """Arguments of ``Balancer.configure_health``; see ``HealthSettings`` for their meaning."""
+
+    path: str | None
+    interval: float | str
+    timeout: float | str
+    unhealthy_interval: float | str | None
+    fall: int
+    rise: int
+
+
+class DestinationChanges(TypedDict, total=False):
+    """Arguments of ``Balancer.configure_destination``; see ``DestinationSettings``."""
+
+    max_requests: int | None
+    max_in_flight: int | None
+    weight: float
+    tier: int
+    health_path: str | None
+
+
+class Control:
+    """What ``Balancer`` offers to change an upstream while it runs.
+
+    Args:
+        running: The upstream.
+    """
+
+    def __init__(self, running: RunningUpstream) -> None:
+        self._running: Final = running
+
+    def drain(self, url: str, timeout: float | None) -> Awaitable[None]:
+        """Send nothing new to a destination; see ``Balancer.drain``."""
+        destination = self._find(url)
+        self._running.supervisor.drain(destination)
+        if timeout is None:
+            nothing_to_wait_for = asyncio.get_running_loop().create_future()
+            nothing_to_wait_for.set_result(None)
+            return nothing_to_wait_for
+        return self._running.own(self._empty(destination, timeout), f"draining {destination.url}")
+
+    def undrain(self, url: str) -> None:
+        """Let a drained destination take requests again."""
+        self._running.supervisor.undrain(self._find(url))
+
+    def replace_destinations(self, destinations: Destinations) -> None:
+        """Make these the destinations, all at once; see ``Balancer.replace_destinations``."""
+        found = [
+            DestinationSettings(url=one) if isinstance(one, str) else one for one in destinations
+        ]
+        if not found:
+            raise ValueError("replace_destinations needs at least one destination")
+        if len({one.url for one in found}) != len(found):
+            raise ValueError("replace_destinations was given an address twice")
+        self._replace(found)
+
+    def configure_destination(self, url: str, changes: DestinationChanges) -> None:
+        """Change a destination; see ``Balancer.configure_destination``."""
+        found = self._find(url)
+        changed = DestinationSettings.model_validate({**_fields(found.settings), **changes})
+        destinations = self._running.pool.destinations
+        self._replace([changed if one is found else one.settings for one in destinations])
+
+    def configure_health(self, changes: HealthChanges) -> None:
+        """Change how destinations are probed; see ``Balancer.configure_health``."""
+        running = self._running
+        changed = HealthSettings.model_validate({**_fields(running.prober.settings), **changes})
+        if not changed.enabled and running.policy.name == "latency":
+            raise ValueError("path: the policy latency needs probes")
+        running.supervisor.threshold.fall = changed.fall
+        running.supervisor.threshold.rise = changed.rise
+        running.prober.reconfigure(changed)
+        if not changed.enabled:
+            running.supervisor.unprobed()
+        if running.settings.max_requests_window is None:
+            running.supervisor.set_window(changed.interval)
+
+    def _replace(self, settings: list[DestinationSettings]) -> None:
+        running = self._running
+        known = {one.url for one in running.pool.destinations}
+        # Made first: what can fail does so before anything has changed.
+        made = running.routes.make(one for one in settings if one.url not in known)
+        added, removed = running.supervisor.replace(settings)
+        running.routes.add(added, made)
+        for destination in removed:
+            _ = running.own(running.routes.retire(destination), f"retiring {destination.url}")
+        running.prober.start()
+
+    async def _empty(self, destination: Destination, timeout: float) -> None:
+        """Wait until ``destination`` has nothing in flight; then close the tunnels that remain."""
+        try:
+            async with asyncio.timeout(timeout):
+                while destination.in_flight:  # noqa: ASYNC110  # no event tells that a count is 0
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            for tunnel in self._running.websocket.tunnels(destination):
+                tunnel.close(1001, "the destination is drained")
+
+    def _find(self, url: str) -> Destination:
+        running = self._running
+        found = running.pool.find(url)
+        if found is None:
+            known = ", ".join(one.url for one in running.pool.destinations)
+            raise ValueError(f"{running.settings.name} has no destination {url!r}; it has {known}")
+        return found
+
+
+def _fields(settings: BaseModel) -> dict[str, Any]:
+    # Not `dict(settings)`, which has the cached properties as well.
+    return {name: getattr(settings, name) for name in type(settings).model_fields}

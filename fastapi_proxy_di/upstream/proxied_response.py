@@ -1,0 +1,38 @@
+"""The response that ``Balancer.forward`` gives, as Starlette takes it."""
+
+from __future__ import annotations
+
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from fastapi_proxy_di.forwarding.response import LocalResponse, UpstreamResponse
+from fastapi_proxy_di.transport.protocol import Headers
+
+__all__ = ["ProxiedResponse"]
+
+
+class ProxiedResponse(Response):
+    """An upstream's response whose head is there; the body streams when it is sent.
+
+    ``status_code`` and ``headers`` may be changed before. One that is not sent is closed at
+    the end of the request, by ``aclose`` at once.
+    """
+
+    def __init__(self, response: UpstreamResponse | LocalResponse) -> None:
+        self._response = response
+        self.status_code: int = response.status
+        self.raw_headers: Headers = response.headers
+        self.background: BackgroundTask | None = None
+        self.body = b""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; called by Starlette."""
+        self._response.status = self.status_code
+        await self._response(scope, receive, send)
+        if self.background is not None:
+            await self.background()
+
+    async def aclose(self) -> None:
+        """Drop the response; its exchange ends at once."""
+        await self._response.aclose()

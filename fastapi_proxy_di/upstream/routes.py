@@ -1,0 +1,80 @@
+"""The ways to an upstream's destinations: their transports, made, lent to probes and closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from fastapi_proxy_di.forwarding.attempt import Route, route_to
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.settings import DestinationSettings
+from fastapi_proxy_di.transport.factory import TransportFactory
+from fastapi_proxy_di.transport.protocol import Transport
+from fastapi_proxy_di.wire.urls import Address
+
+__all__ = ["Routes"]
+
+_LOOK_SECONDS: Final = 0.1
+"""How often a removed destination that is still in use is looked at."""
+
+
+class Routes:
+    """The ways to the destinations of one upstream.
+
+    Args:
+        factory: Makes transports.
+        destinations: Those of the start.
+
+    Attributes:
+        by_destination: The way to each destination, removed ones that are in use included.
+    """
+
+    def __init__(self, factory: TransportFactory, destinations: Iterable[Destination]) -> None:
+        self._factory: Final = factory
+        self._probe_transports: dict[Destination, Transport] = {}
+        self.by_destination: dict[Destination, Route] = {}
+        for one in destinations:
+            self.by_destination[one] = route_to(one, factory.make(one.settings.address))
+
+    def make(self, settings: Iterable[DestinationSettings]) -> dict[str, Transport]:
+        """Make the transports of destinations that may join, by their URL.
+
+        Raises:
+            ValueError: The settings do not fit one of them.
+        """
+        return {one.url: self._factory.make(one.address) for one in settings}
+
+    def add(self, destinations: Iterable[Destination], made: Mapping[str, Transport]) -> None:
+        """Take up new destinations with the transports made for them."""
+        for one in destinations:
+            self.by_destination[one] = route_to(one, made[one.url])
+
+    async def start(self) -> None:
+        """Start in-process apps."""
+        await self._factory.start()
+
+    async def retire(self, destination: Destination) -> None:
+        """Close a removed destination's connections once its work is done."""
+        while destination.in_flight:  # noqa: ASYNC110  # no event tells that a count is 0
+            await asyncio.sleep(_LOOK_SECONDS)
+        transports = [self.by_destination.pop(destination).transport]
+        if destination in self._probe_transports:
+            transports.append(self._probe_transports.pop(destination))
+        for transport in transports:
+            await transport.aclose()
+
+    def to_probe(self, destination: Destination) -> tuple[Transport, Address]:
+        """Give the transport that probes of ``destination`` take, and their address."""
+        address = destination.settings.probe_address
+        if destination.settings.health_url is None:
+            return self.by_destination[destination].transport, address
+        transport = self._probe_transports.get(destination)
+        if transport is None:
+            transport = self._probe_transports[destination] = self._factory.make(address)
+        return transport, address
+
+    def transports(self) -> list[Transport]:
+        """Give all that are open, to close them."""
+        routes = [route.transport for route in self.by_destination.values()]
+        return routes + list(self._probe_transports.values())

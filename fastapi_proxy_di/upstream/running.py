@@ -1,0 +1,112 @@
+"""One upstream while it runs: its parts, its tasks, its start and its end.
+
+``composition`` makes it, ``control`` changes it, ``status`` reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from fastapi_proxy_di.balancing.hash_key import KeyReader
+from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
+from fastapi_proxy_di.client.httpx_client import UpstreamClient
+from fastapi_proxy_di.client.lease import Lease
+from fastapi_proxy_di.client.leasing import lease
+from fastapi_proxy_di.forwarding.admission import Admission
+from fastapi_proxy_di.forwarding.http import HttpForwarder
+from fastapi_proxy_di.forwarding.journey import Journey
+from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder
+from fastapi_proxy_di.pools.pool import Pool
+from fastapi_proxy_di.settings import UpstreamSettings
+from fastapi_proxy_di.supervision.events import Events
+from fastapi_proxy_di.supervision.prober import Prober
+from fastapi_proxy_di.supervision.supervisor import Supervisor
+from fastapi_proxy_di.upstream.routes import Routes
+
+__all__ = ["RunningUpstream"]
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class RunningUpstream:
+    """The running parts of one upstream. Made in the event loop that they serve.
+
+    Attributes:
+        settings: It was made from them.
+        events: Where changes of state are emitted.
+        random: Source of every draw, pauses and jitter included.
+        policy: Picks.
+        pool: The destinations.
+        supervisor: Changes the pool.
+        routes: The ways to the destinations.
+        prober: Sends probes.
+        admission: The upstream's own limits, ``None`` if it has none.
+        journey: What its exchanges go through.
+        http: Forwards HTTP.
+        websocket: Tunnels WebSockets.
+        read_key: Reads what the policy may see of a request; ``None`` if it sees nothing.
+        make_client: Makes its httpx client.
+    """
+
+    settings: UpstreamSettings
+    events: Events
+    random: Random
+    policy: BalancingPolicy
+    pool: Pool
+    supervisor: Supervisor
+    routes: Routes
+    prober: Prober
+    admission: Admission | None
+    journey: Journey
+    http: HttpForwarder
+    websocket: WebSocketForwarder
+    read_key: KeyReader | None
+    make_client: Callable[[], UpstreamClient]
+    _client: UpstreamClient | None = None
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def client(self) -> UpstreamClient:
+        """The upstream's one httpx client, made when it is first asked for."""
+        if self._client is None:
+            self._client = self.make_client()
+        return self._client
+
+    def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
+        """Lend a destination, picked for ``key``."""
+        return lease(self.journey, key)
+
+    async def start(self) -> None:
+        """Start in-process apps, probe every destination once, then keep probing."""
+        await self.routes.start()
+        await self.prober.sweep()
+        self.prober.start()
+
+    def own(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run ``coroutine`` as a task that ends with the upstream at the latest."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def aclose(self) -> None:
+        """Stop probing, close every connection. One failing step never stops the next."""
+        self.supervisor.close()
+        for task in self._tasks:
+            task.cancel()
+        transports = self.routes.transports()
+        if self._client is not None:
+            await self._client.shut_down()
+        results = await asyncio.gather(
+            self.prober.aclose(),
+            *self._tasks,
+            *(transport.aclose() for transport in transports),
+            return_exceptions=True,
+        )
+        faults = [result for result in results if isinstance(result, Exception)]
+        if faults:
+            raise ExceptionGroup(f"closing {self.settings.name}", faults)
