@@ -6,9 +6,16 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
+import hypothesis
 import pytest
 
 _E2E: Final = Path(__file__).parent / "e2e"
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 # Shells ignore SIGINT in what they start in the background, and processes hand that down: the
 # commands that tests start and interrupt would never hear of it.

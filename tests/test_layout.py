@@ -1,0 +1,53 @@
+"""Each file of the package has tests at a known place: the mirrored one, or a row of a table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "fastapi_proxy_di"
+FILES = sorted(
+    file.relative_to(PACKAGE).as_posix()
+    for file in PACKAGE.rglob("*.py")
+    if file.name != "__init__.py"
+)
+TABLE = (TESTS / "README.md").read_text()
+ROWS = re.findall(r"^\| `([\w/.]+)` \| (.+) \|$", TABLE, re.MULTILINE)
+
+
+def mirrored(file: str) -> bool:
+    """Whether ``a/b.py`` has ``tests/a/test_b.py``, ``test_b_*.py`` or a folder ``tests/a/b``."""
+    below = TESTS / file
+    return any(below.parent.glob(f"test_{below.name}")) or any(
+        file
+        for pattern in (f"test_{below.stem}_*.py", f"{below.stem}/test_*.py")
+        for file in below.parent.glob(pattern)
+    )
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_file_of_the_package_has_tests(file: str) -> None:
+    """In the mirrored place, or where the table says, and not in both ways."""
+    rows = [named for named, _ in ROWS if named == file]
+
+    assert len(rows) == (0 if mirrored(file) else 1), f"{file}: see tests/README.md"
+
+
+@pytest.mark.parametrize(("file", "cell"), ROWS, ids=[file for file, _ in ROWS])
+def test_row_of_the_table_names_what_exists(file: str, cell: str) -> None:
+    """The package has the file, and each pattern finds tests."""
+    patterns = re.findall(r"`([\w/.*]+)`", cell)
+
+    assert file in FILES
+    assert patterns
+    assert [pattern for pattern in patterns if not any(TESTS.glob(pattern))] == []
+
+
+def test_table_is_in_order() -> None:
+    """Sorted by file, each once, so that two changes seldom meet in one line."""
+    named = [file for file, _ in ROWS]
+
+    assert named == sorted(set(named))
