@@ -78,6 +78,8 @@ def target_in_mount(scope: Scope) -> tuple[bytes, bytes]:
     raw_path: bytes | None = scope.get("raw_path")
     if raw_path is None:
         raw_path = quote(path, safe=_PATH_SAFE).encode("ascii")
+    if not root_path and len(raw_path) == len(path):
+        return raw_path, b""  # nothing is mounted, and nothing is escaped
     mount, outer = root_path, ""
     if root_path and not _lies_below(path, root_path):
         # What a proxy in front has taken off is in root_path alone; Starlette keeps it apart.
