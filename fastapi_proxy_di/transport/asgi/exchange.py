@@ -1,6 +1,6 @@
 """One request to an in-process app and its answer, message by message.
 
-Both directions hold at most `HIGH_WATER_BYTES`: who produces waits for who consumes. When
+Both directions hold at most `BODY_HIGH_WATER_BYTES`: who produces waits for who consumes. When
 the exchange ends early the app is told as by a server: ``http.disconnect``, and ``OSError``
 from ``send``; it is not cancelled. What it does after its answer it finishes.
 """
@@ -10,29 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
-from fastapi_proxy_di.errors import (
-    Failure,
-    UpstreamDisconnected,
-    UpstreamProtocolError,
-)
+from fastapi_proxy_di.errors import UpstreamProtocolError
 from fastapi_proxy_di.transport.asgi.inner_app import AsgiApp, Message
+from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES, Exchange
 from fastapi_proxy_di.transport.protocol import Headers
+from fastapi_proxy_di.transport.signal import Signal
 from fastapi_proxy_di.wire.headers import TOKEN
 
 _logger = logging.getLogger("fastapi_proxy_di.asgi")
-
-HIGH_WATER_BYTES: Final = 65536
-"""Bytes held in one direction at which its producer waits."""
 
 _BODYLESS_STATUSES: Final = frozenset({204, 304})
 _UNSAFE: Final = re.compile(rb"[\x00\r\n]")
 
 
-class AsgiExchange:
-    """An `TransportExchange` with an app; see there for the meaning of its members.
+class AsgiExchange(Exchange):
+    """A `TransportExchange` with an app; see there for the meaning of its members.
 
     Args:
         scope: The app's.
@@ -41,95 +35,56 @@ class AsgiExchange:
     """
 
     def __init__(self, scope: dict[str, Any], body: bytes, *, more: bool) -> None:
-        self.status: int = 0
-        self.headers: Headers = []
-        self.trailers: Headers = []
         self.reused = False
-        self.answered: bool = False
-        self.complete: bool = False
-        self.on_informational: Callable[[int, Headers], None] | None = None
         self._loop = asyncio.get_running_loop()
-        self.last_activity: float = self._loop.time()
+        self.last_activity = self._loop.time()
         self._scope = scope
         self._bodyless = scope.get("method") == "HEAD"
-        self._error: BaseException | None = None
         self._gone = False
         # Up: from the client to the app.
         self._upload: list[bytes] = [body] if body else []
         self._upload_size = len(body)
         self._upload_ended = not more
         self._upload_told = False
-        self._asked = False
         # Down: from the app to the client.
-        self._chunks: list[bytes] = []
-        self._buffered = 0
         self._remaining: int | None = None
         self._body_ended = False
         self._sends_trailers = False
-        # One signal for each who may wait: the forwarder's two sides and the app's two.
-        self._answer_moved = asyncio.Event()
-        self._answer_taken = asyncio.Event()
-        self._upload_moved = asyncio.Event()
-        self._upload_taken = asyncio.Event()
+        # The forwarder waits for the app to take the upload; the app for more of it, and for
+        # the forwarder to take the response.
+        self._upload_taken = Signal()
+        self._upload_moved = Signal()
+        self._response_taken = Signal()
 
     # -- what the forwarder calls ---------------------------------------------------
 
-    async def head(self) -> None:
-        while not self.status:
-            await self._answer()
-
-    async def read(self) -> bytes:
-        while not self._chunks:
-            if self.complete:
-                return b""
-            await self._answer()
-        data = b"".join(self._chunks)
-        self._chunks.clear()
-        self._buffered = 0
-        self._answer_taken.set()
-        return data
-
-    async def continued(self) -> None:
-        while not self._asked and not self.answered and self._error is None:
-            self._upload_taken.clear()
-            await self._upload_taken.wait()
-
     @property
     def stalled_by_reader(self) -> bool:
-        return self._buffered > HIGH_WATER_BYTES
+        return self._buffered > BODY_HIGH_WATER_BYTES
 
     def offer(self, data: bytes) -> bool:
         self._upload.append(data)
         self._upload_size += len(data)
-        self._upload_moved.set()
+        self._upload_moved.notify()
         self.last_activity = self._loop.time()
         if self._error is not None:
             raise self._error
-        return self._upload_size <= HIGH_WATER_BYTES
+        return self._upload_size <= BODY_HIGH_WATER_BYTES
 
     async def drain(self) -> None:
-        while self._upload_size > HIGH_WATER_BYTES and not self._over:
-            self._upload_taken.clear()
+        while self._upload_size > BODY_HIGH_WATER_BYTES and not self._over:
             await self._upload_taken.wait()
         if self._error is not None:
             raise self._error
 
-    async def write(self, data: bytes) -> None:
-        self.offer(data)
-        await self.drain()
-
     def finish(self) -> None:
         self._upload_ended = True
-        self._upload_moved.set()
-
-    def fail(self, error: BaseException) -> None:
-        if self._error is None and not self.complete:
-            self._error = error
-        self._leave()
+        self._upload_moved.notify()
 
     def close(self) -> None:
         if not self.complete:
-            self._leave()
+            self._let_go()
+            self._wake()
 
     def detach(self) -> tuple[asyncio.Transport, bytes]:
         raise UpstreamProtocolError("an in-process app has no socket to hand over")
@@ -157,16 +112,16 @@ class AsgiExchange:
                 self._upload.clear()
                 self._upload_size = 0
                 self._upload_told = self._upload_ended
-                self._upload_taken.set()
+                self._upload_taken.notify()
                 self.last_activity = self._loop.time()
                 return {
                     "type": "http.request",
                     "body": body,
                     "more_body": not self._upload_told,
                 }
-            self._asked = True
-            self._upload_taken.set()
-            self._upload_moved.clear()
+            self._body_wanted = True
+            self._release_body()
+            self._upload_taken.notify()
             await self._upload_moved.wait()
         return {"type": "http.disconnect"}
 
@@ -180,14 +135,13 @@ class AsgiExchange:
         elif what == "http.response.body" and self.status and not self._body_ended:
             self._piece(message)
         elif what == "http.response.trailers" and self._body_ended and not self.complete:
-            self.trailers += fields_in(message)
+            self.trailers += headers_in(message)
             self.complete = not message.get("more_trailers", False)
         else:
             raise RuntimeError(f"{what!r} must not be sent now")
         self._moved()
-        while self._buffered > HIGH_WATER_BYTES and not self._over:
-            self._answer_taken.clear()
-            await self._answer_taken.wait()
+        while self._buffered > BODY_HIGH_WATER_BYTES and not self._over:
+            await self._response_taken.wait()
         if self._gone:
             raise OSError("the client has left")
 
@@ -200,17 +154,17 @@ class AsgiExchange:
 
     def _begin(self, message: Message) -> None:
         status: int = message["status"]
-        headers = fields_in(message)
+        headers = headers_in(message)
         if not 200 <= status <= 599:
-            raise self._malformed(f"status {status} is not valid")
+            raise self._refuse(f"status {status} is not valid")
         for name, value in headers:
             if not TOKEN.match(name) or _UNSAFE.search(value):
-                raise self._malformed(f"the header field {name!r} is not valid")
+                raise self._refuse(f"the header field {name!r} is not valid")
             if name == b"content-length" and not value.isdigit():
-                raise self._malformed("Content-Length is not a number")
+                raise self._refuse("Content-Length is not a number")
         lengths = {int(value) for name, value in headers if name == b"content-length"}
         if len(lengths) > 1:
-            raise self._malformed("two different Content-Length fields")
+            raise self._refuse("two different Content-Length fields")
         self._bodyless = self._bodyless or status in _BODYLESS_STATUSES
         if lengths and not self._bodyless:
             self._remaining = lengths.pop()
@@ -224,55 +178,44 @@ class AsgiExchange:
         if self._remaining is not None:
             self._remaining -= len(data)
             if self._remaining < 0 or (self._remaining and not more):
-                raise self._malformed("the body is not as long as its Content-Length")
+                raise self._refuse("the body is not as long as its Content-Length")
         if data:
-            self._chunks.append(data)
+            self._keep(data)
             self._buffered += len(data)
         if not more:
             self._body_ended = True
             self.complete = not self._sends_trailers
 
-    def _malformed(self, reason: str) -> Exception:
-        failure = Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_MALFORMED
-        self.fail(UpstreamProtocolError(f"malformed answer: {reason}", failure=failure))
+    def _refuse(self, reason: str) -> Exception:
+        """Fail, and give what the app's ``send`` raises."""
+        self._malformed(reason)
         return RuntimeError(reason)
 
     def _broken(self, what: str, cause: Exception | None) -> None:
         """The app is done; if its answer is not, that breaks it."""
         if self._over:
             return
-        failure = Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_HEAD
-        error = UpstreamDisconnected(f"the in-process app {what}", failure=failure)
-        error.__cause__ = cause
-        self.fail(error)
-
-    async def _answer(self) -> None:
-        """Wait until the app has said more."""
-        if self._error is not None:
-            raise self._error
-        self._answer_moved.clear()
-        await self._answer_moved.wait()
+        self.fail(self._disconnected(f"the in-process app {what}", cause))
 
     def _moved(self) -> None:
-        """The app has said something."""
+        """Take note that the app has sent something."""
         self.answered = True
-        self._answer_moved.set()
-        self._upload_taken.set()
+        self._wake()
+        self._upload_taken.notify()
         if self.complete:
-            self._upload_moved.set()
+            self._upload_moved.notify()
 
-    def _leave(self) -> None:
-        """Nobody wants the answer any more."""
+    def _take(self) -> bytes:
+        data = super()._take()
+        self._response_taken.notify()
+        return data
+
+    def _let_go(self) -> None:
         self._gone = True
-        for signal in (
-            self._answer_moved,
-            self._answer_taken,
-            self._upload_moved,
-            self._upload_taken,
-        ):
-            signal.set()
+        for signal in (self._upload_taken, self._upload_moved, self._response_taken):
+            signal.notify()
 
 
-def fields_in(message: Message) -> Headers:
-    """The header fields of a message of the app, names in lower case."""
+def headers_in(message: Message) -> Headers:
+    """Give the headers of a message of the app, names in lower case."""
     return [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]

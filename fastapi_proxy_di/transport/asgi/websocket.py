@@ -13,9 +13,10 @@ from typing import Any, Final
 from websockets.utils import accept_key
 
 from fastapi_proxy_di.errors import ProxyError, UpstreamDisconnected, UpstreamProtocolError
-from fastapi_proxy_di.transport.asgi.exchange import HIGH_WATER_BYTES, AsgiExchange, fields_in
+from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange, headers_in
 from fastapi_proxy_di.transport.asgi.inner_app import Message
-from fastapi_proxy_di.transport.protocol import Headers
+from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES
+from fastapi_proxy_di.transport.signal import Signal
 from fastapi_proxy_di.wire.close import Close
 
 _CLOSE_SECONDS: Final = 1.0
@@ -59,7 +60,6 @@ class AsgiHandshake(AsgiExchange):
             return await self._channel.next_for_app()
         # Before its answer, or after a refusal, all that can come is the end.
         while not self._over:
-            self._upload_moved.clear()
             await self._upload_moved.wait()
             if self.status == 101:
                 return await self._channel.next_for_app()
@@ -81,17 +81,17 @@ class AsgiHandshake(AsgiExchange):
 
     def _accept(self, message: Message) -> None:
         subprotocol: str | None = message.get("subprotocol")
-        self.headers: Headers = [
+        self.headers = [
             (b"connection", b"upgrade"),
             (b"upgrade", b"websocket"),
             (b"sec-websocket-accept", accept_key(self._key.decode()).encode()),
-            *fields_in(message),
+            *headers_in(message),
         ]
         if subprotocol is not None:
             self.headers.append((b"sec-websocket-protocol", subprotocol.encode("latin-1")))
         self.status = 101
         self._moved()
-        self._upload_moved.set()
+        self._upload_moved.notify()
 
     def _broken(self, what: str, cause: Exception | None) -> None:
         if self.status != 101:
@@ -125,10 +125,10 @@ class AsgiWebSocket:
         self._up_size = 0
         self._down: deque[str | bytes] = deque()
         self._down_size = 0
-        self._up_moved = asyncio.Event()
-        self._up_taken = asyncio.Event()
-        self._down_moved = asyncio.Event()
-        self._down_taken = asyncio.Event()
+        self._up_moved = Signal()
+        self._up_taken = Signal()
+        self._down_moved = Signal()
+        self._down_taken = Signal()
         self._app_done = asyncio.Event()
 
     # -- what the tunnel calls --------------------------------------------------------
@@ -137,11 +137,10 @@ class AsgiWebSocket:
         while not self._down:
             if self._ended:
                 return None
-            self._down_moved.clear()
             await self._down_moved.wait()
         message = self._down.popleft()
         self._down_size -= len(message)
-        self._down_taken.set()
+        self._down_taken.notify()
         return message
 
     async def send(self, data: str | bytes) -> None:
@@ -152,9 +151,8 @@ class AsgiWebSocket:
         self.sent_bytes += size
         self._up.append(data)
         self._up_size += size
-        self._up_moved.set()
-        while self._up_size > HIGH_WATER_BYTES and not self._ended:
-            self._up_taken.clear()
+        self._up_moved.notify()
+        while self._up_size > BODY_HIGH_WATER_BYTES and not self._ended:
             await self._up_taken.wait()
 
     def start_close(self, close: Close) -> None:
@@ -177,7 +175,7 @@ class AsgiWebSocket:
         """Let messages of the app through from now on."""
         self.max_message_bytes = max_message_bytes
         self._opened = True
-        self._down_taken.set()
+        self._down_taken.notify()
 
     async def next_for_app(self) -> Message:
         """Give the client's next message, at last its end."""
@@ -188,11 +186,10 @@ class AsgiWebSocket:
                     "code": self.close_code,
                     "reason": self.close_reason,
                 }
-            self._up_moved.clear()
             await self._up_moved.wait()
         data = self._up.popleft()
         self._up_size -= _size(data)
-        self._up_taken.set()
+        self._up_taken.notify()
         kind = "text" if isinstance(data, str) else "bytes"
         return {"type": "websocket.receive", kind: data}
 
@@ -226,8 +223,7 @@ class AsgiWebSocket:
     async def _deliver(self, message: Message) -> None:
         text: str | None = message.get("text")
         data: str | bytes = text if text is not None else bytes(message.get("bytes") or b"")
-        while not self._ended and (not self._opened or self._down_size > HIGH_WATER_BYTES):
-            self._down_taken.clear()
+        while not self._ended and (not self._opened or self._down_size > BODY_HIGH_WATER_BYTES):
             await self._down_taken.wait()
         if self._ended:
             raise OSError("the WebSocket has ended")
@@ -240,7 +236,7 @@ class AsgiWebSocket:
         self.received_bytes += size
         self._down.append(data)
         self._down_size += len(data)
-        self._down_moved.set()
+        self._down_moved.notify()
 
     def _end(self, code: int, reason: str) -> None:
         """Keep the first end only."""
@@ -250,7 +246,7 @@ class AsgiWebSocket:
         self.close_code = code
         self.close_reason = reason
         for signal in (self._up_moved, self._up_taken, self._down_moved, self._down_taken):
-            signal.set()
+            signal.notify()
 
 
 def _size(data: str | bytes) -> int:

@@ -13,6 +13,7 @@ from fastapi_proxy_di.errors import UpstreamDisconnected
 from fastapi_proxy_di.transport.dialling.dialler import DialledConnection
 from fastapi_proxy_di.transport.http1.parser import ResponseParser
 from fastapi_proxy_di.transport.read_buffer import read_buffer
+from fastapi_proxy_di.transport.signal import Signal
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
@@ -51,7 +52,7 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
         self._view = read_buffer()
         self._transport: asyncio.Transport | None = None
         self._exchange: Http1Exchange | None = None
-        self._drained: asyncio.Future[None] | None = None
+        self._drained = Signal()
         self._closed = False
 
     # -- what the transport and the exchange call -------------------------------------
@@ -79,10 +80,8 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
 
     async def drain(self) -> None:
         """Wait until the destination has taken enough of what was written."""
-        if self.write_paused and not self._closed:
-            if self._drained is None:
-                self._drained = self.loop.create_future()
-            await asyncio.shield(self._drained)
+        while self.write_paused and not self._closed:
+            await self._drained.wait()
 
     def pause_reading(self) -> None:
         if not self.read_paused and self._transport is not None and not self._closed:
@@ -111,7 +110,7 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
         if self._transport is not None and not self._closed:
             self._closed = True
             self._transport.abort()
-        self._resume_writer()
+        self._drained.notify()
 
     def break_off(self) -> None:
         """Close at once, and tell the exchange that waits for its answer."""
@@ -161,16 +160,11 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
         self._owner.forget(self)
         if exchange is not None:
             exchange.ended(exc or ConnectionResetError("connection lost"))
-        self._resume_writer()
+        self._drained.notify()
 
     def pause_writing(self) -> None:
         self.write_paused = True
 
     def resume_writing(self) -> None:
         self.write_paused = False
-        self._resume_writer()
-
-    def _resume_writer(self) -> None:
-        drained, self._drained = self._drained, None
-        if drained is not None and not drained.done():
-            drained.set_result(None)
+        self._drained.notify()

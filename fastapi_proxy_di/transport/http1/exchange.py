@@ -1,27 +1,29 @@
-"""One request and its answer on an HTTP/1.1 connection.
+"""One request and its response on an HTTP/1.1 connection.
 
-Parsing is httptools (llhttp); what it lets pass is refused here: a transfer coding
-other than ``chunked`` alone, a final status outside 200-599, an endless head. The parser
-is the connection's, and made anew after HEAD: llhttp waits for the body of its answer.
-Reading, writing and flow control of the socket belong to ``connection``.
+The rules of the response, which ``_TRANSITIONS`` writes out:
 
-It is long because the request's body and the answer share one fate: each may end before the
-other, and whether the connection may serve again depends on both.
+1. Any number of 1xx heads, then a final head, a body, an end. To HEAD the final head is the
+   end. A 101 that was asked for ends HTTP: what follows belongs to the new protocol.
+2. A response that is whole stays whole, one that broke stays broken.
+3. An event that the table does not name for a state is surplus: it is dropped, and the
+   connection serves no further request, for which it would be taken for the response.
+4. The connection serves again if the response is whole, nothing was surplus or ambiguous,
+   the destination keeps it open, and the whole request was sent.
+
+Parsing is httptools (llhttp); what it lets pass is refused here: a transfer coding other than
+``chunked`` alone, a final status outside 200-599, an endless head. Reading, writing and flow
+control of the socket belong to ``connection``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import httptools
 
-from fastapi_proxy_di.errors import (
-    Failure,
-    UpstreamDisconnected,
-    UpstreamProtocolError,
-)
+from fastapi_proxy_di.errors import UpstreamDisconnected
+from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES, Exchange
 from fastapi_proxy_di.transport.http1.parser import ResponseParser
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import FRAMING, list_members
@@ -29,50 +31,67 @@ from fastapi_proxy_di.wire.headers import FRAMING, list_members
 if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http1.connection import Http1Connection
 
-BODY_HIGH_WATER_BYTES: Final = 65536
-"""Buffered answer bytes at which reading from the destination pauses."""
+_State: TypeAlias = Literal["head", "interim", "body", "switched", "whole", "broken"]
+_HEAD: Final = "head"  # a status line or headers are awaited
+_INTERIM: Final = "interim"  # the head of a 1xx is there, its end is not
+_BODY: Final = "body"  # the final head is there
+_SWITCHED: Final = "switched"  # after a 101
+_WHOLE: Final = "whole"
+_BROKEN: Final = "broken"
+
+_Event: TypeAlias = Literal[
+    "begin", "inform", "final", "only", "switch", "piece", "end", "close", "fail"
+]
+_BEGIN: Final = "begin"  # a status line begins
+_INFORM: Final = "inform"  # the head of a 1xx
+_FINAL: Final = "final"  # the head of the response
+_ONLY: Final = "only"  # the head of a response to HEAD
+_SWITCH: Final = "switch"  # the head of a 101 that was asked for
+_PIECE: Final = "piece"  # some of the body
+_END: Final = "end"  # of a message
+_CLOSE: Final = "close"  # the destination closed, which ends a body without a length
+_FAIL: Final = "fail"  # malformed bytes, a lost connection, a timeout
+
+_TRANSITIONS: Final[dict[_State, dict[_Event, _State]]] = {
+    _HEAD: {
+        _BEGIN: _HEAD,
+        _INFORM: _INTERIM,
+        _FINAL: _BODY,
+        _ONLY: _WHOLE,
+        _SWITCH: _SWITCHED,
+        _FAIL: _BROKEN,
+    },
+    _INTERIM: {_END: _HEAD, _FAIL: _BROKEN},
+    _BODY: {_PIECE: _BODY, _END: _WHOLE, _CLOSE: _WHOLE, _FAIL: _BROKEN},
+    _SWITCHED: {_PIECE: _SWITCHED, _END: _SWITCHED, _CLOSE: _WHOLE, _FAIL: _BROKEN},
+    _WHOLE: {_END: _WHOLE},  # llhttp sees the end of a response to HEAD after we do
+    _BROKEN: {_END: _BROKEN, _FAIL: _BROKEN},
+}
 
 _VERSIONS: Final = frozenset({"1.1", "1.0"})
 
 
-class _Ready:
-    """An awaitable that does not wait."""
+class Http1Exchange(Exchange):
+    """A `TransportExchange` on one connection; see there for the meaning of its members.
 
-    def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
+    Args:
+        connection: Carries it.
+        bodyless: Whether the request is HEAD, so that no body follows its response's head.
+        upgrade: Whether the request asks for another protocol.
+        header_limit: Largest head of a response in bytes.
+        reused: Whether the connection has served before.
+        now: The loop's time.
+        parser: The connection's.
+    """
 
-
-_READY: Final = _Ready()
-
-
-class Http1Exchange:
-    """An `TransportExchange` on one connection; see there for the meaning of its members."""
-
-    # Defaults on the class: an ordinary exchange never touches most of them, and what it does
-    # not make is nothing for the collector to look at.
-    status: int = 0
-    answered: bool = False
-    complete: bool = False
-    on_informational: Callable[[int, Headers], None] | None = None
+    _state: _State = _HEAD
+    _reusable = True  # so far
     _head_bytes = 0  # of the head, later since the last piece of the body
-    _trailer_bytes = 0
-    _informational = False
-    _keep_alive = False
-    _stray = False
-    _buffered = 0
-    _error: BaseException | None = None
-    _waiter: asyncio.Future[None] | None = None
-    _head_waiter: asyncio.Future[None] | None = None
-    _continue: asyncio.Future[None] | None = None
-    _asked = False
-    _finished = True
-    _chunked_request = False
-    _remaining = 0
-    _first_chunk: bytes | None = None
-    _chunks: list[bytes] | None = None
-    headers: Headers = []  # noqa: RUF012  # replaced when an answer begins, never changed
-    trailers: Headers = []  # noqa: RUF012  # the same
+    _bodyless = False
+    _upgrade = False
+    # Of the request's body: all of it was sent; bytes still to send, ``None`` in chunks.
+    _sent = True
+    _to_send: int | None = 0
 
     def __init__(
         self,
@@ -86,46 +105,18 @@ class Http1Exchange:
         parser: ResponseParser,
     ) -> None:
         self.reused = reused
-        self.last_activity: float = now
-        self._connection: Http1Connection | None = connection
+        self.last_activity = now
         self._loop = connection.loop
-        self._bodyless = bodyless
-        self._upgrade = upgrade
+        self._connection: Http1Connection | None = connection
+        if bodyless:
+            self._bodyless = True
+        if upgrade:
+            self._upgrade = True
         self._header_limit = header_limit
         self._parser: ResponseParser | None = parser
         parser.exchange = self
 
-    # -- what the forwarder calls ---------------------------------------------------
-
-    def head(self) -> Awaitable[None]:
-        if self.status:
-            return _READY
-        if self._error is not None:
-            raise self._error
-        self._head_waiter = self._loop.create_future()
-        return self._head_waiter
-
-    async def read(self) -> bytes:
-        while True:
-            if self._buffered:
-                self._buffered = 0
-                return self._joined()
-            if self.complete:
-                return b""
-            if self._error is not None:
-                raise self._error
-            # Only now, not when the last piece was taken: while that one waits for a slow
-            # client, a further one would only be held.
-            if self._connection is not None and self._connection.read_paused:
-                self._connection.resume_reading()
-            waiter = self._waiter = self._loop.create_future()
-            await waiter
-
-    async def continued(self) -> None:
-        """Wait until the destination asks for the body (100), answers, or breaks off."""
-        if not self._asked and not self.status and self._error is None:
-            self._continue = self._loop.create_future()
-            await self._continue
+    # -- what the forwarder calls -----------------------------------------------------
 
     def offer(self, data: bytes) -> bool:
         if self._error is not None:
@@ -133,11 +124,11 @@ class Http1Exchange:
         connection = self._connection
         if connection is None or not data:
             return True
-        if self._chunked_request:
+        if self._to_send is None:
             connection.write(b"%x\r\n%b\r\n" % (len(data), data))
         else:
-            self._remaining -= len(data)
-            if self._remaining < 0:
+            self._to_send -= len(data)
+            if self._to_send < 0:
                 # More would be read as the next request: RFC 9112 section 6.3.
                 raise ValueError("the request body is longer than its Content-Length")
             connection.write(data)
@@ -152,38 +143,25 @@ class Http1Exchange:
         if self._error is not None:
             raise self._error
 
-    async def write(self, data: bytes) -> None:
-        self.offer(data)
-        await self.drain()
-
     def finish(self) -> None:
         connection = self._connection
-        if connection is None or self._finished:
+        if connection is None or self._sent:
             return
-        if self._chunked_request:
+        if self._to_send is None:
             connection.write(b"0\r\n\r\n")
-        elif self._remaining:
+        elif self._to_send:
             raise ValueError("the request body is shorter than its Content-Length")
-        self._finished = True
-
-    def fail(self, error: BaseException) -> None:
-        if self._error is None:
-            self._error = error
-        connection = self._connection
-        if connection is not None:
-            self._connection = None
-            connection.abort()
-        self._wake()
+        self._sent = True
 
     def close(self) -> None:
         parser, self._parser = self._parser, None
         connection, self._connection = self._connection, None
         if parser is None or connection is None:
             return
-        if self.complete and self._finished and self._keep_alive and not self._stray:
-            # An idle connection must not hold its last answer: a thousand of them are ten
-            # thousand objects for the collector to look at, and cold when they go.
-            del parser.exchange, parser.fields
+        if self._state is _WHOLE and self._reusable and self._sent:
+            # An idle connection must not hold its last response: a thousand of them are ten
+            # thousand objects for the garbage collector to look at, and cold when they go.
+            del parser.exchange, parser.headers
             if self._bodyless:
                 parser.renew()
             connection.release()
@@ -191,25 +169,22 @@ class Http1Exchange:
             connection.abort()
 
     def detach(self) -> tuple[asyncio.Transport, bytes]:
-        """After a 101: hand over the socket and what has been read past the head."""
         connection = self._connection
         if connection is None:
             raise self._error or UpstreamDisconnected("the connection is gone")
         self._connection = None
-        return connection.detach(), self._joined()
+        return connection.detach(), self._take()
 
     @property
     def stalled_by_reader(self) -> bool:
-        """Whether reading is paused because nobody takes what has arrived."""
         return self._connection is not None and self._connection.read_paused
 
-    # -- what the connection calls --------------------------------------------------
+    # -- what the connection calls ----------------------------------------------------
 
     def expect_body(self, *, chunked: bool, length: int) -> None:
-        """A body will follow through ``write`` and ``finish``."""
-        self._finished = False
-        self._chunked_request = chunked
-        self._remaining = length
+        """Note that a body will follow through ``write`` and ``finish``."""
+        self._sent = False
+        self._to_send = None if chunked else length
 
     def feed(self, data: memoryview, now: float) -> None:
         """Take bytes from the destination."""
@@ -217,36 +192,33 @@ class Http1Exchange:
         assert parser is not None, "a connection feeds no exchange that has been closed"
         self.answered = True
         self.last_activity = now
-        self._head_bytes += len(data)
-        if self._head_bytes > self._header_limit or self._bodyless:
+        self._head_bytes = size = self._head_bytes + len(data)
+        if size > self._header_limit or self._bodyless:
             self._feed_closely(parser, data)
         else:
             self._parse(parser, data)
         self._wake()
 
     def ended(self, error: Exception | None) -> None:
-        """The destination closed (``None``) or broke the connection."""
+        """Take the end of the connection: closed (``None``) or broken by the destination."""
         if self.complete:
             return
         if error is None and self.status and self._close_delimited():
             # RFC 9112 section 6.3 rule 8: the length is what came before the close.
-            self.complete = True
+            self._reusable = False
+            self._move(_CLOSE)
         elif self._error is None:
-            failure = Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_HEAD
-            if not self.status and not self._finished:
-                failure = Failure.REQUEST_WRITE
-            self._error = UpstreamDisconnected(
-                "the destination closed the connection "
-                + ("within its answer" if self.answered else "without an answer"),
-                failure=failure,
+            what = "within its response" if self.answered else "without a response"
+            self._error = self._disconnected(
+                f"the destination closed the connection {what}", error, sending=not self._sent
             )
-            self._error.__cause__ = error
+            self._move(_FAIL)
         self._wake()
 
     def _feed_closely(self, parser: ResponseParser, data: memoryview) -> None:
         """Parse what may exceed the limit of the head, or what must end with the head."""
         surplus = self._head_bytes - self._header_limit
-        parse = self._parse_head if self._bodyless else self._parse
+        parse = self._parse_lines if self._bodyless else self._parse
         begun = self.status != 0
         if surplus > 0 and not begun:
             # The head must end before the limit; what lies behind it may be body.
@@ -256,12 +228,12 @@ class Http1Exchange:
         else:
             parse(parser, data)
         # What lies behind a 101 is the new protocol's, and none of it is a header.
-        if self._head_bytes > self._header_limit and not self.complete and self.status != 101:
+        if self._head_bytes > self._header_limit and self._state not in {_WHOLE, _SWITCHED}:
             what = "what surrounds the body" if self.status else "the header"
             self._malformed(f"{what} is larger than {self._header_limit} bytes")
 
     def _parse(self, parser: ResponseParser, data: memoryview) -> None:
-        if self.status == 101:
+        if self._state is _SWITCHED:
             self._keep(bytes(data))  # the new protocol's
             return
         try:
@@ -274,52 +246,39 @@ class Http1Exchange:
         except httptools.HttpParserError as error:
             self._malformed(str(error))
 
-    def _parse_head(self, parser: ResponseParser, data: memoryview) -> None:
-        """Parse line by line: llhttp must not see what lies behind an answer to HEAD."""
+    def _parse_lines(self, parser: ResponseParser, data: memoryview) -> None:
+        """Parse line by line: llhttp must not see what lies behind a response to HEAD."""
         rest = bytes(data)
-        while rest and not self.complete and self._error is None:
+        while rest and self._state not in {_WHOLE, _BROKEN}:
             line, end, rest = rest.partition(b"\n")
             self._parse(parser, memoryview(line + end))
-        self._stray = self._stray or bool(rest)
+        if rest:
+            self._reusable = False
 
     # -- what the parser calls --------------------------------------------------------
 
     def message_begins(self) -> Headers:
-        """A status line begins: of the answer, of a 1xx before it, or behind the answer.
+        """Take the beginning of a status line: of the response, of a 1xx, or behind both.
 
         Returns:
-            Where the fields that follow belong.
+            Takes the headers that follow.
         """
-        if self.complete or self._error is not None:
-            self._stray = True
+        if self._state is not _HEAD and self._move(_BEGIN) is None:
             return []
         self.headers = []
         return self.headers
 
     def head_complete(self, status: int, version: str) -> Headers:
-        """Status and headers are there: of the answer, or of a 1xx before it.
+        """Take the end of a head, whose headers are in ``headers``.
 
         Returns:
-            Where the fields that follow belong.
+            Takes the headers that follow, which are trailers.
         """
-        if self.complete or self._error is not None:
-            self._stray = True  # behind the answer, or behind what made it malformed
+        if self._state is not _HEAD:
+            self._reusable = False  # behind the response, or behind what made it malformed
             return []
         if 100 <= status < 200 and not (status == 101 and self._upgrade and self._switches()):
-            self._informational = True
-            headers = self.headers
-            if status == 101:
-                self._malformed("101 Switching Protocols that was not asked for or names none")
-                return []
-            if any(name == b"transfer-encoding" for name, _ in headers):
-                # RFC 9112 section 6.1: forbidden, and some would read a body here.
-                self._malformed("Transfer-Encoding on a 1xx answer")
-                return []
-            if status == 100:
-                self._asked = True
-                self._release_body()
-            if self.on_informational is not None:
-                self.on_informational(status, headers)
+            self._interim(status)
             return []
         if not 100 < status < 600 or version not in _VERSIONS:
             self._malformed(f"status {status} or its HTTP version is not valid")
@@ -334,49 +293,77 @@ class Http1Exchange:
                     return []
                 coded = True
         if coded and version == "1.0":
-            self._stray = True  # RFC 9112 section 6.1: its framing is faulty
+            self._reusable = False  # RFC 9112 section 6.1: its framing is faulty
         self.status = status
         if self._bodyless:
             # llhttp now waits for a body that will not come; whether the connection may live
-            # on is what an answer with a body would say.
-            self._complete(version == "1.1" and not self._wants_close())
+            # on is what a response with a body would say.
+            if version != "1.1" or b"close" in list_members(self.headers, b"connection"):
+                self._reusable = False
+            self._move(_ONLY)
+        else:
+            self._move(_SWITCH if status == 101 else _FINAL)
         self.trailers = []
         return self.trailers
 
     def body_piece(self, body: bytes) -> None:
-        """Some of the body."""
-        if self.complete or self._informational:
-            self._stray = True
+        """Take some of the body."""
+        if self._state is not _BODY and self._move(_PIECE) is None:
             return
-        self._keep(body)
+        if self._first_piece is None:
+            self._first_piece = body
+        else:
+            self._keep(body)
         self._head_bytes = 0  # what surrounds the pieces of a body is bounded piece by piece
         self._buffered += len(body)
         if self._buffered >= BODY_HIGH_WATER_BYTES and self._connection is not None:
             self._connection.pause_reading()
 
     def message_complete(self, keep_alive: bool) -> None:
-        """The message is whole: the answer, or a 1xx before it."""
-        if self._informational:
-            self._informational = False
-        elif self.status and self.status != 101:
-            if self.trailers and any(name in FRAMING for name, _ in self.trailers):
-                self._stray = True  # RFC 9110 section 6.5.1: none of a trailer's business
-            self._complete(keep_alive)
+        """Take the end of a message: of the response, or of a 1xx before it."""
+        if self._state is _BODY and (
+            not keep_alive
+            # RFC 9110 section 6.5.1: framing is none of a trailer's business.
+            or (self.trailers and any(name in FRAMING for name, _ in self.trailers))
+        ):
+            self._reusable = False
+        self._move(_END)
 
-    # -- inside ---------------------------------------------------------------------
+    # -- inside -----------------------------------------------------------------------
 
-    def _complete(self, keep_alive: bool) -> None:
-        if not self.complete and self._error is None:
-            self.complete = True
-            self._keep_alive = keep_alive
+    def _move(self, event: _Event) -> _State | None:
+        """Change the state as the table says.
+
+        Returns:
+            The new state; ``None`` if the event is surplus.
+        """
+        state = _TRANSITIONS[self._state].get(event)
+        if state is None:
+            self._reusable = False
+        else:
+            self._state = state
+            self.complete = state is _WHOLE
+        return state
+
+    def _interim(self, status: int) -> None:
+        """Take the head of a 1xx."""
+        self._move(_INFORM)
+        if status == 101:
+            self._malformed("101 Switching Protocols that was not asked for or names none")
+        elif any(name == b"transfer-encoding" for name, _ in self.headers):
+            # RFC 9112 section 6.1: forbidden, and some would read a body here.
+            self._malformed("Transfer-Encoding on a 1xx response")
+        else:
+            if status == 100:
+                self._body_wanted = True
+                self._release_body()
+            if self.on_informational is not None:
+                self.on_informational(status, self.headers)
 
     def _switches(self) -> bool:
         return b"upgrade" in list_members(self.headers, b"connection") and any(
             name == b"upgrade" for name, _ in self.headers
         )
-
-    def _wants_close(self) -> bool:
-        return b"close" in list_members(self.headers, b"connection")
 
     def _close_delimited(self) -> bool:
         return not any(
@@ -385,42 +372,18 @@ class Http1Exchange:
 
     def _malformed(self, reason: str) -> None:
         if self.complete:
-            self._stray = True
-            return
-        self.fail(
-            UpstreamProtocolError(
-                f"malformed answer: {reason}",
-                failure=Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_MALFORMED,
-            )
-        )
-
-    def _keep(self, chunk: bytes) -> None:
-        if self._first_chunk is None:
-            self._first_chunk = chunk
-        elif self._chunks is None:
-            self._chunks = [self._first_chunk, chunk]
+            self._reusable = False
         else:
-            self._chunks.append(chunk)
+            super()._malformed(reason)
 
-    def _joined(self) -> bytes:
-        """All that was kept. The pieces of one read mostly are one piece."""
-        data = self._first_chunk if self._chunks is None else b"".join(self._chunks)
-        self._first_chunk = self._chunks = None
-        return data or b""
+    def _resume_response(self) -> None:
+        # Only when more is asked for, not when the last piece was taken: while that one waits
+        # for a slow client, a further one would only be held.
+        if self._connection is not None and self._connection.read_paused:
+            self._connection.resume_reading()
 
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-        waiter = self._head_waiter
-        if waiter is not None and not waiter.done():
-            if self.status:
-                waiter.set_result(None)
-            elif self._error is not None:
-                waiter.set_exception(self._error)
-        if self._continue is not None and (self._error is not None or self.status):
-            self._release_body()
-
-    def _release_body(self) -> None:
-        if self._continue is not None and not self._continue.done():
-            self._continue.set_result(None)
+    def _let_go(self) -> None:
+        self._move(_FAIL)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()

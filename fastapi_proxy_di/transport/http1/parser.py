@@ -24,15 +24,15 @@ class ResponseParser:
 
     Attributes:
         exchange: Whose answer is parsed. Set before anything is fed.
-        fields: Takes the fields as they come: those of the head, later the trailers. Set
+        headers: Takes the headers as they come: those of the head, later the trailers. Set
             where a message begins.
         llhttp: Takes the bytes; raises what httptools raises.
     """
 
-    __slots__ = ("exchange", "fields", "llhttp")
+    __slots__ = ("exchange", "headers", "llhttp")
 
     exchange: Http1Exchange
-    fields: Headers
+    headers: Headers
 
     def __init__(self) -> None:
         self.llhttp: Any = httptools.HttpResponseParser(self)
@@ -44,14 +44,14 @@ class ResponseParser:
     # -- what httptools calls -----------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self.fields = self.exchange.message_begins()
+        self.headers = self.exchange.message_begins()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((_LOWER[name], value))
+        self.headers.append((_LOWER[name], value))
 
     def on_headers_complete(self) -> None:
         llhttp = self.llhttp
-        self.fields = self.exchange.head_complete(
+        self.headers = self.exchange.head_complete(
             llhttp.get_status_code(), llhttp.get_http_version()
         )
 

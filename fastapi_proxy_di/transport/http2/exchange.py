@@ -1,6 +1,6 @@
-"""One request and its answer on a stream of an HTTP/2 connection.
+"""One request and its response on a stream of an HTTP/2 connection.
 
-Flow control is the protocol's own: what nobody reads is not acknowledged, so the
+Flow control is the protocol's own: unread bytes are not acknowledged, so the
 destination stops sending on this stream and on no other. Frames and the socket belong to
 ``connection``.
 """
@@ -8,21 +8,27 @@ destination stops sending on this stream and on no other. Frames and the socket 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from fastapi_proxy_di.errors import Failure, UpstreamDisconnected, UpstreamProtocolError
-from fastapi_proxy_di.transport.protocol import Headers
+from fastapi_proxy_di.errors import UpstreamProtocolError
+from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES, Exchange
+from fastapi_proxy_di.transport.signal import Signal
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http2.connection import Http2Connection
 
-BODY_HIGH_WATER_BYTES: Final = 65536
-"""Unread bytes from which on the reader is held to be the slow one."""
 
+class Http2Exchange(Exchange):
+    """A `TransportExchange` on one stream; see there for the meaning of its members.
 
-class Http2Exchange:
-    """An `TransportExchange` on one stream; see there for the meaning of its members."""
+    Args:
+        connection: Carries it.
+        stream_id: The stream.
+        header_limit: Largest head of a response in bytes.
+        reused: Whether the connection has served before.
+        now: The loop's time.
+    """
 
     def __init__(
         self,
@@ -33,51 +39,19 @@ class Http2Exchange:
         reused: bool,
         now: float,
     ) -> None:
-        self.status: int = 0
-        self.headers: Headers = []
-        self.trailers: Headers = []
         self.reused = reused
-        self.answered: bool = False
-        self.complete: bool = False
-        self.on_informational: Callable[[int, Headers], None] | None = None
-        self.last_activity: float = now
+        self.last_activity = now
         self.stream_id = stream_id
         self._connection: Http2Connection | None = connection
         self._loop = connection.loop
         self._header_limit = header_limit
-        self._chunks: list[bytes] = []
-        self._buffered = 0
         self._unacknowledged = 0
-        self._error: BaseException | None = None
         self._outgoing = bytearray()
         self._finished = True
         self._end_sent = True
-        self._moved = asyncio.Event()
-        self._sent = asyncio.Event()
+        self._sent = Signal()
 
-    # -- what the forwarder calls ---------------------------------------------------
-
-    async def head(self) -> None:
-        while not self.status:
-            await self._more()
-
-    async def read(self) -> bytes:
-        while not self._chunks:
-            if self.complete:
-                return b""
-            await self._more()
-        data = b"".join(self._chunks)
-        self._chunks.clear()
-        self._buffered = 0
-        acknowledged, self._unacknowledged = self._unacknowledged, 0
-        if self._connection is not None:
-            self._connection.acknowledge(acknowledged, self.stream_id)
-        return data
-
-    async def continued(self) -> None:
-        while not self.answered and self._error is None:
-            self._moved.clear()
-            await self._moved.wait()
+    # -- what the forwarder calls -----------------------------------------------------
 
     @property
     def stalled_by_reader(self) -> bool:
@@ -92,34 +66,16 @@ class Http2Exchange:
 
     async def drain(self) -> None:
         while self._blocked:
-            self._sent.clear()
             await self._sent.wait()
         if self._error is not None:
             raise self._error
-
-    async def write(self, data: bytes) -> None:
-        self.offer(data)
-        await self.drain()
-
-    @property
-    def _blocked(self) -> bool:
-        connection = self._connection
-        return connection is not None and bool(self._outgoing or connection.write_paused)
 
     def finish(self) -> None:
         self._finished = True
         self.flush()
 
-    def fail(self, error: BaseException) -> None:
-        if self._error is None:
-            self._error = error
-        self.close()
-
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.acknowledge(self._unacknowledged, self.stream_id)
-            connection.end(self, whole=self.complete and self._end_sent)
+        self._let_go()
         self._wake()
 
     def detach(self) -> tuple[asyncio.Transport, bytes]:
@@ -146,14 +102,16 @@ class Http2Exchange:
                 del self._outgoing[:sent]
             self._end_sent = self._finished and not self._outgoing
         if not self._outgoing:
-            self._sent.set()
+            self._sent.notify()
 
     def on_headers(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take the head of an answer, final or informational."""
+        """Take the head of a response, final or informational."""
         headers = [(name, value) for name, value in pairs if name != b":status"]
         status = int(next(value for name, value in pairs if name == b":status"))
-        self._heard()
         if status < 200:
+            if status == 100:
+                self._body_wanted = True
+                self._release_body()
             if self.on_informational is not None:
                 self.on_informational(status, headers)
         elif status > 599:
@@ -163,56 +121,63 @@ class Http2Exchange:
         else:
             self.headers = headers
             self.status = status
+        self._received()
 
     def on_data(self, data: bytes, flow: int) -> None:
         """Take a piece of the body that took ``flow`` bytes of the window."""
         self._unacknowledged += flow
-        self._buffered += len(data)
         if data:
-            self._chunks.append(data)
-        self._heard()
+            self._keep(data)
+            self._buffered += len(data)
+        self._received()
 
     def on_trailers(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Take the trailers."""
         self.trailers = list(pairs)
-        self._heard()
+        self._received()
 
     def on_end(self) -> None:
-        """The answer is whole."""
+        """Take the end of the response."""
         self.complete = True
-        self._heard()
+        self._received()
 
     def on_broken(self, reason: str, cause: Exception | None = None) -> None:
-        """The stream or its connection is gone."""
+        """Take the end of the stream or of its connection."""
         if not self.complete and self._error is None:
-            failure = Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_HEAD
-            self._error = UpstreamDisconnected(f"the destination {reason}", failure=failure)
-            self._error.__cause__ = cause
+            self._error = self._disconnected(f"the destination {reason}", cause)
         self._connection = None
         self._wake()
 
     def on_malformed(self, reason: str) -> None:
-        """The connection carries what is not HTTP/2."""
+        """Take that the connection carries something else than HTTP/2."""
         if not self.complete:
             self._malformed(reason)
 
-    # -- inside ---------------------------------------------------------------------
+    # -- inside -----------------------------------------------------------------------
 
-    def _malformed(self, reason: str) -> None:
-        failure = Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_MALFORMED
-        self.fail(UpstreamProtocolError(f"malformed answer: {reason}", failure=failure))
+    @property
+    def _blocked(self) -> bool:
+        connection = self._connection
+        return connection is not None and bool(self._outgoing or connection.write_paused)
 
-    async def _more(self) -> None:
-        if self._error is not None:
-            raise self._error
-        self._moved.clear()
-        await self._moved.wait()
-
-    def _heard(self) -> None:
+    def _received(self) -> None:
         self.answered = True
         self.last_activity = self._loop.time()
-        self._moved.set()
+        self._wake()
+
+    def _take(self) -> bytes:
+        data = super()._take()
+        acknowledged, self._unacknowledged = self._unacknowledged, 0
+        if self._connection is not None:
+            self._connection.acknowledge(acknowledged, self.stream_id)
+        return data
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.acknowledge(self._unacknowledged, self.stream_id)
+            connection.end(self, whole=self.complete and self._end_sent)
 
     def _wake(self) -> None:
-        self._moved.set()
-        self._sent.set()
+        super()._wake()
+        self._sent.notify()

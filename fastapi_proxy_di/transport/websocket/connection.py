@@ -32,6 +32,7 @@ from fastapi_proxy_di.errors import (
     UpstreamTimeout,
 )
 from fastapi_proxy_di.transport.read_buffer import read_buffer
+from fastapi_proxy_di.transport.signal import wake
 from fastapi_proxy_di.wire.close import Close
 
 __all__ = ["UpstreamWebSocket"]
@@ -304,8 +305,8 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        _wake(self._drain_waiter)
-        _wake(self._closed_waiter)
+        wake(self._drain_waiter)
+        wake(self._closed_waiter)
 
     def pause_writing(self) -> None:
         """Stop senders: the transport's buffer is full."""
@@ -319,7 +320,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         if self._held_pong:
             self._transport.write(self._held_pong)
             self._held_pong = b""
-        _wake(self._drain_waiter)
+        wake(self._drain_waiter)
 
     # Frames
 
@@ -418,7 +419,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         self._unread_bytes += len(message) + _MESSAGE_OVERHEAD_BYTES
         self.received_messages += 1
         self.received_bytes += len(payload)
-        _wake(self._recv_waiter)
+        wake(self._recv_waiter)
 
     def _close_frame(self) -> None:
         """Note the upstream's close frame; the protocol has echoed it already."""
@@ -463,7 +464,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         self.error = error
         self._fragments.clear()
         self._held_pong = b""
-        _wake(self._recv_waiter)
+        wake(self._recv_waiter)
 
     def _discard(self) -> None:
         """Send the close frame at hand and wait for the upstream to end the connection.
@@ -516,9 +517,3 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
     def _resume_reading(self) -> None:
         self._read_paused = False
         self._transport.resume_reading()
-
-
-def _wake(waiter: asyncio.Future[None] | None) -> None:
-    """Wake who waits, if anyone does and nobody has yet."""
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES
 from fastapi_proxy_di.transport.http1.connection import Http1Connection
-from fastapi_proxy_di.transport.http1.exchange import BODY_HIGH_WATER_BYTES, Http1Exchange
+from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.read_buffer import READ_BUFFER_BYTES
 from tests.support.gateways import until
 from tests.support.origins import Connection, ScriptedOrigin, answer

@@ -244,7 +244,7 @@ _MALFORMED = {
 
 @pytest.mark.parametrize("name", _MALFORMED)
 async def test_malformed_head_is_refused(name: str) -> None:
-    """Before there is a status: the error of a malformed answer, and no reuse."""
+    """Before there is a status: the error of a malformed response, and no reuse."""
     outcome = await both_ways(_MALFORMED[name])
 
     assert isinstance(outcome.error, UpstreamProtocolError), outcome

@@ -26,6 +26,7 @@ async def test_http2_answer_with_informational_ones_and_trailers() -> None:
     async def script(peer: Peer) -> None:
         stream, _ = await peer.request()
         peer.h2.send_headers(stream, [(b":status", b"103"), (b"link", b"</a>")])
+        peer.h2.send_headers(stream, [(b":status", b"100")])
         peer.flush()
         data = await peer.next(DataReceived)
         peer.answer(stream, 200, (b"x", b"1"), (b"x", b"2"))
@@ -45,7 +46,7 @@ async def test_http2_answer_with_informational_ones_and_trailers() -> None:
         pieces = [await exchange.read(), await exchange.read()]
         exchange.close()
 
-    assert told == [(103, [(b"link", b"</a>")])]
+    assert told == [(103, [(b"link", b"</a>")]), (100, [])]
     assert (exchange.headers, pieces) == ([(b"x", b"1"), (b"x", b"2")], [b"hello", b""])
     assert exchange.trailers == [(b"x-sum", b"3")]
 

@@ -265,7 +265,7 @@ async def test_close_shakes_hands(
 async def test_close_ends_though_the_upstream_never_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A handshake without an answer is cut after its time."""
+    """A handshake without a response is cut after its time."""
     monkeypatch.setattr(module, "_CLOSE_SECONDS", 0.01)
     left = asyncio.Event()
 

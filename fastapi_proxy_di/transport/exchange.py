@@ -1,0 +1,169 @@
+"""What the exchanges of all transports share: waiting for the response, and its failures.
+
+Owns the futures of ``head``, ``read`` and ``continued``, the pieces of the body that have
+arrived and are not read yet, and the errors of responses that broke off or are malformed.
+Knows no sockets, streams or apps. One task at a time may wait in each of the three.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Final
+
+from fastapi_proxy_di.errors import Failure, UpstreamDisconnected, UpstreamProtocolError
+from fastapi_proxy_di.transport.protocol import Headers
+from fastapi_proxy_di.transport.signal import wake
+
+BODY_HIGH_WATER_BYTES: Final = 65536
+"""Unread bytes of a response at which its reader counts as slow, and the sender has to wait."""
+
+
+class _Ready:
+    """An awaitable that does not wait."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+_READY: Final = _Ready()
+
+
+class Exchange:
+    """The part of a `TransportExchange` that is the same for all; see there for its members.
+
+    It has no constructor: each transport sets the first three attributes in its own, because
+    a call more for each request would cost more than three lines.
+    """
+
+    reused: bool
+    last_activity: float
+    _loop: asyncio.AbstractEventLoop
+
+    # Defaults on the class: an ordinary exchange never touches most of them, and what it does
+    # not make is nothing for the garbage collector to look at.
+    status: int = 0
+    headers: Headers = []  # noqa: RUF012  # replaced when a response begins, never changed
+    trailers: Headers = []  # noqa: RUF012  # the same
+    answered: bool = False
+    complete: bool = False
+    on_informational: Callable[[int, Headers], None] | None = None
+    _error: BaseException | None = None
+    _body_wanted = False  # by the destination, which sent 100 Continue
+    _head_waiter: asyncio.Future[None] | None = None
+    _read_waiter: asyncio.Future[None] | None = None
+    _continue_waiter: asyncio.Future[None] | None = None
+    _first_piece: bytes | None = None
+    _pieces: list[bytes] | None = None
+    _buffered = 0
+
+    # -- what the forwarder calls -----------------------------------------------------
+
+    def head(self) -> Awaitable[None]:
+        if self.status:
+            return _READY
+        if self._error is not None:
+            raise self._error
+        self._head_waiter = self._loop.create_future()
+        return self._head_waiter
+
+    async def read(self) -> bytes:
+        while not self._buffered:
+            if self.complete:
+                return b""
+            if self._error is not None:
+                raise self._error
+            self._resume_response()
+            self._read_waiter = self._loop.create_future()
+            await self._read_waiter
+        return self._take()
+
+    async def continued(self) -> None:
+        if not self._body_wanted and not self.status and self._error is None:
+            self._continue_waiter = self._loop.create_future()
+            await self._continue_waiter
+
+    def offer(self, data: bytes) -> bool:
+        raise NotImplementedError
+
+    async def drain(self) -> None:
+        raise NotImplementedError
+
+    async def write(self, data: bytes) -> None:
+        self.offer(data)
+        await self.drain()
+
+    def fail(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+        self._let_go()
+        self._wake()
+
+    # -- what a transport adds --------------------------------------------------------
+
+    def _resume_response(self) -> None:
+        """Let more of the response come: all that had arrived is read."""
+
+    def _let_go(self) -> None:
+        """Give the connection up: the exchange has failed."""
+        raise NotImplementedError
+
+    # -- what a transport uses --------------------------------------------------------
+
+    def _keep(self, piece: bytes) -> None:
+        """Keep a piece of the body for ``read``; it is the caller's to count it."""
+        if self._first_piece is None:
+            self._first_piece = piece
+        elif self._pieces is None:
+            self._pieces = [self._first_piece, piece]
+        else:
+            self._pieces.append(piece)
+
+    def _take(self) -> bytes:
+        """Give all that was kept. The pieces of one read mostly are one piece."""
+        self._buffered = 0
+        piece, self._first_piece = self._first_piece, None
+        if self._pieces is None:
+            return piece or b""
+        pieces, self._pieces = self._pieces, None
+        return b"".join(pieces)
+
+    def _wake(self) -> None:
+        """Wake the tasks that wait for what has come: a head, a piece, the end, an error."""
+        waiter = self._read_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        waiter = self._head_waiter
+        if waiter is not None and not waiter.done():
+            if self.status:
+                waiter.set_result(None)
+            elif self._error is not None:
+                waiter.set_exception(self._error)
+        if self._continue_waiter is not None and (self._error is not None or self.status):
+            self._release_body()
+
+    def _release_body(self) -> None:
+        wake(self._continue_waiter)
+
+    def _malformed(self, reason: str) -> None:
+        """Fail because of what the destination sent."""
+        failure = Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_MALFORMED
+        self.fail(UpstreamProtocolError(f"malformed response: {reason}", failure=failure))
+
+    def _disconnected(
+        self, what: str, cause: BaseException | None, *, sending: bool = False
+    ) -> UpstreamDisconnected:
+        """Make the error of a response that broke off.
+
+        Args:
+            what: What the destination did.
+            cause: The exception that told of it, if there was one.
+            sending: Whether the request was still being sent.
+        """
+        failure = Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_HEAD
+        if sending and not self.status:
+            failure = Failure.REQUEST_WRITE
+        error = UpstreamDisconnected(what, failure=failure)
+        error.__cause__ = cause
+        return error

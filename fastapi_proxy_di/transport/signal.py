@@ -1,0 +1,39 @@
+"""Waking tasks that wait for something to change.
+
+A `Signal` says only that something changed: who waits looks again at the state itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+__all__ = ["Signal", "wake"]
+
+
+class Signal:
+    """Wakes all tasks that wait when it is notified, and remembers nothing."""
+
+    __slots__ = ("_waiters",)
+
+    def __init__(self) -> None:
+        self._waiters: list[asyncio.Future[None]] = []
+
+    async def wait(self) -> None:
+        """Wait for the next ``notify``."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)
+
+    def notify(self) -> None:
+        """Wake all that wait now."""
+        for waiter in self._waiters:
+            wake(waiter)
+
+
+def wake(waiter: asyncio.Future[None] | None) -> None:
+    """Wake the task that waits for a future, unless there is none or it was woken already."""
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
