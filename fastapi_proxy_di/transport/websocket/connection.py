@@ -1,38 +1,22 @@
 """One upstream WebSocket after its handshake: whole messages over a connected transport.
 
-Owns frames (through ``websockets``' sans-I/O protocol), pings, backpressure on both sides
-and the closing handshake, and the one map of ``websockets``' faults to our errors. Knows
-no pools, no ASGI and nothing of the client's side.
-
-It is long because an asyncio protocol is one object: reading, writing, pings and the end
-share its transport, its timer and its waiters, and each must know whether another ended it.
+Owns the socket, pings, backpressure on both sides and the closing handshake. Frames are
+``codec``'s. Knows no pools, no ASGI and nothing of the client's side.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import struct
 from collections import deque
-from collections.abc import Callable, Sequence
-from types import GeneratorType
-from typing import Any, Final, cast
+from collections.abc import Sequence
+from typing import Final
 
-from websockets import frames
-from websockets.exceptions import PayloadTooBig
 from websockets.extensions.base import Extension
-from websockets.frames import Frame, Opcode
-from websockets.protocol import CLIENT, OPEN, Protocol
-from websockets.streams import StreamReader
 
-from fastapi_proxy_di.errors import (
-    ProxyError,
-    UpstreamDisconnected,
-    UpstreamProtocolError,
-    UpstreamTimeout,
-)
+from fastapi_proxy_di.errors import ProxyError, UpstreamDisconnected, UpstreamTimeout
 from fastapi_proxy_di.transport.read_buffer import read_buffer
 from fastapi_proxy_di.transport.signal import wake
+from fastapi_proxy_di.transport.websocket.codec import FrameCodec
 from fastapi_proxy_di.wire.close import Close
 
 __all__ = ["UpstreamWebSocket"]
@@ -47,21 +31,6 @@ _MESSAGE_OVERHEAD_BYTES: Final = 64
 _CLOSE_SECONDS: Final = 1.0
 # For a peer too busy to take the data that stands before our close frame.
 _CLOSE_FLUSH_SECONDS: Final = 10.0
-
-_TEXT: Final = Opcode.TEXT
-_BINARY: Final = Opcode.BINARY
-_CONT: Final = Opcode.CONT
-_CLOSE: Final = Opcode.CLOSE
-
-# Frames that are built and read here: FIN, no extension, at most a 16-bit length.
-_QUICK_BYTES: Final = 65_536
-_PLAIN_TEXT: Final = 0x80 | Opcode.TEXT
-_PLAIN: Final = frozenset({_PLAIN_TEXT, 0x80 | Opcode.BINARY})
-_PACK_SHORT: Final = struct.Struct("!BB").pack
-_PACK_MEDIUM: Final = struct.Struct("!BBH").pack
-# In C where websockets was built with it.
-_apply_mask: Final[Callable[[bytes, bytes], bytes]] = vars(frames)["apply_mask"]
-_BETWEEN_FRAMES: Final = StreamReader.at_eof.__code__
 
 
 class UpstreamWebSocket(asyncio.BufferedProtocol):
@@ -91,14 +60,12 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_between_frames",
         "_closed",
         "_closed_waiter",
+        "_codec",
         "_drain_waiter",
         "_ended",
         "_flush_until",
-        "_fragments",
-        "_fragments_are_text",
         "_heard_at",
         "_held_pong",
         "_loop",
@@ -106,8 +73,6 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         "_ping_interval",
         "_ping_timeout",
         "_pinged_at",
-        "_protocol",
-        "_quick_limit",
         "_read_paused",
         "_recv_waiter",
         "_timer",
@@ -146,17 +111,9 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         self.sent_messages: int = 0
         self.sent_bytes: int = 0
 
-        self._protocol = Protocol(CLIENT, state=OPEN, max_size=max_message_bytes)
-        # Its debug log would hold the messages themselves.
-        self._protocol.debug = False
-        self._protocol.extensions = list(extensions)
-
+        self._codec = FrameCodec(max_message_bytes=max_message_bytes, extensions=extensions)
         self._messages: deque[str | bytes] = deque()
         self._unread_bytes = 0
-        self._between_frames = True
-        self._quick_limit = min(_QUICK_BYTES, max_message_bytes or _QUICK_BYTES)
-        self._fragments: list[bytes] = []
-        self._fragments_are_text = False
         self._held_pong = b""
         self._ended = False
         self._closed = False
@@ -216,29 +173,10 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         """
         if self._ended:
             return
-        protocol = self._protocol
-        if isinstance(data, str):
-            data = data.encode()
-            opcode = _TEXT
-        else:
-            opcode = _BINARY
-        size = len(data)
+        frame, size = self._codec.message(data)
         self.sent_messages += 1
         self.sent_bytes += size
-        if size < _QUICK_BYTES and not protocol.extensions:
-            mask = os.urandom(4)
-            head = (
-                _PACK_SHORT(0x80 | opcode, 0x80 | size)
-                if size < 126
-                else _PACK_MEDIUM(0x80 | opcode, 0xFE, size)
-            )
-            self._transport.write(b"".join((head, mask, _apply_mask(data, mask))))
-        else:
-            if opcode is _TEXT:
-                protocol.send_text(data)
-            else:
-                protocol.send_binary(data)
-            self._transport.write(b"".join(protocol.data_to_send()))
+        self._transport.write(frame)
         while self._write_paused and not self._closed:
             self._drain_waiter = self._loop.create_future()
             try:
@@ -253,7 +191,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         frame has left, at most ten seconds from now. Does nothing once it has ended.
         """
         if not self._ended:
-            self._protocol.send_close(close.code, close.reason)
+            self._codec.close(close)
             self._end(1005 if close.code is None else close.code, close.reason)
             self._discard()
 
@@ -322,124 +260,28 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
             self._held_pong = b""
         wake(self._drain_waiter)
 
-    # Frames
-
     def _received(self, data: bytes) -> None:
         """Turn bytes into messages."""
         self._heard_at = self._loop.time()
-        if self._between_frames:
-            consumed = self._quick_frames(data)
-            data = data[consumed:]
-        if data and not self._ended:
-            self._frames(data)
-        if self._ended:
+        codec = self._codec
+        messages = codec.receive(data)
+        if messages:
+            self._messages += messages
+            self._unread_bytes += sum(map(len, messages)) + _MESSAGE_OVERHEAD_BYTES * len(messages)
+            self.received_messages += len(messages)
+            self.received_bytes = codec.received_bytes
+            wake(self._recv_waiter)
+        if codec.end is not None:
+            self.close_received = codec.error is None
+            code = codec.end.code
+            self._end(1005 if code is None else code, codec.end.reason, codec.error)
             self._discard()
-        elif self._unread_bytes > _HIGH_WATER_BYTES and not self._read_paused:
+            return
+        if not codec.plain and (writes := codec.to_send()):
+            self._pong(writes)
+        if self._unread_bytes > _HIGH_WATER_BYTES and not self._read_paused:
             self._read_paused = True
             self._transport.pause_reading()
-
-    def _quick_frames(self, data: bytes) -> int:
-        """Take the whole, unfragmented, uncompressed, short frames that ``data`` starts with.
-
-        Most messages are of this kind, and ``Protocol`` takes 2.5 us for one of 256 bytes,
-        this 0.5 us. Whatever is not plain is left to it, faults of every kind included.
-
-        Returns:
-            How many bytes have been taken.
-        """
-        position, size, limit = 0, len(data), self._quick_limit
-        while size - position > 3:
-            first, length, start = data[position], data[position + 1], position + 2
-            if length == 126:
-                length = data[start] << 8 | data[start + 1]
-                start += 2
-            elif length > 126:
-                break
-            end = start + length
-            if first not in _PLAIN or length > limit or end > size:
-                break
-            self._message(data[start:end], text=first == _PLAIN_TEXT)
-            if self._ended:
-                break
-            position = end
-        return position
-
-    def _frames(self, data: bytes) -> None:
-        """Take any frames, and pieces of frames."""
-        protocol = self._protocol
-        protocol.receive_data(data)
-        # Requests and responses come in the handshake only.
-        for frame in cast("list[Frame]", protocol.events_received()):
-            opcode = frame.opcode
-            if opcode is _TEXT or opcode is _BINARY:
-                if frame.fin:
-                    self._message(cast("bytes", frame.data), text=opcode is _TEXT)
-                else:
-                    self._fragments_are_text = opcode is _TEXT
-                    self._fragments.append(cast("bytes", frame.data))
-            elif opcode is _CONT:
-                self._fragments.append(cast("bytes", frame.data))
-                if frame.fin:
-                    whole = b"".join(self._fragments)
-                    self._fragments.clear()
-                    self._message(whole, text=self._fragments_are_text)
-            elif opcode is _CLOSE:
-                self._close_frame()
-            if self._ended:
-                break
-        if self._ended:
-            return
-        if protocol.parser_exc is not None:
-            self._fault(protocol.parser_exc)
-            return
-        if protocol.writes:
-            self._pong(protocol.data_to_send())
-        # The parser waits in ``at_eof`` between frames only, with nothing in its buffer. In
-        # a version where that is not so, all frames would go through it.
-        inner = cast("GeneratorType[Any, Any, Any]", protocol.parser).gi_yieldfrom
-        self._between_frames = (
-            not self._fragments and getattr(inner, "gi_code", None) is _BETWEEN_FRAMES
-        )
-
-    def _message(self, payload: bytes, *, text: bool) -> None:
-        """Queue a whole message and wake whoever waits for it."""
-        message: str | bytes
-        if text:
-            try:
-                message = payload.decode()
-            except UnicodeDecodeError as fault:
-                # RFC 6455 §8.1.
-                self._protocol.fail(1007, "invalid UTF-8")
-                self._fault(fault)
-                return
-        else:
-            # Some versions of websockets give a bytearray; ASGI wants bytes.
-            message = bytes(payload)
-        self._messages.append(message)
-        self._unread_bytes += len(message) + _MESSAGE_OVERHEAD_BYTES
-        self.received_messages += 1
-        self.received_bytes += len(payload)
-        wake(self._recv_waiter)
-
-    def _close_frame(self) -> None:
-        """Note the upstream's close frame; the protocol has echoed it already."""
-        received = self._protocol.close_rcvd
-        assert received is not None
-        self.close_received = True
-        self._end(int(received.code), received.reason)
-
-    def _fault(self, fault: Exception) -> None:
-        """Map what the parser stopped at; it has written the close frame already."""
-        error = UpstreamProtocolError("the upstream broke the WebSocket protocol")
-        code, reason = 1002, "upstream protocol error"
-        if isinstance(fault, PayloadTooBig):
-            error = UpstreamProtocolError("a WebSocket message is over max_message_bytes")
-            code, reason = 1009, "message too big"
-        elif isinstance(fault, UnicodeDecodeError):
-            error = UpstreamProtocolError("a WebSocket text is not UTF-8")
-            code, reason = 1007, "invalid UTF-8"
-        error.__cause__ = fault
-        self._end(code, reason, error)
 
     def _pong(self, writes: list[bytes]) -> None:
         """Send pongs, or keep the last one while the upstream does not read.
@@ -462,7 +304,6 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         self.close_code = code
         self.close_reason = reason
         self.error = error
-        self._fragments.clear()
         self._held_pong = b""
         wake(self._recv_waiter)
 
@@ -472,7 +313,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         The server closes TCP first (RFC 6455 §7.1.1), so that its side holds TIME_WAIT and
         not ours, which would run out of ports.
         """
-        self._transport.write(b"".join(self._protocol.data_to_send()))
+        self._transport.write(b"".join(self._codec.to_send()))
         if self._read_paused:
             self._resume_reading()
         if self._timer is not None:
@@ -500,8 +341,8 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         due = self._heard_at + self._ping_interval
         if due <= now:
             if self._pinged_at is None:
-                self._protocol.send_ping(b"")
-                self._transport.write(b"".join(self._protocol.data_to_send()))
+                self._codec.ping()
+                self._transport.write(b"".join(self._codec.to_send()))
             due = now + self._ping_interval
             if self._ping_timeout is not None:
                 self._pinged_at = self._pinged_at or now
