@@ -1,8 +1,8 @@
-"""What a transport is: one exchange with one destination, whatever carries it.
+"""What a transport is: it carries exchanges with one destination.
 
-Implementations: ``http1`` (ours), ``asgi`` (in-process apps), ``httpx_`` (HTTP/2).
-They raise the ``ProxyError`` tree without upstream and destination; the forwarder,
-which knows both, fills them in. They know no pools and no policies.
+Implementations: ``http1``, ``http2`` and ``asgi`` (apps of this process). ``websocket`` takes
+over the socket of an HTTP/1.1 exchange after its 101. Transports raise the ``ProxyError`` tree
+without upstream and destination, which the forwarder adds. They know no pools and no policies.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Request:
     Attributes:
         method: As sent, e.g. ``b"GET"``.
         target: Origin form, percent-encoded: path and query.
-        headers: Lower-case names, in order, with ``host`` and the framing field
+        headers: Lower-case names, in order, with ``host`` and the framing header
             (``content-length`` or ``transfer-encoding: chunked``) among them.
         reuse_within: Seconds a reused connection may have been idle.
         content_length: Length of the body, ``None`` if unknown or there is none.
         chunked: The body goes in chunks.
-        upgrade: A WebSocket handshake: 101 is a final answer.
+        upgrade: A WebSocket handshake: 101 is a final response.
     """
 
     method: bytes
@@ -45,15 +45,15 @@ class Request:
 
 
 class TransportExchange(Protocol):
-    """One request under way and its answer. Ends with ``close``, whatever happened.
+    """One request under way and its response. Ends with ``close``, whatever happened.
 
     Attributes:
         status: Final status, after ``head()``.
         headers: Lower-case names, in order, repeats kept, after ``head()``.
         reused: The connection had served before, so the destination may have closed
             it while the request was on its way.
-        answered: At least one byte of the answer has arrived.
-        complete: The whole answer has arrived; ``read()`` will not wait.
+        answered: At least one byte of the response has arrived.
+        complete: The whole response has arrived; ``read()`` will not wait.
         last_activity: Loop time at which a byte last moved, either way.
         on_informational: Called with status and headers of each 1xx but 101.
     """
@@ -77,20 +77,20 @@ class TransportExchange(Protocol):
         """Give the next piece of the body; ``b""`` at its end.
 
         Raises:
-            ProxyError: The answer broke off.
+            ProxyError: The response broke off.
         """
 
     async def continued(self) -> None:
-        """Wait until the destination asks for the body (100), answers, or breaks off."""
+        """Wait until the destination asks for the body (100), responds, or breaks off."""
 
     @property
     def trailers(self) -> Headers:
-        """Trailer fields, after ``read()`` gave ``b""``."""
+        """Trailers, after ``read()`` gave ``b""``."""
         ...
 
     @property
     def stalled_by_reader(self) -> bool:
-        """Whether reading is paused because nobody takes what has arrived."""
+        """Whether what has arrived is not read, so that the destination has to wait."""
         ...
 
     def offer(self, data: bytes) -> bool:
@@ -111,7 +111,7 @@ class TransportExchange(Protocol):
         """End the request body."""
 
     def fail(self, error: BaseException) -> None:
-        """End at once; whoever waits in ``head``, ``read`` or ``write`` gets ``error``."""
+        """End at once; waiting calls of ``head``, ``read`` and ``write`` raise ``error``."""
 
     def close(self) -> None:
         """Give the connection back if the exchange ended cleanly, else close it."""
@@ -121,7 +121,7 @@ class OpenWebSocket(Protocol):
     """An upstream WebSocket past its handshake, whatever carries it.
 
     Attributes:
-        max_message_bytes: The limit, for whoever sends.
+        max_message_bytes: Longest message in bytes, either way; ``None`` is no limit.
         close_code: How it ended, once ``recv`` gave ``None``: the upstream's code, 1005 for
             its empty close, the code we failed it with, or 1006 if it broke off.
         close_reason: The reason that came or went with it.
@@ -159,7 +159,7 @@ class OpenWebSocket(Protocol):
 
 @runtime_checkable
 class OpensWebSocket(Protocol):
-    """An `TransportExchange` without a socket: after its 101 it gives the WebSocket itself."""
+    """A `TransportExchange` without a socket: after its 101 it gives the WebSocket itself."""
 
     def websocket(self, *, max_message_bytes: int | None) -> OpenWebSocket:
         """Give what the 101 opened, instead of ``detach``."""

@@ -1,8 +1,8 @@
-"""One request to an in-process app and its answer, message by message.
+"""One request to an in-process app and its response, message by message.
 
 Both directions hold at most `BODY_HIGH_WATER_BYTES`: who produces waits for who consumes. When
-the exchange ends early the app is told as by a server: ``http.disconnect``, and ``OSError``
-from ``send``; it is not cancelled. What it does after its answer it finishes.
+the exchange ends early the app gets what a server gives it: ``http.disconnect``, and ``OSError``
+from ``send``; it is not cancelled. What it does after its response it finishes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class AsgiExchange(Exchange):
         self._upload: list[bytes] = [body] if body else []
         self._upload_size = len(body)
         self._upload_ended = not more
-        self._upload_told = False
+        self._end_received = False
         # Down: from the app to the client.
         self._remaining: int | None = None
         self._body_ended = False
@@ -92,7 +92,7 @@ class AsgiExchange(Exchange):
     # -- the app's side -------------------------------------------------------------
 
     async def run(self, app: AsgiApp) -> None:
-        """Call the app; its end is the end of the answer."""
+        """Call the app; its end is the end of the response."""
         try:
             await app(self._scope, self._receive, self._send)
         except asyncio.CancelledError:
@@ -107,17 +107,17 @@ class AsgiExchange(Exchange):
 
     async def _receive(self) -> Message:
         while not self._over:
-            if self._upload or (self._upload_ended and not self._upload_told):
+            if self._upload or (self._upload_ended and not self._end_received):
                 body = b"".join(self._upload)
                 self._upload.clear()
                 self._upload_size = 0
-                self._upload_told = self._upload_ended
+                self._end_received = self._upload_ended
                 self._upload_taken.notify()
                 self.last_activity = self._loop.time()
                 return {
                     "type": "http.request",
                     "body": body,
-                    "more_body": not self._upload_told,
+                    "more_body": not self._end_received,
                 }
             self._body_wanted = True
             self._release_body()
@@ -149,7 +149,7 @@ class AsgiExchange(Exchange):
 
     @property
     def _over(self) -> bool:
-        """Whether nothing can come of waiting: the answer is whole, or nobody wants it."""
+        """Whether nothing can come of waiting: the response is whole, or was given up."""
         return self._gone or self.complete
 
     def _begin(self, message: Message) -> None:
@@ -192,7 +192,7 @@ class AsgiExchange(Exchange):
         return RuntimeError(reason)
 
     def _broken(self, what: str, cause: Exception | None) -> None:
-        """The app is done; if its answer is not, that breaks it."""
+        """The app is done; if its response is not, that breaks it."""
         if self._over:
             return
         self.fail(self._disconnected(f"the in-process app {what}", cause))

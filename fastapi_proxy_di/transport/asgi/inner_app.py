@@ -106,7 +106,7 @@ class InnerApp:
         )
 
     async def start(self) -> None:
-        """Run the start of its lifespan, if nobody has yet.
+        """Run the start of its lifespan, unless it has run already.
 
         Raises:
             AppStartFailed: It failed.
@@ -161,7 +161,7 @@ class InnerApp:
         except Exception as error:
             self._raised = error
             if not self._startup.done():
-                # ASGI: to raise before an answer is how an app says it knows no lifespan.
+                # ASGI: to raise before any message is how an app says it knows no lifespan.
                 _logger.debug("asgi://%s has no lifespan: %r", self.name, error)
             elif self._startup.result() is None and not self._shutdown.done():
                 _logger.exception("the lifespan of asgi://%s failed", self.name)

@@ -22,7 +22,7 @@ _END_SECONDS: Final = 1.0
 """For apps to end by themselves when the upstream closes, before they are cancelled."""
 
 _CLIENT: Final = ("127.0.0.1", 0)
-"""The gateway, seen from the app: a loopback peer, whose forwarding fields such apps'
+"""The gateway, seen from the app: a loopback peer, whose forwarding headers such apps'
 proxy middlewares believe by default."""
 
 

@@ -58,7 +58,7 @@ class AsgiHandshake(AsgiExchange):
             return {"type": "websocket.connect"}
         if self.status == 101:
             return await self._channel.next_for_app()
-        # Before its answer, or after a refusal, all that can come is the end.
+        # Before its response, or after a refusal, all that can come is the end.
         while not self._over:
             await self._upload_moved.wait()
             if self.status == 101:

@@ -113,7 +113,7 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
         self._drained.notify()
 
     def break_off(self) -> None:
-        """Close at once, and tell the exchange that waits for its answer."""
+        """Close at once, and fail the exchange that waits for its response."""
         exchange = self._exchange
         self.abort()
         if exchange is not None:
@@ -143,7 +143,7 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
         if exchange is not None:
             exchange.feed(self._view[:nbytes], self.loop.time())
         else:
-            # Unread or unasked bytes on an idle connection would be read as the next answer.
+            # Unread or unasked bytes on an idle connection would be read as the next response.
             self._owner.forget(self)
             self.abort()
 

@@ -1,8 +1,8 @@
-"""One llhttp parser for the answers of one connection.
+"""One llhttp parser for the responses of one connection.
 
-Making a parser costs eight objects, so a connection keeps its own from answer to answer.
-It is made anew where llhttp's state may be off: after an answer to HEAD, which it takes to
-have a body. A connection that ended an answer in any unclean way is never used again.
+Making a parser costs eight objects, so a connection keeps its own from response to response.
+It is made anew where llhttp's state may be off: after a response to HEAD, which it takes to
+have a body. A connection that ended a response in any unclean way is never used again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ResponseParser:
     """Feeds what llhttp finds to the exchange of the moment.
 
     Attributes:
-        exchange: Whose answer is parsed. Set before anything is fed.
+        exchange: Whose response is parsed. Set before anything is fed.
         headers: Takes the headers as they come: those of the head, later the trailers. Set
             where a message begins.
         llhttp: Takes the bytes; raises what httptools raises.

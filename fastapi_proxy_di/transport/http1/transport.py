@@ -93,7 +93,7 @@ class Http1Transport:
         for connection in tuple(self._all):
             connection.break_off()
         # Sockets close in the loop's next turns; a caller that returns sees them gone.
-        while self._all:  # noqa: ASYNC110  # the sockets tell nobody but this set
+        while self._all:  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0)
 
     # -- what connections call ----------------------------------------------------------

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http2.transport import Http2Transport
 
 _STREAM_WINDOW_BYTES: Final = 256 * 1024
-"""What a destination may send on a stream before somebody reads it."""
+"""What a destination may send on a stream before it is read."""
 
 _CONNECTION_WINDOW_BYTES: Final = 2**30
 """Streams hold each other up only through their own windows."""
@@ -60,7 +60,7 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
 
     Args:
         owner: The transport whose connection it is.
-        header_limit: Largest answer head in bytes.
+        header_limit: Largest head of a response in bytes.
         loop: The running loop.
     """
 
@@ -109,7 +109,7 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         """Open a stream.
 
         Args:
-            headers: Pseudo-header fields first.
+            headers: Pseudo-headers first.
             body: What is at hand of the body.
             more: Whether more follows.
             bodied: Whether there is a body at all, however long.
@@ -150,7 +150,7 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
             if end and sent == len(data):
                 self._h2.end_stream(stream_id)
         except ProtocolError:
-            # Reset by the destination, which wants no more of it: its own event tells.
+            # Reset by the destination, which wants no more of it; ``StreamReset`` follows.
             sent = len(data)
         self._write()
         return sent
@@ -271,7 +271,7 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         """Take GOAWAY frames out of what arrives.
 
         ``h2`` takes nothing more once it has seen one, although the destination goes on to
-        answer the streams that it has accepted (RFC 9113 section 6.8).
+        respond on the streams that it has accepted (RFC 9113 section 6.8).
         """
         self._frame += data
         passed = bytearray()

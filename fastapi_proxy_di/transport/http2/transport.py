@@ -4,8 +4,8 @@
 (prior knowledge). WebSockets go over HTTP/1.1, for which a second transport stands behind.
 
 Not on httpx, whose HTTP/2 sends no RST_STREAM for an exchange that is given up, so that the
-destination works on for nobody; reads no answer while it sends a body; and passes on neither
-1xx answers nor trailers.
+destination works on in vain; reads no response while it sends a body; and passes on neither
+1xx responses nor trailers.
 """
 
 from __future__ import annotations
@@ -110,30 +110,30 @@ class Http2Transport:
     def _begin(
         self, connection: Http2Connection, request: Request, body: bytes, more: bool
     ) -> TransportExchange:
-        headers = self._fields(request)
+        headers = self._headers(request)
         timer = self._connections[connection]
         if timer is not None:
             timer.cancel()
             self._connections[connection] = None
         return connection.begin(headers, body, more=more, bodied=more or bool(body))
 
-    def _fields(self, request: Request) -> Headers:
+    def _headers(self, request: Request) -> Headers:
         authority = self._dialler.address.authority
-        fields: Headers = []
+        headers: Headers = []
         for name, value in request.headers:
             if name == b"host":
                 authority = value
             elif name not in _NOT_SENT:
-                fields.append((name, value))
-        block = b"\r\n".join([request.target, authority, *(b"%b: %b" % pair for pair in fields)])
-        if not is_safe_block(block, len(fields) + 1) or b" " in request.target:
+                headers.append((name, value))
+        block = b"\r\n".join([request.target, authority, *(b"%b: %b" % pair for pair in headers)])
+        if not is_safe_block(block, len(headers) + 1) or b" " in request.target:
             raise InvalidRequest("the request has CR, LF, NUL or a space where none may be")
         return [
             (b":method", request.method),
             (b":scheme", self._scheme),
             (b":authority", authority),
             (b":path", request.target),
-            *fields,
+            *headers,
         ]
 
     async def _fresh(self) -> Http2Connection:

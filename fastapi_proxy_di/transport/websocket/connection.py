@@ -47,7 +47,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         ping_timeout: Seconds for any byte after a ping; ``None`` waits forever.
 
     Attributes:
-        max_message_bytes: The limit, for whoever sends.
+        max_message_bytes: Longest message in bytes, either way; ``None`` is no limit.
         close_code: How it ended, once ``recv`` gave ``None``: the upstream's code, 1005 for
             its empty close, the code we failed it with, or 1006 if it broke off.
         close_reason: The reason that came or went with it.
@@ -140,10 +140,10 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         if leftover:
             self._received(leftover)
         if not self._read_paused:
-            # Whoever read the 101 may have stopped behind its head.
+            # The exchange that read the 101 may have stopped behind its head.
             transport.resume_reading()
 
-    # For whoever owns it
+    # For the tunnel
 
     async def recv(self) -> str | bytes | None:
         """Give the next whole message, text as ``str``; ``None`` at the end.
@@ -230,7 +230,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         """Take the upstream's end; after a closing handshake the transport closes itself."""
         if not self._ended:
-            # WebSocket knows no half-open connection: nobody will take what is buffered.
+            # WebSocket knows no half-open connection: what is buffered cannot arrive.
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -253,7 +253,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Let senders go on, and send the pong that waited."""
         self._write_paused = False
-        # The upstream has taken bytes, so it lives, though it may be too busy to answer.
+        # The upstream has taken bytes, so it lives, though it may be too busy to send a pong.
         self._heard_at = self._loop.time()
         if self._held_pong:
             self._transport.write(self._held_pong)
