@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class AsGiven(Forwarding):
-    """Forwarding fields of a request that the app itself makes: those that it names."""
+    """Forwarding headers of a request that the app itself makes: those that it names."""
 
     def fields(
         self,

@@ -24,7 +24,7 @@ _EXCEPTIONS: Final[dict[Failure, type[httpx.TransportError]]] = {
     Failure.TOTAL_TIMEOUT: httpx.ReadTimeout,
     Failure.REQUEST_INVALID: httpx.LocalProtocolError,
     Failure.REQUEST_BODY_TOO_LARGE: httpx.LocalProtocolError,
-    # The caller took nothing of the answer for as long as the upstream's activity timeout.
+    # The caller took nothing of the response for as long as the upstream's activity timeout.
     Failure.CLIENT_DISCONNECTED: httpx.ReadTimeout,
 }
 

@@ -2,7 +2,7 @@
 
 uvicorn puts the client that ``X-Forwarded-For`` names in the place of the peer, with port 0.
 What is appended then is that client once more, and whether the peer is trusted can no longer
-be told. One record says so; only this mode pays for the look.
+be seen. One record says so; only this mode pays for the look.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _AHEAD_BYTES: Final = 65536
 """How much is read while there is no exchange to take it, or the exchange takes no more."""
 
 _REFUSAL_SECONDS: Final = 1.0
-"""How long the head of an answer that wants no body may take to reach the server."""
+"""How long the head of a response that wants no body may take to reach the server."""
 
 _DISCONNECT: Final = frozenset({"http.disconnect", "websocket.disconnect"})
 
@@ -40,7 +40,7 @@ class RequestBody:
     """A request body, read from ``receive`` or given whole.
 
     Attributes:
-        length: Bytes in all, ``None`` if only its end will tell.
+        length: Bytes in all, ``None`` if only its end shows it.
         first: What the next attempt has to begin with.
         ended: Whether all of it has been read.
         expects_continue: The client waits for 100 before it sends.
@@ -135,7 +135,7 @@ class RequestBody:
         """Read the first piece, so that it travels with the head.
 
         A declared length means that bytes are on their way; without one the client may
-        first want to see an answer, so then nothing is waited for.
+        first want to see a response, so then nothing is waited for.
 
         Raises:
             RequestBodyTimeout: Nothing came in time.
@@ -181,7 +181,7 @@ class RequestBody:
         """Carry the rest to the exchange; returns when the client has left.
 
         Before there is an exchange, because a dial or a queue takes its time, it reads a
-        little ahead: the client may leave meanwhile, and only reading tells.
+        little ahead: the client may leave meanwhile, and only reading shows that.
 
         Raises:
             RequestBodyTooLarge: It is over its limit.
@@ -200,7 +200,7 @@ class RequestBody:
                 self._reading.cancel()
 
     def stop(self) -> None:
-        """The answer is there and wants no more of the body."""
+        """The response is there and wants no more of the body."""
         self._stopped = True
 
     async def _carry(self) -> bool:
@@ -232,7 +232,7 @@ class RequestBody:
         return True
 
     async def _room(self, exchange: TransportExchange, waiting: int) -> bool:
-        """Wait until the exchange takes more, reading ahead: only reading tells of departure.
+        """Wait until the exchange takes more, reading ahead: only reading shows its departure.
 
         Args:
             exchange: Where the body goes.
@@ -261,7 +261,7 @@ class RequestBody:
             await draining
         finally:
             if not draining.cancel() and not draining.cancelled():
-                draining.exception()  # asyncio would tell of one that nobody looked at
+                draining.exception()  # else asyncio logs it as never retrieved
         return True
 
     async def _read(self) -> bytes | None:

@@ -69,7 +69,7 @@ class Exchange:
         transport_exchange: The attempt under way, or the one whose response the client gets.
         dials: Counts further dials, once there was one.
         early_hints: Where 103 responses go, if the server takes them.
-        observer: Listens to the exchange, ``None`` if nobody does.
+        observer: Listens to the exchange, ``None`` if there is none.
         tunnel_end: How its tunnel ended.
         error: What ended it early.
         watcher: Watches its client and its deadlines.

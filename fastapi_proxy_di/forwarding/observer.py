@@ -1,7 +1,7 @@
 """Who may listen to exchanges: access records, spans and metrics.
 
 The journey calls an observer where there is one and knows nothing of what it does. Where
-nobody listens ``Exchange.observer`` is ``None``, and nothing of this runs.
+there is none ``Exchange.observer`` is ``None``, and nothing of this runs.
 """
 
 from __future__ import annotations

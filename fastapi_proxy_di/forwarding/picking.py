@@ -24,7 +24,7 @@ class Picker:
         policy: Chooses among the candidates.
         select: From policy and pool to a destination; affinity has one of its own.
         supervisor: Has the pool.
-        retry_after: Seconds told to clients when nothing is available.
+        retry_after: Seconds that clients get as Retry-After when nothing is available.
     """
 
     def __init__(

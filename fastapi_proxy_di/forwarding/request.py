@@ -56,7 +56,7 @@ class RequestBuilder:
     """Fills exchanges in with the request that leaves.
 
     Args:
-        forwarding: Makes the forwarding fields.
+        forwarding: Makes the forwarding headers.
         via: Whether this hop names itself (RFC 9110 section 7.6.3).
         preserve_host: Send the client's Host on.
         request_headers: Fields set on every request, lower-case names.
@@ -181,7 +181,7 @@ class RequestBuilder:
             elif fate is _HOST:
                 if host is not None and host != pair[1]:
                     # Whoever checked it before us has looked at one only: RFC 9112 section 3.2.
-                    raise InvalidRequest("two different Host fields")
+                    raise InvalidRequest("two different Host headers")
                 host = pair[1]
             elif fate is _CONNECTION:
                 connection.append(pair[1])
@@ -189,7 +189,7 @@ class RequestBuilder:
                 received.append((pair[0].lower(), pair[1]))
             elif fate is _LENGTH:
                 if length is not None and length != pair[1]:
-                    raise InvalidRequest("two different Content-Length fields")
+                    raise InvalidRequest("two different Content-Length headers")
                 if length is None:
                     length = pair[1]
                     kept.append(pair)

@@ -42,7 +42,7 @@ __all__ = [
 
 MAX_CONNECT_RETRIES: Final = 3
 BUDGET_WINDOW_SECONDS: Final = 10.0
-# Envoy's: a pause beyond ten times the base helps nobody who is waiting.
+# Envoy's: a pause beyond ten times the base helps no request that is waiting.
 _BACKOFF_CAP: Final = 10
 
 # A destination that closes an idle connection just as it is used shows up as one of these.

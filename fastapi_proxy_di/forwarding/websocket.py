@@ -129,7 +129,7 @@ class WebSocketForwarder:
 
     def _build(self, exchange: Exchange, subprotocols: Sequence[str] | None) -> _Offer:
         if exchange.overrides is not None:
-            _refuse_handshake_fields(exchange.overrides)
+            _refuse_handshake_headers(exchange.overrides)
         self._builder.build(exchange, drop=HANDSHAKE_FIELDS.__contains__)
         # Not from the headers: some servers (uvicorn's wsproto) take the offer out of them.
         offered = subprotocols_to_offer(exchange.scope.get("subprotocols") or (), subprotocols)
@@ -258,8 +258,8 @@ def _not_yet(exchange: Exchange, failure: BaseException | None) -> None:
     """The end of the forwarding ends the exchange, not the end of its response."""
 
 
-def _refuse_handshake_fields(overrides: Overrides) -> None:
-    """Raise where the caller names a field that this hop's handshake makes itself."""
+def _refuse_handshake_headers(overrides: Overrides) -> None:
+    """Raise where the caller names a header that this hop's handshake makes itself."""
     for name, _ in (*(overrides.replaced or ()), *(overrides.additional or ())):
         if name in HANDSHAKE_FIELDS:
             raise ValueError(

@@ -86,9 +86,9 @@ class Balancer:
         override_host: str | None = None,
         timeout: float | None = None,
     ) -> ProxiedResponse:
-        """Stream a request to a picked destination and its answer back.
+        """Stream a request to a picked destination and its response back.
 
-        Returns when the head of the answer is there; the body flows when the response is
+        Returns when the head of the response is there; the body flows when the response is
         sent. When the client has left, the response is an empty 499.
 
         Args:
@@ -105,10 +105,10 @@ class Balancer:
             timeout: Seconds in all, instead of ``timeouts.total``.
 
         Returns:
-            The answer. Return it from the endpoint, or ``await response.aclose()``.
+            The response. Return it from the endpoint, or ``await response.aclose()``.
 
         Raises:
-            ProxyError: There is no answer; the default handler makes it a status.
+            ProxyError: There is no response; the default handler makes it a status.
             ValueError: An argument is not what it must be.
         """
         overrides = overrides_of(

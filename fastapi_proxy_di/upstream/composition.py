@@ -204,7 +204,7 @@ def request_builder(settings: UpstreamSettings, transforms: Pipeline | None) -> 
 
 
 def client_builder(settings: UpstreamSettings) -> RequestBuilder:
-    """What makes the requests of the app itself: it is their sender, nobody's proxy."""
+    """What makes the requests of the app itself: it is their sender, not a proxy."""
     return RequestBuilder(
         forwarding=AsGiven("off", (), rfc7239=False),
         via=False,

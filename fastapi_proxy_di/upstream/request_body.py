@@ -10,7 +10,7 @@ __all__ = ["take_body"]
 
 
 def take_body(request: Request) -> bytes | None:
-    """The body if somebody has read it; else mark it as taken, so that nobody waits for it.
+    """The body if it has been read; else mark it as taken, so that no later reader waits for it.
 
     Starlette keeps both facts in private attributes of the ``Request`` that dependencies
     and endpoint share; its own ``BaseHTTPMiddleware`` reads them as well.

@@ -492,3 +492,20 @@ def test_explain_off_in_yaml_is_off() -> None:
         answer = client.get("/billing/x")
 
     assert answer.status_code == 200
+
+
+def test_record_of_a_request_that_ends_here(access: pytest.LogCaptureFixture) -> None:
+    """``Max-Forwards`` is 0: the gateway responds itself, without a destination."""
+    app = gateway_app()
+
+    with stand_in(app, "billing", {"a": reply("x")}), TestClient(app) as client:
+        response = client.request("OPTIONS", "/billing/x", headers={"max-forwards": "0"})
+
+    (record,) = records(access)
+    assert response.status_code == 200
+    assert only(record, "status", "destination", "attempts", "ended_by") == (
+        200,
+        None,
+        (),
+        "complete",
+    )
