@@ -1,4 +1,4 @@
-"""The documentation says what is so: snippets, settings, defaults, links."""
+"""The documentation matches the code: snippets, settings, defaults, links."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def defaults(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
 
 
 def variables() -> Iterator[tuple[str, str, str]]:
-    """Give page, variable and value of every variable that a page sets for billing."""
+    """Give page, name and value of each environment variable that a page sets for billing."""
     for page, text in TEXTS.items():
         for name, value in re.findall(r"\b(UPSTREAM_BILLING_[A-Z_]+)=([^\s`\\]+)", text):
             yield page.name, name, value
@@ -43,7 +43,7 @@ def test_python_blocks_are_files() -> None:
 
 
 def test_snippets_are_shown() -> None:
-    """No file of ``docs/src`` is left behind without a page."""
+    """Each file of ``docs/src`` is shown on a page."""
     shown = {
         name
         for text in TEXTS.values()
@@ -77,7 +77,7 @@ def test_readme_shows_the_tested_example() -> None:
 
 
 def test_readme_has_one_line_for_each_job() -> None:
-    """Set up and run, set up and test: one line each, as the continuous run executes them."""
+    """The README has one line to set up and run the demo, and one to set up and run the tests."""
     lines = re.findall(r"^python3 -m venv .*$", TEXTS[ROOT / "README.md"], re.MULTILINE)
 
     assert [line.rpartition("python -m ")[2] for line in lines] == [
@@ -95,7 +95,7 @@ def test_links_of_the_readme_exist() -> None:
 
 
 def test_variables_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each variable that a page sets is read and its value valid, but for the wrong example."""
+    """Each variable that a page sets is a setting with a valid value, but for wrong examples."""
 
     class Billing(UpstreamSettings, name="billing"):
         """The upstream of the pages."""
@@ -130,7 +130,7 @@ def test_variables_of_the_readme_exist() -> None:
 
 
 def test_defaults_page_is_complete_and_right() -> None:
-    """The page on defaults has every setting, in words that match the models."""
+    """The page on defaults has every setting with the default of its model."""
     page = TEXTS[ROOT / "docs" / "explanation" / "defaults.md"]
     rows = dict(re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \|", page, re.MULTILINE))
 
@@ -138,7 +138,7 @@ def test_defaults_page_is_complete_and_right() -> None:
 
 
 def test_settings_page_is_generated() -> None:
-    """The tables of the reference are what the docstrings say."""
+    """The tables of the reference are generated from the docstrings of the settings."""
     page = settings_reference.PAGE.read_text()
 
     assert settings_reference.page(page) == page, "run python scripts/settings_reference.py"

@@ -1,4 +1,4 @@
-"""The documentation's files, loaded as a reader would run them, in front of real upstreams."""
+"""Fixtures that load the files of ``docs/src`` and run them in front of real upstreams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Gateway = Callable[[ASGIApp], AbstractAsyncContextManager[httpx.AsyncClient]]
 
 @pytest.fixture
 def snippet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Snippet]:
-    """Load a file of ``docs/src`` afresh; it may import its neighbours by name."""
+    """Give a function that loads a file of ``docs/src``, which may import other files there."""
     before = set(sys.modules)
 
     def load(path: str) -> ModuleType:
@@ -48,7 +48,7 @@ def snippet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Snippet]:
 async def billing(
     snippet: Snippet, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Running, Running]]:
-    """The tutorial's service, running twice; the environment names both."""
+    """Run the tutorial's service twice, and set both addresses in the environment."""
     service = snippet("tutorial/billing_service.py")
     async with run_app(service.app) as one, run_app(service.app) as two:
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"{one.url},{two.url}")
@@ -57,7 +57,7 @@ async def billing(
 
 @pytest.fixture
 def gateway() -> Gateway:
-    """Run an app under uvicorn and give a client of it."""
+    """Give a function that runs an app under uvicorn and gives a client for it."""
 
     @contextlib.asynccontextmanager
     async def run(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:

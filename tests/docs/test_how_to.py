@@ -1,4 +1,4 @@
-"""Every how-to does what its page promises."""
+"""The files of the how-to pages work as their pages say."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.servers import Running, dead_port, run_app
 
 
 class Recorder:
-    """Notes the path of everything that reaches an app."""
+    """ASGI middleware that records the path of each request to an app."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -34,7 +34,7 @@ class Recorder:
         await self.app(scope, receive, send)
 
 
-async def test_protect_keeps_strangers_from_the_upstream(
+async def test_protect_keeps_unknown_clients_from_the_upstream(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refused client reaches no upstream, by HTTP or WebSocket."""
@@ -42,8 +42,8 @@ async def test_protect_keeps_strangers_from_the_upstream(
     async with run_app(upstream) as running:
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", running.url)
         async with gateway(snippet("how_to/protect.py").app) as client:
-            nobody = await client.get("/billing/health")
-            stranger = await client.get("/billing/health", headers={"authorization": "Bearer x"})
+            without_key = await client.get("/billing/health")
+            unknown = await client.get("/billing/health", headers={"authorization": "Bearer x"})
             with pytest.raises(InvalidStatus):
                 await say(client, "/billing/live", "hello")
             reached = list(upstream.paths)
@@ -51,20 +51,20 @@ async def test_protect_keeps_strangers_from_the_upstream(
             known = await client.get("/billing/health", headers=ada)
             heard, _ = await say(client, "/billing/live", "hello", headers=ada)
 
-    assert (nobody.status_code, stranger.status_code, reached) == (401, 401, [])
+    assert (without_key.status_code, unknown.status_code, reached) == (401, 401, [])
     assert (known.status_code, heard) == (200, "billing heard hello")
     assert upstream.paths == ["/health", "/live"]
 
 
-async def test_protect_app_asks_the_guard_of_the_mount(
+async def test_protect_app_runs_the_guard_of_the_mount(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the page says: HTTP and WebSocket, and a refused client reaches no upstream."""
+    """The guard runs for HTTP and WebSocket, and a refused client reaches no upstream."""
     upstream = Recorder(snippet("tutorial/billing_service.py").app)
     async with run_app(upstream) as running:
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", running.url)
         async with gateway(snippet("how_to/protect_app.py").app) as client:
-            nobody = await client.get("/billing/health")
+            without_key = await client.get("/billing/health")
             with pytest.raises(InvalidStatus):
                 await say(client, "/billing/live", "hello")
             reached = list(upstream.paths)
@@ -72,14 +72,18 @@ async def test_protect_app_asks_the_guard_of_the_mount(
             known = await client.get("/billing/health", headers=key)
             heard, _ = await say(client, "/billing/live", "hello", headers=key)
 
-    assert (nobody.status_code, nobody.json(), reached) == (401, {"detail": "unknown key"}, [])
+    assert (without_key.status_code, without_key.json(), reached) == (
+        401,
+        {"detail": "unknown key"},
+        [],
+    )
     assert (known.status_code, heard) == (200, "billing heard hello")
 
 
 async def test_litestar_mounts_an_upstream(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """Started by Litestar's own lifespan."""
+    """Litestar's lifespan starts the upstream, and requests are forwarded."""
     async with gateway(snippet("how_to/litestar_gateway.py").app) as client:
         found = await client.get("/billing/health")
 
@@ -89,18 +93,18 @@ async def test_litestar_mounts_an_upstream(
 async def test_identify_sets_what_a_client_cannot_forge(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """The options of the mount decide the tenant."""
+    """The options of the mount replace the client's tenant header."""
     async with gateway(snippet("how_to/identify.py").app) as client:
-        answer = await client.post(
+        response = await client.post(
             "/billing/v2/pay", headers={"x-api-key": "key-of-ada", "x-tenant": "forged"}
         )
 
-    assert answer.json()["tenant"] == "acme"
+    assert response.json()["tenant"] == "acme"
 
 
 @pytest.mark.e2e
 def test_test_your_app_passes_as_it_is_written() -> None:
-    """The reader's own test run is green, with the plugin that pytest found by itself."""
+    """The tests of the page pass; pytest finds the plugin by itself."""
     files = ["test_checkout.py", "test_checkout_async.py", "test_common.py"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--import-mode=prepend", *files],
@@ -114,10 +118,10 @@ def test_test_your_app_passes_as_it_is_written() -> None:
     assert "14 passed" in run.stdout
 
 
-async def test_ready_says_which_upstream_is_not(
+async def test_ready_names_the_upstream_that_is_not_ready(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """Ready while there is a destination; else a problem with the name."""
+    """The endpoint responds with 200 if a destination is available, else with 503 and the name."""
     app = snippet("how_to/ready.py").app
     async with gateway(app) as client:
         ready = await client.get("/ready")
@@ -135,7 +139,7 @@ async def test_access_log_writes_one_line_for_each_exchange(
     gateway: Gateway,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The page's formatter gives JSON."""
+    """The formatter of the page writes one JSON line."""
     module = snippet("how_to/access_log.py")
     module.handler.setStream(sys.stderr)
     try:
@@ -158,7 +162,7 @@ async def test_access_log_writes_one_line_for_each_exchange(
 async def test_websockets_choose_the_subprotocol(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """The endpoint offers its own subprotocol upstream."""
+    """The endpoint offers its own subprotocol to the upstream."""
     async with gateway(snippet("how_to/live.py").app) as client:
         heard, subprotocol = await say(
             client, "/live/7", "hello", subprotocols=["other", "billing.v1"]
@@ -167,10 +171,10 @@ async def test_websockets_choose_the_subprotocol(
     assert (heard, subprotocol) == ("billing heard hello", "billing.v1")
 
 
-async def test_websockets_ask_for_a_ticket(
+async def test_websockets_require_a_ticket(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without one the handshake is refused and the upstream not reached."""
+    """A handshake without a valid ticket is refused and does not reach the upstream."""
     upstream = Recorder(snippet("tutorial/billing_service.py").app)
     async with run_app(upstream) as running:
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", running.url)
@@ -186,10 +190,10 @@ async def test_websockets_ask_for_a_ticket(
     assert heard == "billing heard hello"
 
 
-async def test_websockets_carry_socketio(
+async def test_websockets_proxy_socketio(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each client's polling and WebSocket reach the same one of two services."""
+    """Polling and WebSocket of one client reach the same service of two."""
     services = [socketio.AsyncServer(async_mode="asgi") for _ in range(2)]
     served: list[int] = []
 
@@ -211,7 +215,7 @@ async def test_websockets_carry_socketio(
         monkeypatch.setenv("CHAT_KEY", "a long random text")
         front = await stack.enter_async_context(gateway(snippet("how_to/socketio_gateway.py").app))
         for _ in range(2):
-            jar = aiohttp.CookieJar(unsafe=True)  # takes cookies of bare addresses
+            jar = aiohttp.CookieJar(unsafe=True)  # accepts cookies from IP addresses
             session = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=jar))
             chat = socketio.AsyncClient(http_session=session, reconnection=False)
             await chat.connect(str(front.base_url), socketio_path="/chat/socket.io")
@@ -222,23 +226,23 @@ async def test_websockets_carry_socketio(
     assert sorted(served) == [0, 1]
 
 
-async def test_outage_page_answers_in_its_own_words(
+async def test_outage_page_handles_no_available_destination(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When all are down and panic is off, the app's own handler answers."""
+    """If all destinations are down and panic is off, the app's exception handler responds."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"http://127.0.0.1:{dead_port()}")
     monkeypatch.setenv("UPSTREAM_BILLING_WHEN_NONE_AVAILABLE", "fail")
     async with gateway(snippet("how_to/outage.py").app) as client:
-        answer = await client.get("/billing/health")
+        response = await client.get("/billing/health")
 
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-    assert answer.json() == {"sorry": "billing is down for a moment"}
+    assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+    assert response.json() == {"detail": "billing is down for a moment"}
 
 
-async def test_outage_page_ejects_what_keeps_answering_503(
+async def test_outage_page_ejects_a_destination_that_responds_with_503(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Retries hide the 503s until the destination is out; no client sees one."""
+    """Retries hide the 503s until the destination is ejected, so no client gets one."""
     broken = FastAPI()
 
     @broken.get("/invoices/{number}", status_code=503)
@@ -251,30 +255,30 @@ async def test_outage_page_ejects_what_keeps_answering_503(
 
     service = snippet("tutorial/billing_service.py").app
     app = snippet("how_to/outage.py").app
-    told: list[Event] = []
+    events: list[Event] = []
     statuses = set()
     async with run_app(service) as good, run_app(broken) as bad:
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"{good.url},{bad.url}")
         async with gateway(app) as client:
-            Upstream("billing").of(app).subscribe(told.append)
+            Upstream("billing").of(app).subscribe(events.append)
             for _ in range(500):
                 statuses.add((await client.get("/billing/invoices/7")).status_code)
-                if told:
+                if events:
                     break
 
     assert statuses == {200}
-    assert isinstance(told[0], DestinationEjected)
-    assert told[0].destination == bad.url
+    assert isinstance(events[0], DestinationEjected)
+    assert events[0].destination == bad.url
 
 
-async def test_drain_sends_new_requests_elsewhere_and_back(
+async def test_drain_sends_no_requests_until_undrain(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """A draining destination gets nothing until it is taken back."""
+    """A draining destination gets no requests until it is undrained."""
 
     async def served_by() -> set[int]:
-        answers = [await client.get("/billing/invoices/7") for _ in range(40)]
-        return {answer.json()["served_by"] for answer in answers}
+        responses = [await client.get("/billing/invoices/7") for _ in range(40)]
+        return {response.json()["served_by"] for response in responses}
 
     one, two = billing
     async with gateway(snippet("how_to/drain.py").app) as client:
@@ -300,7 +304,7 @@ async def test_limits_refuse_a_large_body(
     gateway: Gateway,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A body over the limit is 413, one at the limit passes."""
+    """A body above the limit is 413; a body at the limit is forwarded."""
     monkeypatch.setenv("UPSTREAM_BILLING_LIMITS__MAX_BODY_BYTES", "10")
     async with gateway(snippet("how_to/limits.py").app) as client:
         large = await client.post("/billing/v2/pay", content=b"x" * 11)
@@ -309,13 +313,13 @@ async def test_limits_refuse_a_large_body(
     assert (large.status_code, fits.json()["bytes"]) == (413, 10)
 
 
-async def test_fallback_asks_the_archive(
+async def test_fallback_forwards_to_the_archive(
     snippet: Snippet,
     billing: tuple[Running, Running],
     gateway: Gateway,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A 404 of one upstream becomes the answer of another."""
+    """After a 404 of one upstream the client gets the response of another."""
     archive = FastAPI()
 
     @archive.get("/invoices/{number}")
@@ -335,7 +339,7 @@ async def test_fallback_asks_the_archive(
 async def test_script_prints_the_total(
     snippet: Snippet, billing: tuple[Running, Running], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An upstream opened outside any app works."""
+    """A script can call an upstream without an app."""
     await snippet("how_to/script.py").main()
 
     assert capsys.readouterr().out == "70\n"
@@ -347,7 +351,7 @@ async def test_near_prefers_the_region(
     gateway: Gateway,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A policy of one's own decides, and the far region serves when the near one drains."""
+    """The custom policy picks the near region, and the far region while the near one drains."""
     far, near = billing
     monkeypatch.setenv(
         "UPSTREAM_BILLING_DESTINATIONS",

@@ -1,4 +1,4 @@
-"""The how-tos on calling upstreams do what their pages promise."""
+"""The files of the how-to pages on calling upstreams work as their pages say."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tests.support.servers import Running, dead_port, run_app
 async def test_client_calls_the_upstream(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """An endpoint asks and answers in its own words."""
+    """An endpoint calls the upstream and returns its own response."""
     async with gateway(snippet("how_to/client.py").app) as client:
-        answer = await client.get("/invoices/7/summary")
+        response = await client.get("/invoices/7/summary")
 
-    assert answer.json() == {"number": 7, "total": 70}
+    assert response.json() == {"number": 7, "total": 70}
 
 
 async def test_client_streams(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """The first event is enough."""
+    """The endpoint reads one event, and then no request is in flight."""
     app = snippet("how_to/client.py").app
     async with gateway(app) as client:
-        answer = await client.get("/first-event")
+        response = await client.get("/first-event")
         in_flight = [one.in_flight for one in Upstream("billing").of(app).destinations]
 
-    assert (answer.json(), in_flight) == ("data: 0", [0, 0])
+    assert (response.json(), in_flight) == ("data: 0", [0, 0])
 
 
 async def test_client_errors_are_caught(
@@ -39,23 +39,26 @@ async def test_client_errors_are_caught(
     billing: tuple[Running, Running],
     gateway: Gateway,
 ) -> None:
-    """A status is one kind of failure, an upstream that is away another."""
+    """The endpoint handles a status of the upstream and an upstream without destinations."""
     app = snippet("how_to/client.py").app
     async with gateway(app) as client:
         found = await client.get("/invoices/7/total")
         missing = await client.get("/invoices/1000/total")
         for one in billing:
             await Upstream("billing").of(app).drain(one.url)
-        away = await client.get("/invoices/7/total")
+        unavailable = await client.get("/invoices/7/total")
 
     assert (found.json(), missing.status_code) == (70, 404)
-    assert (away.status_code, away.json()) == (503, {"detail": "billing is down for a moment"})
+    assert (unavailable.status_code, unavailable.json()) == (
+        503,
+        {"detail": "billing is down for a moment"},
+    )
 
 
-async def test_client_tells_trouble_from_an_unknown_invoice(
+async def test_client_maps_500_to_502(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the upstream's 404 becomes one."""
+    """A 500 of the upstream becomes 502, not 404."""
     service = FastAPI()
 
     @service.get("/invoices/{number}", status_code=500)
@@ -65,20 +68,20 @@ async def test_client_tells_trouble_from_an_unknown_invoice(
     async with run_app(service) as running:
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", running.url)
         async with gateway(snippet("how_to/client.py").app) as client:
-            answer = await client.get("/invoices/7/total")
+            response = await client.get("/invoices/7/total")
 
-    assert answer.status_code == 502
+    assert response.status_code == 502
 
 
-async def test_client_encodes_what_users_send(
+async def test_client_encodes_user_input_in_paths(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One name stays one segment, whatever is in it."""
+    """A name with special characters stays one segment of the path."""
     service = FastAPI()
-    asked: list[str] = []
+    received: list[str] = []
 
     async def file(request: Request) -> JSONResponse:
-        asked.append(request.scope["raw_path"].decode() + "?" + request.url.query)
+        received.append(request.scope["raw_path"].decode() + "?" + request.url.query)
         return JSONResponse("four")
 
     service.add_route("/files/{name:path}", file)
@@ -88,17 +91,17 @@ async def test_client_encodes_what_users_send(
             sizes = [
                 (await client.get(f"/files/{name}/size")).json() for name in ("a%3Fb", "%C3%A4")
             ]
-            away = await client.get("/files/%2E%2E/size")
+            unavailable = await client.get("/files/%2E%2E/size")
 
     assert sizes == [6, 6]
-    assert asked == ["/files/a%3Fb?", "/files/%C3%A4?"]
-    assert away.status_code == 404
+    assert received == ["/files/a%3Fb?", "/files/%C3%A4?"]
+    assert unavailable.status_code == 404
 
 
-async def test_client_without_events_says_so(
+async def test_client_handles_an_empty_stream(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty stream has no first event."""
+    """The endpoint responds although the stream has no event."""
     silent = FastAPI()
 
     async def empty(request: Request) -> JSONResponse:
@@ -108,27 +111,27 @@ async def test_client_without_events_says_so(
     async with run_app(silent) as running:
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", running.url)
         async with gateway(snippet("how_to/client.py").app) as client:
-            answer = await client.get("/first-event")
+            response = await client.get("/first-event")
 
-    assert answer.json() == "nothing happened"
+    assert response.json() == "nothing happened"
 
 
 async def test_sdk_runs_on_the_upstream(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The openai package asks through the balancer."""
+    """The openai package sends its request through the balancer."""
     fake = FastAPI()
 
     @fake.post("/chat/completions")
     async def complete(request: Request) -> JSONResponse:
-        asked = await request.json()
-        message = {"role": "assistant", "content": asked["messages"][0]["content"][::-1]}
+        received = await request.json()
+        message = {"role": "assistant", "content": received["messages"][0]["content"][::-1]}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return JSONResponse(
             {
                 "id": "1",
                 "created": 1,
-                "model": asked["model"],
+                "model": received["model"],
                 "object": "chat.completion",
                 "choices": [choice],
             }
@@ -137,38 +140,38 @@ async def test_sdk_runs_on_the_upstream(
     async with run_app(fake) as running:
         monkeypatch.setenv("UPSTREAM_MODELS_DESTINATIONS", running.url)
         async with gateway(snippet("how_to/sdk.py").app) as client:
-            answer = await client.post("/ask", params={"question": "abc"})
+            response = await client.post("/ask", params={"question": "abc"})
 
-    assert answer.json() == "cba"
+    assert response.json() == "cba"
 
 
-async def test_lease_lends_an_address(
+async def test_lease_gives_an_address(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """Somebody else's client goes where the policy says."""
+    """Another HTTP client reaches the destination that the policy picked."""
     async with gateway(snippet("how_to/lease.py").app) as client:
-        answer = await client.get("/vendor")
+        response = await client.get("/vendor")
 
-    assert answer.json() == '{"status":"ok"}'
+    assert response.json() == '{"status":"ok"}'
 
 
-async def test_lease_is_told_of_a_failure(
+async def test_lease_counts_a_reported_failure(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It counts against the destination."""
+    """A reported failure counts against the destination."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"http://127.0.0.1:{dead_port()}")
     app = snippet("how_to/lease.py").app
     async with gateway(app) as client:
-        answer = await client.get("/vendor")
+        response = await client.get("/vendor")
         failures = Upstream("billing").of(app).destinations[0].failures
 
-    assert (answer.status_code, failures) == (500, 1)
+    assert (response.status_code, failures) == (500, 1)
 
 
-async def test_monolith_runs_the_app_inside_and_splits_later(
+async def test_monolith_runs_the_app_in_the_process_or_behind_a_url(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """First in the process, then, by one variable, on its own."""
+    """One variable moves the app from the gateway's process to another server."""
     inner = snippet("how_to/invoices.py").app
     app = snippet("how_to/monolith.py").app
     async with gateway(app) as client:

@@ -1,4 +1,4 @@
-"""The how-tos on affinity and on changes of a running upstream do what they promise."""
+"""The files on affinity, on changing a running upstream and on ``gc.freeze`` work as described."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tests.docs.conftest import Gateway, Snippet
 from tests.support.servers import Running
 
 
-async def test_affinity_keeps_the_client_where_it_was(
+async def test_affinity_keeps_the_client_on_one_destination(
     snippet: Snippet,
     billing: tuple[Running, Running],
     gateway: Gateway,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The cookie of the first answer decides about the next ones."""
+    """The cookie of the first response sends later requests to the same destination."""
     monkeypatch.setenv("AFFINITY_KEY", "a long random text")
     async with gateway(snippet("how_to/affinity.py").app) as client:
-        answers = [await client.get("/billing/invoices/7") for _ in range(10)]
+        responses = [await client.get("/billing/invoices/7") for _ in range(10)]
 
-    assert len({answer.json()["served_by"] for answer in answers}) == 1
-    assert ["set-cookie" in answer.headers for answer in answers] == [True] + [False] * 9
+    assert len({response.json()["served_by"] for response in responses}) == 1
+    assert ["set-cookie" in response.headers for response in responses] == [True] + [False] * 9
 
 
 async def test_operate_changes_limits_probes_and_destinations(
@@ -33,7 +33,7 @@ async def test_operate_changes_limits_probes_and_destinations(
     gateway: Gateway,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Each takes effect at once, and what happens is told."""
+    """Each change takes effect at once and emits an event."""
     one, two = billing
     app = snippet("how_to/operate.py").app
     with caplog.at_level(logging.WARNING, "operations"):
@@ -42,14 +42,14 @@ async def test_operate_changes_limits_probes_and_destinations(
             await client.post("/admin/probe", params={"path": "/health", "interval": 60})
             await client.post("/admin/limit", params={"url": one.url, "max_requests": 1})
             limits = {each.url: each.max_requests for each in upstream.destinations}
-            answers = [await client.get("/billing/invoices/7") for _ in range(20)]
+            responses = [await client.get("/billing/invoices/7") for _ in range(20)]
             await client.post("/admin/destinations", json=[two.url])
             left = [each.url for each in upstream.destinations]
             health = upstream.health
 
     assert (health.path, health.interval) == ("/health", 60)
     assert limits == {one.url: 1, two.url: None}
-    assert [answer.json()["served_by"] for answer in answers].count(one.port) <= 1
+    assert [response.json()["served_by"] for response in responses].count(one.port) <= 1
     assert left == [two.url]
     assert "LimitHit" in caplog.text
     assert "DestinationDraining" in caplog.text
@@ -58,13 +58,13 @@ async def test_operate_changes_limits_probes_and_destinations(
 async def test_frozen_app_proxies(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """What start-up made is out of the collector's sight, and all else is as ever."""
+    """The objects made at start are frozen, and the app still proxies."""
     try:
         async with gateway(snippet("explanation/freeze.py").app) as client:
             frozen = gc.get_freeze_count()
-            answer = await client.get("/billing/invoices/7")
+            response = await client.get("/billing/invoices/7")
     finally:
         gc.unfreeze()
 
     assert frozen > 1000
-    assert answer.status_code == 200
+    assert response.status_code == 200

@@ -1,4 +1,4 @@
-"""The pages on what is decided per request, and on where settings come from."""
+"""The files of the how-to pages on deciding per request and on settings files work as described."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = SNIPPETS.parent / "how-to" / "settings-files.md"
 
 
 def test_decide_exchanges_the_token_and_keeps_the_tenant(snippet: Snippet) -> None:
-    """The upstream sees the inner token; a tenant stays on one destination."""
+    """The upstream gets the exchanged token, and each tenant stays on one destination."""
     app = snippet("how_to/decide.py").app
     headers = {"authorization": "Bearer outside"}
 
@@ -40,7 +40,7 @@ def test_decide_exchanges_the_token_and_keeps_the_tenant(snippet: Snippet) -> No
 
 
 def test_tenants_have_their_own_upstream(snippet: Snippet) -> None:
-    """HTTP and WebSocket alike; a stranger reaches none."""
+    """HTTP and WebSocket of a tenant reach its upstream; an unknown tenant reaches none."""
     app = snippet("how_to/tenants.py").app
 
     with (
@@ -48,16 +48,16 @@ def test_tenants_have_their_own_upstream(snippet: Snippet) -> None:
         stand_in(app, "acme", [reply("acme"), echo()]) as acme,
         TestClient(app) as client,
     ):
-        answers = [
+        responses = [
             client.get("/a%2Fb?x=1", headers={"x-tenant": tenant})
-            for tenant in ("acme", "small", "nobody")
+            for tenant in ("acme", "small", "unknown")
         ]
         with client.websocket_connect("/live", headers={"x-tenant": "acme"}) as live:
             live.send_text("hello")
             heard = live.receive_text()
 
-    assert [answer.status_code for answer in answers] == [200, 200, 403]
-    assert [answer.text for answer in answers[:2]] == ["acme", "shared"]
+    assert [response.status_code for response in responses] == [200, 200, 403]
+    assert [response.text for response in responses[:2]] == ["acme", "shared"]
     assert heard == "hello"
     assert (len(shared.received), len(acme.received)) == (1, 2)
     assert shared.received[0].query == "x=1"
@@ -66,7 +66,7 @@ def test_tenants_have_their_own_upstream(snippet: Snippet) -> None:
 def test_settings_come_from_the_files_of_the_page(
     snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TOML and ``.env`` as they are shown, and a secret from its file."""
+    """The settings have the values of the page's TOML, ``.env`` and secret file."""
     text = PAGE.read_text()
     toml, dotenv = (
         re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)[0] for kind in ("toml", "sh")
@@ -93,7 +93,7 @@ def test_settings_come_from_the_files_of_the_page(
 
 
 def test_settings_page_has_the_order_of_the_sources() -> None:
-    """As ``test_sources_have_their_order`` proves it."""
+    """The page lists the sources in the order that ``test_sources_have_their_order`` checks."""
     found = re.findall(r"^\d\. (.*)$", PAGE.read_text(), re.MULTILINE)
 
     assert [line.split(",")[0].removeprefix("the ").split()[0].strip("`[") for line in found] == [

@@ -1,4 +1,4 @@
-"""The page for those who come from fastapi-reverse-proxy: complete, tested, and its app runs."""
+"""The page on migration from fastapi-reverse-proxy is complete, and its files work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.docs.websocket_client import say
 from tests.support.servers import run_app
 
 PAGE = SNIPPETS.parent / "migration.md"
-PROMISED = [
+ORIGINAL_NAMES = [
     "targets",
     "servers",
     "index",
@@ -61,20 +61,20 @@ PROMISED = [
 
 
 def rows() -> list[tuple[str, str]]:
-    """Give left and right of each row of the page's tables."""
+    """Give the two cells of each row of the page's tables."""
     found = re.findall(r"^\| (.+?) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
     return [row for row in found if row[1] not in ("Here", "---")]
 
 
 def test_migration_names_everything() -> None:
-    """Each name and parameter of the original has a row."""
+    """Each name and parameter of fastapi-reverse-proxy has a row."""
     left = " ".join(row[0] for row in rows())
 
-    assert [name for name in PROMISED if not re.search(rf"\b{name}\b", left)] == []
+    assert [name for name in ORIGINAL_NAMES if not re.search(rf"\b{name}\b", left)] == []
 
 
 def test_migration_shows_what_is_tested() -> None:
-    """What stands on the right is cut from the snippets."""
+    """The code in the right column is part of the tested files."""
     code = " ".join(
         " ".join(file.read_text().split()) for file in sorted((SNIPPETS / "migration").glob("*.py"))
     )
@@ -85,7 +85,7 @@ def test_migration_shows_what_is_tested() -> None:
 
 
 def backend(name: str) -> FastAPI:
-    """Build one of the servers behind the original's quick start."""
+    """Build a server for the quick start of fastapi-reverse-proxy."""
     app = FastAPI()
 
     @app.api_route("/", methods=["GET", "HEAD"])
@@ -110,7 +110,7 @@ def backend(name: str) -> FastAPI:
 async def test_migration_quick_start_runs(
     file: str, snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ported app proxies HTTP and WebSocket, measures, and drains."""
+    """The ported app proxies HTTP and WebSocket, measures latency, and drains."""
     async with run_app(backend("a")) as one, run_app(backend("b")) as two:
         monkeypatch.setenv("UPSTREAM_BACKEND_DESTINATIONS", f"{one.url},{two.url}")
         app = snippet(f"migration/{file}").app
@@ -136,7 +136,7 @@ async def test_migration_quick_start_runs(
 
 
 def test_migration_settings_are_valid(snippet: Snippet) -> None:
-    """The modes of the checker and of the balancer are what the page says."""
+    """The settings for the modes of the checker and the balancer have the page's values."""
     module = snippet("migration/settings.py")
     standard, personalized = module.Standard(), module.Personalized()
 
@@ -153,7 +153,7 @@ def test_migration_settings_are_valid(snippet: Snippet) -> None:
 
 
 def test_migration_index_can_be_set(snippet: Snippet) -> None:
-    """A policy with a position begins where it is told to."""
+    """A policy with an index starts again when its index is set to 0."""
     module = snippet("migration/settings.py")
     app = FastAPI()
     app.include_router(proxy_router("settable"))
@@ -170,15 +170,19 @@ def test_migration_index_can_be_set(snippet: Snippet) -> None:
 
 
 def test_migration_calls_do_what_the_original_did(snippet: Snippet) -> None:
-    """Each endpoint of the page, over two destinations in turn."""
+    """Each endpoint of the page gives what the original call gave."""
     app = snippet("migration/calls.py").app
 
-    def answer(received: Received) -> Any:
+    def respond(received: Received) -> Any:
         return {"total": 70, "method": received.method, "path": received.path}
 
     with (
         stand_in(
-            app, "backend", {"a": answer, "b": answer}, policy="round_robin", health={"path": "/h"}
+            app,
+            "backend",
+            {"a": respond, "b": respond},
+            policy="round_robin",
+            health={"path": "/h"},
         ) as backend,
         TestClient(app) as client,
     ):
@@ -204,7 +208,7 @@ def test_migration_calls_do_what_the_original_did(snippet: Snippet) -> None:
 
 
 def test_migration_tunnel_takes_the_same_arguments(snippet: Snippet) -> None:
-    """Subprotocols, headers and query of a WebSocket."""
+    """The tunnel sends the given subprotocols, headers and query."""
     app = snippet("migration/calls.py").app
 
     with (

@@ -1,4 +1,4 @@
-"""The README's example and what it claims."""
+"""The README's example works as the README says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEY = {"x-api-key": "let-me-in"}
 async def test_example_guards_the_mount_for_http_and_websocket(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """Without the key nothing passes, with it everything does."""
+    """A request without the key is refused; with the key it is forwarded."""
     async with gateway(snippet("readme/app.py").app) as client:
         refused = await client.get("/billing/health")
         wrong = await client.get("/billing/health", headers={"x-api-key": "guess"})
@@ -31,10 +31,10 @@ async def test_example_guards_the_mount_for_http_and_websocket(
     assert heard == "billing heard hello"
 
 
-async def test_example_forwards_by_hand_and_calls_the_upstream(
+async def test_example_forwards_in_an_endpoint_and_calls_the_upstream(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """Both endpoints of the example do their job."""
+    """Both endpoints of the example respond with the upstream's data."""
     async with gateway(snippet("readme/app.py").app) as client:
         paid = await client.post("/pay", content=b"40")
         summary = await client.get("/invoices/7/summary")

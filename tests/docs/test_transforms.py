@@ -1,4 +1,4 @@
-"""The page on transforms does what it promises."""
+"""The page on transforms: its files work and its table is complete."""
 
 import json
 import re
@@ -15,43 +15,43 @@ PAGE = SNIPPETS.parent / "how-to" / "transform-requests.md"
 
 
 async def legacy(scope: Scope, receive: Receive, send: Send) -> None:
-    """Redirect to what came, as an old application would."""
+    """Redirect to the path and query of the request."""
     assert scope["type"] == "http"
     headers = dict(scope["headers"])
     location = b"/login?" + scope["query_string"] + b"&path=" + scope["raw_path"]
-    fields = [
+    response_headers = [
         (b"location", location),
         (b"set-cookie", b"a=1; Path=/"),
         (b"x-powered-by", b"php"),
         (b"x-seen", headers[b"x-gateway"] + b" " + headers[b"x-tenant"]),
     ]
     status = 500 if scope["query_string"].startswith(b"fail") else 302
-    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.start", "status": status, "headers": response_headers})
     await send({"type": "http.response.body", "body": b""})
 
 
-async def test_transforms_change_requests_and_answers(
+async def test_transforms_change_requests_and_responses(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Models and functions, both ways."""
+    """Models and functions change the request and the response."""
     async with run_app(legacy, lifespan="off") as upstream:
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", upstream.url)
         async with gateway(snippet("how_to/transforms.py").app) as client:
-            answer = await client.get("/acme/billing/x", params={"tenant": "forged"})
+            response = await client.get("/acme/billing/x", params={"tenant": "forged"})
             failed = await client.get("/acme/billing/x?fail")
 
-    assert answer.headers["location"] == "/acme/billing/login?tenant=acme&path=/v2/x"
-    assert answer.headers["set-cookie"] == "a=1; Path=/acme/billing"
-    assert answer.headers["x-seen"] == "billing acme"
-    assert "x-powered-by" not in answer.headers
-    assert "x-support" not in answer.headers
+    assert response.headers["location"] == "/acme/billing/login?tenant=acme&path=/v2/x"
+    assert response.headers["set-cookie"] == "a=1; Path=/acme/billing"
+    assert response.headers["x-seen"] == "billing acme"
+    assert "x-powered-by" not in response.headers
+    assert "x-support" not in response.headers
     assert failed.headers["x-support"] == "call us"
 
 
 def test_page_shows_the_same_in_the_environment(
     snippet: Snippet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The JSON of the page is what the class declares."""
+    """The JSON of the page gives the same transforms as the class."""
     text = Path(PAGE).read_text(encoding="utf-8")
     match = re.search(r"```json\n(.*?)```", text, re.DOTALL)
     assert match is not None
@@ -64,7 +64,7 @@ def test_page_shows_the_same_in_the_environment(
 
 
 def test_page_lists_every_kind() -> None:
-    """With all its fields."""
+    """The page's table has every kind of transform with all its fields."""
     text = Path(PAGE).read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE))
     schema = _fields_by_kind()

@@ -1,4 +1,4 @@
-"""The tutorial works as it is written: each file, and each command of its first page."""
+"""The files of the tutorial and the commands of its first pages work."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial"
 async def test_mount_shares_requests_between_both_services(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """Both ports serve, as the page promises."""
+    """Both services get requests."""
     async with gateway(snippet("tutorial/mount.py").app) as client:
-        answers = [(await client.get("/billing/invoices/7")).json() for _ in range(40)]
+        responses = [(await client.get("/billing/invoices/7")).json() for _ in range(40)]
 
-    assert {answer["served_by"] for answer in answers} == {running.port for running in billing}
-    assert {answer["total"] for answer in answers} == {70}
+    assert {response["served_by"] for response in responses} == {
+        running.port for running in billing
+    }
+    assert {response["total"] for response in responses} == {70}
 
 
 async def test_mount_forwards_streams_and_websockets(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """Events and tunnels pass through the same line."""
+    """Server-sent events and WebSockets are forwarded."""
     async with gateway(snippet("tutorial/mount.py").app) as client:
         events = await client.get("/billing/events")
         heard, subprotocol = await say(client, "/billing/live", "hello")
@@ -48,7 +50,7 @@ async def test_mount_forwards_streams_and_websockets(
     assert (heard, subprotocol) == ("billing heard hello", None)
 
 
-async def test_mount_goes_on_when_a_service_stops(
+async def test_mount_works_when_one_service_stops(
     snippet: Snippet, monkeypatch: pytest.MonkeyPatch, gateway: Gateway
 ) -> None:
     """No request fails while one of two destinations refuses connections."""
@@ -67,17 +69,17 @@ async def test_mount_goes_on_when_a_service_stops(
 async def test_inject_replaces_a_forged_header(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """The answer is the one the page shows."""
+    """The response is the one that the page shows."""
     async with gateway(snippet("tutorial/inject.py").app) as client:
-        answer = await client.post("/pay", content="forty euros", headers={"x-tenant": "forged"})
+        response = await client.post("/pay", content="forty euros", headers={"x-tenant": "forged"})
 
-    assert answer.json() == {"tenant": "acme", "bytes": 11}
+    assert response.json() == {"tenant": "acme", "bytes": 11}
 
 
 async def test_call_uses_the_upstream_as_an_api(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway
 ) -> None:
-    """A known invoice has a summary, an unknown one is 404."""
+    """A known invoice has a summary; an unknown invoice is 404."""
     async with gateway(snippet("tutorial/call.py").app) as client:
         known = await client.get("/invoices/7/summary")
         unknown = await client.get("/invoices/1000/summary")
@@ -86,10 +88,10 @@ async def test_call_uses_the_upstream_as_an_api(
     assert unknown.status_code == 404
 
 
-async def test_call_tells_trouble_from_an_unknown_invoice(
+async def test_call_maps_500_to_502(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the upstream's 404 becomes one."""
+    """A 500 of the upstream becomes 502, not 404."""
     service = FastAPI()
 
     @service.get("/invoices/{number}", status_code=500)
@@ -99,12 +101,12 @@ async def test_call_tells_trouble_from_an_unknown_invoice(
     async with run_app(service) as running:
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", running.url)
         async with gateway(snippet("tutorial/call.py").app) as client:
-            answer = await client.get("/invoices/7/summary")
+            response = await client.get("/invoices/7/summary")
 
-    assert answer.status_code == 502
+    assert response.status_code == 502
 
 
-async def test_configure_lets_the_environment_win_field_by_field(
+async def test_configure_merges_the_environment_field_by_field(
     snippet: Snippet,
     billing: tuple[Running, Running],
     gateway: Gateway,
@@ -124,7 +126,7 @@ async def test_configure_lets_the_environment_win_field_by_field(
 
 @pytest.mark.e2e
 def test_test_page_passes_as_it_is_written() -> None:
-    """The reader's own test run is green."""
+    """The tests of the page pass."""
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--import-mode=prepend", "test_call.py"],
         cwd=SNIPPETS / "tutorial",
@@ -147,7 +149,7 @@ def commands(page: str) -> list[str]:
 
 
 def environment(command: str, ports: dict[str, int]) -> tuple[dict[str, str], list[str]]:
-    """Take a command apart into variables and arguments, its ports replaced by free ones."""
+    """Split a command into its environment and its arguments, with free ports."""
     for written, port in ports.items():
         command = command.replace(written, str(port))
     words = command.split()
@@ -173,7 +175,7 @@ async def served(command: str, ports: dict[str, int], port: int) -> AsyncIterato
 
 @pytest.mark.e2e
 async def test_commands_of_the_first_page_end_in_a_working_gateway() -> None:
-    """Two services, the gateway, and the request of the page, as processes."""
+    """The page's commands start two services and the gateway, and its request succeeds."""
     ports = {"9001": free_port(), "9002": free_port(), "8000": free_port()}
     first, second = (line for line in commands("index.md") if line.startswith("uvicorn"))
     mount = next(line for line in commands("mount.md") if "uvicorn mount:app" in line)
@@ -193,7 +195,7 @@ async def test_commands_of_the_first_page_end_in_a_working_gateway() -> None:
 
 @pytest.mark.e2e
 def test_wrong_settings_stop_the_app_with_one_message() -> None:
-    """The last command of the page on configuration names both faults."""
+    """The error of the last command on the configuration page names both variables."""
     wrong = next(line for line in commands("configure.md") if "ftp://x" in line)
     env, words = environment(wrong, {})
     run = subprocess.run(

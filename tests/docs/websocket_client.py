@@ -1,4 +1,4 @@
-"""A WebSocket client for tests of the documentation, in a thread: one message and its echo."""
+"""A WebSocket client in a thread for tests of the documentation."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ async def say(
     subprotocols: Sequence[str] = (),
     headers: Mapping[str, str] | None = None,
 ) -> tuple[str, str | None]:
-    """Send one text.
+    """Send one text message and receive one message.
 
     Args:
-        client: Its base URL says where the gateway is.
-        path: Where to connect.
-        text: What to send.
-        subprotocols: What to offer.
-        headers: Further header fields.
+        client: Has the gateway's base URL.
+        path: Path to connect to.
+        text: The message.
+        subprotocols: Subprotocols to offer.
+        headers: Further headers.
 
     Returns:
-        The first message that came back, and the subprotocol agreed upon.
+        The first message from the gateway, and the chosen subprotocol.
     """
     url = str(client.base_url.join(path)).replace("http", "ws", 1)
 

@@ -11,7 +11,7 @@ from fastapi_proxy_di import proxy_lifespan, proxy_router
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with proxy_lifespan(app):
         gc.collect()
-        gc.freeze()  # what start-up made stays; the collector need not look at it again
+        gc.freeze()  # the collector no longer examines the objects made at start
         yield
 
 

@@ -5,12 +5,12 @@ from fastapi import FastAPI
 
 from fastapi_proxy_di import proxy_router
 
-FIELDS = ("upstream", "destination", "attempts", "status", "sent_bytes", "total_ms", "ended_by")
+ATTRIBUTES = ("upstream", "destination", "attempts", "status", "sent_bytes", "total_ms", "ended_by")
 
 
 class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps({name: getattr(record, name) for name in FIELDS}, default=str)
+        return json.dumps({name: getattr(record, name) for name in ATTRIBUTES}, default=str)
 
 
 handler = logging.StreamHandler()

@@ -7,7 +7,7 @@ from fastapi_proxy_di import AffinitySettings, UpstreamSettings, proxy_router
 
 class Billing(UpstreamSettings, name="billing"):
     affinity: AffinitySettings | None = AffinitySettings(
-        cookie="billing_at", key=os.environ["AFFINITY_KEY"]
+        cookie="billing_affinity", key=os.environ["AFFINITY_KEY"]
     )
 
 

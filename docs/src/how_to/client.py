@@ -15,9 +15,9 @@ Billing = Annotated[Balancer, Depends(Upstream("billing"))]
 # --8<-- [start:call]
 @app.get("/invoices/{number}/summary")
 async def summary(number: int, billing: Billing) -> dict[str, int]:
-    answer = await billing.client.get(f"/invoices/{number}")
-    answer.raise_for_status()
-    return {"number": number, "total": answer.json()["total"]}
+    response = await billing.client.get(f"/invoices/{number}")
+    response.raise_for_status()
+    return {"number": number, "total": response.json()["total"]}
 
 
 # --8<-- [end:call]
@@ -26,16 +26,16 @@ async def summary(number: int, billing: Billing) -> dict[str, int]:
 async def size(name: str, billing: Billing) -> int:
     if name in (".", ".."):
         raise HTTPException(404, "no such file")
-    answer = await billing.client.get(f"/files/{quote(name, safe='')}")
-    return len(answer.content)
+    response = await billing.client.get(f"/files/{quote(name, safe='')}")
+    return len(response.content)
 
 
 # --8<-- [end:quote]
 # --8<-- [start:stream]
 @app.get("/first-event")
 async def first_event(billing: Billing) -> str:
-    async with billing.client.stream("GET", "/events") as answer:
-        async for line in answer.aiter_lines():
+    async with billing.client.stream("GET", "/events") as response:
+        async for line in response.aiter_lines():
             return line  # leaving ends the upstream's side at once
     return "nothing happened"
 
@@ -45,15 +45,15 @@ async def first_event(billing: Billing) -> str:
 @app.get("/invoices/{number}/total")
 async def total(number: int, billing: Billing) -> int:
     try:
-        answer = await billing.client.get(f"/invoices/{number}", timeout=2)
-        answer.raise_for_status()
+        response = await billing.client.get(f"/invoices/{number}", timeout=2)
+        response.raise_for_status()
     except httpx.HTTPStatusError as error:
         if error.response.status_code == 404:
             raise HTTPException(404, "no such invoice") from error
         raise HTTPException(502, "billing is in trouble") from error
     except NoAvailableDestination as error:
         raise HTTPException(503, f"{error.upstream} is down for a moment") from error
-    found: int = answer.json()["total"]
+    found: int = response.json()["total"]
     return found
 
 

@@ -6,20 +6,20 @@ from starlette.requests import HTTPConnection
 
 from fastapi_proxy_di import ForwardOptions, proxy_router
 
-INSIDE = {"outside": "inside"}
+INTERNAL_TOKENS = {"outside": "inside"}
 
 
-async def exchanged(
+async def internal_token(
     credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())],
 ) -> str:
-    token = INSIDE.get(credentials.credentials)  # or ask your identity provider
+    token = INTERNAL_TOKENS.get(credentials.credentials)  # or ask your identity provider
     if token is None:
         raise HTTPException(401)
     return token
 
 
-async def choose(
-    token: Annotated[str, Depends(exchanged)],
+async def forward_options(
+    token: Annotated[str, Depends(internal_token)],
     x_tenant: Annotated[str, Header()],
     connection: HTTPConnection,
 ) -> ForwardOptions:
@@ -31,4 +31,4 @@ async def choose(
 
 
 app = FastAPI()
-app.include_router(proxy_router("billing", options=choose), prefix="/billing")
+app.include_router(proxy_router("billing", options=forward_options), prefix="/billing")

@@ -11,7 +11,7 @@ Archive = Annotated[Balancer, Depends(Upstream("archive"))]
 
 @app.get("/invoices/{number}")
 async def invoice(number: int, request: Request, billing: Billing, archive: Archive) -> Response:
-    answer = await billing.forward(request, f"/invoices/{number}")
-    if answer.status_code == 404:  # the unsent answer is closed for you
-        answer = await archive.forward(request, f"/invoices/{number}")
-    return answer
+    response = await billing.forward(request, f"/invoices/{number}")
+    if response.status_code == 404:  # the first response is closed by itself
+        response = await archive.forward(request, f"/invoices/{number}")
+    return response

@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, dict[int, int]]]:
-    yield {"totals": {7: 70}}  # opened before the gateway's first request, closed with it
+    yield {"totals": {7: 70}}  # until the gateway shuts down
 
 
 app = FastAPI(lifespan=lifespan)

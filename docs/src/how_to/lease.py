@@ -10,9 +10,9 @@ app = FastAPI(lifespan=proxy_lifespan)
 Billing = Annotated[Balancer, Depends(Upstream("billing"))]
 
 
-def vendor_health(url: str) -> str:  # what an SDK with a client of its own does
-    with urlopen(f"{url}/health", timeout=5) as answer:
-        return str(answer.read(), "utf-8")
+def vendor_health(url: str) -> str:  # stands for an SDK with its own client
+    with urlopen(f"{url}/health", timeout=5) as response:
+        return str(response.read(), "utf-8")
 
 
 @app.get("/vendor")

@@ -13,9 +13,9 @@ log = logging.getLogger("operations")
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with proxy_lifespan(app):
         billing = Upstream("billing").of(app)
-        end = billing.subscribe(lambda event: log.warning("page somebody: %s", event))
+        unsubscribe = billing.subscribe(lambda event: log.warning("state changed: %s", event))
         yield
-        end()
+        unsubscribe()
 
 
 app = FastAPI(lifespan=lifespan)

@@ -12,7 +12,7 @@ from fastapi_proxy_di import (
 
 
 class Near:
-    """The least busy destination of this region, else of all."""
+    """Picks the least busy destination of one region, or of all if that region has none."""
 
     name = "near"
 

@@ -22,9 +22,9 @@ app.include_router(proxy_router(Billing), prefix="/billing")
 
 
 @app.exception_handler(NoAvailableDestination)
-async def nobody_home(request: Request, error: NoAvailableDestination) -> JSONResponse:
+async def upstream_is_down(request: Request, error: NoAvailableDestination) -> JSONResponse:
     return JSONResponse(
-        {"sorry": f"{error.upstream} is down for a moment"},
+        {"detail": f"{error.upstream} is down for a moment"},
         status_code=503,
         headers={"retry-after": "5"},
     )

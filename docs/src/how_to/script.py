@@ -9,8 +9,8 @@ class Billing(UpstreamSettings, name="billing"):
 
 async def main() -> None:
     async with Balancer.from_settings(Billing()) as billing:
-        answer = await billing.client.get("/invoices/7")
-        print(answer.json()["total"])
+        response = await billing.client.get("/invoices/7")
+        print(response.json()["total"])
 
 
 if __name__ == "__main__":

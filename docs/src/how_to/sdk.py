@@ -11,9 +11,9 @@ Models = Annotated[Balancer, Depends(Upstream("models"))]
 
 @app.post("/ask")
 async def ask(question: str, models: Models) -> str | None:
-    client: Any = models.client  # openai 3 annotates httpx2's client, and takes httpx's too
+    client: Any = models.client  # openai 3 is annotated for httpx2 and also accepts httpx
     sdk = AsyncOpenAI(api_key="unused", http_client=client, base_url=client.base_url)
-    answer = await sdk.chat.completions.create(
+    completion = await sdk.chat.completions.create(
         model="small", messages=[{"role": "user", "content": question}]
     )
-    return answer.choices[0].message.content
+    return completion.choices[0].message.content

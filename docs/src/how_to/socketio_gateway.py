@@ -7,7 +7,7 @@ from fastapi_proxy_di import AffinitySettings, UpstreamSettings, proxy_router
 
 class Chat(UpstreamSettings, name="chat"):
     affinity: AffinitySettings | None = AffinitySettings(
-        cookie="chat_seat", key=os.environ["CHAT_KEY"]
+        cookie="chat_affinity", key=os.environ["CHAT_KEY"]
     )
 
 

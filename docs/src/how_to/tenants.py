@@ -7,7 +7,7 @@ from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan
 app = FastAPI(lifespan=proxy_lifespan)
 
 
-async def of_the_tenant(
+async def upstream_of_tenant(
     x_tenant: Annotated[str, Header()],
     shared: Annotated[Balancer, Depends(Upstream("shared"))],
     acme: Annotated[Balancer, Depends(Upstream("acme"))],
@@ -17,14 +17,14 @@ async def of_the_tenant(
     return acme if x_tenant == "acme" else shared
 
 
-Tenants = Annotated[Balancer, Depends(of_the_tenant)]
+TenantUpstream = Annotated[Balancer, Depends(upstream_of_tenant)]
 
 
 @app.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
-async def forward(request: Request, upstream: Tenants) -> Response:
+async def forward(request: Request, upstream: TenantUpstream) -> Response:
     return await upstream.forward(request)
 
 
 @app.websocket("/{path:path}")
-async def tunnel(websocket: WebSocket, upstream: Tenants) -> None:
+async def tunnel(websocket: WebSocket, upstream: TenantUpstream) -> None:
     await upstream.forward_websocket(websocket)

@@ -53,10 +53,10 @@ def test_pay_is_forwarded(stand_in: StandInFixture) -> None:
 # --8<-- [end:app]
 # --8<-- [start:function]
 def test_large_sums_are_refused(stand_in: StandInFixture) -> None:
-    def answer(received: Received) -> object:
+    def respond(received: Received) -> object:
         return reply("too much", 402) if received.json()["sum"] > 10 else {"paid": True}
 
-    stand_in(app, "billing", answer)
+    stand_in(app, "billing", respond)
 
     with TestClient(app) as client:
         assert client.post("/pay", json={"sum": 7}).json() == {"paid": True}
@@ -65,7 +65,7 @@ def test_large_sums_are_refused(stand_in: StandInFixture) -> None:
 
 # --8<-- [end:function]
 # --8<-- [start:tried]
-def test_pay_goes_elsewhere(stand_in: StandInFixture) -> None:
+def test_pay_tries_the_next_destination(stand_in: StandInFixture) -> None:
     billing = stand_in(app, "billing", {"b": refuse(), "a": reply("ok")}, policy="first")
 
     with TestClient(app) as client:
@@ -102,7 +102,7 @@ def test_live_is_closed(stand_in: StandInFixture) -> None:
 
 # --8<-- [end:faults]
 # --8<-- [start:clock]
-def test_a_comes_back(stand_in: StandInFixture, proxy_clock: Clock) -> None:
+def test_ejected_destination_is_readmitted(stand_in: StandInFixture, proxy_clock: Clock) -> None:
     billing = stand_in(
         app,
         "billing",
@@ -121,7 +121,7 @@ def test_a_comes_back(stand_in: StandInFixture, proxy_clock: Clock) -> None:
     assert billing.tried == ["a", "b", "b", "a"]
 
 
-def test_unhealthy_ones_rest(stand_in: StandInFixture) -> None:
+def test_unhealthy_destination_gets_no_requests(stand_in: StandInFixture) -> None:
     billing = stand_in(app, "billing", {"a": reply(), "b": reply()}, policy="first")
     billing.flip("a", healthy=False)
 

@@ -35,13 +35,13 @@ def add_tenant(request: OutboundRequest) -> None:
     request.set_query("tenant", tenant)
 
 
-def stamp(response: OutboundResponse) -> None:
+def add_support(response: OutboundResponse) -> None:
     if response.status >= 500:
         response.headers["x-support"] = "call us"
 
 
 app = FastAPI()
 app.include_router(
-    proxy_router(Billing, transforms=[add_tenant, stamp]), prefix="/{tenant}/billing"
+    proxy_router(Billing, transforms=[add_tenant, add_support]), prefix="/{tenant}/billing"
 )
 # --8<-- [end:functions]

@@ -12,9 +12,9 @@ Billing = Annotated[Balancer, Depends(Upstream("billing"))]
 
 @app.get("/invoices/{number}/summary")
 async def summary(number: int, billing: Billing) -> dict[str, int]:
-    answer = await billing.client.get(f"/invoices/{number}")
-    if answer.status_code == 404:
+    response = await billing.client.get(f"/invoices/{number}")
+    if response.status_code == 404:
         raise HTTPException(404, "no such invoice")
-    if answer.is_error:
+    if response.is_error:
         raise HTTPException(502, "billing is in trouble")
-    return {"number": number, "total": answer.json()["total"]}
+    return {"number": number, "total": response.json()["total"]}

@@ -9,14 +9,14 @@ from fastapi_proxy_di import Upstream
 
 
 class FakeBilling:
-    """Stands where the balancer stands; needs no socket and no settings."""
+    """Replaces the balancer. Needs no socket and no settings."""
 
     def __init__(self) -> None:
         self.client = httpx.AsyncClient(
-            base_url="http://billing", transport=httpx.MockTransport(self.answer)
+            base_url="http://billing", transport=httpx.MockTransport(self.respond)
         )
 
-    def answer(self, request: httpx.Request) -> httpx.Response:
+    def respond(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/invoices/7":
             return httpx.Response(200, json={"number": 7, "total": 70})
         return httpx.Response(404)
