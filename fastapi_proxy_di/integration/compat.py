@@ -8,7 +8,6 @@ Starlette's ``Request`` and ``WebSocket`` is in ``upstream.client_request``, one
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AsyncExitStack
 from typing import Any
 
 import fastapi
@@ -76,18 +75,6 @@ def exception_handlers(scope: Scope) -> dict[Any, Any] | None:
     """
     tables = scope.get("starlette.exception_handlers")
     return tables[0] if tables else None
-
-
-def exit_stack(scope: Scope) -> AsyncExitStack:
-    """Give what FastAPI closes once the response of this request is sent.
-
-    Raises:
-        UnknownFastAPI: It is not in the scope.
-    """
-    stack = scope.get("fastapi_inner_astack")
-    if not isinstance(stack, AsyncExitStack):
-        raise UnknownFastAPI('scope["fastapi_inner_astack"]')
-    return stack
 
 
 def middleware_stack(app: Starlette) -> ASGIApp:

@@ -20,13 +20,13 @@ from starlette.websockets import WebSocket
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_below
-from fastapi_proxy_di.integration.compat import exit_stack
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.lifespan import balancer_of, is_overridden
 from fastapi_proxy_di.integration.options import ForwardOptions, options_overrides
 from fastapi_proxy_di.integration.problems import install_handler
 from fastapi_proxy_di.integration.proxied import Proxied, mark_proxied
 from fastapi_proxy_di.upstream.balancer import Balancer
+from fastapi_proxy_di.upstream.client_request import exit_stack
 
 BareMount = Literal["auto", "redirect", "forward"]
 
@@ -141,9 +141,10 @@ async def _solved(endpoint: Callable[..., Awaitable[Response]], request: Request
     path = "".join(f"/{{{name}}}" for name in request.path_params)
     route = APIRoute(path or "/", endpoint, dependency_overrides_provider=request.scope["app"])
     response = await route.get_route_handler()(request)
-    if response.background is not None:
+    stack = exit_stack(request.scope)
+    if response.background is not None and stack is not None:
         # The response has one place for tasks, which those of the mount's dependencies take.
-        exit_stack(request.scope).push_async_callback(response.background)
+        stack.push_async_callback(response.background)
         response.background = None
     return response
 

@@ -24,6 +24,7 @@ from fastapi_proxy_di.integration.compat import dependant_of, routes_of
 from fastapi_proxy_di.integration.mounts import MountedUpstream, claimed, mounted_upstreams
 from fastapi_proxy_di.integration.proxied import proxied_by
 from fastapi_proxy_di.settings import Mention, UpstreamSettings
+from fastapi_proxy_di.upstream.client_request import check_request
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.integration.runtime import Runtime
@@ -95,6 +96,7 @@ async def proxy_lifespan(app: Starlette) -> AsyncIterator[None]:
     # What only a running app needs: half of what importing the package would cost.
     from fastapi_proxy_di.integration.runtime import Runtime  # noqa: PLC0415
 
+    await check_request()
     runtime = Runtime()
     setattr(app, RUNTIME, runtime)
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Unpack
 
 import httpx
@@ -30,10 +30,10 @@ from fastapi_proxy_di.forwarding.target import given_target, target_below
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import Destinations, HealthSettings, UpstreamSettings
 from fastapi_proxy_di.supervision.events import Event
+from fastapi_proxy_di.upstream.client_request import channel_of, exit_stack, send_of, take_body
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.control import Control, DestinationChanges, HealthChanges
 from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
-from fastapi_proxy_di.upstream.request_body import take_body
 from fastapi_proxy_di.upstream.running import RunningUpstream
 from fastapi_proxy_di.upstream.status import UpstreamStatus, status_of
 from fastapi_proxy_di.wire.headers import HeaderFields
@@ -122,8 +122,8 @@ class Balancer:
         )
         raw, prefix = _target(request.scope, path)
         response = await self.forward_raw(request, raw, prefix, overrides)
-        stack = request.scope.get("fastapi_inner_astack")
-        if isinstance(stack, AsyncExitStack):
+        stack = exit_stack(request.scope)
+        if stack is not None:
             # An endpoint need not return it. A proxied route always does.
             stack.push_async_callback(response.aclose)
         return response
@@ -144,7 +144,7 @@ class Balancer:
         exchange = Exchange(
             scope,
             request.receive,
-            request._send,  # noqa: SLF001  # for early hints, which come before the response
+            send_of(request),  # for early hints, which come before the response
             path,
             prefix,
             overrides,
@@ -224,11 +224,11 @@ class Balancer:
         message = await websocket.receive()
         if message["type"] != "websocket.connect":
             return
-        # Below Starlette's state machine, which costs as much per message as the copying.
+        receive, send = channel_of(websocket)
         exchange = Exchange(
             websocket.scope,
-            websocket._receive,  # noqa: SLF001
-            websocket._send,  # noqa: SLF001
+            receive,
+            send,
             path,
             prefix,
             overrides,

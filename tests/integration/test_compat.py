@@ -1,0 +1,180 @@
+"""Undocumented names of FastAPI and Starlette: what happens where one is missing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import fastapi.routing
+import pytest
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.dependencies import models
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan
+from fastapi_proxy_di.integration import compat
+from fastapi_proxy_di.upstream import client_request
+from tests.support.gateways import billing, gateway_app, until
+from tests.support.http_client import fetch
+from tests.support.origins import ScriptedOrigin
+from tests.support.servers import StartupFailed, dead_port, run_app
+from tests.support.websocket_client import open_websocket
+from tests.websocket.upstreams import EchoApp, echo_server
+
+
+async def refuse() -> None:
+    """Let nobody in."""
+    raise HTTPException(401)
+
+
+def _hide_effective_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden: Any = fastapi.routing
+    monkeypatch.setattr(compat, "fastapi", _WithoutVariable(hidden))
+
+
+class _WithoutVariable:
+    """The package ``fastapi`` as `compat` sees it, without the variable."""
+
+    def __init__(self, routing: Any) -> None:
+        self.routing = _Without(routing, "_effective_route_context_var")
+        self.__version__ = "0.999"
+
+
+class _Without:
+    def __init__(self, hidden: Any, name: str) -> None:
+        self._hidden = hidden
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._name:
+            raise AttributeError(name)
+        return getattr(self._hidden, name)
+
+
+def _hide_route_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(fastapi.routing, "iter_route_contexts")
+
+
+def _hide_dependant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(models, "Dependant")
+
+
+def _hide_middleware_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "hasattr", lambda app, name: False, raising=False)
+
+
+def _hide_stream_consumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Renamed(Request):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            del self._stream_consumed
+
+        async def body(self) -> bytes:
+            return b"x"
+
+    monkeypatch.setattr(client_request, "Request", Renamed)
+
+
+@pytest.mark.parametrize(
+    ("hide", "named"),
+    [
+        (_hide_effective_route, "_effective_route_context_var"),
+        (_hide_route_contexts, "iter_route_contexts"),
+        (_hide_dependant, "Dependant"),
+        (_hide_middleware_stack, "middleware_stack"),
+        (_hide_stream_consumed, "_stream_consumed"),
+    ],
+)
+async def test_missing_name_is_a_fault_at_start(
+    hide: Callable[[pytest.MonkeyPatch], None], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says which, and that another version is needed; the guard is never skipped."""
+    async with ScriptedOrigin() as origin:
+        app = gateway_app(origin.url, include={"dependencies": [Depends(refuse)]})
+        hide(monkeypatch)
+        with pytest.raises(StartupFailed, match=named):
+            async with run_app(app):
+                pass
+
+
+class _HidesHandlers:
+    """Hides the table of exception handlers from what is within."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        hidden = {key: at for key, at in scope.items() if key != "starlette.exception_handlers"}
+        await self._app(hidden, receive, send)
+
+
+async def test_missing_table_of_handlers_makes_failures_a_500() -> None:
+    """The failure is logged by the server; guards run as ever."""
+    app = gateway_app(f"http://127.0.0.1:{dead_port()}")
+    app.router.middleware_stack = _HidesHandlers(app.router.middleware_stack)
+    async with run_app(app) as running:
+        reply = await fetch(running.address, target="/billing/x")
+
+    assert reply.status == 500
+
+
+async def test_missing_exit_stack_closes_a_response_when_it_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A response that is not returned holds no connection."""
+    monkeypatch.setattr("fastapi_proxy_di.upstream.balancer.exit_stack", lambda scope: None)
+    app = FastAPI(lifespan=proxy_lifespan)
+    async with ScriptedOrigin() as origin:
+        upstream = Upstream(billing(origin.url))
+
+        @app.get("/x")
+        async def x(request: Request, balancer: Balancer = Depends(upstream)) -> str:
+            await balancer.forward(request)
+            return "not that one"
+
+        async with run_app(app) as running:
+            reply = await fetch(running.address, target="/x")
+            await until(lambda: not upstream.of(app).destinations[0].in_flight)
+
+    assert reply.json() == "not that one"
+
+
+async def test_missing_send_passes_no_early_hints() -> None:
+    """All else is as ever."""
+
+    class Renamed(Request):
+        def __init__(self, request: Request) -> None:
+            super().__init__(request.scope, request.receive)
+            del self._send
+
+    app = FastAPI(lifespan=proxy_lifespan)
+    async with ScriptedOrigin() as origin:
+        upstream = Upstream(billing(origin.url))
+
+        @app.get("/x")
+        async def x(request: Request, balancer: Balancer = Depends(upstream)) -> Response:
+            return await balancer.forward(Renamed(request))
+
+        async with run_app(app) as running:
+            reply = await fetch(running.address, target="/x")
+
+    assert (reply.status, reply.body) == (200, b"ok")
+
+
+async def test_missing_channel_tunnels_through_starlette(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through its state machine, which is slower."""
+    used: list[WebSocket] = []
+
+    def channel(websocket: WebSocket) -> tuple[Receive, Send]:
+        used.append(websocket)
+        return client_request.channel_of(_Without(_Without(websocket, "_send"), "_receive"))  # type: ignore[arg-type]
+
+    monkeypatch.setattr("fastapi_proxy_di.upstream.balancer.channel_of", channel)
+    async with (
+        echo_server(EchoApp()) as origin,
+        run_app(gateway_app(origin.url)) as running,
+        open_websocket(running.address, "/billing/x") as client,
+    ):
+        await client.send("hello")
+        heard = await client.recv()
+
+    assert (heard, len(used)) == ("hello", 1)
