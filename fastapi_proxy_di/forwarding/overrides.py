@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transport.protocol import Headers
-from fastapi_proxy_di.wire.headers import OURS, TOKEN, HeaderFields, fields_of
+from fastapi_proxy_di.wire.headers import SET_BY_PROXY, TOKEN, HeaderArgument, checked_headers
 
 __all__ = ["Overrides", "overrides_of"]
 
@@ -49,8 +49,8 @@ def overrides_of(
     *,
     method: str | None = None,
     forward_query: bool = True,
-    additional: HeaderFields | None = None,
-    replaced: HeaderFields | None = None,
+    additional: HeaderArgument | None = None,
+    replaced: HeaderArgument | None = None,
     body: Any = None,
     host: str | None = None,
     timeout: float | None = None,
@@ -81,9 +81,12 @@ def overrides_of(
         raise ValueError(f"override_host: {host!r} is not a host")
     return Overrides(
         method=None if method is None else method.upper().encode("ascii"),
-        additional=fields_of(additional, refuse=OURS, what="additional_headers") or None,
+        additional=checked_headers(additional, refuse=SET_BY_PROXY, what="additional_headers")
+        or None,
         replaced=(
-            None if replaced is None else fields_of(replaced, refuse=OURS, what="override_headers")
+            None
+            if replaced is None
+            else checked_headers(replaced, refuse=SET_BY_PROXY, what="override_headers")
         ),
         body=content,
         content_type=content_type,

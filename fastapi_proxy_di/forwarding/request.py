@@ -21,24 +21,24 @@ from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.forwarded import Forwarding
 from fastapi_proxy_di.wire.headers import (
     FRAMING,
-    REQUEST_FATES,
-    Fate,
-    FieldTable,
+    REQUEST_KINDS,
+    HeaderKind,
+    HeaderKinds,
     nominated,
-    set_fields,
+    set_headers,
 )
 from fastapi_proxy_di.wire.urls import climbs
 
 # Looking a member up in its enum takes 0.15 µs on CPython 3.11.
-_CODING: Final = Fate.CODING
-_CONNECTION: Final = Fate.CONNECTION
-_EXPECT: Final = Fate.EXPECT
-_FORWARDED: Final = Fate.FORWARDED
-_HOST: Final = Fate.HOST
-_LENGTH: Final = Fate.LENGTH
-_MALFORMED: Final = Fate.MALFORMED
-_MAX_FORWARDS: Final = Fate.MAX_FORWARDS
-_TE: Final = Fate.TE
+_CODING: Final = HeaderKind.CODING
+_CONNECTION: Final = HeaderKind.CONNECTION
+_EXPECT: Final = HeaderKind.EXPECT
+_FORWARDED: Final = HeaderKind.FORWARDED
+_HOST: Final = HeaderKind.HOST
+_LENGTH: Final = HeaderKind.LENGTH
+_MALFORMED: Final = HeaderKind.MALFORMED
+_MAX_FORWARDS: Final = HeaderKind.MAX_FORWARDS
+_TE: Final = HeaderKind.TE
 _VIA_VERSIONS: Final = {"1.0": b"1.0", "1.1": b"1.1", "2": b"2.0", "3": b"3.0"}
 _CHUNKED: Final = (b"transfer-encoding", b"chunked")
 _EXPECT_CONTINUE: Final = (b"expect", b"100-continue")
@@ -81,7 +81,7 @@ class RequestBuilder:
         self._forwarding = forwarding
         self._preserve_host = preserve_host
         self._static = request_headers
-        self._table = FieldTable(REQUEST_FATES, (*remove, *(name for name, _ in request_headers)))
+        self._table = HeaderKinds(REQUEST_KINDS, (*remove, *(name for name, _ in request_headers)))
         self._via = {
             version: (b"via", number + b" fastapi-proxy-di")
             for version, number in _VIA_VERSIONS.items()
@@ -134,7 +134,7 @@ class RequestBuilder:
         if exchange.host is None and self._preserve_host:
             exchange.host = host
         client = scope.get("client")
-        kept += self._forwarding.fields(
+        kept += self._forwarding.headers(
             client[0] if client else None,
             scope.get("scheme", "http"),
             host,
@@ -146,9 +146,9 @@ class RequestBuilder:
             kept.append(via)
         if self._static:
             # A transform may have set one of them; that name is theirs.
-            kept = kept + self._static if transforms is None else set_fields(kept, self._static)
+            kept = kept + self._static if transforms is None else set_headers(kept, self._static)
         if overrides is not None and overrides.additional:
-            kept = set_fields(kept, overrides.additional)
+            kept = set_headers(kept, overrides.additional)
         if overrides is not None or transforms is not None:
             # What leaves counts, not what came.
             has_idempotency_key = any(name == b"idempotency-key" for name, _ in kept)

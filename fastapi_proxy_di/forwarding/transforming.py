@@ -11,7 +11,7 @@ from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transforms.views import InboundRequest, OutboundRequest, OutboundResponse
 from fastapi_proxy_di.transport.protocol import Headers
-from fastapi_proxy_di.wire.headers import set_fields
+from fastapi_proxy_di.wire.headers import set_headers
 
 
 def joined(first: Pipeline | None, then: Pipeline | None) -> Pipeline | None:
@@ -63,4 +63,4 @@ def transform_response(
     )
     for transform in transforms.response:
         transform(response)
-    return set_fields(response.headers.raw, own)
+    return set_headers(response.headers.raw, own)

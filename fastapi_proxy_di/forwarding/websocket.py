@@ -42,7 +42,7 @@ from fastapi_proxy_di.transport.websocket.handshake import (
     subprotocols_to_offer,
     upgrade_headers,
 )
-from fastapi_proxy_di.wire.headers import HANDSHAKE_FIELDS
+from fastapi_proxy_di.wire.headers import HANDSHAKE_HEADERS
 
 _logger = logging.getLogger("fastapi_proxy_di.websocket")
 
@@ -130,7 +130,7 @@ class WebSocketForwarder:
     def _build(self, exchange: Exchange, subprotocols: Sequence[str] | None) -> _Offer:
         if exchange.overrides is not None:
             _refuse_handshake_headers(exchange.overrides)
-        self._builder.build(exchange, drop=HANDSHAKE_FIELDS.__contains__)
+        self._builder.build(exchange, drop=HANDSHAKE_HEADERS.__contains__)
         # Not from the headers: some servers (uvicorn's wsproto) take the offer out of them.
         offered = subprotocols_to_offer(exchange.scope.get("subprotocols") or (), subprotocols)
         nonce = new_key()
@@ -261,7 +261,7 @@ def _not_yet(exchange: Exchange, failure: BaseException | None) -> None:
 def _refuse_handshake_headers(overrides: Overrides) -> None:
     """Raise where the caller names a header that this hop's handshake makes itself."""
     for name, _ in (*(overrides.replaced or ()), *(overrides.additional or ())):
-        if name in HANDSHAKE_FIELDS:
+        if name in HANDSHAKE_HEADERS:
             raise ValueError(
                 f"{name.decode()} is made for each handshake; use subprotocols= to offer some"
             )

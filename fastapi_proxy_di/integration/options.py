@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastapi_proxy_di.forwarding.overrides import Overrides, overrides_of
-from fastapi_proxy_di.wire.headers import HeaderFields
+from fastapi_proxy_di.wire.headers import HeaderArgument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class ForwardOptions:
         override_host: Host header instead of the destination's.
     """
 
-    headers: HeaderFields | None = None
+    headers: HeaderArgument | None = None
     timeout: float | None = None
     affinity_key: str | None = None
     override_host: str | None = None

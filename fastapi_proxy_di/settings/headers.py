@@ -15,8 +15,8 @@ from fastapi_proxy_di.wire.headers import (
     FORWARDING_PREFIX,
     FRAMING,
     HOP_BY_HOP,
-    OURS,
     PROXY_AUTHENTICATION,
+    SET_BY_PROXY,
 )
 
 __all__ = [
@@ -35,7 +35,7 @@ TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A name of a header, method or cookie (RFC 9110 §5.6.2)."""
 
 # Both refuse what belongs to one connection; a response has no Host and no forwarding headers.
-_REQUEST: Final = frozenset(name.decode() for name in OURS | PROXY_AUTHENTICATION)
+_REQUEST: Final = frozenset(name.decode() for name in SET_BY_PROXY | PROXY_AUTHENTICATION)
 _RESPONSE: Final = frozenset(name.decode() for name in HOP_BY_HOP | FRAMING | PROXY_AUTHENTICATION)
 _FORWARDING: Final = frozenset(name.decode() for name in FORWARDING)
 # RFC 9110 §5.5; a tab may stand within a value.

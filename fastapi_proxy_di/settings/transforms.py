@@ -20,7 +20,7 @@ from fastapi_proxy_di.settings.headers import (
 )
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.paths import PatternPath, RawPath
-from fastapi_proxy_di.wire.headers import HANDSHAKE_FIELDS
+from fastapi_proxy_di.wire.headers import HANDSHAKE_HEADERS
 
 __all__ = [
     "CookieDomain",
@@ -60,7 +60,7 @@ def _method(value: str) -> str:
 
 
 def _not_of_the_handshake(name: str) -> str:
-    if name.encode("latin-1") in HANDSHAKE_FIELDS:
+    if name.encode("latin-1") in HANDSHAKE_HEADERS:
         raise ValueError(f"{name!r} belongs to the WebSocket handshake, and is the proxy's own")
     return name
 

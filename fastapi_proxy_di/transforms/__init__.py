@@ -22,7 +22,7 @@ from fastapi_proxy_di.settings.transforms import (
     Transforms,
     TransformSettings,
 )
-from fastapi_proxy_di.transforms.fields import EditableFields, HeaderFields
+from fastapi_proxy_di.transforms.headers import EditableFields, HeaderFields
 from fastapi_proxy_di.transforms.pipeline import Transform
 from fastapi_proxy_di.transforms.views import InboundRequest, OutboundRequest, OutboundResponse
 

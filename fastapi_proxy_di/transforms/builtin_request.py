@@ -26,7 +26,7 @@ from fastapi_proxy_di.transforms.header_edits import allow, remove, secret, set_
 from fastapi_proxy_di.transforms.location import is_below
 from fastapi_proxy_di.transforms.query import append_parameter, set_parameter
 from fastapi_proxy_di.transforms.views import OutboundRequest
-from fastapi_proxy_di.wire.headers import set_fields
+from fastapi_proxy_di.wire.headers import set_headers
 from fastapi_proxy_di.wire.urls import climbs
 
 RequestTransform = Callable[[OutboundRequest], object]
@@ -162,7 +162,7 @@ def _request_header_route_value(name: str, parameter: str) -> RequestTransform:
 
     def transform(request: OutboundRequest) -> None:
         value = route_value(request, parameter).encode("ascii")
-        request.headers.raw = set_fields(request.headers.raw, [(key, value)])
+        request.headers.raw = set_headers(request.headers.raw, [(key, value)])
 
     return transform
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pydantic import SecretStr
 
 from fastapi_proxy_di.settings.transforms import RequestHeader, ResponseHeader
-from fastapi_proxy_di.transforms.fields import without
+from fastapi_proxy_di.transforms.headers import without
 from fastapi_proxy_di.transforms.views import OutboundRequest, OutboundResponse
-from fastapi_proxy_di.wire.headers import set_fields
+from fastapi_proxy_di.wire.headers import set_headers
 
 HeaderEdit = Callable[[OutboundRequest | OutboundResponse], None]
 """A function that changes the headers of whatever it is given."""
@@ -30,7 +30,7 @@ def set_or_append(settings: RequestHeader | ResponseHeader) -> HeaderEdit:
         return append
 
     def replace(message: OutboundRequest | OutboundResponse) -> None:
-        message.headers.raw = set_fields(message.headers.raw, fields)
+        message.headers.raw = set_headers(message.headers.raw, fields)
 
     return replace
 

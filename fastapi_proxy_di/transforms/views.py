@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi_proxy_di.errors import InvalidRequest
-from fastapi_proxy_di.transforms.fields import (
-    REQUEST_OURS,
-    RESPONSE_OURS,
+from fastapi_proxy_di.transforms.headers import (
+    REQUEST_SET_BY_PROXY,
+    RESPONSE_SET_BY_PROXY,
     EditableFields,
     HeaderFields,
 )
@@ -101,7 +101,7 @@ class OutboundRequest:
         self, inbound: InboundRequest, method: bytes, path: bytes, query: bytes, headers: Headers
     ) -> None:
         self.inbound: InboundRequest = inbound
-        self.headers: EditableFields = EditableFields(headers, REQUEST_OURS)
+        self.headers: EditableFields = EditableFields(headers, REQUEST_SET_BY_PROXY)
         self.raw_method: bytes = method
         self.raw_query: bytes = query
         self._raw_path = path
@@ -207,7 +207,7 @@ class OutboundResponse:
         host: bytes | None,
     ) -> None:
         self.inbound: InboundRequest = inbound
-        self.headers: EditableFields = EditableFields(headers, RESPONSE_OURS)
+        self.headers: EditableFields = EditableFields(headers, RESPONSE_SET_BY_PROXY)
         self.authority: bytes = authority
         self.base_path: bytes = base_path
         self.host: bytes | None = host

@@ -36,7 +36,7 @@ from fastapi_proxy_di.upstream.control import Control, DestinationChanges, Healt
 from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
 from fastapi_proxy_di.upstream.running import RunningUpstream
 from fastapi_proxy_di.upstream.status import UpstreamStatus, status_of
-from fastapi_proxy_di.wire.headers import HeaderFields
+from fastapi_proxy_di.wire.headers import HeaderArgument
 
 
 class Balancer:
@@ -80,8 +80,8 @@ class Balancer:
         *,
         method: str | None = None,
         forward_query: bool = True,
-        additional_headers: HeaderFields | None = None,
-        override_headers: HeaderFields | None = None,
+        additional_headers: HeaderArgument | None = None,
+        override_headers: HeaderArgument | None = None,
         override_body: Any = None,
         override_host: str | None = None,
         timeout: float | None = None,
@@ -180,8 +180,8 @@ class Balancer:
         *,
         subprotocols: Sequence[str] | None = None,
         forward_query: bool = True,
-        additional_headers: HeaderFields | None = None,
-        override_headers: HeaderFields | None = None,
+        additional_headers: HeaderArgument | None = None,
+        override_headers: HeaderArgument | None = None,
         open_timeout: float | None = None,
     ) -> None:
         """Dial a picked destination, accept the client, and tunnel until one side ends.

@@ -44,7 +44,7 @@ from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.upstream.routes import Routes
 from fastapi_proxy_di.upstream.running import RunningUpstream
 from fastapi_proxy_di.wire.forwarded import Forwarding
-from fastapi_proxy_di.wire.headers import RESPONSE_FATES, FieldTable
+from fastapi_proxy_di.wire.headers import RESPONSE_KINDS, HeaderKinds
 
 _POLICIES_WITHOUT_KEY: Final = frozenset(POLICIES) - {"hash"}
 
@@ -216,10 +216,10 @@ def client_builder(settings: UpstreamSettings) -> RequestBuilder:
     )
 
 
-def response_table(settings: UpstreamSettings, response_headers: Headers) -> FieldTable:
+def response_table(settings: UpstreamSettings, response_headers: Headers) -> HeaderKinds:
     """Which response headers cross."""
     drop = {name.encode("latin-1") for name in settings.remove_response_headers}
     drop |= {name for name, _ in response_headers}
     if settings.response_server_headers == "drop":
         drop |= {b"date", b"server"}
-    return FieldTable(RESPONSE_FATES, drop)
+    return HeaderKinds(RESPONSE_KINDS, drop)

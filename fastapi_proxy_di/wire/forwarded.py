@@ -54,7 +54,7 @@ class Forwarding:
         """Whether forwarding fields from ``peer`` are believed; no address never is."""
         return bool(self._trusted) and peer is not None and self._is_trusted(peer)
 
-    def fields(
+    def headers(
         self,
         peer: str | None,
         scheme: str,

@@ -1,8 +1,8 @@
-"""Which header fields cross the proxy, on raw ``list[tuple[bytes, bytes]]``.
+"""Which headers the proxy forwards, and how users' headers are checked.
 
-Order and repeats survive; nothing is invented or folded. A field's fate depends on its
-name alone, so it is decided once a name: `FieldTable` is a dict that fills itself and
-costs one look-up per header line. It knows HTTP, not pools, and not who the peer is.
+Headers are raw ``list[tuple[bytes, bytes]]``; order and repeats are kept. The kind of a header
+depends on its name alone, so `HeaderKinds` caches it by name: one dict look-up per header.
+Pure: the file knows no pools, no settings and no peer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 Headers = list[tuple[bytes, bytes]]
 
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
-"""A field name, RFC 9110 section 5.6.2."""
+"""A token, e.g. a header name (RFC 9110 section 5.6.2)."""
 
 _UNSAFE_VALUE: Final = re.compile(rb"[\x00\r\n]")
 
@@ -31,14 +31,14 @@ HOP_BY_HOP: Final = frozenset(
         b"http2-settings",  # RFC 9113 section 3.1: the other half of an h2c offer
     }
 )
-"""RFC 9110 section 7.6.1, and what nobody may send on: meant for the next hop alone."""
+"""Headers that belong to one connection and are not forwarded (RFC 9110 section 7.6.1)."""
 
 PROXY_AUTHENTICATION: Final = frozenset(
     {b"proxy-authenticate", b"proxy-authorization", b"proxy-authentication-info"}
 )
-"""RFC 9110 section 11.7: between a client and its forward proxy; never an origin's."""
+"""Headers between a client and its forward proxy (RFC 9110 section 11.7); not forwarded."""
 
-HANDSHAKE_FIELDS: Final = frozenset(
+HANDSHAKE_HEADERS: Final = frozenset(
     {
         b"sec-websocket-accept",
         b"sec-websocket-extensions",
@@ -47,18 +47,18 @@ HANDSHAKE_FIELDS: Final = frozenset(
         b"sec-websocket-version",
     }
 )
-"""RFC 6455: they belong to one hop; never copied, built anew for the other one."""
+"""WebSocket handshake headers (RFC 6455): each connection gets its own, none is copied."""
 
 FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 FORWARDING: Final = frozenset({b"forwarded", b"x-real-ip"})
 FORWARDING_PREFIX: Final = b"x-forwarded-"
 
 _TABLE_LIMIT: Final = 4096
-"""Names remembered per table; a client that invents more only pays for itself."""
+"""Names cached per table, so that clients that invent names cannot fill the memory."""
 
 
-class Fate(IntEnum):
-    """What becomes of a field. ``KEEP`` is 0 so that the common case is falsy."""
+class HeaderKind(IntEnum):
+    """How the proxy handles a header. ``KEEP`` is 0, so that the common case is falsy."""
 
     KEEP = 0
     DROP = 1
@@ -74,59 +74,59 @@ class Fate(IntEnum):
     MAX_FORWARDS = 11
 
 
-REQUEST_FATES: Final[Mapping[bytes, Fate]] = {
-    b"connection": Fate.CONNECTION,
-    b"host": Fate.HOST,
-    b"content-length": Fate.LENGTH,
-    b"transfer-encoding": Fate.CODING,
-    b"expect": Fate.EXPECT,
-    b"te": Fate.TE,
-    b"max-forwards": Fate.MAX_FORWARDS,
-    b"forwarded": Fate.FORWARDED,
-    b"x-real-ip": Fate.FORWARDED,
+REQUEST_KINDS: Final[Mapping[bytes, HeaderKind]] = {
+    b"connection": HeaderKind.CONNECTION,
+    b"host": HeaderKind.HOST,
+    b"content-length": HeaderKind.LENGTH,
+    b"transfer-encoding": HeaderKind.CODING,
+    b"expect": HeaderKind.EXPECT,
+    b"te": HeaderKind.TE,
+    b"max-forwards": HeaderKind.MAX_FORWARDS,
+    b"forwarded": HeaderKind.FORWARDED,
+    b"x-real-ip": HeaderKind.FORWARDED,
 }
-"""Request fields that decide something; a table for requests starts from them."""
+"""Request headers that the proxy handles itself."""
 
-RESPONSE_FATES: Final[Mapping[bytes, Fate]] = {
-    b"connection": Fate.CONNECTION,
-    b"trailer": Fate.TRAILER,
+RESPONSE_KINDS: Final[Mapping[bytes, HeaderKind]] = {
+    b"connection": HeaderKind.CONNECTION,
+    b"trailer": HeaderKind.TRAILER,
 }
-"""The same for responses."""
+"""Response headers that the proxy handles itself."""
 
 
-class FieldTable(dict[bytes, Fate]):
-    """Field name, in any case, to its fate; fills itself.
+class HeaderKinds(dict[bytes, HeaderKind]):
+    """Maps a header name, in any case, to its kind; adds names as they are looked up.
 
     Args:
-        fates: Fates of special names, `REQUEST_FATES` or `RESPONSE_FATES`.
-        drop: Further lower-case names that never cross.
+        kinds: `REQUEST_KINDS` or `RESPONSE_KINDS`.
+        drop: Further lower-case names that are not forwarded.
     """
 
-    def __init__(self, fates: Mapping[bytes, Fate], drop: Iterable[bytes] = ()) -> None:
+    def __init__(self, kinds: Mapping[bytes, HeaderKind], drop: Iterable[bytes] = ()) -> None:
         super().__init__()
-        dropped = dict.fromkeys((*HOP_BY_HOP, *PROXY_AUTHENTICATION), Fate.DROP)
-        self._fates = {**dropped, **fates, **dict.fromkeys(drop, Fate.DROP)}
-        self._forwarding = Fate.FORWARDED in fates.values()
+        dropped = dict.fromkeys((*HOP_BY_HOP, *PROXY_AUTHENTICATION), HeaderKind.DROP)
+        self._special = {**dropped, **kinds, **dict.fromkeys(drop, HeaderKind.DROP)}
+        self._forwarding = HeaderKind.FORWARDED in kinds.values()
 
-    def __missing__(self, name: bytes) -> Fate:
-        fate = self._decide(name)
+    def __missing__(self, name: bytes) -> HeaderKind:
+        kind = self._decide(name)
         if len(self) < _TABLE_LIMIT:
-            self[name] = fate
-        return fate
+            self[name] = kind
+        return kind
 
-    def _decide(self, name: bytes) -> Fate:
+    def _decide(self, name: bytes) -> HeaderKind:
         if not TOKEN.match(name):
-            return Fate.MALFORMED
+            return HeaderKind.MALFORMED
         lower = name.lower()
         if self._forwarding and lower.startswith(FORWARDING_PREFIX):
-            return Fate.FORWARDED
-        return self._fates.get(lower, Fate.KEEP)
+            return HeaderKind.FORWARDED
+        return self._special.get(lower, HeaderKind.KEEP)
 
 
 class LowerNames(dict[bytes, bytes]):
-    """Field name, in any case, to the same in lower case; fills itself.
+    """Maps a header name, in any case, to lower case; adds names as they are looked up.
 
-    The same object comes for the same name, so its hash is there for the tables behind.
+    One name always gives the same object, whose hash later look-ups need not compute again.
     """
 
     def __missing__(self, name: bytes) -> bytes:
@@ -137,42 +137,44 @@ class LowerNames(dict[bytes, bytes]):
 
 
 def nominated(values: Iterable[bytes]) -> frozenset[bytes]:
-    """Lower-case names that ``Connection`` fields nominate as hop-by-hop.
+    """Give the lower-case names that ``Connection`` headers nominate as hop-by-hop.
 
-    RFC 9110 section 7.6.1 lets a sender nominate any name. ``close`` and
-    ``keep-alive`` are options, not fields; nominating them removes nothing that stays.
+    RFC 9110 section 7.6.1 lets a sender nominate any name. The options ``close`` and
+    ``keep-alive`` are given like names.
     """
     return frozenset(
         token.strip().lower() for value in values for token in value.split(b",") if token.strip()
     )
 
 
-HeaderFields = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[str | bytes, str | bytes]]
-"""Header arguments: a mapping or pairs, of str or bytes."""
+HeaderArgument = (
+    Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[str | bytes, str | bytes]]
+)
+"""Headers as users give them: a mapping or pairs, of str or bytes."""
 
 
-def fields_of(
-    value: HeaderFields | None,
+def checked_headers(
+    value: HeaderArgument | None,
     *,
     refuse: frozenset[bytes],
     what: str,
 ) -> Headers:
-    """Header fields given by a user, validated, as raw pairs with lower-case names.
+    """Validate headers that a user gives; return raw pairs with lower-case names.
 
     Args:
         value: A mapping or pairs, of str (latin-1) or bytes.
-        refuse: Lower-case names that stay ours.
-        what: The argument's name, for errors.
+        refuse: Lower-case names that may not be given.
+        what: The argument's name, for error messages.
 
     Raises:
-        ValueError: A name is not a token, is one of ours, or a value has CR, LF or NUL.
+        ValueError: A name is not a token or is refused, or a value has CR, LF or NUL.
     """
     if value is None:
         return []
     pairs: Iterable[tuple[str | bytes, str | bytes]] = (
         [*value.items()] if isinstance(value, Mapping) else value
     )
-    fields: Headers = []
+    checked: Headers = []
     for name, content in pairs:
         raw_name = (name.encode("latin-1") if isinstance(name, str) else bytes(name)).lower()
         raw_value = content.encode("latin-1") if isinstance(content, str) else bytes(content)
@@ -181,40 +183,39 @@ def fields_of(
         if raw_name in refuse or raw_name.startswith(FORWARDING_PREFIX):
             raise ValueError(
                 f"{what}: {raw_name.decode()!r} is set by the proxy; host, framing, hop-by-hop "
-                "and forwarding fields cannot be given"
+                "and forwarding headers cannot be given"
             )
         if _UNSAFE_VALUE.search(raw_value):
             raise ValueError(f"{what}: the value of {raw_name.decode()!r} contains CR, LF or NUL")
-        fields.append((raw_name, raw_value.strip(b" \t")))
-    return fields
+        checked.append((raw_name, raw_value.strip(b" \t")))
+    return checked
 
 
-OURS: Final = HOP_BY_HOP | FRAMING | FORWARDING | frozenset({b"host", b"expect", b"via"})
-"""Names that header arguments of ``forward`` may not carry."""
+SET_BY_PROXY: Final = HOP_BY_HOP | FRAMING | FORWARDING | frozenset({b"host", b"expect", b"via"})
+"""Request headers that the proxy sets; arguments and settings may not name them."""
 
 
-def set_fields(headers: Headers, fields: Headers) -> Headers:
-    """``headers`` with ``fields`` set by name: whatever stood under those names goes."""
-    names = {name for name, _ in fields}
-    return [pair for pair in headers if pair[0] not in names] + fields
+def set_headers(headers: Headers, added: Headers) -> Headers:
+    """Remove from ``headers`` every name in ``added``, then append ``added``."""
+    names = {name for name, _ in added}
+    return [pair for pair in headers if pair[0] not in names] + added
 
 
 def is_safe_block(block: bytes, lines: int) -> bool:
     """Whether a serialised head of ``lines`` lines has no CR, LF or NUL beyond its line ends.
 
-    One look at the finished block proves what validating each part would: a part that
-    smuggles in a line end changes the count.
+    A line end within a name or value changes the count, so no part needs a check of its own.
     """
     bare = len(block.translate(None, b"\r\n\0"))
     return len(block) - bare == 2 * lines and block.count(b"\r\n") == lines
 
 
 def list_members(headers: Headers, name: bytes) -> list[bytes]:
-    """Members of a comma-separated list field, over all its lines, lower-case."""
+    """Give the members of a comma-separated list in all headers of a name, in lower case."""
     return [
         token.strip().lower()
-        for field, value in headers
-        if field == name
+        for header, value in headers
+        if header == name
         for token in value.split(b",")
         if token.strip()
     ]

@@ -4,9 +4,9 @@ import pytest
 
 from fastapi_proxy_di.forwarding.response_headers import crossing_headers
 from fastapi_proxy_di.transport.protocol import Headers
-from fastapi_proxy_di.wire.headers import RESPONSE_FATES, FieldTable
+from fastapi_proxy_di.wire.headers import RESPONSE_KINDS, HeaderKinds
 
-TABLE = FieldTable(RESPONSE_FATES, [b"server"])
+TABLE = HeaderKinds(RESPONSE_KINDS, [b"server"])
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def fields(
 ) -> Headers:
     """What leaves for one request."""
     forwarding = Forwarding(mode, NETWORKS if trusted else [], rfc7239=rfc7239)
-    return list(forwarding.fields(peer, scheme, host, prefix, received))
+    return list(forwarding.headers(peer, scheme, host, prefix, received))
 
 
 @pytest.mark.parametrize("mode", ["set", "append"])

@@ -1,4 +1,4 @@
-"""Which fields cross, and which header arguments are refused."""
+"""Which headers are forwarded, and which headers a user may not give."""
 
 from __future__ import annotations
 
@@ -8,88 +8,88 @@ from hypothesis import strategies as st
 
 from fastapi_proxy_di.wire.headers import (
     HOP_BY_HOP,
-    OURS,
     PROXY_AUTHENTICATION,
-    REQUEST_FATES,
-    RESPONSE_FATES,
+    REQUEST_KINDS,
+    RESPONSE_KINDS,
+    SET_BY_PROXY,
     TOKEN,
-    Fate,
-    FieldTable,
+    HeaderKind,
+    HeaderKinds,
     Headers,
-    fields_of,
+    checked_headers,
     is_safe_block,
     list_members,
     nominated,
-    set_fields,
+    set_headers,
 )
 
 
 @pytest.mark.parametrize("name", sorted(HOP_BY_HOP | PROXY_AUTHENTICATION))
-def test_table_keeps_no_field_of_the_hop(name: bytes) -> None:
-    """Neither way, in any case."""
-    for fates in (REQUEST_FATES, RESPONSE_FATES):
-        table = FieldTable(fates)
+def test_hop_by_hop_headers_are_never_kept(name: bytes) -> None:
+    """Requests and responses, any case of the name."""
+    for kinds in (REQUEST_KINDS, RESPONSE_KINDS):
+        table = HeaderKinds(kinds)
 
-        assert table[name] is not Fate.KEEP
+        assert table[name] is not HeaderKind.KEEP
         assert table[name.upper()] is table[name]
 
 
 @pytest.mark.parametrize(
-    ("name", "fate"),
+    ("name", "kind"),
     [
-        (b"Host", Fate.HOST),
-        (b"Content-Length", Fate.LENGTH),
-        (b"Transfer-Encoding", Fate.CODING),
-        (b"Expect", Fate.EXPECT),
-        (b"TE", Fate.TE),
-        (b"Connection", Fate.CONNECTION),
-        (b"Forwarded", Fate.FORWARDED),
-        (b"X-Real-IP", Fate.FORWARDED),
-        (b"X-Forwarded-For", Fate.FORWARDED),
-        (b"x-forwarded-anything", Fate.FORWARDED),
-        (b"X-Forwarded", Fate.KEEP),
-        (b"Cookie", Fate.KEEP),
-        (b"Upgrade", Fate.DROP),
-        (b"HTTP2-Settings", Fate.DROP),
-        (b"X-Gone", Fate.DROP),
-        (b"", Fate.MALFORMED),
-        (b"X A", Fate.MALFORMED),
-        (b"X:", Fate.MALFORMED),
-        (b"X\n", Fate.MALFORMED),
-        (b"X\xe9", Fate.MALFORMED),
+        (b"Host", HeaderKind.HOST),
+        (b"Content-Length", HeaderKind.LENGTH),
+        (b"Transfer-Encoding", HeaderKind.CODING),
+        (b"Expect", HeaderKind.EXPECT),
+        (b"TE", HeaderKind.TE),
+        (b"Connection", HeaderKind.CONNECTION),
+        (b"Forwarded", HeaderKind.FORWARDED),
+        (b"X-Real-IP", HeaderKind.FORWARDED),
+        (b"X-Forwarded-For", HeaderKind.FORWARDED),
+        (b"x-forwarded-anything", HeaderKind.FORWARDED),
+        (b"X-Forwarded", HeaderKind.KEEP),
+        (b"Cookie", HeaderKind.KEEP),
+        (b"Upgrade", HeaderKind.DROP),
+        (b"HTTP2-Settings", HeaderKind.DROP),
+        (b"X-Gone", HeaderKind.DROP),
+        (b"", HeaderKind.MALFORMED),
+        (b"X A", HeaderKind.MALFORMED),
+        (b"X:", HeaderKind.MALFORMED),
+        (b"X\n", HeaderKind.MALFORMED),
+        (b"X\xe9", HeaderKind.MALFORMED),
     ],
 )
-def test_table_of_requests(name: bytes, fate: Fate) -> None:
-    """Asked twice, it answers the same."""
-    table = FieldTable(REQUEST_FATES, [b"x-gone"])
+def test_kinds_of_request_headers(name: bytes, kind: HeaderKind) -> None:
+    """The second look-up, from the cache, gives the same."""
+    table = HeaderKinds(REQUEST_KINDS, [b"x-gone"])
 
-    assert table[name] is fate
-    assert table[name] is fate
+    assert table[name] is kind
+    assert table[name] is kind
 
 
 @pytest.mark.parametrize(
-    ("name", "fate"),
+    ("name", "kind"),
     [
-        (b"x-forwarded-for", Fate.KEEP),
-        (b"forwarded", Fate.KEEP),
-        (b"content-length", Fate.KEEP),
-        (b"trailer", Fate.TRAILER),
-        (b"connection", Fate.CONNECTION),
-        (b"transfer-encoding", Fate.DROP),
-        (b"date", Fate.DROP),
+        (b"x-forwarded-for", HeaderKind.KEEP),
+        (b"forwarded", HeaderKind.KEEP),
+        (b"content-length", HeaderKind.KEEP),
+        (b"trailer", HeaderKind.TRAILER),
+        (b"connection", HeaderKind.CONNECTION),
+        (b"transfer-encoding", HeaderKind.DROP),
+        (b"date", HeaderKind.DROP),
     ],
 )
-def test_table_of_responses(name: bytes, fate: Fate) -> None:
-    """An upstream's forwarding fields are its own affair."""
-    assert FieldTable(RESPONSE_FATES, [b"date"])[name] is fate
+def test_kinds_of_response_headers(name: bytes, kind: HeaderKind) -> None:
+    """Forwarding headers of a response are kept."""
+    assert HeaderKinds(RESPONSE_KINDS, [b"date"])[name] is kind
 
 
-def test_table_remembers_a_bounded_number_of_names() -> None:
-    """A client that invents names does not fill our memory."""
-    table = FieldTable(REQUEST_FATES)
-    fates = {table[b"x-%d" % number] for number in range(5000)}
+def test_header_kinds_caches_a_bounded_number_of_names() -> None:
+    """A client that invents names does not fill the memory."""
+    table = HeaderKinds(REQUEST_KINDS)
+    kinds = {table[b"x-%d" % number] for number in range(5000)}
 
-    assert fates == {Fate.KEEP}
+    assert kinds == {HeaderKind.KEEP}
     assert len(table) == 4096
 
 
@@ -102,13 +102,13 @@ def test_table_remembers_a_bounded_number_of_names() -> None:
         ([b" x-a ,, \tX-B,", b"host"], {b"x-a", b"x-b", b"host"}),
     ],
 )
-def test_nominated_reads_every_line(values: list[bytes], names: set[bytes]) -> None:
-    """Lower-case, over all lines, empty members skipped."""
+def test_nominated_reads_every_connection_header(values: list[bytes], names: set[bytes]) -> None:
+    """Names are lower-case; empty members are skipped."""
     assert nominated(values) == names
 
 
 @pytest.mark.parametrize(
-    "given_fields",
+    "given_headers",
     [
         {"X-A": "1", "x-b": " é "},
         {b"X-A": b"1", b"x-b": b"\xe9"},
@@ -116,27 +116,29 @@ def test_nominated_reads_every_line(values: list[bytes], names: set[bytes]) -> N
         iter([("X-A", "1"), ("x-b", "\xe9")]),
     ],
 )
-def test_fields_of_takes_mappings_and_pairs(given_fields: object) -> None:
+def test_checked_headers_takes_mappings_and_pairs(given_headers: object) -> None:
     """Text is latin-1, names become lower-case, the whitespace around values goes."""
-    fields = fields_of(given_fields, refuse=OURS, what="x")  # type: ignore[arg-type]
+    checked = checked_headers(given_headers, refuse=SET_BY_PROXY, what="x")  # type: ignore[arg-type]
 
-    assert fields == [(b"x-a", b"1"), (b"x-b", b"\xe9")]
+    assert checked == [(b"x-a", b"1"), (b"x-b", b"\xe9")]
 
 
-def test_fields_of_nothing() -> None:
-    """``None`` is no field; repeats stay."""
-    assert fields_of(None, refuse=OURS, what="x") == []
-    assert fields_of([("a", "1"), ("A", "2")], refuse=OURS, what="x") == [
+def test_checked_headers_keeps_repeats() -> None:
+    """``None`` gives no headers."""
+    assert checked_headers(None, refuse=SET_BY_PROXY, what="x") == []
+    assert checked_headers([("a", "1"), ("A", "2")], refuse=SET_BY_PROXY, what="x") == [
         (b"a", b"1"),
         (b"a", b"2"),
     ]
 
 
-@pytest.mark.parametrize("name", [*sorted(OURS), b"X-Forwarded-For", b"x-forwarded-new", b"HOST"])
-def test_fields_of_refuses_what_is_ours(name: bytes) -> None:
-    """Host, framing, hop-by-hop and forwarding."""
+@pytest.mark.parametrize(
+    "name", [*sorted(SET_BY_PROXY), b"X-Forwarded-For", b"x-forwarded-new", b"HOST"]
+)
+def test_checked_headers_refuses_headers_set_by_the_proxy(name: bytes) -> None:
+    """Host, framing, hop-by-hop and forwarding headers."""
     with pytest.raises(ValueError, match=r"additional_headers: .* is set by the proxy"):
-        fields_of([(name, b"x")], refuse=OURS, what="additional_headers")
+        checked_headers([(name, b"x")], refuse=SET_BY_PROXY, what="additional_headers")
 
 
 @pytest.mark.parametrize(
@@ -153,17 +155,17 @@ def test_fields_of_refuses_what_is_ours(name: bytes) -> None:
         ("a", "€", "latin-1"),
     ],
 )
-def test_fields_of_refuses_what_is_malformed(name: str, value: str, text: str) -> None:
-    """A line end never gets into a head this way."""
+def test_checked_headers_refuses_malformed_headers(name: str, value: str, text: str) -> None:
+    """Names must be tokens; values may hold no line end."""
     with pytest.raises(ValueError, match=text):
-        fields_of({name: value}, refuse=OURS, what="x")
+        checked_headers({name: value}, refuse=SET_BY_PROXY, what="x")
 
 
-def test_set_fields_replaces_by_name() -> None:
-    """Whatever stood under those names goes; ours keep order and repeats."""
+def test_set_headers_replaces_by_name() -> None:
+    """All former values go; the new ones keep their order and repeats."""
     headers: Headers = [(b"x", b"forged"), (b"a", b"1"), (b"x", b"again")]
 
-    assert set_fields(headers, [(b"x", b"1"), (b"x", b"2")]) == [
+    assert set_headers(headers, [(b"x", b"1"), (b"x", b"2")]) == [
         (b"a", b"1"),
         (b"x", b"1"),
         (b"x", b"2"),
@@ -171,8 +173,8 @@ def test_set_fields_replaces_by_name() -> None:
 
 
 @given(st.lists(st.binary(max_size=10), min_size=1, max_size=5))
-def test_safe_block_has_no_line_end_but_its_own(parts: list[bytes]) -> None:
-    """Exactly when no part holds CR, LF or NUL."""
+def test_block_is_safe_exactly_when_no_part_holds_a_line_end(parts: list[bytes]) -> None:
+    """CR, LF and NUL are forbidden within a part."""
     safe = not any(byte in b"\r\n\0" for part in parts for byte in part)
 
     assert is_safe_block(b"\r\n".join(parts), len(parts) - 1) == safe
@@ -190,12 +192,12 @@ def test_safe_block_has_no_line_end_but_its_own(parts: list[bytes]) -> None:
     ],
 )
 def test_block_with_other_line_ends_is_not_safe(block: bytes, lines: int) -> None:
-    """The right number of bytes in the wrong order is as bad."""
+    """The right number of line end bytes in the wrong order is unsafe too."""
     assert not is_safe_block(block, lines)
 
 
-def test_list_members_over_all_lines() -> None:
-    """Lower-case, without empty ones."""
+def test_list_members_reads_all_headers_of_the_name() -> None:
+    """Members are lower-case; empty ones are skipped."""
     headers = [(b"a", b"X, y"), (b"b", b"n"), (b"a", b",Z ,")]
 
     assert list_members(headers, b"a") == [b"x", b"y", b"z"]
@@ -204,5 +206,5 @@ def test_list_members_over_all_lines() -> None:
 
 @pytest.mark.parametrize("name", [b"a\n", b"", b"a b", b"a\x7f", b"a/b", b'a"'])
 def test_token_is_anchored(name: bytes) -> None:
-    """A final line end is no part of a token."""
+    """A token may not be followed by a line end or anything else."""
     assert not TOKEN.match(name)

@@ -26,7 +26,7 @@ from websockets.uri import parse_uri
 from websockets.utils import generate_key
 
 from fastapi_proxy_di.errors import UpstreamProtocolError
-from fastapi_proxy_di.wire.headers import HANDSHAKE_FIELDS, TOKEN
+from fastapi_proxy_di.wire.headers import HANDSHAKE_HEADERS, TOKEN
 
 __all__ = [
     "Accepted",
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 # RFC 9110 section 7.6.1 and 8.6: meant for this hop, or for a body that a 101 does not have.
-_NOT_IN_ACCEPT: Final[frozenset[bytes]] = HANDSHAKE_FIELDS | {
+_NOT_IN_ACCEPT: Final[frozenset[bytes]] = HANDSHAKE_HEADERS | {
     b"connection",
     b"content-length",
     b"keep-alive",

@@ -12,7 +12,7 @@ from fastapi_proxy_di.transport.websocket.handshake import (
     subprotocols_to_offer,
     upgrade_headers,
 )
-from fastapi_proxy_di.wire.headers import HANDSHAKE_FIELDS
+from fastapi_proxy_di.wire.headers import HANDSHAKE_HEADERS
 
 _KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 _ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -92,7 +92,7 @@ def test_upgrade_headers_carry_the_offer() -> None:
         (b"sec-websocket-protocol", b"v2.chat, chat"),
         (b"sec-websocket-extensions", b"permessage-deflate; client_max_window_bits"),
     ]
-    assert {name for name, _ in headers} - {b"connection", b"upgrade"} <= HANDSHAKE_FIELDS
+    assert {name for name, _ in headers} - {b"connection", b"upgrade"} <= HANDSHAKE_HEADERS
 
 
 def test_check_accept_takes_a_plain_101() -> None:

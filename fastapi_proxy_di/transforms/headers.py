@@ -10,19 +10,19 @@ from typing import Final, overload
 
 from fastapi_proxy_di.wire.headers import (
     FRAMING,
-    HANDSHAKE_FIELDS,
+    HANDSHAKE_HEADERS,
     HOP_BY_HOP,
-    OURS,
     PROXY_AUTHENTICATION,
+    SET_BY_PROXY,
     Headers,
-    fields_of,
-    set_fields,
+    checked_headers,
+    set_headers,
 )
 
-REQUEST_OURS: Final = OURS | PROXY_AUTHENTICATION | HANDSHAKE_FIELDS
+REQUEST_SET_BY_PROXY: Final = SET_BY_PROXY | PROXY_AUTHENTICATION | HANDSHAKE_HEADERS
 """Request fields that stay the proxy's. X-Forwarded-* are not among what transforms see."""
 
-RESPONSE_OURS: Final = HOP_BY_HOP | FRAMING | PROXY_AUTHENTICATION | HANDSHAKE_FIELDS
+RESPONSE_SET_BY_PROXY: Final = HOP_BY_HOP | FRAMING | PROXY_AUTHENTICATION | HANDSHAKE_HEADERS
 """Response fields that stay the proxy's."""
 
 
@@ -97,7 +97,7 @@ class EditableFields(HeaderFields):
         self._ours = ours
 
     def __setitem__(self, name: str, value: str) -> None:
-        self.raw = set_fields(self.raw, self._checked(name, value))
+        self.raw = set_headers(self.raw, self._checked(name, value))
 
     def append(self, name: str, value: str) -> None:
         """Add a field after those that are there.
@@ -123,4 +123,4 @@ class EditableFields(HeaderFields):
         return name in self._ours
 
     def _checked(self, name: str, value: str) -> Headers:
-        return fields_of([(name, value)], refuse=self._ours, what="headers")
+        return checked_headers([(name, value)], refuse=self._ours, what="headers")
