@@ -33,7 +33,7 @@ from fastapi_proxy_di.client.httpx_errors import httpx_error
 from fastapi_proxy_di.errors import Failure
 from tests.support.gateways import billing, until
 from tests.support.http_client import fetch
-from tests.support.origins import Connection, ScriptedOrigin, always, answer, chunk
+from tests.support.origins import Connection, ScriptedOrigin, always, chunk, response_bytes
 from tests.support.servers import blackhole, dead_port, run_app
 
 
@@ -120,7 +120,7 @@ async def test_client_reaches_no_other_authority(url: str) -> None:
 
 async def test_client_follows_no_redirect() -> None:
     """A redirect is an answer; its place may be another host."""
-    moved = answer(302, headers=[(b"Location", b"http://other/")])
+    moved = response_bytes(302, headers=[(b"Location", b"http://other/")])
     async with ScriptedOrigin(always(moved)) as origin, running(origin.url) as balancer:
         reply = await balancer.client.get("/")
 
@@ -129,7 +129,7 @@ async def test_client_follows_no_redirect() -> None:
 
 async def test_client_keeps_no_cookies() -> None:
     """A cookie set for one user never travels with another's request."""
-    setting = answer(headers=[(b"Set-Cookie", b"session=ada; Path=/")])
+    setting = response_bytes(headers=[(b"Set-Cookie", b"session=ada; Path=/")])
     async with ScriptedOrigin(always(setting)) as origin, running(origin.url) as balancer:
         first = await balancer.client.get("/")
         await balancer.client.get("/")
@@ -204,7 +204,7 @@ async def test_client_waits_for_100_continue() -> None:
         asked.append(connection.reader._buffer.__len__())  # type: ignore[attr-defined]
         await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         await connection.read_body(received)
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
 
     async with ScriptedOrigin(script) as origin, running(origin.url) as balancer:
         reply = await balancer.client.put("/", content=b"x", headers={"expect": "100-continue"})
@@ -222,7 +222,7 @@ async def test_client_stops_an_upload_that_an_answer_ends() -> None:
 
     async def refuse(connection: Connection) -> None:
         await connection.read_head()
-        await connection.send(answer(413, headers=[(b"Connection", b"close")]))
+        await connection.send(response_bytes(413, headers=[(b"Connection", b"close")]))
         await connection.peer_left()
 
     async with ScriptedOrigin(refuse) as origin, running(origin.url) as balancer:
@@ -290,7 +290,7 @@ async def test_client_streams_an_answer_as_it_comes() -> None:
 
 async def test_client_decodes_what_the_upstream_encoded() -> None:
     """Content-Encoding comes through, so httpx's decoders work."""
-    packed = answer(body=gzip.compress(b"hello"), headers=[(b"Content-Encoding", b"gzip")])
+    packed = response_bytes(body=gzip.compress(b"hello"), headers=[(b"Content-Encoding", b"gzip")])
     async with ScriptedOrigin(always(packed)) as origin, running(origin.url) as balancer:
         reply = await balancer.client.get("/")
 

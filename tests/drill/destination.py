@@ -46,9 +46,9 @@ class Destination:
         path: str = scope["path"]
         if path.startswith("/mode/"):
             self.mode = path.removeprefix("/mode/")
-            await self._answer(send, 200, b"")
+            await self._response(send, 200, b"")
         elif path == "/health":
-            await self._answer(send, 200, b"well")
+            await self._response(send, 200, b"well")
         elif path == "/events":
             await self._events(send)
         else:
@@ -61,13 +61,13 @@ class Destination:
             size += len(message.get("body", b""))
             more = message.get("more_body", False)
         if self.mode == "fail":
-            await self._answer(send, 500, b"failed")
+            await self._response(send, 500, b"failed")
             return
         usual = POST_SECONDS if scope["method"] == "POST" else GET_SECONDS
         await asyncio.sleep(SLOW_SECONDS if self.mode == "slow" else usual)
-        await self._answer(send, 200, b"%d bytes" % size)
+        await self._response(send, 200, b"%d bytes" % size)
 
-    async def _answer(self, send: Send, status: int, body: bytes) -> None:
+    async def _response(self, send: Send, status: int, body: bytes) -> None:
         headers = [*self._headers, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -120,7 +120,7 @@ class Load:
         try:
             client = await self._connection()
             await client.send(raw)
-            reply = await client.read_answer()
+            reply = await client.read_response()
             named = reply.one(b"x-served-by")
             served_by = None if named is None else int(named)
             if reply.ending is Ending.BROKEN:
@@ -153,12 +153,12 @@ class Load:
         outcome = "ok"
         try:
             async with connect(("127.0.0.1", self.port)) as client:
-                answer = await shake_hands(client, "/echo")
-                if answer.status == 101:
-                    served_by = int(answer.one(b"x-served-by") or b"0")
-                    outcome = await _talk(WebSocketClient(client, answer))
+                response = await shake_hands(client, "/echo")
+                if response.status == 101:
+                    served_by = int(response.one(b"x-served-by") or b"0")
+                    outcome = await _talk(WebSocketClient(client, response))
                 else:
-                    outcome = str(answer.status)
+                    outcome = str(response.status)
         except (OSError, EOFError) as error:
             outcome = "broken off" if served_by is not None else type(error).__name__
         self._note("ws", started, outcome, served_by)

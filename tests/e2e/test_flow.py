@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.servers import uvicorn
 from tests.support.gateways import until
 from tests.support.http_client import connect, fetch, request
-from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.processes import ROOT, Process
 
 _BARE: Final = "tests.e2e.gateway:app"
@@ -71,7 +71,7 @@ class SlowOrigin:
     async def __call__(self, connection: Connection) -> None:
         received = await connection.read_head()
         if received.method == b"OPTIONS":
-            await connection.send(answer())
+            await connection.send(response_bytes())
         elif received.method == b"POST":
             await connection.reader.readexactly(_MOVED_BYTES)
             self.uploads += 1
@@ -182,14 +182,14 @@ async def test_send_of_the_origin_blocks_while_the_client_does_not_read() -> Non
     """What fits is taken, then the origin's own socket refuses; later all of it arrives."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with gateway(_BARE, _url(listener)) as server:
-            took, arrived = await asyncio.to_thread(_hold_answer_back, listener, server)
+            took, arrived = await asyncio.to_thread(_hold_response_back, listener, server)
 
     # Four kernel buffers of some MiB each lie between the two.
     assert 0 < took < _TRANSFER_BYTES // 2
     assert arrived == took
 
 
-def _hold_answer_back(listener: socket.socket, server: Process) -> tuple[int, int]:
+def _hold_response_back(listener: socket.socket, server: Process) -> tuple[int, int]:
     listener.settimeout(10)
     with socket.create_connection(server.address) as client:
         client.sendall(request("GET", "/billing/x"))

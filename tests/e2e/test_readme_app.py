@@ -57,18 +57,18 @@ async def exchange(server: Process, headers: Mapping[str, str]) -> str:
 async def test_curl_gets_an_answer(real_upstream: Upstream) -> None:
     """A plain GET."""
     async with gateway(real_upstream) as server:
-        answer = await printed(await curl("-H", _KEY, f"{server.url}/billing/hello"))
+        body = await printed(await curl("-H", _KEY, f"{server.url}/billing/hello"))
 
-    assert json.loads(answer) == {"hello": "world"}
+    assert json.loads(body) == {"hello": "world"}
 
 
 @pytest.mark.parametrize("real_upstream", ["nginx"], indirect=True)
 async def test_curl_gets_a_file_of_nginx(real_upstream: Upstream) -> None:
     """Files that nginx has itself pass as well."""
     async with gateway(real_upstream) as server:
-        answer = await printed(await curl("-H", _KEY, f"{server.url}/billing/file"))
+        body = await printed(await curl("-H", _KEY, f"{server.url}/billing/file"))
 
-    assert answer == b"a file of nginx\n"
+    assert body == b"a file of nginx\n"
     assert real_upstream.seen == [[], ["GET /file"]]
 
 
@@ -84,9 +84,9 @@ async def test_curl_uploads_fifty_megabytes(
     if framing == "chunked":
         words += ["-H", "Transfer-Encoding: chunked"]
     async with gateway(real_upstream) as server:
-        answer = await printed(await curl(*words, f"{server.url}/billing/digest"))
+        body = await printed(await curl(*words, f"{server.url}/billing/digest"))
 
-    assert json.loads(answer) == {
+    assert json.loads(body) == {
         "bytes": _UPLOAD_BYTES,
         "sha256": hashlib.sha256(body).hexdigest(),
     }

@@ -158,7 +158,7 @@ async def test_file_of_nginx_and_what_it_says_of_it(origin: Origin) -> None:
 
         async def get(method: str = "GET", *headers: tuple[bytes, bytes]) -> Any:
             await client.send(request(method, "/billing/file", headers))
-            return await client.read_answer(method)
+            return await client.read_response(method)
 
         whole = await get()
         head = await get("HEAD")
@@ -213,7 +213,7 @@ async def test_nginx_stores_what_was_sent(origin: Origin, framing: str) -> None:
             await client.send(chunk(b""))
         else:
             await client.send(request("PUT", "/billing/put/it", body=body))
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     stored = (origin.folder / "put" / "it").read_bytes()
     assert reply.status == 201
@@ -230,7 +230,7 @@ async def test_nginx_says_when_it_wants_the_body(origin: Origin) -> None:
         await client.send(request("PUT", "/billing/put/asked", head))
         interim = await client.read_head()
         await client.send(b"hello")
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert (interim.status, reply.status) == (100, 201)
     assert (origin.folder / "put" / "asked").read_bytes() == b"hello"
@@ -250,7 +250,7 @@ async def test_nginx_refuses_what_is_too_large_before_it_has_come(
         await client.send(request("POST", "/billing/small", headers))
         if not expect:
             await client.send(bytes(65536))
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert (reply.status, reply.ending) == (413, Ending.LENGTH)
     assert reply.informational == []
@@ -262,7 +262,7 @@ async def test_connections_that_nginx_closes_cost_a_get_nothing(origin: Origin) 
         statuses = []
         for number in range(300):
             await client.send(request(target="/billing/brief/"))
-            statuses.append((await client.read_answer()).status)
+            statuses.append((await client.read_response()).status)
             await asyncio.sleep(number % 4 * 0.0005)  # before, at and after its close
 
     assert statuses == [200] * 300

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from tests.support.gateways import gateway
-from tests.support.http_client import Answer, Ending, connect, fetch, request
+from tests.support.http_client import Ending, RawResponse, connect, fetch, request
 from tests.support.origins import chunk
 from tests.support.servers import Running, run_app
 
@@ -47,10 +47,10 @@ async def upstream(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
         yield running
 
 
-async def _through(upstream: Running, sent: bytes) -> Answer:
+async def _through(upstream: Running, sent: bytes) -> RawResponse:
     async with gateway(upstream.url) as gate, connect(gate.address) as client:
         await client.send(sent)
-        return await client.read_answer()
+        return await client.read_response()
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,8 @@ async def _ask_many(server: Process) -> dict[int, object]:
         for client in clients:
             await client.send(request(target="/pid"))
         for client in clients:
-            pid = (await client.read_answer()).json()
+            pid = (await client.read_response()).json()
             if pid not in answers:
                 await client.send(request(target="/billing/hello"))
-                answers[pid] = (await client.read_answer()).json()
+                answers[pid] = (await client.read_response()).json()
     return answers

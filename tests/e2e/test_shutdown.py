@@ -85,7 +85,7 @@ async def test_sigterm_ends_what_is_open_within_the_grace() -> None:
             server.signal(signal.SIGTERM)
             closed = await tunnel.ended()
             await streaming.read_body(stream)
-            refused = await uploading.read_answer()
+            refused = await uploading.read_response()
             status = await server.end()
             taken = time.monotonic() - started
             await origin.all_left()

@@ -182,8 +182,8 @@ async def test_body_that_ended_during_the_dial_is_finished_at_once() -> None:
     assert b"".join(peer.written) == b"1\r\nb\r\n0\r\n\r\n"
 
 
-@pytest.mark.parametrize(("answer", "read"), [(b"100 Continue", True), (b"401 No", False)])
-async def test_expecting_client_is_asked_only_when_wanted(answer: bytes, read: bool) -> None:
+@pytest.mark.parametrize(("response", "read"), [(b"100 Continue", True), (b"401 No", False)])
+async def test_expecting_client_is_asked_only_when_wanted(response: bytes, read: bool) -> None:
     """``receive`` makes the server send 100, so it is not called before the upstream's."""
     client, peer = Client(piece(b"hi", more=False), LEFT), StandIn()
     body = body_from(client, expects_continue=True)
@@ -194,7 +194,7 @@ async def test_expecting_client_is_asked_only_when_wanted(answer: bytes, read: b
     await turns()
     assert client.asked == 0
 
-    exchange.feed(memoryview(b"HTTP/1.1 " + answer + b"\r\n\r\n"), 0.0)
+    exchange.feed(memoryview(b"HTTP/1.1 " + response + b"\r\n\r\n"), 0.0)
     await turns()
     # Nor is it while a refusal is on its way out, which would get a 100 in front of it.
     assert (client.asked > 0) is read

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.gateways import Gateway, gateway, until
 from tests.support.http_client import connect, fetch, request
-from tests.support.origins import Connection, Script, ScriptedOrigin, answer
+from tests.support.origins import Connection, Script, ScriptedOrigin, response_bytes
 from tests.support.servers import blackhole, dead_port
 
 
@@ -68,7 +68,7 @@ async def test_hedge_that_fails_leaves_the_first_running() -> None:
     async def slow(connection: Connection) -> None:
         await connection.read_request()
         await told.wait()
-        await connection.send(answer(body=b"slow"))
+        await connection.send(response_bytes(body=b"slow"))
 
     async def breaks_off(connection: Connection) -> None:
         await connection.read_request()
@@ -138,7 +138,7 @@ async def test_hedge_is_only_for_what_may_be_sent_twice(method: str) -> None:
     async def slow(connection: Connection) -> None:
         await connection.read_request()
         await told.wait()
-        await connection.send(answer(body=b"slow"))
+        await connection.send(response_bytes(body=b"slow"))
 
     async with (
         ScriptedOrigin(slow) as first,
@@ -165,7 +165,7 @@ async def test_hedge_uses_the_retry_budget() -> None:
         while True:
             await connection.read_request()
             await told.wait()
-            await connection.send(answer(body=b"slow"))
+            await connection.send(response_bytes(body=b"slow"))
 
     async with (
         ScriptedOrigin(slow) as first,
@@ -195,7 +195,7 @@ async def test_hedge_needs_another_destination() -> None:
         while True:
             await connection.read_request()
             await told.wait()
-            await connection.send(answer(body=b"slow"))
+            await connection.send(response_bytes(body=b"slow"))
 
     async with (
         ScriptedOrigin(slow) as origin,
@@ -306,7 +306,7 @@ async def test_two_answers_at_once_leave_nothing_behind() -> None:
             if waiting == 2:
                 both.set()
             await both.wait()
-            await connection.send(answer(body=b"ok"))
+            await connection.send(response_bytes(body=b"ok"))
 
     async with (
         ScriptedOrigin(at_once) as one,

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.gateways import gateway
 from tests.support.http_client import Ending, connect, fetch, request
-from tests.support.origins import Connection, ScriptedOrigin, always, answer, chunk
+from tests.support.origins import Connection, ScriptedOrigin, always, chunk, response_bytes
 
 _BLOCK = bytes(range(256)) * 256  # 64 KiB
 _BLOCKS = 800  # 50 MiB
@@ -38,7 +38,7 @@ async def test_chunked_request_stays_chunked(method: str) -> None:
             + chunk(b"lo")
             + chunk(b"")
         )
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert reply.status == 200
     assert origin.request.chunked
@@ -57,7 +57,7 @@ async def test_empty_chunked_request_is_complete() -> None:
         await client.send(
             request("POST", "/billing/x", [(b"Transfer-Encoding", b"chunked")]) + chunk(b"")
         )
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert reply.status == 200
     assert origin.request.complete
@@ -85,7 +85,7 @@ async def test_get_without_body_has_no_framing() -> None:
 async def test_encoded_bodies_pass_undecoded() -> None:
     """Gzip goes up and comes down as the bytes that it is."""
     up, down = gzip.compress(b"up" * 1000), gzip.compress(b"down" * 1000)
-    raw = answer(body=down, headers=[(b"Content-Encoding", b"gzip")])
+    raw = response_bytes(body=down, headers=[(b"Content-Encoding", b"gzip")])
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
         reply = await fetch(
             gate.address, "POST", "/billing/x", [(b"Content-Encoding", b"gzip")], up
@@ -143,7 +143,10 @@ async def test_close_delimited_answer_ends_cleanly(version: bytes) -> None:
 async def test_sizes_around_the_buffer_arrive_whole(size: int) -> None:
     """No boundary of ours shows in a body."""
     body = (_BLOCK * 16)[:size]
-    async with ScriptedOrigin(always(answer(body=body))) as origin, gateway(origin.url) as gate:
+    async with (
+        ScriptedOrigin(always(response_bytes(body=body))) as origin,
+        gateway(origin.url) as gate,
+    ):
         reply = await fetch(gate.address, "POST", "/billing/x", body=body)
 
     assert origin.request.body == body
@@ -171,7 +174,7 @@ async def test_large_upload_arrives_whole(chunked: bool) -> None:
             await client.send(piece)
         if chunked:
             await client.send(chunk(b""))
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert reply.status == 200
     assert hashlib.sha256(origin.request.body).hexdigest() == expected

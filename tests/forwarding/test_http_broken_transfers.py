@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.gateways import gateway, gateway_app, until
-from tests.support.http_client import Answer, Ending, connect, fetch, request
+from tests.support.http_client import Ending, RawResponse, connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, chunk
 from tests.support.servers import run_hypercorn
 
@@ -56,7 +56,7 @@ _FAULTS: dict[str, tuple[bytes, Callable[[Connection], Awaitable[None]]]] = {
 }
 
 
-async def _answer_to(address: tuple[str, int], seen: Callable[[], None]) -> Answer:
+async def _response_to(address: tuple[str, int], seen: Callable[[], None]) -> RawResponse:
     """Read the head and the first five bytes, let the fault happen, read on."""
     async with connect(address) as client:
         await client.send(request(target="/billing/x"))
@@ -101,7 +101,7 @@ async def test_fault_amid_the_body_breaks_the_transfer(
             timeouts={"activity": 1.0},
         ) as gate,
     ):
-        reply = await _answer_to(gate.address, seen.set)
+        reply = await _response_to(gate.address, seen.set)
         await origin.all_left()
         await until(lambda: gate.in_flight == 0)
 
@@ -130,7 +130,7 @@ async def test_fault_amid_the_body_breaks_the_transfer_of_hypercorn(
         ScriptedOrigin(script) as origin,
         run_hypercorn(gateway_app(origin.url, middlewares=middlewares)) as running,
     ):
-        reply = await _answer_to(running.address, seen.set)
+        reply = await _response_to(running.address, seen.set)
 
     assert reply.ending is Ending.BROKEN
 

@@ -10,7 +10,7 @@ from starlette.types import Message
 from tests.forwarding.asgi_server import asgi_gateway
 from tests.support.gateways import gateway
 from tests.support.http_client import fetch
-from tests.support.origins import Connection, ScriptedOrigin, always, answer
+from tests.support.origins import Connection, ScriptedOrigin, always, response_bytes
 
 HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nX-A: 1\r\nLink: </b.js>\r\n\r\n"
 LINKS = [b"</a.css>; rel=preload", b"</b.js>"]
@@ -20,7 +20,7 @@ EXTENSIONS = ["http.response.early_hint"]
 @pytest.mark.parametrize("include", [{}, {"dependencies": [Depends(lambda: None)]}])
 async def test_hints_come_before_the_answer(include: dict[str, Any]) -> None:
     """Their links and nothing else, with dependencies and without."""
-    script = always(HINT + answer(body=b"ok"))
+    script = always(HINT + response_bytes(body=b"ok"))
     async with (
         ScriptedOrigin(script) as origin,
         asgi_gateway(origin.url, include=include, extensions=EXTENSIONS) as server,
@@ -42,7 +42,7 @@ async def test_hints_are_passed_on_as_they_come() -> None:
             server.hinted.clear()
             await connection.send(HINT)
             await server.hinted.wait()
-        await connection.send(HINT + HINT + answer(body=b"ok"))
+        await connection.send(HINT + HINT + response_bytes(body=b"ok"))
 
     async with (
         ScriptedOrigin(script) as origin,
@@ -62,7 +62,7 @@ async def test_hints_are_passed_on_as_they_come() -> None:
 async def test_other_informational_answers_stay(early: bytes) -> None:
     """The extension has room for links alone."""
     async with (
-        ScriptedOrigin(always(early + answer(body=b"ok"))) as origin,
+        ScriptedOrigin(always(early + response_bytes(body=b"ok"))) as origin,
         asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
     ):
         await server.get()
@@ -71,7 +71,7 @@ async def test_other_informational_answers_stay(early: bytes) -> None:
 
 async def test_hints_stay_where_the_server_has_no_place_for_them() -> None:
     """Uvicorn has none, nor does a server without the extension."""
-    async with ScriptedOrigin(always(HINT + answer(body=b"ok"))) as origin:
+    async with ScriptedOrigin(always(HINT + response_bytes(body=b"ok"))) as origin:
         async with asgi_gateway(origin.url, extensions=[]) as server:
             await server.get()
         async with gateway(origin.url) as gate:
@@ -83,7 +83,7 @@ async def test_hints_stay_where_the_server_has_no_place_for_them() -> None:
 async def test_hints_stay_behind_a_middleware_that_would_fail() -> None:
     """``BaseHTTPMiddleware`` takes the first message for the answer."""
     async with (
-        ScriptedOrigin(always(HINT + answer(body=b"ok"))) as origin,
+        ScriptedOrigin(always(HINT + response_bytes(body=b"ok"))) as origin,
         asgi_gateway(origin.url, middlewares=1, extensions=EXTENSIONS) as server,
     ):
         messages = await server.get()
@@ -94,7 +94,7 @@ async def test_hints_stay_behind_a_middleware_that_would_fail() -> None:
 async def test_hints_stay_where_something_reads_along() -> None:
     """A ``receive`` that is not the server's own may hide such a middleware."""
     async with (
-        ScriptedOrigin(always(HINT + answer(body=b"ok"))) as origin,
+        ScriptedOrigin(always(HINT + response_bytes(body=b"ok"))) as origin,
         asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
     ):
 
@@ -108,7 +108,7 @@ async def test_hints_stay_where_something_reads_along() -> None:
 async def test_hint_that_a_client_does_not_take_ends_nothing() -> None:
     """The server's ``OSError`` tells of a departure, which is watched elsewhere."""
     async with (
-        ScriptedOrigin(always(HINT + answer(body=b"ok"))) as origin,
+        ScriptedOrigin(always(HINT + response_bytes(body=b"ok"))) as origin,
         asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
     ):
         server.fault = ConnectionResetError()
@@ -119,7 +119,7 @@ async def test_hint_that_a_client_does_not_take_ends_nothing() -> None:
 async def test_hint_that_fails_leaks_nothing() -> None:
     """A fault of the server's ends the request, and the exchange with it."""
     async with (
-        ScriptedOrigin(always(HINT + answer(body=b"ok"))) as origin,
+        ScriptedOrigin(always(HINT + response_bytes(body=b"ok"))) as origin,
         asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
     ):
         server.fault = RuntimeError("broken")

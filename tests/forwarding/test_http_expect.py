@@ -8,7 +8,7 @@ from fastapi import Depends
 
 from tests.support.gateways import gateway, gateway_app
 from tests.support.http_client import connect, request
-from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.servers import run_hypercorn
 
 _HEAD = request("POST", "/billing/x", [(b"Expect", b"100-continue"), (b"Content-Length", b"5")])
@@ -24,7 +24,7 @@ async def test_refusal_arrives_without_a_continue(
     async def script(connection: Connection) -> None:
         received = await connection.read_head()
         assert received.one(b"expect") == b"100-continue"
-        await connection.send(answer(417, b"no"))
+        await connection.send(response_bytes(417, b"no"))
         await connection.peer_left()
 
     async with (
@@ -38,7 +38,7 @@ async def test_refusal_arrives_without_a_continue(
         connect(gate.address) as client,
     ):
         await client.send(_HEAD)
-        reply = await client.read_answer()
+        reply = await client.read_response()
         await origin.all_left()
 
     assert reply.status == 417
@@ -55,7 +55,7 @@ async def test_continue_is_passed_on() -> None:
         asked.set()
         await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         await connection.read_body(received)
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
 
     async with (
         ScriptedOrigin(script) as origin,
@@ -66,7 +66,7 @@ async def test_continue_is_passed_on() -> None:
         interim = await client.read_head()
         assert asked.is_set()
         await client.send(b"hello")
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert interim.status == 100
     assert reply.status == 200
@@ -78,7 +78,7 @@ async def test_silent_destination_gets_the_body_after_a_while() -> None:
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
 
     async with (
         ScriptedOrigin(script) as origin,
@@ -88,7 +88,7 @@ async def test_silent_destination_gets_the_body_after_a_while() -> None:
         await client.send(_HEAD)
         interim = await client.read_head()
         await client.send(b"hello")
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert interim.status == 100
     assert reply.status == 200
@@ -102,7 +102,7 @@ async def test_body_sent_without_waiting_arrives() -> None:
         received = await connection.read_head()
         await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         await connection.read_body(received)
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
 
     async with (
         ScriptedOrigin(script) as origin,
@@ -110,7 +110,7 @@ async def test_body_sent_without_waiting_arrives() -> None:
         connect(gate.address) as client,
     ):
         await client.send(_HEAD + b"hello")
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert reply.status == 200
     assert origin.request.body == b"hello"
@@ -124,7 +124,7 @@ async def test_server_that_answers_by_itself_still_works() -> None:
         assert received.one(b"expect")
         await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         await connection.read_body(received)
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
 
     async with (
         ScriptedOrigin(script) as origin,
@@ -134,7 +134,7 @@ async def test_server_that_answers_by_itself_still_works() -> None:
         await client.send(_HEAD)
         interim = await client.read_head()
         await client.send(b"hello")
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert interim.status == 100
     assert reply.status == 200

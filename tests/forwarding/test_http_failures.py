@@ -14,7 +14,7 @@ import pytest
 from fastapi_proxy_di.errors import Failure, Side
 from tests.support.gateways import Gateway, gateway, until
 from tests.support.http_client import Ending, connect, fetch, request
-from tests.support.origins import Connection, Script, ScriptedOrigin, answer, chunk
+from tests.support.origins import Connection, Script, ScriptedOrigin, chunk, response_bytes
 from tests.support.servers import blackhole, dead_port
 
 Place = Callable[[], AbstractAsyncContextManager[str]]
@@ -105,13 +105,13 @@ _BEFORE: dict[str, tuple[Place, dict[str, Any], Failure, int]] = {
         502,
     ),
     "head over the limit": (
-        _sends(answer(headers=[(b"X-A", b"y" * 70_000)])),
+        _sends(response_bytes(headers=[(b"X-A", b"y" * 70_000)])),
         {},
         Failure.RESPONSE_MALFORMED,
         502,
     ),
     "conflicting lengths": (
-        _sends(answer(body=b"ok", headers=[(b"Content-Length", b"3")])),
+        _sends(response_bytes(body=b"ok", headers=[(b"Content-Length", b"3")])),
         {},
         Failure.RESPONSE_MALFORMED,
         502,
@@ -218,7 +218,7 @@ async def test_post_in_the_race_of_a_reused_connection(
 
     async def script(connection: Connection) -> None:
         while (await connection.read_request()).method == b"GET":
-            await connection.send(answer(body=b"ok"))
+            await connection.send(response_bytes(body=b"ok"))
 
     async with (
         ScriptedOrigin(script) as origin,
@@ -236,13 +236,13 @@ async def test_post_in_the_race_of_a_reused_connection(
 
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
-@pytest.mark.parametrize("behind", [b"x", answer(body=b"evil")], ids=["byte", "answer"])
+@pytest.mark.parametrize("behind", [b"x", response_bytes(body=b"evil")], ids=["byte", "response"])
 async def test_garbage_behind_the_body_is_nobodys_failure(
     behind: bytes, middlewares: int, access: pytest.LogCaptureFixture
 ) -> None:
     """The answer was whole; its connection serves no further request."""
     async with (
-        _sends(answer(body=b"good") + behind)() as url,
+        _sends(response_bytes(body=b"good") + behind)() as url,
         gateway(url, middlewares=middlewares) as gate,
     ):
         replies = [await fetch(gate.address, target="/billing/x") for _ in range(2)]
@@ -264,7 +264,7 @@ async def test_stalled_upload_is_the_clients_failure(
         connect(gate.address) as client,
     ):
         await client.send(request("POST", "/billing/x", [(b"Content-Length", b"9")]) + b"half")
-        reply = await client.read_answer()
+        reply = await client.read_response()
         await until(lambda: gate.in_flight == 0, 10)
         counted = _counted(gate)
 

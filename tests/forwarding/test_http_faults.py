@@ -7,8 +7,8 @@ import pytest
 import trustme
 
 from tests.support.gateways import gateway
-from tests.support.http_client import Answer, connect, fetch, request
-from tests.support.origins import Connection, Script, ScriptedOrigin, always, answer, chunk
+from tests.support.http_client import RawResponse, connect, fetch, request
+from tests.support.origins import Connection, Script, ScriptedOrigin, always, chunk, response_bytes
 from tests.support.servers import blackhole, dead_port
 
 
@@ -62,7 +62,7 @@ _MALFORMED = {
 _HEAD_MAY_PASS = {"bad chunk size"}
 
 
-def _is_clean(reply: Answer, status: int) -> bool:
+def _is_clean(reply: RawResponse, status: int) -> bool:
     """Whether it is an error of ours that tells nothing about the inside."""
     return (
         reply.status == status
@@ -122,7 +122,7 @@ async def test_head_over_the_limit_is_bad_gateway(script_head: bytes) -> None:
 
 async def test_head_under_the_limit_passes() -> None:
     """The default leaves room for large heads."""
-    raw = answer(body=b"ok", headers=[(b"X-Long", b"y" * 60_000)])
+    raw = response_bytes(body=b"ok", headers=[(b"X-Long", b"y" * 60_000)])
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, target="/billing/x")
 
@@ -132,7 +132,7 @@ async def test_head_under_the_limit_passes() -> None:
 async def test_interim_answers_are_not_the_answer() -> None:
     """103 and 102 come before the final one, which is the one that counts."""
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </x.css>; rel=preload\r\n\r\n"
-    raw = early + b"HTTP/1.1 102 Processing\r\n\r\n" + answer(201, b"made")
+    raw = early + b"HTTP/1.1 102 Processing\r\n\r\n" + response_bytes(201, b"made")
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
         first = await fetch(gate.address, target="/billing/x")
         second = await fetch(gate.address, target="/billing/x")
@@ -264,7 +264,7 @@ async def test_upload_outlives_a_slow_connect(chunked: bool) -> None:
         ):
             await client.send(request("POST", "/billing/x", [framing]))
             await client.send(chunk(body) + chunk(b"") if chunked else body)
-            reply = await client.read_answer()
+            reply = await client.read_response()
 
     assert reply.status == 200
     assert origin.request.body == body
@@ -287,7 +287,7 @@ async def test_client_that_stalls_its_upload_is_a_request_timeout(
         connect(gate.address) as client,
     ):
         await client.send(request("POST", "/billing/x", [(name, value)]) + first[:6])
-        reply = await client.read_answer()
+        reply = await client.read_response()
         available = gate.balancer.available
         await origin.all_left()
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.gateways import gateway, until
 from tests.support.http_client import Ending, fetch
-from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
@@ -20,7 +20,7 @@ async def test_destinations_that_are_all_full_answer_busy(middlewares: int) -> N
         while True:
             await connection.read_request()
             await told.wait()
-            await connection.send(answer(body=b"ok"))
+            await connection.send(response_bytes(body=b"ok"))
 
     async with (
         ScriptedOrigin(script) as one,

@@ -15,7 +15,7 @@ from h2.events import (
 
 from tests.support.gateways import gateway_app
 from tests.support.http_client import fetch
-from tests.support.origins import ScriptedOrigin, always, answer, chunk
+from tests.support.origins import ScriptedOrigin, always, chunk, response_bytes
 from tests.support.servers import run_hypercorn
 
 ANSWER = (
@@ -67,7 +67,7 @@ async def test_date_and_server_are_not_doubled_by_hypercorn() -> None:
     """It adds its own, so the destination's are dropped."""
     theirs = [(b"Date", b"Mon, 01 Jan 2001 00:00:00 GMT"), (b"Server", b"origin/1")]
     async with (
-        ScriptedOrigin(always(answer(body=b"ok", headers=theirs))) as origin,
+        ScriptedOrigin(always(response_bytes(body=b"ok", headers=theirs))) as origin,
         run_hypercorn(gateway_app(origin.url)) as running,
     ):
         reply = await fetch(running.address, target="/billing/x")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.gateways import gateway, until
 from tests.support.http_client import Ending, connect, fetch, request
-from tests.support.origins import Connection, ScriptedOrigin, answer, chunk
+from tests.support.origins import Connection, ScriptedOrigin, chunk, response_bytes
 
 
 @pytest.mark.parametrize("middlewares", [0, 1])
@@ -18,7 +18,7 @@ async def test_body_over_the_limit_is_refused_by_its_length(middlewares: int) ->
         connect(gate.address) as client,
     ):
         await client.send(request("POST", "/billing/x", [(b"Content-Length", b"11")]))
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert reply.status == 413
     assert reply.ending is not Ending.BROKEN
@@ -42,7 +42,7 @@ async def test_body_over_the_limit_is_refused_while_it_comes(middlewares: int) -
         )
         await until(lambda: origin.requests)
         await client.send(chunk(b"hello") + chunk(b"!"))
-        reply = await client.read_answer()
+        reply = await client.read_response()
         await origin.all_left()
         await until(lambda: gate.in_flight == 0)
 
@@ -64,7 +64,7 @@ async def test_body_at_the_limit_passes(chunked: bool) -> None:
             request("POST", "/billing/x", [framing])
             + (chunk(body) + chunk(b"") if chunked else body)
         )
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert reply.status == 200
     assert origin.request.body == body
@@ -74,7 +74,7 @@ async def _until_told(connection: Connection, told: asyncio.Event) -> None:
     while True:
         await connection.read_request()
         await told.wait()
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
 
 
 async def test_full_upstream_answers_busy() -> None:
@@ -134,7 +134,7 @@ async def test_upload_outlives_its_wait_in_the_queue() -> None:
         await asyncio.sleep(0.1)  # longer than an exchange may go unwatched
         told.set()
         await client.send(chunk(body) + chunk(b""))
-        reply = await client.read_answer()
+        reply = await client.read_response()
         await first
 
     assert reply.status == 200

@@ -7,7 +7,7 @@ from fastapi import Depends
 
 from tests.support.gateways import gateway
 from tests.support.http_client import Ending, connect, fetch, request
-from tests.support.origins import Connection, ScriptedOrigin, always, answer
+from tests.support.origins import Connection, ScriptedOrigin, always, response_bytes
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ async def test_head_keeps_length_and_connections() -> None:
     ):
         for _ in range(3):
             await client.send(request("HEAD", "/billing/x"))
-            reply = await client.read_answer("HEAD")
+            reply = await client.read_response("HEAD")
 
             assert reply.status == 200
             assert reply.one(b"content-length") == b"42"
@@ -123,7 +123,7 @@ async def test_connect_is_refused(include: dict[str, Any], target: str, http: st
         connect(gate.address) as client,
     ):
         await client.send(request("CONNECT", target))
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert 400 <= reply.status < 600
     assert origin.connections == 0
@@ -137,7 +137,7 @@ async def test_options_star_never_reaches_a_destination() -> None:
         connect(gate.address) as client,
     ):
         await client.send(request("OPTIONS", "*"))
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert 400 <= reply.status < 500
     assert origin.connections == 0
@@ -149,7 +149,7 @@ async def test_answer_to_get_after_head_is_its_own() -> None:
     async def script(connection: Connection) -> None:
         while True:
             received = await connection.read_request()
-            whole = answer(body=b"hello")
+            whole = response_bytes(body=b"hello")
             await connection.send(whole[:-5] if received.method == b"HEAD" else whole)
 
     async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:

@@ -40,14 +40,14 @@ async def _arrives(sent: bytes, **arguments: Any) -> Received:
         connect(running.address) as client,
     ):
         await client.send(sent)
-        assert (await client.read_answer()).status == 200
+        assert (await client.read_response()).status == 200
         await _serves_on(client)
     return origin.requests[0]
 
 
 async def _serves_on(client: Client) -> None:
     await client.send(request("GET", "/nowhere"))
-    assert (await client.read_answer()).status == 404
+    assert (await client.read_response()).status == 404
 
 
 def _describing(received: Received) -> Headers:
@@ -148,10 +148,10 @@ async def test_body_does_not_wait_for_the_clients() -> None:
     ):
         async with connect(running.address) as client:
             await client.send(request("POST", "/x", [length]) + b"t")
-            begun = await client.read_answer()
+            begun = await client.read_response()
         async with connect(running.address) as client:
             await client.send(request("POST", "/x", [length, (b"Expect", b"100-continue")]))
-            asking = await client.read_answer()
+            asking = await client.read_response()
 
     assert (begun.status, asking.status) == (200, 200)
     assert asking.informational == []

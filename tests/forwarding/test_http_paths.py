@@ -53,9 +53,9 @@ from tests.support.origins import ScriptedOrigin
 async def test_path_is_sent_as_it_came(target: str, sent: str) -> None:
     """The raw path below the mount is neither decoded, re-encoded nor tidied up."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
-        answer = await fetch(gate.address, target=target)
+        response = await fetch(gate.address, target=target)
 
-    assert answer.status == 200
+    assert response.status == 200
     assert origin.request.target == sent.encode()
     assert origin.request.one(b"host") == origin.authority.encode()
 
@@ -75,9 +75,9 @@ async def test_path_is_sent_as_it_came(target: str, sent: str) -> None:
 async def test_path_outside_the_mount_is_not_found(target: str) -> None:
     """An encoded slash is no border between segments, and a longer name is another one."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
-        answer = await fetch(gate.address, target=target)
+        response = await fetch(gate.address, target=target)
 
-    assert answer.status == 404
+    assert response.status == 404
     assert origin.connections == 0
 
 
@@ -102,9 +102,9 @@ async def test_path_outside_the_mount_is_not_found(target: str) -> None:
 async def test_path_that_climbs_out_is_refused(target: str, base: str) -> None:
     """Dot segments that would leave the mount, in any spelling, never reach a destination."""
     async with ScriptedOrigin() as origin, gateway(origin.url + base) as gate:
-        answer = await fetch(gate.address, target=target)
+        response = await fetch(gate.address, target=target)
 
-    assert answer.status == 400
+    assert response.status == 400
     assert origin.connections == 0
 
 

@@ -34,7 +34,7 @@ async def test_query_is_sent_as_it_came(query: str) -> None:
 async def test_query_follows_the_mount_without_a_slash() -> None:
     """The mount itself carries its query too, and is not redirected."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
-        answer = await fetch(gate.address, target="/billing?a=1")
+        response = await fetch(gate.address, target="/billing?a=1")
 
-    assert answer.status == 200
+    assert response.status == 200
     assert origin.request.target == b"/?a=1"

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.gateways import gateway
 from tests.support.http_client import fetch
-from tests.support.origins import Headers, Received, ScriptedOrigin, always, answer
+from tests.support.origins import Headers, Received, ScriptedOrigin, always, response_bytes
 
 _OURS = {
     b"host",
@@ -179,7 +179,7 @@ async def test_host_can_be_preserved() -> None:
 
 async def test_cookies_of_one_client_do_not_reach_another() -> None:
     """No cookie that a destination sets is kept by the gateway."""
-    reply = answer(body=b"ok", headers=[(b"Set-Cookie", b"session=alice; Path=/")])
+    reply = response_bytes(body=b"ok", headers=[(b"Set-Cookie", b"session=alice; Path=/")])
     async with ScriptedOrigin(always(reply)) as origin, gateway(origin.url) as gate:
         await fetch(gate.address, target="/billing/x")
         await fetch(gate.address, target="/billing/x")

@@ -5,18 +5,18 @@ from typing import Any
 import pytest
 
 from tests.support.gateways import gateway
-from tests.support.http_client import Answer, Ending, connect, fetch, request
-from tests.support.origins import Headers, ScriptedOrigin, always, answer
+from tests.support.http_client import Ending, RawResponse, connect, fetch, request
+from tests.support.origins import Headers, ScriptedOrigin, always, response_bytes
 
 _SERVERS_OWN = {b"date", b"server"}
 
 
-def _theirs(reply: Answer) -> Headers:
+def _theirs(reply: RawResponse) -> Headers:
     """The fields that the server in front does not add by itself."""
     return [(name.lower(), value) for name, value in reply.headers if name not in _SERVERS_OWN]
 
 
-async def _through(raw: bytes, **settings: Any) -> Answer:
+async def _through(raw: bytes, **settings: Any) -> RawResponse:
     """Send one GET through a gateway to an origin that answers with these bytes."""
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url, **settings) as gate:
         return await fetch(gate.address, target="/billing/x")
@@ -25,7 +25,9 @@ async def _through(raw: bytes, **settings: Any) -> Answer:
 async def test_set_cookie_three_times() -> None:
     """Three cookies stay three fields; folding them would break their dates."""
     cookies = [b"a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT", b"b=2; Secure", b"a=3; Path=/x"]
-    reply = await _through(answer(body=b"ok", headers=[(b"Set-Cookie", c) for c in cookies]))
+    reply = await _through(
+        response_bytes(body=b"ok", headers=[(b"Set-Cookie", c) for c in cookies])
+    )
 
     assert reply.all(b"set-cookie") == cookies
 
@@ -42,7 +44,7 @@ async def test_response_headers_keep_order_and_repeats() -> None:
         (b"x-b", b"1"),
         (b"content-length", b"2"),
     ]
-    reply = await _through(answer(body=b"ok", headers=pairs, length=False))
+    reply = await _through(response_bytes(body=b"ok", headers=pairs, length=False))
 
     assert _theirs(reply) == pairs
 
@@ -57,21 +59,21 @@ async def test_response_headers_keep_bytes() -> None:
         (b"x-empty", b""),
         (b"x-long", b"y" * 8000),
     ]
-    reply = await _through(answer(body=b"ok", headers=pairs))
+    reply = await _through(response_bytes(body=b"ok", headers=pairs))
 
     assert _theirs(reply) == [*pairs, (b"content-length", b"2")]
 
 
 async def test_no_response_header_is_invented() -> None:
     """No type, cache or buffering field appears that the destination did not send."""
-    reply = await _through(answer(body=b"ok"))
+    reply = await _through(response_bytes(body=b"ok"))
 
     assert _theirs(reply) == [(b"content-length", b"2")]
 
 
 async def test_date_and_server_are_not_doubled() -> None:
     """Uvicorn adds its own, so the destination's are dropped."""
-    raw = answer(
+    raw = response_bytes(
         body=b"ok",
         headers=[(b"Date", b"Mon, 01 Jan 2001 00:00:00 GMT"), (b"Server", b"origin/1")],
     )
@@ -85,7 +87,7 @@ async def test_date_and_server_pass_where_the_server_adds_none() -> None:
     """``response_server_headers=pass`` is for servers started without their own."""
     theirs = [(b"date", b"Mon, 01 Jan 2001 00:00:00 GMT"), (b"server", b"origin/1")]
     reply = await _through(
-        answer(body=b"ok", headers=theirs),
+        response_bytes(body=b"ok", headers=theirs),
         response_server_headers="pass",
         server={"date_header": False, "server_header": False},
     )
@@ -104,7 +106,7 @@ async def test_date_and_server_pass_where_the_server_adds_none() -> None:
 )
 async def test_hop_by_hop_response_header_is_removed(field: tuple[bytes, bytes]) -> None:
     """RFC 9110 7.6.1: these are between the destination and us."""
-    reply = await _through(answer(body=b"ok", headers=[field, (b"X-Kept", b"1")]))
+    reply = await _through(response_bytes(body=b"ok", headers=[field, (b"X-Kept", b"1")]))
 
     assert _theirs(reply) == [(b"x-kept", b"1"), (b"content-length", b"2")]
 
@@ -114,14 +116,14 @@ async def test_nominated_response_header_is_removed(connection: list[bytes]) -> 
     """Whatever the destination's Connection names goes, which nginx forgets."""
     pairs = [(b"X-Hop", b"secret"), (b"X-Kept", b"1")]
     pairs += [(b"Connection", value) for value in connection]
-    reply = await _through(answer(body=b"ok", headers=pairs))
+    reply = await _through(response_bytes(body=b"ok", headers=pairs))
 
     assert _theirs(reply) == [(b"x-kept", b"1"), (b"content-length", b"2")]
 
 
 async def test_nominated_length_still_frames_the_answer() -> None:
     """Connection cannot take the framing away."""
-    raw = answer(body=b"ok", headers=[(b"Connection", b"Content-Length, Set-Cookie")])
+    raw = response_bytes(body=b"ok", headers=[(b"Connection", b"Content-Length, Set-Cookie")])
     reply = await _through(raw)
 
     assert reply.body == b"ok"
@@ -138,7 +140,7 @@ async def test_not_modified_has_no_length() -> None:
     ):
         for _ in range(2):
             await client.send(request(target="/billing/x", headers=[(b"If-None-Match", b'"x"')]))
-            reply = await client.read_answer()
+            reply = await client.read_response()
 
             assert reply.status == 304
             assert _theirs(reply) == [(b"etag", b'"x"')]
@@ -157,7 +159,7 @@ async def test_no_content_has_no_body(field: bytes) -> None:
     ):
         for _ in range(2):
             await client.send(request("DELETE", "/billing/x"))
-            reply = await client.read_answer()
+            reply = await client.read_response()
 
             assert reply.status == 204
             assert reply.one(b"x-a") == b"1"
@@ -171,7 +173,7 @@ async def test_no_content_has_no_body(field: bytes) -> None:
 )
 async def test_status_passes(status: int) -> None:
     """Every final status is the destination's to choose; nothing is followed or retried."""
-    raw = answer(status, b"body", [(b"Location", b"http://other.example/x")])
+    raw = response_bytes(status, b"body", [(b"Location", b"http://other.example/x")])
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, target="/billing/x")
 
@@ -183,7 +185,7 @@ async def test_status_passes(status: int) -> None:
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 599])
 async def test_error_status_of_the_destination_passes(status: int) -> None:
     """By default an error answer is an answer: sent on as it is, not tried again."""
-    raw = answer(status, b"body", [(b"Retry-After", b"7")])
+    raw = response_bytes(status, b"body", [(b"Retry-After", b"7")])
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, target="/billing/x")
 

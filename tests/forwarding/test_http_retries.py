@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.gateways import gateway, until
 from tests.support.http_client import connect, fetch, request
-from tests.support.origins import Connection, Headers, ScriptedOrigin, always, answer, chunk
+from tests.support.origins import Connection, Headers, ScriptedOrigin, always, chunk, response_bytes
 from tests.support.servers import dead_port
 
 
@@ -15,9 +15,9 @@ async def _read_and_close(connection: Connection) -> None:
     await connection.read_request()
 
 
-async def _answer_once_then_close_on_the_next(connection: Connection) -> None:
+async def _respond_once_then_close_on_the_next(connection: Connection) -> None:
     await connection.read_request()
-    await connection.send(answer(body=b"ok"))
+    await connection.send(response_bytes(body=b"ok"))
     await connection.read_request()
 
 
@@ -97,7 +97,7 @@ async def test_attempts_bound_the_tries(attempts: int, tried: int) -> None:
 async def test_get_on_a_connection_that_just_closed_is_resent(settings: dict[str, Any]) -> None:
     """The race of a reused connection costs a GET nothing, not even an attempt."""
     async with (
-        ScriptedOrigin(_answer_once_then_close_on_the_next) as origin,
+        ScriptedOrigin(_respond_once_then_close_on_the_next) as origin,
         gateway(origin.url, **settings) as gate,
     ):
         statuses = [(await fetch(gate.address, target="/billing/x")).status for _ in range(3)]
@@ -110,7 +110,7 @@ async def test_get_on_a_connection_that_just_closed_is_resent(settings: dict[str
 async def test_post_on_a_connection_that_just_closed_is_not_resent() -> None:
     """Bytes were written, so it may have happened (RFC 9110 9.2.2)."""
     async with (
-        ScriptedOrigin(_answer_once_then_close_on_the_next) as origin,
+        ScriptedOrigin(_respond_once_then_close_on_the_next) as origin,
         gateway(origin.url) as gate,
     ):
         first = await fetch(gate.address, "POST", "/billing/x", body=b"a")
@@ -123,7 +123,7 @@ async def test_post_on_a_connection_that_just_closed_is_not_resent() -> None:
 async def test_listed_status_is_tried_elsewhere() -> None:
     """An answer with a listed status is dropped for another destination's."""
     async with (
-        ScriptedOrigin(always(answer(503, b"busy"))) as bad,
+        ScriptedOrigin(always(response_bytes(503, b"busy"))) as bad,
         ScriptedOrigin() as good,
         gateway(bad.url, good.url, policy="first", retries={"statuses": [503]}) as gate,
     ):
@@ -136,7 +136,7 @@ async def test_listed_status_is_tried_elsewhere() -> None:
 
 async def test_last_listed_status_is_the_answer() -> None:
     """When no attempt is left the destination's own answer reaches the client."""
-    busy = always(answer(503, b"busy"))
+    busy = always(response_bytes(503, b"busy"))
     async with (
         ScriptedOrigin(busy) as one,
         ScriptedOrigin(busy) as two,
@@ -172,7 +172,7 @@ async def test_streamed_upload_survives_a_refused_connection() -> None:
         await client.send(chunk(b"hel"))
         await until(lambda: origin.requests)
         await client.send(chunk(b"lo") + chunk(b""))
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert reply.status == 200
     assert origin.request.body == b"hello"

@@ -6,9 +6,9 @@ import pytest
 
 from tests.support.gateways import gateway, until
 from tests.support.http_client import fetch
-from tests.support.origins import Connection, ScriptedOrigin, always, answer
+from tests.support.origins import Connection, ScriptedOrigin, always, response_bytes
 
-_EVIL = answer(body=b"evil")
+_EVIL = response_bytes(body=b"evil")
 
 
 async def test_clean_connection_is_reused() -> None:
@@ -34,7 +34,7 @@ async def test_parallel_requests_do_not_wait_for_each_other() -> None:
         if arrived == 150:
             all_there.set()
         await all_there.wait()
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
 
     async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
         replies = await asyncio.gather(
@@ -51,7 +51,7 @@ async def test_garbage_behind_an_answer_is_never_served(garbage: bytes, method: 
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
-        await connection.send(answer(body=b"good") + garbage)
+        await connection.send(response_bytes(body=b"good") + garbage)
         await connection.peer_left()
 
     async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
@@ -69,7 +69,7 @@ async def test_garbage_on_an_idle_connection_is_never_served(method: str) -> Non
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
-        await connection.send(answer(body=b"good"))
+        await connection.send(response_bytes(body=b"good"))
         if connection.number == 1:
             await send_it.wait()
             await connection.send(_EVIL)
@@ -92,7 +92,7 @@ async def test_late_body_of_head_is_never_served() -> None:
     async def script(connection: Connection) -> None:
         received = await connection.read_request()
         inside = _EVIL if received.method == b"HEAD" else b"good"
-        await connection.send(answer(body=inside))
+        await connection.send(response_bytes(body=inside))
         await connection.peer_left()
 
     async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
@@ -111,7 +111,7 @@ async def test_idle_connection_closed_by_the_destination(method: str, reset: boo
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
         if reset:
             connection.reset()
         else:
@@ -134,9 +134,9 @@ async def test_idle_connection_closed_by_the_destination(method: str, reset: boo
 @pytest.mark.parametrize(
     "raw",
     [
-        answer(body=b"ok", headers=[(b"Connection", b"close")]),
-        answer(body=b"ok", headers=[(b"Connection", b"x, Close")]),
-        answer(body=b"ok").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        response_bytes(body=b"ok", headers=[(b"Connection", b"close")]),
+        response_bytes(body=b"ok", headers=[(b"Connection", b"x, Close")]),
+        response_bytes(body=b"ok").replace(b"HTTP/1.1", b"HTTP/1.0"),
     ],
 )
 async def test_connection_that_will_close_is_not_reused(raw: bytes) -> None:
@@ -174,7 +174,7 @@ async def test_idle_connections_are_bounded() -> None:
             if arrived == 5:
                 all_there.set()
             await all_there.wait()
-            await connection.send(answer(body=b"ok"))
+            await connection.send(response_bytes(body=b"ok"))
 
     async with (
         ScriptedOrigin(script) as origin,

@@ -46,7 +46,7 @@ async def test_ambiguous_request_leaves_once_and_unambiguous(name: str, http: st
         connect(gate.address) as client,
     ):
         await client.send(_AMBIGUOUS[name])
-        status = (await client.read_answer()).status
+        status = (await client.read_response()).status
         after = await fetch(gate.address, target="/billing/after")
         await until(lambda: gate.in_flight == 0, 10)
 
@@ -77,7 +77,7 @@ async def test_request_within_a_body_stays_body(framing: bytes, http: str) -> No
         connect(gate.address) as client,
     ):
         await client.send(data)
-        await client.read_answer()
+        await client.read_response()
 
     assert (origin.request.target, origin.request.body) == (b"/x", _EVIL)
 
@@ -101,7 +101,7 @@ async def test_two_hosts_are_refused(http: str) -> None:
         connect(gate.address) as client,
     ):
         await client.send(b"GET /billing/x HTTP/1.1\r\nHost: good.test\r\nHost: evil.test\r\n\r\n")
-        status = (await client.read_answer()).status
+        status = (await client.read_response()).status
 
     assert status == 400
     assert origin.connections == 0

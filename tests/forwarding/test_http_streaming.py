@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.gateways import gateway, until
 from tests.support.http_client import connect, request
-from tests.support.origins import Connection, ScriptedOrigin, answer, chunk
+from tests.support.origins import Connection, ScriptedOrigin, chunk, response_bytes
 
 _SSE_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -84,7 +84,7 @@ async def test_upload_arrives_before_its_end(middlewares: int) -> None:
         await connection.read_head()
         for _ in range(3):
             pieces.put_nowait(await connection.reader.readexactly(5))
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
 
     async with (
         ScriptedOrigin(script) as origin,
@@ -95,7 +95,7 @@ async def test_upload_arrives_before_its_end(middlewares: int) -> None:
         for piece in (b"first", b"again", b"third"):
             await client.send(piece)
             assert await asyncio.wait_for(pieces.get(), 10) == piece
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert reply.status == 200
 
@@ -140,7 +140,7 @@ async def test_slow_destination_slows_the_upload() -> None:
         received = await connection.read_head()
         await read_on.wait()
         await connection.read_body(received)
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
 
     async def upload() -> None:
         nonlocal sent
@@ -163,7 +163,7 @@ async def test_slow_destination_slows_the_upload() -> None:
         held_back = sent
         read_on.set()
         await uploading
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert held_back < 48
     assert reply.status == 200

@@ -3,13 +3,13 @@
 import pytest
 
 from tests.forwarding.asgi_server import asgi_gateway
-from tests.support.origins import ScriptedOrigin, always, answer, chunk
+from tests.support.origins import ScriptedOrigin, always, chunk, response_bytes
 
 EXTENSIONS = ["http.response.trailers"]
 TRAILERS = b"X-Sum: 1\r\nHost: evil.test\r\nSet-Cookie: a=1\r\nX-Sum: 2\r\nConnection: x\r\n"
 
 
-def _answer(trailer: bytes) -> bytes:
+def _response(trailer: bytes) -> bytes:
     return (
         b"HTTP/1.1 200 OK\r\n"
         + trailer
@@ -25,7 +25,7 @@ def _answer(trailer: bytes) -> bytes:
 async def test_trailers_follow_the_body(middlewares: int) -> None:
     """Announced and in order; none that frames, routes or controls (RFC 9110 section 6.5.1)."""
     async with (
-        ScriptedOrigin(always(_answer(b"Trailer: X-Sum\r\n"))) as origin,
+        ScriptedOrigin(always(_response(b"Trailer: X-Sum\r\n"))) as origin,
         asgi_gateway(origin.url, middlewares=middlewares, extensions=EXTENSIONS) as server,
     ):
         messages = await server.get()
@@ -44,7 +44,7 @@ async def test_trailers_follow_the_body(middlewares: int) -> None:
 async def test_trailers_that_were_not_announced_stay() -> None:
     """Whether there will be any must be said before the body."""
     async with (
-        ScriptedOrigin(always(_answer(b""))) as origin,
+        ScriptedOrigin(always(_response(b""))) as origin,
         asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
     ):
         messages = await server.get()
@@ -55,7 +55,7 @@ async def test_trailers_that_were_not_announced_stay() -> None:
 async def test_trailers_stay_where_the_server_has_no_place_for_them() -> None:
     """Nor are they announced then."""
     async with (
-        ScriptedOrigin(always(_answer(b"Trailer: X-Sum\r\n"))) as origin,
+        ScriptedOrigin(always(_response(b"Trailer: X-Sum\r\n"))) as origin,
         asgi_gateway(origin.url, extensions=[]) as server,
     ):
         messages = await server.get()
@@ -65,7 +65,7 @@ async def test_trailers_stay_where_the_server_has_no_place_for_them() -> None:
 
 async def test_fields_of_what_follows_an_answer_are_no_trailers() -> None:
     """An answer that nobody asked for ends its connection, and nothing of it reaches anybody."""
-    good = answer(body=b"hello", headers=[(b"Trailer", b"X-Sum")])
+    good = response_bytes(body=b"hello", headers=[(b"Trailer", b"X-Sum")])
     surplus = b"HTTP/1.1 200 OK\r\nX-Sum: 666\r\n\r\n"
     async with (
         ScriptedOrigin(always(good + surplus)) as origin,

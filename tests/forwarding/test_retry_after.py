@@ -11,7 +11,7 @@ from fastapi_proxy_di.forwarding.outcomes import retry_after_seconds
 from fastapi_proxy_di.supervision.events import DestinationEjected, Event
 from tests.support.gateways import gateway
 from tests.support.http_client import fetch
-from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ async def test_retry_after_takes_the_destination_out(
     """For its time, where the settings say so; the answer itself reaches its client."""
     told: list[Event] = []
     async with (
-        ScriptedOrigin(always(answer(status, headers=[(b"Retry-After", after)]))) as busy,
+        ScriptedOrigin(always(response_bytes(status, headers=[(b"Retry-After", after)]))) as busy,
         ScriptedOrigin() as other,
         gateway(
             busy.url, other.url, policy="first", ejection={"respect_retry_after": respect}

@@ -30,7 +30,7 @@ from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.running import RunningUpstream
 from tests.forwarding.samples import watched_exchange
 from tests.support.gateways import billing, until
-from tests.support.origins import Connection, ScriptedOrigin, always, answer
+from tests.support.origins import Connection, ScriptedOrigin, always, response_bytes
 from tests.support.servers import dead_port
 from tests.transport.loops import on_every_loop
 
@@ -101,7 +101,7 @@ def once_then_close(then: bytes = b"") -> Any:
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
-        await connection.send(answer(body=b"%d" % connection.number))
+        await connection.send(response_bytes(body=b"%d" % connection.number))
         await connection.read_request()
         if then:
             await connection.send(then)
@@ -228,7 +228,7 @@ async def test_only_destination_is_tried_again() -> None:
     async def script(connection: Connection) -> None:
         await connection.read_request()
         if connection.number > 1:
-            await connection.send(answer(body=b"ok"))
+            await connection.send(response_bytes(body=b"ok"))
 
     async with ScriptedOrigin(script) as origin, sender(origin.url) as one:
         assert (await one.send())[1] == b"ok"
@@ -253,7 +253,7 @@ async def test_answered_attempt_is_never_repeated() -> None:
 async def test_listed_status_is_tried_elsewhere() -> None:
     """The last answer stands, whatever it is; the first connection is not reused."""
     async with (
-        ScriptedOrigin(always(answer(503, b"no"))) as bad,
+        ScriptedOrigin(always(response_bytes(503, b"no"))) as bad,
         ScriptedOrigin() as good,
         sender(bad.url, good.url, retries={"statuses": "503", "backoff": "1ms"}) as one,
     ):
@@ -266,7 +266,7 @@ async def test_listed_status_is_tried_elsewhere() -> None:
 @on_every_loop
 async def test_listed_status_counts_against_its_destination() -> None:
     """``ejection.statuses`` are failures; others are not."""
-    script = always(answer(500, b"no"))
+    script = always(response_bytes(500, b"no"))
     async with (
         ScriptedOrigin(script) as origin,
         sender(origin.url, ejection={"statuses": "500"}, policy="peak_ewma") as one,
@@ -391,8 +391,8 @@ async def test_late_failure_is_counted_by_its_side() -> None:
 @on_every_loop
 async def test_retry_after_takes_a_destination_out() -> None:
     """Where it is respected; a date is not read."""
-    limited = always(answer(429, b"", [(b"Retry-After", b"5")]))
-    dated = always(answer(503, b"", [(b"Retry-After", b"Fri, 31 Dec 1999 23:59:59 GMT")]))
+    limited = always(response_bytes(429, b"", [(b"Retry-After", b"5")]))
+    dated = always(response_bytes(503, b"", [(b"Retry-After", b"Fri, 31 Dec 1999 23:59:59 GMT")]))
     async with (
         ScriptedOrigin(limited) as one_origin,
         ScriptedOrigin(dated) as other,

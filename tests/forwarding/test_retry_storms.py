@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.gateways import Gateway, gateway
 from tests.support.http_client import connect, fetch, request
-from tests.support.origins import Connection, Script, ScriptedOrigin, always, answer
+from tests.support.origins import Connection, Script, ScriptedOrigin, always, response_bytes
 from tests.support.servers import dead_port
 from tests.support.websocket_client import shake_hands
 
@@ -33,7 +33,7 @@ async def _storm(gate: Gateway, method: str, body: bytes | None) -> set[int]:
         async with connect(gate.address) as client:
             for _ in range(REQUESTS // 20):
                 await client.send(request(method, "/billing/x", body=body))
-                statuses.add((await client.read_answer(method)).status)
+                statuses.add((await client.read_response(method)).status)
 
     await asyncio.gather(*(one_client() for _ in range(20)))
     return statuses
@@ -41,7 +41,7 @@ async def _storm(gate: Gateway, method: str, body: bytes | None) -> set[int]:
 
 @pytest.mark.parametrize(
     ("script", "status"),
-    [(always(answer(503, b"busy")), 503), (_reset, 502), (_close, 502)],
+    [(always(response_bytes(503, b"busy")), 503), (_reset, 502), (_close, 502)],
     ids=["503", "reset", "close"],
 )
 async def test_storm_of_failures_stays_within_the_budget(script: Script, status: int) -> None:
@@ -66,7 +66,7 @@ async def test_storm_of_failures_stays_within_the_budget(script: Script, status:
     assert REQUESTS < sent <= 1.2 * REQUESTS
 
 
-@pytest.mark.parametrize("script", [always(answer(503, b"busy")), _reset, _close])
+@pytest.mark.parametrize("script", [always(response_bytes(503, b"busy")), _reset, _close])
 async def test_storm_never_sends_a_post_twice(script: Script) -> None:
     """However many attempts and budget there are."""
     async with AsyncExitStack() as stack:
@@ -124,7 +124,7 @@ async def test_handshake_that_breaks_off_is_tried_elsewhere() -> None:
     """A GET without a body, so it may be sent twice; the refusal there is the answer."""
     async with (
         ScriptedOrigin(_close) as bad,
-        ScriptedOrigin(always(answer(401, b"who?"))) as good,
+        ScriptedOrigin(always(response_bytes(401, b"who?"))) as good,
         gateway(bad.url, good.url, policy="first") as gate,
         connect(gate.address) as client,
     ):

@@ -22,7 +22,7 @@ from fastapi_proxy_di.transport.http1.parser import ResponseParser
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import FRAMING, list_members
 from tests.fuzz.responses import Case, make_case
-from tests.transport.http1.stand_in import Outcome, answer_to
+from tests.transport.http1.stand_in import Outcome, response_to
 
 __all__ = ["Disagreement", "check", "main"]
 
@@ -159,7 +159,7 @@ def _meaning(fields: Headers) -> Headers:
 
 async def run_case(case: Case) -> Outcome:
     """Read a case and compare; gives what ours made of it."""
-    ours = await answer_to(case.pieces, method=case.method)
+    ours = await response_to(case.pieces, method=case.method)
     try:
         check(case, ours, second_opinion(case))
     except Disagreement:
@@ -169,8 +169,8 @@ async def run_case(case: Case) -> Outcome:
         check(case, ours, second_opinion(Case(case.method, (without,))))
     parser = ResponseParser()
     for method, earlier in _EARLIER:
-        assert (await answer_to([earlier], method=method, parser=parser)).reusable
-    again = await answer_to(case.pieces, method=case.method, parser=parser)
+        assert (await response_to([earlier], method=method, parser=parser)).reusable
+    again = await response_to(case.pieces, method=case.method, parser=parser)
     if repr(again) != repr(ours):
         raise Disagreement(f"a used parser reads another answer\n{case}\n{ours}\n{again}")
     return ours

@@ -17,7 +17,7 @@ from fastapi_proxy_di.transport.protocol import Headers
 from tests.fuzz import response_parser
 from tests.fuzz.response_parser import Disagreement, Second, check, fuzz, run_case
 from tests.fuzz.responses import Case, make_case
-from tests.transport.http1.stand_in import Outcome, answer_to
+from tests.transport.http1.stand_in import Outcome, response_to
 
 _NAMES = st.from_regex(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}", fullmatch=True).filter(
     lambda name: (
@@ -68,7 +68,7 @@ def test_any_well_formed_answer_is_read_as_it_is(
         data += b"0\r\n" + b"".join(b"%b: %b\r\n" % field for field in trailers) + b"\r\n"
     else:
         data = head + b"\r\n" + content
-    outcome = asyncio.run(answer_to(cut(data, cuts), eof=framing == "close"))
+    outcome = asyncio.run(response_to(cut(data, cuts), eof=framing == "close"))
 
     assert outcome.error is None
     assert outcome.status == status
@@ -129,10 +129,10 @@ async def test_parser_that_remembers_is_found(monkeypatch: pytest.MonkeyPatch) -
     """Each case is read by a used parser too, which must make the same of it."""
 
     async def remembering(pieces: Iterable[bytes], **options: Any) -> Outcome:
-        outcome = await answer_to(pieces, **options)
+        outcome = await response_to(pieces, **options)
         return replace(outcome, status=299) if "parser" in options else outcome
 
-    monkeypatch.setattr(response_parser, "answer_to", remembering)
+    monkeypatch.setattr(response_parser, "response_to", remembering)
     with pytest.raises(Disagreement, match="a used parser"):
         await run_case(Case(b"GET", (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",)))
 

@@ -23,8 +23,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_proxy_di import proxy_router
 from tests.support.gateways import Billing, billing
-from tests.support.http_client import Answer, connect, fetch
-from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.http_client import RawResponse, connect, fetch
+from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.servers import run_app
 from tests.support.websocket_client import Closed, WebSocketClient, shake_hands
 from tests.support.websocket_frames import frame
@@ -145,7 +145,7 @@ class Side:
         router.add_api_websocket_route("/{path:path}", tunnel)
         return router
 
-    async def answer(self, connection: Connection) -> None:
+    async def respond(self, connection: Connection) -> None:
         """The origin's script: the same constant for everything."""
         head = await connection.read_head()
         if head.one(b"upgrade") == b"websocket":
@@ -157,7 +157,7 @@ class Side:
         body = await connection.read_body(head)
         self.note(f"reached by {head.method.decode()} with {body!r}")
         headers = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
-        constant = answer(body=_BODY, headers=headers, length=False)
+        constant = response_bytes(body=_BODY, headers=headers, length=False)
         if head.method == b"HEAD":
             constant = constant.removesuffix(_BODY)
         await connection.send(constant)
@@ -275,7 +275,7 @@ async def outcomes(
     """
     with pytest.MonkeyPatch.context() as patch:
         side = Side(proxied=proxied, patch=patch)
-        async with ScriptedOrigin(side.answer) as origin:
+        async with ScriptedOrigin(side.respond) as origin:
             side.upstream = billing(origin.url)
             app = compose(side) or side.app
             ended = asyncio.Event()
@@ -325,6 +325,6 @@ async def _tunnel(address: tuple[str, int], side: Side, ask: Ask) -> Outcome:
     return Outcome(reply.status, reply.body, _decided_by_the_app(reply), messages)
 
 
-def _decided_by_the_app(reply: Answer) -> list[tuple[bytes, bytes]]:
+def _decided_by_the_app(reply: RawResponse) -> list[tuple[bytes, bytes]]:
     pairs = ((name.lower(), value) for name, value in reply.headers)
     return sorted((name, value) for name, value in pairs if name not in _OF_THE_SERVER)

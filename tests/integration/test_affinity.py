@@ -7,23 +7,23 @@ from fastapi import FastAPI, WebSocket
 
 from tests.balancing.affinities import COOKIE, scope_of
 from tests.support.gateways import Gateway, gateway
-from tests.support.http_client import Answer, connect, fetch
-from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.http_client import RawResponse, connect, fetch
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import dead_port, run_app
 from tests.support.websocket_client import open_websocket, shake_hands
 
 
 def _named(name: bytes) -> ScriptedOrigin:
-    return ScriptedOrigin(always(answer(body=name)))
+    return ScriptedOrigin(always(response_bytes(body=name)))
 
 
-def _cookie_of(reply: Answer) -> bytes:
+def _cookie_of(reply: RawResponse) -> bytes:
     cookie = reply.one(b"set-cookie")
     assert cookie is not None
     return cookie.partition(b";")[0]
 
 
-async def _again(gate: Gateway, before: Answer) -> Answer:
+async def _again(gate: Gateway, before: RawResponse) -> RawResponse:
     """Send a request with the cookie of the response ``before``."""
     headers = [(b"Cookie", _cookie_of(before))]
     return await fetch(gate.address, target="/billing/x", headers=headers)
@@ -132,14 +132,14 @@ async def test_affinity_over_websocket_handshakes() -> None:
         gateway(one.url, two.url, policy="round_robin", affinity=COOKIE) as gate,
     ):
         async with open_websocket(gate.address, "/billing/x") as client:
-            cookie = (client.answer.one(b"set-cookie") or b"").decode()
+            cookie = (client.response.one(b"set-cookie") or b"").decode()
             first = await client.recv()
         stays, repeated = set(), set()
         for _ in range(4):
             headers = [(b"Cookie", f"a=1; {cookie.partition(';')[0]}".encode())]
             async with open_websocket(gate.address, "/billing/x", headers) as client:
                 stays.add(await client.recv())
-                repeated.add(client.answer.one(b"set-cookie"))
+                repeated.add(client.response.one(b"set-cookie"))
 
     assert cookie.endswith("; Path=/billing; HttpOnly; SameSite=Lax")
     assert isinstance(first, str)
@@ -151,7 +151,7 @@ async def test_affinity_over_websocket_handshakes() -> None:
 async def test_affinity_cookie_comes_with_a_refused_handshake() -> None:
     """A login page behind a 401 may keep state as well."""
     async with (
-        ScriptedOrigin(always(answer(401, b"who?"))) as origin,
+        ScriptedOrigin(always(response_bytes(401, b"who?"))) as origin,
         gateway(origin.url, affinity=COOKIE) as gate,
         connect(gate.address) as client,
     ):

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_proxy_di import ForwardOptions, proxy_router
 from tests.support.gateways import billing
-from tests.support.http_client import Answer, connect, fetch, request
+from tests.support.http_client import RawResponse, connect, fetch, request
 from tests.support.origins import Headers, ScriptedOrigin
 from tests.support.servers import run_app
 
@@ -144,10 +144,10 @@ async def test_http_with_credentials_gets_through(place: Callable[[str], FastAPI
 
 async def _shake_hands(
     address: tuple[str, int], headers: Headers, target: str = "/billing/x"
-) -> Answer:
+) -> RawResponse:
     async with connect(address) as client:
         await client.send(request("GET", target, [*_HANDSHAKE, *headers]))
-        return await client.read_answer()
+        return await client.read_response()
 
 
 @pytest.mark.parametrize("place", _PLACES)

@@ -95,7 +95,7 @@ async def test_body_that_grows_over_the_limit_is_refused(place: Callable[[str], 
     ):
         head = request("POST", "/billing/x", [(b"Transfer-Encoding", b"chunked")])
         await client.send(head + chunk(b"x" * _LIMIT) + chunk(b"x") + b"0\r\n\r\n")
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert reply.status == 413
     assert not any(seen.complete for seen in origin.requests)

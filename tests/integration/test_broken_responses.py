@@ -19,7 +19,7 @@ from fastapi_proxy_di.integration.broken_responses import BrokenResponses
 from tests.e2e import servers
 from tests.integration.stacks import STACKS, app_behind
 from tests.support.gateways import billing, gateway_app, pass_through
-from tests.support.http_client import Answer, Ending, connect, fetch, request
+from tests.support.http_client import Ending, RawResponse, connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, chunk
 from tests.support.processes import Process
 from tests.support.servers import Running, run_app, run_hypercorn
@@ -51,7 +51,7 @@ def granian(stack: str, url: str) -> Served:
     return servers.granian("tests.integration.broken:app", environment=environment)
 
 
-async def _answer_to(address: tuple[str, int], break_off: asyncio.Event) -> Answer:
+async def _response_to(address: tuple[str, int], break_off: asyncio.Event) -> RawResponse:
     """Read the head, let the upstream break off, read on."""
     async with connect(address) as client:
         await client.send(request(target="/billing/x", headers=[(b"Accept-Encoding", b"gzip")]))
@@ -80,7 +80,7 @@ async def test_client_sees_a_broken_transfer(
         connection.reset()
 
     async with ScriptedOrigin(script) as origin, serve(stack, origin.url) as server:
-        reply = await _answer_to(server.address, break_off)
+        reply = await _response_to(server.address, break_off)
 
     assert reply.status == 200
     assert reply.ending is Ending.BROKEN

@@ -10,8 +10,8 @@ from starlette.background import BackgroundTask
 
 from fastapi_proxy_di import Balancer, ProxiedResponse, Upstream, UpstreamTimeout, proxy_lifespan
 from tests.support.gateways import billing, until
-from tests.support.http_client import Answer, connect, fetch, request
-from tests.support.origins import Connection, Headers, ScriptedOrigin, always, answer, chunk
+from tests.support.http_client import RawResponse, connect, fetch, request
+from tests.support.origins import Connection, Headers, ScriptedOrigin, always, chunk, response_bytes
 from tests.support.servers import run_app
 
 Endpoint = Callable[[Balancer, Request], Awaitable[Response]]
@@ -47,7 +47,7 @@ async def _exchange(
     headers: Headers | None = None,
     body: bytes | None = None,
     **server: Any,
-) -> Answer:
+) -> RawResponse:
     async with run_app(_app(origin.url, endpoint), **server) as running:
         return await fetch(running.address, method, target, headers or [], body)
 
@@ -307,7 +307,7 @@ async def test_override_body_replaces_a_chunked_upload() -> None:
                 + chunk(b"theirs")
                 + chunk(b"")
             )
-            reply = await client.read_answer()
+            reply = await client.read_response()
             assert reply.status == 200
 
     assert [seen.body for seen in origin.requests] == [b"ours", b"ours"]
@@ -361,7 +361,9 @@ async def test_answer_can_be_looked_at_and_changed() -> None:
         response.headers["x-seen"] = response.headers["x-a"]
         return response
 
-    raw = answer(201, b"made", [(b"X-A", b"1"), (b"Set-Cookie", b"a"), (b"Set-Cookie", b"b")])
+    raw = response_bytes(
+        201, b"made", [(b"X-A", b"1"), (b"Set-Cookie", b"a"), (b"Set-Cookie", b"b")]
+    )
     async with ScriptedOrigin(always(raw)) as origin:
         reply = await _exchange(origin, endpoint)
 

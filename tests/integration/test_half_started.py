@@ -122,11 +122,11 @@ async def test_start_that_is_cancelled_stops_what_was_started() -> None:
     """A server that is told to stop while the app starts leaves nothing either."""
     asked = asyncio.Event()
 
-    async def never_answers(connection: Connection) -> None:
+    async def never_responds(connection: Connection) -> None:
         asked.set()
         await connection.peer_left()
 
-    async with ScriptedOrigin(never_answers) as origin:
+    async with ScriptedOrigin(never_responds) as origin:
         app, before = FastAPI(), _names()
         app.include_router(proxy_router(_probed(origin.url)), prefix="/billing")
 

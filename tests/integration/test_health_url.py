@@ -5,7 +5,7 @@ from fastapi import FastAPI
 from fastapi_proxy_di import DestinationSettings, Upstream, proxy_router
 from tests.support.gateways import Billing, until
 from tests.support.http_client import fetch
-from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import run_app
 
 
@@ -14,7 +14,7 @@ async def test_probes_go_to_their_own_address_until_the_destination_leaves() -> 
     async with (
         ScriptedOrigin() as serving,
         ScriptedOrigin() as probed,
-        ScriptedOrigin(always(answer(503))) as ill,
+        ScriptedOrigin(always(response_bytes(503))) as ill,
     ):
         settings = Billing(
             destinations=[

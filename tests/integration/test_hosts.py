@@ -10,7 +10,7 @@ from starlette.routing import Host, Router
 from fastapi_proxy_di import UpstreamSettings, proxy_lifespan, proxy_router
 from tests.support.gateways import billing, gateway_app
 from tests.support.http_client import connect, fetch, request
-from tests.support.origins import Headers, ScriptedOrigin, always, answer
+from tests.support.origins import Headers, ScriptedOrigin, always, response_bytes
 from tests.support.servers import run_app
 from tests.support.websocket_client import open_websocket
 from tests.websocket.gateways import serving
@@ -64,8 +64,8 @@ def _app_per_host(first: str, second: str) -> FastAPI:
 async def test_host_picks_the_upstream(build: Callable[[str, str], FastAPI]) -> None:
     """The same path goes where the Host says; another Host reaches nobody."""
     async with (
-        ScriptedOrigin(always(answer(body=b"billing"))) as first,
-        ScriptedOrigin(always(answer(body=b"users"))) as second,
+        ScriptedOrigin(always(response_bytes(body=b"billing"))) as first,
+        ScriptedOrigin(always(response_bytes(body=b"users"))) as second,
         run_app(build(first.url, second.url)) as running,
     ):
         replies = [
@@ -90,7 +90,7 @@ async def test_host_picks_the_upstream_of_a_websocket(build: Callable[[str, str]
     ):
         async with connect(gateway.address) as stranger:
             await stranger.send(request("GET", "/live", _HANDSHAKE, host=b"other.test"))
-            refused = await stranger.read_answer()
+            refused = await stranger.read_response()
         async with connect(gateway.address) as client:
             await client.send(request("GET", "/live", _HANDSHAKE, host=b"billing.test"))
             accepted = await client.read_head()

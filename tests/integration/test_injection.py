@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 from fastapi_proxy_di import Balancer, Upstream, UpstreamConnectError, proxy_lifespan
 from tests.support.gateways import billing
 from tests.support.http_client import fetch
-from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import dead_port, run_app
 from tests.support.websocket_client import Closed, open_websocket
 from tests.websocket.gateways import serving
@@ -164,8 +164,8 @@ async def test_two_upstreams_in_one_endpoint() -> None:
         return await balancer.forward(request, "/x", additional_headers={"x-of": balancer.name})
 
     async with (
-        ScriptedOrigin(always(answer(body=b"billing"))) as first,
-        ScriptedOrigin(always(answer(body=b"users"))) as second,
+        ScriptedOrigin(always(response_bytes(body=b"billing"))) as first,
+        ScriptedOrigin(always(response_bytes(body=b"users"))) as second,
     ):
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("UPSTREAM_BILLING_DESTINATIONS", first.url)

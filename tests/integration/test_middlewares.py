@@ -14,7 +14,15 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tests.support.gateways import gateway_app
 from tests.support.http_client import connect, fetch, request
-from tests.support.origins import Connection, Headers, ScriptedOrigin, always, answer, chunk, echo
+from tests.support.origins import (
+    Connection,
+    Headers,
+    ScriptedOrigin,
+    always,
+    chunk,
+    echo,
+    response_bytes,
+)
 from tests.support.servers import run_app
 from tests.support.websocket_client import open_websocket
 from tests.websocket.gateways import serving
@@ -47,7 +55,9 @@ async def test_base_http_middleware_sees_and_changes() -> None:
     body = b"x" * 300_000
     async with (
         ScriptedOrigin(
-            always(answer(body=body, headers=[(b"Set-Cookie", b"a"), (b"Set-Cookie", b"b")]))
+            always(
+                response_bytes(body=body, headers=[(b"Set-Cookie", b"a"), (b"Set-Cookie", b"b")])
+            )
         ) as origin,
         run_app(_behind(Marking, origin.url)) as running,
     ):
@@ -69,7 +79,7 @@ async def test_base_http_middleware_lets_uploads_through() -> None:
     ):
         head = request("POST", "/billing/x", [(b"Transfer-Encoding", b"chunked")])
         await client.send(head + chunk(b"one ") + chunk(b"two") + b"0\r\n\r\n")
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert reply.status == 200
     assert origin.request.body == b"one two"
@@ -78,7 +88,7 @@ async def test_base_http_middleware_lets_uploads_through() -> None:
 async def test_gzip_compresses_what_is_plain() -> None:
     """A plain answer is compressed on the way; its length is not kept."""
     text = b"all work and no play " * 500
-    reply_bytes = answer(body=text, headers=[(b"Content-Type", b"text/plain")])
+    reply_bytes = response_bytes(body=text, headers=[(b"Content-Type", b"text/plain")])
     async with (
         ScriptedOrigin(always(reply_bytes)) as origin,
         run_app(_behind(GZipMiddleware, origin.url)) as running,
@@ -93,7 +103,7 @@ async def test_gzip_compresses_what_is_plain() -> None:
 async def test_gzip_leaves_what_is_encoded() -> None:
     """An answer that the upstream has compressed is not compressed again."""
     packed = gzip.compress(b"all work and no play " * 500)
-    reply_bytes = answer(
+    reply_bytes = response_bytes(
         body=packed, headers=[(b"Content-Type", b"text/plain"), (b"Content-Encoding", b"gzip")]
     )
     async with (
@@ -148,7 +158,7 @@ async def test_cors_answers_preflights_itself() -> None:
 
 async def test_cors_speaks_once() -> None:
     """Where the upstream speaks CORS as well, the browser gets one answer, the app's."""
-    allowed = answer(headers=[(b"Access-Control-Allow-Origin", b"*")])
+    allowed = response_bytes(headers=[(b"Access-Control-Allow-Origin", b"*")])
     async with (
         ScriptedOrigin(always(allowed)) as origin,
         run_app(_behind(CORSMiddleware, origin.url, allow_origins=["https://app.test"])) as running,
@@ -215,7 +225,7 @@ async def test_all_of_them_at_once() -> None:
     """A stack as apps have it."""
     text = b"all work and no play " * 500
     async with ScriptedOrigin(
-        always(answer(body=text, headers=[(b"Content-Type", b"text/plain")]))
+        always(response_bytes(body=text, headers=[(b"Content-Type", b"text/plain")]))
     ) as origin:
         app = gateway_app(origin.url)
         app.add_middleware(Marking)

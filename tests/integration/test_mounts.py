@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi_proxy_di import Upstream, UpstreamSettings, proxy_router
 from tests.support.gateways import Billing, billing, gateway, gateway_app
 from tests.support.http_client import fetch
-from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import run_app
 
 
@@ -88,8 +88,8 @@ def _several(first: str, second: str, **include: Any) -> FastAPI:
 async def test_several_upstreams_by_name() -> None:
     """Each name in the path goes to its own upstream."""
     async with (
-        ScriptedOrigin(always(answer(body=b"billing"))) as first,
-        ScriptedOrigin(always(answer(body=b"users"))) as second,
+        ScriptedOrigin(always(response_bytes(body=b"billing"))) as first,
+        ScriptedOrigin(always(response_bytes(body=b"users"))) as second,
         run_app(_several(first.url, second.url, prefix="/api")) as running,
     ):
         one = await fetch(running.address, target="/api/billing/x")

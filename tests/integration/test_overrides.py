@@ -8,15 +8,15 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan, proxy_router
 from tests.support.gateways import billing, gateway_app
 from tests.support.http_client import fetch
-from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import run_app
 
 
 async def test_override_replaces_the_upstream_of_a_proxied_route() -> None:
     """The stand-in gets the traffic; the real one gets nothing."""
     async with (
-        ScriptedOrigin(always(answer(body=b"real"))) as real,
-        ScriptedOrigin(always(answer(body=b"stand-in"))) as stand_in,
+        ScriptedOrigin(always(response_bytes(body=b"real"))) as real,
+        ScriptedOrigin(always(response_bytes(body=b"stand-in"))) as stand_in,
         Balancer.from_settings(billing(stand_in.url)) as balancer,
     ):
         app = gateway_app(real.url)
@@ -31,8 +31,8 @@ async def test_override_replaces_the_upstream_of_a_proxied_route() -> None:
 async def test_override_set_while_running_works() -> None:
     """A test may override after the app has started, and take it back."""
     async with (
-        ScriptedOrigin(always(answer(body=b"real"))) as real,
-        ScriptedOrigin(always(answer(body=b"stand-in"))) as stand_in,
+        ScriptedOrigin(always(response_bytes(body=b"real"))) as real,
+        ScriptedOrigin(always(response_bytes(body=b"stand-in"))) as stand_in,
         Balancer.from_settings(billing(stand_in.url)) as balancer,
     ):
         app = gateway_app(real.url)

@@ -456,7 +456,7 @@ async def test_keepalive_connection_serves_after_a_refusal() -> None:
     async with run_app(in_fastapi(proxy)) as running, connect(running.address) as client:
         for _ in range(2):
             await client.send(request(target="/billing/x"))
-            assert (await client.read_answer()).status == 502
+            assert (await client.read_response()).status == 502
 
 
 def test_name_is_checked_at_once() -> None:

@@ -123,7 +123,7 @@ async def test_guard_runs_before_the_body_is_read() -> None:
     ):
         fields = [(b"Content-Length", b"5"), (b"Expect", b"100-continue")]
         await client.send(request("POST", "/billing/x", fields))
-        reply = await client.read_answer("POST")
+        reply = await client.read_response("POST")
 
     assert (reply.status, reply.informational) == (403, [])
 

@@ -38,7 +38,7 @@ def test_readiness_follows_the_upstreams() -> None:
         billing.flip(healthy=False)
         none = client.get("/ready")
 
-    assert [answer.status_code for answer in (ready, half, one, none)] == [200, 200, 503, 503]
+    assert [response.status_code for response in (ready, half, one, none)] == [200, 200, 503, 503]
     assert one.headers["content-type"] == "application/problem+json"
     assert (one.headers["retry-after"], one.json()["upstreams"]) == ("1", ["archive"])
     assert none.json()["upstreams"] == ["billing", "archive"]
@@ -52,10 +52,10 @@ def test_readiness_starts_the_upstreams_it_names(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("UPSTREAM_BILLING_HEALTH__PATH", "/health")
 
     with TestClient(app_with_readiness()) as client:
-        answer = client.get("/ready")
+        response = client.get("/ready")
 
-    assert (answer.status_code, answer.json()["upstreams"]) == (503, ["billing"])
-    assert "127.0.0.1" not in answer.text
+    assert (response.status_code, response.json()["upstreams"]) == (503, ["billing"])
+    assert "127.0.0.1" not in response.text
 
 
 def test_readiness_has_a_typed_exception() -> None:
@@ -74,9 +74,9 @@ def test_readiness_has_a_typed_exception() -> None:
         TestClient(app) as client,
     ):
         billing.flip(healthy=False)
-        answer = client.get("/ready")
+        response = client.get("/ready")
 
-    assert answer.text == "waiting for billing"
+    assert response.text == "waiting for billing"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ async def test_body_that_was_kept_is_sent(
             await client.send(head + chunk(b"hel") + chunk(b"lo") + chunk(b""))
         else:
             await client.send(request("POST", "/billing/x", body=b"hello"))
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     assert reply.status == 200
     assert origin.request.body == b"hello"

@@ -7,15 +7,15 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi_proxy_di import Balancer, Destinations, Upstream, proxy_lifespan, proxy_router
 from tests.support.gateways import Billing, billing, gateway
 from tests.support.http_client import fetch
-from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import run_app
 
 
 async def test_two_mounted_apps_have_their_own_upstreams() -> None:
     """Two apps proxy to one name with different settings, one after the other and at once."""
     async with (
-        ScriptedOrigin(always(answer(body=b"one"))) as one,
-        ScriptedOrigin(always(answer(body=b"two"))) as two,
+        ScriptedOrigin(always(response_bytes(body=b"one"))) as one,
+        ScriptedOrigin(always(response_bytes(body=b"two"))) as two,
         gateway(one.url) as first,
         gateway(two.url) as second,
     ):
@@ -37,8 +37,8 @@ def _injecting(upstream: Upstream) -> FastAPI:
 async def test_two_injecting_apps_have_their_own_upstreams() -> None:
     """``Annotated`` caches what compares equal, which must not swap the settings."""
     async with (
-        ScriptedOrigin(always(answer(body=b"one"))) as one,
-        ScriptedOrigin(always(answer(body=b"two"))) as two,
+        ScriptedOrigin(always(response_bytes(body=b"one"))) as one,
+        ScriptedOrigin(always(response_bytes(body=b"two"))) as two,
         run_app(_injecting(Upstream(billing(one.url)))) as first,
         run_app(_injecting(Upstream(billing(two.url)))) as second,
     ):

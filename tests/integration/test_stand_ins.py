@@ -22,7 +22,7 @@ from fastapi_proxy_di import (
 )
 from tests.support.gateways import billing
 from tests.support.http_client import fetch
-from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import StartupFailed, run_app
 
 
@@ -148,7 +148,7 @@ def test_mock_stands_in(make: Callable[..., Any]) -> None:
 async def test_real_balancer_stands_in_on_both_protocols() -> None:
     """One made from settings is used the raw way, options and all."""
     async with (
-        ScriptedOrigin(always(answer(body=b"stand-in"))) as origin,
+        ScriptedOrigin(always(response_bytes(body=b"stand-in"))) as origin,
         Balancer.from_settings(billing(origin.url)) as balancer,
     ):
         app = _app(options=options)

@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from fastapi_proxy_di import proxy_router
 from tests.support.gateways import billing
 from tests.support.http_client import fetch
-from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import run_app
 
 __all__ = ["MOUNTS", "PATHS", "Asked", "ask", "asked_of_both", "mount_both"]
@@ -126,7 +126,7 @@ async def asked_of_both(
     Yields:
         What was shown for each mount, as declared with ``billing`` for its name.
     """
-    reply = answer(203, b"constant")
+    reply = response_bytes(203, b"constant")
     async with ScriptedOrigin(always(reply)) as origin:
         mount_both(app, origin.url)
         async with run_app(app, **server) as running:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.monitoring.apps import MOUNTS
 from tests.support.http_client import fetch
-from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.processes import running
 
 _BLOCKED = [(b"x-forwarded-for", b"203.0.113.7")]
@@ -122,7 +122,7 @@ async def test_what_is_blocked_on_an_ordinary_route_is_blocked_on_a_proxied_one(
     zen: dict[str, str],
 ) -> None:
     """Addresses, user agents, users, paths and rates; the upstream is not reached."""
-    async with ScriptedOrigin(always(answer(203, b"constant"))) as origin:
+    async with ScriptedOrigin(always(response_bytes(203, b"constant"))) as origin:
         command = [sys.executable, "-m", "tests.monitoring.zen_gateway", origin.url]
         async with running(*command, environment=zen) as gateway:
             port = await gateway.line(r"Uvicorn running on http://127.0.0.1:(\d+)")

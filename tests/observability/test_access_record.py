@@ -229,10 +229,10 @@ async def test_record_of_an_answer_that_is_not_used(access: pytest.LogCaptureFix
         return Response("own")
 
     with stand_in(app, "billing", reply("x")), TestClient(app) as client:
-        answer = client.get("/other")
+        response = client.get("/other")
 
     (record,) = records(access)
-    assert (answer.text, record["status"], record["sent_bytes"]) == ("own", 200, 0)
+    assert (response.text, record["status"], record["sent_bytes"]) == ("own", 200, 0)
 
 
 def test_record_of_a_tunnel(access: pytest.LogCaptureFixture) -> None:
@@ -343,9 +343,9 @@ def test_explain_is_off_by_default() -> None:
     app = gateway_app()
 
     with stand_in(app, "billing", reply()), TestClient(app) as client:
-        answer = client.get("/billing/x")
+        response = client.get("/billing/x")
 
-    assert "x-proxy-explain" not in answer.headers
+    assert "x-proxy-explain" not in response.headers
 
 
 def test_explain_says_why_in_a_header() -> None:
@@ -441,11 +441,11 @@ def test_explain_says_in_the_log_that_there_is_none(caplog: pytest.LogCaptureFix
         stand_in(app, "billing", reply(), **settings) as billing,
         TestClient(app) as client,
     ):
-        answer = client.get("/billing/x")
+        response = client.get("/billing/x")
         billing.flip(healthy=False)
         client.get("/billing/x")
 
-    assert "x-proxy-explain" not in answer.headers
+    assert "x-proxy-explain" not in response.headers
     assert [(one["message"], one["destination"]) for one in records(caplog, "explain")] == [
         ("first picked http://billing of 1: http://billing", "http://billing"),
         ("first picked none of 0; out: http://billing (unhealthy)", None),
@@ -489,9 +489,9 @@ def test_explain_off_in_yaml_is_off() -> None:
     app = gateway_app()
 
     with stand_in(app, "billing", reply(), explain=False), TestClient(app) as client:
-        answer = client.get("/billing/x")
+        response = client.get("/billing/x")
 
-    assert answer.status_code == 200
+    assert response.status_code == 200
 
 
 def test_record_of_a_request_that_ends_here(access: pytest.LogCaptureFixture) -> None:

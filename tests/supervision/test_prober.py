@@ -25,7 +25,7 @@ from fastapi_proxy_di.wire.urls import Address
 from tests.pools.samples import pool_of, settings_of
 from tests.support.gateways import gateway
 from tests.support.http_client import fetch
-from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.virtual_time import run_virtually
 
 
@@ -425,7 +425,7 @@ def test_prober_without_path_sends_nothing() -> None:
 async def test_first_sweep_is_over_before_the_first_request() -> None:
     """A destination that is down at start gets no request, though the policy prefers it."""
     async with (
-        ScriptedOrigin(always(answer(503))) as down,
+        ScriptedOrigin(always(response_bytes(503))) as down,
         ScriptedOrigin() as up,
         gateway(down.url, up.url, policy="first", health={"path": "/health"}) as gate,
     ):

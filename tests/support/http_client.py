@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-__all__ = ["Answer", "Client", "Ending", "connect", "fetch", "request"]
+__all__ = ["Client", "Ending", "RawResponse", "connect", "fetch", "request"]
 
 _DEADLINE_SECONDS: Final = 10.0
 _LIMIT_BYTES: Final = 1 << 20
@@ -33,7 +33,7 @@ class Ending(Enum):
 
 
 @dataclass(slots=True)
-class Answer:
+class RawResponse:
     """One answer exactly as it came in.
 
     Attributes:
@@ -54,7 +54,7 @@ class Answer:
     chunks: list[bytes] = field(default_factory=list)
     trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
     ending: Ending = Ending.BROKEN
-    informational: list[Answer] = field(default_factory=list)
+    informational: list[RawResponse] = field(default_factory=list)
 
     def all(self, name: bytes) -> list[bytes]:
         """Values of every field of that name, in order."""
@@ -98,7 +98,7 @@ class Client:
         async with asyncio.timeout(_DEADLINE_SECONDS):
             await self.writer.drain()
 
-    async def read_head(self) -> Answer:
+    async def read_head(self) -> RawResponse:
         """Read one head, be it informational or final.
 
         Raises:
@@ -111,7 +111,7 @@ class Client:
             raise EOFError("closed before an answer") from error
         status_line, *lines = head[:-4].split(b"\r\n")
         _, status, *reason = status_line.split(b" ", 2)
-        return Answer(int(status), reason[0] if reason else b"", _pairs(lines))
+        return RawResponse(int(status), reason[0] if reason else b"", _pairs(lines))
 
     async def read_chunk(self) -> bytes:
         """Read one chunk; ``b""`` is the last one.
@@ -130,7 +130,7 @@ class Client:
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise EOFError("broken off") from error
 
-    async def _read_chunked(self, received: Answer) -> None:
+    async def _read_chunked(self, received: RawResponse) -> None:
         with contextlib.suppress(EOFError, asyncio.IncompleteReadError):
             while data := await self.read_chunk():
                 received.chunks.append(data)
@@ -154,7 +154,7 @@ class Client:
                     length -= len(piece)
         return b"".join(pieces)
 
-    async def read_body(self, received: Answer, method: str = "GET") -> Answer:
+    async def read_body(self, received: RawResponse, method: str = "GET") -> RawResponse:
         """Read the body of an answer whose head is here; never raises for a broken one."""
         length = received.one(b"content-length")
         if method == "HEAD" or received.status in (204, 304):
@@ -170,7 +170,7 @@ class Client:
             received.ending = Ending.CLOSE
         return received
 
-    async def read_answer(self, method: str = "GET") -> Answer:
+    async def read_response(self, method: str = "GET") -> RawResponse:
         """Read one answer to its end, with the informational ones before it.
 
         Args:
@@ -244,8 +244,8 @@ async def fetch(
     body: bytes | None = None,
     *,
     host: bytes = b"gateway.test",
-) -> Answer:
+) -> RawResponse:
     """Send one request over a connection of its own and read the answer to its end."""
     async with connect(address) as client:
         await client.send(request(method, target, headers, body, host=host))
-        return await client.read_answer(method)
+        return await client.read_response(method)

@@ -25,9 +25,9 @@ __all__ = [
     "Script",
     "ScriptedOrigin",
     "always",
-    "answer",
     "chunk",
     "echo",
+    "response_bytes",
 ]
 
 Headers = list[tuple[bytes, bytes]]
@@ -202,7 +202,7 @@ class ScriptedOrigin:
         self.requests: list[Received] = []
         self.connections = 0
         self.port = 0
-        self._script = script or always(answer(body=b"ok"))
+        self._script = script or always(response_bytes(body=b"ok"))
         self._unix_path = unix_path
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
@@ -301,7 +301,7 @@ class ScriptedOrigin:
             raise ExceptionGroup("the origin's script failed", self._errors)
 
 
-def answer(
+def response_bytes(
     status: int = 200,
     body: bytes = b"",
     headers: Sequence[tuple[bytes, bytes]] = (),
@@ -343,5 +343,7 @@ async def echo(connection: Connection) -> None:
             "body": received.body.decode("latin-1"),
         }
         await connection.send(
-            answer(body=json.dumps(seen).encode(), headers=[(b"Content-Type", b"application/json")])
+            response_bytes(
+                body=json.dumps(seen).encode(), headers=[(b"Content-Type", b"application/json")]
+            )
         )

@@ -22,7 +22,7 @@ async def test_failing_script_fails_the_test() -> None:
     async with connect(_address(origin)) as client:
         await client.send(request())
         with pytest.raises(EOFError):
-            await client.read_answer()
+            await client.read_response()
 
     with pytest.raises(ExceptionGroup, match="script failed"):
         await origin.__aexit__(None, None, None)
@@ -80,7 +80,7 @@ async def test_client_shows_how_an_answer_ended(raw: bytes, ending: Ending) -> N
 
     async with ScriptedOrigin(script) as origin, connect(_address(origin)) as client:
         await client.send(request())
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
         assert await client.at_end()
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tests.support.http_client import Answer, Client, connect
+from tests.support.http_client import Client, RawResponse, connect
 from tests.support.websocket_frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, read_frame
 
 __all__ = ["Closed", "WebSocketClient", "open_websocket", "shake_hands"]
@@ -45,16 +45,16 @@ class WebSocketClient:
         pings: How many the server has sent so far.
     """
 
-    def __init__(self, client: Client, answer: Answer) -> None:
+    def __init__(self, client: Client, response: RawResponse) -> None:
         self.client = client
-        self.answer = answer
+        self.response = response
         self.pings = 0
         self._close_sent = False
 
     @property
     def subprotocol(self) -> bytes | None:
         """The one agreed upon."""
-        return self.answer.one(b"sec-websocket-protocol")
+        return self.response.one(b"sec-websocket-protocol")
 
     async def send_frame(self, opcode: int, payload: bytes, *, fin: bool = True) -> None:
         """Send one masked frame."""
@@ -130,7 +130,7 @@ async def shake_hands(
     *,
     subprotocols: Sequence[str] = (),
     connection: bytes = b"Upgrade",
-) -> Answer:
+) -> RawResponse:
     """Ask for a WebSocket and give the answer, with its body unless it is a 101."""
     offer = [(b"Sec-WebSocket-Protocol", ", ".join(subprotocols).encode())] if subprotocols else []
     fields = [
@@ -144,8 +144,8 @@ async def shake_hands(
     ]
     lines = [b"GET %s HTTP/1.1" % target.encode(), *(b"%s: %s" % pair for pair in fields)]
     await client.send(b"\r\n".join(lines) + b"\r\n\r\n")
-    answer = await client.read_head()
-    return answer if answer.status == 101 else await client.read_body(answer)
+    response = await client.read_head()
+    return response if response.status == 101 else await client.read_body(response)
 
 
 @contextlib.asynccontextmanager
@@ -159,9 +159,9 @@ async def open_websocket(
 ) -> AsyncIterator[WebSocketClient]:
     """Open a WebSocket; the connection is closed without a close frame at the end."""
     async with connect(address) as client:
-        answer = await shake_hands(
+        response = await shake_hands(
             client, target, headers, subprotocols=subprotocols, connection=connection
         )
-        assert answer.status == 101, answer
-        assert answer.one(b"sec-websocket-accept") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-        yield WebSocketClient(client, answer)
+        assert response.status == 101, response
+        assert response.one(b"sec-websocket-accept") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        yield WebSocketClient(client, response)

@@ -14,7 +14,7 @@ async def first_event_seconds(address: tuple[str, int], target: str) -> float:
     """How long the first event of a stream takes, on a connection that is open already."""
     async with connect(address) as client:
         await client.send(request("GET", "/nowhere"))
-        await client.read_answer()
+        await client.read_response()
         start = time.perf_counter()
         await client.send(request("GET", target))
         assert (await client.read_head()).status == 200

@@ -26,8 +26,8 @@ from fastapi_proxy_di.transforms import (
     ResponseHeadersAllowed,
 )
 from tests.support.gateways import billing, gateway, gateway_app
-from tests.support.http_client import Answer, Ending, fetch
-from tests.support.origins import ScriptedOrigin, always, answer
+from tests.support.http_client import Ending, RawResponse, fetch
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import run_app
 
 
@@ -52,7 +52,7 @@ async def _head(
     return origin.request.head.replace(origin.authority.encode(), b"ORIGIN")
 
 
-async def _answer(raw: bytes, **options: Any) -> Answer:
+async def _answer(raw: bytes, **options: Any) -> RawResponse:
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url, **options) as gate:
         return await fetch(gate.address, target="/billing/x")
 
@@ -239,7 +239,7 @@ async def test_transform_cannot_be_undone_by_connection() -> None:
 
 async def test_transform_decides_whether_a_request_repeats() -> None:
     """A key that a transform removes does not let a request be sent twice."""
-    closing = always(answer(status=503))
+    closing = always(response_bytes(status=503))
     async with (
         ScriptedOrigin(closing) as one,
         ScriptedOrigin(closing) as two,
@@ -258,7 +258,7 @@ async def test_transform_decides_whether_a_request_repeats() -> None:
 
 async def test_changed_method_decides_whether_a_request_repeats() -> None:
     """POST sent as GET is a GET."""
-    closing = always(answer(status=503))
+    closing = always(response_bytes(status=503))
     async with (
         ScriptedOrigin(closing) as one,
         ScriptedOrigin(closing) as two,
@@ -286,7 +286,7 @@ async def test_method_changed_to_head_ends_the_answer() -> None:
 
 async def test_settings_change_the_answer() -> None:
     """Cookies one by one, Location through the mount, headers by status."""
-    raw = answer(
+    raw = response_bytes(
         302,
         b"moved",
         [
@@ -323,7 +323,7 @@ async def test_location_with_the_destinations_address(preserve_host: bool) -> No
     """An upstream names itself as it was asked for."""
     async with ScriptedOrigin() as origin:
         named = b"gateway.test" if preserve_host else origin.authority.encode()
-        raw = answer(301, headers=[(b"Location", b"http://" + named + b"/base/x")])
+        raw = response_bytes(301, headers=[(b"Location", b"http://" + named + b"/base/x")])
         async with (
             ScriptedOrigin(always(raw)) as redirecting,
             gateway(
@@ -340,7 +340,7 @@ async def test_location_with_the_destinations_address(preserve_host: bool) -> No
 async def test_response_headers_of_the_settings_have_the_last_word() -> None:
     """No allow-list removes them, no transform doubles them."""
     reply = await _answer(
-        answer(body=b"ok", headers=[(b"ETag", b"1")]),
+        response_bytes(body=b"ok", headers=[(b"ETag", b"1")]),
         response_headers={"x-own": "settings"},
         transforms=[
             ResponseHeadersAllowed(names=()),
@@ -355,7 +355,7 @@ async def test_response_headers_of_the_settings_have_the_last_word() -> None:
 async def test_affinity_cookie_is_not_the_upstreams() -> None:
     """Only the upstream's cookies are rewritten."""
     reply = await _answer(
-        answer(body=b"ok", headers=[(b"Set-Cookie", b"a=1; Path=/")]),
+        response_bytes(body=b"ok", headers=[(b"Set-Cookie", b"a=1; Path=/")]),
         affinity={"cookie": "stay", "key": "k" * 32},
         transforms=[CookiePath(set="/changed")],
     )
@@ -397,7 +397,7 @@ async def test_response_transform_that_raises_leaks_nothing() -> None:
 
 async def test_forward_by_hand_is_transformed_and_has_the_last_word() -> None:
     """The upstream's transforms hold for every forwarded request; the app's own calls stay."""
-    async with ScriptedOrigin(always(answer(body=b"ok"))) as origin:
+    async with ScriptedOrigin(always(response_bytes(body=b"ok"))) as origin:
         settings = billing(
             origin.url,
             transforms=[

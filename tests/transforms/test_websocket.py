@@ -20,7 +20,7 @@ from fastapi_proxy_di.transforms import (
 )
 from tests.support.gateways import gateway
 from tests.support.http_client import connect
-from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.websocket_client import shake_hands
 
 
@@ -87,7 +87,7 @@ async def test_refusal_gets_the_transforms() -> None:
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
-        await connection.send(answer(302, b"", [(b"Location", b"/login")]))
+        await connection.send(response_bytes(302, b"", [(b"Location", b"/login")]))
         await connection.peer_left()
 
     async with (

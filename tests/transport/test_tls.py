@@ -22,7 +22,7 @@ from fastapi_proxy_di.settings import TlsSettings
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.tls import client_context
 from tests.support.gateways import until
-from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.transport.http1.engine import body_of, exchange_on, get, post, transport_to
 from tests.transport.loops import on_every_loop
 
@@ -94,7 +94,7 @@ async def test_exchange_over_tls(authority: Authority) -> None:
     async def script(connection: Connection) -> None:
         while True:
             received = await connection.read_request()
-            await connection.send(answer(body=received.body))
+            await connection.send(response_bytes(body=received.body))
 
     async with ScriptedOrigin(script, tls=authority.server("127.0.0.1")) as origin:
         transport = tls_transport(origin, TlsSettings(ca_file=authority.ca_file))
@@ -263,7 +263,7 @@ async def test_alpn_offers_http_1_1(authority: Authority) -> None:
     async def script(connection: Connection) -> None:
         chosen.append(connection.writer.get_extra_info("ssl_object").selected_alpn_protocol())
         await connection.read_request()
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
 
     async with ScriptedOrigin(script, tls=context) as origin:
         transport = tls_transport(origin, TlsSettings(ca_file=authority.ca_file))

@@ -16,7 +16,7 @@ from fastapi_proxy_di.supervision.events import (
 )
 from tests.support.gateways import Gateway, gateway, until
 from tests.support.http_client import fetch
-from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.servers import dead_port
 
 
@@ -31,7 +31,7 @@ class Holding:
             received = await connection.read_request()
             if received.target == b"/held":
                 await self.go.wait()
-            await connection.send(answer(body=b"%d" % connection.number))
+            await connection.send(response_bytes(body=b"%d" % connection.number))
 
 
 async def body_of(gate: Gateway, path: str = "x") -> bytes:

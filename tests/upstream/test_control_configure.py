@@ -12,7 +12,7 @@ from fastapi_proxy_di.settings import DestinationSettings
 from fastapi_proxy_di.supervision.events import DestinationUp, Event, LimitHit
 from tests.support.gateways import billing, gateway, until
 from tests.support.http_client import fetch
-from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 
 
 async def test_configure_destination_limits_requests_at_once() -> None:
@@ -23,7 +23,7 @@ async def test_configure_destination_limits_requests_at_once() -> None:
         while True:
             await connection.read_request()
             await told.wait()
-            await connection.send(answer(body=b"ok"))
+            await connection.send(response_bytes(body=b"ok"))
 
     heard: list[Event] = []
     async with (
@@ -117,7 +117,7 @@ async def test_configure_health_turns_probes_on_and_off() -> None:
     async def script(connection: Connection) -> None:
         while True:
             received = await connection.read_request()
-            await connection.send(answer(200 if received.target == b"/well" else 503))
+            await connection.send(response_bytes(200 if received.target == b"/well" else 503))
 
     async with (
         ScriptedOrigin(script) as origin,

@@ -16,7 +16,7 @@ import trustme
 
 from tests.support.gateways import until
 from tests.support.http_client import connect, fetch
-from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.websocket_client import WebSocketClient, open_websocket, shake_hands
 from tests.support.websocket_origin import FramePeer, accepting, frames_from, until_left
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
@@ -135,9 +135,9 @@ async def test_queued_handshake_opens_when_a_tunnel_ends(server: str) -> None:
         assert not waiting.done()
         await first.close(1000)
         first.client.close()
-        answer = await waiting
+        response = await waiting
 
-    assert answer.status == 101
+    assert response.status == 101
 
 
 @every_server
@@ -154,11 +154,11 @@ async def test_cookie_keeps_tunnels_and_requests_on_one_destination(server: str)
             )
         )
         async with open_websocket(gateway.address) as client:
-            (cookie,) = client.answer.all(b"set-cookie")
+            (cookie,) = client.response.all(b"set-cookie")
         headers = [(b"cookie", cookie.split(b";")[0])]
         for _ in range(4):
             async with open_websocket(gateway.address, headers=headers) as client:
-                assert client.answer.all(b"set-cookie") == []
+                assert client.response.all(b"set-cookie") == []
             reply = await fetch(gateway.address, target="/billing/x", headers=headers)
             assert (reply.status, reply.all(b"set-cookie")) == (200, [])
 
@@ -221,7 +221,7 @@ def _both() -> ScriptedOrigin:
     async def script(connection: Connection) -> None:
         head = await connection.read_head()
         if head.one(b"upgrade") is None:
-            await connection.send(answer(200, headers=[(b"connection", b"close")]))
+            await connection.send(response_bytes(200, headers=[(b"connection", b"close")]))
             return
         await connection.send(accepting(head))
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -240,7 +240,7 @@ async def test_unhealthy_destination_gets_no_new_tunnels_and_keeps_its_old_ones(
             head = await connection.read_head()
             if head.target == b"/health":
                 status = 500 if name in unhealthy else 200
-                await connection.send(answer(status, headers=[(b"connection", b"close")]))
+                await connection.send(response_bytes(status, headers=[(b"connection", b"close")]))
                 return
             opened[name] += 1
             await connection.send(accepting(head))

@@ -119,9 +119,9 @@ async def test_open_timeout_replaces_the_settings() -> None:
     async with ScriptedOrigin(lambda connection: connection.peer_left()) as origin:
         app = _app(origin.url, open_timeout=0.05)
         async with serving(app) as gateway, connect(gateway.address) as client:
-            answer = await shake_hands(client, _TARGET)
+            response = await shake_hands(client, _TARGET)
 
-    assert answer.status == 504
+    assert response.status == 504
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ async def test_malformed_argument_is_a_value_error(arguments: dict[str, Any]) ->
     async with ScriptedOrigin() as origin:
         app = _app(origin.url, faults=faults, **arguments)
         async with serving(app) as gateway, connect(gateway.address) as client:
-            answer = await shake_hands(client, _TARGET)
+            response = await shake_hands(client, _TARGET)
 
-    assert answer.status == 403
+    assert response.status == 403
     assert [type(fault) for fault in faults] == [ValueError]
     assert origin.requests == []

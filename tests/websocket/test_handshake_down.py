@@ -10,8 +10,8 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.gateways import gateway_app
-from tests.support.http_client import Answer, connect
-from tests.support.origins import Connection, ScriptedOrigin, always, answer, chunk
+from tests.support.http_client import RawResponse, connect
+from tests.support.origins import Connection, ScriptedOrigin, always, chunk, response_bytes
 from tests.support.websocket_client import Closed, open_websocket, shake_hands
 from tests.support.websocket_origin import accepting, frames_from, until_left
 from tests.websocket.gateways import every_server, no_tunnel_left, serving, tunnels
@@ -31,7 +31,7 @@ async def test_answer_carries_the_upstreams_fields(server: str) -> None:
         tunnels(origin.url, server=server) as gateway,
         open_websocket(gateway.address) as client,
     ):
-        headers = [(name.lower(), value) for name, value in client.answer.headers]
+        headers = [(name.lower(), value) for name, value in client.response.headers]
 
     assert [pair for pair in headers if pair[0] in (b"set-cookie", b"x-served-by")] == given
 
@@ -51,8 +51,8 @@ async def test_answer_leaves_out_what_belongs_to_the_upstreams_hop(server: str) 
         tunnels(origin.url, server=server) as gateway,
         open_websocket(gateway.address) as client,
     ):
-        names = client.answer.names
-        server_field = client.answer.all(b"server")
+        names = client.response.names
+        server_field = client.response.all(b"server")
 
     assert names.count(b"sec-websocket-accept") == 1
     assert not {b"keep-alive", b"x-only-here", b"content-length"} & set(names)
@@ -97,8 +97,8 @@ async def test_answer_has_the_settings_fields() -> None:
         ) as gateway,
         open_websocket(gateway.address) as client,
     ):
-        assert client.answer.all(b"x-hop") == [b"ours"]
-        assert client.answer.all(b"x-internal") == []
+        assert client.response.all(b"x-hop") == [b"ours"]
+        assert client.response.all(b"x-internal") == []
 
 
 @every_server
@@ -136,7 +136,7 @@ async def test_flood_behind_the_101_is_no_header() -> None:
         assert [await client.recv() for _ in range(50)] == [bytes(10_000)] * 50
 
 
-async def _refused(reply: bytes, server: str | None = None) -> Answer:
+async def _refused(reply: bytes, server: str | None = None) -> RawResponse:
     """Let the upstream answer a handshake with these bytes; give what the client gets."""
 
     async def script(connection: Connection) -> None:
@@ -161,7 +161,7 @@ async def test_refusal_reaches_the_client(server: str, status: int) -> None:
         (b"www-authenticate", b'Bearer realm="x"'),
         (b"retry-after", b"7"),
     ]
-    refusal = await _refused(answer(status, b'{"why": "no"}', fields), server)
+    refusal = await _refused(response_bytes(status, b'{"why": "no"}', fields), server)
 
     assert (refusal.status, refusal.body) == (status, b'{"why": "no"}')
     got = [(name.lower(), value) for name, value in refusal.headers]
@@ -172,7 +172,7 @@ async def test_refusal_reaches_the_client(server: str, status: int) -> None:
 async def test_refusal_of_any_shape_reaches_the_client(server: str) -> None:
     """Chunked, large and encoded ones pass as they are."""
     body = gzip.compress(bytes(range(256)) * 2000, mtime=0) + bytes(300_000)
-    head = answer(
+    head = response_bytes(
         403, headers=[(b"transfer-encoding", b"chunked"), (b"content-encoding", b"gzip")],
         length=False,
     )  # fmt: skip
@@ -189,7 +189,7 @@ async def test_refusal_of_any_shape_reaches_the_client(server: str) -> None:
 @every_server
 async def test_refusal_without_a_body_has_none(server: str) -> None:
     """An empty one is whole for the client."""
-    refusal = await _refused(answer(401), server)
+    refusal = await _refused(response_bytes(401), server)
 
     assert (refusal.status, refusal.body) == (401, b"")
 
@@ -205,7 +205,7 @@ async def test_refusal_is_403_where_the_server_knows_no_denial() -> None:
             scope.pop("extensions", None)
             await self.app(scope, receive, send)
 
-    async with ScriptedOrigin(always(answer(418, b"teapot"))) as origin:
+    async with ScriptedOrigin(always(response_bytes(418, b"teapot"))) as origin:
         app = gateway_app(origin.url)
         app.add_middleware(WithoutDenial)
         async with serving(app) as gateway, connect(gateway.address) as client:
@@ -227,7 +227,7 @@ async def test_answer_that_opens_no_websocket_is_502(
     server: str, headers: list[tuple[bytes, bytes]]
 ) -> None:
     """A 101 whose accept does not answer the key, or with nothing of it, is a bad gateway."""
-    refusal = await _refused(answer(101, headers=headers, length=False), server)
+    refusal = await _refused(response_bytes(101, headers=headers, length=False), server)
 
     assert refusal.status == 502
     assert b"127.0.0.1" not in refusal.body
@@ -288,7 +288,7 @@ async def test_browser_on_another_origin_is_the_upstreams_to_judge() -> None:
             await connection.send(accepting(head))
             await connection.send(b"\x88\x02\x03\xe8")
         else:
-            await connection.send(answer(403, b"bad origin"))
+            await connection.send(response_bytes(403, b"bad origin"))
 
     async with ScriptedOrigin(script) as origin, tunnels(origin.url) as gateway:
         good = [(b"origin", b"https://good.example")]

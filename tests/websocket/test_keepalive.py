@@ -204,13 +204,13 @@ async def test_pings_stay_on_their_hop(server: str) -> None:
     async with frames_from(script) as origin, tunnels(origin.url, server=server) as gateway:
         async with open_websocket(gateway.address) as client:
             await client.send_frame(_PING, b"and you")
-            answer = await client.recv_frame()
+            response = await client.recv_frame()
             await client.send("text")
             await client.send("done")
             await until(lambda: (1, b"done") in seen)
         await no_tunnel_left(gateway)
 
-    assert answer == (_PONG, b"and you", True)
+    assert response == (_PONG, b"and you", True)
     assert [one for one in seen if one[0] != _CLOSE] == [
         (_PONG, b"are you there"),
         (1, b"text"),

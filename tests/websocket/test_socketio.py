@@ -57,14 +57,14 @@ async def test_socketio_talks_through_the_gateway(server: str, transports: list[
                     socketio_path="/billing/socket.io",
                     transports=transports,
                 )
-                answer = await client.call("say", {"text": "grüße", "data": b"\x00\xff"})
+                response = await client.call("say", {"text": "grüße", "data": b"\x00\xff"})
                 said = await heard.get()
                 used = client.transport()
                 await client.disconnect()
                 await chat.ended.wait()
         await no_tunnel_left(gateway)
 
-    assert answer == {"got": {"text": "grüße", "data": b"\x00\xff"}}
+    assert response == {"got": {"text": "grüße", "data": b"\x00\xff"}}
     assert said == {"text": "grüße", "data": b"\x00\xff"}
     assert used == transports[-1]
     assert chat.transports == [transports[-1]]

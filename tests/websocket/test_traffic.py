@@ -257,7 +257,7 @@ async def test_permessage_deflate_on_the_clients_hop_is_the_servers(server: str)
         tunnels(origin.url, server=server) as gateway,
         open_websocket(gateway.address, headers=offer) as client,
     ):
-        agreed = client.answer.one(b"sec-websocket-extensions")
+        agreed = client.response.one(b"sec-websocket-extensions")
         assert agreed is not None
         assert agreed.startswith(b"permessage-deflate")
         deflate = zlib.compressobj(wbits=-12)

@@ -11,8 +11,8 @@ from fastapi import Depends, HTTPException
 from starlette.requests import HTTPConnection
 
 from tests.support.gateways import until
-from tests.support.http_client import Answer, connect
-from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.http_client import RawResponse, connect
+from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.servers import blackhole, dead_port
 from tests.support.websocket_client import open_websocket, shake_hands
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
@@ -23,13 +23,13 @@ def _dead() -> str:
     return f"http://127.0.0.1:{dead_port()}"
 
 
-async def _refusal(*destinations: str, server: str | None = None, **options: Any) -> Answer:
+async def _refusal(*destinations: str, server: str | None = None, **options: Any) -> RawResponse:
     """Ask for a tunnel and give the refusal; nothing may be left of it."""
     async with tunnels(*destinations, server=server, **options) as gateway:
         async with connect(gateway.address) as client:
-            answer = await shake_hands(client, "/billing/live")
+            response = await shake_hands(client, "/billing/live")
         await no_tunnel_left(gateway)
-    return answer
+    return response
 
 
 @every_server
@@ -147,7 +147,7 @@ async def _silent(connection: Connection) -> None:
 
 
 @every_server
-@pytest.mark.parametrize("reply", [b"", answer(503, b"busy")])
+@pytest.mark.parametrize("reply", [b"", response_bytes(503, b"busy")])
 async def test_failed_handshake_is_tried_elsewhere(server: str, reply: bytes) -> None:
     """As any GET: one that broke off, or that was answered with a status to try again."""
 

@@ -43,7 +43,7 @@ async def test_asgi_app_reads_the_body_as_it_comes(inner: Inner) -> None:
         await client.send(b"3\r\none\r\n")
         first = await pieces.get()
         await client.send(b"3\r\ntwo\r\n0\r\n\r\n")
-        reply = await client.read_answer()
+        reply = await client.read_response()
 
     rest = b"".join(pieces.get_nowait() for _ in range(pieces.qsize()))
     assert (first, rest, reply.body) == (b"one", b"two", b"done")
@@ -74,10 +74,10 @@ async def test_asgi_app_that_asks_for_the_body_sends_100_continue(inner: Inner) 
             ready.set()
             informational = await client.read_head()
             await client.send(b"body")
-            taken = await client.read_answer()
+            taken = await client.read_response()
         async with connect(gate.address) as client:
             await client.send(request("POST", "/billing/refuses", headers))
-            refused = await client.read_answer()
+            refused = await client.read_response()
 
     assert (informational.status, taken.status, refused.status) == (100, 200, 403)
     assert order == ["asked", "body"]
@@ -163,9 +163,9 @@ async def test_asgi_answer_to_head_has_no_body(inner: Inner) -> None:
 
     async with gateway(inner(plain(handle))) as gate, connect(gate.address) as client:
         await client.send(request("HEAD", "/billing/"))
-        head = await client.read_answer("HEAD")
+        head = await client.read_response("HEAD")
         await client.send(request("GET", "/billing/"))
-        get = await client.read_answer()
+        get = await client.read_response()
 
     assert (head.status, head.one(b"content-length"), head.body) == (200, b"5", b"")
     assert get.body == b"hello"

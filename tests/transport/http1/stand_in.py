@@ -12,7 +12,7 @@ from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.http1.parser import ResponseParser
 from fastapi_proxy_di.transport.protocol import Headers
 
-__all__ = ["Outcome", "StandIn", "answer_to", "exchange_over"]
+__all__ = ["Outcome", "StandIn", "exchange_over", "response_to"]
 
 
 class StandIn:
@@ -79,7 +79,7 @@ def exchange_over(
     )
 
 
-async def answer_to(
+async def response_to(
     pieces: Iterable[bytes],
     *,
     method: bytes = b"GET",

@@ -12,7 +12,7 @@ from fastapi_proxy_di.errors import (
     UpstreamDisconnected,
 )
 from tests.support.gateways import until
-from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.transport.http1.engine import body_of, engine, exchange_on, get, post
 from tests.transport.loops import on_every_loop
 
@@ -219,7 +219,7 @@ async def test_early_answer_reaches_a_busy_writer() -> None:
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
-        await connection.send(answer(413, b"too much", [(b"Connection", b"close")]))
+        await connection.send(response_bytes(413, b"too much", [(b"Connection", b"close")]))
         await connection.peer_left()
 
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:
@@ -231,7 +231,7 @@ async def test_early_answer_reaches_a_busy_writer() -> None:
         await origin.all_left()
 
 
-@pytest.mark.parametrize("sent", [b"HTTP/1.1 100 Continue\r\n\r\n", answer(401, b"no")])
+@pytest.mark.parametrize("sent", [b"HTTP/1.1 100 Continue\r\n\r\n", response_bytes(401, b"no")])
 @on_every_loop
 async def test_wait_for_100_ends_with_100_or_an_answer(sent: bytes) -> None:
     """A part of a head, or early hints, do not ask for the body."""

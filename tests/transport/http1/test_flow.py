@@ -11,7 +11,7 @@ from fastapi_proxy_di.transport.http1.connection import Http1Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.read_buffer import READ_BUFFER_BYTES
 from tests.support.gateways import until
-from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.transport.http1.engine import body_of, engine, exchange_on, get, post
 from tests.transport.loops import on_every_loop
 
@@ -64,7 +64,7 @@ async def test_destination_stays_stopped_until_more_is_asked_for() -> None:
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
-        await connection.send(answer(body=b"x" * SIZE))
+        await connection.send(response_bytes(body=b"x" * SIZE))
 
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:
         exchange = await exchange_on(transport, get())
@@ -107,7 +107,7 @@ async def test_whole_answer_that_stalled_gives_its_connection_back_readable() ->
         body = b"x" * (BODY_HIGH_WATER_BYTES + 10)
         while True:
             await connection.read_request()
-            await connection.send(answer(body=body))
+            await connection.send(response_bytes(body=body))
 
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:
 
@@ -133,7 +133,7 @@ async def test_slow_destination_stops_the_writer() -> None:
         received = await connection.read_head()
         await may_read.wait()
         assert len(await connection.read_body(received)) == SIZE
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
         await connection.peer_left()
 
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:
@@ -203,7 +203,7 @@ async def test_activity_is_noted_both_ways() -> None:
     async def script(connection: Connection) -> None:
         await connection.read_request()
         await may_answer.wait()
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
         await connection.peer_left()
 
     loop = asyncio.get_running_loop()
@@ -256,7 +256,7 @@ async def test_second_writer_waits_with_the_first() -> None:
         received = await connection.read_head()
         await asyncio.wait({cancelled})
         await connection.read_body(received)
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
         await connection.peer_left()
 
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:
@@ -278,7 +278,7 @@ async def test_stalled_exchange_is_closed_after_the_destination_went() -> None:
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
-        await connection.send(answer(body=b"x" * (BODY_HIGH_WATER_BYTES + 10)))
+        await connection.send(response_bytes(body=b"x" * (BODY_HIGH_WATER_BYTES + 10)))
         await connection.peer_left()
 
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:

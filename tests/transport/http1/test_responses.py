@@ -11,7 +11,7 @@ import pytest
 
 from fastapi_proxy_di.errors import Failure, UpstreamDisconnected, UpstreamProtocolError
 from fastapi_proxy_di.transport.protocol import Headers
-from tests.transport.http1.stand_in import Outcome, StandIn, answer_to, exchange_over
+from tests.transport.http1.stand_in import Outcome, StandIn, exchange_over, response_to
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -25,8 +25,8 @@ def each_byte(data: bytes) -> list[bytes]:
 
 async def both_ways(data: bytes, **options: object) -> Outcome:
     """What an answer comes to, whole and a byte at a time: the same."""
-    whole = await answer_to([data], **options)  # type: ignore[arg-type]
-    split = await answer_to(each_byte(data), **options)  # type: ignore[arg-type]
+    whole = await response_to([data], **options)  # type: ignore[arg-type]
+    split = await response_to(each_byte(data), **options)  # type: ignore[arg-type]
     assert (whole.status, whole.headers, whole.body, whole.trailers, whole.reusable) == (
         split.status,
         split.headers,
@@ -275,7 +275,7 @@ async def test_malformed_head_is_refused(name: str) -> None:
 )
 async def test_malformed_chunk_breaks_the_body(chunks: bytes) -> None:
     """Each place where implementations disagree is an error, never a guess."""
-    split = await answer_to([CHUNKED, *each_byte(chunks)])
+    split = await response_to([CHUNKED, *each_byte(chunks)])
 
     assert split.status == 200
     assert isinstance(split.error, UpstreamProtocolError)
@@ -360,7 +360,7 @@ class TestInformational:
     async def test_endless_ones_are_refused(self) -> None:
         """All heads together stay within the limit."""
         hint = b"HTTP/1.1 103 Early Hints\r\n\r\n"
-        outcome = await answer_to([hint] * 100, header_limit=1000)
+        outcome = await response_to([hint] * 100, header_limit=1000)
 
         assert isinstance(outcome.error, UpstreamProtocolError)
 
@@ -459,7 +459,7 @@ class TestSizes:
     async def test_head_over_the_limit_is_refused(self, head: bytes, method: bytes) -> None:
         """However complete it is, and however it is cut."""
         for pieces in ([head], each_byte(head)):
-            outcome = await answer_to(pieces, header_limit=500, method=method)
+            outcome = await response_to(pieces, header_limit=500, method=method)
 
             assert isinstance(outcome.error, UpstreamProtocolError)
             assert outcome.error.failure is Failure.RESPONSE_MALFORMED
@@ -469,7 +469,7 @@ class TestSizes:
         """Body bytes of the same read do not count."""
         body = b"z" * 60000
         head = OK + b"X: " + b"y" * 400 + b"\r\nContent-Length: 60000\r\n\r\n"
-        outcome = await answer_to([head + body], header_limit=500)
+        outcome = await response_to([head + body], header_limit=500)
 
         assert outcome.error is None
         assert outcome.body == body
@@ -478,7 +478,7 @@ class TestSizes:
     async def test_trailers_over_the_limit_break_the_body(self, count: int) -> None:
         """One large, or many small ones."""
         trailers = (b"X-T: " + b"y" * (1000 // count) + b"\r\n") * count
-        outcome = await answer_to(
+        outcome = await response_to(
             [CHUNKED + b"2\r\nhi\r\n0\r\n", *each_byte(trailers + b"\r\n")], header_limit=500
         )
 
@@ -491,13 +491,13 @@ class TestSizes:
         body = b"z" * 450
         trailers = b"X-T: " + b"y" * 300 + b"\r\n\r\n"
         data = CHUNKED + b"%x\r\n%b\r\n0\r\n" % (len(body), body) + trailers
-        outcome = await answer_to([data], header_limit=600)
+        outcome = await response_to([data], header_limit=600)
 
         assert outcome.error is None
         assert outcome.trailers == [(b"x-t", b"y" * 300)]
 
     async def test_endless_chunk_extension_is_bounded(self) -> None:
         """It is neither body nor header, but it is not kept either."""
-        outcome = await answer_to([CHUNKED, b"1;", *[b"x" * 10000] * 20, b"\r\na\r\n0\r\n\r\n"])
+        outcome = await response_to([CHUNKED, b"1;", *[b"x" * 10000] * 20, b"\r\na\r\n0\r\n\r\n"])
 
         assert outcome.body in {b"", b"a"}

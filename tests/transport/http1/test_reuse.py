@@ -10,7 +10,7 @@ from fastapi_proxy_di.errors import UpstreamConnectError, UpstreamDisconnected
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from tests.support.gateways import until
-from tests.support.origins import Connection, ScriptedOrigin, always, answer
+from tests.support.origins import Connection, ScriptedOrigin, always, response_bytes
 from tests.transport.http1.engine import body_of, engine, exchange_on, get, post
 from tests.transport.loops import on_every_loop
 
@@ -19,7 +19,7 @@ async def numbered(connection: Connection) -> None:
     """Answer with the number of the connection."""
     while True:
         await connection.read_request()
-        await connection.send(answer(body=b"%d" % connection.number))
+        await connection.send(response_bytes(body=b"%d" % connection.number))
 
 
 async def open_idle(transport: Http1Transport, count: int) -> list[bytes]:
@@ -183,7 +183,7 @@ async def test_connection_that_saw_eof_is_never_taken() -> None:
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
-        await connection.send(answer(body=b"%d" % connection.number))
+        await connection.send(response_bytes(body=b"%d" % connection.number))
         await may_close.wait()
 
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:
@@ -203,7 +203,7 @@ async def test_connection_that_was_reset_is_never_taken() -> None:
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
         await may_reset.wait()
         connection.reset()
 
@@ -222,9 +222,9 @@ async def test_bytes_on_an_idle_connection_end_it() -> None:
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
-        await connection.send(answer(body=b"ok"))
+        await connection.send(response_bytes(body=b"ok"))
         await may_send.wait()
-        await connection.send(answer(body=b"evil"))
+        await connection.send(response_bytes(body=b"evil"))
         await connection.peer_left()
 
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:
@@ -239,7 +239,7 @@ async def test_bytes_on_an_idle_connection_end_it() -> None:
 @on_every_loop
 async def test_answer_behind_an_answer_is_never_served() -> None:
     """Pipelined by the destination in one segment; only the first is an answer."""
-    script = always(answer(body=b"ok") + answer(body=b"evil"))
+    script = always(response_bytes(body=b"ok") + response_bytes(body=b"evil"))
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:
         for _ in range(3):
             assert await body_of(await exchange_on(transport, get())) == b"ok"
@@ -255,7 +255,7 @@ async def test_answer_to_head_leaves_the_next_answer_alone() -> None:
         await connection.read_request()
         await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
         await connection.read_request()
-        await connection.send(answer(body=b"world"))
+        await connection.send(response_bytes(body=b"world"))
         await connection.peer_left()
 
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:
@@ -268,9 +268,9 @@ async def test_answer_to_head_leaves_the_next_answer_alone() -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        answer(body=b"ok", headers=[(b"Connection", b"close")]),
+        response_bytes(body=b"ok", headers=[(b"Connection", b"close")]),
         b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
-        answer(body=b"ok") + b"x",
+        response_bytes(body=b"ok") + b"x",
     ],
 )
 @on_every_loop
@@ -308,7 +308,7 @@ async def test_early_answer_to_an_unfinished_request_ends_the_connection() -> No
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
-        await connection.send(answer(413, b"no"))
+        await connection.send(response_bytes(413, b"no"))
         await connection.peer_left()
 
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:
@@ -325,7 +325,7 @@ async def test_connection_with_unsent_bytes_is_not_kept() -> None:
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
-        await connection.send(answer(413, b"no"))
+        await connection.send(response_bytes(413, b"no"))
         await asyncio.Event().wait()
 
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:
@@ -355,7 +355,7 @@ async def test_aclose_leaves_no_connection() -> None:
     async def script(connection: Connection) -> None:
         received = await connection.read_request()
         if received.target == b"/":
-            await connection.send(answer(body=b"ok"))
+            await connection.send(response_bytes(body=b"ok"))
         await never.wait()
 
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:

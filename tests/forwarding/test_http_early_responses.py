@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.gateways import gateway, until
 from tests.support.http_client import Ending, connect, request
-from tests.support.origins import Connection, ScriptedOrigin, answer
+from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 
 _SIZE = 50 << 20
 
@@ -19,7 +19,7 @@ async def test_answer_amid_an_upload_arrives(status: int, closes: bool, middlewa
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
-        await connection.send(answer(status, b"enough"))
+        await connection.send(response_bytes(status, b"enough"))
         if closes:
             connection.close()
         else:
@@ -33,7 +33,7 @@ async def test_answer_amid_an_upload_arrives(status: int, closes: bool, middlewa
         await client.send(
             request("POST", "/billing/x", [(b"Content-Length", b"%d" % _SIZE)]) + bytes(65536)
         )
-        reply = await client.read_answer()
+        reply = await client.read_response()
         await origin.all_left()
         await until(lambda: gate.in_flight == 0)
 
@@ -46,7 +46,7 @@ async def test_connection_of_an_early_answer_is_not_reused() -> None:
 
     async def script(connection: Connection) -> None:
         received = await connection.read_head()
-        await connection.send(answer(413, b"enough"))
+        await connection.send(response_bytes(413, b"enough"))
         if received.method == b"GET":
             return
         await connection.peer_left()
@@ -56,10 +56,10 @@ async def test_connection_of_an_early_answer_is_not_reused() -> None:
             await client.send(
                 request("POST", "/billing/x", [(b"Content-Length", b"%d" % _SIZE)]) + b"GET /evil"
             )
-            await client.read_answer()
+            await client.read_response()
         async with connect(gate.address) as client:
             await client.send(request("GET", "/billing/x"))
-            await client.read_answer()
+            await client.read_response()
 
     assert [seen.target for seen in origin.requests] == [b"/x", b"/x"]
     assert origin.connections == 2
@@ -72,7 +72,7 @@ async def test_upload_stops_after_an_early_answer() -> None:
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
-        await connection.send(answer(413, b"enough"))
+        await connection.send(response_bytes(413, b"enough"))
         answered.set()
         while data := await connection.reader.read(65536):
             after.extend(data)
@@ -86,7 +86,7 @@ async def test_upload_stops_after_an_early_answer() -> None:
             request("POST", "/billing/x", [(b"Content-Length", b"%d" % _SIZE)]) + b"first"
         )
         await answered.wait()
-        reply = await client.read_answer()
+        reply = await client.read_response()
         await client.send(b"second")
         await origin.all_left()
 
