@@ -1,21 +1,21 @@
 """What can go wrong with a proxied request, and whose fault it was.
 
 ```text
-ProxyError                          one request failed; a handler turns it into an answer
-├── NoAvailableDestination   503    nothing left to pick; carries ``retry_after``
-│   ├── LimitExceeded        503    everything left is full, or the queue is
-│   └── UpstreamsNotReady    503    said by ``upstreams_ready``; carries their names
-├── LocalResourcesExhausted  503    our own sockets or ports ran out; counts against nobody
+ProxyError                          one request failed; a handler turns it into a response
+├── NoAvailableDestination   503    no destination may be picked; carries ``retry_after``
+│   ├── LimitExceeded        503    a limit of the settings was hit
+│   └── UpstreamsNotReady    503    raised by ``upstreams_ready``; carries their names
+├── LocalResourcesExhausted  503    this process has no socket, port or memory left
 ├── UpstreamConnectError     502    no connection: refused, unreachable, DNS, TLS
-├── UpstreamDisconnected     502    the destination broke off before or within its answer
-├── UpstreamProtocolError    502    what it sent is not HTTP/1.1, or too large
+├── UpstreamDisconnected     502    the destination disconnected before its response was complete
+├── UpstreamProtocolError    502    the response is malformed, or over a limit
 ├── UpstreamTimeout          504    connect, first byte, activity or total time ran out
 ├── InvalidRequest           400    the path climbs above the mount, or a header is malformed
 ├── RequestBodyTimeout       408    the client stopped sending its body
 ├── RequestBodyTooLarge      413    over ``limits.max_body_bytes``
-├── RequestBodyConsumed      500    something read the body as a stream or form before us
-└── ClientDisconnected       499    the client left; ends the exchange, never shown to anyone
-ProxyNotStarted                     programming error: no lifespan ran; not a ``ProxyError``
+├── RequestBodyConsumed      500    a dependency or middleware had read the body as a stream or form
+└── ClientDisconnected       499    the client left; ends the exchange, no user sees it
+ProxyNotStarted                     programming error: no lifespan has run; not a ``ProxyError``
 SettingsError                       programming error: all faults of all upstreams in one text
 ```
 
@@ -60,7 +60,7 @@ class Side(Enum):
 
 
 class Failure(Enum):
-    """Where an attempt broke, on whose side, and the status it becomes.
+    """Where an attempt broke, on which side, and the status that the client gets.
 
     The value is the name used in logs, problem documents and records.
     """
@@ -86,7 +86,7 @@ class Failure(Enum):
 
     @property
     def side(self) -> Side:
-        """Whose fault it was."""
+        """The side that caused the failure."""
         return _SIDES.get(self, Side.DESTINATION)
 
     @property
@@ -135,9 +135,9 @@ class Attempt(NamedTuple):
     """One try of one request at one destination, as errors and records report it.
 
     Attributes:
-        destination: Its address.
-        failure: Where and on whose side it broke, ``None`` if an answer came.
-        status: That of the answer, ``None`` if none came.
+        destination: Address of the destination.
+        failure: Where and on whose side it broke, ``None`` if a response came.
+        status: Status of the response, ``None`` if none came.
     """
 
     destination: str
@@ -199,7 +199,7 @@ class UpstreamsNotReady(NoAvailableDestination):
     """Upstreams that the app cannot do without have no destination that may be used.
 
     Attributes:
-        upstreams: Their names.
+        upstreams: Names of these upstreams.
     """
 
     def __init__(self, upstreams: Sequence[str]) -> None:
@@ -220,13 +220,13 @@ class UpstreamConnectError(ProxyError):
 
 
 class UpstreamDisconnected(ProxyError):
-    """The destination closed or reset the connection before its answer was whole."""
+    """The destination closed or reset the connection before its response was complete."""
 
     default_failure = Failure.RESPONSE_HEAD
 
 
 class UpstreamProtocolError(ProxyError):
-    """The destination's answer is malformed or over a limit."""
+    """The destination's response is malformed or over a limit."""
 
     default_failure = Failure.RESPONSE_MALFORMED
 
@@ -238,7 +238,7 @@ class UpstreamTimeout(ProxyError):
 
 
 class InvalidRequest(ProxyError):
-    """The path climbs above the mount or the base path, or a header field is malformed."""
+    """The path climbs above the mount or the base path, or a header is malformed."""
 
     default_failure = Failure.REQUEST_INVALID
 
@@ -256,7 +256,7 @@ class RequestBodyTooLarge(ProxyError):
 
 
 class RequestBodyConsumed(ProxyError):
-    """Something read the request body as a stream or form; it cannot be sent again."""
+    """A dependency or middleware read the body as a stream or form; it cannot be sent again."""
 
     default_failure = Failure.REQUEST_BODY_CONSUMED
 
@@ -268,7 +268,7 @@ class ClientDisconnected(ProxyError):
 
 
 class ProxyNotStarted(RuntimeError):
-    """An upstream was asked for, but no lifespan has started it."""
+    """An upstream was used before a lifespan started it."""
 
 
 class SettingsError(ValueError):

@@ -1,9 +1,8 @@
 """The commands: ``demo``, ``serve``, ``check``, ``schema``, and the demo's ``demo-upstream``.
 
-The package owns everything that only the command line needs; the library does not import
-it. This file parses the arguments, runs one command and gives its exit status. Each command
-is a module. Commands that need an extra are imported after the check that it is installed,
-so that a missing extra is a sentence instead of a traceback.
+The library does not import this package. This file parses the arguments, runs one command and
+gives its exit status; each command is a module. Commands that need an extra are imported after
+the check that it is installed, so that a missing extra prints a message instead of a traceback.
 
 Exit statuses: 0 success, 1 a check or a demo request failed, 2 wrong usage, wrong settings
 or a missing extra, 130 ended by Ctrl-C. SIGTERM ends ``serve`` with 0 and the demo with 143.
@@ -22,7 +21,7 @@ __all__ = ["main"]
 
 _INTERRUPTED = 130
 _USAGE = 2
-# Not `check`: without rich it prints a plain table.
+# `check` needs none: without rich it prints a plain table.
 _NEEDS = {"demo": ("uvicorn", "rich"), "demo-upstream": ("uvicorn",), "serve": ("uvicorn",)}
 
 

@@ -1,4 +1,4 @@
-"""The words of the command line and their help. Imports no server and no terminal."""
+"""Parses the command line. Imports neither uvicorn nor rich."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 @dataclass(slots=True)
 class Arguments(argparse.Namespace):
-    """What was asked for; fields of other commands keep their default."""
+    """The parsed command line; attributes of other commands keep their defaults."""
 
     command: Command = "demo"
     host: str = "127.0.0.1"
@@ -126,13 +126,15 @@ def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _add_demo_upstream(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    # Without `help`, so that the list of commands has none that people do not start.
+    # Without `help`, so that the list of commands does not show this internal one.
     upstream = commands.add_parser(
         "demo-upstream",
         description="Runs one small upstream server as the demo does: JSON, an event stream, a "
         "WebSocket echo, uploads. `demo` prints the command that starts a killed one again.",
     )
-    upstream.add_argument("--name", default="a", help="how it calls itself (default: %(default)s)")
+    upstream.add_argument(
+        "--name", default="a", help="its name in responses (default: %(default)s)"
+    )
     upstream.add_argument("--port", type=_port, default=0, help="default: any free one")
     upstream.add_argument(
         "--with-parent", action="store_true", help="end when the process that started it is gone"

@@ -1,6 +1,6 @@
-"""A uvicorn server inside a running event loop, for as long as a block lasts.
+"""Runs a uvicorn server in the running event loop for the duration of a block.
 
-Signals are none of its business: whoever runs the loop decides when it ends.
+The server handles no signals; the caller decides when it ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import uvicorn
 
 
 class _Server(uvicorn.Server):
-    """Leaves the process's signal handlers alone, and says when it serves."""
+    """A server that installs no signal handlers, and sets an event when it serves."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -31,18 +31,18 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(config: uvicorn.Config, listening: socket.socket) -> AsyncIterator[None]:
-    """Serve within the block; at its end open answers get uvicorn's graceful timeout.
+    """Serve within the block; at its end, open responses get uvicorn's graceful timeout.
 
     Args:
         config: The app and how to serve it.
-        listening: A bound socket; closed at the end.
+        listening: A bound socket; the server closes it at the end.
 
     Raises:
-        SystemExit: The app's lifespan failed; uvicorn has logged why.
+        SystemExit: The app's lifespan failed; uvicorn has logged the reason.
     """
     server = _Server(config)
     running = asyncio.create_task(server.serve(sockets=[listening]), name="gateway server")
-    # Without this a server that ends instead of serving would be waited for without end.
+    # A server that ends before it serves must end the wait below, too.
     running.add_done_callback(lambda _: server.serving.set())
     try:
         await server.serving.wait()

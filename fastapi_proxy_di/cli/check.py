@@ -1,8 +1,6 @@
-"""``check``: are the settings right, and does every destination answer.
+"""``check``: validates the settings and probes every destination once.
 
-It owns one look at each destination and the table of what was seen. What a probe is, and
-how a destination is reached, are the library's, so that the check sees what a gateway
-would.
+Probes and connections are those of the library, so the check finds what a gateway would find.
 """
 
 from __future__ import annotations
@@ -34,14 +32,14 @@ from fastapi_proxy_di.upstream.running import RunningUpstream
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one destination had to say.
+    """The result of the probe of one destination.
 
     Attributes:
-        upstream: Its upstream's name.
-        destination: Its address.
-        probe: What was tried, e.g. ``"GET /health"``.
-        fault: Why it failed, ``""`` if it did not.
-        milliseconds: How long it took, ``None`` if it failed.
+        upstream: Name of the upstream.
+        destination: Address of the destination.
+        probe: The kind of probe, e.g. ``"GET /health"``.
+        fault: Why the probe failed, ``""`` if it succeeded.
+        milliseconds: Duration of the probe, ``None`` if it failed.
     """
 
     upstream: str
@@ -58,13 +56,13 @@ def run(names: Sequence[str]) -> int:
         names: The upstreams.
 
     Returns:
-        0 if every destination is well, 1 if one is not, 2 if the settings are wrong.
+        0 if every probe succeeded, 1 if one failed, 2 if the settings are wrong.
     """
     try:
         settings, faults = read_all({name: name for name in names})
-        findings = asyncio.run(_look(settings, faults))
+        findings = asyncio.run(_probe_all(settings, faults))
     except SettingsError as error:
-        print(error, file=sys.stderr)  # names such variables itself
+        print(error, file=sys.stderr)  # a fault report names unknown variables itself
         return 2
     for name in names:
         for warning in unknown_variables(settings_class(name), os.environ, names):
@@ -91,7 +89,10 @@ def run(names: Sequence[str]) -> int:
 
 
 def _origins(settings: UpstreamSettings) -> list[list[str]]:
-    """Name, field, value and source of each setting that is no default; secrets stay masked."""
+    """Give upstream, setting, value and source of each setting that is not a default.
+
+    Secrets stay masked.
+    """
     rows = []
     for field, source in effective_sources(type(settings)).items():
         if source != "default":
@@ -108,22 +109,22 @@ def _shown(value: object) -> str:
     return value.url if isinstance(value, DestinationSettings) else str(value)
 
 
-async def _look(settings: Mapping[str, UpstreamSettings], faults: list[str]) -> list[Finding]:
-    """Probe all destinations of all upstreams, side by side.
+async def _probe_all(settings: Mapping[str, UpstreamSettings], faults: list[str]) -> list[Finding]:
+    """Probe all destinations of all upstreams at the same time.
 
     Raises:
-        SettingsError: There are faults, or some show now.
+        SettingsError: There are faults, or composing the upstreams finds some.
     """
-    # A probe tells no one but the events why it failed.
+    # Only the events carry the reason of a failed probe.
     reasons: dict[tuple[str, str | None], str] = {}
 
-    def note(event: Event) -> None:
+    def keep_reason(event: Event) -> None:
         if isinstance(event, DestinationDown):
             reasons[event.upstream, event.destination] = event.reason
 
     events = Events()
-    events.subscribe(note)
-    logging.getLogger("fastapi_proxy_di").addHandler(logging.NullHandler())  # the table tells
+    events.subscribe(keep_reason)
+    logging.getLogger("fastapi_proxy_di").addHandler(logging.NullHandler())  # the table shows it
     upstreams = compose_all(settings, events, faults)
     try:
         if faults:

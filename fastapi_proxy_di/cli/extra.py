@@ -1,4 +1,4 @@
-"""Which modules of the ``[cli]`` extra are not installed. Imports none of the library."""
+"""Finds the modules of the ``[cli]`` extra that are not installed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def missing_modules(names: Iterable[str]) -> list[str]:
-    """The modules among ``names`` that cannot be imported, in order."""
+    """Give the modules among ``names`` that cannot be imported, in order."""
     missing = []
     for name in names:
         try:

@@ -1,4 +1,4 @@
-"""One listening socket, or a sentence that says why not."""
+"""Opens the listening socket of a command, or prints why it cannot."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def listen(host: str, port: int) -> socket.socket | None:
         port: 0 takes any free one.
 
     Returns:
-        The socket; ``None`` if the port cannot be had, which is then said on the
-        standard error.
+        The socket; ``None`` if the port cannot be bound, with a message on the standard
+        error.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sets TCP_NODELAY only on sockets that name their protocol, which
-    # `socket.create_server` does not: an answer of two writes would take 40 ms more.
+    # `socket.create_server` does not: a response of two writes would take 40 ms more.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -33,6 +33,6 @@ def listen(host: str, port: int) -> socket.socket | None:
 
 
 def url(listening: socket.socket) -> str:
-    """Where a browser on this machine finds the socket."""
+    """Give the URL of a listening socket."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -12,7 +12,7 @@ def run(name: str) -> int:
     """Print the schema.
 
     Args:
-        name: The upstream's name; it decides on the title alone.
+        name: Name of the upstream; changes only the title.
 
     Returns:
         0.

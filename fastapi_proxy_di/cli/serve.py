@@ -1,6 +1,6 @@
-"""``serve``: a gateway without code, from the environment.
+"""``serve``: runs a gateway from the environment, without code.
 
-It owns how uvicorn must be set up for a gateway. What the gateway does is the library's.
+Owns the configuration of uvicorn for a gateway; `proxy_app` does the forwarding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fastapi_proxy_di.integration.app import running_together
 from fastapi_proxy_di.integration.problems import problem, send_response
 from fastapi_proxy_di.settings import load_all
 
-_GRACE_SECONDS: Final = 10
+_SHUTDOWN_SECONDS: Final = 10
 _UVICORN_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -41,7 +41,7 @@ def run(names: Sequence[str], host: str, port: int, *, access_log: bool) -> int:
         0 after SIGTERM; 2 if the settings are wrong or the port is taken.
 
     Raises:
-        KeyboardInterrupt: Ended by Ctrl-C, in order.
+        KeyboardInterrupt: Ctrl-C; the gateway has shut down in order.
     """
     try:
         settings = load_all({name: name for name in names})
@@ -60,16 +60,16 @@ def run(names: Sequence[str], host: str, port: int, *, access_log: bool) -> int:
 
 
 def gateway(proxies: Mapping[str, ProxyApp]) -> ASGIApp:
-    """One upstream at ``/``, several at ``/<name>``."""
+    """Mount one upstream at ``/``, several at ``/<name>``."""
     if len(proxies) == 1:
         return next(iter(proxies.values()))
     return _ByName(proxies)
 
 
 class _ByName:
-    """Leads each request to the upstream that the first segment of its path names.
+    """Forwards each request to the upstream that the first segment of its path names.
 
-    A ``Mount`` would leave out the mount itself without a slash, and paths with line ends.
+    A ``Mount`` does not match its own path without a slash, nor paths with line ends.
     """
 
     def __init__(self, proxies: Mapping[str, ProxyApp]) -> None:
@@ -88,11 +88,11 @@ class _ByName:
 def server_config(
     app: ASGIApp, upstreams: Collection[UpstreamSettings], *, access_log: bool
 ) -> uvicorn.Config:
-    """What uvicorn must be told in front of these upstreams.
+    """Give uvicorn's configuration for a gateway to these upstreams.
 
     Args:
         app: The gateway; its lifespan is not run by the server.
-        upstreams: Settings of all that it mounts.
+        upstreams: Settings of the mounted upstreams.
         access_log: Whether each request is logged.
     """
     logging_config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
@@ -101,19 +101,19 @@ def server_config(
         "level": "INFO",
         "propagate": False,
     }
-    # One line a request is enough, and ours says where it went.
+    # Our access log names the destination, so uvicorn's is off below.
     logging_config["loggers"]["fastapi_proxy_di.access"] = {
         "level": "INFO" if access_log else "WARNING"
     }
-    # An upstream's own Date and Server pass only where uvicorn adds none. With one that
-    # passes them and one that does not, none is better than two.
+    # Date and Server of an upstream are forwarded only where uvicorn adds none. If one
+    # upstream forwards them, uvicorn adds none for any: no header is better than two.
     own = all(upstream.response_server_headers == "drop" for upstream in upstreams)
     return uvicorn.Config(
         app,
         lifespan="off",
         log_config=logging_config,
         access_log=False,
-        # The peer must be seen as it is: `forwarded.trusted_proxies` says whom to believe.
+        # Forwarding headers are evaluated by the library alone (`forwarded.trusted_proxies`).
         proxy_headers=False,
         server_header=own,
         date_header=own,
@@ -121,7 +121,7 @@ def server_config(
         ws_max_size=max(
             upstream.websocket.max_message_bytes or _UVICORN_MESSAGE_BYTES for upstream in upstreams
         ),
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
 
 
@@ -131,7 +131,7 @@ async def _serve(
     """Start the upstreams, then the server; end both in turn after SIGTERM or Ctrl-C."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    # Run here, not by the server, which would tell a fault of the settings as a traceback.
+    # Started here and not by the server, which would log a settings fault as a traceback.
     async with running_together(proxies.values()), serving(config, listening):
         for name in proxies:
             mount = f"/{name}" if len(proxies) > 1 else "/"

@@ -1,7 +1,4 @@
-"""Tables for people: drawn by rich on a terminal, aligned plain text anywhere else.
-
-It knows strings only.
-"""
+"""Prints tables: by rich on a terminal, as aligned plain text elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from fastapi_proxy_di.cli.extra import missing_modules
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to the standard output, by rich if it is there and somebody looks."""
+    """Print a table to the standard output: by rich if it is installed and this is a terminal."""
     if sys.stdout.isatty() and not missing_modules(["rich"]):
         from rich.console import Console  # noqa: PLC0415 - an extra that may be missing
         from rich.table import Table  # noqa: PLC0415
@@ -26,7 +23,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The table as lines, columns two blanks apart."""
+    """Give the table as lines, with two blanks between columns."""
     columns = list(zip(headers, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     return [

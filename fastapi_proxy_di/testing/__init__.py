@@ -1,4 +1,4 @@
-"""Tests of an app that proxies: upstreams replaced, faults on demand, time at hand."""
+"""The test kit for apps that proxy: replaced upstreams, faults on demand, a clock to move."""
 
 from fastapi_proxy_di.testing.clock import Clock
 from fastapi_proxy_di.testing.destinations import Handler, Source

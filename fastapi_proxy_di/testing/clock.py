@@ -1,7 +1,7 @@
-"""A clock that a test moves: hours of an upstream pass at once.
+"""A clock that a test moves, so that hours pass at once.
 
-Probes, ejections, windows and timeouts go by the event loop's clock. This one takes its
-place in every loop that a stand-in runs in: it goes on as time does, and jumps when told.
+Probes, ejections, windows and timeouts use the event loop's clock. `Clock` replaces it in every
+loop that a stand-in runs in: it runs at the speed of real time, and jumps when a test says so.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["Clock"]
 
 _WAIT_SECONDS = 10.0
 _TURNS = 5
-"""Passes of the loop after a jump: a timer's callback, the task it wakes, and what that does."""
+"""Passes of the loop after a jump: for the callback of a timer and the tasks it wakes."""
 
 
 class Clock:
@@ -23,7 +23,7 @@ class Clock:
     asynchronous ones.
 
     Attributes:
-        loops: Those it is the clock of.
+        loops: The event loops whose clock this is.
     """
 
     def __init__(self) -> None:
@@ -31,14 +31,14 @@ class Clock:
         self.loops: list[asyncio.AbstractEventLoop] = []
 
     def time(self) -> float:
-        """Give the seconds that the loops see."""
+        """Give the time of the loops, in seconds."""
         return monotonic() + self._ahead
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Be the clock of ``loop`` from now on; stand-ins do it by themselves.
+        """Replace the clock of ``loop``; stand-ins call this themselves.
 
         Raises:
-            RuntimeError: The loop does not let its clock be replaced, as uvloop's.
+            RuntimeError: The clock of the loop cannot be replaced, e.g. uvloop's.
         """
         if loop in self.loops:
             return
@@ -51,7 +51,7 @@ class Clock:
         self.loops.append(loop)
 
     def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass at once, and wait until what fell due has been done.
+        """Let ``seconds`` pass at once, and wait until the timers that are due have run.
 
         Raises:
             RuntimeError: Called in an event loop; ``await clock.sleep(seconds)`` there.
@@ -68,7 +68,7 @@ class Clock:
                 asyncio.run_coroutine_threadsafe(_settle(), loop).result(_WAIT_SECONDS)
 
     async def sleep(self, seconds: float) -> None:
-        """Let ``seconds`` pass at once, and what fell due be done."""
+        """Let ``seconds`` pass at once, and let the timers that are due run."""
         self._ahead += seconds
         await _settle()
 

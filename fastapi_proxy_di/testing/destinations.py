@@ -1,7 +1,7 @@
-"""The destinations of a stand-in: transports that lead to an app, a function or a script.
+"""The destinations of a stand-in: transports to an app, a function or a script of steps.
 
-They ride on the transport to in-process apps, so a request takes every step that it takes
-to a real destination but the socket.
+They build on the transport to in-process apps: a request takes all steps of a real one but the
+socket.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from fastapi_proxy_di.wire.urls import Address
 __all__ = ["Handler", "Place", "Source", "StandInFactory"]
 
 Handler: TypeAlias = Callable[[Received], Any]
-"""Takes what was received; gives a step, or the content of a 200. May be asynchronous."""
+"""Takes the received request; gives a step, or the content of a 200. May be asynchronous."""
 
 Source: TypeAlias = PlaysApp | Handler | Step | Sequence[Step]
-"""What a destination is made of: an ASGI app, a function, a step, or steps in turn."""
+"""How a destination responds: an ASGI app, a function, a step, or steps one by one."""
 
 _TURN: Final = "fastapi_proxy_di.turn"
 _PROBE: Final = (b"user-agent", b"fastapi-proxy-di-probe")
@@ -37,19 +37,19 @@ _ASGI_ARGUMENTS: Final = 3
 
 
 class Place:
-    """One destination of a stand-in, whatever loops it runs in.
+    """One destination of a stand-in, shared by all event loops.
 
     Attributes:
-        name: As the test wrote it.
-        healthy: What probes are told.
+        name: Name of the destination, as the test wrote it.
+        healthy: Whether probes succeed.
 
     Args:
-        name: As the test wrote it.
-        source: What answers.
-        log: Takes the records.
+        name: Name of the destination, as the test wrote it.
+        source: Makes the responses.
+        log: The list that records of attempts are appended to.
 
     Raises:
-        TypeError: The source is none of those that ``Source`` names.
+        TypeError: ``source`` is not a ``Source``.
     """
 
     def __init__(self, name: str, source: Source, log: list[Received]) -> None:
@@ -72,11 +72,11 @@ class Place:
         else:
             raise TypeError(
                 f"{name}: {source!r} is not an ASGI app, a function, a step, or a list of steps; "
-                "for an answer write reply(...), a mapping names destinations"
+                "for a response write reply(...), a mapping names destinations"
             )
 
     def begin(self, request: Request) -> Play:
-        """Say what happens to a request, and note it.
+        """Record a request, and choose the step for it.
 
         Raises:
             ProxyError: The connection is refused.
@@ -101,7 +101,7 @@ class Place:
         return Play(received, step)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request as an ASGI app."""
+        """Respond to a request as an ASGI app."""
         if scope["type"] == "lifespan":
             if self._app is not None:
                 await self._app(scope, receive, send)
@@ -127,19 +127,19 @@ class Place:
 
     async def _ask(self, received: Received) -> Step:
         assert self._handler is not None
-        answer = self._handler(received)
-        if inspect.isawaitable(answer):
-            answer = await answer
-        return cast("Step", answer) if _is_step(answer) else reply(answer)
+        given = self._handler(received)
+        if inspect.isawaitable(given):
+            given = await given
+        return cast("Step", given) if _is_step(given) else reply(given)
 
 
 class Play:
-    """What happens to one request: a step, or what the app or function makes of it.
+    """One request to a stand-in, with the step that responds to it.
 
     Attributes:
-        received: The record of it.
-        step: What happens, ``None`` if the app or function decides.
-        exchange: Carries it.
+        received: The record of the request.
+        step: The step; ``None`` if the app or function responds.
+        exchange: The exchange that carries the request.
     """
 
     __slots__ = ("exchange", "received", "step")
@@ -150,7 +150,7 @@ class Play:
         self.exchange: AsgiExchange
 
     def fail(self, error: BaseException) -> None:
-        """End it with an error."""
+        """End the exchange with an error."""
         self.exchange.fail(error)
 
 
@@ -163,11 +163,11 @@ class StandInTransport(AsgiTransport):
         self._play: Play
 
     def reuse(self, request: Request, body: bytes, *, more: bool) -> AsgiExchange | None:
-        return None  # so that each attempt may be refused
+        return None  # each attempt goes through `start`, where it may be refused
 
     async def start(self, request: Request, body: bytes, *, more: bool) -> AsgiExchange:
         await self.probe()
-        # Nothing is awaited from here on, so the turn is this request's.
+        # `_scope` reads `self._play`; without an await in between it is this request's.
         self._play = play = self._place.begin(request)
         play.exchange = exchange = self._begin(request, body, more)
         play.received.body = body
@@ -188,8 +188,8 @@ class StandInFactory(TransportFactory):
     """Makes transports to places instead of sockets.
 
     Args:
-        settings: The upstream's.
-        places: By address.
+        settings: Settings of the upstream.
+        places: The places by address.
     """
 
     def __init__(self, settings: UpstreamSettings, places: dict[str, Place]) -> None:
@@ -201,7 +201,7 @@ class StandInFactory(TransportFactory):
         """Give a transport to the place at ``address``.
 
         Raises:
-            ValueError: The test named none there.
+            ValueError: The test named no destination of this address.
         """
         place = self._places.get(address.url)
         if place is None:
@@ -212,7 +212,7 @@ class StandInFactory(TransportFactory):
         return transport
 
     async def start(self) -> None:
-        """Run the start of the lifespan of each app."""
+        """Run the lifespan startup of each app."""
         for transport in self._made:
             await transport.probe()
 

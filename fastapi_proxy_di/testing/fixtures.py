@@ -1,4 +1,4 @@
-"""The types of what the pytest plugin's fixtures give. Does not know pytest."""
+"""The type of the pytest fixture ``stand_in``. Does not import pytest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["StandInFixture"]
 
 
 class StandInFixture(Protocol):
-    """What the pytest fixture ``stand_in`` gives: `stand_in`, ended with the test."""
+    """The pytest fixture ``stand_in``: as the function `stand_in`, closed when the test ends."""
 
     def __call__(
         self,

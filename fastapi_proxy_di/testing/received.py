@@ -1,4 +1,4 @@
-"""What a stand-in was sent: one record an attempt."""
+"""The record of one attempt that a stand-in received."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Received:
         method: ``GET`` for WebSocket handshakes.
         path: Raw path, base path included, without the query.
         query: Raw query.
-        headers: All fields, repeats kept, names in any case.
-        body: The request's body, as far as it was sent.
-        messages: What came over the WebSocket.
+        headers: All headers, repeats kept, names in any case.
+        body: The request body, as far as it was sent.
+        messages: Messages received over the WebSocket.
     """
 
     destination: str
@@ -34,9 +34,9 @@ class Received:
     messages: list[str | bytes] = field(default_factory=list)
 
     def json(self) -> Any:
-        """Give the body, read as JSON.
+        """Give the body, parsed as JSON.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The body is not JSON.
         """
         return json.loads(self.body)

@@ -1,9 +1,8 @@
-"""An upstream that a test brings along: a real balancer over destinations without sockets.
+"""An upstream for tests: a real balancer over destinations without sockets.
 
-Annotations here are looked at by FastAPI when the app runs, so they are not postponed.
-
-It is made in the event loop that asks for it, one for each, because ``TestClient`` runs the
-app in a thread and a loop of its own.
+Each event loop that uses a stand-in gets its own balancer, because ``TestClient`` runs the app
+in a thread and a loop of its own. FastAPI reads the annotations here at run time, so they are
+not postponed.
 """
 
 import asyncio
@@ -54,30 +53,30 @@ class _Running:
 
 
 class StandIn:
-    """An upstream for tests. Also a dependency, to be written into ``dependency_overrides``.
+    """An upstream for tests, and a dependency for ``app.dependency_overrides``.
 
     ```python
     app.dependency_overrides[Upstream("billing")] = StandIn("billing", reply({"total": 70}))
     ```
 
-    `stand_in` does that, and takes it back.
+    `stand_in` sets the override, and removes it at the end.
 
     Attributes:
-        name: The upstream's.
+        name: Name of the upstream.
         received: Every attempt at every destination, in order.
 
     Args:
-        upstream: The upstream's name; or a settings class or instance, whose settings then
-            hold, but for the destinations. The environment is not read.
-        source: What answers: an ASGI app, a function of `Received`, a step such as
-            ``reply(...)``, or a list of steps, one for each attempt, the last one for ever.
-            A mapping has one for each destination, by name.
-        clock: Moves the upstream's time.
+        upstream: Name of the upstream; or a settings class or instance, whose settings apply,
+            except the destinations. The environment is not read.
+        source: Makes the responses: an ASGI app, a function of `Received`, a step such as
+            ``reply(...)``, or a list of steps, one for each attempt; the last one repeats.
+            A mapping has a source for each destination, by name.
+        clock: Clock of the upstream.
         **settings: Fields of the settings, such as ``retries={"attempts": 2}``.
 
     Raises:
-        TypeError: A source is nothing that can answer.
-        SettingsError: A setting is not valid, or there is none of that name.
+        TypeError: A source is of another type.
+        SettingsError: A setting is not valid, or its name is unknown.
     """
 
     def __init__(
@@ -107,7 +106,7 @@ class StandIn:
         return [one.destination for one in self.received]
 
     def replace(self, app: FastAPI) -> Self:
-        """Stand in for the upstream in ``app`` until the end.
+        """Override the upstream in ``app`` until the stand-in is closed.
 
         Args:
             app: The app under test.
@@ -143,16 +142,16 @@ class StandIn:
             running = self._running[loop] = _Running(compose(self._settings, transports=factory))
             for url, place in self._places.items():
                 if not place.healthy:
-                    _tell_health(running.upstream, url, healthy=False)
+                    _set_health(running.upstream, url, healthy=False)
         await asyncio.shield(running.started)
         return running.balancer
 
     def flip(self, destination: str | None = None, *, healthy: bool) -> None:
-        """Let probes find a destination healthy, or not, as of now.
+        """Make a destination healthy or unhealthy, at once and for later probes.
 
         Args:
-            destination: Its name; by default all of them.
-            healthy: What they find.
+            destination: Name of the destination; by default all of them.
+            healthy: Whether probes succeed.
 
         Raises:
             KeyError: There is no such destination.
@@ -160,25 +159,25 @@ class StandIn:
         for url in self._urls.values() if destination is None else (self._urls[destination],):
             self._places[url].healthy = healthy
             for loop, running in self._running.items():
-                _run_in(loop, partial(_tell_health, running.upstream, url, healthy=healthy))
+                _run_in(loop, partial(_set_health, running.upstream, url, healthy=healthy))
 
     def close(self) -> None:
-        """Stop standing in, and end what runs. In asynchronous tests use ``aclose``."""
-        self._withdraw()
+        """Remove the overrides and close the balancers. In asynchronous tests use ``aclose``."""
+        self._remove_overrides()
         while self._running:
             loop, running = self._running.popitem()
             _run_in(loop, running.aclose)
 
     async def aclose(self) -> None:
-        """Stop standing in, and end what runs."""
-        self._withdraw()
+        """Remove the overrides and close the balancers."""
+        self._remove_overrides()
         own = self._running.pop(asyncio.get_running_loop(), None)
         if own is not None:
             await own.aclose()
         self.close()
 
     async def end_in_loop(self) -> None:
-        """End what runs in this event loop; called when the app's lifespan ends."""
+        """Close the balancer of this event loop; called when the app's lifespan ends."""
         running = self._running.pop(asyncio.get_running_loop(), None)
         if running is not None:
             await running.aclose()
@@ -209,7 +208,7 @@ class StandIn:
     def __repr__(self) -> str:
         return f"<StandIn {self.name}: {', '.join(self._urls)}>"
 
-    def _withdraw(self) -> None:
+    def _remove_overrides(self) -> None:
         while self._undo:
             self._undo.pop()()
 
@@ -244,7 +243,7 @@ def stand_in(
 def _settings(
     source: Mention, given: Mapping[str, Any], destinations: list[DestinationSettings]
 ) -> UpstreamSettings:
-    """The upstream's settings as code says them, with other destinations."""
+    """Give the settings from code alone, with the destinations of the stand-in."""
     declared: dict[str, Any] = {}
     if isinstance(source, UpstreamSettings):
         declared = {name: getattr(source, name) for name in source.model_fields_set}
@@ -273,10 +272,10 @@ def _settings(
     return made
 
 
-def _tell_health(upstream: RunningUpstream, url: str, *, healthy: bool) -> None:
+def _set_health(upstream: RunningUpstream, url: str, *, healthy: bool) -> None:
     destination = upstream.pool.find(url)
     assert destination is not None
-    # As many results in a row as it takes, whatever the settings.
+    # Results are repeated until the thresholds of the settings are reached.
     while destination.healthy is not healthy:
         upstream.supervisor.probed(destination, healthy, None, "flipped by the test")
 
@@ -284,7 +283,7 @@ def _tell_health(upstream: RunningUpstream, url: str, *, healthy: bool) -> None:
 def _run_in(
     loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None] | None]
 ) -> None:
-    """Run ``work`` in ``loop``, whatever that is doing, and to its end where one can wait."""
+    """Run ``work`` in ``loop``; wait for its end, unless ``loop`` is the running one."""
 
     async def run() -> None:
         rest = work()
@@ -313,4 +312,4 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 _ending: Final[set[asyncio.Task[None]]] = set()
-"""The loop holds its tasks by weak references only."""
+"""Keeps the tasks alive: an event loop has only weak references to its tasks."""

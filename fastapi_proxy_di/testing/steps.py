@@ -1,4 +1,4 @@
-"""What a stand-in does with one request or handshake: answers, and the ways real ones fail.
+"""The steps of a stand-in: responses to a request or handshake, and failures of a connection.
 
 Each step plays one exchange in ASGI messages. Knows no pools, no settings and no sockets.
 """
@@ -30,18 +30,18 @@ __all__ = [
     "truncate",
 ]
 
-_LEFT: Final = frozenset({"http.disconnect", "websocket.disconnect"})
+_DISCONNECTS: Final = frozenset({"http.disconnect", "websocket.disconnect"})
 
 
 @dataclass(slots=True)
 class Turn:
-    """One exchange, from the stand-in's side.
+    """One exchange, as the stand-in sees it.
 
     Attributes:
         scope: ASGI scope of the request or handshake.
-        receive: What the gateway sends.
-        send: What it gets.
-        received: The record of it.
+        receive: Gives the ASGI messages of the gateway.
+        send: Sends ASGI messages to the gateway.
+        received: The record of the request.
         fail: Ends the exchange with an error, as a broken connection would.
         read_whole: Whether the request has been read to its end.
     """
@@ -54,27 +54,27 @@ class Turn:
     read_whole: bool = False
 
     async def answer(self, message: Message) -> None:
-        """Send an HTTP answer, to a handshake as its refusal."""
+        """Send an HTTP response message; for a handshake, as the denial response."""
         if self.scope["type"] == "websocket":
             message = {**message, "type": f"websocket.{message['type']}"}
         await self.send(message)
 
     async def read(self) -> None:
-        """Read the request to its end, once; the record has it then."""
+        """Read the request to its end; then the record has the whole body."""
         while not self.read_whole and self.scope["type"] == "http":
             self.read_whole = not (await self.receive()).get("more_body", False)
 
     async def gone(self) -> None:
-        """Wait until the gateway has given up."""
-        while (await self.receive())["type"] not in _LEFT:
+        """Wait until the gateway has closed the exchange."""
+        while (await self.receive())["type"] not in _DISCONNECTS:
             pass
 
 
 class Step(Protocol):
-    """What happens to one request. Made by the functions of this module."""
+    """Responds to one request. The functions of this module make steps."""
 
     async def play(self, turn: Turn) -> None:
-        """Do it.
+        """Respond to the request, or break the connection.
 
         Args:
             turn: The exchange.
@@ -98,10 +98,10 @@ class _Reply:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What ``refuse`` gives; a script's is played by whoever would connect."""
+    """The step of ``refuse``. In a script, ``Place.begin`` raises the error on connecting."""
 
     async def play(self, turn: Turn) -> None:
-        # A function is asked behind the connection: all that is left is to break it.
+        # A function runs after connecting, when a refusal is no longer possible.
         await reset().play(turn)
 
 
@@ -113,7 +113,7 @@ class _Stall:
 
 @dataclass(frozen=True, slots=True)
 class _Break:
-    """Ends without an end; ``content`` of ``None`` is before the head."""
+    """Breaks off: after ``content``, or before the head if it is ``None``."""
 
     content: bytes | None
     status: int
@@ -159,13 +159,13 @@ class _Accept:
             await turn.send({"type": "websocket.close", "code": self.code, "reason": self.reason})
 
     async def _echo(self, turn: Turn) -> None:
-        while (message := await turn.receive())["type"] not in _LEFT:
+        while (message := await turn.receive())["type"] not in _DISCONNECTS:
             if message["type"] == "websocket.receive":
                 await turn.send({**message, "type": "websocket.send"})
 
 
 def refused() -> ProxyError:
-    """The error of a port that nobody listens on."""
+    """Give the error of a refused connection."""
     return UpstreamConnectError("connection refused by the stand-in")
 
 
@@ -176,34 +176,34 @@ def reply(
     headers: Mapping[str, str] | None = None,
     delay: float = 0.0,
 ) -> Step:
-    """Answer.
+    """Send a response.
 
     Args:
-        content: Bytes, text, or what JSON can say. Sets content-type for the latter two.
+        content: Bytes, text, or data for JSON. Sets content-type for the latter two.
         status: Status code.
-        headers: Further header fields.
-        delay: Seconds until the answer begins.
+        headers: Further headers.
+        delay: Seconds until the response begins.
     """
     body, content_type = content_of(content)
-    fields = _fields(headers)
-    names = {name for name, _ in fields}
+    raw = _raw(headers)
+    names = {name for name, _ in raw}
     if content_type is not None and b"content-type" not in names:
-        fields.append((b"content-type", content_type))
+        raw.append((b"content-type", content_type))
     if b"content-length" not in names and status not in (204, 304):
-        fields.append((b"content-length", b"%d" % len(body)))
-    return _Reply(body, status, tuple(fields), delay)
+        raw.append((b"content-length", b"%d" % len(body)))
+    return _Reply(body, status, tuple(raw), delay)
 
 
 def refuse() -> Step:
-    """Refuse the connection; the gateway may go elsewhere with any method.
+    """Refuse the connection; the gateway may retry any method on another destination.
 
-    From a function, which is asked when the request is there, it is as ``reset()``.
+    Given by a function, which runs after connecting, it acts as ``reset()``.
     """
     return Refusal()
 
 
 def stall() -> Step:
-    """Take the request and never answer; a timeout of the settings ends it."""
+    """Take the request and never respond; a timeout of the settings ends the exchange."""
     return _Stall()
 
 
@@ -213,29 +213,29 @@ def reset(
     """Break the connection off.
 
     Args:
-        after: What of the body is sent before; ``None`` breaks before the head.
-        status: Of the head.
-        headers: Of the head.
+        after: The part of the body to send first; ``None`` breaks before the head.
+        status: Status of the head.
+        headers: Headers of the head.
     """
-    return _Break(after, status, tuple(_fields(headers)), "reset by the stand-in")
+    return _Break(after, status, tuple(_raw(headers)), "reset by the stand-in")
 
 
 def truncate(content: bytes, status: int = 200) -> Step:
     """Close the connection within a chunk of the body.
 
     Args:
-        content: What arrives of the chunk.
-        status: Of the head.
+        content: The part of the chunk to send.
+        status: Status of the head.
     """
-    fields = ((b"content-type", b"application/octet-stream"),)
-    return _Break(content, status, fields, "closed within a chunk by the stand-in")
+    raw = ((b"content-type", b"application/octet-stream"),)
+    return _Break(content, status, raw, "closed within a chunk by the stand-in")
 
 
 def too_many_requests(retry_after: float = 1) -> Step:
-    """Answer 429 with Retry-After.
+    """Send a 429 with ``Retry-After``.
 
     Args:
-        retry_after: Seconds, whole ones.
+        retry_after: Seconds, rounded to a whole number.
     """
     return reply(b"", 429, headers={"retry-after": f"{retry_after:.0f}"})
 
@@ -250,13 +250,13 @@ def accept(
     """Accept a WebSocket, send messages, then close it or wait for the client to.
 
     Args:
-        *messages: Sent at once.
-        subprotocol: The one that was chosen.
-        headers: Of the handshake's answer.
+        *messages: Messages to send at once.
+        subprotocol: The chosen subprotocol.
+        headers: Headers of the handshake response.
         code: Close code; ``None`` leaves the close to the client.
         reason: Close reason.
     """
-    return _Accept(messages, subprotocol, False, code, reason, tuple(_fields(headers)))
+    return _Accept(messages, subprotocol, False, code, reason, tuple(_raw(headers)))
 
 
 def close(code: int = 1000, reason: str = "") -> Step:
@@ -270,16 +270,16 @@ def close(code: int = 1000, reason: str = "") -> Step:
 
 
 def echo(*, subprotocol: str | None = None) -> Step:
-    """Accept a WebSocket and send back what comes.
+    """Accept a WebSocket and send each message back.
 
     Args:
-        subprotocol: The one that was chosen.
+        subprotocol: The chosen subprotocol.
     """
     return _Accept((), subprotocol, True, None, "")
 
 
 def content_of(content: Any) -> tuple[bytes, bytes | None]:
-    """Bytes as they are, text and what JSON can say with their content type."""
+    """Encode content; give the bytes, and the content type of text and JSON."""
     if isinstance(content, bytes | bytearray | memoryview):
         return bytes(content), None
     if isinstance(content, str):
@@ -287,7 +287,7 @@ def content_of(content: Any) -> tuple[bytes, bytes | None]:
     return jsonlib.dumps(content).encode("utf-8"), b"application/json"
 
 
-def _fields(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
+def _raw(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
     return [
         (name.lower().encode("latin-1"), value.encode("latin-1"))
         for name, value in (headers or {}).items()

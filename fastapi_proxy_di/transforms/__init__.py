@@ -1,4 +1,4 @@
-"""Changes to requests and answers on their way: as settings, or as functions of one's own."""
+"""Changes to requests and responses: as settings, or as functions that a user writes."""
 
 from fastapi_proxy_di.settings.transforms import (
     CookieDomain,

@@ -1,4 +1,4 @@
-"""What the settings' request transforms do: each becomes a function, made once at start."""
+"""The request transforms of the settings: each becomes a function, made once at start."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _path_set(path: bytes) -> RequestTransform:
 
 
 def _path_pattern(pattern: str) -> RequestTransform:
-    # Texts and names take turns, a text first and last.
+    # The pattern alternates between texts and names; a text is first and last.
     texts = [text.encode("ascii") for text in PLACEHOLDER.split(pattern)[::2]]
     names = PLACEHOLDER.findall(pattern)
 
@@ -116,7 +116,7 @@ def _path_pattern(pattern: str) -> RequestTransform:
             else:
                 value = route_value(request, name).encode("ascii")
                 if climbs(value):
-                    # The whole may not climb, and yet leave what the pattern puts before it.
+                    # A parameter may climb out of the pattern although the whole path does not.
                     raise InvalidRequest(f"the path parameter {name!r} has dot segments")
             path += value + text
         request.raw_path = path
@@ -171,7 +171,7 @@ def route_value(request: OutboundRequest, name: str) -> str:
     """Give a path parameter of the mount, percent-encoded as in a path.
 
     Raises:
-        ValueError: The mount has none of that name.
+        ValueError: The mount has no path parameter of that name.
     """
     return quote(str(_parameter(request, name)), safe=_PATH_SAFE)
 

@@ -1,4 +1,4 @@
-"""What the settings' response transforms do: each becomes a function, made once at start."""
+"""The response transforms of the settings: each becomes a function, made once at start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastapi_proxy_di.transforms.location import through_the_mount
 from fastapi_proxy_di.transforms.views import OutboundResponse
 
 ResponseTransform = Callable[[OutboundResponse], object]
-"""A function that changes an answer before the client gets it."""
+"""A function that changes a response before the client gets it."""
 
 ResponseTransformSettings = (
     ResponseHeader
@@ -55,11 +55,11 @@ def _only(when: When, transform: ResponseTransform) -> ResponseTransform:
         return transform
     failure = when == "failure"
 
-    def sometimes(response: OutboundResponse) -> None:
+    def conditional(response: OutboundResponse) -> None:
         if (response.status >= 400) is failure:
             transform(response)
 
-    return sometimes
+    return conditional
 
 
 def _location(settings: LocationRewrite) -> ResponseTransform:

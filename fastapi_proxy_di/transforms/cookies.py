@@ -1,4 +1,4 @@
-"""Attributes of ``Set-Cookie`` changed in place; all other bytes of it stay. Pure."""
+"""Rewrites Domain and Path of ``Set-Cookie``; all other bytes stay. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from fastapi_proxy_di.transforms.location import is_below
 
 
 def rewrite_domain(cookie: bytes, match: bytes | None, replacement: bytes | None) -> bytes:
-    """Change the Domain of a cookie.
+    """Change or remove the Domain of a cookie.
 
     Args:
-        cookie: Value of one ``Set-Cookie``.
-        match: Cookies of this domain only, lower case, no dot before it; ``None`` for all.
-        replacement: The new one; ``None`` removes the attribute.
+        cookie: Value of one ``Set-Cookie`` header.
+        match: Change only this domain, lower case, no dot in front; ``None`` changes all.
+        replacement: The new domain; ``None`` removes the attribute.
     """
 
     def rewritten(domain: bytes) -> bytes | None:
@@ -25,14 +25,14 @@ def rewrite_domain(cookie: bytes, match: bytes | None, replacement: bytes | None
 
 
 def rewrite_path(cookie: bytes, match: bytes, replacement: bytes) -> bytes:
-    """Change the front of a cookie's Path.
+    """Replace the prefix of a cookie's Path.
 
-    A ``__Host-`` cookie stays: browsers take it with ``Path=/`` alone.
+    A ``__Host-`` cookie stays as it is: browsers accept it with ``Path=/`` only.
 
     Args:
-        cookie: Value of one ``Set-Cookie``.
-        match: What the path starts with, no slash at its end.
-        replacement: What comes in its place, no slash at its end.
+        cookie: Value of one ``Set-Cookie`` header.
+        match: The prefix to replace, no slash at its end.
+        replacement: The new prefix, no slash at its end.
     """
     if cookie.lstrip()[:7].lower() == b"__host-":
         return cookie
@@ -41,7 +41,7 @@ def rewrite_path(cookie: bytes, match: bytes, replacement: bytes) -> bytes:
         if not path.startswith(b"/") or not is_below(path, match):
             return path
         rest = path[len(match) :]
-        # "/" is everything below the mount, which has no slash of its own.
+        # "/" becomes the mount without a slash at its end.
         return replacement + (b"" if rest == b"/" and replacement else rest) or b"/"
 
     return _rewrite(cookie, b"path", rewritten)

@@ -1,6 +1,6 @@
-"""What the settings' header transforms do, alike to requests and to answers.
+"""The header transforms of the settings, for requests and responses alike.
 
-Each becomes a function, made once at start. Which names may be touched is the settings' to say.
+Each becomes a function, made once at start. The settings have checked the names.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from fastapi_proxy_di.transforms.views import OutboundRequest, OutboundResponse
 from fastapi_proxy_di.wire.headers import set_headers
 
 HeaderEdit = Callable[[OutboundRequest | OutboundResponse], None]
-"""A function that changes the headers of whatever it is given."""
+"""A function that changes the headers of a request or response."""
 
 
 def set_or_append(settings: RequestHeader | ResponseHeader) -> HeaderEdit:
-    """Make what sets a field, or adds one."""
+    """Make the function that sets or appends a header."""
     value = secret(settings.set, settings.append)
-    fields = [(settings.name.encode("latin-1"), value.encode("latin-1"))]
+    headers = [(settings.name.encode("latin-1"), value.encode("latin-1"))]
     if settings.set is None:
 
         def append(message: OutboundRequest | OutboundResponse) -> None:
-            message.headers.raw = message.headers.raw + fields
+            message.headers.raw = message.headers.raw + headers
 
         return append
 
     def replace(message: OutboundRequest | OutboundResponse) -> None:
-        message.headers.raw = set_headers(message.headers.raw, fields)
+        message.headers.raw = set_headers(message.headers.raw, headers)
 
     return replace
 
 
 def remove(name: str) -> HeaderEdit:
-    """Make what removes all fields of a name."""
+    """Make the function that removes all headers of a name."""
     key = name.encode("latin-1")
 
     def edit(message: OutboundRequest | OutboundResponse) -> None:
@@ -46,7 +46,7 @@ def remove(name: str) -> HeaderEdit:
 
 
 def allow(names: tuple[str, ...]) -> HeaderEdit:
-    """Make what removes all fields but these and the proxy's own."""
+    """Make the function that removes all headers but ``names`` and those that the proxy sets."""
     allowed = frozenset(name.encode("latin-1") for name in names)
 
     def edit(message: OutboundRequest | OutboundResponse) -> None:
@@ -56,5 +56,5 @@ def allow(names: tuple[str, ...]) -> HeaderEdit:
 
 
 def secret(*values: SecretStr | None) -> str:
-    """Give the one that is set."""
+    """Give the first value that is set."""
     return next(value.get_secret_value() for value in values if value is not None)

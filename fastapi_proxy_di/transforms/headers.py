@@ -1,7 +1,7 @@
-"""Header fields as transforms see them: by name in any case, order and repeats kept.
+"""The headers that a transform reads and changes: names in any case, order and repeats kept.
 
-Owns which names a transform may touch. Values are text (latin-1); what is written is
-checked, so no transform can break a message's framing.
+Owns which names a transform may change. Values are text (latin-1). Written names and values
+are checked, so no transform can break a message's framing.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from fastapi_proxy_di.wire.headers import (
 )
 
 REQUEST_SET_BY_PROXY: Final = SET_BY_PROXY | PROXY_AUTHENTICATION | HANDSHAKE_HEADERS
-"""Request fields that stay the proxy's. X-Forwarded-* are not among what transforms see."""
+"""Request headers that no transform may change. ``X-Forwarded-*`` are set afterwards."""
 
 RESPONSE_SET_BY_PROXY: Final = HOP_BY_HOP | FRAMING | PROXY_AUTHENTICATION | HANDSHAKE_HEADERS
-"""Response fields that stay the proxy's."""
+"""Response headers that no transform may change."""
 
 
 def _key(name: str) -> bytes:
@@ -31,15 +31,15 @@ def _key(name: str) -> bytes:
 
 
 def without(headers: Headers, name: bytes) -> Headers:
-    """``headers`` without those of a lower-case name."""
+    """Give ``headers`` without all headers of a lower-case name."""
     return [pair for pair in headers if pair[0] != name]
 
 
 class HeaderFields:
-    """Header fields to read.
+    """Headers to read.
 
     Attributes:
-        raw: The pairs, names in lower case.
+        raw: Pairs of name, in lower case, and value.
     """
 
     __slots__ = ("raw",)
@@ -54,17 +54,17 @@ class HeaderFields:
     def get(self, name: str, default: str) -> str: ...
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """Give the first value under a name, ``default`` if there is none."""
+        """Give the first value of a name, ``default`` if there is none."""
         key = _key(name)
-        for field, value in self.raw:
-            if field == key:
+        for header, value in self.raw:
+            if header == key:
                 return value.decode("latin-1")
         return default
 
     def getlist(self, name: str) -> list[str]:
-        """Give every value under a name, in order."""
+        """Give all values of a name, in order."""
         key = _key(name)
-        return [value.decode("latin-1") for field, value in self.raw if field == key]
+        return [value.decode("latin-1") for header, value in self.raw if header == key]
 
     def __getitem__(self, name: str) -> str:
         value = self.get(name)
@@ -83,44 +83,44 @@ class HeaderFields:
 
 
 class EditableFields(HeaderFields):
-    """Header fields to change. ``headers["x-tenant"] = "acme"`` takes the place of all under it.
+    """Headers to change. ``headers["x-tenant"] = "acme"`` replaces all values of the name.
 
     Args:
-        raw: The pairs; replaced, never changed in place.
-        ours: Lower-case names that may be neither written nor removed.
+        raw: Pairs of name and value; the list is replaced, never changed in place.
+        set_by_proxy: Lower-case names that may be neither written nor removed.
     """
 
-    __slots__ = ("_ours",)
+    __slots__ = ("_set_by_proxy",)
 
-    def __init__(self, raw: Headers, ours: frozenset[bytes]) -> None:
+    def __init__(self, raw: Headers, set_by_proxy: frozenset[bytes]) -> None:
         self.raw: Headers = raw
-        self._ours = ours
+        self._set_by_proxy = set_by_proxy
 
     def __setitem__(self, name: str, value: str) -> None:
         self.raw = set_headers(self.raw, self._checked(name, value))
 
     def append(self, name: str, value: str) -> None:
-        """Add a field after those that are there.
+        """Add a header; others of the same name stay.
 
         Raises:
-            ValueError: The name is the proxy's, or the value has CR, LF or NUL.
+            ValueError: The proxy sets this header, or the value has CR, LF or NUL.
         """
         self.raw = self.raw + self._checked(name, value)
 
     def __delitem__(self, name: str) -> None:
-        """Remove all under a name; no fault if there is none."""
+        """Remove all headers of a name, if there are any."""
         key = _key(name)
         if self.is_ours(key):
             raise ValueError(f"headers: {name!r} is set by the proxy and cannot be removed")
         self.raw = without(self.raw, key)
 
     def keep_only(self, names: frozenset[bytes]) -> None:
-        """Remove everything but ``names`` (lower case) and what is the proxy's."""
+        """Remove all headers but ``names`` (lower case) and those that the proxy sets."""
         self.raw = [pair for pair in self.raw if pair[0] in names or self.is_ours(pair[0])]
 
     def is_ours(self, name: bytes) -> bool:
-        """Whether a lower-case name is the proxy's."""
-        return name in self._ours
+        """Whether the proxy sets the header of a lower-case name."""
+        return name in self._set_by_proxy
 
     def _checked(self, name: str, value: str) -> Headers:
-        return checked_headers([(name, value)], refuse=self._ours, what="headers")
+        return checked_headers([(name, value)], refuse=self._set_by_proxy, what="headers")

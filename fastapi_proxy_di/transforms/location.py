@@ -1,4 +1,4 @@
-"""Where a redirect leads, seen from the client. Pure, on raw values."""
+"""Rewrites ``Location`` headers so that redirects lead through the mount. Pure, on raw bytes."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Final
 _ABSOLUTE: Final = re.compile(rb"(?:https?:)?//([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
 _PATH: Final = re.compile(rb"[^?#]*")
 _DEFAULT_PORT: Final = re.compile(rb":(?:80|443)?\Z")
-# Browsers take a backslash for a slash, and two for another host's name.
+# Browsers read a backslash as a slash, and two slashes as the start of a host name.
 _ANOTHER_HOST: Final = re.compile(rb"/[/\\]")
 
 
 def is_below(path: bytes, prefix: bytes) -> bool:
-    """Whether ``prefix``, which ends with no slash, stands before ``path`` at whole segments."""
+    """Whether ``path`` is ``prefix``, which has no slash at its end, or lies below it."""
     return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"", b"/")
 
 
 def through_the_mount(
     value: bytes, *, mount: bytes, authority: bytes, base_path: bytes, host: bytes | None
 ) -> bytes:
-    """Lead a Location that names the destination through the mount.
+    """Rewrite a ``Location`` that names the destination to a path below the mount.
 
-    What names another host, or the gateway as the client knows it, stays; so does a path
-    that has the mount already: the upstream has heeded ``X-Forwarded-Prefix``.
+    A location on another host stays. So does a path below the mount: the upstream has then
+    applied ``X-Forwarded-Prefix`` itself.
 
     Args:
-        value: Of the field.
+        value: Value of the header.
         mount: Raw path of the mount, no slash at its end.
-        authority: The destination's.
-        base_path: The destination's.
-        host: The Host that it was sent instead, if another.
+        authority: Authority of the destination.
+        base_path: Base path of the destination.
+        host: The ``Host`` that was sent if it was not ``authority``.
 
     Returns:
-        A path below the mount, or ``value``.
+        A path below the mount, or ``value`` unchanged.
     """
     absolute = _ABSOLUTE.match(value)
     if absolute is not None:
@@ -53,13 +53,13 @@ def through_the_mount(
     found = mount + rest[len(base_path) :]
     if not found.startswith(b"/"):
         found = b"/" + found
-    # RFC 3986 section 4.2: or it would be read as the name of a host.
+    # RFC 3986 section 4.2: without "/." a browser would read the start as a host name.
     return b"/." + found if _ANOTHER_HOST.match(found) else found
 
 
 def _path(rest: bytes) -> bytes:
     match = _PATH.match(rest)
-    assert match is not None  # it matches nothing as well
+    assert match is not None  # the pattern matches the empty string too
     return match[0]
 
 

@@ -1,8 +1,8 @@
-"""All transforms of an upstream or a mount, resolved at start: two tuples of functions.
+"""Resolves the transforms of an upstream or a mount, at start, into two tuples of functions.
 
 A transform is a model of the settings, or a function whose one argument is annotated with
-`OutboundRequest` or `OutboundResponse`. Functions are synchronous: they run between two
-steps of a request, where nothing may wait. What must wait is a dependency's job.
+`OutboundRequest` or `OutboundResponse`. Functions are synchronous: a request does not wait
+for them. Asynchronous work belongs in a dependency.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Pipeline(NamedTuple):
     """Transforms in the order in which they run.
 
     Attributes:
-        request: Change what leaves.
-        response: Change what comes back.
+        request: Functions that change the request.
+        response: Functions that change the response.
     """
 
     request: tuple[RequestTransform, ...]
     response: tuple[ResponseTransform, ...]
 
     def then(self, other: Pipeline | None) -> Pipeline:
-        """These first, then ``other``'s."""
+        """Give a pipeline that runs these transforms first, then those of ``other``."""
         if other is None:
             return self
         return Pipeline(self.request + other.request, self.response + other.response)
@@ -50,7 +50,7 @@ def pipeline_of(transforms: Iterable[Transform]) -> Pipeline | None:
     """Resolve transforms; ``None`` if there are none.
 
     Raises:
-        ValueError: One is a coroutine function, or does not say what it changes.
+        ValueError: A transform is a coroutine function, or its argument is not annotated.
     """
     request: list[RequestTransform] = []
     response: list[ResponseTransform] = []
@@ -74,13 +74,13 @@ def _takes(function: Any) -> type[OutboundRequest | OutboundResponse]:
     call = function if inspect.isroutine(function) else type(function).__call__
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
         raise ValueError(
-            f"transforms: {name} is async, transforms are not; let a dependency wait "
-            "(proxy_router(options=...)) and leave what it found in the request's state"
+            f"transforms: {name} is async, transforms are not; await in a dependency "
+            "(proxy_router(options=...)) and leave the result in the request's state"
         )
     try:
         parameters = list(inspect.signature(function, eval_str=True).parameters.values())
     except (TypeError, ValueError, NameError) as error:
-        raise ValueError(f"transforms: {name} cannot be looked at: {error}") from error
+        raise ValueError(f"transforms: {name} cannot be inspected: {error}") from error
     annotation = parameters[0].annotation if parameters else None
     if annotation is OutboundRequest:
         return OutboundRequest

@@ -1,4 +1,4 @@
-"""Raw queries changed by name; what is not named stays byte for byte."""
+"""Sets, appends and removes query parameters; all others stay byte for byte. Pure."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from urllib.parse import quote, unquote_to_bytes
 
 
 def remove_parameter(query: bytes, name: str) -> bytes:
-    """Remove every parameter of that name.
+    """Remove all parameters of a name.
 
     Args:
-        query: Raw, without ``?``.
-        name: Not encoded; found however the client has encoded it.
+        query: Raw query, without ``?``.
+        name: The name, not encoded; matches any encoding of it in ``query``.
     """
     wanted = name.encode("utf-8")
     return b"&".join(piece for piece in query.split(b"&") if _name(piece) != wanted)
 
 
 def set_parameter(query: bytes, name: str, value: str) -> bytes:
-    """Put one parameter in the place of all of its name, at the end."""
+    """Remove all parameters of a name, then append one."""
     return append_parameter(remove_parameter(query, name), name, value)
 
 
 def append_parameter(query: bytes, name: str, value: str) -> bytes:
-    """Add a parameter at the end."""
+    """Append a parameter."""
     added = f"{quote(name, safe='')}={quote(value, safe='')}".encode("ascii")
     return query + b"&" + added if query else added
 

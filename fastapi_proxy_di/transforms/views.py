@@ -1,6 +1,6 @@
-"""What a transform is given: the client's request to read, what leaves to change.
+"""The requests and responses that transforms read and change.
 
-Owns the checks of what a transform writes. Knows no transport and no destination's state.
+Owns the checks of what a transform writes. Knows no transport and no pool.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _QUERY: Final = re.compile(rb"[^\x00-\x20#\x7f]*\Z")
 
 
 class InboundRequest:
-    """The client's request. To read only.
+    """The client's request, read-only.
 
     Attributes:
-        scope: Of the connection, with whatever middlewares and dependencies left in it.
+        scope: The ASGI scope, with what middlewares and dependencies have put into it.
     """
 
     __slots__ = ("_mount", "_path", "scope")
@@ -40,12 +40,12 @@ class InboundRequest:
 
     @property
     def is_websocket(self) -> bool:
-        """Whether it is a WebSocket's handshake."""
+        """Whether the request is a WebSocket handshake."""
         return bool(self.scope["type"] == "websocket")
 
     @property
     def method(self) -> str:
-        """Its method."""
+        """The method; ``GET`` for a WebSocket handshake."""
         return str(self.scope.get("method", "GET"))
 
     @property
@@ -72,27 +72,27 @@ class InboundRequest:
 
     @property
     def headers(self) -> HeaderFields:
-        """Its headers, forwarding and hop-by-hop fields included."""
+        """All headers of the client, forwarding and hop-by-hop headers included."""
         return HeaderFields(self.scope["headers"])
 
     @property
     def client(self) -> str | None:
-        """Address of the peer, ``None`` if there is none."""
+        """Address of the peer, ``None`` if the server knows none."""
         client = self.scope.get("client")
         return None if client is None else str(client[0])
 
 
 class OutboundRequest:
-    """The request that leaves: what a request transform changes.
+    """The request to the destination, as request transforms change it.
 
-    Hop-by-hop fields are gone already; forwarding fields, ``request_headers`` and what
-    ``forward`` was told come after, so no transform can lose them.
+    Hop-by-hop headers are removed before transforms run. Forwarding headers, the setting
+    ``request_headers`` and the header arguments of ``forward`` are applied afterwards.
 
     Attributes:
-        inbound: What the client sent.
-        headers: To change.
-        raw_method: The method.
-        raw_query: The query.
+        inbound: The client's request.
+        headers: The headers to send.
+        raw_method: The method, as bytes.
+        raw_query: The query, as bytes.
     """
 
     __slots__ = ("_raw_path", "headers", "inbound", "raw_method", "raw_query")
@@ -111,7 +111,7 @@ class OutboundRequest:
         """The method to send.
 
         Raises:
-            ValueError: On setting what is no method; CONNECT; or that of a WebSocket.
+            ValueError: The new method is not a token or is CONNECT, or the request is a WebSocket.
         """
         return self.raw_method.decode("ascii")
 
@@ -122,7 +122,7 @@ class OutboundRequest:
             return
         if not TOKEN.match(raw) or raw == b"CONNECT" or self.inbound.is_websocket:
             raise ValueError(
-                f"method: {value!r} cannot be sent instead: it is a token, CONNECT is not "
+                f"method: {value!r} cannot be sent: a method is a token, CONNECT is not "
                 "forwarded, and a WebSocket begins with GET"
             )
         self.raw_method = raw
@@ -132,9 +132,9 @@ class OutboundRequest:
         """The path below the destination's base path, as bytes.
 
         Raises:
-            InvalidRequest: On setting one whose dot segments lead above its start.
-            ValueError: On setting one that does not start with a slash, or holds a query,
-                a space or a control character.
+            InvalidRequest: Dot segments of the new path lead above its start.
+            ValueError: The new path does not start with a slash, or holds a query, a space
+                or a control character.
         """
         return self._raw_path
 
@@ -162,7 +162,7 @@ class OutboundRequest:
         """The raw query, without ``?``.
 
         Raises:
-            ValueError: On setting one that holds a space, ``#`` or a control character.
+            ValueError: The new query holds a space, ``#`` or a control character.
         """
         return self.raw_query.decode("latin-1")
 
@@ -174,7 +174,7 @@ class OutboundRequest:
         self.raw_query = raw
 
     def set_query(self, name: str, value: str) -> None:
-        """Set a query parameter; both are encoded here. All others stay byte for byte."""
+        """Set a query parameter; name and value are encoded. All others stay byte for byte."""
         self.raw_query = set_parameter(self.raw_query, name, value)
 
     def remove_query(self, name: str) -> None:
@@ -183,15 +183,15 @@ class OutboundRequest:
 
 
 class OutboundResponse:
-    """The answer on its way to the client: what a response transform changes.
+    """The response to the client, as response transforms change it.
 
     Attributes:
-        inbound: What the client sent.
-        status: The upstream's; to read only.
-        headers: To change.
-        authority: Of the destination, as its ``Host`` names it.
-        base_path: Of the destination.
-        host: The ``Host`` that was sent, if not the destination's own.
+        inbound: The client's request.
+        status: The upstream's status, read-only.
+        headers: The headers to send.
+        authority: Authority of the destination, as in its ``Host``.
+        base_path: Base path of the destination.
+        host: The ``Host`` that was sent if it was not ``authority``.
     """
 
     __slots__ = ("_status", "authority", "base_path", "headers", "host", "inbound")
@@ -215,5 +215,5 @@ class OutboundResponse:
 
     @property
     def status(self) -> int:
-        """The upstream's."""
+        """The upstream's status."""
         return self._status

@@ -1,4 +1,4 @@
-"""Close frames of WebSockets: which codes may be sent, and how an end crosses the proxy.
+"""WebSocket close frames: which codes may be sent, and which frame the other side gets.
 
 Pure functions over codes and reasons (RFC 6455 section 7.4).
 """
@@ -16,7 +16,7 @@ _MAX_REASON_BYTES: Final = 123
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """A close frame that may be sent. ``code=None`` is the empty one."""
+    """A close frame that may be sent; with ``code=None`` it is empty."""
 
     code: int | None = None
     reason: str = ""
@@ -28,17 +28,17 @@ def may_be_sent(code: int) -> bool:
 
 
 def close_upwards(code: int, reason: str | None, *, framed: bool) -> Close | None:
-    """Map the end of the client's side to the close frame for the upstream.
+    """Map the end of the client's connection to the close frame for the upstream.
 
     Args:
-        code: ``code`` of ``websocket.disconnect``.
-        reason: ``reason`` of it.
+        code: ``code`` of the ``websocket.disconnect`` message.
+        reason: ``reason`` of the message.
         framed: Whether the message had the key ``reason``. Servers set it when the client sent
             a close frame; uvicorn reports a lost connection as 1005 without it.
 
     Returns:
-        The close frame to send; ``None`` if the client's connection was lost, so that the
-        upstream does not get a clean end either.
+        The close frame to send; ``None`` if the client's connection was lost: then the upstream
+        gets no close frame.
     """
     if code in (1006, 1015) or (code == 1005 and not framed):
         return None
@@ -49,7 +49,7 @@ def close_upwards(code: int, reason: str | None, *, framed: bool) -> Close | Non
 
 
 def close_downwards(code: int, reason: str = "") -> Close:
-    """Map the end of the upstream's side to the close frame for the client.
+    """Map the end of the upstream's connection to the close frame for the client.
 
     Args:
         code: The upstream's close code; 1005 for an empty close, 1006 for a lost
@@ -57,8 +57,8 @@ def close_downwards(code: int, reason: str = "") -> Close:
         reason: The upstream's reason.
 
     Returns:
-        A close frame with a code, because ASGI cannot send an empty one: empty becomes 1000,
-        a code that may not be sent becomes 1014, bad gateway.
+        A close frame with a code, because ASGI cannot send an empty one. An empty close becomes
+        1000, a code that may not be sent becomes 1014, bad gateway.
     """
     if code == 1005:
         return Close(1000)
@@ -66,6 +66,6 @@ def close_downwards(code: int, reason: str = "") -> Close:
 
 
 def _cut(reason: str) -> str:
-    """Shorten ``reason`` to what a close frame holds, at the border of a character."""
+    """Cut ``reason`` to the size of a close frame, between two characters."""
     encoded = reason.encode("utf-8", "replace")
     return encoded[:_MAX_REASON_BYTES].decode("utf-8", "ignore")

@@ -1,7 +1,7 @@
-"""The cookies of a request: reads one by its name, or removes it. All other bytes stay.
+"""Reads and removes a cookie of a request by its name; all other bytes stay. Pure.
 
-Not ``http.cookies``, which gives up on the whole header when one cookie in it is odd.
-HTTP/2 may split the header into several (RFC 9113 section 8.2.3), so all are read.
+``http.cookies`` drops the whole header when one cookie in it is malformed. HTTP/2 may split
+the header into several (RFC 9113 section 8.2.3), so all ``Cookie`` headers are read.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def cookie_values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> Iterat
     """Give the values of all cookies called ``name``.
 
     Args:
-        headers: Of the request, names in lower case.
-        name: The cookie's.
+        headers: Request headers, names in lower case.
+        name: Name of the cookie.
     """
     for header, value in headers:
         if header == b"cookie" and name in value:

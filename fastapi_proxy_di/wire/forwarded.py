@@ -1,8 +1,6 @@
-"""Forwarding fields: who the client was, and which hops may say so.
+"""Forwarding headers: ``X-Forwarded-*``, ``Forwarded`` (RFC 7239) and ``X-Real-IP``.
 
-``X-Forwarded-*``, ``Forwarded`` (RFC 7239), ``X-Real-IP``. What an untrusted peer sends
-under these names never crosses. The decision is made from the settings once; a request
-costs a few pairs.
+Forwarding headers of an untrusted peer are never forwarded. Pure; results are cached by client.
 """
 
 from __future__ import annotations
@@ -28,17 +26,17 @@ _OURS: Final = frozenset(
 
 
 _REMEMBERED: Final = 1024
-"""Clients whose fields are remembered."""
+"""Clients for which results are cached."""
 
 
 class Forwarding:
-    """Makes the forwarding fields of a request.
+    """Makes the forwarding headers of a request.
 
     Args:
-        mode: ``set`` states what we see, ``append`` extends what a trusted peer said,
-            ``off`` adds nothing.
-        trusted: Networks whose peers are believed.
-        rfc7239: Send ``Forwarded`` as well.
+        mode: ``set`` describes this connection, ``append`` adds it to the headers of a trusted
+            peer, ``off`` adds nothing.
+        trusted: Networks of the peers whose forwarding headers are trusted.
+        rfc7239: Send ``Forwarded`` too.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class Forwarding:
         self._stated = lru_cache(maxsize=_REMEMBERED)(self._state)
 
     def trusts(self, peer: str | None) -> bool:
-        """Whether forwarding fields from ``peer`` are believed; no address never is."""
+        """Whether forwarding headers of ``peer`` are trusted; never without an address."""
         return bool(self._trusted) and peer is not None and self._is_trusted(peer)
 
     def headers(
@@ -62,14 +60,14 @@ class Forwarding:
         prefix: bytes,
         received: Sequence[tuple[bytes, bytes]],
     ) -> Sequence[tuple[bytes, bytes]]:
-        """The forwarding fields to send.
+        """Give the forwarding headers to send.
 
         Args:
             peer: The client's address, ``None`` when the server knows none.
-            scheme: The scope's scheme.
-            host: The client's Host.
-            prefix: Raw path in front of the forwarded part.
-            received: Forwarding fields as the client sent them, lower-case names.
+            scheme: Scheme of the ASGI scope.
+            host: ``Host`` header of the client.
+            prefix: Raw path of the mount.
+            received: Forwarding headers of the client, names in lower case.
         """
         believed = received if received and self.trusts(peer) else ()
         if self._mode == "off":
@@ -87,19 +85,19 @@ class Forwarding:
     def _state(
         self, peer: str | None, scheme: str, host: bytes | None, prefix: bytes
     ) -> tuple[tuple[bytes, bytes], ...]:
-        """What we see ourselves; remembered, because clients come again."""
-        fields: Headers = []
+        """Give the headers from this connection alone."""
+        headers: Headers = []
         if peer:
-            fields.append((b"x-forwarded-for", peer.encode("latin-1", "replace")))
+            headers.append((b"x-forwarded-for", peer.encode("latin-1", "replace")))
         if scheme in _PROTO:
-            fields.append(_PROTO[scheme])
+            headers.append(_PROTO[scheme])
         if host:
-            fields.append((b"x-forwarded-host", host))
+            headers.append((b"x-forwarded-host", host))
         if prefix:
-            fields.append((b"x-forwarded-prefix", prefix))
+            headers.append((b"x-forwarded-prefix", prefix))
         if self._rfc7239:
-            fields.append((b"forwarded", element(peer, scheme, host)))
-        return tuple(fields)
+            headers.append((b"forwarded", element(peer, scheme, host)))
+        return tuple(headers)
 
     def _extend(
         self,
@@ -109,31 +107,31 @@ class Forwarding:
         prefix: bytes,
         received: Sequence[tuple[bytes, bytes]],
     ) -> Headers:
-        """``append``: the peer's statements stand, ours are added behind them."""
-        said: dict[bytes, list[bytes]] = {}
+        """Mode ``append``: keep the peer's values and add ours after them."""
+        by_name: dict[bytes, list[bytes]] = {}
         for name, value in received:
-            said.setdefault(name, []).append(value)
-        fields = [pair for pair in received if pair[0] not in _OURS and pair[0] != b"forwarded"]
-        hops = [*said.get(b"x-forwarded-for", ()), *([peer.encode("latin-1")] if peer else ())]
+            by_name.setdefault(name, []).append(value)
+        headers = [pair for pair in received if pair[0] not in _OURS and pair[0] != b"forwarded"]
+        hops = [*by_name.get(b"x-forwarded-for", ()), *([peer.encode("latin-1")] if peer else ())]
         if hops:
-            fields.append((b"x-forwarded-for", b", ".join(hops)))
-        proto = said.get(b"x-forwarded-proto")
+            headers.append((b"x-forwarded-for", b", ".join(hops)))
+        proto = by_name.get(b"x-forwarded-proto")
         if proto:
-            fields.append((b"x-forwarded-proto", b", ".join(proto)))
+            headers.append((b"x-forwarded-proto", b", ".join(proto)))
         elif scheme in _PROTO:
-            fields.append(_PROTO[scheme])
-        hosts = said.get(b"x-forwarded-host", [host] if host else [])
+            headers.append(_PROTO[scheme])
+        hosts = by_name.get(b"x-forwarded-host", [host] if host else [])
         if hosts:
-            fields.append((b"x-forwarded-host", b", ".join(hosts)))
-        whole_prefix = b"".join(said.get(b"x-forwarded-prefix", ())[:1]).rstrip(b"/") + prefix
+            headers.append((b"x-forwarded-host", b", ".join(hosts)))
+        whole_prefix = b"".join(by_name.get(b"x-forwarded-prefix", ())[:1]).rstrip(b"/") + prefix
         if whole_prefix:
-            fields.append((b"x-forwarded-prefix", whole_prefix))
-        elements = said.get(b"forwarded", [])
+            headers.append((b"x-forwarded-prefix", whole_prefix))
+        elements = by_name.get(b"forwarded", [])
         if self._rfc7239:
             elements = [*elements, element(peer, scheme, host)]
         if elements:
-            fields.append((b"forwarded", b", ".join(elements)))
-        return fields
+            headers.append((b"forwarded", b", ".join(elements)))
+        return headers
 
     def _look_up(self, peer: str) -> bool:
         try:
@@ -150,7 +148,7 @@ class Forwarding:
 
 
 def element(peer: str | None, scheme: str, host: bytes | None) -> bytes:
-    """One forwarded-element of RFC 7239 section 4."""
+    """Give one ``forwarded-element`` (RFC 7239 section 4)."""
     node = b"unknown"
     if peer:
         raw = peer.encode("latin-1", "replace")
@@ -165,5 +163,5 @@ def element(peer: str | None, scheme: str, host: bytes | None) -> bytes:
 
 
 def _quotable(value: bytes) -> bytes:
-    """A quoted-string's inside, RFC 9110 section 5.6.4."""
+    """Escape the content of a quoted-string (RFC 9110 section 5.6.4)."""
     return value.replace(b"\\", b"\\\\").replace(b'"', b'\\"')

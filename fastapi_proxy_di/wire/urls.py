@@ -1,8 +1,7 @@
-"""Addresses parsed once, and request targets joined, found and checked as bytes.
+"""URLs: parses addresses of destinations; joins, splits and checks request targets as bytes.
 
-Owns everything that is done to a URL. An address is parsed and normalised at start; a
-path that travels is never decoded and encoded again, so its bytes arrive as they came.
-The file knows no pools, no settings and no I/O.
+An address is parsed and normalised at start. A request's path is never decoded and encoded
+again, so that the destination gets the client's bytes. Pure: no pools, no settings, no I/O.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _EXAMPLES: Final = (
     "http://10.0.0.1:8080, http+unix://%2Frun%2Fapp.sock or asgi://package.module:app"
 )
-# Those of an address are compiled when the first one is read, not when this is imported.
 _URL: Final = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(/[^?#]*)?(\?[^#]*)?(#.*)?", re.DOTALL
 )
@@ -36,18 +34,17 @@ _PATH_SAFE: Final = "/%:@!$&'()*+,;=-._~"
 
 
 class Address(NamedTuple):
-    """Where a destination is, ready to be dialled.
+    """Address of a destination, parsed.
 
     Attributes:
-        url: Normalised text for people and records; two addresses are the same
-            destination when it is equal. Never holds credentials.
-        scheme: How it is reached.
-        host: What to dial: a name or an IP address, IPv6 without brackets.
+        url: Normalised URL; equal for equal addresses. Never holds credentials.
+        scheme: Scheme of the URL.
+        host: Host to dial: a name or an IP address, IPv6 without brackets.
             ``"localhost"`` for ``http+unix`` and ``asgi``.
-        port: TCP port; 80 where there is none.
+        port: TCP port; 80 for ``http+unix`` and ``asgi``.
         authority: Value of the ``Host`` header (RFC 9110 §7.2): the port only when it
             is not the scheme's own, IPv6 in brackets, no zone, no final dot.
-        base_path: Raw path before every request's, without a slash at its end; ``b""``
+        base_path: Raw path in front of each request's path, no slash at its end; ``b""``
             for none.
         socket_path: File system path of an ``http+unix`` address.
         app: ``package.module:app`` of an ``asgi`` address.
@@ -64,7 +61,7 @@ class Address(NamedTuple):
 
     @property
     def server_name(self) -> str:
-        """The name a TLS certificate is checked for: the host, no final dot, no zone."""
+        """Name that a TLS certificate is checked against: the host, no final dot, no zone."""
         return self.host.rstrip(".").partition("%")[0]
 
 
@@ -79,7 +76,8 @@ def parse_address(text: str) -> Address:
         The normalised address.
 
     Raises:
-        ValueError: What is wrong, and what would be right. Names no credentials.
+        ValueError: The address is not valid; the text says how to write it, and shows no
+            credentials.
     """
     text = text.strip()
     shown = _shown(text)
@@ -131,8 +129,8 @@ def _tcp_address(
         dialled, named = _ipv6(host, shown)
     else:
         named = _host_name(host, shown)
-        # A final dot keeps the resolver from its search list, so it is dialled;
-        # in Host and in certificates it has no place.
+        # A final dot keeps the resolver from its search list, so the dialled name keeps it;
+        # Host and certificates do not have it.
         dialled = named + "." if host.endswith(".") else named
     suffix = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
     shown_host = dialled if ":" not in dialled else "[" + dialled.replace("%", "%25") + "]"
@@ -161,7 +159,7 @@ def _port(text: str, shown: str) -> int:
 
 
 def _ipv6(bracketed: str, shown: str) -> tuple[str, str]:
-    """Give what to dial and what to name; a zone is local to this machine (RFC 6874 §4)."""
+    """Give the host to dial and the host for ``Host``, without the zone (RFC 6874 §4)."""
     address, _, zone = bracketed.strip("[]").partition("%25")
     try:
         literal = str(IPv6Address(address))
@@ -174,7 +172,7 @@ def _ipv6(bracketed: str, shown: str) -> tuple[str, str]:
 
 def _host_name(host: str, shown: str) -> str:
     # Only the host goes through url_normalize (IDNA, case): on a path it would decode
-    # %2e and %7E, fold "//" and resolve dot segments, so the address meant another one.
+    # %2e and %7E, fold "//" and resolve dot segments, which changes the address.
     try:
         normalised = url_normalize(f"http://{host}/") or ""
     except ValueError:
@@ -230,7 +228,7 @@ def _asgi_address(authority: str, base_path: str, shown: str) -> Address:
 def _base_path(path: str, shown: str) -> str:
     if _PERCENT.search(path):
         raise ValueError(f"{shown!r} has a '%' that starts no escape; write it as %25")
-    # Escapes stay as written: %2F and "/" are different, and so may %7E and "~" be to a server.
+    # Escapes stay as written: %2F is not "/", and a server may tell %7E from "~".
     raw = quote(path, safe=_PATH_SAFE).rstrip("/")
     if any(_is_dots(segment) for segment in _SEPARATOR_SETS[-1].split(raw.encode("ascii"))):
         raise ValueError(f"{shown!r} has dot segments; write the path that they lead to")
@@ -238,7 +236,7 @@ def _base_path(path: str, shown: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """The text without what may be secret: credentials, query and fragment."""
+    """Remove what may be secret from the text: credentials, query and fragment."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "", text
@@ -256,7 +254,7 @@ def join_target(base_path: bytes, path: bytes, query: bytes) -> bytes:
     """Build the origin-form target of a request; nothing is decoded.
 
     Args:
-        base_path: The destination's, without a slash at its end.
+        base_path: Base path of the destination, no slash at its end.
         path: Raw path below it, ``b""`` for the base path itself.
         query: Raw query without ``?``, ``b""`` for none.
 
@@ -268,17 +266,17 @@ def join_target(base_path: bytes, path: bytes, query: bytes) -> bytes:
 
 
 def raw_path_below(raw_path: bytes, mount: str) -> bytes | None:
-    """Find the raw path below a mount.
+    """Give the raw path below a mount.
 
     Args:
         raw_path: Path as the client sent it, without its query.
-        mount: Decoded text before the part that is forwarded, e.g. ``"/billing"``;
-            ``""`` for none. Not ended by a slash.
+        mount: Decoded path of the mount, no slash at its end, e.g. ``"/billing"``; ``""``
+            for none.
 
     Returns:
-        What follows, byte for byte: ``b""`` or starting with a slash. ``None`` when the
-        raw segments do not decode to the mount's one for one, as with an encoded slash
-        at the border.
+        The rest of the path, byte for byte: ``b""`` or starting with a slash. ``None`` when
+        the raw segments do not decode to those of the mount one by one, e.g. with an encoded
+        slash after the mount.
     """
     if mount.isascii() and "%" not in mount:
         prefix = mount.encode("ascii")
@@ -291,7 +289,7 @@ def raw_path_below(raw_path: bytes, mount: str) -> bytes | None:
     if len(found) < len(expected):
         return None
     for raw, text in zip(found, expected, strict=False):
-        # As the server decoded it for ``scope["path"]``, so the comparison is of like with like.
+        # Decoded as the server decodes ``scope["path"]``.
         if unquote(raw.decode("utf-8", "replace")) != text:
             return None
     return b"/" + found[-1] if len(found) > len(expected) else b""
@@ -300,7 +298,7 @@ def raw_path_below(raw_path: bytes, mount: str) -> bytes | None:
 _DOUBLE_DOT: Final = re.compile(rb"(?:\.|%2[eE])(?:\.|%2[eE])")
 _DOT: Final = re.compile(rb"%2e", re.IGNORECASE)
 _OTHER_SEPARATORS: Final = (rb"\\", rb"%2[fF]", rb"%5[cC]")
-# Servers differ in what they take for a slash, so each reading is tried.
+# Servers differ in what they read as a slash, so each combination is tried.
 _SEPARATOR_SETS: Final = tuple(
     re.compile(b"|".join((b"/", *chosen)))
     for chosen in chain.from_iterable(combinations(_OTHER_SEPARATORS, n) for n in range(4))
@@ -308,20 +306,20 @@ _SEPARATOR_SETS: Final = tuple(
 
 
 def climbs(path: bytes) -> bool:
-    """Whether dot segments lead above where the path starts, for any server's reading.
+    """Whether dot segments lead above the start of the path, as any server might read it.
 
     Dots, slashes and backslashes may be percent-encoded once (``%2e``, ``%2f``, ``%5c``).
-    Empty segments count for nothing, as for servers that merge slashes, and path
-    parameters are not part of a segment's name (``..;x``), as for servlet containers.
+    Empty segments are skipped, as by servers that merge slashes, and path parameters
+    (``..;x``) are cut off, as by servlet containers.
 
     Args:
         path: Raw path.
 
     Returns:
-        True when it must not be forwarded.
+        True when the path must not be forwarded.
     """
-    # 0.1 µs for an ordinary path: an encoded dot needs "%2", a double dot else is literal.
-    # `find`, because `in` tries for a number first and makes an error of it (CPython 3.11).
+    # 0.1 µs for an ordinary path: dot segments need ".." or "%2".
+    # `find` is faster than `in`, which first tries to read the bytes as a number (CPython 3.11).
     if path.find(b"..") < 0 and (path.find(b"%2") < 0 or _DOUBLE_DOT.search(path) is None):
         return False
     return any(_climbs(separators.split(path)) for separators in _SEPARATOR_SETS)

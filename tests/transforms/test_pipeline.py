@@ -97,7 +97,7 @@ def test_pipeline_keeps_the_order_of_models_and_functions() -> None:
         (unannotated, "unannotated does not say"),
         (wrong, "wrong does not say"),
         (nothing, "nothing does not say"),
-        (unknown, "unknown cannot be looked at"),
+        (unknown, "unknown cannot be inspected"),
         (7, "7 is neither"),
     ],
 )

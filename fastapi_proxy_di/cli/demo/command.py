@@ -1,8 +1,7 @@
-"""``demo``: upstream processes, a gateway in front of them, load through it.
+"""``demo``: starts upstream processes, a gateway in front of them, and load through it.
 
-It owns what starts and ends when, and nothing of how each part works. Everything but the
-upstreams runs in this process and on one event loop, so that the table can read the
-balancer.
+Owns the order of start and end. All but the upstreams runs in this process on one event loop,
+so that the table can read the balancer.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from fastapi_proxy_di.cli.demo.upstream import HEALTH_PATH
 from fastapi_proxy_di.cli.listening import listen, url
 
 _PORT: Final = 8000
-_GRACE_SECONDS: Final = 10
+_SHUTDOWN_SECONDS: Final = 10
 _TERMINATED: Final = 128 + signal.SIGTERM
 
 
@@ -44,16 +43,16 @@ def run(port: int | None, upstreams: int, *, once: bool) -> int:
     """Run the demo.
 
     Args:
-        port: Of the gateway; ``None`` is 8000, and any free one with ``once``.
-        upstreams: How many.
-        once: Drive a short load, judge it and return, instead of showing it for ever.
+        port: Port of the gateway; ``None`` is 8000, or with ``once`` any free one.
+        upstreams: Number of upstreams.
+        once: Run a short load, check it and return; without it, run until a signal.
 
     Returns:
-        0, or 1 if a request failed that must not or an upstream did not come back; 2 if
+        0; 1 if a request failed without an excuse or an upstream did not come back; 2 if
         the port is taken; 143 if SIGTERM ended it.
 
     Raises:
-        KeyboardInterrupt: Ended by Ctrl-C, after everything was ended.
+        KeyboardInterrupt: Ctrl-C; everything has ended.
     """
     if port is None:
         port = 0 if once else _PORT
@@ -74,11 +73,11 @@ def run(port: int | None, upstreams: int, *, once: bool) -> int:
 
 
 class DemoSettings(UpstreamSettings, name="demo"):
-    """The demo's upstream; the environment may add to it, e.g. ``UPSTREAM_DEMO_POLICY``."""
+    """Settings of the demo's upstream; ``UPSTREAM_DEMO_*`` variables add to them."""
 
 
 def gateway(fleet: Fleet) -> tuple[FastAPI, Upstream]:
-    """The demo's gateway: what a user would write, with probes quick enough to watch."""
+    """Make the gateway as a user would, with short intervals of probes."""
     settings = DemoSettings(
         destinations=[upstream.url for upstream in fleet.upstreams],
         health=HealthSettings(path=HEALTH_PATH, interval=0.5, timeout=1, fall=2, rise=1),
@@ -93,14 +92,14 @@ def gateway(fleet: Fleet) -> tuple[FastAPI, Upstream]:
 async def _gateway_running(
     listening: socket.socket, fleet: Fleet
 ) -> AsyncIterator[tuple[Balancer, Load]]:
-    """Upstreams, gateway and load, started in this order and ended in the opposite one."""
+    """Start upstreams, gateway and load; at the end stop load, upstreams and gateway."""
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(fleet.stop)
         await fleet.start()
         app, upstream = gateway(fleet)
         await stack.enter_async_context(serving(_server_config(app), listening))
-        # But at the end the upstreams go before the gateway: that ends the streams that someone
-        # still reads, and the gateway need not wait for them.
+        # The upstreams stop before the gateway: that ends open streams, for which the gateway
+        # would wait.
         stack.push_async_callback(fleet.stop)
         load = Load(listening.getsockname()[1])
         await stack.enter_async_context(load)
@@ -129,11 +128,11 @@ async def _live(listening: socket.socket, fleet: Fleet) -> NoReturn:
 def _server_config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        log_level="critical",  # a stream that broke with its upstream is in the table
+        log_level="critical",  # the table counts streams that broke with their upstream
         access_log=False,
         proxy_headers=False,
         ws="websockets-sansio",
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
 
 

@@ -1,7 +1,6 @@
-"""The demo's upstream servers as processes: started, signalled, started again, ended.
+"""Starts, signals, restarts and stops the processes of the demo's upstream servers.
 
-It owns processes and nothing of HTTP. Each child says on its standard output where it
-listens, so no port is guessed and no server is polled.
+Each process prints its address on its standard output, so no port is guessed or polled.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _STOP_SECONDS: Final = 3.0
 
 
 class UpstreamProcess:
-    """One demo upstream: a name and a port that last, a process that comes and goes.
+    """One demo upstream; its name and port stay when its process restarts.
 
     Args:
         name: One letter, as shown in the table.
@@ -37,25 +36,25 @@ class UpstreamProcess:
 
     @property
     def url(self) -> str:
-        """The destination's address; final once started."""
+        """Address of the destination; fixed after the first start."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int | None:
-        """The process, ``None`` while there is none of ours."""
+        """Process id, ``None`` while no process that we started is running."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
     async def start(self) -> None:
-        """Start the process and wait until it listens; on the same port as before.
+        """Start the process and wait until it listens; after a restart on the same port.
 
         Raises:
-            RuntimeError: It ended, or said something else; the text is what it said.
-            TimeoutError: It did not listen in time.
+            RuntimeError: The process ended or printed something else; the text has its output.
+            TimeoutError: The process did not listen in time.
         """
         process = self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *_words(self.name, self.port),
+            *_arguments(self.name, self.port),
             "--with-parent",
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -73,25 +72,25 @@ class UpstreamProcess:
             rest = (await process.stdout.read()).decode()
             raise RuntimeError(f"Upstream {self.name} did not start: {line}{rest}".rstrip())
         self.port = int(listening[1])
-        # Whatever it says from now on is read, so that it never waits for a reader.
+        # Further output is read, so that a full pipe never blocks the process.
         self._reader = asyncio.create_task(
             process.stdout.read(), name=f"demo upstream {self.name}: output"
         )
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process, if there is one."""
+        """Send a signal to the process, if it is running."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 
     async def wait(self) -> None:
-        """Wait until the process is gone."""
+        """Wait until the process has ended."""
         if self._process is not None:
             await self._process.wait()
         if self._reader is not None:
             await self._reader
 
     async def stop(self) -> None:
-        """End the process: asked first, killed after three seconds. Idempotent."""
+        """End the process: SIGTERM, and SIGKILL after three seconds. Idempotent."""
         self.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(_STOP_SECONDS):
@@ -102,15 +101,15 @@ class UpstreamProcess:
 
     @property
     def start_command(self) -> str:
-        """What to type in another terminal to start it again."""
-        return shlex.join([python_command(), *_words(self.name, self.port)])
+        """The command that starts the upstream again."""
+        return shlex.join([python_command(), *_arguments(self.name, self.port)])
 
 
 class Fleet:
     """All upstreams of one demo.
 
     Args:
-        count: How many, 1 to 26: ``a`` to ``z``.
+        count: Number of upstreams, 1 to 26: ``a`` to ``z``.
     """
 
     def __init__(self, count: int) -> None:
@@ -119,7 +118,7 @@ class Fleet:
         )
 
     async def start(self) -> None:
-        """Start all, side by side.
+        """Start all at the same time.
 
         Raises:
             ExceptionGroup: One or more did not start.
@@ -129,21 +128,21 @@ class Fleet:
                 starting.create_task(upstream.start(), name=f"demo upstream {upstream.name}: start")
 
     async def stop(self) -> None:
-        """End all, side by side. Idempotent."""
+        """Stop all at the same time. Idempotent."""
         async with asyncio.TaskGroup() as stopping:
             for upstream in self.upstreams:
                 stopping.create_task(upstream.stop(), name=f"demo upstream {upstream.name}: stop")
 
 
 def python_command() -> str:
-    """The shortest word that starts this very interpreter from a shell."""
+    """Give the shortest command that starts this interpreter from a shell."""
     for word in ("python", "python3"):
         found = shutil.which(word)
-        # Not resolved further: a virtual environment's python is a link, and it matters which.
+        # Links are not resolved: a virtual environment's python is a link to the base one.
         if found is not None and os.path.abspath(found) == sys.executable:  # noqa: PTH100
             return word
     return sys.executable
 
 
-def _words(name: str, port: int) -> list[str]:
+def _arguments(name: str, port: int) -> list[str]:
     return ["-m", "fastapi_proxy_di", "demo-upstream", "--name", name, "--port", str(port)]

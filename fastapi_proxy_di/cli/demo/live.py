@@ -1,7 +1,7 @@
-"""The demo as a person sees it: how to reach the gateway, and a table that lives.
+"""Shows the running demo: commands to try, and a table of the destinations.
 
-It reads the balancer's status, the fleet and the tally, and changes none of them. On a
-terminal rich redraws the table; anywhere else plain lines tell what changed.
+Reads the balancer's status, the fleet and the tally. On a terminal rich redraws the table;
+elsewhere plain lines are printed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One destination as shown; ``commands`` is what to type next."""
+    """One destination in the table, with the commands that stop or start it."""
 
     cells: tuple[str, ...]
     up: bool
@@ -49,12 +49,12 @@ class Row:
 
 
 def how_to_reach(base: str) -> list[tuple[str, str]]:
-    """What to type in another terminal: a label and a command each."""
+    """Give pairs of a label and a command to type in another terminal."""
     return [
         ("JSON", f"curl {base}/"),
         ("POST", f"curl -H 'content-type: application/json' -d '{{\"tea\": 2}}' {base}/orders"),
         ("Event stream", f"curl -N {base}/events"),
-        # Interactive: each line that is typed comes back.
+        # Interactive: each typed line is echoed.
         ("WebSocket", f"{python_command()} -m websockets ws{base.removeprefix('http')}/echo"),
         ("Upload", f"head -c 50000000 /dev/zero | curl -X POST -T - {base}/upload"),
         ("API page", f"{base}/docs"),
@@ -62,10 +62,10 @@ def how_to_reach(base: str) -> list[tuple[str, str]]:
 
 
 def rows(balancer: Balancer, fleet: Fleet, tally: Tally) -> list[Row]:
-    """The table's rows, in the order of the fleet."""
+    """Give the rows of the table, in the order of the fleet."""
     shown = []
     for upstream, status in zip(fleet.upstreams, balancer.status().destinations, strict=True):
-        # One started by hand is not ours to know, but its answers say who it is.
+        # The pid of an upstream started by hand is known from its responses only.
         pid = tally.pids.get(upstream.name, upstream.pid) if status.available else upstream.pid
         if status.available:
             state = "up"
@@ -94,16 +94,16 @@ def rows(balancer: Balancer, fleet: Fleet, tally: Tally) -> list[Row]:
 
 
 def totals(tally: Tally) -> str:
-    """The load's own numbers in one line."""
+    """Give the counts of the load in one line."""
     served = " · ".join(f"{kind.value} {tally.served[kind]}" for kind in Kind)
     return (
         f"{served} · failed {tally.broken(under_way=False)} · "
-        f"broken on their way {tally.broken(under_way=True)}"
+        f"broken while under way {tally.broken(under_way=True)}"
     )
 
 
 def draw(rows: list[Row], totals: str, events: deque[str]) -> RenderableType:
-    """The live part of the screen."""
+    """Render the part of the screen that is redrawn."""
     table = Table(*_COLUMNS)
     commands = Table.grid(padding=(0, 2))
     for row in rows:
@@ -121,13 +121,13 @@ def draw(rows: list[Row], totals: str, events: deque[str]) -> RenderableType:
 async def show(
     console: Console, base: str, current: Callable[[], list[Row]], load: Load
 ) -> NoReturn:
-    """Show what happens until cancelled.
+    """Show the demo until cancelled.
 
     Args:
-        console: Where to; a terminal is redrawn, anything else gets lines.
-        base: The gateway's URL.
-        current: Gives the table's rows.
-        load: What sends the traffic.
+        console: The output; a terminal is redrawn, anything else gets lines.
+        base: URL of the gateway.
+        current: Gives the rows of the table.
+        load: The running load.
     """
     console.print(f"Gateway: {base}  (Ctrl-C ends everything)\n", style="bold")
     for label, command in how_to_reach(base):
@@ -140,7 +140,7 @@ async def show(
 
 async def _redraw(console: Console, current: Callable[[], list[Row]], tally: Tally) -> NoReturn:
     events: deque[str] = deque(maxlen=_EVENTS_SHOWN)
-    tell_events(events.append)
+    show_events(events.append)
     with Live(console=console, auto_refresh=False) as live:
         while True:
             live.update(draw(current(), totals(tally), events), refresh=True)
@@ -150,35 +150,35 @@ async def _redraw(console: Console, current: Callable[[], list[Row]], tally: Tal
 async def _print_lines(
     console: Console, current: Callable[[], list[Row]], tally: Tally
 ) -> NoReturn:
-    def tell(line: str) -> None:
+    def write(line: str) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    tell_events(tell)
+    show_events(write)
     for row in current():
-        tell(f"{row.cells[0]}: {'  or  '.join(row.commands)}")
+        write(f"{row.cells[0]}: {'  or  '.join(row.commands)}")
     while True:
         await asyncio.sleep(_LINE_SECONDS)
         for line in plain_table(_COLUMNS, [row.cells for row in current()]):
-            tell(line)
-        tell(totals(tally))
+            write(line)
+        write(totals(tally))
 
 
 class _Events(logging.Handler):
-    """Hands the text of each of the library's records to a function."""
+    """Passes the text of each log record to a function."""
 
-    def __init__(self, tell: Callable[[str], object]) -> None:
+    def __init__(self, write: Callable[[str], object]) -> None:
         super().__init__()
-        self._tell = tell
+        self._write = write
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._tell(record.getMessage())
+        self._write(record.getMessage())
 
 
-def tell_events(tell: Callable[[str], object]) -> None:
-    """Send the library's log records to ``tell`` instead of the standard error."""
+def show_events(write: Callable[[str], object]) -> None:
+    """Send the library's log records to ``write`` instead of the standard error."""
     logger = logging.getLogger("fastapi_proxy_di")
     logger.setLevel(logging.INFO)
-    logger.handlers = [_Events(tell)]
+    logger.handlers = [_Events(write)]
     logger.propagate = False
-    # The table counts requests; a line for each would drown what changes.
+    # The table counts requests; a line for each would hide the events.
     logging.getLogger("fastapi_proxy_di.access").setLevel(logging.WARNING)

@@ -1,8 +1,7 @@
-"""The demo's own clients: they keep every kind of exchange under way through the gateway.
+"""The clients of the demo: they keep every kind of exchange under way through the gateway.
 
-Each worker is one task with one connection, and does one thing after another; what became
-of it goes to the ``Tally``. Nothing here knows where the upstreams are: who answered is
-read from the answer.
+Each worker is one task with one connection; it makes one exchange after another and counts
+each in the ``Tally``. Headers of the response say which upstream served it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any, Final, Self
 
 import h11
 
-from fastapi_proxy_di.cli.demo.load_http import Answer, HttpConnection
+from fastapi_proxy_di.cli.demo.load_http import HttpConnection, ResponseHead
 from fastapi_proxy_di.cli.demo.load_websocket import LoadWebSocket, WebSocketEnded
 from fastapi_proxy_di.cli.demo.tally import Break, Kind, Tally
 
@@ -38,25 +37,25 @@ _ECHOES: Final = 40
 
 
 class Failed(Exception):
-    """The answer is not the right one; the text says why."""
+    """The response is not the expected one; the text says why."""
 
 
 class Progress:
-    """How far one exchange has come, for the ``Break`` it may become."""
+    """How far one exchange has come, for the ``Break`` if it breaks."""
 
     def __init__(self) -> None:
         self.began: float = time.monotonic()
-        self.answered: float | None = None  # streams only: when the head of the answer came
+        self.response_began: float | None = None  # set for streams only, at the head
         self.destination: str | None = None
         self.under_way = False
 
 
 class Load:
-    """Runs the workers between ``async with`` and its end.
+    """Runs the workers within ``async with``.
 
     Args:
-        port: The gateway's port on 127.0.0.1.
-        workers: How many clients of each kind.
+        port: Port of the gateway on 127.0.0.1.
+        workers: Number of clients of each kind.
     """
 
     def __init__(self, port: int, workers: Mapping[Kind, int] = WORKERS) -> None:
@@ -93,10 +92,10 @@ class Load:
         ends = await asyncio.gather(*self._tasks, return_exceptions=True)
         for end in ends:
             if exc is None and isinstance(end, Exception):
-                raise end  # a fault of a worker itself: never hidden behind a good summary
+                raise end  # a bug of a worker must not go unnoticed
 
-    async def answered_by(self, pid: int) -> None:
-        """Wait until a process has answered one of the load's requests."""
+    async def served_by(self, pid: int) -> None:
+        """Wait until a process has served one of the load's requests."""
         await self._awaited.setdefault(pid, asyncio.Event()).wait()
 
     async def _get(self) -> None:
@@ -104,8 +103,8 @@ class Load:
         with contextlib.closing(connection):
             while True:
                 async with self._counted(Kind.GET, connection) as progress:
-                    answer = await connection.send("GET", "/?delay=0.01")
-                    await self._whole(connection, answer, progress)
+                    response = await connection.send("GET", "/?delay=0.01")
+                    await self._whole(connection, response, progress)
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _post(self) -> None:
@@ -117,12 +116,12 @@ class Load:
                 headers = [
                     ("content-type", "application/json"),
                     ("content-length", str(len(order))),
-                    # Says that sending it twice does no harm: then the gateway may.
+                    # Allows the gateway to send the request again.
                     ("idempotency-key", f"order-{number}"),
                 ]
                 async with self._counted(Kind.POST, connection) as progress:
-                    answer = await connection.send("POST", "/orders", headers, _once(order))
-                    given = await self._whole(connection, answer, progress)
+                    response = await connection.send("POST", "/orders", headers, _once(order))
+                    given = await self._whole(connection, response, progress)
                     _expect(given["order"] == {"number": number}, f"another order: {given}")
                 await asyncio.sleep(_PAUSE_SECONDS)
 
@@ -137,8 +136,8 @@ class Load:
                 ]
                 async with self._counted(Kind.UPLOAD, connection) as progress:
                     body = _slowly(progress)
-                    answer = await connection.send("POST", "/upload", headers, body)
-                    given = await self._whole(connection, answer, progress)
+                    response = await connection.send("POST", "/upload", headers, body)
+                    given = await self._whole(connection, response, progress)
                     _expect(given["bytes"] == size, f"{given['bytes']} bytes arrived of {size}")
                 await asyncio.sleep(_PAUSE_SECONDS)
 
@@ -147,10 +146,12 @@ class Load:
         with contextlib.closing(connection):
             while True:
                 async with self._counted(Kind.EVENTS, connection) as progress:
-                    answer = await connection.send("GET", f"/events?count={_EVENTS}&interval=0.05")
-                    self._answered(answer.headers, progress)
-                    _expect(answer.status == 200, f"status {answer.status}")
-                    progress.answered = time.monotonic()
+                    response = await connection.send(
+                        "GET", f"/events?count={_EVENTS}&interval=0.05"
+                    )
+                    self._note_upstream(response.headers, progress)
+                    _expect(response.status == 200, f"status {response.status}")
+                    progress.response_began = time.monotonic()
                     progress.under_way = True
                     events = 0
                     async for data in connection.body():
@@ -163,8 +164,8 @@ class Load:
             try:
                 async with self._counted(Kind.WEBSOCKET) as progress:
                     await websocket.open()
-                    self._answered(websocket.headers, progress)
-                    progress.answered = time.monotonic()
+                    self._note_upstream(websocket.headers, progress)
+                    progress.response_began = time.monotonic()
                     progress.under_way = True
                     for number in range(_ECHOES):
                         await websocket.send(f"message {number}")
@@ -176,31 +177,31 @@ class Load:
                 await websocket.close()
 
     async def _whole(
-        self, connection: HttpConnection, answer: Answer, progress: Progress
+        self, connection: HttpConnection, response: ResponseHead, progress: Progress
     ) -> dict[str, Any]:
-        """Read a JSON answer to its end."""
-        progress.destination = answer.headers.get("x-demo-upstream")
+        """Read a JSON response to its end."""
+        progress.destination = response.headers.get("x-demo-upstream")
         progress.under_way = progress.under_way or progress.destination is not None
         body = await connection.read()
         text = body.decode(errors="replace")
-        _expect(answer.status == 200, f"status {answer.status}: {text}")
-        self._answered(answer.headers, progress)
+        _expect(response.status == 200, f"status {response.status}: {text}")
+        self._note_upstream(response.headers, progress)
         document: dict[str, Any] = json.loads(body)
         return document
 
-    def _answered(self, headers: Mapping[str, str], progress: Progress) -> None:
-        """Note who answered, if the answer says so (the gateway's own does not)."""
+    def _note_upstream(self, headers: Mapping[str, str], progress: Progress) -> None:
+        """Note the upstream that served, if the response names one (the gateway's own do not)."""
         name, pid = headers.get("x-demo-upstream"), int(headers.get("x-demo-pid", 0))
         if name is not None:
             progress.destination = name
-            self.tally.answered_by(name, pid)
+            self.tally.served_by(name, pid)
             self._awaited.setdefault(pid, asyncio.Event()).set()
 
     @contextlib.asynccontextmanager
     async def _counted(
         self, kind: Kind, connection: HttpConnection | None = None
     ) -> AsyncIterator[Progress]:
-        """Count one exchange: done at the end of the block, broken if it raises."""
+        """Count one exchange: served at the end of the block, broken if the block raises."""
         progress = Progress()
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
@@ -219,16 +220,17 @@ class Load:
             )
             if connection is not None:
                 connection.close()
-            await asyncio.sleep(_PAUSE_SECONDS)  # a gateway that is gone is not hammered
+            # So that the load does not spin when the gateway is gone.
+            await asyncio.sleep(_PAUSE_SECONDS)
         else:
-            self.tally.add(kind, (progress.answered or time.monotonic()) - progress.began)
+            self.tally.add(kind, (progress.response_began or time.monotonic()) - progress.began)
 
 
 def _expect(right: bool, otherwise: str) -> None:
-    """Judge an answer.
+    """Check a response.
 
     Raises:
-        Failed: It is not right.
+        Failed: ``right`` is false.
     """
     if not right:
         raise Failed(otherwise)
@@ -239,7 +241,7 @@ async def _once(body: bytes) -> AsyncIterator[bytes]:
 
 
 async def _slowly(progress: Progress) -> AsyncIterator[bytes]:
-    """An upload that takes a while, so that a kill meets some on their way."""
+    """Give an upload that takes a while, so that some are under way when an upstream is killed."""
     for _ in range(_UPLOAD_PIECES):
         yield _UPLOAD_PIECE
         progress.under_way = True

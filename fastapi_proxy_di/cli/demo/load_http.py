@@ -1,7 +1,6 @@
 """One keep-alive HTTP/1.1 connection of the demo's load, on h11.
 
-A client of its own because httpx takes milliseconds of CPU for a request, in the very
-process whose latencies the demo shows. It knows nothing of upstreams.
+Not httpx, whose CPU time would show in the latencies: the gateway runs in the same process.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ _READ_BYTES: Final = 65536
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Status and headers of an answer; names in lower case."""
+class ResponseHead:
+    """Status and headers of a response; names in lower case."""
 
     status: int
     headers: dict[str, str]
 
 
 class HttpConnection:
-    """Sends one request after another; opens a new connection when it has to.
+    """Sends one request after another; opens a new connection when the last one is closed.
 
     Args:
         port: Port on 127.0.0.1.
@@ -43,18 +42,18 @@ class HttpConnection:
         target: str,
         headers: Iterable[tuple[str, str]] = (),
         body: AsyncIterator[bytes] | None = None,
-    ) -> Answer:
-        """Send a request and wait for the head of its answer; then read ``body()``.
+    ) -> ResponseHead:
+        """Send a request and wait for the head of the response; then read ``body()``.
 
         Args:
             method: HTTP method.
             target: Path and query.
-            headers: Added to ``host``; the framing field is the caller's to give.
-            body: Sent piece by piece.
+            headers: Headers besides ``host``; with a body they include its framing.
+            body: Pieces of the body.
 
         Raises:
             OSError: The connection broke.
-            h11.RemoteProtocolError: It ended early, or is not HTTP.
+            h11.RemoteProtocolError: The response ended early, or is not HTTP.
         """
         if self._streams is None:
             self._state = h11.Connection(h11.CLIENT)
@@ -64,9 +63,9 @@ class HttpConnection:
             method=method, target=target, headers=[("host", f"127.0.0.1:{self._port}"), *headers]
         )
         writer.write(self._state.send(request) or b"")
-        head = asyncio.create_task(self._head(), name="demo load: head of the answer")
+        head = asyncio.create_task(self._head(), name="demo load: response head")
         try:
-            # The connection may close under our body when the answer comes early (a 502).
+            # The connection may close before the body is sent when the response is early (a 502).
             with contextlib.suppress(ConnectionError):
                 async for data in _pieces(body):
                     if head.done():
@@ -80,18 +79,18 @@ class HttpConnection:
         finally:
             head.cancel()
 
-    async def _head(self) -> Answer:
-        """Wait for the final head of the answer."""
+    async def _head(self) -> ResponseHead:
+        """Wait for the head of the final response."""
         event = await self._next_event()
         while isinstance(event, h11.InformationalResponse):
             event = await self._next_event()
         assert isinstance(event, h11.Response)
-        return Answer(
+        return ResponseHead(
             event.status_code, {name.decode(): value.decode() for name, value in event.headers}
         )
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The pieces of the answer's body as they arrive.
+        """Give the pieces of the response body as they arrive.
 
         Raises:
             OSError: The connection broke.
@@ -105,7 +104,7 @@ class HttpConnection:
             self.close()
 
     async def read(self) -> bytes:
-        """The whole body of the answer; raises as ``body`` does."""
+        """Give the whole response body; raises as ``body`` does."""
         return b"".join([data async for data in self.body()])
 
     def close(self) -> None:
@@ -119,14 +118,14 @@ class HttpConnection:
         while (event := self._state.next_event()) is h11.NEED_DATA:
             data = await self._streams[0].read(_READ_BYTES)
             if not data and self._state.their_state is h11.SEND_RESPONSE:
-                raise ConnectionResetError("the connection closed without an answer")
+                raise ConnectionResetError("the connection closed without a response")
             self._state.receive_data(data)
         assert not isinstance(event, type) or event is h11.PAUSED
         return event
 
 
 async def _pieces(body: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
-    """The pieces of a body, none if there is no body."""
+    """Give the pieces of a body, none if there is no body."""
     if body is not None:
         async for data in body:
             yield data

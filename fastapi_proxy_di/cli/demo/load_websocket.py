@@ -1,7 +1,7 @@
 """One WebSocket of the demo's load, on the sans-I/O client of ``websockets``.
 
-Not ``websockets.connect``: it reads proxy variables of the environment, by another
-parameter in every major version, and the demo talks to this machine alone.
+``websockets.connect`` would use proxies from the environment, and the parameter that stops it
+differs between major versions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _READ_BYTES: Final = 65536
 
 
 class WebSocketEnded(Exception):
-    """The other side closed, or the connection broke; the text says how."""
+    """The WebSocket was closed or refused, or the connection broke; the text says how."""
 
 
 class LoadWebSocket:
@@ -39,11 +39,11 @@ class LoadWebSocket:
         self.headers: dict[str, str] = {}
 
     async def open(self) -> None:
-        """Connect and shake hands; ``headers`` are then those of the answer.
+        """Connect and shake hands; sets ``headers`` to those of the response.
 
         Raises:
             OSError: No connection.
-            WebSocketEnded: The handshake was refused; the text is why.
+            WebSocketEnded: The handshake was refused; the text says why.
         """
         self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         self._protocol.send_request(self._protocol.connect())
@@ -62,7 +62,7 @@ class LoadWebSocket:
         """Give the next message.
 
         Raises:
-            WebSocketEnded: There is none: closed or broken.
+            WebSocketEnded: The WebSocket is closed or broken.
         """
         while not self._messages:
             if self._protocol.state is not State.OPEN:
@@ -72,7 +72,7 @@ class LoadWebSocket:
         return self._messages.pop(0)
 
     async def close(self) -> None:
-        """Say goodbye if the WebSocket is open, and let go of the connection. Idempotent."""
+        """Send a close frame if the WebSocket is open, and close the connection. Idempotent."""
         if self._streams is None:
             return
         if self._protocol.state is State.OPEN:
@@ -82,7 +82,7 @@ class LoadWebSocket:
         self._streams = None
 
     async def _step(self) -> None:
-        """Read once, answer what asks for an answer, keep what is for us."""
+        """Read once, send what the protocol requires (e.g. pongs), and keep text messages."""
         assert self._streams is not None
         try:
             data = await self._streams[0].read(_READ_BYTES)
@@ -102,7 +102,7 @@ class LoadWebSocket:
     async def _flush(self) -> None:
         assert self._streams is not None
         writer = self._streams[1]
-        # A connection that broke meanwhile is for the next read to tell.
+        # If the connection broke meanwhile, the next read finds it.
         with contextlib.suppress(OSError):
             for data in self._protocol.data_to_send():
                 if data:

@@ -1,6 +1,6 @@
-"""``demo --once``: take upstreams down under load, bring them back, judge what broke.
+"""``demo --once``: takes upstreams down under load, restarts them, and counts what failed.
 
-It owns the order of events and the verdict. The load and the fleet run already.
+The load and the fleet are already running.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _SHOWN_FAILURES: Final = 10
 async def disturb(
     load: Load, fleet: Fleet, failed_attempts: Callable[[str], int], pause: float = 1.0
 ) -> list[Outage]:
-    """Take the first upstream down by SIGTERM and the second by SIGKILL, and revive each.
+    """End the first upstream by SIGTERM and the second by SIGKILL, and restart each.
 
     Args:
-        load: Running.
-        fleet: Running, two upstreams or more.
-        failed_attempts: Gives how many attempts have failed at a destination's address.
+        load: The running load.
+        fleet: The running fleet of two upstreams or more.
+        failed_attempts: Gives the number of failed attempts at a destination's address.
         pause: Seconds of load before, between and after.
 
     Returns:
-        What was taken down, when and how.
+        The outages.
 
     Raises:
-        TimeoutError: A revived upstream got no traffic within 10 seconds.
+        TimeoutError: A restarted upstream got no traffic within 10 seconds.
     """
     await asyncio.sleep(pause)
     outages = []
@@ -45,22 +45,22 @@ async def disturb(
         upstream.signal(number)
         await upstream.wait()
         await asyncio.sleep(pause)
-        # The count begins anew when the gateway lets the destination in again.
+        # Read before the restart: the gateway then counts from zero again.
         failed = failed_attempts(upstream.url)
         print(f"upstream {upstream.name} is gone, {failed} attempts failed on it", flush=True)
-        await _revive(load, upstream)
+        await _restart(load, upstream)
         await asyncio.sleep(pause)
     return outages
 
 
-async def _revive(load: Load, upstream: UpstreamProcess) -> None:
-    """Start an upstream again, and wait for its traffic."""
+async def _restart(load: Load, upstream: UpstreamProcess) -> None:
+    """Restart an upstream, and wait until it has served a request."""
     await upstream.start()
     started = time.monotonic()
     assert upstream.pid is not None
     try:
         async with asyncio.timeout(_RETURN_SECONDS):
-            await load.answered_by(upstream.pid)
+            await load.served_by(upstream.pid)
     except TimeoutError:
         raise TimeoutError(
             f"upstream {upstream.name} was started again, but got no request within "
@@ -75,14 +75,14 @@ async def _revive(load: Load, upstream: UpstreamProcess) -> None:
 
 
 def summarise(tally: Tally, outages: Collection[Outage]) -> int:
-    """Print what became of every request.
+    """Print the counts of served, failed and ended requests.
 
     Args:
-        tally: All that was sent.
-        outages: All that was taken down.
+        tally: Counts of all requests.
+        outages: All outages.
 
     Returns:
-        0 if every kind was served and nothing failed that must not, else 1.
+        0 if every kind was served and each failure is excused by an outage, else 1.
     """
     failures = tally.failures(outages)
     rows = []
@@ -108,7 +108,7 @@ def summarise(tally: Tally, outages: Collection[Outage]) -> int:
     by_destination = ", ".join(
         f"{name} {count}" for name, count in sorted(tally.by_destination.items())
     )
-    print(f"Answered by {by_destination or 'nobody'}.")
+    print(f"Served by {by_destination or 'no upstream'}.")
     print(f"{len(failures)} failed of {total} requests.", flush=True)
     silent = [kind.value for kind in Kind if not tally.served[kind]]
     if silent:

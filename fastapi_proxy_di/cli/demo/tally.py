@@ -1,8 +1,8 @@
-"""What became of the demo's own requests, and which breaks a killed upstream excuses.
+"""Counts the demo's requests, and decides which breaks an outage excuses.
 
-Pure state and judgement: no clock, no I/O. A request may break only if it was under way
-on a destination that was taken down just then, and if nobody may repeat it: an event stream
-or a WebSocket that had begun, an upload partly sent, an answer whose head was out already.
+Pure: no clock, no I/O. An outage excuses a break if the request was under way on that
+destination and cannot be retried: an event stream or a WebSocket that had begun, an upload
+partly sent, a response whose head had been sent.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Final
 
 # Latencies kept for each kind: the newest, so that a demo left running stays small.
 _KEPT: Final = 10_000
-# How long after a SIGTERM an exchange may still end: the upstream's own grace, and some.
-_GRACE_SECONDS: Final = 8.0
+# How long after the signal a stream may break: the upstream's shutdown timeout, and some.
+_AFTER_SIGTERM_SECONDS: Final = 8.0
 
 
 class Kind(Enum):
-    """The kinds of request the load sends; the value is what the summary calls it."""
+    """The kinds of request that the load sends; the value is the name in the summary."""
 
     GET = "GET"
     POST = "POST"
@@ -33,16 +33,15 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """A request that did not come to its end.
+    """A request that broke.
 
     Attributes:
-        kind: What it was.
-        destination: Name of the upstream it was on, ``None`` if it never said.
-        began: When it began, in seconds.
-        at: When it broke, in seconds.
-        under_way: It had begun to flow: an answer's or stream's first bytes came, or body
-            was sent.
-        reason: For the reader.
+        kind: Kind of the request.
+        destination: Name of the upstream, ``None`` if no response named one.
+        began: Start of the request, in seconds.
+        at: Time of the break, in seconds.
+        under_way: Whether the response had begun, or a part of the body was sent.
+        reason: Text for the summary.
     """
 
     kind: Kind
@@ -55,12 +54,12 @@ class Break:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """One time the demo took an upstream down.
+    """One signal by which the demo ended an upstream.
 
     Attributes:
         destination: Name of the upstream.
-        signal: How: ``SIGTERM`` or ``SIGKILL``.
-        at: When, in seconds.
+        signal: ``SIGTERM`` or ``SIGKILL``.
+        at: Time of the signal, in seconds.
     """
 
     destination: str
@@ -68,12 +67,12 @@ class Outage:
     at: float
 
     def excuses(self, broken: Break) -> bool:
-        """Whether this outage is why the request broke, and no gateway could have helped."""
+        """Whether this outage broke the request, and no gateway could have retried it."""
         if not broken.under_way:
             return False
         if broken.kind not in {Kind.EVENTS, Kind.WEBSOCKET}:
-            # SIGTERM lets all of these finish. Of an upload without an answer nobody knows
-            # where it was; a process may be killed between the head of an answer and its body.
+            # SIGTERM lets all of these finish. The destination of an upload without a response is
+            # unknown; a process may be killed between the head of a response and its body.
             return (
                 self.signal is signal.SIGKILL
                 and (broken.kind is Kind.UPLOAD or broken.destination == self.destination)
@@ -81,7 +80,7 @@ class Outage:
             )
         return (
             broken.destination == self.destination
-            and self.at <= broken.at <= self.at + _GRACE_SECONDS
+            and self.at <= broken.at <= self.at + _AFTER_SIGTERM_SECONDS
         )
 
 
@@ -96,21 +95,21 @@ class Tally:
         self._seconds = {kind: deque[float](maxlen=_KEPT) for kind in Kind}
 
     def add(self, kind: Kind, seconds: float) -> None:
-        """Count one request that came to its end, and the time its answer took."""
+        """Count one served request, and the time its response took."""
         self.served[kind] += 1
         self._seconds[kind].append(seconds)
 
-    def answered_by(self, destination: str, pid: int) -> None:
-        """Note who answered."""
+    def served_by(self, destination: str, pid: int) -> None:
+        """Count the upstream that served a request, and note its process id."""
         self.by_destination[destination] += 1
         self.pids[destination] = pid
 
     def milliseconds(self, kind: Kind, quantile: float) -> float | None:
-        """A quantile of the latencies, ``None`` before the first one."""
+        """Give a quantile of the latencies, ``None`` before the first one."""
         return _quantile(self._seconds[kind], quantile)
 
     def failures(self, outages: Collection[Outage]) -> list[Break]:
-        """The breaks that none of the outages excuses: each one is a fault."""
+        """Give the breaks that no outage excuses."""
         return [
             broken
             for broken in self.breaks
@@ -118,12 +117,12 @@ class Tally:
         ]
 
     def broken(self, *, under_way: bool) -> int:
-        """How many broke: under way, or without ever having begun to flow."""
+        """Count the breaks of requests that were under way, or of those that were not."""
         return sum(broken.under_way is under_way for broken in self.breaks)
 
 
 def _quantile(seconds: Iterable[float], quantile: float) -> float | None:
-    """The nearest-rank quantile in milliseconds."""
+    """Give the nearest-rank quantile in milliseconds."""
     ordered = sorted(seconds)
     if not ordered:
         return None

@@ -1,8 +1,7 @@
 """One upstream server of the demo: an ordinary FastAPI app under uvicorn.
 
-It owns what a client of the demo can ask for, and how the process starts and ends. It
-knows nothing of the gateway. Every answer says who gave it, in the headers
-``x-demo-upstream`` and ``x-demo-pid``.
+Responses name the upstream and its process in the headers ``x-demo-upstream`` and
+``x-demo-pid``.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from fastapi_proxy_di.cli.listening import listen, url
 
 HEALTH_PATH: Final = "/health"
 READY: Final = "listening on "  # `demo` waits for this line
-_GRACE_SECONDS: Final = 5
+_SHUTDOWN_SECONDS: Final = 5
 
 
 class DemoUpstream:
     """The endpoints of one demo upstream.
 
     Args:
-        name: How it calls itself.
+        name: Name of the upstream in responses.
     """
 
     def __init__(self, name: str) -> None:
@@ -40,27 +39,27 @@ class DemoUpstream:
         self._headers = {"x-demo-upstream": name, "x-demo-pid": str(os.getpid())}
         app = FastAPI(title=f"Demo upstream {name}")
         self.app: FastAPI = app
-        app.get("/", summary="Who answers")(self.hello)
-        app.get(HEALTH_PATH, summary="What the gateway probes")(self.health)
-        app.post("/orders", summary="Give a JSON body back")(self.order)
+        app.get("/", summary="Name and process of the upstream")(self.hello)
+        app.get(HEALTH_PATH, summary="Health, for probes")(self.health)
+        app.post("/orders", summary="Echo a JSON body")(self.order)
         app.get("/events", summary="Server-sent events")(self.events)
-        app.post("/upload", summary="Count what was sent")(self.upload)
+        app.post("/upload", summary="Size and digest of an upload")(self.upload)
         app.websocket("/echo")(self.echo)
 
     async def hello(
         self, response: Response, delay: Annotated[float, Query(ge=0, le=10)] = 0
     ) -> dict[str, Any]:
-        """Say who answers, after ``delay`` seconds."""
+        """Give name and process of this upstream, after ``delay`` seconds."""
         response.headers.update(self._headers)
         await asyncio.sleep(delay)
         return {"upstream": self.name, "pid": os.getpid(), "time": time.time()}
 
     async def health(self) -> dict[str, str]:
-        """Answer 200 for as long as the process takes requests."""
+        """Give 200 for as long as the process takes requests."""
         return {"status": "ok"}
 
     async def order(self, order: dict[str, Any], response: Response) -> dict[str, Any]:
-        """Give the order back, and say who took it."""
+        """Give the order back, with name and process of this upstream."""
         response.headers.update(self._headers)
         await asyncio.sleep(0.01)  # long enough to be under way when the process is killed
         return {"upstream": self.name, "pid": os.getpid(), "order": order}
@@ -89,7 +88,7 @@ class DemoUpstream:
             return
 
     async def upload(self, request: Request, response: Response) -> dict[str, Any]:
-        """Read the body as it comes, and give its size and digest."""
+        """Read the body in pieces, and give its size and digest."""
         response.headers.update(self._headers)
         size, digest = 0, hashlib.sha256()
         async for chunk in request.stream():
@@ -103,7 +102,7 @@ class DemoUpstream:
         }
 
     async def echo(self, websocket: WebSocket) -> None:
-        """Send every text message back, with the name in front."""
+        """Send every text message back, with the name of this upstream in front."""
         headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
         await websocket.accept(headers=headers)
         try:
@@ -114,10 +113,10 @@ class DemoUpstream:
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens; ends event streams first of all when it is told to stop.
+    """A server that prints its address, and ends event streams when it shuts down.
 
-    uvicorn tells the app that it stops only after the last open answer, and an event
-    stream without end would hold it up for the whole grace.
+    uvicorn shuts the app down only after the last open response, so an endless event stream
+    would delay it for the whole shutdown timeout.
     """
 
     def __init__(self, config: uvicorn.Config, upstream: DemoUpstream) -> None:
@@ -138,15 +137,15 @@ def run(name: str, port: int, *, with_parent: bool = False) -> int:
     """Serve until a signal comes.
 
     Args:
-        name: How the upstream calls itself.
+        name: Name of the upstream in responses.
         port: Port on 127.0.0.1; 0 takes any free one, which is printed.
-        with_parent: End when the process that started this one is gone.
+        with_parent: End when the parent process has ended.
 
     Returns:
         2 if the port is taken, else 0.
 
     Raises:
-        KeyboardInterrupt: Ended by Ctrl-C, after what was under way.
+        KeyboardInterrupt: Ctrl-C; open requests have finished or timed out.
     """
     listening = listen("127.0.0.1", port)
     if listening is None:
@@ -164,7 +163,7 @@ def run(name: str, port: int, *, with_parent: bool = False) -> int:
             log_level="critical",
             access_log=False,
             ws="websockets-sansio",
-            timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             callback_notify=leave_with_parent if with_parent else None,
             timeout_notify=0,
         ),

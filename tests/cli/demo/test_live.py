@@ -76,7 +76,7 @@ async def test_rows_tell_the_state_of_each_destination() -> None:
     for upstream in fleet.upstreams:
         upstream.port = dead_port()
     tally = Tally()
-    tally.answered_by("a", 4711)
+    tally.served_by("a", 4711)
     settings = Demo(destinations=[upstream.url for upstream in fleet.upstreams])
     async with Balancer.from_settings(settings) as balancer:
         ejected, down = balancer.destinations[1:]
@@ -109,7 +109,7 @@ def test_totals_tell_failed_from_broken_on_the_way() -> None:
 
     assert demo_live.totals(tally) == (
         "GET 1 · POST 0 · upload 0 · event stream 0 · WebSocket 0"
-        " · failed 0 · broken on their way 1"
+        " · failed 0 · broken while under way 1"
     )
 
 

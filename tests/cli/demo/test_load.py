@@ -65,7 +65,7 @@ async def test_load_serves_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_module, "_EVENTS", 2)
     monkeypatch.setattr(load_module, "_ECHOES", 2)
     async with loaded(DemoUpstream("q").app, *Kind) as load:
-        await load.answered_by(os.getpid())
+        await load.served_by(os.getpid())
         await until(lambda: len(load.tally.served) == len(Kind))
 
     assert load.tally.breaks == []

@@ -97,14 +97,14 @@ async def test_early_answer_reaches_the_sender_of_a_large_body() -> None:
     assert connections == 2
 
 
-async def test_connection_without_an_answer_raises() -> None:
-    """Closed instead of answered."""
+async def test_connection_closed_without_a_response_raises() -> None:
+    """The connection closes after the request."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
 
     async with scripted(script) as connection:
-        with pytest.raises(ConnectionResetError, match="without an answer"):
+        with pytest.raises(ConnectionResetError, match="without a response"):
             await connection.send("GET", "/")
 
 

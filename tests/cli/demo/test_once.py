@@ -21,7 +21,7 @@ def tally() -> Tally:
     tally = Tally()
     for kind in Kind:
         tally.add(kind, 0.002)
-    tally.answered_by("a", 1)
+    tally.served_by("a", 1)
     return tally
 
 
@@ -36,7 +36,7 @@ def test_summary_is_good_when_nothing_failed(
     out = capsys.readouterr().out
     assert status == 0
     assert "event stream  2         0       1                    2.0 ms  2.0 ms" in out
-    assert "Answered by a 1." in out
+    assert "Served by a 1." in out
     assert "0 failed of 6 requests." in out
 
 
@@ -58,7 +58,7 @@ def test_summary_of_nothing_is_not_good(capsys: pytest.CaptureFixture[str]) -> N
 
     out = capsys.readouterr().out
     assert status == 1
-    assert "Answered by nobody." in out
+    assert "Served by no upstream." in out
     assert "Nothing was served of: GET, POST, upload, event stream, WebSocket." in out
 
 
@@ -70,10 +70,10 @@ class RecordedLoad(Load):
         self.hears = hears
         self.pids: list[int] = []
 
-    async def answered_by(self, pid: int) -> None:
+    async def served_by(self, pid: int) -> None:
         self.pids.append(pid)
         if not self.hears:
-            await super().answered_by(pid)
+            await super().served_by(pid)
 
 
 async def test_disturb_takes_two_down_and_revives_them(

@@ -80,8 +80,8 @@ def test_tally_counts_what_was_served() -> None:
     """By kind, and by who answered."""
     tally = Tally()
     tally.add(Kind.GET, 0.5)
-    tally.answered_by("a", 7)
-    tally.answered_by("a", 8)
+    tally.served_by("a", 7)
+    tally.served_by("a", 8)
 
     assert tally.served == {Kind.GET: 1}
     assert tally.by_destination == {"a": 2}
