@@ -21,6 +21,7 @@ from fastapi_proxy_di.forwarding.watcher import UNWATCHED_SECONDS, Watcher
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from tests.forwarding.samples import NEVER, watched_exchange
 from tests.support.gateways import until
+from tests.support.stepped_loop import SteppedLoop
 from tests.transport.http1.stand_in import StandIn, exchange_over
 from tests.transport.loops import on_every_loop
 
@@ -53,6 +54,13 @@ def at_once() -> Watcher:
     watcher = Watcher("billing", NEVER)
     watcher.unwatched_seconds = 0.001
     return watcher
+
+
+def stepped(watcher: Watcher) -> SteppedLoop:
+    """Give a watcher a clock that only the test moves."""
+    loop = SteppedLoop()
+    watcher._loop = loop  # type: ignore[assignment]
+    return loop
 
 
 async def ended(exchange: Exchange) -> None:
@@ -94,19 +102,21 @@ async def test_short_exchange_costs_no_task() -> None:
 @on_every_loop
 async def test_recent_exchanges_share_one_timer() -> None:
     """Each is watched when its own time is over, oldest first."""
-    loop = asyncio.get_running_loop()
     watcher = Watcher("billing", NEVER)
     watcher.unwatched_seconds = 0.03
+    loop = stepped(watcher)
     client = Client()
     first = watched_exchange(client.receive, watcher=watcher)
-    between = loop.create_future()
-    loop.call_later(0.015, between.set_result, None)
-    await between
+    loop.advance(0.015)
     second = watched_exchange(client.receive, watcher=watcher)
-    await until(lambda: first not in watcher.unwatched)
-    assert second in watcher.unwatched
-    await until(lambda: second not in watcher.unwatched)
-    assert loop.time() >= second.started + 0.03 - 0.002
+    loop.advance(0.014)
+    assert list(watcher.unwatched) == [first, second]
+    loop.advance(0.002)
+    assert list(watcher.unwatched) == [second]
+    loop.advance(0.012)
+    assert list(watcher.unwatched) == [second]
+    loop.advance(0.003)
+    assert watcher.unwatched == {}
     await ended(first)
     await ended(second)
 
@@ -293,19 +303,24 @@ async def test_next_attempt_has_deadlines_of_its_own() -> None:
 @on_every_loop
 async def test_activity_moves_the_deadline() -> None:
     """Any byte either way; the answer's first byte ends ``first_byte``."""
-    loop = asyncio.get_running_loop()
-    exchange = watched_exchange(Client().receive, Deadlines(0.05, 0.03, None))
+    watcher = Watcher("billing", Deadlines(0.05, 0.03, None))
+    loop = stepped(watcher)
+    exchange = watched_exchange(Client().receive, watcher=watcher)
     sent = sent_now()
+    sent.last_activity = loop.time()
     exchange.attach(sent)
     sent.feed(memoryview(b"HTTP/1.1 200 OK\r\n"), loop.time())
     for _ in range(10):
-        await asyncio.sleep(0.01)
+        loop.advance(0.01)
         sent.last_activity = loop.time()
+    loop.advance(0.049)
+    assert not exchange.attempt_timed_out
+    loop.advance(0.002)
+    assert exchange.attempt_timed_out
     with pytest.raises(UpstreamTimeout) as caught:
         await sent.head()
 
     assert caught.value.failure is Failure.ACTIVITY_TIMEOUT
-    assert loop.time() - exchange.started >= 0.13
     await ended(exchange)
 
 

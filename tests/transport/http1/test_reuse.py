@@ -11,6 +11,7 @@ from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from tests.support.gateways import until
 from tests.support.origins import Connection, ScriptedOrigin, always, response_bytes
+from tests.support.stepped_loop import SteppedLoop
 from tests.transport.http1.engine import body_of, engine, exchange_on, get, post
 from tests.transport.loops import on_every_loop
 
@@ -20,6 +21,13 @@ async def numbered(connection: Connection) -> None:
     while True:
         await connection.read_request()
         await connection.send(response_bytes(body=b"%d" % connection.number))
+
+
+def stepped(transport: Http1Transport) -> SteppedLoop:
+    """Give a transport a clock that only the test moves."""
+    loop = SteppedLoop()
+    transport._loop = loop  # type: ignore[assignment]
+    return loop
 
 
 async def open_idle(transport: Http1Transport, count: int) -> list[bytes]:
@@ -74,10 +82,12 @@ async def test_surplus_of_idle_connections_closes_oldest_first() -> None:
         ScriptedOrigin(numbered) as origin,
         engine(origin, idle_connections=2, idle_seconds=60.0) as transport,
     ):
-        since = asyncio.get_running_loop().time()
+        loop = stepped(transport)
         order = await open_idle(transport, 5)
-        await until(lambda: transport.idle == 2)
-        assert asyncio.get_running_loop().time() - since > 0.9
+        loop.advance(0.9)
+        assert transport.idle == 5
+        loop.advance(0.2)
+        assert transport.idle == 2
         await until(lambda: transport.connections == 2)
         await until(lambda: origin.open_connections == 2)
         taken = [transport.reuse(get(), b"", more=False) for _ in range(3)]
@@ -92,16 +102,18 @@ async def test_surplus_that_is_of_use_stays() -> None:
         ScriptedOrigin(numbered) as origin,
         engine(origin, idle_connections=2, idle_seconds=60.0) as transport,
     ):
+        loop = stepped(transport)
         await open_idle(transport, 5)
-        loop = asyncio.get_running_loop()
-        since = loop.time()
-        while loop.time() - since < 1.5:
+        for _ in range(15):
             assert transport.idle == 5
             taken = [transport.reuse(get(), b"", more=False) for _ in range(5)]
+            loop.advance(0.05)
             for exchange in taken:
                 assert exchange is not None
                 await body_of(exchange)
-        await until(lambda: transport.idle == 2)
+            loop.advance(0.05)
+        loop.advance(1.1)
+        assert transport.idle == 2
 
     assert origin.connections == 5
 
@@ -113,19 +125,19 @@ async def test_surplus_is_closed_as_it_falls_out_of_use() -> None:
         ScriptedOrigin(numbered) as origin,
         engine(origin, idle_connections=1, idle_seconds=60.0) as transport,
     ):
+        loop = stepped(transport)
         await open_idle(transport, 4)
-        loop = asyncio.get_running_loop()
-        since, least = loop.time(), 4
-        while loop.time() - since < 2.5:
+        for _ in range(25):
             taken = [transport.reuse(get(), b"", more=False) for _ in range(2)]
             assert all(taken)
-            least = min(least, transport.connections)
+            loop.advance(0.1)
             for exchange in taken:
                 assert exchange is not None
                 await body_of(exchange)
 
-        assert least == 3  # two in use, one idle
-        await until(lambda: transport.idle == 1)
+        await until(lambda: transport.connections == 3)  # two in use, one idle
+        loop.advance(1.1)
+        assert transport.idle == 1
 
     assert origin.connections == 4
 
@@ -144,19 +156,19 @@ async def test_no_idle_connections_are_kept_when_none_are_wanted() -> None:
 async def test_idle_connections_expire() -> None:
     """By one timer, oldest first; what came later stays its time."""
     async with ScriptedOrigin(numbered) as origin, engine(origin, idle_seconds=0.1) as transport:
+        loop = stepped(transport)
         early = await transport.start(get(), b"", more=False)
         late = await transport.start(get(), b"", more=False)
         await body_of(early)
-        loop = asyncio.get_running_loop()
-        passed = loop.create_future()
-        loop.call_later(0.06, passed.set_result, None)
-        await passed
+        loop.advance(0.06)
         await body_of(late)
         assert transport.idle == 2
-        await until(lambda: transport.idle == 1)
-        ended = loop.time()
-        await until(lambda: transport.idle == 0)
-        assert loop.time() - ended > 0.02
+        loop.advance(0.05)
+        assert transport.idle == 1
+        loop.advance(0.04)
+        assert transport.idle == 1
+        loop.advance(0.02)
+        assert transport.idle == 0
         await origin.all_left()
 
 
@@ -164,10 +176,9 @@ async def test_idle_connections_expire() -> None:
 async def test_request_takes_none_that_is_too_old_for_it() -> None:
     """``reuse_within`` is the request's own; the connection stays for others."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
+        loop = stepped(transport)
         await body_of(await exchange_on(transport, get()))
-        loop = asyncio.get_running_loop()
-        since = loop.time()
-        await until(lambda: loop.time() > since + 0.02)
+        loop.advance(0.02)
 
         assert transport.reuse(get(reuse_within=0.01), b"", more=False) is None
         assert transport.idle == 1

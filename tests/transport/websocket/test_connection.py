@@ -527,9 +527,13 @@ async def test_stopped_reading_is_no_silence_of_the_upstream() -> None:
         peer.writer.write(frame(_BINARY, b"x" * 100_000) * 50 + frame(_CLOSE, b"\x03\xe8"))
         assert (await peer.read())[0] == _CLOSE
 
-    async with _opened(script, ping_interval=1.0, ping_timeout=0.01) as upstream:
-        await until(lambda: upstream.received_messages > 0)
-        await asyncio.sleep(1.2)
+    async with _opened(script, ping_interval=60.0, ping_timeout=0.01) as upstream:
+        await until(lambda: upstream._read_paused)
+        for _ in range(2):
+            upstream._heard_at -= 100
+            assert upstream._timer is not None
+            upstream._timer.cancel()
+            upstream._check_alive()
         messages = await _all(upstream)
 
     assert [len(message) for message in messages] == [100_000] * 50
