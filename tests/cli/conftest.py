@@ -1,4 +1,4 @@
-"""What the tests of the command line share: logging is given back as it was."""
+"""Restores logging after each test of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of the command line."""
+"""The arguments of the command line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_serve_takes_names_host_and_port() -> None:
 
 
 def test_demo_upstream_takes_a_name() -> None:
-    """The command that revives a killed upstream is read back."""
+    """The command that restarts a killed upstream is parsed."""
     arguments = parse(["demo-upstream", "--name", "b", "--port", "7"])
 
     assert (arguments.name, arguments.port, arguments.with_parent) == ("b", 7, False)
@@ -53,7 +53,7 @@ def test_demo_upstream_takes_a_name() -> None:
 def test_wrong_usage_exits_two_and_says_why(
     words: list[str], fault: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Argparse's status for usage is the one all commands share."""
+    """Wrong usage has exit status 2 and an explanation."""
     with pytest.raises(SystemExit) as exit_info:
         parse(words)
 
@@ -71,8 +71,8 @@ def test_help_explains_each_command(command: str, capsys: pytest.CaptureFixture[
     assert f"usage: fastapi-proxy-di {command}" in capsys.readouterr().out
 
 
-def test_help_lists_the_commands_for_people(capsys: pytest.CaptureFixture[str]) -> None:
-    """What the demo starts for itself is not among them."""
+def test_help_does_not_list_demo_upstream(capsys: pytest.CaptureFixture[str]) -> None:
+    """``demo-upstream`` is started by the demo only."""
     with pytest.raises(SystemExit):
         parse(["--help"])
 
@@ -81,8 +81,8 @@ def test_help_lists_the_commands_for_people(capsys: pytest.CaptureFixture[str]) 
     assert "demo-upstream" not in help_page
 
 
-def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
-    """The one place that says it."""
+def test_version_is_the_version_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """``--version`` prints ``__version__``."""
     with pytest.raises(SystemExit) as exit_info:
         parse(["--version"])
 

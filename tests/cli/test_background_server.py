@@ -1,4 +1,4 @@
-"""The gateway's server within a running loop."""
+"""The background server of the commands."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def test_serving_answers_within_the_block_only() -> None:
-    """It serves once the block begins, and its port is free afterwards."""
+async def test_serving_responds_within_the_block_only() -> None:
+    """The server responds within the block; the port is free afterwards."""
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     connection = HttpConnection(port)
     handler = signal.getsignal(signal.SIGINT)
 
     async with serving(uvicorn.Config(hello), listening):
-        answer = await connection.send("GET", "/")
+        response = await connection.send("GET", "/")
         during = signal.getsignal(signal.SIGINT)
         connection.close()
     with pytest.raises(ConnectionRefusedError):
         await connection.send("GET", "/")
 
-    assert answer.status == 204
+    assert response.status == 204
     assert during is handler
 
 
-async def test_serving_raises_what_keeps_the_server_from_starting(
+async def test_serving_raises_the_error_of_a_failed_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A server that ends at once is not waited for."""
+    """A server that ends before it serves does not block."""
 
     async def fail(self: uvicorn.Server, sockets: object = None) -> None:
         raise OSError("no more memory")

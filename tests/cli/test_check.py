@@ -1,4 +1,4 @@
-"""``check``: settings and destinations, in one table and one exit status."""
+"""``check``: validates settings and probes destinations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def listening() -> Iterator[int]:
 def test_check_connects_where_there_is_no_health_path(
     listening: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A connection is enough; status 0."""
+    """A connection is enough for exit status 0."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"http://127.0.0.1:{listening}")
 
     status = main(["check", "billing"])
@@ -38,10 +38,10 @@ def test_check_connects_where_there_is_no_health_path(
     assert lines[1].split()[:4] == ["billing", f"http://127.0.0.1:{listening}", "connection", "ok"]
 
 
-def test_check_says_which_destination_refuses(
+def test_check_names_the_destination_that_refuses(
     listening: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One of two is enough for status 1."""
+    """One refused connection of two gives exit status 1."""
     dead = f"http://127.0.0.1:{dead_port()}"
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"http://127.0.0.1:{listening},{dead}")
 
@@ -57,7 +57,7 @@ def test_check_says_which_destination_refuses(
 def test_check_connects_by_tls_to_https(
     listening: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A port that speaks no TLS is not well."""
+    """A port that speaks no TLS fails."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"https://127.0.0.1:{listening}")
     monkeypatch.setenv("UPSTREAM_BILLING_TIMEOUTS__CONNECT", "50ms")
 
@@ -70,7 +70,7 @@ def test_check_connects_by_tls_to_https(
 
 
 async def test_check_probes_the_health_path_of_every_upstream() -> None:
-    """The answer's status decides; both upstreams are in one table."""
+    """The response status decides; both upstreams are in one table."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -98,13 +98,13 @@ async def test_check_probes_the_health_path_of_every_upstream() -> None:
 
 
 @pytest.mark.parametrize("health", [{}, {"UPSTREAM_BILLING_HEALTH__PATH": "/"}])
-def test_check_says_what_is_wrong_with_a_certificate(
+def test_check_reports_an_unusable_certificate(
     health: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What shows only when the settings are used is a fault of the settings: status 2."""
+    """A fault found only on composing the upstream gives exit status 2."""
     bad = tmp_path / "roots.pem"
     bad.write_text("not a certificate")
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "https://127.0.0.1:9")
@@ -125,7 +125,7 @@ _SCRIPT = "import sys; from fastapi_proxy_di.cli import main; sys.exit(main())"
 def test_check_imports_from_the_working_directory(
     as_script: bool, listening: int, tmp_path: Path
 ) -> None:
-    """A policy beside the user is found by the console script and by ``python -m`` alike."""
+    """The console script and ``python -m`` find a policy in the working directory."""
     script = tmp_path / "bin" / "fastapi-proxy-di"
     script.parent.mkdir()
     script.write_text(_SCRIPT)
@@ -151,10 +151,10 @@ def test_check_imports_from_the_working_directory(
     assert done.returncode == 0, done.stderr
 
 
-def test_check_says_every_fault_of_the_settings(
+def test_check_reports_every_fault_of_the_settings(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both upstreams' faults in one message, status 2."""
+    """Faults of both upstreams are in one message; exit status 2."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "ftp://x")
 
     status = main(["check", "billing", "search"])
@@ -165,10 +165,10 @@ def test_check_says_every_fault_of_the_settings(
     assert "UPSTREAM_SEARCH_DESTINATIONS" in error
 
 
-def test_check_says_what_would_keep_a_gateway_from_starting(
+def test_check_reports_late_faults_with_all_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also what only shows when settings are used, beside other faults and the mistyped name."""
+    """Faults found on composing are reported beside others and a mistyped variable."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://127.0.0.1:9")
     monkeypatch.setenv("UPSTREAM_BILLING_POLICY", "nowhere.to_be_found:Policy")
     monkeypatch.setenv("UPSTREAM_SEARCH_DESTINATION", "http://127.0.0.1:9")
@@ -182,8 +182,8 @@ def test_check_says_what_would_keep_a_gateway_from_starting(
     assert "did you mean UPSTREAM_SEARCH_DESTINATIONS?" in error
 
 
-def test_check_interrupted_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while it waits: the shell's status for it, no traceback."""
+def test_check_ended_by_ctrl_c_prints_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C gives exit status 130."""
 
     def interrupt(names: object) -> int:
         raise KeyboardInterrupt
@@ -193,10 +193,10 @@ def test_check_interrupted_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None
     assert main(["check", "billing"]) == 130
 
 
-def test_check_says_where_values_come_from_and_no_secret(
+def test_check_shows_the_source_of_values_and_no_secret(
     listening: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each setting that is no default, with its variable; secrets are masked."""
+    """Each setting that is not a default is shown with its variable; secrets are masked."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"http://127.0.0.1:{listening}")
     monkeypatch.setenv("UPSTREAM_BILLING_TIMEOUTS__CONNECT", "500ms")
     monkeypatch.setenv("UPSTREAM_BILLING_REQUEST_HEADERS__X_KEY", "hush")

@@ -1,4 +1,4 @@
-"""Missing modules of the extra."""
+"""Missing modules of the extra ``cli``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_command_names_the_extra_that_is_missing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One sentence that can be pasted, status 2, no traceback."""
+    """A pip command on the standard error, exit status 2, no traceback."""
     for name in blocked:
         block(name, monkeypatch)
 
@@ -38,7 +38,7 @@ def test_command_names_the_extra_that_is_missing(
     )
 
 
-def test_missing_modules_passes_what_is_there() -> None:
+def test_missing_modules_leaves_out_installed_modules() -> None:
     """Installed modules are not named."""
     assert missing_modules(["json", "no_such_module_anywhere"]) == ["no_such_module_anywhere"]
 

@@ -1,4 +1,4 @@
-"""Listening sockets."""
+"""Listening sockets of the commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi_proxy_di.cli.listening import listen, url
     ("host", "shown"), [("127.0.0.1", "http://127.0.0.1:{}"), ("::1", "http://[::1]:{}")]
 )
 def test_listen_takes_a_free_port(host: str, shown: str) -> None:
-    """IPv4 and IPv6, and the URL that leads there."""
+    """IPv4 and IPv6 sockets listen, and ``url`` gives their URL."""
     listening = listen(host, 0)
     assert listening is not None
 
@@ -22,8 +22,8 @@ def test_listen_takes_a_free_port(host: str, shown: str) -> None:
         assert url(listening) == shown.format(listening.getsockname()[1])
 
 
-def test_listen_says_that_a_port_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    """One sentence."""
+def test_listen_reports_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """A message is on the standard error."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         listening = listen("127.0.0.1", port)
@@ -34,7 +34,7 @@ def test_listen_says_that_a_port_is_taken(capsys: pytest.CaptureFixture[str]) ->
     )
 
 
-def test_listen_says_that_a_host_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
-    """A name that cannot be resolved."""
+def test_listen_reports_an_unknown_host(capsys: pytest.CaptureFixture[str]) -> None:
+    """A message is on the standard error."""
     assert listen("no-such-host.invalid", 0) is None
     assert "Cannot listen on no-such-host.invalid port 0: " in capsys.readouterr().err

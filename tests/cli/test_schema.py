@@ -1,4 +1,4 @@
-"""``schema``: what editors and checks of files need to know."""
+"""``schema``: prints the JSON Schema of the settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi_proxy_di.cli import main
 def test_schema_names_every_setting(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is JSON, and the settings are in it with their texts."""
+    """The output is JSON and has the settings with their descriptions."""
     assert main(arguments) == 0
 
     schema = json.loads(capsys.readouterr().out)

@@ -43,7 +43,7 @@ async def ready(running: Process, name: str = "billing", mount: str = "/") -> in
 
 
 async def test_serve_is_a_gateway_over_all_destinations(fleet: Fleet) -> None:
-    """JSON, the upstream's own pages and a WebSocket, spread over both upstreams."""
+    """JSON, the upstream's own pages and a WebSocket go to both upstreams."""
     environment = {
         "UPSTREAM_BILLING_DESTINATIONS": ",".join(one.url for one in fleet.upstreams),
         "UPSTREAM_BILLING_POLICY": "round_robin",
@@ -78,7 +78,7 @@ async def test_serve_is_a_gateway_over_all_destinations(fleet: Fleet) -> None:
 
 
 async def test_serve_mounts_several_upstreams_by_name(fleet: Fleet) -> None:
-    """Each at its own prefix; Ctrl-C ends it without a traceback."""
+    """Each upstream has its own prefix; Ctrl-C ends the gateway without a traceback."""
     first, second = fleet.upstreams
     environment = {
         "UPSTREAM_BILLING_DESTINATIONS": first.url,
@@ -88,24 +88,24 @@ async def test_serve_mounts_several_upstreams_by_name(fleet: Fleet) -> None:
     async with package(*words, environment=environment) as running:
         port = await ready(running, mount="/billing")
         connection = HttpConnection(port)
-        answered = []
+        served = []
         for path in ("/billing/", "/search-v2/"):
             await connection.send("GET", path)
-            answered.append(json.loads(await connection.read())["upstream"])
+            served.append(json.loads(await connection.read())["upstream"])
         elsewhere = await connection.send("GET", "/other")
         await connection.read()
         connection.close()
         running.signal(signal.SIGINT)
         status = await running.end()
 
-    assert answered == ["a", "b"]
+    assert served == ["a", "b"]
     assert elsewhere.status == 404
     assert status == 130
     assert not any("Traceback" in line or "GET" in line for line in running.lines)
 
 
-async def test_serve_tells_the_upstream_who_asked(fleet: Fleet) -> None:
-    """``append`` sees a trusted peer's list, because uvicorn leaves the peer alone."""
+async def test_serve_forwards_the_address_of_the_client(fleet: Fleet) -> None:
+    """``append`` extends the list of a trusted peer; uvicorn does not change the peer."""
     config = serve.server_config(serve.gateway({}), [billing()], access_log=True)
 
     assert config.proxy_headers is False
@@ -125,18 +125,18 @@ def billing(**settings: object) -> Billing:
         ([billing(), billing(response_server_headers="pass")], False),
     ],
 )
-def test_serve_adds_date_and_server_unless_an_upstream_passes_them(
+def test_serve_adds_date_and_server_unless_an_upstream_forwards_them(
     upstreams: list[Billing], own: bool
 ) -> None:
-    """Never two of them."""
+    """A response never has two of them."""
     config = serve.server_config(serve.gateway({}), upstreams, access_log=False)
 
     assert (config.date_header, config.server_header) == (own, own)
     assert config.access_log is False
 
 
-def test_serve_lets_messages_through_as_large_as_an_upstream_may_send() -> None:
-    """The larger of uvicorn's limit, where there is none of ours, and the settings'."""
+def test_serve_allows_the_largest_message_of_any_upstream() -> None:
+    """Without a limit of the settings, uvicorn's default limit counts."""
     small = billing(websocket={"max_message_bytes": 1000})
     large = billing(websocket={"max_message_bytes": 100_000_000})
 
@@ -148,10 +148,10 @@ def test_serve_lets_messages_through_as_large_as_an_upstream_may_send() -> None:
     assert limit(small, billing()) == 16 * 1024 * 1024
 
 
-def test_serve_says_every_fault_of_the_settings(
+def test_serve_reports_every_fault_of_the_settings(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One message with both, status 2, no traceback."""
+    """One message has both faults; exit status 2, no traceback."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "ftp://x")
     monkeypatch.setenv("UPSTREAM_BILLING_POLICY", "fastest")
 
@@ -164,8 +164,8 @@ def test_serve_says_every_fault_of_the_settings(
     assert "Traceback" not in error
 
 
-async def test_serve_says_what_only_the_start_finds(tmp_path: Path) -> None:
-    """A certificate that cannot be read is a fault of the settings like any other."""
+async def test_serve_reports_faults_found_at_start(tmp_path: Path) -> None:
+    """A certificate that cannot be read is reported as a fault of the settings."""
     bad = tmp_path / "roots.pem"
     bad.write_text("not a certificate")
     environment = {
@@ -180,10 +180,10 @@ async def test_serve_says_what_only_the_start_finds(tmp_path: Path) -> None:
     assert not any("Traceback" in line for line in running.lines)
 
 
-def test_serve_says_that_its_port_is_taken(
+def test_serve_reports_a_port_in_use(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 2 and one line."""
+    """Exit status 2 and one line."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://127.0.0.1:9")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -22,7 +22,7 @@ def test_plain_table_aligns_columns() -> None:
 
 
 def test_print_table_is_plain_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """What a script reads has no frames."""
+    """Output to a pipe has no frames."""
     print_table(HEADERS, ROWS)
 
     assert capsys.readouterr().out.splitlines() == plain_table(HEADERS, ROWS)
@@ -41,7 +41,7 @@ def test_print_table_draws_on_a_terminal(
     assert "│" in out
 
 
-def test_print_table_does_without_rich(
+def test_print_table_is_plain_without_rich(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A terminal without rich gets the plain table."""

@@ -1,4 +1,4 @@
-"""Apps under test, as a user of the kit would have them."""
+"""Apps under test, as users of the test kit write them."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""Each fault on demand does to an app what the real one does."""
+"""The faults of the test kit act on an app as real ones do."""
 
 from __future__ import annotations
 
@@ -33,60 +33,60 @@ from tests.testing.apps import gateway_app
     ],
 )
 def test_fault_before_the_head_becomes_a_problem(fault: Step, status: int, failure: str) -> None:
-    """Refused, reset and stalled are told apart."""
+    """A refused, a reset and a stalled connection give different failures."""
     app = gateway_app()
 
     with (
         stand_in(app, "billing", fault, timeouts={"activity": 0.05}),
         TestClient(app) as client,
     ):
-        answer = client.post("/pay", content=b"x")
+        response = client.post("/pay", content=b"x")
 
-    assert (answer.status_code, answer.json()["failure"]) == (status, failure)
+    assert (response.status_code, response.json()["failure"]) == (status, failure)
 
 
 @pytest.mark.parametrize("fault", [reset(b"part"), truncate(b"part")])
 async def test_fault_within_the_body_reaches_a_caller(fault: Step) -> None:
-    """A body that breaks off raises where it is read."""
+    """Reading a body that breaks off raises."""
     app = gateway_app()
 
     async with stand_in(app, "billing", fault) as billing:
         client = (await billing.balancer()).client
-        async with client.stream("GET", "/x") as answer:
+        async with client.stream("GET", "/x") as response:
             with pytest.raises(httpx.RemoteProtocolError):
-                await answer.aread()
+                await response.aread()
 
-    assert answer.status_code == 200
+    assert response.status_code == 200
 
 
 def test_fault_of_a_function_may_be_a_refusal() -> None:
-    """A function may say refuse() as well."""
+    """A function may give ``refuse()``."""
 
-    def answer(received: Received) -> Step:
+    def respond(received: Received) -> Step:
         return refuse()
 
     app = gateway_app()
-    with stand_in(app, "billing", answer), TestClient(app) as client:
+    with stand_in(app, "billing", respond), TestClient(app) as client:
         status = client.get("/billing/x").status_code
 
     assert status == 502
 
 
 def test_fault_too_many_requests_has_retry_after() -> None:
-    """A 429 tells when, and takes its destination out for so long where settings say so."""
+    """The settings may take the destination out for the time of ``Retry-After``."""
     app = gateway_app()
 
     with (
         stand_in(app, "billing", {"a": too_many_requests(7), "b": reply()}, policy="first"),
         TestClient(app) as client,
     ):
-        answer = client.get("/billing/x")
+        response = client.get("/billing/x")
 
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
+    assert (response.status_code, response.headers["retry-after"]) == (429, "7")
 
 
 def test_fault_close_code_reaches_the_client() -> None:
-    """A close with 4001 arrives as such."""
+    """The client gets close code 4001."""
     app = gateway_app()
 
     with (
@@ -115,8 +115,8 @@ def test_fault_refused_handshake_reaches_the_client() -> None:
     assert (denied.value.status_code, denied.value.text) == (403, "no")
 
 
-def test_health_flips_on_demand_before_and_while_it_runs() -> None:
-    """Probes find what the test says."""
+def test_flip_changes_health_before_and_after_the_start() -> None:
+    """Probes give the flipped health."""
     app = gateway_app()
 
     with stand_in(
@@ -134,8 +134,8 @@ def test_health_flips_on_demand_before_and_while_it_runs() -> None:
     assert billing.received == []
 
 
-async def test_health_flips_at_once_in_the_own_loop() -> None:
-    """In an async test the flip holds when the call returns."""
+async def test_flip_in_the_running_loop_acts_at_once() -> None:
+    """In an async test the health has changed when the call returns."""
     async with stand_in(gateway_app(), "billing", {"a": reply(), "b": reply()}) as billing:
         balancer = await billing.balancer()
         billing.flip("a", healthy=False)
@@ -159,13 +159,13 @@ def test_clock_ends_an_ejection() -> None:
         still = client.get("/available").json()
         clock.advance(2)
         back = client.get("/available").json()
-    clock.advance(1)  # nobody is there any more to see it
+    clock.advance(1)
 
     assert (ejected, still, back) == (["http://b"], ["http://b"], ["http://a", "http://b"])
 
 
-async def test_clock_passes_within_async_tests() -> None:
-    """The same in a test's own loop."""
+async def test_clock_sleeps_in_async_tests() -> None:
+    """In the running loop of the test."""
     clock = Clock()
     settings = {"ejection": {"consecutive": 1, "base_time": 30}, "policy": "first"}
 
@@ -183,8 +183,8 @@ async def test_clock_passes_within_async_tests() -> None:
     assert (ejected, len(balancer.available)) == (1, 2)
 
 
-def test_clock_says_which_loops_it_cannot_move() -> None:
-    """The clock of uvloop is its own."""
+def test_clock_refuses_loops_of_uvloop() -> None:
+    """The clock of uvloop cannot be replaced."""
     uvloop = pytest.importorskip("uvloop")
     loop = uvloop.new_event_loop()
     try:
@@ -194,11 +194,11 @@ def test_clock_says_which_loops_it_cannot_move() -> None:
         loop.close()
 
 
-def test_reply_takes_its_time() -> None:
+def test_reply_waits_for_its_delay() -> None:
     """A delay passes by the loop's clock."""
     app = gateway_app()
 
     with stand_in(app, "billing", reply("late", delay=0.01)), TestClient(app) as client:
-        answer = client.get("/billing/x")
+        response = client.get("/billing/x")
 
-    assert answer.text == "late"
+    assert response.text == "late"

@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures for its users, nothing for the others."""
+"""The pytest plugin and its fixtures."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from tests.testing.apps import gateway_app
 
 
 def test_plugin_replaces_until_the_end_of_the_test(stand_in: StandInFixture) -> None:
-    """The fixture is one line, and takes several upstreams."""
+    """The fixture can replace several upstreams."""
     app = gateway_app()
     billing = stand_in(app, "billing", reply({"number": 7}))
 
     with TestClient(app) as client:
-        answer = client.get("/summary")
+        response = client.get("/summary")
 
-    assert (answer.json(), billing.tried) == ({"number": 7}, ["billing"])
+    assert (response.json(), billing.tried) == ({"number": 7}, ["billing"])
 
 
 async def test_plugin_serves_async_tests(stand_in: StandInFixture, proxy_clock: Clock) -> None:
-    """In the test's own loop as well."""
+    """The fixtures work in the running loop of the test."""
     billing = stand_in(gateway_app(), "billing", reply("x"), clock=proxy_clock)
 
-    answer = await (await billing.balancer()).client.get("/x")
+    response = await (await billing.balancer()).client.get("/x")
 
-    assert answer.text == "x"
+    assert response.text == "x"
 
 
 def test_plugin_is_registered() -> None:
-    """Test runs find it by itself."""
+    """The entry point of the package registers the plugin."""
     found = entry_points(group="pytest11")
 
     assert "fastapi_proxy_di.testing.pytest_plugin" in {one.value for one in found}
 
 
 def test_testing_needs_no_pytest() -> None:
-    """Other test runners import the kit as well."""
+    """Other test runners can import the kit."""
     code = "import sys, fastapi_proxy_di.testing; print('pytest' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -51,7 +51,7 @@ def billing_service(log: list[str]) -> FastAPI:
 
 
 def test_stand_in_is_an_app_for_mounts_endpoints_and_tunnels() -> None:
-    """One line replaces the upstream everywhere, and the app's lifespan runs around it."""
+    """One line replaces the upstream everywhere; the lifespan of the replacing app runs."""
     app, log = gateway_app(), list[str]()
 
     with stand_in(app, "billing", billing_service(log)) as billing, TestClient(app) as client:
@@ -71,8 +71,8 @@ def test_stand_in_is_an_app_for_mounts_endpoints_and_tunnels() -> None:
     assert log == ["start", "end"]
 
 
-def test_stand_in_records_fields_and_body() -> None:
-    """What the gateway sent is there to be looked at."""
+def test_stand_in_records_headers_and_body() -> None:
+    """The record has what the gateway sent."""
     app = gateway_app()
 
     with stand_in(app, "billing", reply()) as billing, TestClient(app) as client:
@@ -84,19 +84,19 @@ def test_stand_in_records_fields_and_body() -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_stand_in_asks_a_function(asynchronous: bool) -> None:
+def test_stand_in_calls_a_function(asynchronous: bool) -> None:
     """A function gets the whole request and gives content or a step."""
     app = gateway_app()
 
-    def answer(received: Received) -> object:
+    def respond(received: Received) -> object:
         return reply("no", 402) if received.json()["sum"] > 10 else {"paid": True}
 
-    async def answer_later(received: Received) -> object:
+    async def respond_later(received: Received) -> object:
         await asyncio.sleep(0)
-        return answer(received)
+        return respond(received)
 
     with (
-        stand_in(app, "billing", answer_later if asynchronous else answer),
+        stand_in(app, "billing", respond_later if asynchronous else respond),
         TestClient(app) as client,
     ):
         small = client.post("/pay", json={"sum": 7})
@@ -107,32 +107,32 @@ def test_stand_in_asks_a_function(asynchronous: bool) -> None:
 
 
 def test_stand_in_plays_a_script_and_repeats_its_end() -> None:
-    """Each attempt takes the next step; the last one is for ever."""
+    """Each attempt takes the next step; the last one repeats."""
     app = gateway_app()
     script: list[Step] = [reply(status=201), reply(b"x", headers={"X-Turn": "2"})]
 
     with stand_in(app, "billing", script), TestClient(app) as client:
-        answers = [client.get("/billing/x") for _ in range(3)]
+        responses = [client.get("/billing/x") for _ in range(3)]
 
-    assert [one.status_code for one in answers] == [201, 200, 200]
-    assert [one.headers.get("x-turn") for one in answers] == [None, "2", "2"]
+    assert [one.status_code for one in responses] == [201, 200, 200]
+    assert [one.headers.get("x-turn") for one in responses] == [None, "2", "2"]
 
 
-def test_stand_in_tells_tried_b_then_a() -> None:
-    """Destinations have names, and what was tried is in order."""
+def test_tried_has_the_names_of_destinations_in_order() -> None:
+    """A mapping names the destinations."""
     app = gateway_app()
 
     with (
         stand_in(app, "billing", {"b": refuse(), "a": reply("from a")}, policy="first") as billing,
         TestClient(app) as client,
     ):
-        answer = client.post("/pay")
+        response = client.post("/pay")
 
-    assert (answer.text, billing.tried) == ("from a", ["b", "a"])
+    assert (response.text, billing.tried) == ("from a", ["b", "a"])
 
 
 def test_stand_in_works_without_a_lifespan() -> None:
-    """Also where each request has a loop of its own."""
+    """Also where each request has an event loop of its own."""
     app = gateway_app()
 
     with stand_in(app, "billing", {"a": reply("x")}) as billing:
@@ -143,7 +143,7 @@ def test_stand_in_works_without_a_lifespan() -> None:
 
 
 async def test_stand_in_works_in_async_tests() -> None:
-    """The balancer lives in the test's own loop, and its app ends with it."""
+    """The balancer runs in the test's own loop, and its app ends with it."""
     app, log = gateway_app(), list[str]()
     transport = httpx.ASGITransport(app)
 
@@ -151,16 +151,16 @@ async def test_stand_in_works_in_async_tests() -> None:
         stand_in(app, "billing", billing_service(log)) as billing,
         httpx.AsyncClient(transport=transport, base_url="http://gateway") as client,
     ):
-        answer = await client.get("/billing/invoices/7")
+        response = await client.get("/billing/invoices/7")
         balancer = await billing.balancer()
 
-    assert (answer.json(), balancer.name) == ({"number": 7}, "billing")
+    assert (response.json(), balancer.name) == ({"number": 7}, "billing")
     assert log == ["start", "end"]
     assert app.dependency_overrides == {}
 
 
-async def test_stand_in_left_in_its_own_loop_ends_behind_it() -> None:
-    """A plain ``with`` in an async test cannot wait; the end comes next."""
+async def test_with_block_in_a_running_loop_closes_in_a_task() -> None:
+    """A plain ``with`` in an async test cannot wait for the end."""
     app, log = gateway_app(), list[str]()
     with stand_in(app, "billing", billing_service(log)) as billing:
         await billing.balancer()
@@ -170,8 +170,8 @@ async def test_stand_in_left_in_its_own_loop_ends_behind_it() -> None:
     assert log == ["start", "end"]
 
 
-def test_stand_in_left_while_the_client_is_open_ends_in_its_loop() -> None:
-    """Left inside the client's block it ends there and then."""
+def test_closing_while_the_client_is_open_waits_for_its_loop() -> None:
+    """The balancer of the client's loop has ended when the block ends."""
     app, log = gateway_app(), list[str]()
 
     with TestClient(FastAPI()):
@@ -186,8 +186,8 @@ def test_stand_in_left_while_the_client_is_open_ends_in_its_loop() -> None:
     assert (ended, known()) == (["start", "end"], None)
 
 
-def test_stand_in_left_in_a_loop_that_rests_ends_there() -> None:
-    """Where the loop waits for the next test, it runs once more."""
+def test_closing_runs_a_loop_that_is_not_running() -> None:
+    """The loop runs once more to close the balancer."""
     app, log = gateway_app(), list[str]()
     with asyncio.Runner() as runner, stand_in(app, "billing", billing_service(log)) as billing:
         runner.run(_start(billing))
@@ -199,26 +199,26 @@ async def _start(billing: StandIn) -> None:
     await billing.balancer()
 
 
-def test_stand_in_is_a_dependency_of_its_own() -> None:
-    """It may be written into the overrides by hand."""
+def test_stand_in_can_be_set_as_an_override() -> None:
+    """``app.dependency_overrides`` takes it."""
     app = gateway_app()
     app.dependency_overrides[Upstream("billing")] = StandIn("billing", reply("x"))
 
     with TestClient(app) as client:
-        answer = client.get("/billing/x")
+        response = client.get("/billing/x")
 
-    assert answer.text == "x"
+    assert response.text == "x"
 
 
-def test_stand_in_gives_problems_as_the_app_would() -> None:
-    """A failure is answered by the default handler, on mounts and in endpoints."""
+def test_failures_of_a_stand_in_become_problem_documents() -> None:
+    """The default handler responds, on mounts and in endpoints."""
     app = gateway_app()
 
     with stand_in(app, "billing", refuse()), TestClient(app) as client:
-        answers = [client.get("/billing/x"), client.post("/pay")]
+        responses = [client.get("/billing/x"), client.post("/pay")]
 
-    assert [one.status_code for one in answers] == [502, 502]
-    assert {one.headers["content-type"] for one in answers} == {"application/problem+json"}
+    assert [one.status_code for one in responses] == [502, 502]
+    assert {one.headers["content-type"] for one in responses} == {"application/problem+json"}
 
 
 class Declared(UpstreamSettings, name="billing"):
@@ -240,7 +240,7 @@ class Declared(UpstreamSettings, name="billing"):
 def test_stand_in_keeps_declared_settings_and_no_environment(
     upstream: object, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What code says holds; the machine's variables do not."""
+    """Settings in code apply; environment variables do not."""
     monkeypatch.setenv("UPSTREAM_BILLING_POLICY", "nonsense")
     app = gateway_app()
 
@@ -250,20 +250,20 @@ def test_stand_in_keeps_declared_settings_and_no_environment(
     assert billing.received[0].headers["host"] == host
 
 
-def test_stand_in_refuses_what_cannot_answer() -> None:
-    """A source that is nothing says so at once."""
+def test_stand_in_refuses_a_source_of_another_type() -> None:
+    """A ``TypeError`` is raised at once."""
     with pytest.raises(TypeError, match="is not an ASGI app, a function, a step"):
         StandIn("billing", {"a": 7})  # type: ignore[dict-item]
 
 
-def test_stand_in_says_how_an_answer_is_written() -> None:
-    """A mapping is not what the upstream answers: its keys name destinations."""
+def test_error_for_a_mapping_suggests_reply() -> None:
+    """The keys of a mapping name destinations."""
     with pytest.raises(TypeError, match=r"total: 70 is not .* write reply\(\.\.\.\)"):
         StandIn("billing", {"total": 70})  # type: ignore[dict-item]
 
 
-def test_stand_in_tells_wrong_settings_as_at_start() -> None:
-    """One line for each fault, with the near name."""
+def test_stand_in_reports_wrong_settings_as_at_start() -> None:
+    """One line for each fault, with the similar name."""
     with pytest.raises(SettingsError) as caught:
         StandIn("billing", reply(), polcy="first", timeouts={"connect": "soon"})
 
@@ -274,8 +274,8 @@ def test_stand_in_tells_wrong_settings_as_at_start() -> None:
     assert "timeouts.connect" in "".join(faults)
 
 
-def test_stand_in_for_a_name_that_is_not_there_stops_the_app() -> None:
-    """A slip in a test's name cannot let the real upstream answer."""
+def test_stand_in_for_an_unknown_name_stops_the_app() -> None:
+    """A misspelt name cannot let the real upstream respond."""
     app = gateway_app()
     with (
         stand_in(app, "billing", reply()),
@@ -287,7 +287,7 @@ def test_stand_in_for_a_name_that_is_not_there_stops_the_app() -> None:
 
 
 async def test_stand_in_has_only_its_own_destinations() -> None:
-    """An address that the test did not name is no way out."""
+    """An address that the test did not name raises."""
     async with StandIn("billing", reply()) as billing:
         balancer = await billing.balancer()
         with pytest.raises(ValueError, match="no destination http://other; it has http://billing"):
@@ -297,7 +297,7 @@ async def test_stand_in_has_only_its_own_destinations() -> None:
 
 
 def test_stand_in_accepts_websockets() -> None:
-    """Messages, subprotocol, fields and echo are a step as well."""
+    """Messages, subprotocol, headers and echo are steps, too."""
     app = gateway_app()
     steps = [
         accept("one", b"two", subprotocol="v1", headers={"X-Feed": "7"}, code=1001, reason="end"),
@@ -321,8 +321,8 @@ def test_stand_in_accepts_websockets() -> None:
     assert (echoed, billing.received[1].messages) == (["text", b"bytes"], ["text", b"bytes"])
 
 
-async def test_stand_in_that_nobody_asked_ends_as_well() -> None:
-    """What never ran has nothing to end."""
+async def test_stand_in_that_never_ran_can_be_closed() -> None:
+    """Closing does nothing then."""
     app = gateway_app()
     billing = stand_in(app, "billing", reply())
 
@@ -333,8 +333,8 @@ async def test_stand_in_that_nobody_asked_ends_as_well() -> None:
     assert (billing.tried, app.dependency_overrides) == ([], {})
 
 
-def test_reply_sets_what_the_test_does_not() -> None:
-    """Length and type are those of the content, unless they are given; a 204 has neither."""
+def test_reply_sets_length_and_type_unless_given() -> None:
+    """A 204 has neither."""
     app = gateway_app()
     steps = [
         reply({"a": 1}),
@@ -344,19 +344,19 @@ def test_reply_sets_what_the_test_does_not() -> None:
     ]
 
     with stand_in(app, "billing", steps), TestClient(app) as client:
-        answers = [client.get("/billing/x") for _ in steps]
+        responses = [client.get("/billing/x") for _ in steps]
 
-    assert [one.headers.get("content-type") for one in answers] == [
+    assert [one.headers.get("content-type") for one in responses] == [
         "application/json",
         "application/vnd.a+json",
         None,
         "text/plain; charset=utf-8",
     ]
-    assert [one.headers.get("content-length") for one in answers] == ["8", "8", None, "2"]
+    assert [one.headers.get("content-length") for one in responses] == ["8", "8", None, "2"]
 
 
-async def test_stand_in_records_an_upload_that_comes_in_pieces() -> None:
-    """The body is what was sent, whether or not the app looked at it."""
+async def test_stand_in_records_an_upload_in_pieces() -> None:
+    """The record has the body, whether or not the app read it."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for piece in (b"one", b"two", b"three"):

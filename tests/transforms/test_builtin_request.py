@@ -1,4 +1,4 @@
-"""Each request transform of the settings, alone."""
+"""Each request transform of the settings."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def _path(path: bytes, *transforms: Transform, **scope: Any) -> bytes:
     ],
 )
 def test_path_prefix(prefix: str, path: bytes, expected: bytes) -> None:
-    """In front, without a slash too many."""
+    """No slash is doubled."""
     assert _path(path, PathPrefix(prefix=prefix)) == expected
 
 
@@ -58,18 +58,18 @@ def test_path_prefix(prefix: str, path: bytes, expected: bytes) -> None:
     ],
 )
 def test_path_remove_prefix(path: bytes, expected: bytes) -> None:
-    """Whole segments only, as in YARP."""
+    """Only whole segments match, as in YARP."""
     assert _path(path, PathRemovePrefix(prefix="/api")) == expected
 
 
-def test_path_remove_prefix_lets_nobody_climb() -> None:
-    """``/api/../x`` climbs as soon as ``/api`` is gone, whatever is put before it."""
+def test_path_remove_prefix_refuses_paths_that_climb() -> None:
+    """``/api/../x`` climbs once ``/api`` is removed, even if a prefix follows."""
     with pytest.raises(InvalidRequest):
         _path(b"/api/../x", PathRemovePrefix(prefix="/api"), PathPrefix(prefix="/v2"))
 
 
 def test_path_set() -> None:
-    """One path for all."""
+    """All requests get the same path."""
     assert _path(b"/whatever", PathSet(path="/soap;v=1")) == b"/soap;v=1"
 
 
@@ -84,14 +84,14 @@ def test_path_set() -> None:
     ],
 )
 def test_path_pattern(pattern: str, expected: bytes) -> None:
-    """The rest travels raw, path parameters are encoded."""
+    """The rest of the path stays raw, path parameters are encoded."""
     params = {"tenant": "acme", "number": 7, "odd": "% \u00e4?#/x", "path": "/decoded"}
     assert _path(b"/a%2Fb", PathPattern(pattern=pattern), path_params=params) == expected
 
 
 @pytest.mark.parametrize("tenant", ["..", "../x", "a/../..", "..;x"])
-def test_path_pattern_keeps_parameters_below_what_stands_before(tenant: str) -> None:
-    """Else ``..`` for a tenant would leave ``/tenants`` without climbing above the root."""
+def test_path_pattern_refuses_parameters_that_climb(tenant: str) -> None:
+    """The tenant ``..`` would leave ``/tenants`` without climbing above the root."""
     pattern = PathPattern(pattern="/tenants/{tenant}/x")
     with pytest.raises(InvalidRequest):
         _path(b"", pattern, path_params={"tenant": tenant})
@@ -106,7 +106,7 @@ def test_path_pattern_keeps_parameters_below_what_stands_before(tenant: str) -> 
     ],
 )
 def test_unknown_path_parameter_is_named(transform: Transform) -> None:
-    """A mistake of the app: it says which parameter which mount lacks."""
+    """The error names the parameter and the mount."""
     with pytest.raises(ValueError, match=r"'tenant'.*'/billing'"):
         changed(outbound(), transform)
 
@@ -121,7 +121,7 @@ def test_unknown_path_parameter_is_named(transform: Transform) -> None:
     ],
 )
 def test_query_transforms(transform: Transform, expected: bytes) -> None:
-    """By name; all else stays byte for byte."""
+    """All other parameters stay byte for byte."""
     request = outbound(query=b"a=1&b=%2f", path_params={"tenant": "ac&me"})
     assert changed(request, transform).raw_query == expected
 
@@ -131,7 +131,7 @@ def test_query_transforms(transform: Transform, expected: bytes) -> None:
     [(b"PUT", "http", b"POST"), (b"GET", "http", b"GET"), (b"PUT", "websocket", b"PUT")],
 )
 def test_method_change(method: bytes, kind: str, expected: bytes) -> None:
-    """One method as another; a handshake is left alone."""
+    """The method of a WebSocket handshake stays."""
     request = outbound(method=method, type=kind)
     assert changed(request, MethodChange(method="put", set="post")).raw_method == expected
 
@@ -154,7 +154,7 @@ def test_method_change(method: bytes, kind: str, expected: bytes) -> None:
     ],
 )
 def test_header_transforms(transform: Transform, expected: list[tuple[bytes, bytes]]) -> None:
-    """By name; order and repeats of the others stay."""
+    """Order and repeats of the other headers stay."""
     request = outbound(
         headers=[(b"x-a", b"1"), (b"x-b", b"2"), (b"x-a", b"3")],
         path_params={"tenant": "ac\nme"},
@@ -165,7 +165,7 @@ def test_header_transforms(transform: Transform, expected: list[tuple[bytes, byt
 
 
 def test_transforms_run_in_their_order() -> None:
-    """Each sees what those before it have done; functions stand among them."""
+    """Each transform sees the changes of those before it, functions included."""
 
     def shout(request: OutboundRequest) -> None:
         request.path = request.path.upper()

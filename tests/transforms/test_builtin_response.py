@@ -1,4 +1,4 @@
-"""Each response transform of the settings, alone."""
+"""Each response transform of the settings."""
 
 from typing import Literal
 
@@ -13,19 +13,19 @@ from fastapi_proxy_di.transforms import (
     ResponseHeadersAllowed,
     Transform,
 )
-from tests.transforms.views import answered, response
+from tests.transforms.views import headers_after, response
 
 
 @pytest.mark.parametrize(
     ("when", "statuses"),
     [("success", [101, 200, 399]), ("failure", [400, 599]), ("always", [101, 200, 399, 400, 599])],
 )
-def test_when_says_for_which_answers(
+def test_when_selects_responses_by_status(
     when: Literal["success", "failure", "always"], statuses: list[int]
 ) -> None:
-    """Success is below 400, as in YARP."""
+    """Success is a status below 400, as in YARP."""
     transforms = (ResponseHeader(name="x-a", set="1", when=when),)
-    changed = [s for s in (101, 200, 399, 400, 599) if answered(response(s), *transforms)]
+    changed = [s for s in (101, 200, 399, 400, 599) if headers_after(response(s), *transforms)]
     assert changed == statuses
 
 
@@ -45,15 +45,15 @@ def test_when_says_for_which_answers(
 def test_header_transforms(
     transform: Transform, expected: list[tuple[bytes, bytes]] | None
 ) -> None:
-    """By name; order and repeats of the others stay."""
+    """Order and repeats of the other headers stay."""
     headers = [(b"x-a", b"1"), (b"x-b", b"2"), (b"x-a", b"3")]
-    assert answered(response(headers=headers), transform) == (expected or headers)
+    assert headers_after(response(headers=headers), transform) == (expected or headers)
 
 
 def test_headers_allowed_keeps_the_framing() -> None:
-    """The body must stay whole."""
+    """Without its framing headers the body would break."""
     headers = [(b"content-length", b"2"), (b"etag", b"x")]
-    assert answered(response(headers=headers), ResponseHeadersAllowed(names=())) == headers[:1]
+    assert headers_after(response(headers=headers), ResponseHeadersAllowed(names=())) == headers[:1]
 
 
 @pytest.mark.parametrize(
@@ -68,21 +68,21 @@ def test_headers_allowed_keeps_the_framing() -> None:
     ],
 )
 def test_location_is_rewritten(transform: Transform, location: bytes, expected: bytes) -> None:
-    """By the destination's own address, or by what the settings say."""
-    answer = response(302, [(b"location", location)], base_path=b"/base", host=b"gateway.test")
-    assert answered(answer, transform) == [(b"location", expected)]
+    """By the address of the destination, or by ``match`` and ``replace``."""
+    given = response(302, [(b"location", location)], base_path=b"/base", host=b"gateway.test")
+    assert headers_after(given, transform) == [(b"location", expected)]
 
 
 def test_cookies_are_rewritten_one_by_one() -> None:
-    """Repeated fields stay apart and in order, and everything else as it was."""
+    """Repeated headers stay apart and in order; other bytes stay."""
     headers = [
         (b"set-cookie", b"a=1; Domain=api.test; Path=/base/x"),
         (b"x-a", b"a=1; Domain=api.test; Path=/base"),
         (b"set-cookie", b"b=2; Path=/"),
         (b"set-cookie", b"c=3"),
     ]
-    answer = response(headers=headers, base_path=b"/base")
-    assert answered(answer, CookieDomain(), CookiePath()) == [
+    given = response(headers=headers, base_path=b"/base")
+    assert headers_after(given, CookieDomain(), CookiePath()) == [
         (b"set-cookie", b"a=1; Path=/billing/x"),
         headers[1],
         (b"set-cookie", b"b=2; Path=/"),
@@ -90,11 +90,13 @@ def test_cookies_are_rewritten_one_by_one() -> None:
     ]
 
 
-def test_cookies_are_rewritten_as_told() -> None:
-    """From and to given, the mount plays no part."""
-    answer = response(headers=[(b"set-cookie", b"a=1; Domain=.API.test; Path=/v2/x")])
+def test_cookies_are_rewritten_by_match_and_set() -> None:
+    """The mount is not used then."""
+    given = response(headers=[(b"set-cookie", b"a=1; Domain=.API.test; Path=/v2/x")])
     transforms = (
         CookieDomain(match=".api.test", set="gate.test"),
         CookiePath(match="/v2/", set="/v3/"),
     )
-    assert answered(answer, *transforms) == [(b"set-cookie", b"a=1; Domain=gate.test; Path=/v3/x")]
+    assert headers_after(given, *transforms) == [
+        (b"set-cookie", b"a=1; Domain=gate.test; Path=/v3/x")
+    ]

@@ -1,4 +1,4 @@
-"""Set-Cookie with one attribute changed and every other byte as it was."""
+"""Domain and Path of ``Set-Cookie``; all other bytes stay."""
 
 import pytest
 
@@ -21,13 +21,13 @@ COOKIE = b'a="1=2 ,/"; Expires=Wed, 21 Oct 2026 07:28:00 GMT;  domain = .API.tes
 def test_domain_is_changed_in_place(
     match: bytes | None, replacement: bytes | None, expected: bytes
 ) -> None:
-    """A dot in front and upper case make no difference (RFC 6265 section 5.2.3)."""
+    """A leading dot and case are ignored (RFC 6265 section 5.2.3)."""
     assert rewrite_domain(COOKIE, match, replacement) == expected
 
 
 @pytest.mark.parametrize("cookie", [b"domain=api.test; Path=/", b"a=1", b"a=1; Domain=", b""])
 def test_cookie_without_a_domain_stays(cookie: bytes) -> None:
-    """A cookie called domain is not the attribute."""
+    """A cookie named domain is not the attribute."""
     assert rewrite_domain(cookie, None, None) == cookie
 
 
@@ -46,22 +46,22 @@ def test_cookie_without_a_domain_stays(cookie: bytes) -> None:
         (b"x", b"", b"/billing", b"x"),
     ],
 )
-def test_path_is_moved_at_whole_segments(
+def test_path_prefix_is_replaced_at_whole_segments(
     path: bytes, match: bytes, replacement: bytes, expected: bytes
 ) -> None:
-    """The path of everything is the mount itself, without a slash: ``/billing`` has it too."""
+    """``/`` becomes the mount without a slash at its end, which covers ``/billing``, too."""
     assert (
         rewrite_path(b"a=1; Path=" + path + b"; Secure", match, replacement)
         == b"a=1; Path=" + expected + b"; Secure"
     )
 
 
-def test_every_path_of_a_cookie_is_moved() -> None:
-    """Browsers take the last of them."""
+def test_every_path_of_a_cookie_is_replaced() -> None:
+    """Browsers use the last one."""
     assert rewrite_path(b"a=1;path=/;PATH=/x", b"", b"/b") == b"a=1;path=/b;PATH=/b/x"
 
 
 @pytest.mark.parametrize("cookie", [b"__Host-id=1; Path=/; Secure", b" __host-id=1; Path=/"])
 def test_host_cookie_keeps_its_path(cookie: bytes) -> None:
-    """Browsers drop a ``__Host-`` cookie with any other."""
+    """Browsers refuse a ``__Host-`` cookie with another path."""
     assert rewrite_path(cookie, b"", b"/billing") == cookie

@@ -1,4 +1,4 @@
-"""Transforms of HTTP requests and answers, in exact bytes on both sides of a gateway."""
+"""Transforms of HTTP requests and responses, in exact bytes on both sides of a gateway."""
 
 from typing import Annotated, Any
 
@@ -32,14 +32,14 @@ from tests.support.servers import run_app
 
 
 def add_tenant(request: OutboundRequest) -> None:
-    """Tell the upstream what the mount knows."""
-    request.headers["x-tenant"] = request.inbound.headers.get("x-api-key", "nobody")
+    """Change headers, path and query of a request."""
+    request.headers["x-tenant"] = request.inbound.headers.get("x-api-key", "none")
     request.path = "/t" + request.path
     request.set_query("by", "function")
 
 
 def stamp(response: OutboundResponse) -> None:
-    """Tell the client who answered."""
+    """Add a header to a response."""
     response.headers.append("x-stamp", f"{response.status} {response.inbound.path}")
 
 
@@ -52,13 +52,13 @@ async def _head(
     return origin.request.head.replace(origin.authority.encode(), b"ORIGIN")
 
 
-async def _answer(raw: bytes, **options: Any) -> RawResponse:
+async def _through_gateway(raw: bytes, **options: Any) -> RawResponse:
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url, **options) as gate:
         return await fetch(gate.address, target="/billing/x")
 
 
 async def test_settings_change_the_request_byte_for_byte() -> None:
-    """Path, query, method and headers, and nothing beside them."""
+    """Path, query, method and headers change, and nothing else."""
     head = await _head(
         "/billing/api/a%2Fb;c?q=%20&key=mine",
         (b"X-Drop", b"1"),
@@ -88,7 +88,7 @@ async def test_settings_change_the_request_byte_for_byte() -> None:
 
 @pytest.mark.parametrize("include", [{}, {"dependencies": [Depends(lambda: None)]}])
 async def test_router_takes_functions(include: dict[str, Any]) -> None:
-    """With dependencies and without; after the upstream's transforms."""
+    """With and without dependencies; they run after the upstream's transforms."""
     async with (
         ScriptedOrigin() as origin,
         gateway(
@@ -108,8 +108,8 @@ async def test_router_takes_functions(include: dict[str, Any]) -> None:
     assert (reply.body, reply.one(b"x-stamp")) == (b"ok", b"200 /x")
 
 
-async def test_router_transforms_go_with_options() -> None:
-    """What the request's own options say comes last, whether they say something or not."""
+async def test_options_of_the_request_apply_after_transforms() -> None:
+    """With options and without."""
 
     def options(request: Request) -> ForwardOptions:
         tenant = request.headers.get("x-choose")
@@ -122,12 +122,12 @@ async def test_router_transforms_go_with_options() -> None:
         await fetch(gate.address, target="/billing/x", headers=[(b"X-Choose", b"chosen")])
         reply = await fetch(gate.address, target="/billing/x")
 
-    assert [seen.one(b"x-tenant") for seen in origin.requests] == [b"chosen", b"nobody"]
+    assert [seen.one(b"x-tenant") for seen in origin.requests] == [b"chosen", b"none"]
     assert reply.one(b"x-stamp") == b"200 /x"
 
 
-async def test_router_without_transforms_is_its_own() -> None:
-    """The mount's transforms are the mount's, not the upstream's."""
+async def test_router_without_transforms_forwards_the_path_unchanged() -> None:
+    """Without transforms of its upstream either."""
     app = FastAPI()
     async with (
         ScriptedOrigin() as origin,
@@ -137,8 +137,8 @@ async def test_router_without_transforms_is_its_own() -> None:
     assert origin.request.target == b"/x"
 
 
-def test_transform_that_does_not_fit_stops_the_router() -> None:
-    """When it is made, not when a request comes."""
+def test_router_refuses_an_unusable_transform() -> None:
+    """When the router is made, not on a request."""
 
     async def waits(request: OutboundRequest) -> None:
         """Wait."""
@@ -148,7 +148,7 @@ def test_transform_that_does_not_fit_stops_the_router() -> None:
 
 
 async def test_path_parameters_of_the_mount_are_used() -> None:
-    """In the path, encoded again; in a header; the rest travels raw."""
+    """In the path they are encoded again, in a header too; the rest stays raw."""
     async with (
         ScriptedOrigin() as origin,
         gateway(
@@ -177,7 +177,7 @@ async def test_path_parameters_of_the_mount_are_used() -> None:
 async def test_path_that_climbs_out_of_a_transform_is_400(
     target: str, transform: PathRemovePrefix
 ) -> None:
-    """And nothing is dialled."""
+    """No destination is dialled."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, transforms=[transform, PathPrefix(prefix="/v2")]) as gate,
@@ -187,8 +187,8 @@ async def test_path_that_climbs_out_of_a_transform_is_400(
     assert origin.connections == 0
 
 
-async def test_allowed_headers_leave_what_is_the_proxys() -> None:
-    """Framing, forwarding and the settings' own headers are no client's."""
+async def test_allowed_headers_keep_headers_set_by_the_proxy() -> None:
+    """Framing, forwarding headers and ``request_headers`` stay."""
     async with (
         ScriptedOrigin() as origin,
         gateway(
@@ -225,8 +225,8 @@ async def test_allowed_headers_leave_what_is_the_proxys() -> None:
     assert origin.request.body == b"body"
 
 
-async def test_transform_cannot_be_undone_by_connection() -> None:
-    """What a client nominates goes before anything is set: RFC 9110 section 7.6.1."""
+async def test_connection_cannot_nominate_headers_set_by_transforms() -> None:
+    """Nominated headers are removed before transforms run (RFC 9110 section 7.6.1)."""
     head = await _head(
         "/billing/x",
         (b"X-Tenant", b"forged"),
@@ -237,8 +237,8 @@ async def test_transform_cannot_be_undone_by_connection() -> None:
     assert b"x-tenant: ours\r\n" in head
 
 
-async def test_transform_decides_whether_a_request_repeats() -> None:
-    """A key that a transform removes does not let a request be sent twice."""
+async def test_removed_idempotency_key_prevents_retries() -> None:
+    """The headers after transforms decide whether a request may be retried."""
     closing = always(response_bytes(status=503))
     async with (
         ScriptedOrigin(closing) as one,
@@ -256,8 +256,8 @@ async def test_transform_decides_whether_a_request_repeats() -> None:
         assert len(one.requests) + len(two.requests) == 3
 
 
-async def test_changed_method_decides_whether_a_request_repeats() -> None:
-    """POST sent as GET is a GET."""
+async def test_changed_method_decides_about_retries() -> None:
+    """A POST sent as GET is retried."""
     closing = always(response_bytes(status=503))
     async with (
         ScriptedOrigin(closing) as one,
@@ -273,8 +273,8 @@ async def test_changed_method_decides_whether_a_request_repeats() -> None:
     assert [seen.method for seen in one.requests + two.requests] == [b"GET"] * 2
 
 
-async def test_method_changed_to_head_ends_the_answer() -> None:
-    """The length of a body that does not come is not told to the client."""
+async def test_method_changed_to_head_sends_no_body() -> None:
+    """The client gets no length of a body that does not come."""
     script = always(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
     async with (
         ScriptedOrigin(script) as origin,
@@ -284,7 +284,7 @@ async def test_method_changed_to_head_ends_the_answer() -> None:
     assert (reply.status, reply.body, reply.ending) == (200, b"", Ending.LAST_CHUNK)
 
 
-async def test_settings_change_the_answer() -> None:
+async def test_settings_change_the_response() -> None:
     """Cookies one by one, Location through the mount, headers by status."""
     raw = response_bytes(
         302,
@@ -296,7 +296,7 @@ async def test_settings_change_the_answer() -> None:
             (b"Set-Cookie", b"b=2;  Expires=Wed, 21 Oct 2026 07:28:00 GMT"),
         ],
     )
-    reply = await _answer(
+    reply = await _through_gateway(
         raw,
         transforms=[
             CookieDomain(),
@@ -320,7 +320,7 @@ async def test_settings_change_the_answer() -> None:
 
 @pytest.mark.parametrize("preserve_host", [False, True])
 async def test_location_with_the_destinations_address(preserve_host: bool) -> None:
-    """An upstream names itself as it was asked for."""
+    """An upstream names itself by the ``Host`` it got."""
     async with ScriptedOrigin() as origin:
         named = b"gateway.test" if preserve_host else origin.authority.encode()
         raw = response_bytes(301, headers=[(b"Location", b"http://" + named + b"/base/x")])
@@ -337,9 +337,9 @@ async def test_location_with_the_destinations_address(preserve_host: bool) -> No
     assert reply.one(b"location") == b"/billing/x"
 
 
-async def test_response_headers_of_the_settings_have_the_last_word() -> None:
+async def test_response_headers_of_the_settings_apply_after_transforms() -> None:
     """No allow-list removes them, no transform doubles them."""
-    reply = await _answer(
+    reply = await _through_gateway(
         response_bytes(body=b"ok", headers=[(b"ETag", b"1")]),
         response_headers={"x-own": "settings"},
         transforms=[
@@ -352,9 +352,9 @@ async def test_response_headers_of_the_settings_have_the_last_word() -> None:
     assert reply.one(b"x-own") == b"settings"
 
 
-async def test_affinity_cookie_is_not_the_upstreams() -> None:
-    """Only the upstream's cookies are rewritten."""
-    reply = await _answer(
+async def test_affinity_cookie_is_not_rewritten() -> None:
+    """Only cookies of the upstream are."""
+    reply = await _through_gateway(
         response_bytes(body=b"ok", headers=[(b"Set-Cookie", b"a=1; Path=/")]),
         affinity={"cookie": "stay", "key": "k" * 32},
         transforms=[CookiePath(set="/changed")],
@@ -364,8 +364,8 @@ async def test_affinity_cookie_is_not_the_upstreams() -> None:
     assert b"/changed" not in ours
 
 
-async def test_request_transform_that_raises_is_a_fault_of_the_app() -> None:
-    """500, and nothing was dialled."""
+async def test_request_transform_that_raises_gives_500() -> None:
+    """No destination is dialled."""
 
     def broken(request: OutboundRequest) -> None:
         request.headers["host"] = "evil.test"
@@ -379,8 +379,8 @@ async def test_request_transform_that_raises_is_a_fault_of_the_app() -> None:
     assert origin.connections == 0
 
 
-async def test_response_transform_that_raises_leaks_nothing() -> None:
-    """500; the exchange ends, and counts against nobody."""
+async def test_response_transform_that_raises_gives_500() -> None:
+    """The exchange ends, and no failure is counted against the destination."""
 
     def broken(response: OutboundResponse) -> None:
         raise RuntimeError("broken")
@@ -395,8 +395,8 @@ async def test_response_transform_that_raises_leaks_nothing() -> None:
     assert reply.status == 500
 
 
-async def test_forward_by_hand_is_transformed_and_has_the_last_word() -> None:
-    """The upstream's transforms hold for every forwarded request; the app's own calls stay."""
+async def test_arguments_of_forward_apply_after_transforms() -> None:
+    """The upstream's transforms apply to ``forward``, but not to ``client``."""
     async with ScriptedOrigin(always(response_bytes(body=b"ok"))) as origin:
         settings = billing(
             origin.url,

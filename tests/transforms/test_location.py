@@ -1,4 +1,4 @@
-"""Where redirects lead, seen from the client."""
+"""``Location`` headers rewritten through the mount."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def _moved(
     ],
 )
 def test_location_of_the_destination_leads_through_the_mount(value: bytes, expected: bytes) -> None:
-    """Absolute or not, what lies at the destination is found below the mount."""
+    """Absolute URLs and paths of the destination become paths below the mount."""
     assert _moved(value) == expected
 
 
@@ -54,8 +54,8 @@ def test_location_of_the_destination_leads_through_the_mount(value: bytes, expec
         b"/billing?x",
     ],
 )
-def test_location_of_anybody_else_stays(value: bytes) -> None:
-    """Other hosts, relative references, and paths that have the mount already."""
+def test_other_locations_stay(value: bytes) -> None:
+    """Other hosts, relative references, and paths below the mount."""
     assert _moved(value) == value
 
 
@@ -71,14 +71,14 @@ def test_location_of_anybody_else_stays(value: bytes) -> None:
     ],
 )
 def test_location_outside_the_base_path_stays(value: bytes, expected: bytes) -> None:
-    """What the gateway does not serve has no address below the mount."""
+    """The gateway does not serve what lies outside the base path."""
     assert _moved(value, base_path=b"/base") == expected
 
 
 @pytest.mark.parametrize("named", [b"api.test", b"api.test:80", b"API.test:443", b"api.test:"])
 @pytest.mark.parametrize("authority", [b"api.test", b"api.test:443"])
 def test_location_with_a_default_port_is_the_same_host(named: bytes, authority: bytes) -> None:
-    """Whether it is written or not."""
+    """With and without the port."""
     assert _moved(b"http://" + named + b"/x", authority=authority) == b"/billing/x"
 
 
@@ -92,7 +92,7 @@ def test_location_with_a_default_port_is_the_same_host(named: bytes, authority: 
     ],
 )
 def test_location_with_the_host_that_was_sent(value: bytes, expected: bytes) -> None:
-    """``preserve_host`` makes the upstream speak of itself by the client's name for us."""
+    """With ``preserve_host`` the upstream names itself by the client's ``Host``."""
     assert _moved(value, host=b"gateway.test") == expected
 
 
@@ -107,12 +107,12 @@ def test_location_with_the_host_that_was_sent(value: bytes, expected: bytes) -> 
     ],
 )
 def test_location_at_the_root_never_names_another_host(value: bytes, expected: bytes) -> None:
-    """Two slashes at its start would send the client wherever the path says."""
+    """Two slashes at the start would be read as a host."""
     assert _moved(value, mount=b"") == expected
 
 
-def test_location_at_the_root_keeps_the_senders_own_form() -> None:
-    """Without a mount there is nothing for a path to have already."""
+def test_location_at_the_root_becomes_a_path() -> None:
+    """An absolute URL with the ``Host`` that was sent, without a mount."""
     assert _moved(b"http://gateway.test/x", mount=b"", host=b"gateway.test") == b"/x"
 
 

@@ -1,4 +1,4 @@
-"""Transforms resolved at start."""
+"""Pipelines of transforms, resolved at start."""
 
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ def on_request(request: OutboundRequest) -> None:
 
 
 def on_response(response: "OutboundResponse") -> None:
-    """Change an answer."""
+    """Change a response."""
 
 
 def named(tenant: str, request: OutboundRequest) -> None:
@@ -30,7 +30,7 @@ class Stamp:
     """A transform with settings of its own."""
 
     def __call__(self, response: OutboundResponse) -> None:
-        """Change an answer."""
+        """Change a response."""
 
     def on_request(self, request: OutboundRequest) -> None:
         """Change a request."""
@@ -64,12 +64,12 @@ def nothing() -> None:
 
 
 def test_pipeline_of_nothing_is_none() -> None:
-    """So that a request pays nothing."""
+    """A request without transforms then costs nothing."""
     assert pipeline_of(()) is None
 
 
-def test_pipeline_parts_by_annotation() -> None:
-    """Functions, methods, partials and objects; the annotation may be text."""
+def test_pipeline_separates_functions_by_annotation() -> None:
+    """Functions, methods, partials and objects; the annotation may be a string."""
     stamp = Stamp()
     bound = partial(named, "acme")
     pipeline = pipeline_of([on_response, on_request, stamp, stamp.on_request, bound])
@@ -79,7 +79,7 @@ def test_pipeline_parts_by_annotation() -> None:
 
 
 def test_pipeline_keeps_the_order_of_models_and_functions() -> None:
-    """As written."""
+    """They run in the order of the list."""
     pipeline = pipeline_of(
         [PathPrefix(prefix="/a"), on_request, ResponseHeader(name="x", set="1"), on_response]
     )
@@ -101,14 +101,14 @@ def test_pipeline_keeps_the_order_of_models_and_functions() -> None:
         (7, "7 is neither"),
     ],
 )
-def test_pipeline_refuses_what_it_cannot_run(transform: Any, reason: str) -> None:
-    """When the router is made, with the function's name and what would be right."""
+def test_pipeline_refuses_unusable_transforms(transform: Any, reason: str) -> None:
+    """The error has the name of the function and how to write it."""
     with pytest.raises(ValueError, match=reason):
         pipeline_of([transform])
 
 
 def test_pipelines_run_one_after_the_other() -> None:
-    """The upstream's first, then the mount's."""
+    """The upstream's runs first, then the mount's."""
     upstream = Pipeline((on_request,), ())
     mount = Pipeline((), (on_response,))
     assert upstream.then(None) is upstream

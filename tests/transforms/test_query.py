@@ -1,4 +1,4 @@
-"""Raw queries changed by name, all else byte for byte."""
+"""Query parameters set, appended and removed; all others byte for byte."""
 
 import pytest
 
@@ -19,8 +19,8 @@ from fastapi_proxy_di.transforms.query import append_parameter, remove_parameter
         (b"A=1", "a", b"A=1"),
     ],
 )
-def test_remove_parameter_leaves_the_rest_as_it_came(query: bytes, name: str, left: bytes) -> None:
-    """A name is found however it is encoded; nothing else changes a byte."""
+def test_remove_parameter_keeps_all_others(query: bytes, name: str, left: bytes) -> None:
+    """A name matches in any encoding; other bytes stay."""
     assert remove_parameter(query, name) == left
 
 
@@ -32,11 +32,11 @@ def test_remove_parameter_leaves_the_rest_as_it_came(query: bytes, name: str, le
         (b"a%26=old&x", b"x&a%26=1%20%2F%C3%A4"),
     ],
 )
-def test_set_parameter_takes_the_place_of_all(query: bytes, expected: bytes) -> None:
-    """What is set is encoded whole, so it cannot become two parameters."""
+def test_set_parameter_replaces_all_of_its_name(query: bytes, expected: bytes) -> None:
+    """Name and value are encoded, so they cannot become two parameters."""
     assert set_parameter(query, "a&", "1 /\u00e4") == expected
 
 
-def test_append_parameter_keeps_those_of_its_name() -> None:
-    """A repeat stays a repeat."""
+def test_append_parameter_keeps_others_of_its_name() -> None:
+    """Repeats stay."""
     assert append_parameter(b"a=1", "a", "2") == b"a=1&a=2"

@@ -1,4 +1,4 @@
-"""What transforms are given, and what they may not write."""
+"""The requests and responses that transforms get, and what they may not write."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from fastapi_proxy_di import InvalidRequest
 from tests.transforms.views import inbound, outbound, response
 
 
-def test_inbound_shows_the_clients_request() -> None:
-    """As it came, raw where bytes matter."""
+def test_inbound_is_the_clients_request() -> None:
+    """Path and query are raw."""
     request = inbound(
         b"/%2F\xe4",
         headers=[(b"x-a", b"1"), (b"host", b"gateway.test"), (b"x-a", b"\xe4")],
@@ -27,7 +27,7 @@ def test_inbound_shows_the_clients_request() -> None:
 
 
 def test_inbound_of_a_websocket() -> None:
-    """Its scope has no method; on a unix socket there is no peer."""
+    """The scope has no method; on a unix socket there is no peer."""
     scope: dict[str, Any] = {
         "type": "websocket",
         "query_string": b"",
@@ -60,8 +60,8 @@ def test_headers_are_set_appended_and_removed() -> None:
         request.headers["x-a"]
 
 
-def test_headers_show_no_value() -> None:
-    """A repr may end in a log."""
+def test_repr_of_headers_shows_no_value() -> None:
+    """A repr may be logged."""
     assert repr(outbound(headers=[(b"x-key", b"s3cret")]).headers) == "<EditableFields x-key>"
     assert "s3cret" not in repr(inbound(headers=[(b"x-key", b"s3cret")]).headers)
 
@@ -84,7 +84,7 @@ def test_headers_show_no_value() -> None:
     ],
 )
 def test_request_headers_of_the_proxy_are_refused(name: str) -> None:
-    """Framing, host, hop-by-hop, forwarding and handshake stay ours."""
+    """Framing, host, hop-by-hop, forwarding and handshake headers."""
     headers = outbound(headers=[(name.lower().encode(), b"1")]).headers
     with pytest.raises(ValueError, match="set by the proxy"):
         headers[name] = "2"
@@ -95,36 +95,36 @@ def test_request_headers_of_the_proxy_are_refused(name: str) -> None:
     assert headers.raw == [(name.lower().encode(), b"1")]
 
 
-def test_request_headers_that_forward_are_refused() -> None:
-    """Who the client is, is not a transform's to say."""
+def test_forwarding_headers_are_refused() -> None:
+    """A transform may not state the client's address."""
     with pytest.raises(ValueError, match="set by the proxy"):
         outbound().headers["X-Forwarded-For"] = "192.0.2.1"
 
 
 @pytest.mark.parametrize("name", ["content-length", "transfer-encoding", "connection", "trailer"])
 def test_response_headers_that_frame_are_refused(name: str) -> None:
-    """An answer's framing is the server's and the upstream's."""
+    """Framing headers of a response."""
     with pytest.raises(ValueError, match="set by the proxy"):
         response().headers[name] = "1"
 
 
 @pytest.mark.parametrize("value", ["a\r\nx: y", "a\nb", "a\0b"])
 def test_header_value_with_a_line_break_is_refused(value: str) -> None:
-    """Nothing is smuggled into a head, and no message shows the value."""
+    """The message does not show the value."""
     with pytest.raises(ValueError, match="CR, LF or NUL") as caught:
         outbound().headers["x-a"] = value
     assert value not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["x a", "x:", "", "x\r\n"])
-def test_header_name_that_is_no_token_is_refused(name: str) -> None:
+def test_header_name_that_is_not_a_token_is_refused(name: str) -> None:
     """RFC 9110 section 5.6.2."""
     with pytest.raises(ValueError, match="not a header name"):
         outbound().headers[name] = "1"
 
 
-def test_headers_keep_only_leaves_the_proxys() -> None:
-    """An allow-list cannot take the framing away."""
+def test_keep_only_keeps_headers_set_by_the_proxy() -> None:
+    """An allow-list cannot remove the framing."""
     headers = outbound(
         headers=[(b"content-length", b"3"), (b"cookie", b"a=1"), (b"accept", b"*/*")]
     ).headers
@@ -133,7 +133,7 @@ def test_headers_keep_only_leaves_the_proxys() -> None:
 
 
 def test_path_is_raw() -> None:
-    """Percent-encoding stays; bytes of any client may be carried along."""
+    """Percent-encoding and bytes outside ASCII stay."""
     request = outbound(b"/%2F\xe4;a")
     request.path = "/v2" + request.path
     assert request.raw_path == b"/v2/%2F\xe4;a"
@@ -141,8 +141,8 @@ def test_path_is_raw() -> None:
 
 
 @pytest.mark.parametrize("path", ["", "x", "?a", "/a b", "/a?b", "/a\r\n", "http://evil.test/"])
-def test_path_that_is_none_is_refused(path: str) -> None:
-    """It starts with a slash; nothing in it ends the request line or changes the authority."""
+def test_malformed_path_is_refused(path: str) -> None:
+    """A path starts with a slash and has no query, space or control character."""
     request = outbound()
     with pytest.raises(ValueError, match="must start with '/'"):
         request.path = path
@@ -150,14 +150,14 @@ def test_path_that_is_none_is_refused(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/..", "/a/../../b", "/%2e%2e/b", "/a%2F..%2F..%2Fb"])
-def test_path_that_climbs_is_the_clients_fault(path: str) -> None:
-    """Where a transform puts a prefix, the client must not get out of it."""
+def test_path_that_climbs_raises_invalid_request(path: str) -> None:
+    """A client must not leave the prefix that a transform sets."""
     with pytest.raises(InvalidRequest):
         outbound().path = path
 
 
 def test_query_is_changed_by_name_or_whole() -> None:
-    """Both ways."""
+    """One parameter or the whole query."""
     request = outbound(query=b"a=1&b=%2f")
     request.set_query("c", "x y")
     request.remove_query("a")
@@ -169,7 +169,7 @@ def test_query_is_changed_by_name_or_whole() -> None:
 
 
 def test_method_is_a_token() -> None:
-    """CONNECT asks for what a gateway does not do."""
+    """CONNECT is refused, too."""
     request = outbound()
     request.method = "PROPFIND"
     assert (request.method, request.raw_method) == ("PROPFIND", b"PROPFIND")
@@ -186,9 +186,9 @@ def test_method_of_a_websocket_stays() -> None:
         request.method = "POST"
 
 
-def test_status_is_to_read() -> None:
-    """The upstream's answer keeps its meaning."""
-    answer = response(404)
-    assert answer.status == 404
+def test_status_is_read_only() -> None:
+    """Transforms cannot change the status."""
+    given = response(404)
+    assert given.status == 404
     with pytest.raises(AttributeError):
-        answer.status = 200  # type: ignore[misc]
+        given.status = 200  # type: ignore[misc]

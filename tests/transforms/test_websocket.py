@@ -25,13 +25,13 @@ from tests.support.websocket_client import shake_hands
 
 
 def add_tenant(request: OutboundRequest) -> None:
-    """Tell the upstream what the mount knows."""
+    """Change a header of a handshake."""
     assert request.inbound.is_websocket
     request.headers["x-tenant"] = "acme"
 
 
 def stamp(response: OutboundResponse) -> None:
-    """Tell the client who answered."""
+    """Add a header to a response."""
     response.headers["x-stamp"] = str(response.status)
 
 
@@ -61,7 +61,7 @@ async def _accepting(connection: Connection) -> None:
 
 @pytest.mark.parametrize("options", [False, True])
 async def test_handshake_gets_the_transforms(options: bool) -> None:
-    """Path, query and headers up, headers down; it stays a GET with its own fields."""
+    """The request stays a GET with its handshake headers."""
     router: dict[str, Any] = {"transforms": [add_tenant, stamp]}
     include = {"dependencies": [Depends(lambda: None)]} if options else {}
     async with (
@@ -83,7 +83,7 @@ async def test_handshake_gets_the_transforms(options: bool) -> None:
 
 
 async def test_refusal_gets_the_transforms() -> None:
-    """A redirect to log in leads through the mount."""
+    """A redirect to a login page leads through the mount."""
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
@@ -102,7 +102,7 @@ async def test_refusal_gets_the_transforms() -> None:
 
 
 async def test_transform_that_raises_leaks_nothing() -> None:
-    """The client gets no 101, the upstream's connection goes, nothing stays in flight."""
+    """The client gets no 101, the upstream's connection is closed, no exchange stays in flight."""
 
     def broken(response: OutboundResponse) -> None:
         raise RuntimeError("broken")

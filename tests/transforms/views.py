@@ -1,4 +1,4 @@
-"""Views for pure tests: a client's request and what leaves, without a server."""
+"""Requests and responses for tests of transforms without a server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def response(
     base_path: bytes = b"",
     host: bytes | None = None,
 ) -> OutboundResponse:
-    """An answer of ``api.test``."""
+    """Make a response of ``api.test``."""
     return OutboundResponse(
         inbound(mount=mount),
         status,
@@ -67,11 +67,11 @@ def changed(request: OutboundRequest, *transforms: Transform) -> OutboundRequest
     return request
 
 
-def answered(answer: OutboundResponse, *transforms: Transform) -> Headers:
+def headers_after(response: OutboundResponse, *transforms: Transform) -> Headers:
     """Run response transforms and give the headers."""
     pipeline = pipeline_of(transforms)
     assert pipeline is not None
     assert not pipeline.request
     for transform in pipeline.response:
-        transform(answer)
-    return answer.headers.raw
+        transform(response)
+    return response.headers.raw

@@ -1,4 +1,4 @@
-"""Close codes and reasons, both ways."""
+"""Close codes and reasons, in both directions."""
 
 import pytest
 from hypothesis import given
@@ -26,7 +26,7 @@ from fastapi_proxy_di.wire.close import Close, close_downwards, close_upwards, m
     ],
 )
 def test_may_be_sent_follows_the_registry(code: int, expected: bool) -> None:
-    """Reserved and local codes never stand in a close frame."""
+    """Reserved and local codes may not be sent."""
     assert may_be_sent(code) is expected
 
 
@@ -46,10 +46,10 @@ def test_may_be_sent_follows_the_registry(code: int, expected: bool) -> None:
         (2000, "odd", True, Close(1002, "odd")),
     ],
 )
-def test_close_upwards_tells_a_close_from_a_client_that_vanished(
+def test_close_upwards_sends_no_frame_for_a_lost_connection(
     code: int, reason: str | None, framed: bool, expected: Close | None
 ) -> None:
-    """Codes pass, an empty close stays empty, a lost connection is none."""
+    """Codes are forwarded, an empty close stays empty."""
     assert close_upwards(code, reason, framed=framed) == expected
 
 
@@ -58,13 +58,13 @@ def test_close_upwards_tells_a_close_from_a_client_that_vanished(
     [(1000, 1000), (1001, 1001), (1005, 1000), (1006, 1014), (1015, 1014), (4000, 4000), (0, 1014)],
 )
 def test_close_downwards_gives_a_code_that_may_be_sent(code: int, expected: int) -> None:
-    """An empty close is 1000; a lost connection is a bad gateway, never a clean end."""
+    """An empty close becomes 1000; a lost connection becomes 1014, not a clean close."""
     assert close_downwards(code, "").code == expected
 
 
 @given(st.text(max_size=200))
 def test_close_reasons_are_cut_at_a_character(reason: str) -> None:
-    """Whatever the text, it fits a control frame and is a start of what was given."""
+    """The reason fits a close frame and is a prefix of the given one."""
     cut = close_downwards(4000, reason).reason
 
     assert len(cut.encode()) <= 123
@@ -73,7 +73,7 @@ def test_close_reasons_are_cut_at_a_character(reason: str) -> None:
 
 
 def test_close_reasons_are_cut_both_ways() -> None:
-    """123 bytes are the limit, and a character across it goes whole."""
+    """The limit is 123 bytes; a character across it is removed."""
     reason = "a" + "é" * 100
 
     expected = "a" + "é" * 61

@@ -4,7 +4,7 @@ from fastapi_proxy_di.wire.cookies import cookie_values, without_cookie
 
 
 def test_cookie_values_gives_all_of_a_name() -> None:
-    """In the order of the headers, blanks cut off, names compared whole."""
+    """Values are in the order of the headers and stripped; whole names are compared."""
     headers = [
         (b"cookie", b'odd={"a": 1}; sid=x=1;  sid = 2 ;xsid=3; Sid=4; sid'),
         (b"x-cookie", b"sid=5"),
@@ -16,7 +16,7 @@ def test_cookie_values_gives_all_of_a_name() -> None:
 
 
 def test_without_cookie_keeps_all_other_bytes() -> None:
-    """A header that has no other cookie goes."""
+    """A header without another cookie is removed."""
     headers = [
         (b"cookie", b"a=1; stay=x.y;b=2"),
         (b"cookie", b"stay=x.y"),

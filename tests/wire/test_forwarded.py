@@ -1,4 +1,4 @@
-"""Forwarding fields: what is stated, believed, extended and removed."""
+"""Forwarding headers: set, appended, trusted and removed."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ def fields(
 
 @pytest.mark.parametrize("mode", ["set", "append"])
 @pytest.mark.parametrize("received", [[], RECEIVED])
-def test_strangers_are_never_believed(mode: Mode, received: Headers) -> None:
-    """Whatever they send under these names goes; what we see is stated."""
+def test_headers_of_an_untrusted_peer_are_replaced(mode: Mode, received: Headers) -> None:
+    """In every mode."""
     assert fields(mode, received, trusted=False) == STATED
 
 
 def test_off_adds_nothing() -> None:
-    """A stranger's go, a trusted peer's pass as they came."""
+    """Headers of an untrusted peer are removed, those of a trusted peer stay."""
     assert fields("off", RECEIVED, trusted=False) == []
     assert fields("off", RECEIVED) == RECEIVED
     assert fields("off", []) == []
 
 
-def test_set_states_what_we_see_even_after_a_trusted_peer() -> None:
-    """Names that are not ours to state pass."""
+def test_set_replaces_the_headers_of_a_trusted_peer() -> None:
+    """Names that the proxy does not set are forwarded."""
     sent = fields("set", RECEIVED)
 
     assert sorted(sent) == sorted(
@@ -73,8 +73,8 @@ def test_set_states_what_we_see_even_after_a_trusted_peer() -> None:
     )
 
 
-def test_set_with_rfc7239_states_one_element() -> None:
-    """Ours, instead of whatever was said."""
+def test_set_with_rfc7239_gives_one_element() -> None:
+    """``Forwarded`` of the peer is replaced."""
     sent = fields("set", RECEIVED, rfc7239=True)
 
     assert [value for name, value in sent if name == b"forwarded"] == [
@@ -83,7 +83,7 @@ def test_set_with_rfc7239_states_one_element() -> None:
 
 
 def test_append_extends_a_trusted_peer() -> None:
-    """Addresses join into one line; scheme and host of the first hop stand."""
+    """Addresses are joined in one header; scheme and host of the first hop stay."""
     sent = dict(fields("append", RECEIVED))
 
     assert sent == {
@@ -98,28 +98,28 @@ def test_append_extends_a_trusted_peer() -> None:
 
 
 def test_append_with_rfc7239_adds_an_element() -> None:
-    """Behind the peer's."""
+    """After the elements of the peer."""
     sent = dict(fields("append", RECEIVED, rfc7239=True))
 
     assert sent[b"forwarded"] == b"for=1.2.3.4, for=10.0.0.9;host=api.example;proto=https"
 
 
-def test_append_fills_in_what_the_peer_left_out() -> None:
-    """It said only who the client was."""
+def test_append_adds_headers_that_the_peer_did_not_send() -> None:
+    """The peer sent only ``X-Forwarded-For``."""
     sent = fields("append", [(b"x-forwarded-for", b"1.2.3.4")])
 
     assert sent == [(b"x-forwarded-for", b"1.2.3.4, 10.0.0.9"), *STATED[1:]]
 
 
-def test_append_without_anything_to_add() -> None:
-    """No host, no prefix, a scheme of another kind."""
+def test_append_without_host_prefix_and_known_scheme() -> None:
+    """The address is appended, and no other header."""
     sent = fields("append", [(b"x-real-ip", b"1.2.3.4")], scheme="gopher", host=None, prefix=b"")
 
     assert sent == [(b"x-real-ip", b"1.2.3.4"), (b"x-forwarded-for", b"10.0.0.9")]
 
 
-def test_no_address_is_never_trusted() -> None:
-    """A unix socket has none: nothing is believed, no For is made."""
+def test_peer_without_address_is_not_trusted() -> None:
+    """A unix socket has no address: no ``X-Forwarded-For`` is made."""
     sent = fields("append", RECEIVED, peer=None, host=None, prefix=b"", rfc7239=True)
 
     assert sent == [(b"x-forwarded-proto", b"https"), (b"forwarded", b"for=unknown;proto=https")]
@@ -129,8 +129,8 @@ def test_no_address_is_never_trusted() -> None:
     ("scheme", "proto"),
     [("http", b"http"), ("https", b"https"), ("ws", b"http"), ("wss", b"https"), ("x", None)],
 )
-def test_proto_is_of_http(scheme: str, proto: bytes | None) -> None:
-    """A WebSocket arrives by http or https."""
+def test_proto_is_http_or_https(scheme: str, proto: bytes | None) -> None:
+    """``ws`` becomes ``http``, ``wss`` becomes ``https``."""
     assert dict(fields("set", [], scheme=scheme)).get(b"x-forwarded-proto") == proto
 
 
@@ -150,7 +150,7 @@ def test_proto_is_of_http(scheme: str, proto: bytes | None) -> None:
     ],
 )
 def test_trust_is_by_network(peer: str | None, trusted: bool) -> None:
-    """Mapped IPv4 and zones are seen through."""
+    """IPv4 addresses mapped to IPv6 and zones are recognised."""
     assert Forwarding("set", NETWORKS, rfc7239=False).trusts(peer) is trusted
     assert not Forwarding("set", [], rfc7239=False).trusts(peer)
 
@@ -164,15 +164,15 @@ def test_trust_is_by_network(peer: str | None, trusted: bool) -> None:
         ("1.2.3.4", "x", b'a"\\b', b'for=1.2.3.4;host="a\\"\\\\b"'),
     ],
 )
-def test_element_quotes_what_is_no_token(
+def test_element_quotes_values_that_are_not_tokens(
     peer: str | None, scheme: str, host: bytes | None, expected: bytes
 ) -> None:
     """RFC 7239 section 4: IPv6 in brackets and quotes, ports quoted."""
     assert element(peer, scheme, host) == expected
 
 
-def test_peer_outside_latin_1_is_no_error() -> None:
-    """Servers may name a client as they like."""
+def test_peer_outside_latin_1_does_not_raise() -> None:
+    """A server may give any text as the client's address."""
     sent = dict(fields("set", [], peer="sömething→", trusted=False, rfc7239=True))
 
     assert sent[b"x-forwarded-for"] == b"s\xf6mething?"

@@ -1,4 +1,4 @@
-"""Addresses, targets and paths: parsed once, then only ever bytes."""
+"""Addresses, request targets and paths."""
 
 from urllib.parse import quote, unquote
 
@@ -66,7 +66,7 @@ def test_parse_address_gives_all_parts_of_a_tcp_address() -> None:
 def test_parse_address_normalises_host_and_port(
     text: str, url: str, host: str, port: int, authority: bytes
 ) -> None:
-    """A port of the scheme's own goes; brackets, zones and final dots stand where they belong."""
+    """The default port is removed; brackets, zones and final dots are where they belong."""
     address = parse_address(text)
 
     assert (url, host, port, authority) == (
@@ -82,13 +82,13 @@ def test_parse_address_normalises_host_and_port(
     ("text", "name"),
     [("https://a.svc.", "a.svc"), ("https://[fe80::1%25eth0]", "fe80::1"), ("https://a", "a")],
 )
-def test_server_name_is_what_a_certificate_names(text: str, name: str) -> None:
-    """TLS knows neither final dots nor zones."""
+def test_server_name_has_no_final_dot_and_no_zone(text: str, name: str) -> None:
+    """As certificates name hosts."""
     assert name == parse_address(text).server_name
 
 
 def test_parse_address_reads_a_unix_socket() -> None:
-    """The socket's path stands percent-encoded in place of the host."""
+    """The socket path is percent-encoded in place of the host."""
     expected = Address(
         url="http+unix://%2Frun%2Fapp.sock/base",
         scheme="http+unix",
@@ -161,8 +161,8 @@ def test_parse_address_reads_an_app() -> None:
         ("asgi://1a:b", "asgi://package.module:app"),
     ],
 )
-def test_parse_address_says_what_would_be_right(text: str, message: str) -> None:
-    """Each fault names itself and its remedy."""
+def test_parse_address_explains_each_fault(text: str, message: str) -> None:
+    """The message names the fault and how to write the address."""
     with pytest.raises(ValueError, match=message):
         parse_address(text)
 
@@ -183,7 +183,7 @@ def test_parse_address_says_what_would_be_right(text: str, message: str) -> None
     ],
 )
 def test_parse_address_shows_no_credentials(text: str) -> None:
-    """Whatever is wrong, the message keeps what may be a secret."""
+    """No message shows a part that may be secret."""
     with pytest.raises(ValueError, match=r"has|holds") as caught:
         parse_address(text)
 
@@ -192,7 +192,7 @@ def test_parse_address_shows_no_credentials(text: str) -> None:
 
 @given(SEGMENT)
 def test_parse_address_keeps_the_meaning_of_a_base_path(segment: str) -> None:
-    """What was encoded stays as written; what must be encoded means the same afterwards."""
+    """Encoded parts stay as written; encoding the others keeps the meaning."""
     path = "/" + quote(segment, safe="")
     assume(segment not in (".", "..") and not climbs(path.encode()))
     assume("." not in segment and "/" not in segment)
@@ -220,7 +220,7 @@ def test_parse_address_keeps_the_meaning_of_a_base_path(segment: str) -> None:
 def test_join_target_joins_bytes(
     base_path: bytes, path: bytes, query: bytes, target: bytes
 ) -> None:
-    """Nothing is decoded, folded or resolved on the way."""
+    """Nothing is decoded, merged or resolved."""
     assert target == join_target(base_path, path, query)
 
 
@@ -262,7 +262,7 @@ def test_raw_path_below_finds_whole_segments(
 def test_raw_path_below_returns_the_rest_byte_for_byte(
     segments: list[str], rest: bytes, data: st.DataObject
 ) -> None:
-    """However the client encoded the mount, what follows it is untouched."""
+    """The rest is unchanged, however the client encoded the mount."""
     mount = "".join("/" + segment for segment in segments)
     raw = b""
     for segment in segments:
@@ -292,8 +292,8 @@ def test_raw_path_below_returns_the_rest_byte_for_byte(
         b"..",
     ],
 )
-def test_climbs_sees_every_way_up(path: bytes) -> None:
-    """Plain or encoded, with any separator that some server takes for a slash."""
+def test_climbs_finds_dot_segments_in_every_form(path: bytes) -> None:
+    """Plain or encoded, with any separator that some server reads as a slash."""
     assert climbs(path)
 
 
@@ -316,15 +316,15 @@ def test_climbs_sees_every_way_up(path: bytes) -> None:
         b"/v1..v2",
     ],
 )
-def test_climbs_lets_pass_what_stays_below(path: bytes) -> None:
-    """Dot segments are no fault in themselves, and encoding counts once."""
+def test_climbs_allows_paths_that_stay_below(path: bytes) -> None:
+    """Dot segments alone are allowed; only one level of encoding counts."""
     assert not climbs(path)
 
 
 @given(RAW_PATH)
 @example(b"/a/../..")
 def test_climbs_is_never_more_lenient_than_a_resolver(path: bytes) -> None:
-    """What a server that decodes once and resolves would put above the start, climbs."""
+    """Whatever a server that decodes once and resolves puts above the start, climbs."""
     decoded = unquote(path.decode()).replace("\\", "/")
     depth = lowest = 0
     for segment in decoded.split("/"):
@@ -339,7 +339,7 @@ def test_climbs_is_never_more_lenient_than_a_resolver(path: bytes) -> None:
 
 @given(st.binary(max_size=30))
 def test_climbs_needs_a_double_dot(path: bytes) -> None:
-    """Without two dots in a row, plain or encoded, nothing goes up."""
+    """Without two dots in a row, plain or encoded, no path climbs."""
     assume(b".." not in path.lower().replace(b"%2e", b"."))
 
     assert not climbs(path)

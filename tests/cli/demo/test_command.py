@@ -1,4 +1,4 @@
-"""``demo``: with real upstream processes, as a command."""
+"""``demo``: the command with real upstream processes."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-async def test_once_loses_no_request_while_upstreams_go_and_return() -> None:
-    """The whole demonstration as continuous integration runs it."""
+async def test_once_loses_no_request_while_upstreams_restart() -> None:
+    """``demo --once`` ends with 0."""
     async with package("demo", "--once") as running:
         status = await running.end()
 
@@ -48,22 +48,22 @@ async def test_once_loses_no_request_while_upstreams_go_and_return() -> None:
 
 
 async def test_demo_shows_commands_that_work() -> None:
-    """Each printed command gives its answer; Ctrl-C then leaves no process behind."""
+    """Each printed command gets its response; Ctrl-C leaves no process behind."""
     async with package("demo", "--port", "0", "--upstreams", "2") as running:
         base = (await running.line(r"^Gateway: (http://\S+)"))[1]
         await running.line(r"^a: kill \d+ ")
         commands = dict(how_to_reach(base))
         children = upstream_pids(running.pid)
-        answers = {name: await shell(commands[name]) for name in ("JSON", "POST", "Upload")}
+        responses = {name: await shell(commands[name]) for name in ("JSON", "POST", "Upload")}
         echo = await typed(commands["WebSocket"], "hello")
         running.signal(signal.SIGINT)
         status = await running.end()
 
     assert f"WebSocket     {commands['WebSocket']}" in running.lines
-    assert '"pid":' in answers["JSON"]
-    assert '"order":{"tea":2}' in answers["POST"]
+    assert '"pid":' in responses["JSON"]
+    assert '"order":{"tea":2}' in responses["POST"]
     assert echo in {"a", "b"}
-    assert '"bytes":50000000' in answers["Upload"]
+    assert '"bytes":50000000' in responses["Upload"]
     assert len(children) == 2
     assert not any(alive(pid) for pid in children)
     assert status == 130
@@ -71,7 +71,7 @@ async def test_demo_shows_commands_that_work() -> None:
 
 
 async def test_killed_upstream_returns_when_started_by_hand() -> None:
-    """The printed command brings it back; it stays the user's own when the demo ends."""
+    """The printed command restarts it; the process outlives the demo."""
     async with package("demo", "--port", "0", "--upstreams", "2") as running:
         pid = int((await running.line(r"^a: kill (\d+) "))[1])
         os.kill(pid, signal.SIGKILL)
@@ -90,7 +90,7 @@ async def test_killed_upstream_returns_when_started_by_hand() -> None:
 
 
 async def test_demo_killed_leaves_no_upstream_behind() -> None:
-    """Even SIGKILL, which nothing can handle."""
+    """Upstreams end when the demo is killed by SIGKILL."""
     async with package("demo", "--port", "0", "--upstreams", "1") as running:
         await running.line(r"^a: kill \d+ ")
         children = upstream_pids(running.pid)
@@ -141,8 +141,8 @@ async def typed(line: str, message: str) -> str:
     return echo[1]
 
 
-def test_demo_says_that_its_port_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    """Status 2 and one line."""
+def test_demo_reports_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit status 2 and one line."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         status = main(["demo", "--port", str(port)])
@@ -160,13 +160,13 @@ def test_demo_says_that_its_port_is_taken(capsys: pytest.CaptureFixture[str]) ->
         (TimeoutError("upstream a got no request"), "FAILED upstream a got no request"),
     ],
 )
-def test_demo_says_what_an_upstream_did_wrong(
+def test_demo_reports_an_upstream_that_does_not_start(
     error: Exception,
     said: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One that does not start or does not come back: status 1, no traceback."""
+    """An upstream that does not start or return gives exit status 1, no traceback."""
 
     async def fail(listening: socket.socket, fleet: Fleet) -> int:
         raise error
@@ -180,7 +180,7 @@ def test_demo_says_what_an_upstream_did_wrong(
 
 
 def test_demo_ended_by_sigterm_has_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    """128 and the signal's number, as a shell would say it."""
+    """The exit status is 128 plus the number of the signal."""
 
     async def terminated(listening: socket.socket, fleet: Fleet) -> int:
         os.kill(os.getpid(), signal.SIGTERM)

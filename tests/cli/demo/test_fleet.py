@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 
 
 async def test_fleet_starts_and_ends_all() -> None:
-    """Processes of their own, on ports of their own, all gone at the end."""
+    """Each upstream is a process with a port of its own; all end."""
     fleet = Fleet(2)
     try:
         await fleet.start()
@@ -32,7 +32,7 @@ async def test_fleet_starts_and_ends_all() -> None:
 
 
 async def test_upstream_comes_back_on_its_port() -> None:
-    """Another process, the same address."""
+    """The new process has the same address."""
     upstream = UpstreamProcess("a")
     try:
         await upstream.start()
@@ -49,8 +49,8 @@ async def test_upstream_comes_back_on_its_port() -> None:
     assert first != second
 
 
-async def test_upstream_that_cannot_start_says_why() -> None:
-    """What the child printed is in the error."""
+async def test_upstream_that_cannot_start_raises_with_its_output() -> None:
+    """The output of the process is in the error."""
     upstream = UpstreamProcess("a")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         upstream.port = taken.getsockname()[1]
@@ -62,7 +62,7 @@ async def test_upstream_that_cannot_start_says_why() -> None:
 
 
 async def test_upstream_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing outlives the demo."""
+    """``stop`` sends SIGKILL after its timeout."""
     monkeypatch.setattr("fastapi_proxy_di.cli.demo.fleet._STOP_SECONDS", 0.01)
     upstream = UpstreamProcess("a")
     await upstream.start()
@@ -73,7 +73,7 @@ async def test_upstream_that_ignores_sigterm_is_killed(monkeypatch: pytest.Monke
 
 
 async def test_upstream_never_started_may_be_stopped() -> None:
-    """Stopping is for every state."""
+    """``stop`` does nothing before ``start``."""
     upstream = UpstreamProcess("a")
     await upstream.stop()
 
@@ -81,7 +81,7 @@ async def test_upstream_never_started_may_be_stopped() -> None:
 
 
 def test_start_command_can_be_pasted() -> None:
-    """It names the upstream and the port it had."""
+    """The command names the upstream and its port."""
     upstream = UpstreamProcess("c")
     upstream.port = 4711
 
@@ -95,7 +95,7 @@ def test_start_command_can_be_pasted() -> None:
 def test_python_command_is_short_when_the_shell_finds_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A word when the path leads to this interpreter, else its full path."""
+    """The command is a word if PATH leads to this interpreter, else the full path."""
     monkeypatch.setattr("shutil.which", lambda word: sys.executable if word == "python3" else None)
     short = python_command()
     monkeypatch.setattr("shutil.which", lambda word: f"/elsewhere/{word}")

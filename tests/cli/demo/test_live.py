@@ -1,4 +1,4 @@
-"""What a person sees of the demo."""
+"""The screen of the running demo."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ async def shown(console: Console, expected: str) -> str:
     return out.getvalue()
 
 
-async def test_terminal_gets_a_table_that_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redrawn with destinations, what to type, and the last events."""
+async def test_terminal_gets_a_redrawn_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Destinations, commands to type and the last events are redrawn."""
     monkeypatch.setattr(demo_live, "_REDRAW_SECONDS", 0)
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
 
@@ -53,7 +53,7 @@ async def test_terminal_gets_a_table_that_lives(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_pipe_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same without frames and colours, each event a line."""
+    """Output to a pipe has no frames or colours; each event is a line."""
     monkeypatch.setattr(demo_live, "_LINE_SECONDS", 0)
     console = Console(file=io.StringIO(), width=80)
 
@@ -70,8 +70,8 @@ class Demo(UpstreamSettings, name="demo"):
     """An upstream whose probes fail."""
 
 
-async def test_rows_tell_the_state_of_each_destination() -> None:
-    """Up with the process that answered last, ejected, and down with the way to start it."""
+async def test_rows_show_the_state_of_each_destination() -> None:
+    """Up with its last known process, ejected, and down with the command that starts it."""
     fleet = Fleet(3)
     for upstream in fleet.upstreams:
         upstream.port = dead_port()
@@ -93,7 +93,7 @@ async def test_rows_tell_the_state_of_each_destination() -> None:
 
 
 def test_how_to_reach_names_every_kind() -> None:
-    """A ready command for each."""
+    """There is a command for each kind of request."""
     commands = dict(demo_live.how_to_reach("http://127.0.0.1:8123"))
 
     assert commands.keys() == {"JSON", "POST", "Event stream", "WebSocket", "Upload", "API page"}
@@ -101,8 +101,8 @@ def test_how_to_reach_names_every_kind() -> None:
     assert commands["WebSocket"].endswith(" -m websockets ws://127.0.0.1:8123/echo")
 
 
-def test_totals_tell_failed_from_broken_on_the_way() -> None:
-    """One line with every kind."""
+def test_totals_count_failed_and_broken_requests_apart() -> None:
+    """One line has every kind."""
     tally = Tally()
     tally.add(Kind.GET, 0.1)
     tally.breaks.append(Break(Kind.EVENTS, "a", 0, 1, True, "reset"))
@@ -113,8 +113,8 @@ def test_totals_tell_failed_from_broken_on_the_way() -> None:
     )
 
 
-def test_draw_shows_who_is_down() -> None:
-    """Rows of those that are down are red."""
+def test_draw_shows_destinations_that_are_down_in_red() -> None:
+    """Rows of available destinations are green."""
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system="standard")
     console.print(demo_live.draw([UP, DOWN], "totals", deque(["event"])))
     out = console.file

@@ -1,4 +1,4 @@
-"""The demo's clients against an upstream without a gateway, and against broken ones."""
+"""The clients of the demo, against an upstream without a gateway and broken ones."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ async def until(happened: Callable[[], object]) -> None:
         await asyncio.sleep(0)
 
 
-def answering(status: int, body: bytes) -> ASGIApp:
-    """An app that gives every request one answer and every WebSocket a refusal."""
+def responding(status: int, body: bytes) -> ASGIApp:
+    """Make an app that gives every request one response and refuses every WebSocket."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -61,7 +61,7 @@ async def broken(app: ASGIApp, kind: Kind) -> Break:
 
 
 async def test_load_serves_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All five kinds come to their end, with who answered."""
+    """All five kinds are served, and the upstream is noted."""
     monkeypatch.setattr(load_module, "_EVENTS", 2)
     monkeypatch.setattr(load_module, "_ECHOES", 2)
     async with loaded(DemoUpstream("q").app, *Kind) as load:
@@ -75,53 +75,53 @@ async def test_load_serves_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", [Kind.GET, Kind.POST, Kind.UPLOAD])
 async def test_load_counts_a_wrong_status(kind: Kind) -> None:
-    """The text of a refusal is the reason."""
-    first = await broken(answering(502, b"nobody home"), kind)
+    """The reason has the text of the response."""
+    first = await broken(responding(502, b"no origin"), kind)
 
     assert (first.kind, first.destination) == (kind, None)
-    assert first.reason == "status 502: nobody home"
+    assert first.reason == "status 502: no origin"
     assert first.at >= first.began
 
 
 async def test_load_counts_a_stream_that_never_began() -> None:
-    """A refused stream was not under way, so nothing excuses it."""
-    first = await broken(answering(503, b""), Kind.EVENTS)
+    """A refused stream was not under way, so no outage excuses it."""
+    first = await broken(responding(503, b""), Kind.EVENTS)
 
     assert (first.reason, first.under_way) == ("status 503", False)
 
 
 async def test_load_counts_a_stream_that_ends_early() -> None:
-    """A clean end before the last event is still a break."""
-    first = await broken(answering(200, b"data: 1\n\n"), Kind.EVENTS)
+    """A complete response before the last event is a break."""
+    first = await broken(responding(200, b"data: 1\n\n"), Kind.EVENTS)
 
     assert first.reason == "ended after 1 of 40 events"
     assert first.under_way
 
 
 async def test_load_counts_a_refused_websocket() -> None:
-    """A handshake that is refused was not under way."""
-    first = await broken(answering(200, b""), Kind.WEBSOCKET)
+    """A refused handshake was not under way."""
+    first = await broken(responding(200, b""), Kind.WEBSOCKET)
 
     assert "403" in first.reason
     assert not first.under_way
 
 
-async def test_load_counts_another_order() -> None:
-    """An answer that belongs to another request is a failure."""
-    first = await broken(answering(200, json.dumps({"order": {}}).encode()), Kind.POST)
+async def test_load_counts_the_response_of_another_request() -> None:
+    """A response with another order is a failure."""
+    first = await broken(responding(200, json.dumps({"order": {}}).encode()), Kind.POST)
 
     assert first.reason == "another order: {'order': {}}"
 
 
 async def test_load_counts_a_short_upload() -> None:
-    """So is a body that did not arrive whole."""
-    first = await broken(answering(200, b'{"bytes": 1}'), Kind.UPLOAD)
+    """An upload that did not arrive whole is a failure."""
+    first = await broken(responding(200, b'{"bytes": 1}'), Kind.UPLOAD)
 
     assert first.reason == "1 bytes arrived of 327680"
 
 
-async def test_load_counts_another_message() -> None:
-    """And an echo of something else."""
+async def test_load_counts_the_echo_of_another_message() -> None:
+    """A wrong echo is a failure."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -136,22 +136,22 @@ async def test_load_counts_another_message() -> None:
     assert first.under_way
 
 
-async def test_load_does_not_hide_a_fault_of_its_own() -> None:
-    """A worker that breaks by itself fails the block: a quiet load would look perfect."""
+async def test_load_raises_the_error_of_a_worker() -> None:
+    """A bug of a worker is raised at the end of the block."""
     with pytest.raises(json.JSONDecodeError):
-        async with loaded(answering(200, b"no json"), Kind.GET) as load:
+        async with loaded(responding(200, b"no json"), Kind.GET) as load:
             await asyncio.wait(load._tasks)
 
 
 async def test_load_leaves_the_error_of_its_block_alone() -> None:
-    """What the block raised counts more than a worker's fault."""
+    """The error of the block hides that of a worker."""
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is the subject
-        async with loaded(answering(200, b"no json"), Kind.GET) as load:
+        async with loaded(responding(200, b"no json"), Kind.GET) as load:
             await asyncio.wait(load._tasks)
             raise ZeroDivisionError
 
 
 def test_load_begins_with_an_empty_tally() -> None:
-    """Nothing was sent yet."""
+    """No request is counted before the start."""
     assert isinstance(Load(9).tally, Tally)
     assert Load(9).tally.served == {}

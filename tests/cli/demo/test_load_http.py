@@ -1,4 +1,4 @@
-"""The load's HTTP connection against scripted servers."""
+"""The HTTP connection of the load, against scripted servers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def scripted(script: Script) -> AsyncIterator[HttpConnection]:
 
 
 async def test_connection_is_kept_for_the_next_request() -> None:
-    """Two answers on one connection, an informational one skipped."""
+    """Two responses come on one connection; an informational one is skipped."""
     connections = 0
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -45,17 +45,17 @@ async def test_connection_is_kept_for_the_next_request() -> None:
             writer.write(b"content-length: 3\r\n\r\n" + body)
 
     async with scripted(script) as connection:
-        answer = await connection.send("GET", "/")
+        response = await connection.send("GET", "/")
         first = await connection.read()
         await connection.send("GET", "/")
         second = await connection.read()
 
-    assert (answer.status, answer.headers["x-who"]) == (200, "me")
+    assert (response.status, response.headers["x-who"]) == (200, "me")
     assert (first, second, connections) == (b"one", b"two", 1)
 
 
-async def test_connection_that_the_server_ends_is_opened_anew() -> None:
-    """``connection: close`` is honoured."""
+async def test_connection_closed_by_the_server_is_reopened() -> None:
+    """``connection: close`` is respected."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -70,8 +70,8 @@ async def test_connection_that_the_server_ends_is_opened_anew() -> None:
     assert (first, second) == (b"all", b"all")
 
 
-async def test_early_answer_reaches_the_sender_of_a_large_body() -> None:
-    """A refusal ends a body that would never end, and the connection is not used again."""
+async def test_early_response_ends_a_large_upload() -> None:
+    """The rest of the body is not sent, and the connection is not used again."""
     connections = 0
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -88,12 +88,12 @@ async def test_early_answer_reaches_the_sender_of_a_large_body() -> None:
             await asyncio.sleep(0)
 
     async with scripted(script) as connection:
-        answer = await connection.send("POST", "/", [("transfer-encoding", "chunked")], body())
+        response = await connection.send("POST", "/", [("transfer-encoding", "chunked")], body())
         refusal = await connection.read()
         await connection.send("GET", "/")
         await connection.read()
 
-    assert (answer.status, refusal) == (413, b"no")
+    assert (response.status, refusal) == (413, b"no")
     assert connections == 2
 
 
@@ -109,7 +109,7 @@ async def test_connection_closed_without_a_response_raises() -> None:
 
 
 async def test_body_that_ends_early_raises() -> None:
-    """Fewer bytes than announced."""
+    """The body has fewer bytes than announced."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""The load's WebSocket against real and scripted servers."""
+"""The WebSocket of the load, against real and scripted servers."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ async def scripted(script: Script) -> AsyncIterator[LoadWebSocket]:
             await websocket.close()
 
 
-async def test_messages_that_come_together_are_given_one_by_one() -> None:
-    """Two messages in one read, then the close."""
+async def test_messages_of_one_read_are_given_one_by_one() -> None:
+    """Two messages and a close arrive in one read."""
 
     async def script(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter, protocol: ServerProtocol
@@ -61,7 +61,7 @@ async def test_messages_that_come_together_are_given_one_by_one() -> None:
 
 
 async def test_broken_connection_ends_the_websocket() -> None:
-    """A reset is an end like any other, and sending into it is no error."""
+    """A reset ends the WebSocket; sending after it raises nothing."""
 
     async def script(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter, protocol: ServerProtocol
@@ -75,7 +75,7 @@ async def test_broken_connection_ends_the_websocket() -> None:
 
 
 async def test_read_error_ends_the_websocket(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection reset while reading is told as the end of the WebSocket."""
+    """A connection reset while reading ends the WebSocket."""
 
     async def script(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter, protocol: ServerProtocol
@@ -93,8 +93,8 @@ async def test_read_error_ends_the_websocket(monkeypatch: pytest.MonkeyPatch) ->
                 await websocket.receive()
 
 
-async def test_refused_handshake_says_the_status() -> None:
-    """An ordinary HTTP answer is a refusal."""
+async def test_refused_handshake_raises_with_the_status() -> None:
+    """An ordinary HTTP response refuses the handshake."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -108,8 +108,8 @@ async def test_refused_handshake_says_the_status() -> None:
         await websocket.close()
 
 
-async def test_connection_closed_during_the_handshake_is_an_end() -> None:
-    """No answer at all is not waited for."""
+async def test_connection_closed_during_the_handshake_raises() -> None:
+    """``open`` does not wait for a response then."""
 
     async def vanish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -124,7 +124,7 @@ async def test_connection_closed_during_the_handshake_is_an_end() -> None:
 
 
 async def test_websocket_never_opened_may_be_closed() -> None:
-    """Closing is for every state."""
+    """``close`` does nothing before ``open``."""
     websocket = LoadWebSocket(9, "/")
 
     await websocket.close()

@@ -1,4 +1,4 @@
-"""The verdict of ``demo --once``, and the order of its events."""
+"""``demo --once``: the summary, and the order of outages."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def tally() -> Tally:
     return tally
 
 
-def test_summary_is_good_when_nothing_failed(
+def test_summary_gives_0_when_nothing_failed(
     tally: Tally, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Streams that ended with their upstream are counted apart, and are no failure."""
+    """Streams that ended with their upstream are counted apart and are no failures."""
     tally.breaks.append(Break(Kind.EVENTS, "a", 8, 10, True, "reset"))
 
     status = demo_once.summarise(tally, [Outage("a", SIGKILL, 10)])
@@ -41,7 +41,7 @@ def test_summary_is_good_when_nothing_failed(
 
 
 def test_summary_names_each_failure(tally: Tally, capsys: pytest.CaptureFixture[str]) -> None:
-    """A request that broke without an excuse makes it fail."""
+    """A break without an excuse gives 1."""
     tally.breaks.append(Break(Kind.GET, None, 8, 10, False, "status 502"))
 
     status = demo_once.summarise(tally, [Outage("a", SIGTERM, 10)])
@@ -52,8 +52,8 @@ def test_summary_names_each_failure(tally: Tally, capsys: pytest.CaptureFixture[
     assert "1 failed of 6 requests." in out
 
 
-def test_summary_of_nothing_is_not_good(capsys: pytest.CaptureFixture[str]) -> None:
-    """A load that sent nothing proves nothing."""
+def test_summary_without_requests_gives_1(capsys: pytest.CaptureFixture[str]) -> None:
+    """A kind that was never served is named."""
     status = demo_once.summarise(Tally(), [])
 
     out = capsys.readouterr().out
@@ -63,7 +63,7 @@ def test_summary_of_nothing_is_not_good(capsys: pytest.CaptureFixture[str]) -> N
 
 
 class RecordedLoad(Load):
-    """A load that notes whom it was told to wait for, and may never hear of them."""
+    """A load that records the awaited processes, and may wait for them without end."""
 
     def __init__(self, *, hears: bool) -> None:
         super().__init__(9)
@@ -76,7 +76,7 @@ class RecordedLoad(Load):
             await super().served_by(pid)
 
 
-async def test_disturb_takes_two_down_and_revives_them(
+async def test_disturb_ends_two_upstreams_and_restarts_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The first by SIGTERM, the second by SIGKILL; each has a new process afterwards."""
@@ -103,8 +103,10 @@ async def test_disturb_takes_two_down_and_revives_them(
     assert set(before).isdisjoint(after)
 
 
-async def test_disturb_says_who_did_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An upstream that gets no traffic after its revival is a fault of the gateway."""
+async def test_disturb_names_an_upstream_without_traffic_after_its_restart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a request within the timeout it raises."""
     monkeypatch.setattr(demo_once, "_RETURN_SECONDS", 0.01)
     fleet = Fleet(2)
     try:

@@ -1,4 +1,4 @@
-"""Counts of the demo's load, and what a killed upstream excuses."""
+"""Counts of the load, and the breaks that an outage excuses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def broken(
 
 @pytest.mark.parametrize("kind", [Kind.EVENTS, Kind.WEBSOCKET])
 def test_outage_excuses_a_stream_on_its_destination(kind: Kind) -> None:
-    """A stream that had begun on the killed upstream cannot be saved by anyone."""
+    """A stream that had begun on the ended upstream cannot be retried."""
     outage = Outage("a", SIGTERM, 10)
 
     assert outage.excuses(broken(kind, "a", began=9, at=10.1))
@@ -32,40 +32,40 @@ def test_outage_excuses_a_stream_on_its_destination(kind: Kind) -> None:
         pytest.param(broken(Kind.EVENTS, "a", began=9, at=18.1), id="long after"),
         pytest.param(broken(Kind.EVENTS, "a", began=9, at=10, under_way=False), id="never began"),
         pytest.param(broken(Kind.GET, "a", began=9, at=10.1, under_way=False), id="repeatable"),
-        pytest.param(broken(Kind.GET, "b", began=9, at=10.1), id="answered elsewhere"),
-        pytest.param(broken(Kind.GET, "a", began=10.1, at=10.2), id="answered later"),
+        pytest.param(broken(Kind.GET, "b", began=9, at=10.1), id="on another destination"),
+        pytest.param(broken(Kind.GET, "a", began=10.1, at=10.2), id="after the outage"),
     ],
 )
 def test_outage_excuses_nothing_else(stream: Break) -> None:
-    """Another destination, another time, or a request that could have been repeated."""
+    """Another destination, another time, or a request that could have been retried."""
     assert not Outage("a", SIGKILL, 10).excuses(stream)
 
 
 def test_kill_excuses_an_upload_that_was_under_way() -> None:
-    """A body that was partly sent is gone with its upstream."""
+    """A partly sent body is lost with its upstream."""
     upload = broken(Kind.UPLOAD, None, began=9.9, at=10.1)
 
     assert Outage("a", SIGKILL, 10).excuses(upload)
 
 
 @pytest.mark.parametrize("kind", [Kind.GET, Kind.POST])
-def test_kill_excuses_an_answer_whose_head_was_out(kind: Kind) -> None:
-    """Head and body are two writes of the upstream's server; a signal that lets it end is none."""
-    answer = broken(kind, "a", began=9.9, at=10.1)
+def test_kill_excuses_a_response_whose_head_was_sent(kind: Kind) -> None:
+    """Head and body are two writes; SIGKILL may come between them, SIGTERM does not."""
+    response = broken(kind, "a", began=9.9, at=10.1)
 
-    assert Outage("a", SIGKILL, 10).excuses(answer)
-    assert not Outage("a", SIGTERM, 10).excuses(answer)
+    assert Outage("a", SIGKILL, 10).excuses(response)
+    assert not Outage("a", SIGTERM, 10).excuses(response)
 
 
 def test_sigterm_excuses_no_upload() -> None:
-    """An upstream that is told to stop finishes what it has begun."""
+    """On SIGTERM the upstream finishes open requests."""
     upload = broken(Kind.UPLOAD, None, began=9.9, at=10.1)
 
     assert not Outage("a", SIGTERM, 10).excuses(upload)
 
 
-def test_tally_tells_failures_from_excused_breaks() -> None:
-    """Only what no outage excuses is a failure."""
+def test_tally_gives_the_breaks_without_excuse() -> None:
+    """A break that no outage excuses is a failure."""
     tally = Tally()
     stream = broken(Kind.EVENTS, "a", began=9, at=10)
     request = broken(Kind.GET, None, began=9, at=10, under_way=False)
@@ -76,8 +76,8 @@ def test_tally_tells_failures_from_excused_breaks() -> None:
     assert (tally.broken(under_way=True), tally.broken(under_way=False)) == (1, 1)
 
 
-def test_tally_counts_what_was_served() -> None:
-    """By kind, and by who answered."""
+def test_tally_counts_served_requests() -> None:
+    """By kind and by upstream."""
     tally = Tally()
     tally.add(Kind.GET, 0.5)
     tally.served_by("a", 7)
@@ -89,7 +89,7 @@ def test_tally_counts_what_was_served() -> None:
 
 
 def test_tally_gives_quantiles_by_nearest_rank() -> None:
-    """The 99th of a hundred, the first of one, nothing of nothing."""
+    """The 99th of a hundred, the first of one, ``None`` of none."""
     tally = Tally()
     for number in range(100, 0, -1):
         tally.add(Kind.GET, number / 1000)

@@ -1,4 +1,4 @@
-"""The demo's upstream: what clients get, and how its process begins and ends."""
+"""The upstream of the demo: its endpoints and its process."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ async def connection(port: int) -> AsyncIterator[HttpConnection]:
     connection.close()
 
 
-async def test_hello_says_who_answers(connection: HttpConnection) -> None:
-    """Name and process, in the body and in the headers."""
-    answer = await connection.send("GET", "/")
+async def test_hello_gives_name_and_process(connection: HttpConnection) -> None:
+    """In the body and in the headers."""
+    response = await connection.send("GET", "/")
     body = json.loads(await connection.read())
 
     assert (body["upstream"], body["pid"]) == ("q", os.getpid())
-    assert answer.headers["x-demo-upstream"] == "q"
-    assert answer.headers["x-demo-pid"] == str(os.getpid())
+    assert response.headers["x-demo-upstream"] == "q"
+    assert response.headers["x-demo-pid"] == str(os.getpid())
 
 
-async def test_health_answers(connection: HttpConnection) -> None:
-    """The gateway's probes get a 200."""
-    answer = await connection.send("GET", demo_upstream.HEALTH_PATH)
+async def test_health_gives_200(connection: HttpConnection) -> None:
+    """Probes of the gateway succeed."""
+    response = await connection.send("GET", demo_upstream.HEALTH_PATH)
 
-    assert answer.status == 200
+    assert response.status == 200
     assert json.loads(await connection.read()) == {"status": "ok"}
 
 
-async def test_upload_is_counted_as_it_comes(connection: HttpConnection) -> None:
-    """Size and digest of a chunked body."""
+async def test_upload_counts_a_chunked_body(connection: HttpConnection) -> None:
+    """Size and digest are right."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"one "
@@ -81,11 +81,11 @@ async def test_upload_is_counted_as_it_comes(connection: HttpConnection) -> None
 
 
 async def test_events_end_after_their_count(connection: HttpConnection) -> None:
-    """A finite stream has as many events as asked for."""
-    answer = await connection.send("GET", "/events?count=3&interval=0.01")
+    """A finite stream has the requested number of events."""
+    response = await connection.send("GET", "/events?count=3&interval=0.01")
     body = await connection.read()
 
-    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["content-type"].startswith("text/event-stream")
     assert [line for line in body.splitlines() if line.startswith(b"id:")] == [
         b"id: 1",
         b"id: 2",
@@ -96,7 +96,7 @@ async def test_events_end_after_their_count(connection: HttpConnection) -> None:
 async def test_events_end_when_the_upstream_stops(
     connection: HttpConnection, upstream: DemoUpstream
 ) -> None:
-    """An endless stream does not hold up the shutdown."""
+    """An endless stream does not delay the shutdown."""
     await connection.send("GET", "/events?interval=60")
     pieces = connection.body()
     first = await anext(pieces)
@@ -108,7 +108,7 @@ async def test_events_end_when_the_upstream_stops(
 
 
 async def test_echo_puts_its_name_in_front(port: int) -> None:
-    """A text message comes back; the handshake says who answers."""
+    """The handshake response names the upstream, too."""
     websocket = LoadWebSocket(port, "/echo")
     await websocket.open()
     await websocket.send("hello")
@@ -119,8 +119,8 @@ async def test_echo_puts_its_name_in_front(port: int) -> None:
     assert websocket.headers["x-demo-upstream"] == "q"
 
 
-def test_process_says_where_it_listens_and_ends_on_sigterm() -> None:
-    """The line that the demo waits for, then a clean end by the signal."""
+def test_process_prints_its_address_and_ends_on_sigterm() -> None:
+    """The demo waits for the printed line."""
     process = subprocess.Popen([*COMMAND, "--port", "0"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process:
@@ -134,7 +134,7 @@ def test_process_says_where_it_listens_and_ends_on_sigterm() -> None:
 
 
 def test_process_ended_by_ctrl_c_prints_no_traceback() -> None:
-    """Started by hand, it ends like any command."""
+    """As for the other commands."""
     process = subprocess.Popen(
         COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -149,8 +149,8 @@ def test_process_ended_by_ctrl_c_prints_no_traceback() -> None:
     assert process.returncode == 130
 
 
-def test_process_says_that_its_port_is_taken() -> None:
-    """Status 2 and one line."""
+def test_process_reports_a_port_in_use() -> None:
+    """Exit status 2 and one line."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(

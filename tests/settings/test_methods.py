@@ -1,0 +1,18 @@
+"""Sets of HTTP methods."""
+
+import pytest
+from pydantic import ValidationError
+
+from fastapi_proxy_di.settings import (
+    RetrySettings,
+)
+
+
+def test_methods_are_upper_case_names() -> None:
+    """Methods come from comma-separated text as well as from a list, and dump in order."""
+    settings = RetrySettings.model_validate({"methods": "put, get"})
+
+    assert {"GET", "PUT"} == settings.methods
+    assert settings.model_dump(mode="json")["methods"] == ["GET", "PUT"]
+    with pytest.raises(ValidationError, match="is not a method"):
+        RetrySettings.model_validate({"methods": ["G T"]})
