@@ -122,6 +122,60 @@ CONTENDERS: Final = (
         kinds=_ALL - {Kind.IDLE},
     ),
     Contender(
+        name="mount",
+        title="fastapi-proxy-di, proxy_app mounted in a FastAPI app",
+        app="mount:app",
+        kinds=_ALL,
+    ),
+    Contender(
+        name="alone",
+        title="fastapi-proxy-di, proxy_app by itself",
+        app="alone:app",
+        kinds=_ALL,
+    ),
+    Contender(
+        name="serve",
+        title="fastapi-proxy-di serve",
+        app="serve:app",
+        kinds=_SMALL,
+    ),
+    Contender(
+        name="fastapi-cors",
+        title="FastAPI endpoint, a constant, behind CORSMiddleware (no upstream)",
+        app="behind_cors:endpoint",
+        kinds=frozenset({Kind.GET}),
+    ),
+    Contender(
+        name="router-cors",
+        title="fastapi-proxy-di, proxy_router behind CORSMiddleware",
+        app="behind_cors:router",
+        kinds=frozenset({Kind.GET}),
+    ),
+    Contender(
+        name="mount-cors",
+        title="fastapi-proxy-di, mounted proxy_app behind CORSMiddleware",
+        app="behind_cors:mount",
+        kinds=frozenset({Kind.GET}),
+    ),
+    Contender(
+        name="fastapi-telemetry",
+        title="FastAPI endpoint, a constant, tracing on (no upstream)",
+        app="behind_telemetry:endpoint",
+        kinds=frozenset({Kind.GET}),
+    ),
+    Contender(
+        name="router-telemetry",
+        title="fastapi-proxy-di, proxy_router, tracing on",
+        app="behind_telemetry:router",
+        kinds=frozenset({Kind.GET}),
+    ),
+    Contender(
+        name="mount-telemetry",
+        title="fastapi-proxy-di, mounted proxy_app, tracing on",
+        app="behind_telemetry:mount",
+        kinds=frozenset({Kind.GET}),
+    ),
+    Contender(
         name="reverse-proxy-0.1.1",
         title="fastapi-reverse-proxy 0.1.1",
         app="reverse_proxy_0_1_1:app",
@@ -184,7 +238,7 @@ def loads(*, quick: bool) -> tuple[Load, ...]:
     streams = 100 if quick else 500
     tunnels = 200 if quick else 2000
     return (
-        *(_get(connections) for connections in (1, 8, 32, 128, 512)),
+        *(_get(connections) for connections in (8, 32, 512)),
         Load(
             name="post",
             title="16 KiB POST, 32 connections",

@@ -31,7 +31,9 @@ from tests.benchmarks.processes import Server, ServerError
 from tests.benchmarks.results import Results, Row
 
 _HEAVY: Final = frozenset({Kind.DOWNLOAD, Kind.UPLOAD, Kind.EVENTS, Kind.IDLE})
-_NO_UPSTREAM: Final = frozenset({"asgi", "fastapi", "fastapi-depends"})
+_NO_UPSTREAM: Final = frozenset(
+    {"asgi", "fastapi", "fastapi-cors", "fastapi-depends", "fastapi-telemetry"}
+)
 _VERSIONS_OF: Final = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "httpx")
 _SEED: Final = 20
 

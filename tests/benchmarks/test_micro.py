@@ -16,7 +16,6 @@ from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.balancing.two_choices import TwoChoices
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.response_headers import crossing_headers
-from fastapi_proxy_di.forwarding.target import target_below
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import DestinationSettings, UpstreamSettings
@@ -25,7 +24,7 @@ from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.http1.parser import ResponseParser
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.upstream.composition import request_builder, response_table
-from fastapi_proxy_di.wire.urls import join_target
+from fastapi_proxy_di.wire.targets import join_target, target_below
 
 BROWSER_SCOPE: Final[dict[str, Any]] = {
     "type": "http",

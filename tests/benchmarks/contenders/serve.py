@@ -1,0 +1,6 @@
+"""What the command `serve` runs for one upstream, without its access log."""
+
+from fastapi_proxy_di import proxy_app
+from fastapi_proxy_di.cli.serve import gateway
+
+app = gateway({"origin": proxy_app("origin")})
