@@ -40,7 +40,7 @@ T = TypeVar("T")
 class AsGiven(Forwarding):
     """Forwarding headers of a request that the app itself makes: those that it names."""
 
-    def fields(
+    def headers(
         self,
         peer: str | None,
         scheme: str,
@@ -163,7 +163,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             scope, upload.receive, None, scope["raw_path"], b"", key=self._key(scope)
         )
         watcher = CallerWatcher(self._settings, request)
-        self._journey.begin(exchange, watcher)
+        exchange.begin(watcher, self._journey.observers)
         try:
             self._builder.build(exchange)
             host = request.headers.get("host", self._name).encode("latin-1")

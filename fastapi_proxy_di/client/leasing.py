@@ -34,7 +34,7 @@ async def lease(journey: Journey, key: PickRequest | None) -> AsyncIterator[Leas
         NoAvailableDestination: There is none; ``LimitExceeded`` if all are full.
     """
     exchange = Exchange({"type": "lease"}, None, None, b"", b"", key=key)
-    journey.begin(exchange, Watcher(journey.name, _NO_DEADLINES))
+    exchange.begin(Watcher(journey.name, _NO_DEADLINES), journey.observers)
     try:
         await journey.hold(exchange)
         held = Lease(journey.outcomes, exchange.destination)

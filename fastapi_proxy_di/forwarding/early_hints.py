@@ -10,24 +10,25 @@ import contextlib
 from typing import Final
 
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
+from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.transport.protocol import Headers
 
-_EXTENSION: Final = "http.response.early_hint"
+EARLY_HINT: Final = "http.response.early_hint"
+"""The ASGI extension, and the message that sends a hint."""
+
 _EARLY_HINTS: Final = 103
 
 
-def may_hint(scope: Scope, receive: Receive | None) -> bool:
-    """Whether hints reach the server.
+def may_hint(exchange: Exchange) -> bool:
+    """Whether hints reach a server that offers the extension.
 
     A ``BaseHTTPMiddleware`` takes the first message for the response and fails at a hint. It
     cannot be seen from here but by its ``receive``: the server's own is a method of the
     server, Starlette's a method of a ``Request``, other middlewares' a function.
     """
-    if _EXTENSION not in (scope.get("extensions") or ()):
-        return False
-    owner = getattr(receive, "__self__", None)
+    owner = getattr(exchange.receive, "__self__", None)
     return owner is not None and not isinstance(owner, Request)
 
 
@@ -67,4 +68,4 @@ class EarlyHints:
         # The watcher notices a client that has left.
         with contextlib.suppress(OSError):
             while self._links:
-                await self._send({"type": _EXTENSION, "links": self._links.pop(0)})
+                await self._send({"type": EARLY_HINT, "links": self._links.pop(0)})

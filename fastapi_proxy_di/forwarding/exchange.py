@@ -21,7 +21,7 @@ from fastapi_proxy_di.transport.protocol import Headers, TransportExchange
 if TYPE_CHECKING:
     from fastapi_proxy_di.forwarding.body import RequestBody
     from fastapi_proxy_di.forwarding.early_hints import EarlyHints
-    from fastapi_proxy_di.forwarding.observer import Observer
+    from fastapi_proxy_di.forwarding.observer import Observer, Observers
     from fastapi_proxy_di.forwarding.tunnel import TunnelEnd
     from fastapi_proxy_di.forwarding.watcher import Watcher
 
@@ -176,6 +176,17 @@ class Exchange:
         """The attempt whose response the client gets, once there is one."""
         assert self.transport_exchange is not None
         return self.transport_exchange
+
+    def begin(self, watcher: Watcher, observers: Observers | None) -> None:
+        """Begin the exchange; its time starts to run with ``watcher.start``.
+
+        Args:
+            watcher: Watches its client and its deadlines.
+            observers: Gives its observer, ``None`` for none.
+        """
+        self.watcher = watcher
+        if observers is not None and observers.wanted():
+            self.observer = observers.observe(self)
 
     def begin_attempt(self, destination: Destination) -> None:
         """Count it as in flight at ``destination``."""

@@ -14,9 +14,9 @@ from time import monotonic
 from typing import Any, Final
 
 from fastapi_proxy_di.errors import ClientDisconnected
+from fastapi_proxy_di.forwarding.attempt import Picker
 from fastapi_proxy_di.forwarding.deadlines import Deadlines
 from fastapi_proxy_di.forwarding.exchange import Exchange
-from fastapi_proxy_di.forwarding.picking import Picker
 from fastapi_proxy_di.forwarding.retries import MAX_CONNECT_RETRIES, RetryBudget
 from fastapi_proxy_di.forwarding.retry_loop import RetryLoop
 from fastapi_proxy_di.forwarding.watcher import Watcher
@@ -57,7 +57,7 @@ class Hedging:
         """As ``RetryLoop.send``; hedged where the request may be sent twice."""
         if exchange.body is not None or exchange.upgrade or not exchange.repeatable:
             return self._retry_loop.send(exchange)
-        self._budget.deposit()
+        self._budget.requests += 1
         return self._hedged(exchange)
 
     async def _hedged(self, exchange: Exchange) -> None:

@@ -18,7 +18,7 @@ from fastapi_proxy_di.balancing.affinity import Binding
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.deadlines import Deadlines
-from fastapi_proxy_di.forwarding.early_hints import EarlyHints, may_hint
+from fastapi_proxy_di.forwarding.early_hints import EARLY_HINT, EarlyHints, may_hint
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.journey import Journey
 from fastapi_proxy_di.forwarding.max_forwards import LastHop, final_response
@@ -78,7 +78,7 @@ class HttpForwarder:
         if overrides is not None and overrides.timeout is not None:
             watcher = Watcher(self._name, watcher.deadlines._replace(total=overrides.timeout))
         journey = self._journey
-        journey.begin(exchange, watcher)
+        exchange.begin(watcher, journey.observers)
         try:
             try:
                 self._builder.build(exchange)
@@ -93,14 +93,15 @@ class HttpForwarder:
                 or scope.get("http_version") not in _BODYLESS_VERSIONS
             ):
                 exchange.body = await self._body(exchange, cached_body)
-            if exchange.send is not None and may_hint(scope, exchange.receive):
+            extensions = scope.get("extensions") or ()
+            if EARLY_HINT in extensions and exchange.send is not None and may_hint(exchange):
                 exchange.early_hints = EarlyHints(self._name, exchange.send)
             watcher.start(exchange)
             await journey.send(exchange)
             body, response = exchange.body, exchange.response
             if body is not None and not body.ended and response.status >= 300:
                 body.stop()
-            trailers = "http.response.trailers" in (scope.get("extensions") or ())
+            trailers = "http.response.trailers" in extensions
             headers = self._response_headers.build(
                 exchange, response.status, response.headers, pass_trailers=trailers
             )

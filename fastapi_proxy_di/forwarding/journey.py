@@ -2,7 +2,7 @@
 
 HTTP, WebSocket, the httpx client and leases share it:
 
-1. ``begin``: an observer may listen.
+1. ``Exchange.begin``: an observer may listen.
 2. ``Watcher.start``: its client and its deadlines are watched.
 3. ``send``: admission, hedging, the retry loop and its attempts; or ``hold``, which only
    picks a destination and counts it as in use.
@@ -16,11 +16,10 @@ from typing import Any, Final, TypeAlias
 
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.admission import Admission
+from fastapi_proxy_di.forwarding.attempt import Picker
 from fastapi_proxy_di.forwarding.exchange import Exchange
-from fastapi_proxy_di.forwarding.observer import Observe
+from fastapi_proxy_di.forwarding.observer import Observers
 from fastapi_proxy_di.forwarding.outcomes import Outcomes
-from fastapi_proxy_di.forwarding.picking import Picker
-from fastapi_proxy_di.forwarding.watcher import Watcher
 
 __all__ = ["Journey", "Send"]
 
@@ -37,10 +36,11 @@ class Journey:
         picker: Picks destinations.
         outcomes: Where late failures are reported.
         admission: The upstream's own limits, ``None`` if it has none.
-        observe: Gives the observer of an exchange; ``None`` for none.
+        observers: Gives the observer of an exchange; ``None`` for none.
 
     Attributes:
         name: The upstream's.
+        observers: Gives the observer of an exchange, ``None`` for none.
         outcomes: What exchanges came to.
         send: Gets a response for an exchange that has begun, ``Exchange.response``.
         hold: Picks a destination for it and counts it as in use, without sending anything.
@@ -53,21 +53,15 @@ class Journey:
         picker: Picker,
         outcomes: Outcomes,
         admission: Admission | None,
-        observe: Observe | None,
+        observers: Observers | None,
     ) -> None:
         self.name: Final = name
         self.outcomes: Final = outcomes
         self._picker: Final = picker
         self._admission: Final = admission
-        self._observe: Final = observe
+        self.observers: Final = observers
         self.send: Send = send if admission is None else admission.around(send)
         self.hold: Send = self._hold if admission is None else admission.around(self._hold)
-
-    def begin(self, exchange: Exchange, watcher: Watcher) -> None:
-        """Let an observer listen to the exchange; ``watcher.start`` starts its time."""
-        exchange.watcher = watcher
-        if self._observe is not None:
-            exchange.observer = self._observe(exchange)
 
     def end(self, exchange: Exchange, failure: BaseException | None) -> Awaitable[None] | None:
         """End the exchange.

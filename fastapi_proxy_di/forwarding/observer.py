@@ -7,7 +7,7 @@ there is none ``Exchange.observer`` is ``None``, and nothing of this runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transport.protocol import Headers
@@ -15,7 +15,7 @@ from fastapi_proxy_di.transport.protocol import Headers
 if TYPE_CHECKING:
     from fastapi_proxy_di.forwarding.exchange import Exchange
 
-__all__ = ["Observe", "Observer"]
+__all__ = ["Observer", "Observers"]
 
 
 class Observer(Protocol):
@@ -42,5 +42,14 @@ class Observer(Protocol):
         """The exchange is over; ``failure`` is what ended it before its time."""
 
 
-Observe: TypeAlias = Callable[["Exchange"], Observer | None]
-"""Gives the observer of an exchange that begins."""
+class Observers(Protocol):
+    """Gives the observers of the exchanges of one upstream.
+
+    Attributes:
+        wanted: Says whether an exchange that begins now gets one.
+    """
+
+    wanted: Callable[[], bool]
+
+    def observe(self, exchange: Exchange) -> Observer | None:
+        """Give the observer of an exchange that begins, ``None`` for none."""

@@ -100,14 +100,17 @@ class RetryBudget:
         share: Retries per request.
         minimum: Retries per window that are always allowed.
         window: Seconds.
+
+    Attributes:
+        requests: Requests of clients so far; counted before the first attempt of each.
     """
 
     __slots__ = (
-        "_deposited",
         "_deposits",
         "_minimum",
         "_share",
         "_withdrawals",
+        "requests",
     )
 
     def __init__(
@@ -115,13 +118,9 @@ class RetryBudget:
     ) -> None:
         self._share = share
         self._minimum = minimum
-        self._deposited = 0
+        self.requests: int = 0
         self._deposits = RollingTotal(window)
         self._withdrawals = RollingCount(window)
-
-    def deposit(self) -> None:
-        """Count a request of a client. Once per request, before its first attempt."""
-        self._deposited += 1
 
     def withdraw(self, now: float) -> bool:
         """Take one retry at ``now`` (monotonic seconds); false if there is none left."""
@@ -132,7 +131,7 @@ class RetryBudget:
 
     def left(self, now: float) -> float:
         """Give the retries that are left at ``now``, for status."""
-        deposits = self._deposits.read(now, self._deposited)
+        deposits = self._deposits.read(now, self.requests)
         allowed = self._minimum + self._share * deposits
         return max(0.0, allowed - self._withdrawals.read(now))
 

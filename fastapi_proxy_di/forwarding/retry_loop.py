@@ -14,10 +14,9 @@ from time import monotonic
 from typing import Any, Final
 
 from fastapi_proxy_di.errors import Attempt, ProxyError
-from fastapi_proxy_di.forwarding.attempt import Route, attempt
+from fastapi_proxy_di.forwarding.attempt import Picker, Route, attempt
 from fastapi_proxy_di.forwarding.exchange import Dials, Exchange
 from fastapi_proxy_di.forwarding.outcomes import Outcomes
-from fastapi_proxy_di.forwarding.picking import Picker
 from fastapi_proxy_di.forwarding.retries import Outcome, RetryBudget, Verdict, backoff, decide
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import UpstreamSettings
@@ -61,7 +60,7 @@ class RetryLoop:
 
     def send(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
         """Count the request and make its attempts, as ``run`` does."""
-        self._budget.deposit()
+        self._budget.requests += 1
         return self.run(exchange)
 
     async def run(self, exchange: Exchange) -> None:

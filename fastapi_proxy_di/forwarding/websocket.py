@@ -103,7 +103,7 @@ class WebSocketForwarder:
         """
         seconds = self._settings.open_timeout if open_timeout is None else open_timeout
         watcher = Watcher(self._name, Deadlines(activity=None, first_byte=seconds, total=seconds))
-        self._journey.begin(exchange, watcher)
+        exchange.begin(watcher, self._journey.observers)
         failure: BaseException | None = None
         try:
             offered = self._build(exchange, subprotocols)

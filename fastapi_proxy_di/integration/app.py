@@ -22,7 +22,6 @@ from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.errors import ProxyError, ProxyNotStarted, SettingsError
 from fastapi_proxy_di.forwarding.overrides import Overrides
-from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_in_mount
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.lifespan import RUNTIME, is_overridden, overrides_of
 from fastapi_proxy_di.integration.mounts import MountedUpstream
@@ -34,6 +33,7 @@ from fastapi_proxy_di.integration.problems import (
 )
 from fastapi_proxy_di.settings import Mention
 from fastapi_proxy_di.transforms.pipeline import Transform, pipeline_of
+from fastapi_proxy_di.wire.targets import PathOutsideMount, target_in_mount
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.upstream.balancer import Balancer
@@ -155,11 +155,11 @@ class ProxyApp(MountedUpstream):
                     await problem(405)(scope, receive, send)
                     return
                 path, prefix = target_in_mount(scope)
-                await balancer.pass_on(scope, receive, send, path, prefix, self._overrides)
+                await balancer.forwarder.asgi(scope, receive, send, path, prefix, self._overrides)
             else:
                 path, prefix = target_in_mount(scope)
                 websocket = WebSocket(scope, receive, send)
-                await balancer.tunnel_raw(websocket, path, prefix, self._overrides)
+                await balancer.forwarder.websocket(websocket, path, prefix, self._overrides)
         except ProxyError as error:
             # Raised before anything was sent: a later failure breaks the transfer instead.
             response = await problem_response(HTTPConnection(scope), error)

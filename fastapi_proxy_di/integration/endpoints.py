@@ -19,14 +19,15 @@ from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.overrides import Overrides
-from fastapi_proxy_di.forwarding.target import PathOutsideMount, target_below
 from fastapi_proxy_di.integration.dependency import Upstream
-from fastapi_proxy_di.integration.lifespan import balancer_of, is_overridden
+from fastapi_proxy_di.integration.lifespan import RUNTIME, balancer_of, is_overridden
 from fastapi_proxy_di.integration.options import ForwardOptions, options_overrides
 from fastapi_proxy_di.integration.problems import install_handler
 from fastapi_proxy_di.integration.proxied import Proxied, mark_proxied
+from fastapi_proxy_di.integration.runtime import Runtime
 from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.upstream.client_request import exit_stack
+from fastapi_proxy_di.wire.targets import PathOutsideMount, target_below
 
 BareMount = Literal["auto", "redirect", "forward"]
 
@@ -69,19 +70,19 @@ def http_endpoint(
         mount: What the router was given.
         any_method: Whether its route takes every method.
     """
-    transforms, bare_mount = mount.overrides, mount.bare_mount
+    name, transforms, bare_mount = upstream.name, mount.overrides, mount.bare_mount
 
     async def forward(request: Request) -> Response:
         scope = request.scope
         app = scope["app"]
         path, prefix = _target(scope)
-        if is_overridden(app, upstream.name):
+        if app.dependency_overrides and is_overridden(app, name):
             return await _forward_to_stand_in(request, path, prefix, None)
-        balancer = balancer_of(app, upstream.name)
+        balancer = _balancer(app, name)
         if not path and _redirects(scope, bare_mount, balancer):
             return _redirect(scope, prefix)
         try:
-            return await balancer.forward_raw(request, path, prefix, transforms)
+            return await balancer.forwarder.request(request, path, prefix, transforms)
         except ProxyError:
             install_handler(scope)
             raise
@@ -92,15 +93,15 @@ def http_endpoint(
         scope = request.scope
         app = scope["app"]
         path, prefix = _target(scope)
-        if is_overridden(app, upstream.name):
+        if app.dependency_overrides and is_overridden(app, name):
             return await _forward_to_stand_in(request, path, prefix, chosen)
-        balancer = balancer_of(app, upstream.name)
+        balancer = _balancer(app, name)
         if not path and _redirects(scope, bare_mount, balancer):
             return _redirect(scope, prefix)
         overrides = options_overrides(chosen, transforms)
         key = chosen.affinity_key
         try:
-            return await balancer.forward_raw(request, path, prefix, overrides, key)
+            return await balancer.forwarder.request(request, path, prefix, overrides, key)
         except ProxyError:
             install_handler(scope)
             raise
@@ -114,7 +115,7 @@ def http_endpoint(
             if _is_real(balancer):
                 overrides = transforms if chosen is None else options_overrides(chosen, transforms)
                 key = None if chosen is None else chosen.affinity_key
-                return await balancer.forward_raw(request, path, prefix, overrides, key)
+                return await balancer.forwarder.request(request, path, prefix, overrides, key)
             if chosen is None:
                 return await balancer.forward(request, _given(path))
             return await balancer.forward(
@@ -164,7 +165,7 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
         if not _is_real(balancer):
             await balancer.forward_websocket(websocket, _given(path))
             return
-        await balancer.tunnel_raw(websocket, path, prefix, transforms)
+        await balancer.forwarder.websocket(websocket, path, prefix, transforms)
 
     async def tunnel_as_chosen(
         websocket: WebSocket,
@@ -180,7 +181,7 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
                 open_timeout=chosen.timeout,
             )
             return
-        await balancer.tunnel_raw(
+        await balancer.forwarder.websocket(
             websocket,
             path,
             prefix,
@@ -192,6 +193,12 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
     endpoint = tunnel if mount.options is None else tunnel_as_chosen
     mark_proxied(endpoint, Proxied(upstream, any_method=False))
     return endpoint
+
+
+def _balancer(app: Any, name: str) -> Balancer:
+    runtime: Runtime | None = getattr(app, RUNTIME, None)
+    balancer = None if runtime is None else runtime.balancers.get(name)
+    return balancer_of(app, name) if balancer is None else balancer  # it raises what is missing
 
 
 def _target(scope: Scope) -> tuple[bytes, bytes]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 from time import monotonic
 from typing import Final, Literal
 
@@ -59,15 +60,15 @@ class AccessRecords:
         self.pool = pool
         self.how = how
         self.explain = explain
-        self._explains = explain != "off"
+        self.wanted: Callable[[], bool] = (
+            partial(_access.isEnabledFor, logging.INFO) if explain == "off" else partial(bool, True)
+        )
 
     def observe(self, exchange: Exchange) -> AccessRecord | None:
-        """Give the record of a proxied exchange that begins, if it will be of use."""
+        """Give the record of a proxied exchange that begins."""
         if exchange.send is None:
             return None  # a call or a lease of the app itself
-        if self._explains or _access.isEnabledFor(logging.INFO):
-            return AccessRecord(self)
-        return None
+        return AccessRecord(self)
 
 
 class AccessRecord:

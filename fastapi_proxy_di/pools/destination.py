@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.settings import DestinationSettings
-    from fastapi_proxy_di.wire.urls import Address
+    from fastapi_proxy_di.wire.addresses import Address
 
 __all__ = ["Destination"]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fastapi_proxy_di.pools.destination import Destination
-from fastapi_proxy_di.wire.urls import parse_address
+from fastapi_proxy_di.wire.addresses import parse_address
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.settings import DestinationSettings

@@ -10,7 +10,7 @@ from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.numbers import OptionalLimit
 from fastapi_proxy_di.settings.paths import ProbePath
 from fastapi_proxy_di.settings.text import AlsoText, OrNone, split_commas
-from fastapi_proxy_di.wire.urls import Address, parse_address
+from fastapi_proxy_di.wire.addresses import Address, parse_address
 
 __all__ = ["DestinationSettings", "Destinations"]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator
 
 from fastapi_proxy_di.settings.text import OrNone
-from fastapi_proxy_di.wire.urls import climbs
+from fastapi_proxy_di.wire.targets import climbs
 
 __all__ = ["PLACEHOLDER", "PatternPath", "ProbePath", "RawPath"]
 

@@ -19,7 +19,8 @@ from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import HealthSettings
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 from fastapi_proxy_di.transport.protocol import Request, Transport, TransportExchange
-from fastapi_proxy_di.wire.urls import Address, join_target
+from fastapi_proxy_di.wire.addresses import Address
+from fastapi_proxy_di.wire.targets import join_target
 
 _logger = logging.getLogger("fastapi_proxy_di.health")
 

@@ -21,7 +21,7 @@ from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
 from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
 from fastapi_proxy_di.transport.factory import TransportFactory
 from fastapi_proxy_di.transport.protocol import Request, Transport
-from fastapi_proxy_di.wire.urls import Address
+from fastapi_proxy_di.wire.addresses import Address
 
 __all__ = ["Handler", "Place", "Source", "StandInFactory"]
 

@@ -27,7 +27,7 @@ from fastapi_proxy_di.transforms.location import is_below
 from fastapi_proxy_di.transforms.query import append_parameter, set_parameter
 from fastapi_proxy_di.transforms.views import OutboundRequest
 from fastapi_proxy_di.wire.headers import set_headers
-from fastapi_proxy_di.wire.urls import climbs
+from fastapi_proxy_di.wire.targets import climbs
 
 RequestTransform = Callable[[OutboundRequest], object]
 """A function that changes a request before it leaves."""

@@ -18,7 +18,7 @@ from fastapi_proxy_di.transforms.headers import (
 )
 from fastapi_proxy_di.transforms.query import remove_parameter, set_parameter
 from fastapi_proxy_di.wire.headers import TOKEN, Headers
-from fastapi_proxy_di.wire.urls import climbs
+from fastapi_proxy_di.wire.targets import climbs
 
 _PATH: Final = re.compile(rb"/[^\x00-\x20?\x7f]*\Z")
 _QUERY: Final = re.compile(rb"[^\x00-\x20#\x7f]*\Z")

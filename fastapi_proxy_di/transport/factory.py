@@ -11,7 +11,7 @@ from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.protocol import Transport
 from fastapi_proxy_di.transport.tls import client_context
-from fastapi_proxy_di.wire.urls import Address
+from fastapi_proxy_di.wire.addresses import Address
 
 
 class TransportFactory:

@@ -1,10 +1,7 @@
 """What ``Depends(Upstream("billing"))`` gives: an upstream to use from code.
 
-It turns the face's objects (Starlette's ``Request`` and ``WebSocket``) into what the
-forwarders take, and arguments into validated overrides. It makes no decision.
-
-Its length is its docstrings: it is the public face of an upstream, and each method is a few
-lines that lead to the part that does the work.
+It turns arguments into validated overrides and leads to the part that does the work. It makes
+no decision.
 """
 
 from __future__ import annotations
@@ -16,27 +13,24 @@ from typing import Any, Unpack
 
 import httpx
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.balancing.hash_key import RequestKey
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.client.lease import Lease
-from fastapi_proxy_di.errors import ClientDisconnected
-from fastapi_proxy_di.forwarding.exchange import Exchange
-from fastapi_proxy_di.forwarding.overrides import Overrides, overrides_of
-from fastapi_proxy_di.forwarding.response import client_closed_request
-from fastapi_proxy_di.forwarding.target import given_target, target_below
+from fastapi_proxy_di.forwarding.overrides import overrides_of
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import Destinations, HealthSettings, UpstreamSettings
 from fastapi_proxy_di.supervision.events import Event
-from fastapi_proxy_di.upstream.client_request import channel_of, exit_stack, send_of, take_body
+from fastapi_proxy_di.upstream.client_request import Forwarder, exit_stack
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.control import Control, DestinationChanges, HealthChanges
 from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
 from fastapi_proxy_di.upstream.running import RunningUpstream
 from fastapi_proxy_di.upstream.status import UpstreamStatus, status_of
 from fastapi_proxy_di.wire.headers import HeaderArgument
+from fastapi_proxy_di.wire.targets import given_target, target_below
 
 
 class Balancer:
@@ -49,9 +43,7 @@ class Balancer:
     def __init__(self, running: RunningUpstream) -> None:
         self._running = running
         self._control = Control(running)
-        self._http = running.http
-        self._websocket = running.websocket
-        self._read_key = running.read_key
+        self.forwarder: Forwarder = Forwarder(running.http, running.websocket, running.read_key)
 
     @classmethod
     @asynccontextmanager
@@ -121,57 +113,12 @@ class Balancer:
             timeout=timeout,
         )
         raw, prefix = _target(request.scope, path)
-        response = await self.forward_raw(request, raw, prefix, overrides)
+        response = await self.forwarder.request(request, raw, prefix, overrides)
         stack = exit_stack(request.scope)
         if stack is not None:
             # An endpoint need not return it. A proxied route always does.
             stack.push_async_callback(response.aclose)
         return response
-
-    async def forward_raw(
-        self,
-        request: Request,
-        path: bytes,
-        prefix: bytes,
-        overrides: Overrides | None,
-        affinity_key: str | None = None,
-    ) -> ProxiedResponse:
-        """Like ``forward`` with everything worked out; what proxied routes call."""
-        cached = None
-        if overrides is None or overrides.body is None:
-            cached = take_body(request)
-        scope = request.scope
-        exchange = Exchange(
-            scope,
-            request.receive,
-            send_of(request),  # for early hints, which come before the response
-            path,
-            prefix,
-            overrides,
-            self._key(scope, affinity_key),
-        )
-        try:
-            return ProxiedResponse(await self._http.forward(exchange, cached))
-        except ClientDisconnected:
-            return ProxiedResponse(client_closed_request())
-
-    async def pass_on(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        path: bytes,
-        prefix: bytes,
-        overrides: Overrides | None = None,
-    ) -> None:
-        """Forward without a ``Request`` or ``Response``, and send the response."""
-        key = None if self._read_key is None else self._key(scope, None)
-        exchange = Exchange(scope, receive, send, path, prefix, overrides, key)
-        try:
-            response = await self._http.forward(exchange)
-        except ClientDisconnected:
-            response = client_closed_request()
-        await response(scope, receive, send)
 
     async def forward_websocket(
         self,
@@ -205,37 +152,8 @@ class Balancer:
             forward_query=forward_query, additional=additional_headers, replaced=override_headers
         )
         raw, prefix = _target(websocket.scope, path)
-        await self.tunnel_raw(
+        await self.forwarder.websocket(
             websocket, raw, prefix, overrides, subprotocols=subprotocols, open_timeout=open_timeout
-        )
-
-    async def tunnel_raw(
-        self,
-        websocket: WebSocket,
-        path: bytes,
-        prefix: bytes,
-        overrides: Overrides | None,
-        *,
-        subprotocols: Sequence[str] | None = None,
-        open_timeout: float | None = None,
-        affinity_key: str | None = None,
-    ) -> None:
-        """Like ``forward_websocket`` with everything worked out."""
-        message = await websocket.receive()
-        if message["type"] != "websocket.connect":
-            return
-        receive, send = channel_of(websocket)
-        exchange = Exchange(
-            websocket.scope,
-            receive,
-            send,
-            path,
-            prefix,
-            overrides,
-            self._key(websocket.scope, affinity_key),
-        )
-        await self._websocket.forward(
-            exchange, subprotocols=subprotocols, open_timeout=open_timeout
         )
 
     # -- calling ------------------------------------------------------------------------
@@ -406,12 +324,6 @@ class Balancer:
 
     def __repr__(self) -> str:
         return f"<Balancer {self.name} {len(self.available)}/{len(self.destinations)} available>"
-
-    def _key(self, scope: Scope, affinity_key: str | None) -> RequestKey | None:
-        if self._read_key is None:
-            return None
-        given = None if affinity_key is None else affinity_key.encode("utf-8")
-        return RequestKey(scope, self._read_key, given)
 
 
 def _target(scope: Scope, path: str | None) -> tuple[bytes, bytes]:

@@ -1,18 +1,142 @@
-"""The undocumented names of Starlette's ``Request`` and ``WebSocket`` that a balancer uses.
+"""From the client's ``Request`` or ``WebSocket`` to an exchange.
 
-Each accessor says what happens where a name is missing. Those of FastAPI and of the app are in
+Also holds the undocumented names of Starlette's ``Request`` and ``WebSocket``, one accessor
+each, which says what happens where the name is missing. Those of FastAPI and of the app are in
 ``integration.compat``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import Final
 
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from fastapi_proxy_di.errors import RequestBodyConsumed
+from fastapi_proxy_di.balancing.hash_key import KeyReader, RequestKey
+from fastapi_proxy_di.errors import ClientDisconnected, RequestBodyConsumed
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.http import HttpForwarder
+from fastapi_proxy_di.forwarding.overrides import Overrides
+from fastapi_proxy_di.forwarding.response import client_closed_request
+from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder
+from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
+
+
+class Forwarder:
+    """Forwards what Starlette and ASGI hand over, with path and overrides worked out.
+
+    Args:
+        http: Forwards HTTP.
+        websocket: Tunnels WebSockets.
+        read_key: Reads what the policy may see of a request; ``None`` if it sees nothing.
+    """
+
+    def __init__(
+        self, http: HttpForwarder, websocket: WebSocketForwarder, read_key: KeyReader | None
+    ) -> None:
+        self._http: Final = http
+        self._websocket: Final = websocket
+        self._read_key: Final = read_key
+
+    async def request(
+        self,
+        request: Request,
+        path: bytes,
+        prefix: bytes,
+        overrides: Overrides | None,
+        affinity_key: str | None = None,
+    ) -> ProxiedResponse:
+        """Forward a request and give the response once its head is there.
+
+        Args:
+            request: The client's.
+            path: Raw path below the mount; may bring a query.
+            prefix: Raw path of the mount.
+            overrides: What the caller wants otherwise.
+            affinity_key: What the policy ``hash`` keeps together.
+
+        Raises:
+            ProxyError: There is no response.
+        """
+        cached = None
+        if overrides is None or overrides.body is None:
+            cached = take_body(request)
+        scope = request.scope
+        exchange = Exchange(
+            scope,
+            request.receive,
+            send_of(request),  # for early hints, which come before the response
+            path,
+            prefix,
+            overrides,
+            None if self._read_key is None else self._key(scope, affinity_key),
+        )
+        try:
+            return ProxiedResponse(await self._http.forward(exchange, cached))
+        except ClientDisconnected:
+            return ProxiedResponse(client_closed_request())
+
+    async def asgi(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        path: bytes,
+        prefix: bytes,
+        overrides: Overrides | None = None,
+    ) -> None:
+        """Forward without a ``Request`` or ``Response``, and send the response."""
+        key = None if self._read_key is None else self._key(scope, None)
+        exchange = Exchange(scope, receive, send, path, prefix, overrides, key)
+        try:
+            response = await self._http.forward(exchange)
+        except ClientDisconnected:
+            response = client_closed_request()
+        await response(scope, receive, send)
+
+    async def websocket(
+        self,
+        websocket: WebSocket,
+        path: bytes,
+        prefix: bytes,
+        overrides: Overrides | None,
+        *,
+        subprotocols: Sequence[str] | None = None,
+        open_timeout: float | None = None,
+        affinity_key: str | None = None,
+    ) -> None:
+        """Tunnel a WebSocket that is not yet accepted.
+
+        Args:
+            websocket: The client's.
+            path: As for ``request``.
+            prefix: As for ``request``.
+            overrides: As for ``request``.
+            subprotocols: Offered instead of the client's.
+            open_timeout: Seconds for the handshake instead of ``websocket.open_timeout``.
+            affinity_key: As for ``request``.
+
+        Raises:
+            ProxyError: No destination answered; nothing was sent to the client.
+        """
+        message = await websocket.receive()
+        if message["type"] != "websocket.connect":
+            return
+        receive, send = channel_of(websocket)
+        key = self._key(websocket.scope, affinity_key)
+        exchange = Exchange(websocket.scope, receive, send, path, prefix, overrides, key)
+        await self._websocket.forward(
+            exchange, subprotocols=subprotocols, open_timeout=open_timeout
+        )
+
+    def _key(self, scope: Scope, affinity_key: str | None) -> RequestKey | None:
+        if self._read_key is None:
+            return None
+        given = None if affinity_key is None else affinity_key.encode("utf-8")
+        return RequestKey(scope, self._read_key, given)
 
 
 class UnknownStarlette(RuntimeError):

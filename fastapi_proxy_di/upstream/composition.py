@@ -18,11 +18,11 @@ from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.client.httpx_client import AsGiven, UpstreamClient, UpstreamTransport
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.appending import AppendingBuilder
+from fastapi_proxy_di.forwarding.attempt import Picker
 from fastapi_proxy_di.forwarding.hedging import Hedging
 from fastapi_proxy_di.forwarding.http import HttpForwarder
 from fastapi_proxy_di.forwarding.journey import Journey
 from fastapi_proxy_di.forwarding.outcomes import Outcomes
-from fastapi_proxy_di.forwarding.picking import Picker
 from fastapi_proxy_di.forwarding.request import RequestBuilder
 from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
 from fastapi_proxy_di.forwarding.retries import RetryBudget
@@ -167,7 +167,7 @@ def _journey(
         return "affinity" if chosen else policy.name
 
     records = AccessRecords(settings.name, supervisor.pool, how, settings.explain)
-    return Journey(settings.name, send, picker, outcomes, admission, records.observe)
+    return Journey(settings.name, send, picker, outcomes, admission, records)
 
 
 def _key_reader(settings: UpstreamSettings) -> KeyReader | None:

@@ -11,7 +11,7 @@ from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import DestinationSettings
 from fastapi_proxy_di.transport.factory import TransportFactory
 from fastapi_proxy_di.transport.protocol import Transport
-from fastapi_proxy_di.wire.urls import Address
+from fastapi_proxy_di.wire.addresses import Address
 
 __all__ = ["Routes"]
 

@@ -201,15 +201,6 @@ def set_headers(headers: Headers, added: Headers) -> Headers:
     return [pair for pair in headers if pair[0] not in names] + added
 
 
-def is_safe_block(block: bytes, lines: int) -> bool:
-    """Whether a serialised head of ``lines`` lines has no CR, LF or NUL beyond its line ends.
-
-    A line end within a name or value changes the count, so no part needs a check of its own.
-    """
-    bare = len(block.translate(None, b"\r\n\0"))
-    return len(block) - bare == 2 * lines and block.count(b"\r\n") == lines
-
-
 def list_members(headers: Headers, name: bytes) -> list[bytes]:
     """Give the members of a comma-separated list in all headers of a name, in lower case."""
     return [

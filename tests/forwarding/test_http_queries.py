@@ -32,8 +32,9 @@ async def test_query_is_sent_as_it_came(query: str) -> None:
 
 
 async def test_query_follows_the_mount_without_a_slash() -> None:
-    """The mount itself carries its query too, and is not redirected."""
-    async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
+    """A mount that is forwarded without a slash carries its query too."""
+    router = {"bare_mount": "forward"}
+    async with ScriptedOrigin() as origin, gateway(origin.url, router=router) as gate:
         response = await fetch(gate.address, target="/billing?a=1")
 
     assert response.status == 200

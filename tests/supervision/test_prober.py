@@ -21,7 +21,7 @@ from fastapi_proxy_di.supervision.events import DestinationDown, DestinationUp, 
 from fastapi_proxy_di.supervision.prober import Prober
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 from fastapi_proxy_di.transport.protocol import Request, Transport, TransportExchange
-from fastapi_proxy_di.wire.urls import Address
+from fastapi_proxy_di.wire.addresses import Address
 from tests.pools.samples import pool_of, settings_of
 from tests.support.gateways import gateway
 from tests.support.http_client import fetch

@@ -16,7 +16,7 @@ from fastapi_proxy_di.transport.asgi.inner_app import AppStartFailed, InnerApp
 from fastapi_proxy_di.transport.asgi.websocket import AsgiHandshake
 from fastapi_proxy_di.transport.protocol import Request
 from fastapi_proxy_di.transport.websocket.handshake import offered_subprotocols
-from fastapi_proxy_di.wire.urls import Address
+from fastapi_proxy_di.wire.addresses import Address
 
 _END_SECONDS: Final = 1.0
 """For apps to end by themselves when the upstream closes, before they are cancelled."""

@@ -22,7 +22,7 @@ from fastapi_proxy_di.errors import (
     UpstreamTimeout,
 )
 from fastapi_proxy_di.settings import TimeoutSettings, TlsSettings
-from fastapi_proxy_di.wire.urls import Address
+from fastapi_proxy_di.wire.addresses import Address
 
 _LOCAL_ERRNOS: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}

@@ -20,7 +20,6 @@ from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http1.connection import Http1Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.protocol import Request
-from fastapi_proxy_di.wire.headers import is_safe_block
 
 _SURPLUS_SECONDS: Final = 1.0
 
@@ -131,7 +130,7 @@ class Http1Transport:
         head = b"\r\n".join((line, *map(_field_line, request.headers)))
         words = [request.method, request.target, b"HTTP/1.1"]
         # Lenient servers split the request line at any whitespace (RFC 9112 section 3).
-        if not is_safe_block(head, len(request.headers)) or line.split() != words:
+        if not is_safe_head(head, len(request.headers)) or line.split() != words:
             connection.abort()
             raise InvalidRequest("the request has CR, LF, NUL or a space where none may be")
         owed = 0 if request.chunked else (request.content_length or 0) - len(body)
@@ -193,3 +192,12 @@ class Http1Transport:
             del self._idle[oldest]
             oldest.abort()
         return None
+
+
+def is_safe_head(head: bytes, lines: int) -> bool:
+    """Whether a serialised head of ``lines`` lines has no CR, LF or NUL beyond its line ends.
+
+    A line end within a name or value changes the count, so no part needs a check of its own.
+    """
+    bare = len(head.translate(None, b"\r\n\0"))
+    return len(head) - bare == 2 * lines and head.count(b"\r\n") == lines

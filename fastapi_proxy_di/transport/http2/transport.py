@@ -11,6 +11,8 @@ destination works on in vain; reads no response while it sends a body; and passe
 from __future__ import annotations
 
 import asyncio
+import re
+from itertools import chain
 from typing import Final
 
 from fastapi_proxy_di.errors import InvalidRequest
@@ -18,8 +20,8 @@ from fastapi_proxy_di.settings import LimitSettings
 from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http2.connection import Http2Connection
 from fastapi_proxy_di.transport.protocol import Headers, Request, Transport, TransportExchange
-from fastapi_proxy_di.wire.headers import is_safe_block
 
+_LINE_END_OR_NUL: Final = re.compile(rb"[\r\n\0]")
 _NOT_SENT: Final = frozenset({b"host", b"connection", b"transfer-encoding"})
 """Said in other ways: ``:authority``, and the frames themselves (RFC 9113 section 8.2.2)."""
 
@@ -125,8 +127,8 @@ class Http2Transport:
                 authority = value
             elif name not in _NOT_SENT:
                 headers.append((name, value))
-        block = b"\r\n".join([request.target, authority, *(b"%b: %b" % pair for pair in headers)])
-        if not is_safe_block(block, len(headers) + 1) or b" " in request.target:
+        parts = b" ".join([request.target, authority, *chain.from_iterable(headers)])
+        if _LINE_END_OR_NUL.search(parts) or b" " in request.target:
             raise InvalidRequest("the request has CR, LF, NUL or a space where none may be")
         return [
             (b":method", request.method),

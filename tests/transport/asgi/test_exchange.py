@@ -17,7 +17,7 @@ from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange
 from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
 from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
 from fastapi_proxy_di.transport.protocol import Request as WireRequest
-from fastapi_proxy_di.wire.urls import parse_address
+from fastapi_proxy_di.wire.addresses import parse_address
 from tests.support.gateways import billing, gateway, until
 from tests.support.http_client import connect, fetch, request
 from tests.transport.asgi.apps import Inner, body, inner_tasks, plain, start

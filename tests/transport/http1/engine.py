@@ -12,7 +12,7 @@ from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.protocol import Headers, Request
-from fastapi_proxy_di.wire.urls import parse_address
+from fastapi_proxy_di.wire.addresses import parse_address
 from tests.support.origins import ScriptedOrigin
 
 __all__ = ["body_of", "engine", "exchange_on", "get", "post", "transport_to"]

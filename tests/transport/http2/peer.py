@@ -25,7 +25,7 @@ from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.http2.transport import Http2Transport
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.transport.protocol import Request as WireRequest
-from fastapi_proxy_di.wire.urls import parse_address
+from fastapi_proxy_di.wire.addresses import parse_address
 from tests.support.servers import free_port
 
 E = TypeVar("E", bound=Event)

@@ -1,17 +1,30 @@
-"""Where a request goes below the destination's base path, and what stands before it.
+"""Request targets as bytes: the path below a mount, the target at a destination, dot segments.
 
-The raw path decides: the decoded one has lost which slashes were encoded.
+A path that travels is never decoded and encoded again, so its bytes arrive as they came. The
+raw path decides: the decoded one has lost which slashes were encoded.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from itertools import chain, combinations
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
 
-from starlette.types import Scope
+__all__ = [
+    "PathOutsideMount",
+    "climbs",
+    "given_target",
+    "has_dot_segments",
+    "join_target",
+    "raw_path_below",
+    "target_below",
+    "target_in_mount",
+]
 
-from fastapi_proxy_di.wire.urls import raw_path_below
+Scope: TypeAlias = Mapping[str, Any]
+"""An ASGI connection scope."""
 
 _PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
 _GIVEN: Final = re.compile(r"/[!-\"$-~]*\Z")
@@ -128,3 +141,100 @@ def given_target(path: str) -> bytes:
             "urllib.parse.quote(text, safe='')"
         )
     return path.encode("ascii")
+
+
+def join_target(base_path: bytes, path: bytes, query: bytes) -> bytes:
+    """Build the origin-form target of a request; nothing is decoded.
+
+    Args:
+        base_path: Base path of the destination, no slash at its end.
+        path: Raw path below it, ``b""`` for the base path itself.
+        query: Raw query without ``?``, ``b""`` for none.
+
+    Returns:
+        Path and query, percent-encoded as they came.
+    """
+    target = base_path + path or b"/"
+    return target + b"?" + query if query else target
+
+
+def raw_path_below(raw_path: bytes, mount: str) -> bytes | None:
+    """Give the raw path below a mount.
+
+    Args:
+        raw_path: Path as the client sent it, without its query.
+        mount: Decoded path of the mount, no slash at its end, e.g. ``"/billing"``; ``""``
+            for none.
+
+    Returns:
+        The rest of the path, byte for byte: ``b""`` or starting with a slash. ``None`` when
+        the raw segments do not decode to those of the mount one by one, e.g. with an encoded
+        slash after the mount.
+    """
+    if mount.isascii() and "%" not in mount:
+        prefix = mount.encode("ascii")
+        if raw_path.startswith(prefix):
+            rest = raw_path[len(prefix) :]
+            if not rest or rest[0] == 0x2F:
+                return rest
+    expected = mount.split("/")
+    found = raw_path.split(b"/", len(expected))
+    if len(found) < len(expected):
+        return None
+    for raw, text in zip(found, expected, strict=False):
+        # Decoded as the server decodes ``scope["path"]``.
+        if unquote(raw.decode("utf-8", "replace")) != text:
+            return None
+    return b"/" + found[-1] if len(found) > len(expected) else b""
+
+
+_DOUBLE_DOT: Final = re.compile(rb"(?:\.|%2[eE])(?:\.|%2[eE])")
+_DOT: Final = re.compile(rb"%2e", re.IGNORECASE)
+_OTHER_SEPARATORS: Final = (rb"\\", rb"%2[fF]", rb"%5[cC]")
+# Servers differ in what they read as a slash, so each combination is tried.
+_SEPARATOR_SETS: Final = tuple(
+    re.compile(b"|".join((b"/", *chosen)))
+    for chosen in chain.from_iterable(combinations(_OTHER_SEPARATORS, n) for n in range(4))
+)
+
+
+def climbs(path: bytes) -> bool:
+    """Whether dot segments lead above the start of the path, as any server might read it.
+
+    Dots, slashes and backslashes may be percent-encoded once (``%2e``, ``%2f``, ``%5c``).
+    Empty segments are skipped, as by servers that merge slashes, and path parameters
+    (``..;x``) are cut off, as by servlet containers.
+
+    Args:
+        path: Raw path.
+
+    Returns:
+        True when the path must not be forwarded.
+    """
+    # 0.1 µs for an ordinary path: dot segments need ".." or "%2".
+    # `find` is faster than `in`, which first tries to read the bytes as a number (CPython 3.11).
+    if path.find(b"..") < 0 and (path.find(b"%2") < 0 or _DOUBLE_DOT.search(path) is None):
+        return False
+    return any(_climbs(separators.split(path)) for separators in _SEPARATOR_SETS)
+
+
+def _climbs(segments: list[bytes]) -> bool:
+    depth = 0
+    for segment in segments:
+        name = _DOT.sub(b".", segment).partition(b";")[0]
+        if name == b"..":
+            depth -= 1
+            if depth < 0:
+                return True
+        elif name not in (b"", b"."):
+            depth += 1
+    return False
+
+
+def has_dot_segments(path: bytes) -> bool:
+    """Whether a segment is ``.`` or ``..``, plain or encoded, as any server might read it."""
+    return any(_is_dots(segment) for segment in _SEPARATOR_SETS[-1].split(path))
+
+
+def _is_dots(segment: bytes) -> bool:
+    return _DOT.sub(b".", segment).partition(b";")[0] in (b".", b"..")

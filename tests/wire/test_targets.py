@@ -1,15 +1,28 @@
-"""Where the raw path is parted at the mount."""
+"""Where the raw path is parted at the mount, joined to a base path, and refused."""
 
 from __future__ import annotations
 
-import pytest
+from urllib.parse import quote, unquote
 
-from fastapi_proxy_di.forwarding.target import (
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from fastapi_proxy_di.wire.targets import (
     PathOutsideMount,
+    climbs,
     given_target,
+    join_target,
+    raw_path_below,
     target_below,
     target_in_mount,
 )
+
+SEGMENT = st.text(st.sampled_from("aZ09-._~%!$&'()*+,;=:@é/ "), min_size=1, max_size=6)
+RAW_PATH = st.lists(
+    st.sampled_from(["a", ".", "..", "%2e", "%2E.", "", "%2f", "%5C", "\\", "..;x", "%20", "b"]),
+    max_size=8,
+).map(lambda parts: ("/" + "/".join(parts)).encode())
 
 
 @pytest.mark.parametrize(
@@ -133,3 +146,143 @@ def test_given_target_must_be_one(path: str) -> None:
     """Anything else says what is wrong."""
     with pytest.raises(ValueError, match=r"percent-encoded, .*urllib\.parse\.quote"):
         given_target(path)
+
+
+@pytest.mark.parametrize(
+    ("base_path", "path", "query", "target"),
+    [
+        (b"", b"/x", b"", b"/x"),
+        (b"", b"", b"", b"/"),
+        (b"", b"", b"a=1", b"/?a=1"),
+        (b"/base", b"", b"", b"/base"),
+        (b"/base", b"/", b"", b"/base/"),
+        (b"/base", b"//x/%2F;p", b"a=%20&&", b"/base//x/%2F;p?a=%20&&"),
+        (b"/base", b"/a/../b", b"", b"/base/a/../b"),
+    ],
+)
+def test_join_target_joins_bytes(
+    base_path: bytes, path: bytes, query: bytes, target: bytes
+) -> None:
+    """Nothing is decoded, merged or resolved."""
+    assert target == join_target(base_path, path, query)
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "mount", "below"),
+    [
+        (b"/billing/x", "/billing", b"/x"),
+        (b"/billing", "/billing", b""),
+        (b"/billing/", "/billing", b"/"),
+        (b"/billing//x", "/billing", b"//x"),
+        (b"/billing/%2Fx;a", "/billing", b"/%2Fx;a"),
+        (b"/bill%69ng/x", "/billing", b"/x"),
+        (b"/bill%69ng", "/billing", b""),
+        (b"/billing%2Fx", "/billing", None),
+        (b"/billing%2fx/y", "/billing", None),
+        (b"/billings/x", "/billing", None),
+        (b"/bill", "/billing", None),
+        (b"/", "/a/b", None),
+        (b"/a/b/c", "/a/b", b"/c"),
+        (b"/a%2Fb/c", "/a/b", None),
+        (b"/x", "", b"/x"),
+        (b"", "", b""),
+        (b"*", "", None),
+        (b"/b%C3%BCcher/x", "/bücher", b"/x"),
+        ("/bücher/x".encode(), "/bücher", b"/x"),
+        (b"/a%25b/x", "/a%b", b"/x"),
+        (b"/a%2525b/x", "/a%25b", b"/x"),
+        (b"/a%25b/x", "/a%25b", None),
+    ],
+)
+def test_raw_path_below_finds_whole_segments(
+    raw_path: bytes, mount: str, below: bytes | None
+) -> None:
+    """Each raw segment decodes to its segment of the mount, or the path is not below it."""
+    assert below == raw_path_below(raw_path, mount)
+
+
+@given(st.lists(SEGMENT.filter(lambda s: "/" not in s), max_size=3), RAW_PATH, st.data())
+def test_raw_path_below_returns_the_rest_byte_for_byte(
+    segments: list[str], rest: bytes, data: st.DataObject
+) -> None:
+    """The rest is unchanged, however the client encoded the mount."""
+    mount = "".join("/" + segment for segment in segments)
+    raw = b""
+    for segment in segments:
+        safe = data.draw(st.sampled_from(["", "!$&'()*+,;=:@"]))
+        raw += b"/" + quote(segment, safe=safe).encode()
+
+    assert rest == raw_path_below(raw + rest, mount)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/..",
+        b"/../x",
+        b"/a/../..",
+        b"/%2e%2e/x",
+        b"/.%2E/x",
+        b"/a/%2e./%2E%2e",
+        b"/..%2fx",
+        b"/x%2f..%2f..%2f..",
+        b"/..\\x",
+        b"/%5c..",
+        b"/a//../..",
+        b"/./../a/b",
+        b"/..;x/y",
+        b"/a%2fb/../..",
+        b"..",
+    ],
+)
+def test_climbs_finds_dot_segments_in_every_form(path: bytes) -> None:
+    """Plain or encoded, with any separator that some server reads as a slash."""
+    assert climbs(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"",
+        b"/",
+        b"/a/b",
+        b"/a/..",
+        b"/a/../b",
+        b"/a/%2e%2e/b",
+        b"/a/b/../..",
+        b"/...",
+        b"/..a",
+        b"/a..b/c",
+        b"/%252e%252e/x",
+        b"/./.",
+        b"/a%20b/%2f",
+        b"/v1..v2",
+    ],
+)
+def test_climbs_allows_paths_that_stay_below(path: bytes) -> None:
+    """Dot segments alone are allowed; only one level of encoding counts."""
+    assert not climbs(path)
+
+
+@given(RAW_PATH)
+@example(b"/a/../..")
+def test_climbs_is_never_more_lenient_than_a_resolver(path: bytes) -> None:
+    """Whatever a server that decodes once and resolves puts above the start, climbs."""
+    decoded = unquote(path.decode()).replace("\\", "/")
+    depth = lowest = 0
+    for segment in decoded.split("/"):
+        if segment == "..":
+            depth -= 1
+        elif segment not in ("", "."):
+            depth += 1
+        lowest = min(lowest, depth)
+
+    assert climbs(path) or lowest >= 0
+
+
+@given(st.binary(max_size=30))
+def test_climbs_needs_a_double_dot(path: bytes) -> None:
+    """Without two dots in a row, plain or encoded, no path climbs."""
+    assume(b".." not in path.lower().replace(b"%2e", b"."))
+
+    assert not climbs(path)

@@ -1,20 +1,17 @@
-"""URLs: parses addresses of destinations; joins, splits and checks request targets as bytes.
-
-An address is parsed and normalised at start. A request's path is never decoded and encoded
-again, so that the destination gets the client's bytes. Pure: no pools, no settings, no I/O.
-"""
+"""Addresses of destinations: parsed and normalised once, at start."""
 
 from __future__ import annotations
 
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
-from itertools import chain, combinations
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote, unquote
 
 from url_normalize import url_normalize
 
-__all__ = ["Address", "climbs", "join_target", "parse_address", "raw_path_below"]
+from fastapi_proxy_di.wire.targets import has_dot_segments
+
+__all__ = ["Address", "parse_address"]
 
 Scheme = Literal["http", "https", "http+unix", "asgi"]
 
@@ -230,7 +227,7 @@ def _base_path(path: str, shown: str) -> str:
         raise ValueError(f"{shown!r} has a '%' that starts no escape; write it as %25")
     # Escapes stay as written: %2F is not "/", and a server may tell %7E from "~".
     raw = quote(path, safe=_PATH_SAFE).rstrip("/")
-    if any(_is_dots(segment) for segment in _SEPARATOR_SETS[-1].split(raw.encode("ascii"))):
+    if has_dot_segments(raw.encode("ascii")):
         raise ValueError(f"{shown!r} has dot segments; write the path that they lead to")
     return raw
 
@@ -248,95 +245,3 @@ def _shown(text: str) -> str:
 
 def _bare(shown: str) -> str:
     return shown.rpartition("@")[2].lstrip("/") or "host:port"
-
-
-def join_target(base_path: bytes, path: bytes, query: bytes) -> bytes:
-    """Build the origin-form target of a request; nothing is decoded.
-
-    Args:
-        base_path: Base path of the destination, no slash at its end.
-        path: Raw path below it, ``b""`` for the base path itself.
-        query: Raw query without ``?``, ``b""`` for none.
-
-    Returns:
-        Path and query, percent-encoded as they came.
-    """
-    target = base_path + path or b"/"
-    return target + b"?" + query if query else target
-
-
-def raw_path_below(raw_path: bytes, mount: str) -> bytes | None:
-    """Give the raw path below a mount.
-
-    Args:
-        raw_path: Path as the client sent it, without its query.
-        mount: Decoded path of the mount, no slash at its end, e.g. ``"/billing"``; ``""``
-            for none.
-
-    Returns:
-        The rest of the path, byte for byte: ``b""`` or starting with a slash. ``None`` when
-        the raw segments do not decode to those of the mount one by one, e.g. with an encoded
-        slash after the mount.
-    """
-    if mount.isascii() and "%" not in mount:
-        prefix = mount.encode("ascii")
-        if raw_path.startswith(prefix):
-            rest = raw_path[len(prefix) :]
-            if not rest or rest[0] == 0x2F:
-                return rest
-    expected = mount.split("/")
-    found = raw_path.split(b"/", len(expected))
-    if len(found) < len(expected):
-        return None
-    for raw, text in zip(found, expected, strict=False):
-        # Decoded as the server decodes ``scope["path"]``.
-        if unquote(raw.decode("utf-8", "replace")) != text:
-            return None
-    return b"/" + found[-1] if len(found) > len(expected) else b""
-
-
-_DOUBLE_DOT: Final = re.compile(rb"(?:\.|%2[eE])(?:\.|%2[eE])")
-_DOT: Final = re.compile(rb"%2e", re.IGNORECASE)
-_OTHER_SEPARATORS: Final = (rb"\\", rb"%2[fF]", rb"%5[cC]")
-# Servers differ in what they read as a slash, so each combination is tried.
-_SEPARATOR_SETS: Final = tuple(
-    re.compile(b"|".join((b"/", *chosen)))
-    for chosen in chain.from_iterable(combinations(_OTHER_SEPARATORS, n) for n in range(4))
-)
-
-
-def climbs(path: bytes) -> bool:
-    """Whether dot segments lead above the start of the path, as any server might read it.
-
-    Dots, slashes and backslashes may be percent-encoded once (``%2e``, ``%2f``, ``%5c``).
-    Empty segments are skipped, as by servers that merge slashes, and path parameters
-    (``..;x``) are cut off, as by servlet containers.
-
-    Args:
-        path: Raw path.
-
-    Returns:
-        True when the path must not be forwarded.
-    """
-    # 0.1 µs for an ordinary path: dot segments need ".." or "%2".
-    # `find` is faster than `in`, which first tries to read the bytes as a number (CPython 3.11).
-    if path.find(b"..") < 0 and (path.find(b"%2") < 0 or _DOUBLE_DOT.search(path) is None):
-        return False
-    return any(_climbs(separators.split(path)) for separators in _SEPARATOR_SETS)
-
-
-def _climbs(segments: list[bytes]) -> bool:
-    depth = 0
-    for segment in segments:
-        name = _DOT.sub(b".", segment).partition(b";")[0]
-        if name == b"..":
-            depth -= 1
-            if depth < 0:
-                return True
-        elif name not in (b"", b"."):
-            depth += 1
-    return False
-
-
-def _is_dots(segment: bytes) -> bool:
-    return _DOT.sub(b".", segment).partition(b";")[0] in (b".", b"..")
