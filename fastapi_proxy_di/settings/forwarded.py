@@ -16,7 +16,7 @@ class ForwardedSettings(SettingsModel):
     adds none. In each mode the forwarding headers of an untrusted peer are removed first."""
 
     trusted_proxies: Networks = ()
-    """Addresses and networks (CIDR) whose forwarding headers are believed. Leave it empty
+    """Addresses and networks (CIDR) whose forwarding headers are trusted. Leave it empty
     where the server has rewritten the client already, as uvicorn does by default."""
 
     rfc7239: bool = False

@@ -1,7 +1,8 @@
 """Settings of transforms: what an operator may change about requests and responses.
 
-Each model is one change; the field ``kind`` says which. Names follow YARP's. This file owns
-their validation; `fastapi_proxy_di.transforms` carries them out.
+Each model is one change; the field ``kind`` selects it. Names follow YARP's. The models stand
+in one file because they are the alternatives of one union, most of them a few lines long. This
+file validates them; `fastapi_proxy_di.transforms` applies them.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The text below each field is its description, in JSON schemas too."""
+"""Descriptions of settings, from the text below each field."""
 
 from typing import ClassVar, Literal
 
@@ -23,7 +23,7 @@ def descriptions(model: type[BaseModel]) -> dict[str, str | None]:
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_every_setting_is_described(model: type[BaseModel]) -> None:
-    """Each field has a text, and the JSON schema has the same one."""
+    """Each field has a description, and the JSON schema has the same."""
     schema = model.model_json_schema()["properties"]
 
     assert {name: field.get("description") for name, field in schema.items()} == descriptions(model)
@@ -31,7 +31,7 @@ def test_every_setting_is_described(model: type[BaseModel]) -> None:
 
 
 def test_every_model_of_a_schema_is_described() -> None:
-    """Transforms too, which are a union within a list."""
+    """Also the models of transforms, which are a union within a list."""
     models = UpstreamSettings.model_json_schema()["$defs"]
     missing = {
         (model, name)
@@ -45,7 +45,7 @@ def test_every_model_of_a_schema_is_described() -> None:
 
 
 def test_description_is_the_text_without_its_indentation() -> None:
-    """Several lines are one text, as ``inspect.cleandoc`` gives it."""
+    """Several lines are joined as by ``inspect.cleandoc``."""
     assert HealthSettings.model_fields["path"].description == (
         "Path that is probed on each destination, joined to its base path; none for no probes.\n"
         "The policy ``latency`` sets ``/``."
@@ -53,7 +53,7 @@ def test_description_is_the_text_without_its_indentation() -> None:
 
 
 def test_description_of_a_changed_default_stays() -> None:
-    """A declared class changes a value, not what the field means; its own fields count."""
+    """A declared class changes the default, not the description; its own fields get theirs."""
 
     class Payments(UpstreamSettings, name="payments"):
         policy: str = "random"
@@ -82,6 +82,6 @@ def test_description_of_a_changed_default_stays() -> None:
     assert "description" not in found["desk"]
 
 
-def test_class_without_source_has_the_texts_of_its_base() -> None:
-    """The class of an upstream that is mentioned by name is made at run time."""
+def test_class_made_at_run_time_has_the_descriptions_of_its_base() -> None:
+    """Such as the class of an upstream that is mentioned by name."""
     assert descriptions(settings_class("billing")) == descriptions(UpstreamSettings)

@@ -11,7 +11,7 @@ from fastapi_proxy_di.settings import (
 
 
 def test_destination_parses_its_addresses_once() -> None:
-    """The address is kept, and probes go to their own where there is one."""
+    """The parsed address is kept; probes use their own address if there is one."""
     plain = DestinationSettings(url="HTTP://A:80/base/")
     probed = DestinationSettings(url="http://a", health_url="http://a:9000/", health_path="/up")
 
@@ -24,6 +24,6 @@ def test_destination_parses_its_addresses_once() -> None:
 
 @pytest.mark.parametrize("weight", [0, -1, math.inf, math.nan])
 def test_destination_has_a_weight_above_zero(weight: float) -> None:
-    """A destination that gets nothing is a drained one, not one of weight 0."""
+    """To send no traffic to a destination, drain it."""
     with pytest.raises(ValidationError, match="weight"):
         DestinationSettings(url="http://a", weight=weight)

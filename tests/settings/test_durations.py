@@ -32,7 +32,7 @@ from fastapi_proxy_di.settings.durations import parse_duration
     ],
 )
 def test_parse_duration_reads_numbers_and_units(value: object, seconds: float) -> None:
-    """Seconds are the unit where none is written."""
+    """Without a unit it is seconds."""
     assert seconds == parse_duration(value)
 
 
@@ -40,8 +40,8 @@ def test_parse_duration_reads_numbers_and_units(value: object, seconds: float) -
     "value",
     ["", "abc", "5x", "-1", "1m30", "1e3", "٣s", None, True, [], -1, math.inf, math.nan, "400d"],
 )
-def test_parse_duration_refuses_what_is_none(value: object) -> None:
-    """Not finite, negative, or longer than a year is a typing error."""
+def test_parse_duration_refuses_anything_else(value: object) -> None:
+    """Not finite, negative, or longer than a year."""
     with pytest.raises(ValueError, match="500ms"):
         parse_duration(value)
 
@@ -55,7 +55,7 @@ def test_parse_duration_scales_by_its_unit(number: float, unit: tuple[str, float
     assert parse_duration(text + name) == pytest.approx(float(text) * factor)
 
 
-def test_durations_differ_in_whether_zero_is_one() -> None:
+def test_duration_refuses_zero_and_duration_or_zero_takes_it() -> None:
     """An interval of 0 makes no sense, a queue timeout of 0 does."""
 
     class Both(BaseModel):

@@ -1,4 +1,4 @@
-"""What a person reads when settings are wrong, and what nobody may read."""
+"""Texts of faults of the settings, which show no secret."""
 
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,8 @@ def test_load_all_gives_settings_by_name(monkeypatch: pytest.MonkeyPatch) -> Non
     assert load_all({"billing": Billing})["billing"] == Billing()
 
 
-def test_load_all_tells_every_fault_of_every_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One start shows all there is to mend, each with its variable and what is right."""
+def test_load_all_reports_every_fault_of_every_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One error has all faults, each with its variable and how to write it."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "ftp://x")
     monkeypatch.setenv("UPSTREAM_BILLING_POLICY", "fastest")
 
@@ -68,14 +68,14 @@ def test_load_all_tells_every_fault_of_every_upstream(monkeypatch: pytest.Monkey
     )
 
 
-def test_load_upstream_tells_its_faults() -> None:
-    """As for a whole app."""
+def test_load_upstream_reports_its_faults() -> None:
+    """The text is that of ``load_all``."""
     with pytest.raises(SettingsError, match="UPSTREAM_BILLING_DESTINATIONS"):
         load_upstream("billing")
 
 
 def test_load_all_refuses_two_names_with_one_prefix() -> None:
-    """Their variables could not be told apart."""
+    """Both would read the same variables."""
 
     class Eu(UpstreamSettings, name="billing-eu"):
         destinations: Destinations = ["http://a"]
@@ -90,15 +90,15 @@ def test_load_all_refuses_two_names_with_one_prefix() -> None:
 
 
 def test_load_all_refuses_settings_of_another_name() -> None:
-    """A mention and its settings must agree."""
+    """The mentioned name and the settings' name must be equal."""
     with pytest.raises(
         SettingsError, match="upstream 'orders': is given settings that are named 'billing'"
     ):
         load_all({"orders": Billing})
 
 
-def test_load_all_tells_bad_names_and_files_with_the_rest(tmp_path: Path) -> None:
-    """What is not a validation error is a line as well."""
+def test_load_all_reports_bad_names_and_files_with_all_others(tmp_path: Path) -> None:
+    """Faults that are not validation errors are lines, too."""
     (tmp_path / "settings").write_text("{")
 
     class FromFile(UpstreamSettings, name="from-file"):
@@ -222,12 +222,12 @@ def test_load_all_tells_bad_names_and_files_with_the_rest(tmp_path: Path) -> Non
 def test_fault_names_field_variable_and_remedy(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str
 ) -> None:
-    """Each kind of fault reads like a sentence about one variable."""
+    """Each kind of fault is a sentence about one variable."""
     assert faults_of(monkeypatch, **{name: value}) == [f"- upstream 'billing': {line}"]
 
 
-def test_faults_come_with_the_variables_that_set_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is missing may be there under another name; what Kubernetes adds is no clue."""
+def test_faults_name_variables_that_set_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing value may be in a mistyped variable; variables of Kubernetes are left out."""
     monkeypatch.setenv("UPSTREAM_ORDERS_DESTINATION", "http://geheim")
     monkeypatch.setenv("UPSTREAM_ORDERS_URL", "http://geheim")
     for name in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP_ADDR"):
@@ -246,7 +246,7 @@ def test_faults_come_with_the_variables_that_set_nothing(monkeypatch: pytest.Mon
 
 
 def test_fault_of_too_deep_a_name_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fault is the field's, the clue is what was set."""
+    """The fault names the field, the hint names the variable that is set."""
     assert faults_of(monkeypatch, HEALTH__PATH__DEEP="/") == [
         (
             "- upstream 'billing': health.path (UPSTREAM_BILLING_HEALTH__PATH): input should be a"
@@ -259,7 +259,7 @@ def test_fault_of_too_deep_a_name_names_the_variable(monkeypatch: pytest.MonkeyP
 def test_missing_destinations_name_the_upstream_that_has_some(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A misspelt name finds its upstream; those that are asked for, or far off, are no clue."""
+    """A similar name gives a hint, unless the app mentions it."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://geheim")
     monkeypatch.setenv("UPSTREAM_SEARCH_DESTINATIONS", "http://geheim")
 
@@ -277,15 +277,15 @@ def test_missing_destinations_name_the_upstream_that_has_some(
     assert len(str(beside.value).splitlines()) == 2
 
 
-def test_undecodable_values_are_told_with_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bracket too few does not hide the rest."""
+def test_undecodable_values_are_reported_with_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing bracket does not hide other faults."""
     faults = faults_of(monkeypatch, RETRIES='{"attempts"', POLICY="fastest", HEALTH__FALL="0")
 
     assert [line.split()[3] for line in faults] == ["policy", "health.fall", "retries"]
 
 
 def test_late_fault_names_field_and_variable() -> None:
-    """What only shows when a setting is used reads like any other fault."""
+    """A fault found when a setting is used has the same form."""
     error = ValueError("tls.ca_file: /x has no usable roots: no such file")
 
     assert describe_late_fault(error, Billing) == (
@@ -295,7 +295,7 @@ def test_late_fault_names_field_and_variable() -> None:
 
 
 def test_fault_of_the_whole_names_the_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fields that contradict each other have no variable of their own."""
+    """Fields that contradict each other have no single variable."""
     faults = faults_of(monkeypatch, DESTINATIONS='[{"url": "http://a", "health_path": "/up"}]')
 
     assert faults == [
@@ -328,7 +328,7 @@ def test_fault_of_the_whole_names_the_upstream(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_fault_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """Whatever is wrong with it, and wherever it was put by mistake."""
+    """For every fault of a secret, and for secrets in a wrong place."""
 
     class WithToken(UpstreamSettings, name="billing"):
         destinations: Destinations = ["http://a"]
@@ -346,7 +346,7 @@ def test_fault_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch, name: str, 
 
 
 def test_secret_of_a_subclass_stays_out_of_the_message() -> None:
-    """A validator of one's own says what it says; we add no value."""
+    """The message is the validator's, without the value."""
 
     class Own(UpstreamSettings, name="own"):
         destinations: Destinations = ["http://a"]
@@ -379,8 +379,8 @@ def test_secret_of_a_subclass_stays_out_of_the_message() -> None:
         ("HEALTH__PATH__DEEP", ""),
     ],
 )
-def test_unknown_variables_name_the_near_field(name: str, hint: str) -> None:
-    """A typing error gets its remedy, a Kubernetes service link is only named."""
+def test_unknown_variables_suggest_the_similar_field(name: str, hint: str) -> None:
+    """A mistyped name gets a suggestion, a Kubernetes service variable is only named."""
     variable = f"UPSTREAM_BILLING_{name}"
 
     warned = unknown_variables(Billing, {variable: "x"})
@@ -400,13 +400,13 @@ def test_unknown_variables_name_the_near_field(name: str, hint: str) -> None:
         "PATH",
     ],
 )
-def test_unknown_variables_leaves_out_what_is_read(name: str) -> None:
-    """An unknown nested name is a fault already, other prefixes are not ours."""
+def test_unknown_variables_leave_out_variables_that_are_read(name: str) -> None:
+    """Unknown nested names are faults already; other prefixes are ignored."""
     assert unknown_variables(Billing, {name: "x"}) == []
 
 
-def test_unknown_variables_leaves_out_what_another_upstream_reads() -> None:
-    """Prefixes of longer names begin with those of shorter ones."""
+def test_unknown_variables_leave_out_those_of_another_upstream() -> None:
+    """The prefix of a longer name may begin with that of a shorter one."""
 
     class Health(UpstreamSettings, name="billing-health"):
         destinations: Destinations = ["http://a"]
@@ -419,13 +419,13 @@ def test_unknown_variables_leaves_out_what_another_upstream_reads() -> None:
     assert len(unknown_variables(Health, {"UPSTREAM_BILLING_HEALTH_X": "1"}, ["billing"])) == 1
 
 
-def test_unknown_variables_ignores_empty_ones() -> None:
-    """They count as unset."""
+def test_unknown_variables_ignore_empty_variables() -> None:
+    """Empty variables count as unset."""
     assert unknown_variables(Billing, {"UPSTREAM_BILLING_POLCY": ""}) == []
 
 
-def test_unknown_variables_looks_into_dotenv_files(tmp_path: Path) -> None:
-    """The same typing errors happen there."""
+def test_unknown_variables_include_dotenv_files(tmp_path: Path) -> None:
+    """Mistyped names in ``.env`` are reported, too."""
     (tmp_path / ".env").write_text("UPSTREAM_BILLING_POLCY=x\nOTHER=x\nUPSTREAM_BILLING_FLAG\n")
 
     class FromFile(UpstreamSettings, name="billing"):
@@ -437,7 +437,7 @@ def test_unknown_variables_looks_into_dotenv_files(tmp_path: Path) -> None:
 
 
 def test_fault_in_code_names_the_variable_too() -> None:
-    """Whoever reads it may mend it in either place."""
+    """The fault may be corrected in code or in the environment."""
     policy: Any = "fastest"
     with pytest.raises(ValidationError) as raised:
         Billing(policy=policy, wrong=1)  # type: ignore[call-arg]

@@ -8,8 +8,8 @@ from fastapi_proxy_di.settings import (
 )
 
 
-def test_models_are_frozen_and_know_their_fields() -> None:
-    """Nothing changes after start, and an unknown key is an error in code, too."""
+def test_models_are_frozen_and_refuse_unknown_keys() -> None:
+    """Unknown keys are errors in code, too."""
     settings = HealthSettings()
 
     with pytest.raises(ValidationError, match="frozen"):

@@ -25,7 +25,7 @@ def test_networks_come_from_text_lists_and_networks() -> None:
 
 
 @pytest.mark.parametrize("text", ["*", "10.0.0.1/8", "localhost"])
-def test_networks_refuse_what_is_none(text: str) -> None:
-    """Trusting everybody must be said in networks; host bits are a typing error."""
+def test_networks_refuse_anything_else(text: str) -> None:
+    """Trusting every peer must be written as networks; host bits are refused."""
     with pytest.raises(ValidationError, match=r"0\.0\.0\.0/0 and ::/0 trust every peer"):
         ForwardedSettings.model_validate({"trusted_proxies": text})

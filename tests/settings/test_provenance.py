@@ -1,4 +1,4 @@
-"""Where each effective setting came from."""
+"""The source of each effective setting."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from fastapi_proxy_di.settings import (
 
 
 def test_effective_sources_are_defaults_where_nothing_is_set() -> None:
-    """Every field is listed but the required one, which has no value."""
+    """Every field is listed except the required one, which has no value."""
     sources = effective_sources(settings_class("billing"))
 
     assert set(sources.values()) == {"default"}
@@ -25,10 +25,10 @@ def test_effective_sources_are_defaults_where_nothing_is_set() -> None:
     assert {"policy", "health.path", "affinity", "request_headers", "limits.queue"} <= set(sources)
 
 
-def test_effective_sources_name_the_winner_of_each_field(
+def test_effective_sources_name_the_source_of_each_field(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Down to the nested field, with the variable that set it."""
+    """Nested fields too, with the variable that set them."""
     (tmp_path / ".env").write_text("UPSTREAM_BILLING_SLOW_START=3\nUPSTREAM_BILLING_POLICY=first\n")
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "UPSTREAM_BILLING_AFFINITY__KEY").write_text("geheim" * 3)

@@ -43,7 +43,7 @@ def _faults(monkeypatch: pytest.MonkeyPatch, value: object) -> str:
 
 
 def test_transforms_are_read_from_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In their order, told apart by their kind."""
+    """In their order; ``kind`` selects the model."""
     _set(
         monkeypatch,
         [
@@ -63,7 +63,7 @@ def test_transforms_are_read_from_json(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_class_declares_transforms_and_the_environment_replaces_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A list has no fields to be merged by."""
+    """Lists are replaced, not merged."""
     assert Billing(destinations=["http://a"]).transforms == (PathPrefix(prefix="/v2"),)
     _set(monkeypatch, [])
     assert Billing().transforms == ()
@@ -109,16 +109,16 @@ def test_values_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ([{"kind": "path_prefix"}], "transforms.0.path_prefix.prefix"),
     ],
 )
-def test_fault_says_where_and_what_is_right(
+def test_fault_names_the_transform_and_the_remedy(
     monkeypatch: pytest.MonkeyPatch, value: object, reason: str
 ) -> None:
-    """Place in the list, kind, field and variable."""
+    """Index in the list, kind, field and variable."""
     assert reason in _faults(monkeypatch, value)
 
 
 @pytest.mark.parametrize("path", ["v2", "", "/a b", "/a?b", "/a#b", "/../a", "/%2e%2e", "/\u00e4"])
-def test_path_must_be_one(path: str) -> None:
-    """Raw, absolute, within itself."""
+def test_malformed_path_is_refused(path: str) -> None:
+    """A path is percent-encoded, absolute, and does not climb."""
     with pytest.raises(ValidationError, match="is not a path"):
         PathPrefix(prefix=path)
 
@@ -135,15 +135,15 @@ def test_path_must_be_one(path: str) -> None:
         ("/{path:path}", "not a name"),
     ],
 )
-def test_pattern_must_be_one(pattern: str, reason: str) -> None:
-    """A path with names in braces."""
+def test_malformed_pattern_is_refused(pattern: str, reason: str) -> None:
+    """A pattern is a path with names in braces."""
     with pytest.raises(ValidationError, match=reason):
         PathPattern(pattern=pattern)
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "connect", "A B", ""])
-def test_method_must_be_one(method: str) -> None:
-    """And not the one for tunnels to anywhere."""
+def test_method_that_cannot_be_sent_is_refused(method: str) -> None:
+    """CONNECT, too."""
     with pytest.raises(ValidationError, match="is not a method"):
         MethodChange(method="GET", set=method)
 
@@ -163,42 +163,42 @@ def test_method_must_be_one(method: str) -> None:
     ],
 )
 def test_request_header_of_the_proxy_is_refused(name: str) -> None:
-    """Host, framing, hop-by-hop, forwarding and handshake stay the proxy's."""
+    """Host, framing, hop-by-hop, forwarding and handshake headers."""
     with pytest.raises(ValidationError, match="name"):
         RequestHeader(name=name, set="1")
 
 
 @pytest.mark.parametrize("name", ["content-length", "trailer", "sec-websocket-accept"])
 def test_response_header_of_the_proxy_is_refused(name: str) -> None:
-    """What frames the answer."""
+    """Headers that frame the response."""
     with pytest.raises(ValidationError, match="proxy's own"):
         ResponseHeader(name=name, set="1")
 
 
 @pytest.mark.parametrize("value", ["a\r\nb", "a\0b", "\u20ac"])
 def test_header_value_must_be_safe(value: str) -> None:
-    """No CR, LF or NUL, and what latin-1 can say."""
+    """CR, LF, NUL and characters outside latin-1 are refused."""
     with pytest.raises(ValidationError, match="line break"):
         RequestHeader(name="x", set=value)
 
 
 @pytest.mark.parametrize("model", [RequestHeader, ResponseHeader, QueryParameter])
 @pytest.mark.parametrize("given", [{}, {"set": "1", "append": "2"}])
-def test_value_is_set_or_appended(model: Any, given: dict[str, str]) -> None:
-    """One of the two."""
+def test_set_and_append_exclude_each_other(model: Any, given: dict[str, str]) -> None:
+    """One of both is required."""
     with pytest.raises(ValidationError, match="needs one of"):
         model(name="x", **given)
 
 
 @pytest.mark.parametrize("given", [{"match": "/a"}, {"replace": "/a"}])
-def test_location_needs_both_ends(given: Any) -> None:
-    """Or none of them."""
+def test_location_needs_match_and_replace(given: Any) -> None:
+    """Both or none."""
     with pytest.raises(ValidationError, match="needs both"):
         LocationRewrite(**given)
 
 
-def test_texts_of_answers_are_checked() -> None:
-    """Nothing that a header could not carry, or a browser would not take."""
+def test_texts_of_responses_are_checked() -> None:
+    """Domains, paths and locations that a header or browser would not take are refused."""
     with pytest.raises(ValidationError, match="not part of a URL"):
         LocationRewrite(match="/a", replace="/\r\n")
     with pytest.raises(ValidationError, match="not a domain"):
@@ -210,7 +210,7 @@ def test_texts_of_answers_are_checked() -> None:
 
 
 def test_variable_below_the_list_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list has no parts by name."""
+    """A list has no nested variables."""
     _set(monkeypatch, [])
     environ = {"UPSTREAM_BILLING_TRANSFORM": "[]", "UPSTREAM_BILLING_TRANSFORMS": "[]"}
     (warning,) = unknown_variables(Billing, environ)

@@ -52,7 +52,7 @@ def urls(settings: UpstreamSettings) -> list[str]:
     return [destination.url for destination in settings.destination_settings]
 
 
-def test_bare_name_reads_variables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bare_name_reads_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """No class is needed."""
     environment(
         monkeypatch, DESTINATIONS="http://a:8080, http://b:8080/base/", HEALTH__PATH="/health"
@@ -65,7 +65,7 @@ def test_bare_name_reads_variables_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     assert settings.health.enabled
 
 
-def test_name_with_dash_is_underscore_in_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dash_of_a_name_is_underscore_in_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable cannot hold a dash."""
     monkeypatch.setenv("UPSTREAM_BILLING_EU_1_DESTINATIONS", "http://eu")
 
@@ -73,28 +73,28 @@ def test_name_with_dash_is_underscore_in_variables(monkeypatch: pytest.MonkeyPat
 
 
 def test_settings_class_is_made_once() -> None:
-    """Two mentions of a name are one class."""
+    """Two mentions of a name have the same class."""
     assert settings_class("billing-eu") is settings_class("billing-eu")
     assert settings_class("billing-eu").__name__ == "BillingEuSettings"
 
 
 @pytest.mark.parametrize("name", ["", "Billing", "1a", "a.b", "a b", "_a"])
 def test_name_is_checked(name: str) -> None:
-    """Names go into variables, records and URLs."""
+    """Names are used in variables, logs and URLs."""
     with pytest.raises(SettingsError, match="is not a name"):
         settings_class(name)
 
 
-def test_class_without_name_says_the_line_to_write() -> None:
-    """The base alone reads no variables."""
+def test_class_without_name_raises_with_the_line_to_write() -> None:
+    """The base class reads no variables."""
     with pytest.raises(
         SettingsError, match=r'UpstreamSettings\(UpstreamSettings, name="billing"\)'
     ):
         UpstreamSettings(destinations=["http://a"])
 
 
-def test_unnamed_base_passes_its_defaults_on() -> None:
-    """A house style can be declared once."""
+def test_class_inherits_the_defaults_of_an_unnamed_base() -> None:
+    """Shared defaults can be declared once."""
 
     class House(UpstreamSettings):
         timeouts: TimeoutSettings = TimeoutSettings(connect=1)
@@ -112,7 +112,7 @@ def test_unnamed_base_passes_its_defaults_on() -> None:
 
 
 def test_class_defaults_are_validated_as_the_field() -> None:
-    """What a class writes beside a default is for type checkers; the rules stay."""
+    """An annotation beside a default is for type checkers; validation stays that of the field."""
     settings = Billing()
 
     assert settings.destinations == (DestinationSettings(url="http://class:1"),)
@@ -125,7 +125,7 @@ def test_class_defaults_are_validated_as_the_field() -> None:
 
 
 def test_environment_wins_over_class_field_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One nested variable leaves the class's other nested defaults."""
+    """A nested variable keeps the other nested defaults of the class."""
     environment(
         monkeypatch,
         HEALTH__INTERVAL="500ms",
@@ -143,7 +143,7 @@ def test_environment_wins_over_class_field_by_field(monkeypatch: pytest.MonkeyPa
 
 
 def test_code_wins_over_environment_field_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a model given in code only what was written counts."""
+    """Of a model given in code only the given fields count."""
     environment(
         monkeypatch,
         HEALTH__INTERVAL="3",
@@ -162,7 +162,7 @@ def test_code_wins_over_environment_field_by_field(monkeypatch: pytest.MonkeyPat
 
 
 def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compose files set empty variables all the time."""
+    """Compose files often set empty variables."""
     environment(monkeypatch, DESTINATIONS="", HEALTH__PATH="", POLICY="")
 
     assert Billing().health.path == "/class"
@@ -170,7 +170,7 @@ def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_json_variables_and_nested_ones_combine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The nested variable is the more specific one."""
+    """The nested variable wins over the JSON."""
     environment(
         monkeypatch,
         HEALTH='{"path": "/json", "fall": 3}',
@@ -195,7 +195,7 @@ def test_json_variables_and_nested_ones_combine(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_affinity_of_a_class_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``none`` undoes a class's model."""
+    """``none`` replaces the model of the class."""
 
     class Sticky(UpstreamSettings, name="billing"):
         destinations: Destinations = ["http://a"]
@@ -282,7 +282,7 @@ def test_sources_have_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_files_can_be_named_at_construction(tmp_path: Path) -> None:
-    """pydantic-settings' own constructor arguments work."""
+    """The constructor arguments of pydantic-settings work."""
     (tmp_path / "env").write_text("UPSTREAM_BILLING_POLICY=random\n")
     (tmp_path / "UPSTREAM_BILLING_HEALTH__PATH").write_text("/secret")
     options: dict[str, Any] = {"_env_file": tmp_path / "env", "_secrets_dir": [tmp_path]}
@@ -293,8 +293,8 @@ def test_files_can_be_named_at_construction(tmp_path: Path) -> None:
     assert settings.health.path == "/secret"
 
 
-def test_missing_secrets_directory_is_warned_of(tmp_path: Path) -> None:
-    """As pydantic-settings does."""
+def test_missing_secrets_directory_gives_a_warning(tmp_path: Path) -> None:
+    """As in pydantic-settings."""
     options: dict[str, Any] = {"_secrets_dir": str(tmp_path / "none")}
 
     with pytest.warns(UserWarning, match="does not exist"):
@@ -305,7 +305,7 @@ def test_missing_secrets_directory_is_warned_of(tmp_path: Path) -> None:
     ("key", "text"), [("toml_file", "= 1"), ("json_file", "{"), ("yaml_file", "a: [")]
 )
 def test_unreadable_file_is_a_fault(tmp_path: Path, key: str, text: str) -> None:
-    """Which file, and where."""
+    """The fault names the file and the position."""
     (tmp_path / "settings").write_text(text)
 
     class Broken(UpstreamSettings, name="billing"):
@@ -327,7 +327,7 @@ def test_unreadable_file_is_a_fault(tmp_path: Path, key: str, text: str) -> None
     ],
 )
 def test_unknown_key_in_a_file_is_an_error(tmp_path: Path, key: str, text: str) -> None:
-    """A file is ours alone, so every key in it must mean something."""
+    """A file holds settings of one upstream only."""
     (tmp_path / "settings").write_text(text)
 
     class FromFile(UpstreamSettings, name="billing"):
@@ -340,7 +340,7 @@ def test_unknown_key_in_a_file_is_an_error(tmp_path: Path, key: str, text: str) 
 
 @pytest.mark.parametrize("policy", [*POLICIES, "package.module:Policy"])
 def test_policy_is_a_name_or_a_reference(policy: str) -> None:
-    """Form only; the reference is imported by who uses it."""
+    """Only the form is checked; composing the upstream imports the reference."""
     assert policy == Billing(policy=policy).policy
 
 
@@ -356,7 +356,7 @@ class Fixed:
 
 
 def test_policy_may_be_an_object() -> None:
-    """As argument and as default it arrives as it is."""
+    """As argument and as default it stays the same object."""
 
     class Own(UpstreamSettings, name="billing"):
         destinations: Destinations = ["http://a"]
@@ -372,7 +372,7 @@ def test_policy_may_be_an_object() -> None:
 
 @pytest.mark.parametrize("policy", ["", "module:", "fastest", Fixed, 3, None])
 def test_policy_refuses_anything_else(policy: object) -> None:
-    """A class is not an object of it."""
+    """A class is not a policy object."""
     with pytest.raises(ValidationError, match="is not a policy"):
         Billing(policy=policy)
 
@@ -388,7 +388,7 @@ def test_policy_refuses_anything_else(policy: object) -> None:
     ],
 )
 def test_hash_key_names_its_source(key: str, normalised: str) -> None:
-    """What requests of one key have in common."""
+    """Requests with one key share a destination."""
     assert normalised == Billing(hash_key=key).hash_key
 
 
@@ -407,7 +407,7 @@ def test_http_version_may_be_a_number(version: Any) -> None:
 
 
 def test_latency_turns_probes_on() -> None:
-    """Nothing else measures what the policy compares."""
+    """Probes measure the latencies that the policy compares."""
     by_latency = Billing(policy="latency", health=HealthSettings(path=None))
 
     assert by_latency.health == HealthSettings(path="/", fall=7)
@@ -416,7 +416,7 @@ def test_latency_turns_probes_on() -> None:
 
 
 def test_probe_address_without_probes_is_a_fault() -> None:
-    """It would be ignored in silence."""
+    """It would be ignored silently."""
     destinations = [DestinationSettings(url="http://a", health_path="/up")]
 
     assert Billing(destinations=destinations).health.enabled
@@ -425,7 +425,7 @@ def test_probe_address_without_probes_is_a_fault() -> None:
 
 
 def test_hedging_and_affinity_exclude_each_other() -> None:
-    """One sends elsewhere what the other keeps."""
+    """Hedging sends to another destination, which affinity forbids."""
     with pytest.raises(ValidationError, match="hedge_after"):
         Billing(
             destinations=["http://a"],
@@ -435,7 +435,7 @@ def test_hedging_and_affinity_exclude_each_other() -> None:
 
 
 def test_requests_window_is_the_health_interval_by_default() -> None:
-    """As users of a per-interval limit expect."""
+    """As for a limit per probe interval."""
     assert Billing().requests_window == 15
     assert Billing(max_requests_window=3).requests_window == 3
 
@@ -450,13 +450,13 @@ def test_requests_window_is_the_health_interval_by_default() -> None:
     ],
 )
 def test_destinations_are_checked(destinations: Any, message: str) -> None:
-    """None, the same twice, and what is no address."""
+    """None, the same twice, and malformed addresses."""
     with pytest.raises(ValidationError, match=message):
         Billing(destinations=destinations)
 
 
 def test_destinations_take_one_object_or_many() -> None:
-    """One without its list is a list of one."""
+    """One object without a list is a list of one."""
     one = DestinationSettings(url="http://a")
     single: Any = one
 
@@ -483,8 +483,8 @@ def test_destinations_take_one_object_or_many() -> None:
         *(("response", name) for name in ("Connection", "Transfer-Encoding", "Upgrade", "ä")),
     ],
 )
-def test_headers_refuse_what_is_the_proxys_own(field: str, name: str) -> None:
-    """Setting and removing alike; each would break framing or lie about the client."""
+def test_headers_set_by_the_proxy_are_refused(field: str, name: str) -> None:
+    """Setting and removing; either would break framing or falsify the client's address."""
     settings: dict[str, Any] = {f"{field}_headers": {name: "x"}}
     removal: dict[str, Any] = {f"remove_{field}_headers": [name]}
 
@@ -495,8 +495,8 @@ def test_headers_refuse_what_is_the_proxys_own(field: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["geheim\r\nX: y", "geheim\0", "geheim\u20ac", "gehe\nim"])
-def test_header_values_refuse_what_breaks_a_line(value: str) -> None:
-    """And the message does not show the value."""
+def test_header_values_with_line_breaks_are_refused(value: str) -> None:
+    """The message does not show the value."""
     headers: Any = {"X-Key": value}
 
     with pytest.raises(ValidationError, match="the value of 'x-key'") as caught:
@@ -506,7 +506,7 @@ def test_header_values_refuse_what_breaks_a_line(value: str) -> None:
 
 
 def test_secrets_are_never_shown() -> None:
-    """Not by repr, not in a dump, not in JSON."""
+    """Not by repr, in a dump or in JSON."""
     settings = Billing(
         request_headers={"authorization": SecretStr("geheim")},
         affinity=AffinitySettings(cookie="lb", key=SecretStr("geheim" * 3)),
@@ -516,7 +516,7 @@ def test_secrets_are_never_shown() -> None:
 
 
 def test_settings_are_frozen() -> None:
-    """They end at start."""
+    """Attributes cannot be set."""
     settings = Billing()
 
     with pytest.raises(ValidationError, match="frozen"):
@@ -524,7 +524,7 @@ def test_settings_are_frozen() -> None:
 
 
 def test_json_schema_documents_every_field() -> None:
-    """Reference and editors are fed from it; each field says what it is."""
+    """Editors use it; each field has a description."""
     schema = UpstreamSettings.model_json_schema()
     models = [schema, *schema["$defs"].values()]
 
