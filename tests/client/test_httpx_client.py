@@ -48,7 +48,7 @@ def in_flight(balancer: Balancer) -> int:
 
 
 async def silent(connection: Connection) -> None:
-    """Read a request and never answer it."""
+    """Read a request and never respond."""
     await connection.read_request()
     await connection.peer_left()
 
@@ -63,7 +63,7 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
 
 
 async def test_client_sends_what_the_caller_gave_and_adds_nothing() -> None:
-    """Path and query byte for byte, httpx's own fields, no forwarding fields, no Via."""
+    """Path and query byte for byte, httpx's own headers, no forwarding headers, no Via."""
     async with ScriptedOrigin() as origin, running(origin.url + "/base") as balancer:
         reply = await balancer.client.get(
             "/a%2Fb//c;d?x=1&x=%20", headers=[("X-Two", "1"), ("X-Two", "2")]
@@ -78,7 +78,7 @@ async def test_client_sends_what_the_caller_gave_and_adds_nothing() -> None:
 
 
 async def test_client_sets_the_headers_of_the_settings() -> None:
-    """What the settings set is set here too; the app's own forwarding fields are its own."""
+    """What the settings set is set here too; the app's own forwarding headers stay."""
     async with (
         ScriptedOrigin() as origin,
         running(origin.url, request_headers={"x-key": "s3cret"}) as balancer,
@@ -119,7 +119,7 @@ async def test_client_reaches_no_other_authority(url: str) -> None:
 
 
 async def test_client_follows_no_redirect() -> None:
-    """A redirect is an answer; its place may be another host."""
+    """A redirect is a response like any other; its location may be another host."""
     moved = response_bytes(302, headers=[(b"Location", b"http://other/")])
     async with ScriptedOrigin(always(moved)) as origin, running(origin.url) as balancer:
         reply = await balancer.client.get("/")
@@ -212,7 +212,7 @@ async def test_client_waits_for_100_continue() -> None:
     assert (reply.text, asked, origin.request.body) == ("ok", [0], b"x")
 
 
-async def test_client_stops_an_upload_that_an_answer_ends() -> None:
+async def test_client_stops_an_upload_that_a_response_ends() -> None:
     """A refusal comes through although the body has no end."""
 
     async def endless() -> AsyncIterator[bytes]:
@@ -262,10 +262,10 @@ async def test_client_heeds_the_limit_on_bodies(streamed: bool) -> None:
         assert in_flight(balancer) == 0
 
 
-# -- answers -------------------------------------------------------------------------------
+# -- responses -------------------------------------------------------------------------------
 
 
-async def test_client_streams_an_answer_as_it_comes() -> None:
+async def test_client_streams_a_response_as_it_comes() -> None:
     """Each piece is there before the next has been sent."""
     go_on = asyncio.Event()
 
@@ -308,7 +308,7 @@ async def test_client_reuses_connections_and_gives_head_no_body() -> None:
     assert (origin.connections, len(origin.requests)) == (1, 2)
 
 
-async def test_client_frees_an_answer_that_is_closed_early() -> None:
+async def test_client_frees_a_response_that_is_closed_early() -> None:
     """Leaving a stream ends the upstream's side at once."""
 
     async def endless(connection: Connection) -> None:
@@ -325,7 +325,7 @@ async def test_client_frees_an_answer_that_is_closed_early() -> None:
         assert in_flight(balancer) == 0
 
 
-async def test_client_frees_an_answer_that_nobody_closed() -> None:
+async def test_client_frees_a_response_that_is_never_closed() -> None:
     """A response that is dropped holds neither its connection nor its count."""
 
     async def endless(connection: Connection) -> None:
@@ -345,7 +345,7 @@ async def test_client_frees_an_answer_that_nobody_closed() -> None:
 
 
 async def test_client_call_that_is_cancelled_ends_the_exchange() -> None:
-    """The upstream's side ends with the caller's, and counts against nobody."""
+    """The upstream's side ends with the caller's, and no destination is blamed."""
     async with ScriptedOrigin(silent) as origin, running(origin.url) as balancer:
         call = asyncio.create_task(balancer.client.get("/"))
         await until(lambda: origin.requests)
@@ -379,17 +379,17 @@ async def test_client_error_is_httpx_and_ours() -> None:
 def test_client_has_an_exception_for_every_failure_it_can_meet(failure: Failure) -> None:
     """The map is whole, except for what needs a client of the proxy."""
     request = httpx.Request("GET", "http://billing/")
-    error = ProxyError("told", failure=failure)
+    error = ProxyError("text", failure=failure)
     if failure in (Failure.REQUEST_BODY_TIMEOUT, Failure.REQUEST_BODY_CONSUMED):
         with pytest.raises(KeyError):
             httpx_error(error, request)
     else:
         made: Any = httpx_error(error, request)
-        assert (str(made), made.failure, made.request) == ("told", failure, request)
+        assert (str(made), made.failure, made.request) == ("text", failure, request)
 
 
-async def test_client_answer_that_breaks_off_is_an_error() -> None:
-    """A truncated answer never looks whole, and counts against its destination."""
+async def test_client_response_that_breaks_off_is_an_error() -> None:
+    """A truncated response never looks whole, and counts against its destination."""
 
     async def cut(connection: Connection) -> None:
         await connection.read_request()
@@ -445,7 +445,7 @@ async def test_client_waits_in_the_queue_as_long_as_the_caller_does() -> None:
 
 
 async def test_client_read_timeout_is_the_callers_affair() -> None:
-    """A caller in a hurry gets its ReadTimeout; the destination is not blamed."""
+    """A caller with a short timeout gets its ReadTimeout; the destination is not blamed."""
     async with ScriptedOrigin(silent) as origin, running(origin.url) as balancer:
         with pytest.raises(httpx.ReadTimeout):
             await balancer.client.get("/", timeout=0.05)
@@ -491,8 +491,8 @@ async def test_client_connect_timeout_of_the_caller_ends_a_dial() -> None:
     assert state == (0, 0)
 
 
-async def test_client_connect_timeout_of_the_settings_is_told_as_such() -> None:
-    """A dial that the settings end is not mistaken for the caller's hurry."""
+async def test_client_connect_timeout_of_the_settings_is_a_connect_timeout() -> None:
+    """A dial that the settings end is not mistaken for the caller's own timeout."""
     with blackhole() as port:
         async with running(f"http://127.0.0.1:{port}", timeouts={"connect": 0.05}) as balancer:
             with pytest.raises(httpx.ConnectTimeout):
@@ -516,7 +516,7 @@ async def test_client_passes_on_a_timeout_that_is_not_its_own(
 
 
 async def test_client_failure_in_an_endpoint_becomes_its_status() -> None:
-    """What nobody catches is 502 for the app's client, not 500."""
+    """An error that the endpoint does not catch is 502 for the app's client, not 500."""
     app = FastAPI(lifespan=proxy_lifespan)
     upstream = Upstream(billing(f"http://127.0.0.1:{dead_port()}"))
 
@@ -618,7 +618,7 @@ async def test_client_serves_the_openai_sdk() -> None:
 
 
 async def test_client_requests_are_hedged_like_any_other() -> None:
-    """A second copy of a slow request goes elsewhere, and the quicker answer counts."""
+    """A second copy of a slow request goes elsewhere, and the quicker response is used."""
     async with (
         ScriptedOrigin(silent) as slow,
         ScriptedOrigin() as quick,

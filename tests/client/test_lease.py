@@ -28,19 +28,19 @@ TWO = "http://10.0.0.2:8080"
 
 
 class Learner:
-    """A policy that notes what it is told."""
+    """A policy that records what it observes."""
 
     name = "learner"
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, bool]] = []
+        self.observed: list[tuple[str, bool]] = []
         self.seconds: list[float] = []
 
     def pick(self, available: Sequence[Destination], request: object) -> Destination | None:
         return available[0] if available else None
 
     def observe(self, destination: Destination, seconds: float, failed: bool, now: float) -> None:
-        self.told.append((destination.url, failed))
+        self.observed.append((destination.url, failed))
         self.seconds.append(seconds)
 
 
@@ -50,7 +50,7 @@ def running(*urls: str, **settings: Any) -> contextlib.AbstractAsyncContextManag
 
 
 async def hold(balancer: Balancer, release: asyncio.Event) -> str:
-    """Take a lease until told otherwise."""
+    """Hold a lease until ``release`` is set."""
     async with balancer.lease() as lease:
         await release.wait()
         return lease.url
@@ -69,7 +69,7 @@ async def test_lease_gives_a_destination_and_counts_it() -> None:
 
 
 async def test_lease_serves_a_client_of_ones_own() -> None:
-    """What it is for: an address for somebody else's client."""
+    """The address is for another HTTP client."""
     async with (
         ScriptedOrigin() as origin,
         running(origin.url) as balancer,
@@ -112,7 +112,7 @@ async def test_lease_with_a_key_sticks_to_its_destination() -> None:
 
 
 async def test_lease_that_failed_counts_towards_ejection() -> None:
-    """Told failures take the destination out; telling twice counts once."""
+    """Reported failures eject the destination; two reports of one lease count once."""
     async with running(ONE, TWO, ejection={"consecutive": 2}, policy="first") as balancer:
         for _ in range(2):
             async with balancer.lease() as lease:
@@ -124,7 +124,7 @@ async def test_lease_that_failed_counts_towards_ejection() -> None:
     assert (ejected, failures) == ([ONE], 2)
 
 
-async def test_lease_does_not_count_an_exception_that_nobody_told_of() -> None:
+async def test_lease_does_not_count_an_exception_that_is_not_reported() -> None:
     """An exception inside may be the caller's own: neither success nor failure."""
     async with running() as balancer:
         with pytest.raises(LookupError):
@@ -151,10 +151,10 @@ async def test_lease_reads_errors_of_ours(error: Exception, failures: int) -> No
         counted = balancer.destinations[0].failures
 
     assert counted == failures
-    assert policy.told == [(ONE, True)] * failures
+    assert policy.observed == [(ONE, True)] * failures
 
 
-async def test_lease_teaches_a_learning_policy_the_time_to_the_answer() -> None:
+async def test_lease_gives_a_learning_policy_the_time_to_the_response() -> None:
     """``answered`` ends the latency; without it the lease's end does."""
     policy = Learner()
     async with running(policy=policy) as balancer:
@@ -164,12 +164,12 @@ async def test_lease_teaches_a_learning_policy_the_time_to_the_answer() -> None:
         async with balancer.lease():
             await asyncio.sleep(0.02)
 
-    assert policy.told == [(ONE, False), (ONE, False)]
+    assert policy.observed == [(ONE, False), (ONE, False)]
     assert policy.seconds[0] < 0.02 <= policy.seconds[1] + 0.001
 
 
-async def test_lease_after_an_answer_that_broke_counts_the_failure_only_for_health() -> None:
-    """The latency was told already; the failure still counts."""
+async def test_lease_after_a_response_that_broke_counts_the_failure_only_for_health() -> None:
+    """The latency was observed already; the failure still counts."""
     policy = Learner()
     async with running(policy=policy) as balancer:
         async with balancer.lease() as lease:
@@ -177,7 +177,7 @@ async def test_lease_after_an_answer_that_broke_counts_the_failure_only_for_heal
             lease.failed("stream broke")
         failures = balancer.destinations[0].failures
 
-    assert (failures, policy.told) == (1, [(ONE, False)])
+    assert (failures, policy.observed) == (1, [(ONE, False)])
 
 
 async def test_lease_of_nothing_says_what_is_missing() -> None:

@@ -1,13 +1,13 @@
-"""One destination of the drill: a real process that can be told to misbehave.
+"""One destination of the drill: a real process that misbehaves on request.
 
-``python -m tests.drill.destination PORT``. ``PUT /mode/<mode>`` sets how it answers; its
+``python -m tests.drill.destination PORT``. ``PUT /mode/<mode>`` sets how it responds; its
 ``/health`` says 200 whatever the mode, because destinations lie.
 
 ```text
-well    answers after 2 ms (GET) or 5 ms (POST)
+well    responds after 2 ms (GET) or 5 ms (POST)
 fail    500 at once
-slow    answers after 300 ms
-close   closes the connection after each answer, without saying so
+slow    responds after 300 ms
+close   closes the connection after each response, without saying so
 ```
 """
 
@@ -32,7 +32,7 @@ class Destination:
     """The ASGI app of one destination.
 
     Args:
-        name: How its answers name it, in ``x-served-by``.
+        name: How its responses name it, in ``x-served-by``.
     """
 
     def __init__(self, name: bytes) -> None:
@@ -89,7 +89,7 @@ class Destination:
 
 
 def protocol_of(destination: Destination) -> type[HttpToolsProtocol]:
-    """Uvicorn's protocol, which closes after each answer while the mode says so."""
+    """Uvicorn's protocol, which closes after each response while the mode says so."""
 
     class Protocol(HttpToolsProtocol):
         def on_response_complete(self) -> None:

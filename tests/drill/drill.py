@@ -86,7 +86,7 @@ def _mode(mode: str) -> Act:
     return act
 
 
-# Each has a victim of its own, so that none is still marked by the one before. Those that
+# Each has a victim of its own, so that none is still marked by the one before. Faults that
 # end in a kill do not come last: only a process that ends by itself reports its coverage.
 FAULTS: Final = (
     Fault("healthy", (), _nothing, _nothing),
@@ -119,7 +119,7 @@ async def run(pace: Pace, say: Callable[[str], None] = lambda line: None) -> Rep
 
     Args:
         pace: How long and how hard.
-        say: Told at the beginning of each phase.
+        say: Called with a line at the beginning of each phase.
 
     Returns:
         What was seen.

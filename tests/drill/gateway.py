@@ -27,7 +27,7 @@ def tell(event: Event) -> None:
 
 
 @asynccontextmanager
-async def told(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Print events for as long as the app runs."""
     async with proxy_lifespan(app):
         end = Upstream("drill").of(app).subscribe(tell)
@@ -37,7 +37,7 @@ async def told(app: FastAPI) -> AsyncIterator[None]:
 
 def main() -> None:
     """Serve until a signal ends it."""
-    app = FastAPI(lifespan=told)
+    app = FastAPI(lifespan=lifespan)
     app.include_router(proxy_router("drill"))
     uvicorn.run(
         app,

@@ -1,7 +1,7 @@
 """Steady load on one address: GETs, POSTs, event streams and WebSockets, each one recorded.
 
 GETs and POSTs are sent by the clock, whatever becomes of those before (an open loop), so
-that a slow answer does not hide the ones that should have followed it.
+that a slow response does not hide the ones that should have followed it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Record:
         started: Monotonic seconds.
         seconds: How long it took.
         outcome: ``ok``, a status, or what else the client saw.
-        served_by: Port of the destination that answered, ``None`` if none did.
+        served_by: Port of the destination that responded, ``None`` if none did.
     """
 
     kind: str

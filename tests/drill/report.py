@@ -18,7 +18,7 @@ from tests.drill.load import Record
 
 _OUT: Final = frozenset({"DestinationDown", "DestinationEjected"})
 _SHARE_WINDOW_SECONDS: Final = 1.0
-# Until a policy has seen the first answers of a destination that turned slow.
+# Until a policy has seen the first responses of a destination that turned slow.
 SETTLE_SECONDS: Final = 1.0
 # Below this a p99 says more of the machine than of a destination that takes 300 ms.
 P99_FLOOR_MS: Final = 50.0

@@ -39,7 +39,7 @@ def test_measure_tells_when_a_destination_left_and_came_back() -> None:
 
 
 def test_measure_tells_that_a_destination_did_not_come_back() -> None:
-    """A single answer is no return."""
+    """A single response is no return."""
     phase = Phase("killed", (1,), began=100.0, healed=100.5, ended=110.0)
     measured = measure(phase, _records(*[2] * 100, 1, *[2] * 100), [], destinations=2)
 
@@ -48,7 +48,7 @@ def test_measure_tells_that_a_destination_did_not_come_back() -> None:
 
 
 def test_measure_tells_when_traffic_has_left_without_an_event() -> None:
-    """A policy that turns away from a slow destination takes nobody out."""
+    """A policy that avoids a slow destination ejects none."""
     phase = Phase("slow", (1,), began=100.0, healed=103.0, ended=104.0)
     left = measure(phase, _records(*[1, 2] * 25, *[2] * 200, 1, *[2] * 49), [], destinations=2)
     stays = measure(phase, _records(*[1, 2] * 150), [], destinations=2)

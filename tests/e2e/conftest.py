@@ -18,7 +18,7 @@ class Upstream:
 
     Attributes:
         app: The uvicorn process.
-        destination: What the gateway is told: that process, or an nginx in front of it.
+        destination: Address that the gateway has: of that process, or an nginx in front of it.
         records: Files with a line per request that came, one per server.
     """
 

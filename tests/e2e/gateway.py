@@ -14,5 +14,5 @@ app.include_router(proxy_router("billing"), prefix="/billing")
 
 @app.get("/pid")
 async def pid() -> int:
-    """Tell which worker answers."""
+    """Give the process id of the worker that responds."""
     return os.getpid()

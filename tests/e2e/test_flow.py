@@ -57,10 +57,10 @@ async def standstill(count: Callable[[], int]) -> int:
 
 
 class SlowOrigin:
-    """Answers GET with 100 MiB, takes 2 MiB of an upload and no more.
+    """Responds to GET with 100 MiB, takes 2 MiB of an upload and no more.
 
     Attributes:
-        sent: Bytes of answers that its sockets took.
+        sent: Bytes of responses that its sockets took.
         uploads: Uploads of which it has the 2 MiB.
     """
 
@@ -85,10 +85,10 @@ class SlowOrigin:
 
 
 class SlowClients:
-    """Read 2 MiB of an answer of 100 MiB, or send 100 MiB to whoever takes them.
+    """Read 2 MiB of a response of 100 MiB, or send 100 MiB of an upload.
 
     Attributes:
-        downloads: Answers of which they have the 2 MiB.
+        downloads: Responses of which they have the 2 MiB.
         sent: Bytes of uploads that their sockets took.
     """
 
@@ -138,7 +138,7 @@ async def test_memory_stays_constant_with_slow_clients_and_slow_origins(app: str
             for task in running:
                 task.cancel()
 
-    # Nobody could hand over what the other side did not take.
+    # The gateway cannot send what the other side does not take.
     assert slow.sent < _SLOW * _TRANSFER_BYTES // 4
     assert clients.sent < _SLOW * _TRANSFER_BYTES // 4
     assert peak - before < 32 * _MIB

@@ -54,7 +54,7 @@ async def exchange(server: Process, headers: Mapping[str, str]) -> str:
     return await asyncio.to_thread(say)
 
 
-async def test_curl_gets_an_answer(real_upstream: Upstream) -> None:
+async def test_curl_gets_a_response(real_upstream: Upstream) -> None:
     """A plain GET."""
     async with gateway(real_upstream) as server:
         body = await printed(await curl("-H", _KEY, f"{server.url}/billing/hello"))
@@ -114,7 +114,7 @@ async def test_websocket_client_is_heard(real_upstream: Upstream) -> None:
     assert heard == "heard hello"
 
 
-async def test_nobody_without_credentials_reaches_an_upstream(real_upstream: Upstream) -> None:
+async def test_request_without_credentials_reaches_no_upstream(real_upstream: Upstream) -> None:
     """Neither record has a line before the first request with the key."""
     nothing: list[list[str]] = [[] for _ in real_upstream.records]
     async with gateway(real_upstream) as server:

@@ -1,4 +1,4 @@
-"""The gateway in front of a real nginx: what it sees, and what it answers, byte for byte."""
+"""The gateway in front of a real nginx: what nginx sees and sends, byte for byte."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def test_nginx_sees_the_method_as_it_came(origin: Origin, method: str) -> 
 
 
 async def test_nginx_refuses_trace_and_the_client_hears_of_it(origin: Origin) -> None:
-    """Its refusal is an answer like any other."""
+    """Its refusal is a response like any other."""
     async with gateway(origin.plain) as gate:
         reply = await fetch(gate.address, "TRACE", "/billing/x", [(b"Max-Forwards", b"3")])
 
@@ -188,7 +188,7 @@ async def test_what_nginx_compresses_stays_compressed(origin: Origin) -> None:
 
 
 async def test_three_cookies_of_nginx(origin: Origin) -> None:
-    """On an answer without a body."""
+    """On a response without a body."""
     async with gateway(origin.plain) as gate:
         reply = await fetch(gate.address, target="/billing/cookies")
 
@@ -202,7 +202,7 @@ async def test_three_cookies_of_nginx(origin: Origin) -> None:
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "empty"])
 async def test_nginx_stores_what_was_sent(origin: Origin, framing: str) -> None:
-    """PUT of some megabytes, of pieces whose number nobody knew, and of nothing."""
+    """PUT of some megabytes, in pieces without a known length, and empty."""
     body = b"" if framing == "empty" else os.urandom(5_000_000)
     async with gateway(origin.plain) as gate, connect(gate.address) as client:
         if framing == "chunked":

@@ -1,4 +1,4 @@
-"""The gateway in front of a real uvicorn: what its app is told is what the client sent."""
+"""The gateway in front of a real uvicorn: its app gets what the client sent."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def _through(upstream: Running, sent: bytes) -> RawResponse:
         "/%FF",
     ],
 )
-async def test_uvicorn_is_told_the_path_as_it_came(upstream: Running, path: str) -> None:
+async def test_uvicorn_gets_the_path_as_it_came(upstream: Running, path: str) -> None:
     """Raw, and the query beside it."""
     sent = request(target=f"/billing{path}?q=%20+&q=&q;%zz")
     seen = (await _through(upstream, sent)).json()
@@ -77,13 +77,13 @@ async def test_uvicorn_is_told_the_path_as_it_came(upstream: Running, path: str)
     assert (seen["path"], seen["query"]) == (path, "q=%20+&q=&q;%zz")
 
 
-async def test_uvicorn_is_told_the_headers_as_they_came(upstream: Running) -> None:
+async def test_uvicorn_gets_the_headers_as_they_came(upstream: Running) -> None:
     """In order, repeated, in bytes; and so is the client."""
     pairs = [(b"x-b", b"1"), (b"cookie", b"a=1"), (b"x-b", b"caf\xe9"), (b"cookie", b"b=2")]
     reply = await _through(upstream, request(target="/billing/x", headers=pairs))
 
-    told: list[list[str]] = reply.json()["headers"]
-    assert [one for one in told if one[0] in ("x-b", "cookie")] == [
+    headers: list[list[str]] = reply.json()["headers"]
+    assert [one for one in headers if one[0] in ("x-b", "cookie")] == [
         [name.decode(), value.decode("latin-1")] for name, value in pairs
     ]
     assert reply.all(b"set-cookie") == [b"a=1", b"b=2"]
@@ -94,7 +94,7 @@ async def test_uvicorn_is_told_the_headers_as_they_came(upstream: Running) -> No
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_uvicorn_is_told_the_body_and_its_framing(
+async def test_uvicorn_gets_the_body_and_its_framing(
     upstream: Running, chunked: bool, method: str
 ) -> None:
     """A length stays a length, chunks stay chunks."""

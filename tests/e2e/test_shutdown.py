@@ -93,7 +93,7 @@ async def test_sigterm_ends_what_is_open_within_the_grace() -> None:
     assert event == b"data: first\n\n"
     assert closed == Closed(1012)
     assert stream.ending is Ending.BROKEN
-    assert refused.status >= 500  # uvicorn's own: no answer has begun
+    assert refused.status >= 500  # uvicorn's own: no response has begun
     assert upstream.ends == {"/events": 1, "/upload": 1, "/live": 1}
     assert upstream.close[:2] == (1012).to_bytes(2)
     assert _GRACE_SECONDS <= taken < _GRACE_SECONDS + 20

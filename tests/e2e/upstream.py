@@ -40,7 +40,7 @@ app.add_middleware(Record)
 
 @app.get("/hello")
 async def hello() -> dict[str, str]:
-    """Answer with a constant."""
+    """Respond with a constant."""
     return {"hello": "world"}
 
 

@@ -38,7 +38,7 @@ class AsgiServer:
         self._incoming: asyncio.Queue[Message] = asyncio.Queue()
 
     async def get(self, path: str = "/billing/x", *, receive: Receive | None = None) -> list[Any]:
-        """Send a GET as HTTP/2 would come, and give the messages of its answer."""
+        """Send a GET as HTTP/2 would come, and give the messages of its response."""
         self.messages = []
         self._incoming.put_nowait({"type": "http.request", "body": b"", "more_body": False})
         scope = {

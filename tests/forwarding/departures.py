@@ -29,7 +29,7 @@ class DisconnectNoted:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         heard = False
 
-        async def told() -> Message:
+        async def noting() -> Message:
             nonlocal heard
             message = await receive()
             if message["type"] == "http.disconnect" and not heard:
@@ -37,7 +37,7 @@ class DisconnectNoted:
                 self.times.append(asyncio.get_running_loop().time())
             return message
 
-        await self._app(scope, told, send)
+        await self._app(scope, noting, send)
 
 
 class PhasedOrigin:

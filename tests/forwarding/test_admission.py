@@ -26,10 +26,10 @@ class Door:
 
     def __init__(self, **limits: Any) -> None:
         self.loop = asyncio.get_running_loop()
-        self.told: list[Event] = []
+        self.events: list[Event] = []
         self.entered: list[str] = []
         events = Events()
-        events.subscribe(self.told.append)
+        events.subscribe(self.events.append)
         pool = pool_of(1)
         self.supervisor = Supervisor(
             pool,
@@ -76,7 +76,7 @@ class Door:
 
 
 def test_admission_lets_in_as_many_as_fit() -> None:
-    """One more is refused at once, until somebody leaves."""
+    """One more request is refused at once, until another one leaves."""
 
     async def scenario() -> Door:
         door = Door(max_in_flight=2)
@@ -90,11 +90,11 @@ def test_admission_lets_in_as_many_as_fit() -> None:
     assert door.entered == ["a", "b", "d"]
     assert str(door.refusal("c")) == "limits.max_in_flight of billing is reached"
     assert (door.refusal("c").status, door.refusal("c").retry_after) == (503, 1.0)
-    assert door.told == [LimitHit("billing", None, "limits.max_in_flight")]
+    assert door.events == [LimitHit("billing", None, "limits.max_in_flight")]
 
 
 def test_admission_queue_is_fair_and_bounded() -> None:
-    """First come, first served; beyond the queue nobody waits, whenever they came."""
+    """First come, first served; a request beyond the queue's length is refused."""
 
     async def scenario() -> Door:
         door = Door(max_in_flight=1, queue=2, queue_timeout=60)
@@ -229,7 +229,7 @@ def test_admission_counts_by_the_window() -> None:
     assert door.entered == ["a", "b", "d"]
     assert str(door.refusal("c")) == "max_requests of billing is reached"
     assert door.refusal("c").retry_after == pytest.approx(10)
-    assert door.told == [LimitHit("billing", None, "max_requests")]
+    assert door.events == [LimitHit("billing", None, "max_requests")]
 
 
 def test_admission_queue_does_not_outgrow_the_window() -> None:
@@ -252,7 +252,7 @@ def test_admission_queue_does_not_outgrow_the_window() -> None:
 
 
 def test_admission_at_saturation_is_one_event() -> None:
-    """It refuses and lets in by turns; that is told once."""
+    """It refuses and admits by turns; one event reports that."""
 
     async def scenario() -> Door:
         door = Door(max_in_flight=1)
@@ -267,4 +267,4 @@ def test_admission_at_saturation_is_one_event() -> None:
     door = run_virtually(scenario())
 
     assert len(door.entered) == 51
-    assert len(door.told) == 1
+    assert len(door.events) == 1

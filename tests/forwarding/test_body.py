@@ -213,7 +213,7 @@ async def test_expecting_client_is_asked_after_a_while() -> None:
 
 
 async def test_stopped_body_is_read_no_further() -> None:
-    """The answer is there; the client's departure is still watched for."""
+    """The response has come; the client's departure is still watched for."""
     client, peer = Client(), StandIn()
     body = body_from(client)
     await body.attach(chunked_exchange(peer), 0, None)
@@ -225,7 +225,7 @@ async def test_stopped_body_is_read_no_further() -> None:
 
 
 async def test_broken_exchange_stops_the_pump_quietly() -> None:
-    """Whoever reads the exchange reports it."""
+    """The reader of the exchange reports the error, not the pump."""
     client, peer = Client(piece(b"x"), piece(b"y"), LEFT), StandIn()
     body = body_from(client)
     exchange = chunked_exchange(peer)
@@ -275,13 +275,13 @@ class TestReplayable:
         assert body.replayable(written=True) is replayable
 
     async def test_given_whole_has_the_limit_too(self) -> None:
-        """Read by somebody else or not."""
+        """The limit holds for a body that was read before, too."""
         with pytest.raises(RequestBodyTooLarge):
             RequestBody.whole(Client().receive, b"hello", 4, 100)
 
 
 class Stalled:
-    """An exchange whose destination reads nothing until it is told to.
+    """An exchange whose destination reads nothing until ``reads`` is set.
 
     Attributes:
         taken: What was offered, in order.
@@ -376,8 +376,8 @@ async def test_destination_that_breaks_while_it_stalls_ends_the_upload_quietly()
     assert stalled.taken == [b"a"]
 
 
-async def test_failure_at_the_moment_of_departure_is_nobodys_surprise() -> None:
-    """Both ends go at once: the drain's exception is looked at."""
+async def test_failure_at_the_moment_of_departure_is_retrieved() -> None:
+    """Both ends go at once: the drain's exception is retrieved, so asyncio logs none."""
     client = Client(piece(b"a"))
     stalled, _, pumping = await stalled_upload(client)
     stalled.error = UpstreamDisconnected("gone")
@@ -387,8 +387,8 @@ async def test_failure_at_the_moment_of_departure_is_nobodys_surprise() -> None:
     await pumping
 
 
-async def test_large_body_given_whole_stops_at_an_early_answer() -> None:
-    """A final answer that is not a success wants no more of it."""
+async def test_large_body_given_whole_stops_at_an_early_response() -> None:
+    """A final response that is not a success wants no more of it."""
     body = RequestBody.whole(Client().receive, b"x" * 200_000, None, 0)
     stalled = Stalled()
     stalled.status = 413

@@ -1,4 +1,4 @@
-"""Hedging: the first answer of two serves, the other one counts against nobody."""
+"""Hedging: the first response of two is used, the other destination is not blamed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.servers import blackhole, dead_port
 
 
 def _silent(left: asyncio.Event) -> Script:
-    """Never answers; tells when its peer has gone."""
+    """Never responds; records when its peer has gone."""
 
     async def script(connection: Connection) -> None:
         try:
@@ -29,8 +29,8 @@ def _counts(gate: Gateway) -> list[tuple[int, int]]:
     return [(one.in_flight, one.failures) for one in gate.balancer.destinations]
 
 
-async def test_hedge_answers_for_a_destination_that_is_silent() -> None:
-    """The second destination serves; the first exchange is cancelled and blamed on nobody."""
+async def test_hedge_responds_for_a_destination_that_is_silent() -> None:
+    """The second destination serves; the first exchange is cancelled without a failure counted."""
     left = asyncio.Event()
     async with (
         ScriptedOrigin(_silent(left)) as silent,
@@ -48,7 +48,7 @@ async def test_hedge_answers_for_a_destination_that_is_silent() -> None:
     assert counts == [(0, 0), (0, 0)]
 
 
-async def test_hedge_is_not_sent_when_the_answer_comes_in_time() -> None:
+async def test_hedge_is_not_sent_when_the_response_comes_in_time() -> None:
     """The usual request costs the second destination nothing."""
     async with (
         ScriptedOrigin() as one,
@@ -63,16 +63,16 @@ async def test_hedge_is_not_sent_when_the_answer_comes_in_time() -> None:
 
 async def test_hedge_that_fails_leaves_the_first_running() -> None:
     """A second destination that breaks off does not end the request."""
-    told = asyncio.Event()
+    release = asyncio.Event()
 
     async def slow(connection: Connection) -> None:
         await connection.read_request()
-        await told.wait()
+        await release.wait()
         await connection.send(response_bytes(body=b"slow"))
 
     async def breaks_off(connection: Connection) -> None:
         await connection.read_request()
-        told.set()
+        release.set()
 
     async with (
         ScriptedOrigin(slow) as first,
@@ -91,15 +91,15 @@ async def test_hedge_that_fails_leaves_the_first_running() -> None:
 
 async def test_hedge_and_first_both_failing_is_a_failure() -> None:
     """The client gets the first one's error."""
-    told = asyncio.Event()
+    release = asyncio.Event()
 
     async def waits(connection: Connection) -> None:
         await connection.read_request()
-        await told.wait()
+        await release.wait()
 
     async def tells(connection: Connection) -> None:
         await connection.read_request()
-        told.set()
+        release.set()
 
     async with (
         ScriptedOrigin(waits) as first,
@@ -133,11 +133,11 @@ async def test_first_failing_before_the_hedge_is_tried_again_as_ever() -> None:
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
 async def test_hedge_is_only_for_what_may_be_sent_twice(method: str) -> None:
     """A method that is not listed waits for its one destination, body or not."""
-    told = asyncio.Event()
+    release = asyncio.Event()
 
     async def slow(connection: Connection) -> None:
         await connection.read_request()
-        await told.wait()
+        await release.wait()
         await connection.send(response_bytes(body=b"slow"))
 
     async with (
@@ -150,7 +150,7 @@ async def test_hedge_is_only_for_what_may_be_sent_twice(method: str) -> None:
         await until(lambda: first.requests)
         # A GET that is hedged meanwhile shows that the time for it has passed.
         hedged = await fetch(gate.address, target="/billing/x")
-        told.set()
+        release.set()
         reply = await post
 
     assert (reply.body, hedged.body) == (b"slow", b"ok")
@@ -159,12 +159,12 @@ async def test_hedge_is_only_for_what_may_be_sent_twice(method: str) -> None:
 
 async def test_hedge_uses_the_retry_budget() -> None:
     """A slow upstream is not asked twice for everything."""
-    told = asyncio.Event()
+    release = asyncio.Event()
 
     async def slow(connection: Connection) -> None:
         while True:
             await connection.read_request()
-            await told.wait()
+            await release.wait()
             await connection.send(response_bytes(body=b"slow"))
 
     async with (
@@ -180,7 +180,7 @@ async def test_hedge_uses_the_retry_budget() -> None:
         tasks = [asyncio.create_task(fetch(gate.address, target="/billing/x")) for _ in range(9)]
         await until(lambda: len(second.requests) == 3)
         await until(lambda: len(first.requests) == 9)
-        told.set()
+        release.set()
         bodies = sorted([(await task).body for task in tasks])
         await until(lambda: gate.in_flight == 0)
 
@@ -189,12 +189,12 @@ async def test_hedge_uses_the_retry_budget() -> None:
 
 async def test_hedge_needs_another_destination() -> None:
     """The only one is not asked twice."""
-    told = asyncio.Event()
+    release = asyncio.Event()
 
     async def slow(connection: Connection) -> None:
         while True:
             await connection.read_request()
-            await told.wait()
+            await release.wait()
             await connection.send(response_bytes(body=b"slow"))
 
     async with (
@@ -203,7 +203,7 @@ async def test_hedge_needs_another_destination() -> None:
     ):
         task = asyncio.create_task(fetch(gate.address, target="/billing/x"))
         await asyncio.wait({task}, timeout=0.1)
-        told.set()
+        release.set()
         reply = await task
 
     assert reply.body == b"slow"
@@ -211,7 +211,7 @@ async def test_hedge_needs_another_destination() -> None:
 
 
 async def test_client_that_leaves_ends_both() -> None:
-    """Neither exchange outlives its client, and nobody is blamed."""
+    """Neither exchange outlives its client, and no destination is blamed."""
     one_left, other_left = asyncio.Event(), asyncio.Event()
     async with (
         ScriptedOrigin(_silent(one_left)) as one,
@@ -293,7 +293,7 @@ async def test_hedge_keeps_the_timeouts() -> None:
     assert (len(one.requests), len(other.requests)) == (1, 1)
 
 
-async def test_two_answers_at_once_leave_nothing_behind() -> None:
+async def test_two_responses_at_once_leave_nothing_behind() -> None:
     """The later one is dropped, whenever it comes."""
     waiting = 0
     both = asyncio.Event()

@@ -99,8 +99,8 @@ async def test_encoded_bodies_pass_undecoded() -> None:
     assert reply.one(b"content-length") == str(len(down)).encode()
 
 
-async def test_chunked_answer_stays_chunked() -> None:
-    """An answer of unknown length stays one, and its end is told."""
+async def test_chunked_response_stays_chunked() -> None:
+    """A response of unknown length keeps it unknown, and its end arrives."""
     raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     raw += chunk(b"hel") + b"2;ext=1\r\nlo\r\n" + b"0\r\nX-Trailer: 1\r\n\r\n"
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
@@ -123,8 +123,8 @@ async def test_coding_is_named_in_any_case() -> None:
 
 
 @pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
-async def test_close_delimited_answer_ends_cleanly(version: bytes) -> None:
-    """Without length or chunks the close is the end; the client is told it properly."""
+async def test_close_delimited_response_ends_cleanly(version: bytes) -> None:
+    """Without length or chunks the close is the end; the client gets a framed end."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()

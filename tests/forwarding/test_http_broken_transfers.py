@@ -1,4 +1,4 @@
-"""Faults after the first byte: the client must be able to tell that the answer is not whole."""
+"""Faults after the first byte: the client must see that the response is not whole."""
 
 import asyncio
 import contextlib
@@ -137,7 +137,7 @@ async def test_fault_amid_the_body_breaks_the_transfer_of_hypercorn(
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 async def test_total_timeout_breaks_a_transfer_under_way(middlewares: int) -> None:
-    """``timeouts.total`` ends an answer that flows too, and never as if it were whole."""
+    """``timeouts.total`` ends a response that flows too, and never as if it were whole."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()

@@ -31,14 +31,14 @@ async def test_exchange_ends_when_its_client_has_left(phase: str, middlewares: i
     """The destination sees the end, after the server's ``http.disconnect``."""
     script = PhasedOrigin()
     async with ScriptedOrigin(script) as origin:
-        told = DisconnectNoted(gateway_app(origin.url, middlewares=middlewares))
-        async with run_app(told) as running, connect(running.address) as client:
+        noted = DisconnectNoted(gateway_app(origin.url, middlewares=middlewares))
+        async with run_app(noted) as running, connect(running.address) as client:
             await come_as_far_as(phase, client, script.arrived)
             client.reset()
             await origin.all_left()
 
-    assert len(told.times) == len(script.ends) == 1
-    assert told.times <= script.ends
+    assert len(noted.times) == len(script.ends) == 1
+    assert noted.times <= script.ends
 
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
@@ -46,8 +46,8 @@ async def test_dial_ends_when_its_client_has_left(middlewares: int) -> None:
     """A host that swallows our SYN is not waited for any longer."""
     with blackhole() as port:
         app = gateway_app(f"http://127.0.0.1:{port}", middlewares=middlewares)
-        told = DisconnectNoted(app)
-        async with run_app(told) as running:
+        noted = DisconnectNoted(app)
+        async with run_app(noted) as running:
             (destination,) = Upstream("billing").of(app).destinations
             async with connect(running.address) as client:
                 await client.send(request(target="/billing/x"))
@@ -55,7 +55,7 @@ async def test_dial_ends_when_its_client_has_left(middlewares: int) -> None:
                 client.reset()
                 await until(lambda: destination.in_flight == 0, PATIENCE_SECONDS)
 
-    assert len(told.times) == 1
+    assert len(noted.times) == 1
 
 
 async def test_hundreds_that_leave_leave_nothing_behind() -> None:

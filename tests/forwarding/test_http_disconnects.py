@@ -1,4 +1,4 @@
-"""Clients that leave: the exchange ends at once, in any phase, and nobody is to blame."""
+"""Clients that leave: the exchange ends at once, in any phase, and no destination is blamed."""
 
 import asyncio
 import logging
@@ -139,7 +139,7 @@ async def test_client_leaves_amid_an_idle_event_stream(
 
 @pytest.mark.parametrize("leave", _LEAVE)
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
-async def test_client_leaves_amid_a_large_answer(
+async def test_client_leaves_amid_a_large_response(
     leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A download that is held back by the client ends with it."""
@@ -163,7 +163,7 @@ async def test_client_leaves_amid_a_large_answer(
 async def test_client_leaves_while_we_connect(
     leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No answer is awaited any longer from a host that swallows our SYN."""
+    """The dial to a host that drops our SYN ends."""
     with blackhole() as port:
         async with (
             gateway(f"http://127.0.0.1:{port}", middlewares=middlewares) as gate,

@@ -18,7 +18,7 @@ EXTENSIONS = ["http.response.early_hint"]
 
 
 @pytest.mark.parametrize("include", [{}, {"dependencies": [Depends(lambda: None)]}])
-async def test_hints_come_before_the_answer(include: dict[str, Any]) -> None:
+async def test_hints_come_before_the_response(include: dict[str, Any]) -> None:
     """Their links and nothing else, with dependencies and without."""
     script = always(HINT + response_bytes(body=b"ok"))
     async with (
@@ -34,7 +34,7 @@ async def test_hints_come_before_the_answer(include: dict[str, Any]) -> None:
 
 
 async def test_hints_are_passed_on_as_they_come() -> None:
-    """Not held until the answer: that is what they are for."""
+    """Early hints are not held until the response."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -59,7 +59,7 @@ async def test_hints_are_passed_on_as_they_come() -> None:
         b"HTTP/1.1 102 Processing\r\nLink: </a.css>\r\n\r\n",
     ],
 )
-async def test_other_informational_answers_stay(early: bytes) -> None:
+async def test_other_informational_responses_stay(early: bytes) -> None:
     """The extension has room for links alone."""
     async with (
         ScriptedOrigin(always(early + response_bytes(body=b"ok"))) as origin,
@@ -81,7 +81,7 @@ async def test_hints_stay_where_the_server_has_no_place_for_them() -> None:
 
 
 async def test_hints_stay_behind_a_middleware_that_would_fail() -> None:
-    """``BaseHTTPMiddleware`` takes the first message for the answer."""
+    """``BaseHTTPMiddleware`` takes the first message for the response."""
     async with (
         ScriptedOrigin(always(HINT + response_bytes(body=b"ok"))) as origin,
         asgi_gateway(origin.url, middlewares=1, extensions=EXTENSIONS) as server,

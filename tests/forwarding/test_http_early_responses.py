@@ -1,4 +1,4 @@
-"""Early answers: a destination that answers before the upload's end is heard at once."""
+"""Early responses: one that comes before the upload's end reaches the client at once."""
 
 import asyncio
 
@@ -14,8 +14,8 @@ _SIZE = 50 << 20
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 @pytest.mark.parametrize("closes", [False, True])
 @pytest.mark.parametrize("status", [413, 401])
-async def test_answer_amid_an_upload_arrives(status: int, closes: bool, middlewares: int) -> None:
-    """The client gets the answer while it still has most of its body to send."""
+async def test_response_amid_an_upload_arrives(status: int, closes: bool, middlewares: int) -> None:
+    """The client gets the response while it still has most of its body to send."""
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
@@ -41,7 +41,7 @@ async def test_answer_amid_an_upload_arrives(status: int, closes: bool, middlewa
     assert origin.connections == 1
 
 
-async def test_connection_of_an_early_answer_is_not_reused() -> None:
+async def test_connection_of_an_early_response_is_not_reused() -> None:
     """The rest of the body would be read as the next request."""
 
     async def script(connection: Connection) -> None:
@@ -65,8 +65,8 @@ async def test_connection_of_an_early_answer_is_not_reused() -> None:
     assert origin.connections == 2
 
 
-async def test_upload_stops_after_an_early_answer() -> None:
-    """What the client sends after the answer goes nowhere: the destination sees the end."""
+async def test_upload_stops_after_an_early_response() -> None:
+    """What the client sends after the response is dropped: the destination sees the end."""
     answered = asyncio.Event()
     after = bytearray()
 

@@ -116,7 +116,7 @@ async def test_body_sent_without_waiting_arrives() -> None:
     assert origin.request.body == b"hello"
 
 
-async def test_server_that_answers_by_itself_still_works() -> None:
+async def test_server_that_sends_100_by_itself_still_works() -> None:
     """Hypercorn has sent its 100 before the app is asked; the body arrives nevertheless."""
 
     async def script(connection: Connection) -> None:

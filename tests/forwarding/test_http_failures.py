@@ -52,7 +52,7 @@ def _scripted(script: Script, scheme: str = "http") -> Place:
 
 
 async def _then(connection: Connection, data: bytes, end: Callable[[Connection], Any]) -> None:
-    """Send, and end as told."""
+    """Send the data, then end the connection as ``end`` does."""
     await connection.send(data)
     waiting = end(connection)
     if waiting is not None:
@@ -60,7 +60,7 @@ async def _then(connection: Connection, data: bytes, end: Callable[[Connection],
 
 
 def _sends(data: bytes, then: Callable[[Connection], Any] = Connection.peer_left) -> Place:
-    """An origin that answers with these bytes, then closes, resets or falls silent."""
+    """An origin that sends these bytes, then closes, resets or falls silent."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -136,13 +136,13 @@ _AMID: dict[str, tuple[bytes, bytes, Callable[[Connection], Any], dict[str, Any]
 
 @pytest.fixture
 def access(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """Somebody listens to the records of exchanges."""
+    """The access log is on."""
     caplog.set_level(logging.INFO, logger="fastapi_proxy_di.access")
     return caplog
 
 
 def _record(caplog: pytest.LogCaptureFixture) -> tuple[str, str]:
-    """Failure and side, as the only record tells them."""
+    """Failure and side of the only record."""
     (record,) = [one for one in caplog.records if one.name == "fastapi_proxy_di.access"]
     seen: Any = record
     return seen.failure, seen.ended_by
@@ -214,7 +214,7 @@ async def test_fault_amid_the_body(
 async def test_post_in_the_race_of_a_reused_connection(
     middlewares: int, access: pytest.LogCaptureFixture
 ) -> None:
-    """What RFC 9110 section 9.2.2 forbids to repair is told: 502, once."""
+    """RFC 9110 section 9.2.2 forbids to repeat a POST: 502, sent once."""
 
     async def script(connection: Connection) -> None:
         while (await connection.read_request()).method == b"GET":
@@ -237,10 +237,10 @@ async def test_post_in_the_race_of_a_reused_connection(
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 @pytest.mark.parametrize("behind", [b"x", response_bytes(body=b"evil")], ids=["byte", "response"])
-async def test_garbage_behind_the_body_is_nobodys_failure(
+async def test_garbage_behind_the_body_is_no_failure(
     behind: bytes, middlewares: int, access: pytest.LogCaptureFixture
 ) -> None:
-    """The answer was whole; its connection serves no further request."""
+    """The response was whole; its connection serves no further request."""
     async with (
         _sends(response_bytes(body=b"good") + behind)() as url,
         gateway(url, middlewares=middlewares) as gate,
@@ -257,7 +257,7 @@ async def test_garbage_behind_the_body_is_nobodys_failure(
 async def test_stalled_upload_is_the_clients_failure(
     middlewares: int, access: pytest.LogCaptureFixture
 ) -> None:
-    """408, and the destination has nothing to answer for."""
+    """408, and the destination is not blamed."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, middlewares=middlewares, **_STALL) as gate,

@@ -52,10 +52,10 @@ _MALFORMED = {
     "no colon": _raw(_OK, b"X-A", b"Content-Length: 0"),
     "no name": _raw(_OK, b": 1", b"Content-Length: 0"),
     "space in a name": _raw(_OK, b"X A: 1", b"Content-Length: 0"),
-    "folded field": _raw(_OK, b"X-A: 1", b" 2", b"Content-Length: 0"),
+    "folded header": _raw(_OK, b"X-A: 1", b" 2", b"Content-Length: 0"),
     "NUL in a value": _raw(_OK, b"X-A: a\x00b", b"Content-Length: 0"),
     "CR in a value": _raw(_OK, b"X-A: a\rb", b"Content-Length: 0"),
-    "switch that nobody asked for": _raw(b"HTTP/1.1 101 X", b"Upgrade: x", b"Connection: upgrade"),
+    "switch without an Upgrade": _raw(b"HTTP/1.1 101 X", b"Upgrade: x", b"Connection: upgrade"),
     "bad chunk size": _raw(_OK, b"Transfer-Encoding: chunked", body=b"zz\r\n"),
 }
 # llhttp fails on a bad chunk while the head is still being handed out, or right after it.
@@ -73,8 +73,8 @@ def _is_clean(reply: RawResponse, status: int) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name in _MALFORMED if name not in _HEAD_MAY_PASS])
-async def test_malformed_answer_is_bad_gateway(name: str) -> None:
-    """What is not an HTTP/1.1 answer, beyond doubt, is none."""
+async def test_malformed_response_is_bad_gateway(name: str) -> None:
+    """What is not clearly an HTTP/1.1 response is refused."""
     async with ScriptedOrigin(always(_MALFORMED[name])) as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, "POST", "/billing/x", body=b"x")
         await origin.all_left()
@@ -100,7 +100,7 @@ async def test_malformed_chunk_right_behind_the_head_never_ends_cleanly() -> Non
         _raw(b"HTTP/1.1 200 " + b"y" * 3000, b"Content-Length: 0"),
         _OK + b"\r\nX-Endless: " + b"y" * 100_000,
     ],
-    ids=["one field", "many fields", "reason", "endless"],
+    ids=["one header", "many headers", "reason", "endless"],
 )
 async def test_head_over_the_limit_is_bad_gateway(script_head: bytes) -> None:
     """``max_response_header_bytes`` counts the whole head."""
@@ -129,7 +129,7 @@ async def test_head_under_the_limit_passes() -> None:
     assert reply.status == 200
 
 
-async def test_interim_answers_are_not_the_answer() -> None:
+async def test_interim_responses_are_not_the_response() -> None:
     """103 and 102 come before the final one, which is the one that counts."""
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </x.css>; rel=preload\r\n\r\n"
     raw = early + b"HTTP/1.1 102 Processing\r\n\r\n" + response_bytes(201, b"made")
@@ -163,8 +163,8 @@ async def _close_unread(connection: Connection) -> None:
 
 @pytest.mark.parametrize("script", [_close, _reset, _close_in_the_head, _close_unread])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_close_before_an_answer_is_bad_gateway(script: Script, method: str) -> None:
-    """A connection that ends without an answer is an error of the destination."""
+async def test_close_before_a_response_is_bad_gateway(script: Script, method: str) -> None:
+    """A connection that ends without a response is an error of the destination."""
     async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, method, "/billing/x", body=b"x")
 
@@ -174,7 +174,7 @@ async def test_close_before_an_answer_is_bad_gateway(script: Script, method: str
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("middlewares", [0, 1])
 async def test_refused_connection_is_bad_gateway(method: str, middlewares: int) -> None:
-    """Nobody listens: 502."""
+    """No server listens there: 502."""
     async with gateway(f"http://127.0.0.1:{dead_port()}", middlewares=middlewares) as gate:
         reply = await fetch(gate.address, method, "/billing/x", body=b"x")
 
@@ -231,7 +231,7 @@ async def test_connect_timeout_moves_on() -> None:
 @pytest.mark.parametrize("timeout", ["first_byte", "activity", "total"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_silent_destination_is_gateway_timeout(method: str, timeout: str) -> None:
-    """A destination that reads and never answers: 504, and it sees us leave."""
+    """A destination that reads and never responds: 504, and it sees us leave."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()

@@ -1,4 +1,4 @@
-"""Forwarding fields: who the client is, by the trust rule."""
+"""Forwarding headers: who the client is, by the trust rule."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ async def _seen(
 
 
 def _forwarding(received: Received) -> dict[bytes, bytes]:
-    """The forwarding fields but Via, each of which may be there once."""
+    """The forwarding headers but Via, each of which may be there once."""
     pairs = [
         (name.lower(), value)
         for name, value in received.headers
@@ -57,7 +57,7 @@ _TRUE = {
 
 @pytest.mark.parametrize("headers", [[], _FORGED])
 async def test_set_tells_what_we_know(headers: Headers) -> None:
-    """By default the fields say what the connection shows, whatever the client claims."""
+    """By default the headers say what the connection shows, whatever the client claims."""
     assert _forwarding(await _seen(headers)) == _TRUE
 
 
@@ -149,7 +149,7 @@ async def test_prefix_has_all_nested_includes() -> None:
 
 
 async def test_prefix_has_the_parameters_of_the_mount() -> None:
-    """A parameter in the mount is told with its value, as it came."""
+    """A parameter in the mount appears with its value, as it came."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, prefix="/{tenant}/billing") as gate,

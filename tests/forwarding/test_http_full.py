@@ -1,4 +1,4 @@
-"""Destinations that are full: the client is told when to come again, and nobody else."""
+"""Destinations that are full: 503 with Retry-After for the client, no failure of a destination."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
-async def test_destinations_that_are_all_full_answer_busy(middlewares: int) -> None:
+async def test_destinations_that_are_all_full_give_503(middlewares: int) -> None:
     """Each at its own limit: 503 with Retry-After; it counts against neither."""
-    told = asyncio.Event()
+    release = asyncio.Event()
 
     async def script(connection: Connection) -> None:
         while True:
             await connection.read_request()
-            await told.wait()
+            await release.wait()
             await connection.send(response_bytes(body=b"ok"))
 
     async with (
@@ -34,7 +34,7 @@ async def test_destinations_that_are_all_full_answer_busy(middlewares: int) -> N
         await until(lambda: one.requests and two.requests, 10)
         refused = await fetch(gate.address, target="/billing/x")
         failures = [destination.failures for destination in gate.balancer.destinations]
-        told.set()
+        release.set()
         statuses = [(await task).status for task in served]
         after = await fetch(gate.address, target="/billing/x")
 

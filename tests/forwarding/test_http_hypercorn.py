@@ -44,7 +44,7 @@ async def _get(address: tuple[str, int], path: str) -> list[Event]:
 
 
 async def test_hints_and_trailers_pass_through_hypercorn() -> None:
-    """Before the answer and after it, on a real connection."""
+    """Before the response and after it, on a real connection."""
     async with (
         ScriptedOrigin(always(ANSWER)) as origin,
         run_hypercorn(gateway_app(origin.url)) as running,

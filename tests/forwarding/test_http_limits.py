@@ -70,24 +70,24 @@ async def test_body_at_the_limit_passes(chunked: bool) -> None:
     assert origin.request.body == body
 
 
-async def _until_told(connection: Connection, told: asyncio.Event) -> None:
+async def _until_released(connection: Connection, release: asyncio.Event) -> None:
     while True:
         await connection.read_request()
-        await told.wait()
+        await release.wait()
         await connection.send(response_bytes(body=b"ok"))
 
 
-async def test_full_upstream_answers_busy() -> None:
+async def test_full_upstream_gives_503() -> None:
     """Over ``max_in_flight`` without a queue: 503 at once, with Retry-After."""
-    told = asyncio.Event()
+    release = asyncio.Event()
     async with (
-        ScriptedOrigin(lambda connection: _until_told(connection, told)) as origin,
+        ScriptedOrigin(lambda connection: _until_released(connection, release)) as origin,
         gateway(origin.url, limits={"max_in_flight": 1}) as gate,
     ):
         first = asyncio.create_task(fetch(gate.address, target="/billing/x"))
         await until(lambda: origin.requests)
         refused = await fetch(gate.address, target="/billing/x")
-        told.set()
+        release.set()
         served = await first
         after = await fetch(gate.address, target="/billing/x")
 
@@ -99,9 +99,9 @@ async def test_full_upstream_answers_busy() -> None:
 
 async def test_queue_waits_for_a_place() -> None:
     """With a queue the second one waits for the first to end."""
-    told = asyncio.Event()
+    release = asyncio.Event()
     async with (
-        ScriptedOrigin(lambda connection: _until_told(connection, told)) as origin,
+        ScriptedOrigin(lambda connection: _until_released(connection, release)) as origin,
         gateway(origin.url, limits={"max_in_flight": 1, "queue": 1, "queue_timeout": 10}) as gate,
     ):
         first = asyncio.create_task(fetch(gate.address, target="/billing/x"))
@@ -109,7 +109,7 @@ async def test_queue_waits_for_a_place() -> None:
         second = asyncio.create_task(fetch(gate.address, target="/billing/x"))
         third = asyncio.create_task(fetch(gate.address, target="/billing/x"))
         done, _ = await asyncio.wait({second, third}, return_when=asyncio.FIRST_COMPLETED)
-        told.set()
+        release.set()
         statuses = sorted([(await first).status, (await second).status, (await third).status])
 
     assert len(done) == 1
@@ -120,9 +120,9 @@ async def test_queue_waits_for_a_place() -> None:
 async def test_upload_outlives_its_wait_in_the_queue() -> None:
     """What the client sends meanwhile is not lost."""
     body = bytes(range(256)) * 2000
-    told = asyncio.Event()
+    release = asyncio.Event()
     async with (
-        ScriptedOrigin(lambda connection: _until_told(connection, told)) as origin,
+        ScriptedOrigin(lambda connection: _until_released(connection, release)) as origin,
         gateway(origin.url, limits={"max_in_flight": 1, "queue": 1, "queue_timeout": 10}) as gate,
         connect(gate.address) as client,
     ):
@@ -132,7 +132,7 @@ async def test_upload_outlives_its_wait_in_the_queue() -> None:
             request("POST", "/billing/x", [(b"Transfer-Encoding", b"chunked")]) + chunk(body)
         )
         await asyncio.sleep(0.1)  # longer than an exchange may go unwatched
-        told.set()
+        release.set()
         await client.send(chunk(body) + chunk(b""))
         reply = await client.read_response()
         await first
@@ -143,9 +143,9 @@ async def test_upload_outlives_its_wait_in_the_queue() -> None:
 
 async def test_client_leaves_the_queue() -> None:
     """A place in the queue is given up at once, and nothing is sent."""
-    told = asyncio.Event()
+    release = asyncio.Event()
     async with (
-        ScriptedOrigin(lambda connection: _until_told(connection, told)) as origin,
+        ScriptedOrigin(lambda connection: _until_released(connection, release)) as origin,
         gateway(origin.url, limits={"max_in_flight": 1, "queue": 1, "queue_timeout": 10}) as gate,
     ):
         first = asyncio.create_task(fetch(gate.address, target="/billing/x"))
@@ -158,7 +158,7 @@ async def test_client_leaves_the_queue() -> None:
         await until(lambda: gate.balancer.status().queued == 0)
         second = asyncio.create_task(fetch(gate.address, target="/billing/second"))
         await until(lambda: gate.balancer.status().queued == 1)
-        told.set()
+        release.set()
         statuses = [(await first).status, (await second).status]
 
     assert refused.status == 503
@@ -168,26 +168,26 @@ async def test_client_leaves_the_queue() -> None:
 
 async def test_queue_gives_up_in_time() -> None:
     """``queue_timeout`` ends the wait with 503."""
-    told = asyncio.Event()
+    release = asyncio.Event()
     async with (
-        ScriptedOrigin(lambda connection: _until_told(connection, told)) as origin,
+        ScriptedOrigin(lambda connection: _until_released(connection, release)) as origin,
         gateway(origin.url, limits={"max_in_flight": 1, "queue": 5, "queue_timeout": 0.05}) as gate,
     ):
         first = asyncio.create_task(fetch(gate.address, target="/billing/x"))
         await until(lambda: origin.requests)
         refused = await fetch(gate.address, target="/billing/x")
-        told.set()
+        release.set()
         await first
 
     assert refused.status == 503
     assert len(origin.requests) == 1
 
 
-async def test_full_destination_is_passed_over() -> None:
+async def test_full_destination_is_skipped() -> None:
     """A destination's own limit sends the next request to another one."""
-    told = asyncio.Event()
+    release = asyncio.Event()
     async with (
-        ScriptedOrigin(lambda connection: _until_told(connection, told)) as small,
+        ScriptedOrigin(lambda connection: _until_released(connection, release)) as small,
         ScriptedOrigin() as large,
         gateway(
             policy="first", destinations=[{"url": small.url, "max_in_flight": 1}, large.url]
@@ -196,7 +196,7 @@ async def test_full_destination_is_passed_over() -> None:
         first = asyncio.create_task(fetch(gate.address, target="/billing/x"))
         await until(lambda: small.requests)
         second = await fetch(gate.address, target="/billing/x")
-        told.set()
+        release.set()
         await first
 
     assert second.status == 200

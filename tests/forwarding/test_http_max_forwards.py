@@ -1,4 +1,4 @@
-"""``Max-Forwards``: what we answer as the final recipient, and when it does not count."""
+"""``Max-Forwards``: the response as the final recipient, and when it does not count."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ async def test_trace_at_zero_reflects_the_way_and_no_secret(include: dict[str, A
 
 
 @pytest.mark.parametrize("include", INCLUDES)
-async def test_options_at_zero_is_answered_empty(include: dict[str, Any]) -> None:
+async def test_options_at_zero_gets_an_empty_response(include: dict[str, Any]) -> None:
     """RFC 9110 section 9.3.7: a length of 0 says that there is nothing more to say."""
     async with ScriptedOrigin() as origin, gateway(origin.url, include=include) as gate:
         reply = await fetch(gate.address, "OPTIONS", "/billing/x", [(b"Max-Forwards", b"00")])
@@ -61,7 +61,7 @@ async def test_trace_without_a_query_reflects_none() -> None:
 
 @pytest.mark.parametrize("value", [b"-1", b"1.5", b"many", b"", b"9" * 30])
 async def test_max_forwards_that_is_no_count_passes(value: bytes) -> None:
-    """What cannot be counted down is left to whoever understands it."""
+    """A value that cannot be counted down is forwarded unchanged."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(gate.address, "OPTIONS", "/billing/x", [(b"Max-Forwards", value)])
     assert origin.request.one(b"max-forwards") == value

@@ -55,7 +55,7 @@ async def test_methods_can_be_narrowed() -> None:
 
 
 async def test_head_keeps_length_and_connections() -> None:
-    """An answer to HEAD has a length and no body, and both connections go on."""
+    """A response to HEAD has a length and no body, and both connections go on."""
     async with (
         ScriptedOrigin(always(b"HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n")) as origin,
         gateway(origin.url) as gate,
@@ -74,7 +74,7 @@ async def test_head_keeps_length_and_connections() -> None:
 
 
 async def test_head_with_chunked_is_done_at_the_headers() -> None:
-    """Transfer-Encoding in an answer to HEAD announces no chunks."""
+    """Transfer-Encoding in a response to HEAD announces no chunks."""
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with ScriptedOrigin(always(chunked)) as origin, gateway(origin.url) as gate:
         first = await fetch(gate.address, "HEAD", "/billing/x")
@@ -105,7 +105,7 @@ async def test_max_forwards_zero_ends_here(method: str) -> None:
 
 
 async def test_max_forwards_on_get_is_left_alone() -> None:
-    """The field means something for TRACE and OPTIONS only."""
+    """The header means something for TRACE and OPTIONS only."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(gate.address, "GET", "/billing/x", [(b"Max-Forwards", b"0")])
 
@@ -143,8 +143,8 @@ async def test_options_star_never_reaches_a_destination() -> None:
     assert origin.connections == 0
 
 
-async def test_answer_to_get_after_head_is_its_own() -> None:
-    """What HEAD announced is not taken from the next answer."""
+async def test_response_to_get_after_head_is_its_own() -> None:
+    """What HEAD announced is not taken from the next response."""
 
     async def script(connection: Connection) -> None:
         while True:

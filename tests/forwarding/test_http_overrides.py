@@ -1,4 +1,4 @@
-"""What ``forward`` is told to send instead: its length, its type, its framing."""
+"""What ``forward`` sends instead of the client's body: its length, its type, its framing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def _serves_on(client: Client) -> None:
 
 
 def _describing(received: Received) -> Headers:
-    """The fields that describe the body."""
+    """The headers that describe the body."""
     return [(name, value) for name, value in received.headers if name in _DESCRIBING]
 
 
@@ -140,7 +140,7 @@ async def test_method_leaves_body_and_framing(chunked: bool, method: str) -> Non
 
 
 async def test_body_does_not_wait_for_the_clients() -> None:
-    """A client that has sent a byte of many is answered all the same, and never asked for more."""
+    """A client that has sent one byte of many gets its response, and no more is read."""
     length = (b"Content-Length", b"1000000")
     async with (
         ScriptedOrigin() as origin,

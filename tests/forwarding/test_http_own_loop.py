@@ -30,7 +30,7 @@ async def test_gateway_serves_while_this_loop_is_blocked() -> None:
     assert (reply.status, body) == (200, b'"ok"')
 
 
-async def test_fault_at_start_is_told_from_there_too() -> None:
-    """The text of the fault reaches whoever started it."""
+async def test_fault_at_start_is_raised_from_there_too() -> None:
+    """The text of the fault reaches the code that started it."""
     with pytest.raises(StartupFailed, match="billing"):
         await gateway("http://127.0.0.1:1", in_thread=True, policy="no.such:Policy").__aenter__()

@@ -1,4 +1,4 @@
-"""Request headers: in order, with repeats, hop-by-hop fields gone, nothing invented."""
+"""Request headers: in order, with repeats, hop-by-hop headers gone, nothing invented."""
 
 import pytest
 
@@ -17,7 +17,7 @@ _OURS = {
 
 
 def _theirs(received: Received) -> Headers:
-    """The fields that are not the gateway's own, in order."""
+    """The headers that are not the gateway's own, in order."""
     return [(name.lower(), value) for name, value in received.headers if name.lower() not in _OURS]
 
 
@@ -98,7 +98,7 @@ async def test_hop_by_hop_request_header_is_removed(field: tuple[bytes, bytes]) 
     [[b"close, X-Hop"], [b"x-hOP"], [b"close", b"X-Hop"], [b"a,,X-Hop ,b"], [b"\tX-Hop"]],
 )
 async def test_nominated_request_header_is_removed(connection: list[bytes]) -> None:
-    """Whatever Connection names goes, in any case and in any of its fields."""
+    """Every header that Connection names is removed, in any case and in any of its lines."""
     pairs = [(b"X-Hop", b"secret"), (b"X-Kept", b"1"), (b"X-Hop", b"again")]
     pairs += [(b"Connection", value) for value in connection]
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
@@ -118,7 +118,7 @@ async def test_te_trailers_is_the_only_te_that_stays() -> None:
 
 
 async def test_nominated_framing_and_identity_stay_ours() -> None:
-    """Connection cannot talk us out of Host, the length or the forwarding fields."""
+    """Connection cannot remove Host, the length or the forwarding headers."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(
             gate.address,

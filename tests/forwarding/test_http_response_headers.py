@@ -1,4 +1,4 @@
-"""Response headers: in order, with repeats, hop-by-hop fields gone, nothing doubled."""
+"""Response headers: in order, with repeats, hop-by-hop headers gone, nothing doubled."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ _SERVERS_OWN = {b"date", b"server"}
 
 
 def _theirs(reply: RawResponse) -> Headers:
-    """The fields that the server in front does not add by itself."""
+    """The headers that the server in front does not add by itself."""
     return [(name.lower(), value) for name, value in reply.headers if name not in _SERVERS_OWN]
 
 
 async def _through(raw: bytes, **settings: Any) -> RawResponse:
-    """Send one GET through a gateway to an origin that answers with these bytes."""
+    """Send one GET through a gateway to an origin that sends these bytes."""
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url, **settings) as gate:
         return await fetch(gate.address, target="/billing/x")
 
 
 async def test_set_cookie_three_times() -> None:
-    """Three cookies stay three fields; folding them would break their dates."""
+    """Three cookies stay three headers; folding them would break their dates."""
     cookies = [b"a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT", b"b=2; Secure", b"a=3; Path=/x"]
     reply = await _through(
         response_bytes(body=b"ok", headers=[(b"Set-Cookie", c) for c in cookies])
@@ -65,7 +65,7 @@ async def test_response_headers_keep_bytes() -> None:
 
 
 async def test_no_response_header_is_invented() -> None:
-    """No type, cache or buffering field appears that the destination did not send."""
+    """No type, cache or buffering header appears that the destination did not send."""
     reply = await _through(response_bytes(body=b"ok"))
 
     assert _theirs(reply) == [(b"content-length", b"2")]
@@ -121,7 +121,7 @@ async def test_nominated_response_header_is_removed(connection: list[bytes]) -> 
     assert _theirs(reply) == [(b"x-kept", b"1"), (b"content-length", b"2")]
 
 
-async def test_nominated_length_still_frames_the_answer() -> None:
+async def test_nominated_length_still_frames_the_response() -> None:
     """Connection cannot take the framing away."""
     raw = response_bytes(body=b"ok", headers=[(b"Connection", b"Content-Length, Set-Cookie")])
     reply = await _through(raw)
@@ -184,7 +184,7 @@ async def test_status_passes(status: int) -> None:
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 599])
 async def test_error_status_of_the_destination_passes(status: int) -> None:
-    """By default an error answer is an answer: sent on as it is, not tried again."""
+    """By default an error response is sent on as it is, not tried again."""
     raw = response_bytes(status, b"body", [(b"Retry-After", b"7")])
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, target="/billing/x")

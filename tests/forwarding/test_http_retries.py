@@ -23,7 +23,7 @@ async def _respond_once_then_close_on_the_next(connection: Connection) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE"])
 async def test_listed_method_is_tried_elsewhere(method: str) -> None:
-    """A safe request that got no answer goes to another destination."""
+    """A safe request that got no response goes to another destination."""
     async with (
         ScriptedOrigin(_read_and_close) as bad,
         ScriptedOrigin() as good,
@@ -121,7 +121,7 @@ async def test_post_on_a_connection_that_just_closed_is_not_resent() -> None:
 
 
 async def test_listed_status_is_tried_elsewhere() -> None:
-    """An answer with a listed status is dropped for another destination's."""
+    """A response with a listed status is dropped for another destination's."""
     async with (
         ScriptedOrigin(always(response_bytes(503, b"busy"))) as bad,
         ScriptedOrigin() as good,
@@ -134,8 +134,8 @@ async def test_listed_status_is_tried_elsewhere() -> None:
     assert (post.status, post.body) == (503, b"busy")
 
 
-async def test_last_listed_status_is_the_answer() -> None:
-    """When no attempt is left the destination's own answer reaches the client."""
+async def test_last_listed_status_is_the_response() -> None:
+    """When no attempt is left the destination's own response reaches the client."""
     busy = always(response_bytes(503, b"busy"))
     async with (
         ScriptedOrigin(busy) as one,
@@ -199,7 +199,7 @@ async def test_budget_bounds_the_retries() -> None:
 
 
 async def test_nothing_is_tried_again_after_the_first_byte() -> None:
-    """An answer that broke off is broken, not begun anew."""
+    """A response that broke off stays broken and is not tried again."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()

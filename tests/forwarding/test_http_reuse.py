@@ -46,8 +46,8 @@ async def test_parallel_requests_do_not_wait_for_each_other() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("garbage", [_EVIL, b"x", b"HTTP/1.1 ", b"HTTP/1.1 100 Continue\r\n\r\n"])
-async def test_garbage_behind_an_answer_is_never_served(garbage: bytes, method: str) -> None:
-    """Bytes that come with an answer and belong to none end that connection."""
+async def test_garbage_behind_a_response_is_never_served(garbage: bytes, method: str) -> None:
+    """Bytes that come behind a response and belong to none end that connection."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -64,7 +64,7 @@ async def test_garbage_behind_an_answer_is_never_served(garbage: bytes, method: 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_garbage_on_an_idle_connection_is_never_served(method: str) -> None:
-    """An answer to nothing, sent while the connection idles, is not the next one's."""
+    """A response to no request, sent while the connection idles, is not the next request's."""
     send_it, sent = asyncio.Event(), asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -87,7 +87,7 @@ async def test_garbage_on_an_idle_connection_is_never_served(method: str) -> Non
 
 
 async def test_late_body_of_head_is_never_served() -> None:
-    """An origin that wrongly sends a body to HEAD does not smuggle an answer in."""
+    """An origin that wrongly sends a body to HEAD does not smuggle a response in."""
 
     async def script(connection: Connection) -> None:
         received = await connection.read_request()
@@ -106,7 +106,7 @@ async def test_late_body_of_head_is_never_served() -> None:
 @pytest.mark.parametrize("method", ["GET", "POST", "PATCH"])
 @pytest.mark.parametrize("reset", [False, True])
 async def test_idle_connection_closed_by_the_destination(method: str, reset: bool) -> None:
-    """A close seen between two requests costs nobody anything, whatever the method."""
+    """A close seen between two requests makes no request fail, whatever the method."""
     closed = asyncio.Event()
 
     async def script(connection: Connection) -> None:

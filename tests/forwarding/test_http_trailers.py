@@ -63,8 +63,8 @@ async def test_trailers_stay_where_the_server_has_no_place_for_them() -> None:
     assert server.types[-1] == "body"
 
 
-async def test_fields_of_what_follows_an_answer_are_no_trailers() -> None:
-    """An answer that nobody asked for ends its connection, and nothing of it reaches anybody."""
+async def test_headers_of_what_follows_a_response_are_no_trailers() -> None:
+    """A response without a request ends its connection, and nothing of it reaches a client."""
     good = response_bytes(body=b"hello", headers=[(b"Trailer", b"X-Sum")])
     surplus = b"HTTP/1.1 200 OK\r\nX-Sum: 666\r\n\r\n"
     async with (

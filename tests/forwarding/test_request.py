@@ -1,4 +1,4 @@
-"""The request that leaves, built from scopes: fields, framing, overrides."""
+"""The request that leaves, built from scopes: headers, framing, overrides."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOST = (b"host", b"api.example")
 
 
 def builder(**options: Any) -> RequestBuilder:
-    """One that adds nothing of its own, unless told."""
+    """One that adds nothing of its own by default."""
     given_options: dict[str, Any] = {
         "forwarding": Forwarding("off", (), rfc7239=False),
         "via": False,
@@ -64,7 +64,7 @@ def route(host: bytes = b"d", base_path: bytes = b"") -> Route:
     return Route(cast("Transport", None), (b"host", host), base_path)
 
 
-def test_plain_fields_cross_as_they_are() -> None:
+def test_plain_headers_are_forwarded_as_they_are() -> None:
     """Order, repeats and bytes; Host goes, it is the destination's."""
     headers: Headers = [(b"x-a", b"1"), (b"cookie", b"a=b"), (b"x-a", b"\xe9"), (b"te", b"gzip")]
     exchange = build(*headers)
@@ -75,7 +75,7 @@ def test_plain_fields_cross_as_they_are() -> None:
     assert not exchange.has_body
 
 
-def test_nominated_fields_go() -> None:
+def test_nominated_headers_are_removed() -> None:
     """Whatever Connection names, in any line; framing, Host and forwarding are not fooled."""
     trusting = Forwarding("off", [], rfc7239=False)
     exchange = build(
@@ -151,7 +151,7 @@ def test_exactly_one_framing_leaves(
         [(b"", b"1")],
     ],
 )
-def test_malformed_fields_are_the_clients_fault(headers: Headers) -> None:
+def test_malformed_headers_are_the_clients_fault(headers: Headers) -> None:
     """400, before anything is dialled."""
     with pytest.raises(InvalidRequest):
         build(*headers)
@@ -206,7 +206,7 @@ def test_via_names_the_version_it_came_by(version: str, via: bytes | None) -> No
     assert exchange.headers == expected
 
 
-def test_forwarding_fields_are_made_of_the_scope() -> None:
+def test_forwarding_headers_are_made_of_the_scope() -> None:
     """A stranger's are gone; a scope may lack client, scheme and method."""
     options = {"forwarding": Forwarding("set", (), rfc7239=False)}
     stated = build((b"X-Forwarded-For", b"6.6.6.6"), (b"forwarded", b"x"), options=options)
@@ -228,7 +228,7 @@ def test_forwarding_fields_are_made_of_the_scope() -> None:
     ]
 
 
-def test_settings_set_and_remove_fields() -> None:
+def test_settings_set_and_remove_headers() -> None:
     """Set ones replace the client's."""
     exchange = build(
         (b"x-key", b"forged"),
@@ -241,7 +241,7 @@ def test_settings_set_and_remove_fields() -> None:
 
 
 def test_names_can_be_dropped() -> None:
-    """A WebSocket's own handshake fields."""
+    """A WebSocket's own handshake headers."""
     exchange = Exchange(scope((b"sec-websocket-key", b"x"), (b"x", b"1")), None, None, b"/", b"")
     builder().build(exchange, drop=lambda name: name.startswith(b"sec-"))
 
@@ -295,7 +295,7 @@ class TestOverrides:
     """What a caller of ``forward`` wants otherwise."""
 
     def test_additional_are_set_by_name(self) -> None:
-        """Nobody forges them; they win over the settings."""
+        """A client cannot forge them; they win over the settings."""
         exchange = build(
             (b"x-tenant", b"forged"),
             (b"x-tenant", b"twice"),
@@ -348,7 +348,7 @@ class TestOverrides:
 
         assert exchange.headers == [(b"content-type", b"text/x"), (b"content-length", b"0")]
 
-    def test_replaced_fields_describe_the_given_body(self) -> None:
+    def test_replaced_headers_describe_the_given_body(self) -> None:
         """The caller's own Content-Encoding is of the caller's own body."""
         overrides = Overrides(body=b"\x1f\x8b", replaced=[(b"content-encoding", b"gzip")])
         exchange = build((b"content-length", b"9"), overrides=overrides)
@@ -415,7 +415,7 @@ def test_split_query_puts_its_own_first(
         max_size=8,
     )
 )  # fmt: skip
-def test_no_field_of_the_hop_ever_leaves(headers: Headers) -> None:
+def test_no_header_of_the_hop_ever_leaves(headers: Headers) -> None:
     """Whatever comes together: refused, or one framing and nothing of this hop."""
     try:
         exchange = build(*headers)

@@ -33,7 +33,7 @@ def test_retry_after_as_a_date() -> None:
 
 
 def test_retry_after_may_be_missing() -> None:
-    """Most answers have none."""
+    """Most responses have none."""
     assert retry_after_seconds([(b"x", b"1")]) is None
 
 
@@ -50,8 +50,8 @@ def test_retry_after_may_be_missing() -> None:
 async def test_retry_after_takes_the_destination_out(
     status: int, after: bytes, respect: bool, served: list[int]
 ) -> None:
-    """For its time, where the settings say so; the answer itself reaches its client."""
-    told: list[Event] = []
+    """For its time, where the settings say so; the response itself reaches its client."""
+    events: list[Event] = []
     async with (
         ScriptedOrigin(always(response_bytes(status, headers=[(b"Retry-After", after)]))) as busy,
         ScriptedOrigin() as other,
@@ -59,10 +59,10 @@ async def test_retry_after_takes_the_destination_out(
             busy.url, other.url, policy="first", ejection={"respect_retry_after": respect}
         ) as gate,
     ):
-        gate.balancer.subscribe(told.append)
+        gate.balancer.subscribe(events.append)
         statuses = [(await fetch(gate.address, target="/billing/x")).status for _ in range(3)]
 
     assert statuses == served
-    assert told == (
+    assert events == (
         [DestinationEjected("billing", busy.url, 60.0, "retry_after")] if 200 in served else []
     )

@@ -92,7 +92,7 @@ async def sender(*urls: str, **settings: Any) -> AsyncIterator[Sender]:
 
 
 async def closes(connection: Connection) -> None:
-    """Take a request and close without an answer."""
+    """Take a request and close without a response."""
     await connection.read_request()
 
 
@@ -110,7 +110,7 @@ def once_then_close(then: bytes = b"") -> Any:
 
 
 @on_every_loop
-async def test_answer_counts_as_success_and_in_flight() -> None:
+async def test_response_counts_as_success_and_in_flight() -> None:
     """From the pick until the release."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
         assert await one.send() == (200, b"ok", origin.url)
@@ -136,7 +136,7 @@ async def test_refused_dial_goes_elsewhere(method: bytes) -> None:
 
 @on_every_loop
 async def test_dials_end_after_three_further_destinations() -> None:
-    """Free of attempts and budget, but not endless; every attempt is told."""
+    """Free of attempts and budget, but not endless; the error lists every attempt."""
     dead = [f"http://127.0.0.1:{dead_port()}" for _ in range(6)]
     async with sender(*dead) as one:
         with pytest.raises(UpstreamConnectError) as caught:
@@ -175,7 +175,7 @@ async def test_only_destination_is_dialled_once() -> None:
 
 @on_every_loop
 async def test_stale_connection_is_replaced_for_repeatable_requests() -> None:
-    """Free of the count, on a fresh connection to the same destination, counted on nobody."""
+    """Free of the count, on a fresh connection to the same destination, no failure counted."""
     async with (
         ScriptedOrigin(once_then_close()) as origin,
         sender(origin.url, retries={"attempts": 0}) as one,
@@ -235,8 +235,8 @@ async def test_only_destination_is_tried_again() -> None:
 
 
 @on_every_loop
-async def test_answered_attempt_is_never_repeated() -> None:
-    """A byte of the answer ends it."""
+async def test_attempt_with_a_response_is_never_repeated() -> None:
+    """Once a byte of the response came, no retry follows."""
     async with (
         ScriptedOrigin(always(b"HTTP/9.9 200 OK\r\n\r\n")) as bad,
         ScriptedOrigin() as good,
@@ -251,7 +251,7 @@ async def test_answered_attempt_is_never_repeated() -> None:
 
 @on_every_loop
 async def test_listed_status_is_tried_elsewhere() -> None:
-    """The last answer stands, whatever it is; the first connection is not reused."""
+    """The last response is used, whatever its status; the first connection is not reused."""
     async with (
         ScriptedOrigin(always(response_bytes(503, b"no"))) as bad,
         ScriptedOrigin() as good,
@@ -279,7 +279,7 @@ async def test_listed_status_counts_against_its_destination() -> None:
 
 
 @on_every_loop
-async def test_policy_that_learns_is_told_of_each_end() -> None:
+async def test_policy_that_learns_observes_each_end() -> None:
     """Success, failure; the time to the first byte with it."""
     seen: list[tuple[str, bool]] = []
     async with (
@@ -307,7 +307,7 @@ async def test_policy_that_learns_is_told_of_each_end() -> None:
 
 @on_every_loop
 async def test_nothing_available_and_everything_full() -> None:
-    """503 both, told apart."""
+    """Both are 503, with exceptions of different types."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
         one.upstream.pool.drain(one.upstream.pool.destinations[0])
         with pytest.raises(NoAvailableDestination) as none:
@@ -343,7 +343,7 @@ async def test_place_is_given_back_whatever_happens() -> None:
 
 
 @on_every_loop
-async def test_departure_before_the_head_counts_on_nobody() -> None:
+async def test_departure_before_the_head_counts_no_failure() -> None:
     """Before the head: the exchange ends, no further attempt is made."""
     never = asyncio.Event()
 
@@ -372,7 +372,7 @@ async def test_departure_before_the_head_counts_on_nobody() -> None:
 
 @on_every_loop
 async def test_late_failure_is_counted_by_its_side() -> None:
-    """The answer broke off after its head; attempts are told once."""
+    """A failure after the head counts if it is the destination's, not if the client left."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
         outcomes = one.upstream.journey.outcomes
         (destination,) = one.upstream.pool.destinations
@@ -383,9 +383,9 @@ async def test_late_failure_is_counted_by_its_side() -> None:
         assert destination.failures == 1
         assert (error.upstream, error.destination) == ("billing", destination.url)
         assert [attempt.failure for attempt in error.attempts] == [Failure.RESPONSE_BODY]
-        told: ProxyError = UpstreamDisconnected("x", attempts=error.attempts * 2)
-        outcomes.failed_late(destination, told)
-        assert len(told.attempts) == 2
+        late: ProxyError = UpstreamDisconnected("x", attempts=error.attempts * 2)
+        outcomes.failed_late(destination, late)
+        assert len(late.attempts) == 2
 
 
 @on_every_loop
@@ -421,7 +421,7 @@ def test_retry_after_is_read_as_seconds(headers: Headers, seconds: float | None)
 
 
 @on_every_loop
-async def test_policy_that_does_not_learn_is_told_nothing() -> None:
+async def test_policy_that_does_not_learn_observes_nothing() -> None:
     """There is nothing to tell it to."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
         one.upstream.journey.outcomes.observe(one.upstream.pool.destinations[0], 0.1, failed=False)

@@ -121,7 +121,7 @@ async def test_refused_dials_of_a_websocket_go_elsewhere() -> None:
 
 
 async def test_handshake_that_breaks_off_is_tried_elsewhere() -> None:
-    """A GET without a body, so it may be sent twice; the refusal there is the answer."""
+    """A GET without a body, so it may be sent twice; the refusal there is the response."""
     async with (
         ScriptedOrigin(_close) as bad,
         ScriptedOrigin(always(response_bytes(401, b"who?"))) as good,

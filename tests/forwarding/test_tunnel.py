@@ -287,7 +287,7 @@ async def test_upstream_that_vanishes_closes_the_client_with_1014(how: str) -> N
 async def test_fault_of_the_upstream_reaches_the_client(
     frames: bytes, code: int, reason: WebSocketEnd
 ) -> None:
-    """What is wrong with the data is told as such; a broken protocol is a bad gateway."""
+    """Invalid data has its own close code; a broken protocol is a bad gateway."""
 
     async def script(peer: FramePeer) -> None:
         peer.writer.write(frames)
@@ -356,7 +356,7 @@ async def test_close_ends_a_running_tunnel_on_both_sides() -> None:
 
 
 async def test_cancellation_closes_both_sides_with_1012_and_goes_on() -> None:
-    """The task ends cancelled; both peers have been told; nothing is left."""
+    """The task ends cancelled; both peers got a close; nothing is left."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:

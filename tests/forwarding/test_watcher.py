@@ -253,7 +253,7 @@ async def test_dial_that_succeeds_as_it_is_cancelled_leaks_nothing(result: str) 
         made.set_exception(KeyError("x"))
     else:
         made.set_result(sent if result == "exchange" else None)
-    await asyncio.sleep(0)  # the dial has ended, whoever waits for it has not run yet
+    await asyncio.sleep(0)  # the dial has ended, its waiter has not run yet
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -274,7 +274,7 @@ async def test_dial_that_succeeds_as_it_is_cancelled_leaks_nothing(result: str) 
 )
 @on_every_loop
 async def test_nearest_deadline_ends_the_attempt(deadlines: Deadlines, failure: Failure) -> None:
-    """Only ``total`` ends the request: another destination may still answer."""
+    """Only ``total`` ends the request: another destination may still respond."""
     exchange = watched_exchange(Client().receive, deadlines)
     sent = sent_now()
     exchange.attach(sent)
@@ -302,7 +302,7 @@ async def test_next_attempt_has_deadlines_of_its_own() -> None:
 
 @on_every_loop
 async def test_activity_moves_the_deadline() -> None:
-    """Any byte either way; the answer's first byte ends ``first_byte``."""
+    """Any byte either way; the response's first byte ends ``first_byte``."""
     watcher = Watcher("billing", Deadlines(0.05, 0.03, None))
     loop = stepped(watcher)
     exchange = watched_exchange(Client().receive, watcher=watcher)

@@ -1,9 +1,9 @@
-"""Fuzzes how answers are read, beside a second implementation.
+"""Fuzzes how responses are read, beside a second implementation.
 
-``python -m tests.fuzz.response_parser --seconds 600`` feeds mutated answers in random
+``python -m tests.fuzz.response_parser --seconds 600`` feeds mutated responses in random
 splits to ``Http1Exchange`` and to h11, and fails on the first disagreement that could
-smuggle: a crash, a body or a field that is not the same, an end that is not at the same byte,
-an answer taken or a connection kept that h11 refuses. One seed and number name each case.
+smuggle: a crash, a body or a header that is not the same, an end that is not at the same byte,
+a response taken or a connection kept that h11 refuses. One seed and number name each case.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _EARLIER: Final = (
     (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
     (b"GET", b"HTTP/1.1 304 X\r\nContent-Length: 5\r\n\r\n"),
 )
-"""Answers that the same connection gave before."""
+"""Responses that the same connection gave before."""
 
 
 _CODED: Final = frozenset({b"transfer-encoding"})
@@ -60,9 +60,9 @@ class Second:
 
     Attributes:
         status: Final status, 0 if there was none.
-        headers: Of the final answer, names in lower case.
+        headers: Of the final response, names in lower case.
         body: As far as it came.
-        trailers: The fields behind it.
+        trailers: The trailers behind the body.
         ended: The end of the message was seen.
         surplus: Bytes behind the end.
         refused: It called the bytes malformed.
@@ -116,19 +116,19 @@ def check(case: Case, ours: Outcome, second: Second) -> None:
     faults = []
     if ours.reusable:
         if not whole:
-            faults.append("kept a connection without a whole answer")
+            faults.append("kept a connection without a whole response")
         if second.refused:
             faults.append("kept a connection that h11 would not have")
         elif not second.ended:
-            faults.append("kept a connection whose answer h11 still reads")
+            faults.append("kept a connection whose response h11 still reads")
         elif second.surplus.strip(b"\r\n"):
             faults.append("kept a connection with unread bytes")
         elif not second.keep_alive and b"keep-alive" not in list_members(
             ours.headers,
             b"connection",  # h11 never keeps HTTP/1.0, whatever it says
         ):
-            faults.append("kept a connection that ends with its answer")
-    # h11 looks at framing fields of a trailer; we neither heed them nor pass them on.
+            faults.append("kept a connection that ends with its response")
+    # h11 looks at framing headers in a trailer; we neither heed them nor pass them on.
     if whole and second.refused and not any(name in FRAMING for name, _ in ours.trailers):
         faults.append("took for whole what h11 refuses")
     if whole and second.ended and not second.refused:
@@ -146,13 +146,13 @@ def check(case: Case, ours: Outcome, second: Second) -> None:
         faults.append(f"body begins {ours.body!r}, h11 {second.body!r}")
     for name, value in (*ours.headers, *ours.trailers) if ours.status else ():
         if any(byte in name + value for byte in b"\r\n\0"):
-            faults.append(f"field {name!r} with a line end or NUL")
+            faults.append(f"header {name!r} with a line end or NUL")
     if faults:
         raise Disagreement(f"{'; '.join(faults)}\n{case}\nours: {ours}\nh11: {second}")
 
 
 def _meaning(fields: Headers) -> Headers:
-    """Fields as both may write them: h11 lowers codings and takes whitespace off values."""
+    """Headers as both may write them: h11 lowers codings and takes whitespace off values."""
     bare = [(name, value.strip(b" \t")) for name, value in fields]
     return [(name, value.lower() if name in _CODED else value) for name, value in bare]
 
@@ -172,7 +172,7 @@ async def run_case(case: Case) -> Outcome:
         assert (await response_to([earlier], method=method, parser=parser)).reusable
     again = await response_to(case.pieces, method=case.method, parser=parser)
     if repr(again) != repr(ours):
-        raise Disagreement(f"a used parser reads another answer\n{case}\n{ours}\n{again}")
+        raise Disagreement(f"a used parser reads another response\n{case}\n{ours}\n{again}")
     return ours
 
 
@@ -197,7 +197,7 @@ async def fuzz(seed: int, seconds: float) -> dict[str, int]:
 
 def main() -> None:
     """Read the arguments, run, and tell the counts."""
-    parser = argparse.ArgumentParser(description="Fuzz the reading of answers.")
+    parser = argparse.ArgumentParser(description="Fuzz the reading of responses.")
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Answers for the fuzzer: well-formed ones, and what mutations make of them.
+"""Responses for the fuzzer: well-formed ones, and what mutations make of them.
 
 Everything is drawn from one ``Random``, so a seed and a number name a case.
 """
@@ -36,10 +36,10 @@ _SNIPPETS: Final = [
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One answer as it comes in.
+    """One response as it comes in.
 
     Attributes:
-        method: Of the request it answers.
+        method: Of its request.
         pieces: The segments.
     """
 
@@ -63,7 +63,7 @@ def make_case(random: Random) -> Case:
 
 
 def _tame(random: Random) -> bytes:
-    """An answer as servers send it."""
+    """A response as servers send it."""
     version = random.choice((b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0"))
     status = random.choice((b"200", b"200", b"200", b"404", b"204", b"304", b"103"))
     fields = [random.choice((b"X-A: b", b"Trailer: X-T", b"Connection: close", b"Vary: *"))]

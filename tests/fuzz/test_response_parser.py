@@ -1,4 +1,4 @@
-"""A short run of the answer fuzzer, and hypothesis on answers that are well-formed."""
+"""A short run of the response fuzzer, and hypothesis on well-formed responses."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     trailers=_FIELDS,
     cuts=st.lists(st.integers(0, 5000), max_size=6),
 )
-def test_any_well_formed_answer_is_read_as_it_is(
+def test_any_well_formed_response_is_read_as_it_is(
     status: int,
     fields: Headers,
     body: list[bytes],
@@ -56,7 +56,7 @@ def test_any_well_formed_answer_is_read_as_it_is(
     trailers: Headers,
     cuts: list[int],
 ) -> None:
-    """Status, fields and body come out as they went in, however they are framed and cut."""
+    """Status, headers and body come out as they went in, however they are framed and cut."""
     head = b"HTTP/1.1 %d X\r\n" % status
     head += b"".join(b"%b: %b\r\n" % field for field in fields)
     content = b"".join(body)
@@ -82,7 +82,7 @@ def test_any_well_formed_answer_is_read_as_it_is(
 @settings(max_examples=300, deadline=None)
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=4))
 def test_any_bytes_are_refused_or_read_alike(data: bytes, cuts: list[int]) -> None:
-    """Noise, raw and behind the beginning of an answer."""
+    """Noise, raw and behind the beginning of a response."""
     for prefix in (
         b"",
         b"HTTP/1.1 200 OK\r\n",
@@ -91,7 +91,7 @@ def test_any_bytes_are_refused_or_read_alike(data: bytes, cuts: list[int]) -> No
         asyncio.run(run_case(Case(b"GET", tuple(cut(prefix + data, cuts)))))
 
 
-def test_mutated_answers_never_smuggle() -> None:
+def test_mutated_responses_never_smuggle() -> None:
     """Some thousand cases of the long run; every kind of end is among them."""
 
     async def run() -> set[str]:

@@ -1,4 +1,4 @@
-"""An app for a process of its own: a proxied route behind the middlewares that it is told."""
+"""An app for a process of its own: a proxied route behind the middlewares of ``STACK``."""
 
 import os
 

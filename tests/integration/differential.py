@@ -243,7 +243,7 @@ class Outcome:
     Attributes:
         status: Status code; 101 for an open tunnel.
         body: Body without its coding.
-        headers: Those that the app decides, sorted.
+        headers: The headers that the app decides, sorted.
         messages: What came through the tunnel.
         log: What ran, in order.
     """

@@ -1,4 +1,4 @@
-"""``forwarded.mode=append`` wants the real peer; a server that has replaced it is told of."""
+"""``forwarded.mode=append`` wants the real peer; a server that has replaced it is logged."""
 
 import logging
 from typing import Any
@@ -22,7 +22,7 @@ _SAID: Headers = [(b"X-Forwarded-For", b"6.6.6.6")]
         (True, _SAID, {"mode": "set"}, 0),
     ],
 )
-async def test_replaced_peer_is_told_once(
+async def test_replaced_peer_is_logged_once(
     proxy_headers: bool,
     headers: Headers,
     forwarded: dict[str, Any],
@@ -38,7 +38,7 @@ async def test_replaced_peer_is_told_once(
             reply = await fetch(gate.address, target="/billing/x", headers=headers)
             assert reply.status == 200
 
-    told = [record for record in caplog.records if "port 0" in record.getMessage()]
-    assert [record.levelno for record in told] == [logging.WARNING] * warnings
-    assert [record.__dict__["upstream"] for record in told] == ["billing"] * warnings
-    assert all("--no-proxy-headers" in record.getMessage() for record in told)
+    warned = [record for record in caplog.records if "port 0" in record.getMessage()]
+    assert [record.levelno for record in warned] == [logging.WARNING] * warnings
+    assert [record.__dict__["upstream"] for record in warned] == ["billing"] * warnings
+    assert all("--no-proxy-headers" in record.getMessage() for record in warned)

@@ -42,7 +42,7 @@ def test_router_says_what_does_not_fit(
 
 @pytest.mark.parametrize("upstream", [None, 3, dict, object()])
 def test_upstream_is_a_name_a_class_or_an_instance(upstream: Any) -> None:
-    """Anything else is told what to give."""
+    """Anything else raises an error that says what to give."""
     with pytest.raises(SettingsError, match="give a name, a subclass of UpstreamSettings"):
         Upstream(upstream)
 
@@ -106,15 +106,15 @@ async def test_forward_says_what_it_cannot_send(arguments: dict[str, Any], text:
     assert origin.connections == 0
 
 
-async def test_lookup_of_what_the_app_does_not_mention_is_told_so() -> None:
-    """The error names those that were started."""
+async def test_lookup_of_an_upstream_that_the_app_does_not_mention_raises() -> None:
+    """The error names the upstreams that were started."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         assert gate.balancer.settings.destinations == gate.balancer.settings.destination_settings
         with pytest.raises(ProxyNotStarted, match=r"no route mounted.*\(started: billing\)"):
             Upstream("users").of(gate.app)
 
 
-async def test_lookup_in_an_app_without_upstreams_is_told_so() -> None:
+async def test_lookup_in_an_app_without_upstreams_raises() -> None:
     """As in an app whose routes came too late."""
     app = FastAPI(lifespan=proxy_lifespan)
     async with app.router.lifespan_context(app):

@@ -25,7 +25,7 @@ _TOKEN: Headers = [(b"X-Token", b"yes")]
 
 
 async def require_token(connection: HTTPConnection) -> None:
-    """Let nobody in without the token."""
+    """Refuse requests without the token."""
     if connection.headers.get("x-token") != "yes":
         raise HTTPException(401, "no token")
 
@@ -33,14 +33,14 @@ async def require_token(connection: HTTPConnection) -> None:
 async def require_bearer(
     credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())],
 ) -> None:
-    """Let nobody in without any bearer token."""
+    """Refuse requests without any bearer token."""
     assert credentials.credentials
 
 
 async def require_by_a_dependency_of_its_own(
     _: Annotated[None, Depends(require_token)],
 ) -> None:
-    """Let nobody in whom the sub-dependency refuses."""
+    """Refuse what the sub-dependency refuses."""
 
 
 _GUARD = [Depends(require_token)]
@@ -252,7 +252,7 @@ class RequireForHttpOnly:
         return "RequireForHttpOnly()"
 
 
-async def test_each_mount_that_no_websocket_can_reach_is_told_once(
+async def test_each_mount_that_no_websocket_can_reach_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """However many proxy routers the app has; a guard deeper down and an instance count too."""

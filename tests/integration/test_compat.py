@@ -22,7 +22,7 @@ from tests.websocket.upstreams import EchoApp, echo_server
 
 
 async def refuse() -> None:
-    """Let nobody in."""
+    """Refuse every request."""
     raise HTTPException(401)
 
 

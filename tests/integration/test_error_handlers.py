@@ -1,4 +1,4 @@
-"""Errors become answers: ours by default, the app's own where it has one."""
+"""Errors become responses: ours by default, the app's own where it has one."""
 
 from collections.abc import Callable
 from unittest.mock import AsyncMock
@@ -54,7 +54,7 @@ _FACES: list[Callable[[Billing], FastAPI]] = [_proxied, _injected, _guarded]
 
 @pytest.mark.parametrize("face", _FACES)
 @pytest.mark.parametrize("middlewares", [0, 1])
-async def test_default_answer_is_a_problem_document(
+async def test_default_response_is_a_problem_document(
     face: Callable[[Billing], FastAPI], middlewares: int
 ) -> None:
     """RFC 9457, with the status twice and no address."""
@@ -173,7 +173,7 @@ async def test_refused_handshake_is_what_the_server_can_say(denial: bool) -> Non
 
 
 async def test_own_handler_of_every_exception_comes_first() -> None:
-    """An app that answers ``Exception`` itself answers ours as well."""
+    """An app that handles ``Exception`` itself handles ours as well."""
 
     async def own(request: Request, error: Exception) -> Response:
         return JSONResponse({"own": type(error).__name__}, 500)

@@ -19,7 +19,7 @@ _METHODS = ["GET", "POST", "PUT", "DELETE", "HEAD"]
 
 
 def _app(url: str, endpoint: Endpoint, **settings: Any) -> FastAPI:
-    """An app whose every path is answered by ``endpoint``."""
+    """An app whose every path is served by ``endpoint``."""
     app = FastAPI(lifespan=proxy_lifespan, openapi_url=None)
     upstream = Upstream(billing(url, **settings))
 
@@ -123,7 +123,7 @@ async def _raised(
     ["", "x", "http://other.example/", "/a b", "/a\r\nX-Evil: 1", "/a\nb", "/caf\xe9", "/a\x00b"],
 )
 async def test_path_that_is_no_path_is_a_value_error(path: str) -> None:
-    """A programming error is told to the programmer, not to the destination."""
+    """A programming error is raised to the caller, and is no failure of the destination."""
     async with ScriptedOrigin() as origin:
         await _raised(origin, ValueError, path)
 
@@ -169,7 +169,7 @@ async def test_head_by_method_has_no_body(length: bytes) -> None:
     ],
 )
 async def test_additional_headers_set_by_name(headers: Any) -> None:
-    """Whatever the client sent under that name goes, so nobody forges it."""
+    """What the client sent under that name is removed, so that it cannot be forged."""
     forged = [(b"X-Tenant", b"evil"), (b"x-tenant", b"evil"), (b"X-TENANT", b""), (b"x-a", b"1")]
     async with ScriptedOrigin() as origin:
         await _exchange(origin, _forwarding(additional_headers=headers), headers=forged)
@@ -190,7 +190,7 @@ async def test_additional_headers_may_repeat() -> None:
 
 
 async def test_additional_header_cannot_be_nominated_away() -> None:
-    """The client's Connection names its own fields, not ours."""
+    """The client's Connection names its own headers, not ours."""
     nominated = [(b"Connection", b"X-Tenant"), (b"X-Tenant", b"evil")]
     async with ScriptedOrigin() as origin:
         await _exchange(
@@ -236,8 +236,8 @@ async def test_override_headers_replace_all() -> None:
         "Forwarded",
     ],
 )
-async def test_naming_a_field_of_ours_is_a_value_error(name: str, argument: str) -> None:
-    """Host, framing, hop-by-hop and forwarding fields are not the caller's."""
+async def test_naming_a_header_of_ours_is_a_value_error(name: str, argument: str) -> None:
+    """Host, framing, hop-by-hop and forwarding headers are not the caller's."""
     async with ScriptedOrigin() as origin:
         error = await _raised(origin, ValueError, **{argument: {name: "1"}})
 
@@ -278,7 +278,7 @@ async def test_malformed_header_argument_is_a_value_error(
 async def test_override_body_is_sent_with_its_length(
     body: Any, sent: bytes, media_type: bytes | None, method: str
 ) -> None:
-    """The client's body is not; a type is told where the caller told none."""
+    """The client's body is not; a type is added where the caller gave none."""
     async with ScriptedOrigin() as origin:
         reply = await _exchange(
             origin, _forwarding(override_body=body), method, body=b"a much longer body"
@@ -324,7 +324,7 @@ async def test_override_body_keeps_a_given_type() -> None:
 
 
 async def test_override_host_is_sent() -> None:
-    """``override_host`` is the Host field, nothing else."""
+    """``override_host`` is the Host header, nothing else."""
     async with ScriptedOrigin() as origin:
         await _exchange(origin, _forwarding(override_host="shop.example"))
 
@@ -353,7 +353,7 @@ async def test_timeout_replaces_the_total() -> None:
     assert caught[0].status == 504
 
 
-async def test_answer_can_be_looked_at_and_changed() -> None:
+async def test_response_can_be_read_and_changed() -> None:
     """``forward`` returns when the head is there: status and headers are the caller's to see."""
 
     async def endpoint(balancer: Balancer, request: Request) -> Response:
@@ -372,14 +372,14 @@ async def test_answer_can_be_looked_at_and_changed() -> None:
 
 
 async def _endless_404(connection: Connection) -> None:
-    """Answer 404 with a body that never ends."""
+    """Respond 404 with a body that never ends."""
     await connection.read_request()
     await connection.send(b"HTTP/1.1 404 X\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"x"))
     await connection.peer_left()
 
 
 @pytest.mark.parametrize("closes", [False, True])
-async def test_answer_that_is_not_returned_is_closed(closes: bool) -> None:
+async def test_response_that_is_not_returned_is_closed(closes: bool) -> None:
     """A fall-back on 404 leaks nothing: at the latest the request's end closes it."""
     in_flight: list[int] = []
 
@@ -405,7 +405,7 @@ async def test_answer_that_is_not_returned_is_closed(closes: bool) -> None:
     assert in_flight == ([0] * 5 if closes else [1] * 5)
 
 
-async def test_answer_is_closed_when_the_endpoint_raises() -> None:
+async def test_response_is_closed_when_the_endpoint_raises() -> None:
     """An exception after ``forward`` leaks nothing either."""
 
     async def endpoint(balancer: Balancer, request: Request) -> Response:
@@ -420,7 +420,7 @@ async def test_answer_is_closed_when_the_endpoint_raises() -> None:
 
 
 async def test_two_upstream_calls_in_one_endpoint() -> None:
-    """The first answer may be dropped for a second one."""
+    """The first response may be dropped for a second one."""
 
     async def endpoint(balancer: Balancer, request: Request) -> Response:
         response = await balancer.forward(request, "/first")
@@ -435,7 +435,7 @@ async def test_two_upstream_calls_in_one_endpoint() -> None:
 
 
 async def test_client_that_left_is_a_quiet_499(caplog: pytest.LogCaptureFixture) -> None:
-    """``forward`` returns an empty answer: no exception, no traceback."""
+    """``forward`` returns an empty response: no exception, no traceback."""
     arrived, returned = asyncio.Event(), asyncio.Event()
     statuses: list[int] = []
 
@@ -468,7 +468,7 @@ async def test_client_that_left_is_a_quiet_499(caplog: pytest.LogCaptureFixture)
     assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
 
 
-async def test_background_task_runs_after_the_answer() -> None:
+async def test_background_task_runs_after_the_response() -> None:
     """As on any response of an endpoint."""
     done: list[int] = []
 

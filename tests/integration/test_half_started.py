@@ -119,7 +119,7 @@ async def test_one_upstream_that_cannot_start_stops_the_others() -> None:
 
 
 async def test_start_that_is_cancelled_stops_what_was_started() -> None:
-    """A server that is told to stop while the app starts leaves nothing either."""
+    """A server that stops while the app starts leaves nothing either."""
     asked = asyncio.Event()
 
     async def never_responds(connection: Connection) -> None:

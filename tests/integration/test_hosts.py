@@ -62,7 +62,7 @@ def _app_per_host(first: str, second: str) -> FastAPI:
 
 @pytest.mark.parametrize("build", [_router_per_host, _app_per_host])
 async def test_host_picks_the_upstream(build: Callable[[str, str], FastAPI]) -> None:
-    """The same path goes where the Host says; another Host reaches nobody."""
+    """The same path goes where the Host says; another Host reaches no upstream."""
     async with (
         ScriptedOrigin(always(response_bytes(body=b"billing"))) as first,
         ScriptedOrigin(always(response_bytes(body=b"users"))) as second,
@@ -81,7 +81,7 @@ async def test_host_picks_the_upstream(build: Callable[[str, str], FastAPI]) -> 
 
 @pytest.mark.parametrize("build", [_router_per_host, _app_per_host])
 async def test_host_picks_the_upstream_of_a_websocket(build: Callable[[str, str], FastAPI]) -> None:
-    """Tunnels too; another Host dials nobody."""
+    """Tunnels too; another Host dials no upstream."""
     app = EchoApp()
     async with (
         echo_server(app) as echo,

@@ -104,7 +104,7 @@ async def test_async_client_reaches_injected_upstreams() -> None:
     assert [seen.target for seen in origin.requests] == [b"/x", b"/y"]
 
 
-async def test_async_client_without_the_lifespan_is_told_so() -> None:
+async def test_async_client_without_the_lifespan_gets_an_error_that_says_so() -> None:
     """The error says the line to add; nothing hangs, nothing is dialled."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url)

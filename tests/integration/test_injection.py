@@ -173,7 +173,7 @@ async def test_two_upstreams_in_one_endpoint() -> None:
             async with run_app(app) as running:
                 replies = [
                     await fetch(running.address, target=f"/{tenant}/x")
-                    for tenant in ("acme", "umbrella", "nobody")
+                    for tenant in ("acme", "umbrella", "unknown")
                 ]
 
     assert [reply.status for reply in replies] == [200, 200, 404]
@@ -183,7 +183,7 @@ async def test_two_upstreams_in_one_endpoint() -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_yield_dependency_ends_after_the_body(fails: bool) -> None:
-    """What a ``yield`` dependency holds is there while the answer streams, and ends then."""
+    """What a ``yield`` dependency holds is there while the response streams, and ends then."""
     events: list[str] = []
 
     async def session(balancer: Billing) -> AsyncIterator[Balancer]:

@@ -1,4 +1,4 @@
-"""Middlewares that apps put around everything: what they do, they do to proxied answers too."""
+"""Middlewares that apps put around everything: what they do, they do to proxied responses too."""
 
 import gzip
 from typing import Any
@@ -33,7 +33,7 @@ _GZIP: Headers = [(b"Accept-Encoding", b"gzip")]
 
 
 class Marking(BaseHTTPMiddleware):
-    """Changes a request and its answer, the way most middlewares are written."""
+    """Changes a request and its response, the way most middlewares are written."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Refuse what is marked; mark the rest."""
@@ -51,7 +51,7 @@ def _behind(middleware: Any, url: str, **options: Any) -> FastAPI:
 
 
 async def test_base_http_middleware_sees_and_changes() -> None:
-    """It refuses before anything goes up, and adds to an answer that streams on."""
+    """It refuses before anything is forwarded, and adds headers to a response that streams on."""
     body = b"x" * 300_000
     async with (
         ScriptedOrigin(
@@ -86,7 +86,7 @@ async def test_base_http_middleware_lets_uploads_through() -> None:
 
 
 async def test_gzip_compresses_what_is_plain() -> None:
-    """A plain answer is compressed on the way; its length is not kept."""
+    """A plain response is compressed on the way; its length is not kept."""
     text = b"all work and no play " * 500
     reply_bytes = response_bytes(body=text, headers=[(b"Content-Type", b"text/plain")])
     async with (
@@ -101,7 +101,7 @@ async def test_gzip_compresses_what_is_plain() -> None:
 
 
 async def test_gzip_leaves_what_is_encoded() -> None:
-    """An answer that the upstream has compressed is not compressed again."""
+    """A response that the upstream has compressed is not compressed again."""
     packed = gzip.compress(b"all work and no play " * 500)
     reply_bytes = response_bytes(
         body=packed, headers=[(b"Content-Type", b"text/plain"), (b"Content-Encoding", b"gzip")]
@@ -138,8 +138,8 @@ async def test_gzip_does_not_hold_event_streams() -> None:
         assert await client.read_chunk() == b"data: 1\n\n"
 
 
-async def test_cors_answers_preflights_itself() -> None:
-    """A preflight is the middleware's; the real request gets its fields."""
+async def test_cors_middleware_responds_to_preflights_itself() -> None:
+    """A preflight ends at the middleware; the real request's response gets its headers."""
     async with (
         ScriptedOrigin() as origin,
         run_app(_behind(CORSMiddleware, origin.url, allow_origins=["https://app.test"])) as running,
@@ -157,7 +157,7 @@ async def test_cors_answers_preflights_itself() -> None:
 
 
 async def test_cors_speaks_once() -> None:
-    """Where the upstream speaks CORS as well, the browser gets one answer, the app's."""
+    """Where the upstream speaks CORS as well, the browser gets one set of headers, the app's."""
     allowed = response_bytes(headers=[(b"Access-Control-Allow-Origin", b"*")])
     async with (
         ScriptedOrigin(always(allowed)) as origin,
@@ -172,12 +172,12 @@ async def test_cors_speaks_once() -> None:
     ("trusted", "seen"), [("127.0.0.1", b"203.0.113.7"), ("10.0.0.1", b"127.0.0.1")]
 )
 async def test_proxy_headers_name_the_client(trusted: str, seen: bytes) -> None:
-    """What the middleware makes of a trusted peer's word is what the upstream is told."""
-    told = [(b"X-Forwarded-For", b"203.0.113.7"), (b"X-Forwarded-Proto", b"https")]
+    """The upstream gets the address that the middleware takes from a trusted peer."""
+    headers = [(b"X-Forwarded-For", b"203.0.113.7"), (b"X-Forwarded-Proto", b"https")]
     async with ScriptedOrigin() as origin:
         app = _behind(ProxyHeadersMiddleware, origin.url, trusted_hosts=trusted)
         async with run_app(app, proxy_headers=False) as running:
-            await fetch(running.address, target="/billing/x", headers=told)
+            await fetch(running.address, target="/billing/x", headers=headers)
 
     assert origin.request.all(b"x-forwarded-for") == [seen]
     assert origin.request.all(b"x-forwarded-proto") == [

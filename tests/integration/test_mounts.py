@@ -68,7 +68,7 @@ async def test_two_mounts_share_one_pool() -> None:
 
 
 async def test_two_different_settings_of_one_name_are_a_fault() -> None:
-    """Nobody could say which ones count."""
+    """It is undecided which ones count."""
     app = FastAPI()
     app.include_router(proxy_router(billing("http://127.0.0.1:1")), prefix="/one")
     app.include_router(proxy_router(billing("http://127.0.0.1:2")), prefix="/two")
@@ -102,7 +102,7 @@ async def test_several_upstreams_by_name() -> None:
 
 @pytest.mark.parametrize("name", ["orders", "Billing", "billing2", "", "%2e%2e"])
 async def test_unknown_upstream_is_not_found(name: str) -> None:
-    """A name that is none of them is 404, and reaches nobody."""
+    """A name that is none of them is 404, and reaches no upstream."""
     async with (
         ScriptedOrigin() as first,
         ScriptedOrigin() as second,
@@ -197,7 +197,7 @@ async def test_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_upstream_is_one_dependency() -> None:
-    """Equal mentions are one dependency; those that carry settings are told apart."""
+    """Equal mentions are one dependency; a class and a name are not equal."""
     assert Upstream("billing") == Upstream("billing")
     assert hash(Upstream("billing")) == hash(Upstream("billing"))
     assert Upstream(Billing) == Upstream(Billing) != Upstream("billing")

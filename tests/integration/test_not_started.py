@@ -44,7 +44,7 @@ def test_app_that_only_injects_names_the_lifespan() -> None:
         client.get("/x")
 
 
-def test_test_client_without_with_is_told_so() -> None:
+def test_test_client_without_with_gets_an_error_that_says_so() -> None:
     """A ``TestClient`` runs no lifespan unless it is entered."""
     client = TestClient(gateway_app(_dead()))
 
@@ -52,7 +52,7 @@ def test_test_client_without_with_is_told_so() -> None:
         client.get("/billing/x")
 
 
-def test_lookup_outside_requests_is_told_so() -> None:
+def test_lookup_outside_requests_raises_an_error_that_says_so() -> None:
     """``Upstream.of`` an app that has not started raises too."""
     with pytest.raises(ProxyNotStarted):
         Upstream("billing").of(gateway_app(_dead()))
@@ -119,7 +119,7 @@ async def test_lifespan_and_router_start_once() -> None:
     assert same
 
 
-async def test_mounted_app_is_told_so() -> None:
+async def test_mounted_app_gets_an_error_that_says_so() -> None:
     """Starlette runs no lifespan of a mounted app."""
     async with ScriptedOrigin() as origin:
         outer = FastAPI()

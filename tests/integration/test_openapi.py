@@ -18,7 +18,7 @@ def _parameters(app: FastAPI, path: str, method: str = "get") -> dict[str, dict[
 
 
 def test_every_method_is_an_operation_of_its_own() -> None:
-    """A route for all methods documents those that OpenAPI has, each by its own id."""
+    """A route for all methods documents the methods that OpenAPI has, each with its own id."""
     app = FastAPI()
     app.include_router(proxy_router("billing", include_in_schema=True), prefix="/billing")
 

@@ -140,7 +140,7 @@ async def test_timeout_is_the_requests_own() -> None:
 
 
 async def test_timeout_of_a_websocket_is_for_its_handshake() -> None:
-    """An upstream that does not answer is given up; a tunnel that is open lives on."""
+    """An upstream that does not respond is given up; a tunnel that is open lives on."""
 
     async def options(connection: HTTPConnection) -> ForwardOptions:
         return ForwardOptions(timeout=0.05 if connection.url.path.endswith("/slow") else 30)
@@ -264,7 +264,7 @@ async def test_options_can_be_overridden() -> None:
 
 
 @pytest.mark.parametrize("name", ["Host", "Content-Length", "X-Forwarded-For", "Connection"])
-async def test_field_of_ours_is_a_programming_error(name: str) -> None:
+async def test_header_of_ours_is_a_programming_error(name: str) -> None:
     """As for ``forward``: 500, and nothing goes up."""
 
     async def options() -> ForwardOptions:

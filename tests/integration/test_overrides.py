@@ -78,7 +78,7 @@ async def test_overridden_upstream_needs_no_settings(monkeypatch: pytest.MonkeyP
 
 
 async def refuse() -> None:
-    """Let nobody in."""
+    """Refuse every request."""
     raise HTTPException(401)
 
 

@@ -51,7 +51,7 @@ async def _uvicorn(
 
 
 async def _until(address: tuple[str, int], target: str, wanted: bytes) -> None:
-    """Ask until a worker listens and answers as wanted."""
+    """Ask until a worker listens and responds as wanted."""
     async with asyncio.timeout(_DEADLINE_SECONDS):
         while True:
             with contextlib.suppress(OSError, EOFError):

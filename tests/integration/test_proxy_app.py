@@ -61,7 +61,7 @@ every_mount = pytest.mark.parametrize("mounted", [in_fastapi, in_starlette, by_h
 
 @every_mount
 async def test_requests_pass_below_the_mount(mounted: Callable[[ProxyApp], ASGIApp]) -> None:
-    """Raw path, query and body go up; the mount is told as X-Forwarded-Prefix."""
+    """Raw path, query and body go up; the mount is sent as X-Forwarded-Prefix."""
     async with ScriptedOrigin(echo) as origin:
         app = mounted(proxy_app(billing(origin.url)))
         async with run_app(app) as running:
@@ -402,7 +402,7 @@ async def test_it_can_be_started_again() -> None:
 
 
 async def test_one_in_two_running_apps_is_a_fault() -> None:
-    """Which one's upstream it would use, nobody could say."""
+    """It is undecided which one's upstream it would use."""
     async with ScriptedOrigin() as origin:
         proxy = proxy_app(billing(origin.url))
         async with run_app(in_fastapi(proxy)) as running:

@@ -50,7 +50,7 @@ every_server = pytest.mark.parametrize("serve", [uvicorn, hypercorn, granian])
 
 @every_server
 async def test_requests_pass(serve: Callable[[str], Served]) -> None:
-    """Everything goes up as it came, and nothing is told as a prefix."""
+    """Everything is forwarded as it came, without X-Forwarded-Prefix."""
     async with ScriptedOrigin(echo) as origin, serve(origin.url) as server:
         reply = await fetch(server.address, "POST", "/a%2Fb//c%FF?q=%20", body=b"hello")
 
@@ -180,7 +180,7 @@ async def test_running_says_every_fault() -> None:
 
 
 async def test_lifespan_tells_the_server_what_failed() -> None:
-    """The protocol's own message, then the exception for those that log it."""
+    """The protocol's own message, then the exception for servers that log it."""
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -219,7 +219,7 @@ async def test_lifespan_tells_the_server_that_the_end_failed() -> None:
 
 
 async def test_shutdown_cuts_open_streams() -> None:
-    """After the server's graceful time: the client sees it, and the upstream is let go."""
+    """The client sees the cut, and the upstream's connection ends."""
     left = asyncio.Event()
 
     async def stream(connection: Connection) -> None:

@@ -109,7 +109,7 @@ async def test_guard_refuses(mounted: Callable[[ProxyApp], ASGIApp]) -> None:
 
 
 async def test_path_that_litestar_rewrites_is_not_found() -> None:
-    """Where the mount ends cannot be told from a path with empty segments."""
+    """Where the mount ends cannot be seen in a path with empty segments."""
     async with (
         ScriptedOrigin() as origin,
         run_app(in_litestar(proxy_app(billing(origin.url)))) as running,

@@ -80,7 +80,7 @@ REFUSALS: dict[str, Callable[[], Response | Exception]] = {
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-async def test_refused_request_reaches_nobody(refusal: str) -> None:
+async def test_refused_request_reaches_no_upstream(refusal: str) -> None:
     """The guard's response, or that of its exception, and no connection upstream."""
     async with guarded(Guard(REFUSALS[refusal]())) as (running, origin):
         reply = await fetch(running.address, "POST", "/billing/x", body=b"hello")
@@ -93,7 +93,7 @@ async def test_refused_request_reaches_nobody(refusal: str) -> None:
     assert origin.connections == 0
 
 
-async def test_http_exception_is_answered_as_fastapi_answers_it() -> None:
+async def test_http_exception_gives_the_response_that_fastapi_gives() -> None:
     """Also where no FastAPI stands around it."""
     async with ScriptedOrigin() as origin:
         guard = Guard(HTTPException(403, {"reason": "expired"}))
@@ -161,7 +161,7 @@ async def test_websocket_exception_refuses_the_handshake() -> None:
     assert (handshake.status, origin.connections) == (403, 0)
 
 
-async def test_proxy_error_of_a_guard_is_answered() -> None:
+async def test_proxy_error_of_a_guard_gives_a_response() -> None:
     """A guard may ask an upstream of its own."""
     async with guarded(Guard(NoAvailableDestination("the auth service is down"))) as (running, _):
         reply = await fetch(running.address, target="/billing/x")
@@ -170,7 +170,7 @@ async def test_proxy_error_of_a_guard_is_answered() -> None:
 
 
 @pytest.mark.parametrize("outcome", [True, False, "", 0])
-async def test_anything_else_than_a_response_lets_nobody_through(outcome: Any) -> None:
+async def test_anything_else_than_a_response_refuses_the_request(outcome: Any) -> None:
     """A guard that says ``True`` or ``False`` is wrong, not lenient."""
     async with guarded(Guard(outcome)) as (running, origin):
         reply = await fetch(running.address, target="/billing/x")
@@ -178,7 +178,7 @@ async def test_anything_else_than_a_response_lets_nobody_through(outcome: Any) -
     assert (reply.status, origin.connections) == (500, 0)
 
 
-async def test_guard_that_fails_lets_nobody_through() -> None:
+async def test_guard_that_fails_refuses_the_request() -> None:
     """500."""
     async with guarded(Guard(KeyError("tenant"))) as (running, origin):
         reply = await fetch(running.address, target="/billing/x")
@@ -241,16 +241,16 @@ async def test_background_task_of_a_refusal_runs() -> None:
     """It is a response like any other."""
     from starlette.background import BackgroundTask
 
-    told = asyncio.Event()
+    refused = asyncio.Event()
 
-    async def tell() -> None:
-        told.set()
+    async def notify() -> None:
+        refused.set()
 
-    refusal = JSONResponse({}, 429, background=BackgroundTask(tell))
+    refusal = JSONResponse({}, 429, background=BackgroundTask(notify))
     async with guarded(Guard(refusal)) as (running, _):
         reply = await fetch(running.address, target="/billing/x")
         async with asyncio.timeout(10):
-            await told.wait()
+            await refused.wait()
 
     assert reply.status == 429
 

@@ -24,7 +24,7 @@ def mounted(proxy: ProxyApp) -> FastAPI:
     return app
 
 
-def test_stand_in_answers_for_the_mount() -> None:
+def test_stand_in_responds_for_the_mount() -> None:
     """It needs no settings, and the paths are those below the mount."""
     app = mounted(proxy_app("billing"))
     with stand_in(app, "billing", reply({"total": 70})) as double, TestClient(app) as client:
@@ -34,7 +34,7 @@ def test_stand_in_answers_for_the_mount() -> None:
     assert [one.path for one in double.received] == ["/invoices/7"]
 
 
-def test_stand_in_answers_websockets() -> None:
+def test_stand_in_serves_websockets() -> None:
     """As it does on routes."""
     app = mounted(proxy_app("billing"))
     with (
@@ -57,7 +57,7 @@ def test_stand_in_is_shared_with_routes() -> None:
     assert [one.path for one in double.received] == ["/a", "/b"]
 
 
-async def test_late_stand_in_answers_instead_of_the_upstream() -> None:
+async def test_late_stand_in_responds_instead_of_the_upstream() -> None:
     """Also once the app runs; the upstream serves again when it is gone."""
     async with ScriptedOrigin() as origin:
         app = mounted(proxy_app(billing(origin.url)))
@@ -123,7 +123,7 @@ async def test_other_overrides_are_a_fault_at_start() -> None:
         await run_app(app).__aenter__()
 
 
-async def test_other_overrides_that_come_late_reach_nobody() -> None:
+async def test_other_overrides_that_come_late_reach_no_upstream() -> None:
     """500, and no connection upstream."""
     async with ScriptedOrigin() as origin:
         app = mounted(proxy_app(billing(origin.url)))

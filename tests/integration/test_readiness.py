@@ -22,7 +22,7 @@ def app_with_readiness() -> FastAPI:
 
 
 def test_readiness_follows_the_upstreams() -> None:
-    """Ready with one destination each; else 503 with the names of those that have none."""
+    """Ready with one destination each; else 503 with the names of the upstreams that have none."""
     app = app_with_readiness()
 
     with (
@@ -59,7 +59,7 @@ def test_readiness_starts_the_upstreams_it_names(monkeypatch: pytest.MonkeyPatch
 
 
 def test_readiness_has_a_typed_exception() -> None:
-    """An app may answer in its own words."""
+    """An app may respond in its own words."""
     app = app_with_readiness()
 
     @app.exception_handler(UpstreamsNotReady)

@@ -20,7 +20,7 @@ async def read_body(request: Request) -> None:
 
 
 async def read_stream(request: Request) -> None:
-    """Read the body the way nobody keeps it."""
+    """Read the body as a stream, which keeps nothing."""
     async for _ in request.stream():
         pass
 

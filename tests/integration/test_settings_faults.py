@@ -40,7 +40,7 @@ async def test_every_fault_of_an_upstream_is_named(monkeypatch: pytest.MonkeyPat
 
 
 async def test_faults_of_every_upstream_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The faults of several upstreams are one message too, nested fields included."""
+    """The faults of several upstreams are one message too, nested settings included."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://x?query=1")
     monkeypatch.setenv("UPSTREAM_USERS_DESTINATIONS", "http://127.0.0.1:1")
     monkeypatch.setenv("UPSTREAM_USERS_TIMEOUTS__CONNECT", "soon")
@@ -60,7 +60,7 @@ async def test_faults_of_every_upstream_are_named(monkeypatch: pytest.MonkeyPatc
 async def test_fault_that_shows_late_is_named_with_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A policy that cannot be imported does not wait for the next start to be told."""
+    """A policy that cannot be imported is reported at the same start."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "ftp://x")
     monkeypatch.setenv("UPSTREAM_USERS_DESTINATIONS", "http://127.0.0.1:1")
     monkeypatch.setenv("UPSTREAM_USERS_POLICY", "nowhere.to_be_found:Policy")
@@ -71,7 +71,7 @@ async def test_fault_that_shows_late_is_named_with_the_rest(
     assert "policy (UPSTREAM_USERS_POLICY): 'nowhere.to_be_found:Policy' cannot be" in message
 
 
-async def test_mistyped_variable_is_told_with_the_near_name(
+async def test_mistyped_variable_is_logged_with_the_near_name(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One WARNING for each variable that sets nothing; the app starts all the same."""
@@ -95,10 +95,10 @@ async def test_mistyped_variable_is_told_with_the_near_name(
     ]
 
 
-async def test_mistyped_variable_is_told_when_it_is_missed(
+async def test_mistyped_variable_is_logged_when_the_start_fails(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An app that does not start for want of a variable says which one was meant."""
+    """An app that does not start because a variable is missing logs which one was meant."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATION", "http://127.0.0.1:1")
 
     message = await _message(_app("billing"))
@@ -108,7 +108,7 @@ async def test_mistyped_variable_is_told_when_it_is_missed(
 
 
 @pytest.mark.parametrize("mention", [Billing, Billing(destinations=["http://127.0.0.1:1"])])
-async def test_mistyped_variable_of_a_declared_upstream_is_told(
+async def test_mistyped_variable_of_a_declared_upstream_is_logged(
     mention: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A class or an instance has variables as well."""

@@ -27,7 +27,7 @@ from tests.support.servers import StartupFailed, run_app
 
 
 class Declared(UpstreamSettings, name="billing"):
-    """Says where it goes, to nobody."""
+    """Has a destination where no server listens."""
 
     destinations: Destinations = ("http://127.0.0.1:1",)
 
@@ -43,7 +43,7 @@ class Recorder:
         self.calls: list[tuple[str | None, dict[str, Any]]] = []
 
     async def forward(self, request: Request, path: str | None = None, **given: Any) -> Response:
-        """Answer by oneself."""
+        """Respond without an upstream."""
         self.calls.append((path, given))
         return Response(b"stand-in " + request.method.encode() + b" " + await request.body())
 
@@ -107,7 +107,7 @@ def test_object_with_the_public_methods_stands_in() -> None:
     ]
 
 
-def test_stand_in_is_told_the_options() -> None:
+def test_stand_in_gets_the_options() -> None:
     """What the ``options`` dependency chose comes by the public names."""
     app, stand_in = _app(options=options), Recorder()
     app.dependency_overrides[Upstream("billing")] = lambda: stand_in

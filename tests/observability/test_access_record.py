@@ -35,12 +35,12 @@ def access(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def records(caplog: pytest.LogCaptureFixture, name: str = "access") -> list[dict[str, Any]]:
-    """Give the fields of the records of one logger."""
+    """Give the attributes of the records of one logger."""
     return [vars(one) for one in caplog.records if one.name == f"fastapi_proxy_di.{name}"]
 
 
 def only(record: dict[str, Any], *names: str) -> tuple[Any, ...]:
-    """Give some fields of a record."""
+    """Give some attributes of a record."""
     return tuple(record[name] for name in names)
 
 
@@ -77,7 +77,7 @@ def test_record_has_what_an_exchange_was(access: pytest.LogCaptureFixture) -> No
     assert "secret" not in access.text
 
 
-def test_record_is_not_made_where_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+def test_record_is_not_made_where_the_logger_is_off(caplog: pytest.LogCaptureFixture) -> None:
     """By default there is none."""
     app = gateway_app()
 
@@ -88,7 +88,7 @@ def test_record_is_not_made_where_nobody_listens(caplog: pytest.LogCaptureFixtur
 
 
 def test_record_of_a_retry_by_status(access: pytest.LogCaptureFixture) -> None:
-    """An answer that was tried again is an attempt with its status."""
+    """A response that was tried again is an attempt with its status."""
     app = gateway_app()
     settings: dict[str, Any] = {"retries": {"statuses": [503], "backoff": 0}, "policy": "first"}
 
@@ -120,7 +120,7 @@ def test_record_of_a_failure(
     settings: dict[str, Any],
     expected: tuple[object, ...],
 ) -> None:
-    """A request without an answer has a record as well, with the status its client got."""
+    """A request without a response has a record as well, with the status its client got."""
     app = gateway_app()
 
     with stand_in(app, "billing", fault, **settings), TestClient(app) as client:
@@ -135,7 +135,7 @@ def test_record_of_a_failure(
         assert record["destination"] == "http://billing"
 
 
-async def test_record_of_an_answer_that_breaks_off(access: pytest.LogCaptureFixture) -> None:
+async def test_record_of_a_response_that_breaks_off(access: pytest.LogCaptureFixture) -> None:
     """The status was sent, the end is the destination's."""
     app = gateway_app()
 
@@ -219,7 +219,7 @@ async def test_record_of_a_shutdown(access: pytest.LogCaptureFixture) -> None:
     assert only(record, "status", "ended_by") == (200, "proxy")
 
 
-async def test_record_of_an_answer_that_is_not_used(access: pytest.LogCaptureFixture) -> None:
+async def test_record_of_a_response_that_is_not_used(access: pytest.LogCaptureFixture) -> None:
     """A response that an endpoint drops has its record all the same."""
     app = gateway_app()
 
@@ -261,7 +261,7 @@ def test_record_of_a_tunnel(access: pytest.LogCaptureFixture) -> None:
 
 
 def test_record_of_a_tunnel_that_the_upstream_closed(access: pytest.LogCaptureFixture) -> None:
-    """Who closed is told."""
+    """The record says which side closed."""
     app = gateway_app()
 
     with (
@@ -417,7 +417,7 @@ def test_explain_says_full_and_panic() -> None:
 
 
 def test_explain_names_no_more_than_fit() -> None:
-    """A large pool is told in short."""
+    """A large pool is shortened."""
     app = gateway_app()
     many = {f"d{number}": reply() for number in range(20)}
 
@@ -425,10 +425,10 @@ def test_explain_names_no_more_than_fit() -> None:
         stand_in(app, "billing", many, policy="first", explain="header"),
         TestClient(app) as client,
     ):
-        told = client.get("/billing/x").headers["x-proxy-explain"]
+        explained = client.get("/billing/x").headers["x-proxy-explain"]
 
-    assert told.startswith("first picked http://d0 of 20: http://d0, ")
-    assert told.endswith("http://d7 and 12 more")
+    assert explained.startswith("first picked http://d0 of 20: http://d0, ")
+    assert explained.endswith("http://d7 and 12 more")
 
 
 def test_explain_says_in_the_log_that_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
@@ -466,10 +466,10 @@ def test_explain_in_the_log_follows_its_level(caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize(
     ("headers", "how"), [({"x-session": "7"}, b"affinity"), ({}, b"power_of_two_choices")]
 )
-def test_explain_is_told_on_handshakes_and_names_who_picked(
+def test_explain_is_a_header_of_handshakes_and_names_what_picked(
     headers: dict[str, str], how: bytes
 ) -> None:
-    """A WebSocket's accept bears the header; affinity picks for those that it knows."""
+    """A WebSocket's accept bears the header; affinity picks for clients that it knows."""
     app = gateway_app()
     affinity = {"header": "x-session", "key": "0123456789abcdef0123456789abcdef"}
 
@@ -479,9 +479,9 @@ def test_explain_is_told_on_handshakes_and_names_who_picked(
         client.websocket_connect("/live", headers=headers) as live,
     ):
         fields: Any = live.extra_headers
-        told = dict(fields)[b"x-proxy-explain"]
+        explained = dict(fields)[b"x-proxy-explain"]
 
-    assert told.startswith(how + b" picked http://billing of 1")
+    assert explained.startswith(how + b" picked http://billing of 1")
 
 
 def test_explain_off_in_yaml_is_off() -> None:

@@ -75,7 +75,7 @@ def gateway_app(
         include: Further arguments of ``include_router``.
         middlewares: How many ``@app.middleware("http")`` stand in front.
         app: An app to add to, instead of a new one.
-        **settings: Fields of the settings.
+        **settings: Of the upstream.
     """
     app = app or FastAPI()
     app.include_router(

@@ -1,6 +1,6 @@
 """A raw HTTP/1.1 client: sends exact bytes and shows exactly what came back.
 
-Unlike a real client it hides nothing: repeats and order of fields, the chunks, and whether
+Unlike a real client it hides nothing: repeats and order of headers, the chunks, and whether
 the transfer ended cleanly or broke off. Knows nothing of proxies.
 """
 
@@ -23,7 +23,7 @@ _LIMIT_BYTES: Final = 1 << 20
 
 
 class Ending(Enum):
-    """How an answer ended."""
+    """How a response ended."""
 
     NO_BODY = "no body"
     LENGTH = "full length"
@@ -34,7 +34,7 @@ class Ending(Enum):
 
 @dataclass(slots=True)
 class RawResponse:
-    """One answer exactly as it came in.
+    """One response exactly as it came in.
 
     Attributes:
         status: Status code.
@@ -42,9 +42,9 @@ class RawResponse:
         headers: Pairs in order, names in their original case.
         body: The body without its framing, as far as it came.
         chunks: The chunks, if it came chunked.
-        trailers: Trailer fields.
+        trailers: Names and values.
         ending: How it ended.
-        informational: The 1xx answers before it.
+        informational: The 1xx responses before it.
     """
 
     status: int
@@ -57,11 +57,11 @@ class RawResponse:
     informational: list[RawResponse] = field(default_factory=list)
 
     def all(self, name: bytes) -> list[bytes]:
-        """Values of every field of that name, in order."""
+        """Values of every header of that name, in order."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def one(self, name: bytes) -> bytes | None:
-        """The value of a field that occurs at most once."""
+        """The value of a header that occurs at most once."""
         values = self.all(name)
         assert len(values) <= 1, f"{name!r} occurs {len(values)} times"
         return values[0] if values else None
@@ -108,7 +108,7 @@ class Client:
             async with asyncio.timeout(_DEADLINE_SECONDS):
                 head = await self.reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise EOFError("closed before an answer") from error
+            raise EOFError("closed before a response") from error
         status_line, *lines = head[:-4].split(b"\r\n")
         _, status, *reason = status_line.split(b" ", 2)
         return RawResponse(int(status), reason[0] if reason else b"", _pairs(lines))
@@ -155,7 +155,7 @@ class Client:
         return b"".join(pieces)
 
     async def read_body(self, received: RawResponse, method: str = "GET") -> RawResponse:
-        """Read the body of an answer whose head is here; never raises for a broken one."""
+        """Read the body of a response whose head is here; never raises for a broken one."""
         length = received.one(b"content-length")
         if method == "HEAD" or received.status in (204, 304):
             received.ending = Ending.NO_BODY
@@ -171,10 +171,10 @@ class Client:
         return received
 
     async def read_response(self, method: str = "GET") -> RawResponse:
-        """Read one answer to its end, with the informational ones before it.
+        """Read one response to its end, with the informational ones before it.
 
         Args:
-            method: Method of the request: an answer to HEAD has no body.
+            method: Method of the request: a response to HEAD has no body.
 
         Raises:
             EOFError: The server closed before the head was whole.
@@ -245,7 +245,7 @@ async def fetch(
     *,
     host: bytes = b"gateway.test",
 ) -> RawResponse:
-    """Send one request over a connection of its own and read the answer to its end."""
+    """Send one request over a connection of its own and read the response to its end."""
     async with connect(address) as client:
         await client.send(request(method, target, headers, body, host=host))
         return await client.read_response(method)

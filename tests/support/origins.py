@@ -1,4 +1,4 @@
-"""Scripted origins: raw sockets that answer with exact bytes, or fail the way real ones do.
+"""Scripted origins: raw sockets that send exact bytes, or fail the way real ones do.
 
 A test gives a coroutine that talks to one connection; the origin records everything that
 reached it. Knows nothing of proxies.
@@ -61,11 +61,11 @@ class Received:
     complete: bool = False
 
     def all(self, name: bytes) -> list[bytes]:
-        """Values of every field of that name, in order."""
+        """Values of every header of that name, in order."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def one(self, name: bytes) -> bytes | None:
-        """The value of a field that occurs at most once."""
+        """The value of a header that occurs at most once."""
         values = self.all(name)
         assert len(values) <= 1, f"{name!r} occurs {len(values)} times"
         return values[0] if values else None
@@ -309,7 +309,7 @@ def response_bytes(
     reason: bytes = b"X",
     length: bool = True,
 ) -> bytes:
-    """Build the bytes of an answer; its length is added unless ``length`` is false."""
+    """Build the bytes of a response; its length is added unless ``length`` is false."""
     lines = [b"HTTP/1.1 %d %s" % (status, reason)]
     lines += [name + b": " + value for name, value in headers]
     if length:
@@ -323,7 +323,7 @@ def chunk(data: bytes) -> bytes:
 
 
 def always(reply: bytes) -> Script:
-    """Make a script that answers every request of a connection with the same bytes."""
+    """Make a script that sends the same bytes for every request of a connection."""
 
     async def script(connection: Connection) -> None:
         while True:
@@ -334,7 +334,7 @@ def always(reply: bytes) -> Script:
 
 
 async def echo(connection: Connection) -> None:
-    """Answer every request with what it was, as JSON."""
+    """Respond to every request with what it was, as JSON."""
     while True:
         received = await connection.read_request()
         seen = {

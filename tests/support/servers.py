@@ -1,7 +1,7 @@
 """Real servers around an ASGI app, on sockets of this machine's loopback.
 
 Owns starting and stopping uvicorn and hypercorn and finding ports that are free, dead or
-never answer. Knows nothing of what the app does.
+never respond. Knows nothing of what the app does.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class _Server(uvicorn.Server):
 
 
 def _bound_socket(host: str = "127.0.0.1") -> socket.socket:
-    # Named, as asyncio sets TCP_NODELAY on TCP alone: without it an answer in two writes waits
+    # Named, as asyncio sets TCP_NODELAY on TCP alone: without it a response in two writes waits
     # 40 ms for the client's delayed ACK.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -29,7 +29,7 @@ async def test_failing_script_fails_the_test() -> None:
 
 
 async def test_origin_records_bytes_as_they_came() -> None:
-    """Case, order and repeats of fields show."""
+    """Case, order and repeats of headers show."""
     async with ScriptedOrigin(echo) as origin:
         reply = await fetch(
             _address(origin), "POST", "/a?b", [(b"X-A", b"1"), (b"x-a", b"2")], b"c"
@@ -71,7 +71,7 @@ async def test_cut_upload_is_not_complete() -> None:
         (b"\r\nok", Ending.CLOSE),
     ],
 )
-async def test_client_shows_how_an_answer_ended(raw: bytes, ending: Ending) -> None:
+async def test_client_shows_how_a_response_ended(raw: bytes, ending: Ending) -> None:
     """A cut transfer is not taken for a whole one."""
 
     async def script(connection: Connection) -> None:

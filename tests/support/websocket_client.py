@@ -1,6 +1,6 @@
 """A WebSocket client that hides nothing: raw handshakes, single frames, abrupt ends.
 
-Unlike a library's it shows every header field of the answer, answers no ping unless asked
+Unlike a library's it shows every header of the response, sends no pong unless asked
 to read, closes with any frame or none, and runs alike on every version of ``websockets``.
 """
 
@@ -40,7 +40,7 @@ class WebSocketClient:
     """A connection past its handshake.
 
     Attributes:
-        answer: Head of the 101.
+        response: Head of the 101.
         client: The connection below.
         pings: How many the server has sent so far.
     """
@@ -87,7 +87,7 @@ class WebSocketClient:
         return received.opcode, received.payload, received.fin
 
     async def recv(self) -> str | bytes | Closed:
-        """Read the next message, or how it ended; pings are answered on the way."""
+        """Read the next message, or how it ended; pings get their pong on the way."""
         while True:
             try:
                 opcode, payload, fin = await self.recv_frame()
@@ -131,7 +131,7 @@ async def shake_hands(
     subprotocols: Sequence[str] = (),
     connection: bytes = b"Upgrade",
 ) -> RawResponse:
-    """Ask for a WebSocket and give the answer, with its body unless it is a 101."""
+    """Ask for a WebSocket and give the response, with its body unless it is a 101."""
     offer = [(b"Sec-WebSocket-Protocol", ", ".join(subprotocols).encode())] if subprotocols else []
     fields = [
         (b"Host", b"gateway.test"),

@@ -45,7 +45,7 @@ FrameScript = Callable[[FramePeer], Awaitable[None]]
 
 
 def accepting(head: Received, headers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
-    """Build the 101 that answers a handshake."""
+    """Build the 101 for a handshake."""
     key = head.one(b"sec-websocket-key")
     assert key is not None
     fields = [

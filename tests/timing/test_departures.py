@@ -35,16 +35,16 @@ async def test_exchange_ends_within_100_ms_of_the_word(phase: str, middlewares: 
     """From the server's ``http.disconnect`` to the end that the destination sees."""
     script = PhasedOrigin()
     async with ScriptedOrigin(script) as origin:
-        told = DisconnectNoted(gateway_app(origin.url, middlewares=middlewares))
-        async with run_app(told) as running:
+        noted = DisconnectNoted(gateway_app(origin.url, middlewares=middlewares))
+        async with run_app(noted) as running:
             for count in range(1, _TIMED + 1):
                 async with connect(running.address) as client:
                     await come_as_far_as(phase, client, script.arrived)
                     client.reset()
                     await origin.all_left()
-                assert len(told.times) == len(script.ends) == count
+                assert len(noted.times) == len(script.ends) == count
 
-    assert _median_delay(told.times, script.ends) < _LIMIT_SECONDS
+    assert _median_delay(noted.times, script.ends) < _LIMIT_SECONDS
 
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
@@ -53,8 +53,8 @@ async def test_dial_ends_within_100_ms_of_the_word(middlewares: int) -> None:
     ends: list[float] = []
     with blackhole() as port:
         app = gateway_app(f"http://127.0.0.1:{port}", middlewares=middlewares)
-        told = DisconnectNoted(app)
-        async with run_app(told) as running:
+        noted = DisconnectNoted(app)
+        async with run_app(noted) as running:
             (destination,) = Upstream("billing").of(app).destinations
             for _ in range(_TIMED):
                 async with connect(running.address) as client:
@@ -64,4 +64,4 @@ async def test_dial_ends_within_100_ms_of_the_word(middlewares: int) -> None:
                     await until(lambda: destination.in_flight == 0, PATIENCE_SECONDS)
                     ends.append(asyncio.get_running_loop().time())
 
-    assert _median_delay(told.times, ends) < _LIMIT_SECONDS
+    assert _median_delay(noted.times, ends) < _LIMIT_SECONDS

@@ -1,4 +1,4 @@
-"""A balancer's run-time control on real sockets: what stays, what ends, what is told."""
+"""A balancer's run-time control on real sockets: what stays, what ends, which events come."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_replace_destinations_keeps_connections_counts_and_health() -> Non
 
 
 async def test_replaced_destination_finishes_its_work() -> None:
-    """A request under way is answered, then its connection is closed; nothing new comes."""
+    """A request under way gets its response, then its connection is closed; nothing new comes."""
     script = Holding()
     async with (
         ScriptedOrigin(script) as goes,
@@ -98,15 +98,15 @@ async def test_replace_destinations_is_all_or_nothing() -> None:
         assert gate.balancer.destinations is before
 
 
-async def test_drain_is_told_once_even_when_the_destination_is_removed_later() -> None:
+async def test_drain_is_one_event_even_when_the_destination_is_removed_later() -> None:
     """It took nothing new already, so its removal is no further change of state."""
     async with (
         ScriptedOrigin(Holding()) as one,
         ScriptedOrigin(Holding()) as two,
         gateway(one.url, two.url) as gate,
     ):
-        told: list[Event] = []
-        end = gate.balancer.subscribe(told.append)
+        events: list[Event] = []
+        end = gate.balancer.subscribe(events.append)
         await gate.balancer.drain(one.url)
         await gate.balancer.drain(one.url)
         gate.balancer.undrain(one.url)
@@ -116,11 +116,11 @@ async def test_drain_is_told_once_even_when_the_destination_is_removed_later() -
         await gate.balancer.drain(two.url)
 
     drained = DestinationDraining("billing", one.url)
-    assert told == [drained, DestinationUndrained("billing", one.url), drained]
+    assert events == [drained, DestinationUndrained("billing", one.url), drained]
 
 
 async def test_drain_waits_until_the_destination_is_empty() -> None:
-    """With a timeout it may be awaited; what is under way is answered."""
+    """With a timeout it may be awaited; what is under way ends with its response."""
     script = Holding()
     async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
         held = asyncio.create_task(body_of(gate, "held"))

@@ -17,12 +17,12 @@ from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 
 async def test_configure_destination_limits_requests_at_once() -> None:
     """From the next pick on, and off again; what is under way goes on."""
-    told = asyncio.Event()
+    release = asyncio.Event()
 
     async def script(connection: Connection) -> None:
         while True:
             await connection.read_request()
-            await told.wait()
+            await release.wait()
             await connection.send(response_bytes(body=b"ok"))
 
     heard: list[Event] = []
@@ -39,7 +39,7 @@ async def test_configure_destination_limits_requests_at_once() -> None:
         gate.balancer.configure_destination(small.url, max_in_flight=None)
         third = asyncio.create_task(fetch(gate.address, target="/billing/x"))
         await until(lambda: len(small.requests) == 2)
-        told.set()
+        release.set()
         statuses = [(await first).status, (await third).status]
 
     assert statuses == [200, 200]
@@ -111,7 +111,7 @@ async def test_configure_destination_refuses_what_is_not_valid(
 
 
 async def test_configure_health_turns_probes_on_and_off() -> None:
-    """On: all are probed at once. Off: nobody stays down for ever."""
+    """On: all are probed at once. Off: no destination stays unhealthy for ever."""
     heard: list[Event] = []
 
     async def script(connection: Connection) -> None:
@@ -171,7 +171,7 @@ async def test_configure_health_refuses_what_is_not_valid(
 
 
 async def test_configure_health_keeps_the_probes_of_latency() -> None:
-    """The policy would compare what nobody measures any more."""
+    """The policy would compare numbers that are no longer measured."""
     async with (
         ScriptedOrigin() as origin,
         Balancer.from_settings(billing(origin.url, policy="latency")) as balancer,

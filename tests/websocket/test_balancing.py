@@ -99,7 +99,7 @@ async def test_max_in_flight_refuses_one_tunnel_too_many(server: str) -> None:
 
 
 async def test_destinations_limit_sends_the_next_tunnel_elsewhere() -> None:
-    """A full destination is passed over; when all are full it is 503."""
+    """A full destination is not picked; when all are full it is 503."""
     async with (
         echo_server(EchoApp()) as one,
         echo_server(EchoApp()) as two,
@@ -198,7 +198,7 @@ async def test_cookie_of_a_request_keeps_its_tunnels() -> None:
 async def test_header_keeps_tunnels_and_requests_on_one_destination(
     settings: dict[str, Any],
 ) -> None:
-    """Whoever names the same seat meets the same destination, over either protocol."""
+    """Clients with the same affinity key get the same destination, over either protocol."""
     async with contextlib.AsyncExitStack() as stack:
         origins = [await stack.enter_async_context(_both()) for _ in range(3)]
         gateway = await stack.enter_async_context(

@@ -30,10 +30,10 @@ const open = (path, protocols) => new Promise((resolve, reject) => {
 const same = (one, other) => typeof one === "string" ? one === other
   : other.byteLength === one.length && new Uint8Array(other).every((byte, at) => byte === one[at]);
 const echo = async (socket, message) => {
-  const answer = new Promise(resolve => { socket.onmessage = event => resolve(event.data); });
+  const received = new Promise(resolve => { socket.onmessage = event => resolve(event.data); });
   socket.send(message);
   report.sent += 1;
-  report.same += same(message, await answer) ? 1 : 0;
+  report.same += same(message, await received) ? 1 : 0;
 };
 const run = async () => {
   const socket = await open("/live?page=1", ["v2.chat", "v1.chat"]);

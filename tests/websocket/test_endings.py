@@ -1,4 +1,4 @@
-"""How tunnels end: codes and reasons both ways, abrupt ends, and what is told of each."""
+"""How tunnels end: codes and reasons both ways, abrupt ends, and what is logged of each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TEXT, _CLOSE = 1, 8
 _CODES: Final = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4999]
 
 
-async def _end_told(
+async def _logged_end(
     gateway: Gateway, caplog: pytest.LogCaptureFixture, level: str | None = None
 ) -> tuple[str, int]:
     """The reason and code of the one tunnel that ended, as logged; counted once as well."""
@@ -29,13 +29,13 @@ async def _end_told(
     records = [one for one in caplog.records if one.name == "fastapi_proxy_di.websocket"]
     assert len(records) == 1
     assert level is None or records[0].levelname == level
-    told = vars(records[0])
-    assert told["upstream"] == "billing"
-    assert told["destination"] == gateway.balancer.destinations[0].url
+    record = vars(records[0])
+    assert record["upstream"] == "billing"
+    assert record["destination"] == gateway.balancer.destinations[0].url
     status = gateway.balancer.status()
     assert status.tunnels == 0
-    assert status.tunnel_ends == {told["reason"]: 1}
-    return told["reason"], told["code"]
+    assert status.tunnel_ends == {record["reason"]: 1}
+    return record["reason"], record["code"]
 
 
 @pytest.fixture(autouse=True)
@@ -58,18 +58,18 @@ async def test_close_of_the_client_reaches_the_upstream(
         async with open_websocket(gateway.address) as client:
             await client.send("last")
             echoed = await client.close(code, "tschüß")
-        told = await _end_told(gateway, caplog)
+        end = await _logged_end(gateway, caplog)
         await origin.all_left()
 
     assert seen[0] == (_TEXT, b"last")
     if (server, code) == ("wsproto", 1014):
         # wsproto does not know it and calls it the client's protocol error.
         assert echoed.code == 1006
-        assert (seen[1][1][:2], told) == (b"\x03\xea", ("client_closed", 1002))
+        assert (seen[1][1][:2], end) == (b"\x03\xea", ("client_closed", 1002))
     else:
         assert echoed.code == code
         assert seen[1] == (_CLOSE, code.to_bytes(2) + "tschüß".encode())
-        assert told == ("client_closed", code)
+        assert end == ("client_closed", code)
 
 
 @every_uvicorn
@@ -85,16 +85,16 @@ async def test_empty_close_of_the_client_stays_empty(
     async with frames_from(script) as origin, tunnels(origin.url, server=server) as gateway:
         async with open_websocket(gateway.address) as client:
             await client.close(None)
-        told = await _end_told(gateway, caplog)
+        end = await _logged_end(gateway, caplog)
 
     assert seen == [(_CLOSE, b"")]
-    assert told == ("client_closed", 1005)
+    assert end == ("client_closed", 1005)
 
 
 async def test_close_of_the_client_under_hypercorn_is_an_abrupt_end_upstream(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Hypercorn tells its app 1006 for each close, so the upstream cannot be told a code."""
+    """Hypercorn tells its app 1006 for each close, so the upstream cannot get a code."""
     seen: list[bytes] = []
 
     async def script(peer: FramePeer) -> None:
@@ -103,11 +103,11 @@ async def test_close_of_the_client_under_hypercorn_is_an_abrupt_end_upstream(
     async with frames_from(script) as origin, tunnels(origin.url, server="hypercorn") as gateway:
         async with open_websocket(gateway.address) as client:
             await client.close(1001, "bye")
-        told = await _end_told(gateway, caplog)
+        end = await _logged_end(gateway, caplog)
         await origin.all_left()
 
     assert b"".join(seen) == b""
-    assert told == ("client_vanished", 1006)
+    assert end == ("client_vanished", 1006)
 
 
 @every_server
@@ -132,10 +132,10 @@ async def test_close_of_the_upstream_reaches_the_client(
         assert await client.recv() == "last"
         assert await client.recv() == Closed(code, "tschüß")
         client.client.close()
-        told = await _end_told(gateway, caplog)
+        end = await _logged_end(gateway, caplog)
 
     assert seen == [(_CLOSE, payload)]
-    assert told == ("upstream_closed", code)
+    assert end == ("upstream_closed", code)
 
 
 @every_server
@@ -155,9 +155,9 @@ async def test_empty_close_of_the_upstream_becomes_1000(
     ):
         assert await client.recv() == Closed(1000)
         client.client.close()
-        told = await _end_told(gateway, caplog)
+        end = await _logged_end(gateway, caplog)
 
-    assert told == ("upstream_closed", 1005)
+    assert end == ("upstream_closed", 1005)
 
 
 @every_server
@@ -178,9 +178,9 @@ async def test_reserved_code_of_the_upstream_becomes_1014(
     ):
         assert (await client.ended()).code == 1014
         client.client.close()
-        told = await _end_told(gateway, caplog)
+        end = await _logged_end(gateway, caplog)
 
-    assert told == ("upstream_protocol_error", 1002)
+    assert end == ("upstream_protocol_error", 1002)
 
 
 @every_server
@@ -204,7 +204,7 @@ async def test_client_that_vanishes_breaks_the_upstream_off(
             await until(lambda: gateway.in_flight)
             _break(client.client.reset, client.client.close, how)
             await origin.all_left()
-        assert await _end_told(gateway, caplog) == ("client_vanished", 1006)
+        assert await _logged_end(gateway, caplog) == ("client_vanished", 1006)
         assert gateway.balancer.destinations[0].failures == 0
 
     assert b"".join(rest) == b""
@@ -229,7 +229,7 @@ async def test_upstream_that_vanishes_ends_the_client(
         await client.send("go")
         assert await client.ended() == Closed(1014, "upstream disconnected")
         client.client.close()
-        assert await _end_told(gateway, caplog, "WARNING") == ("upstream_vanished", 1006)
+        assert await _logged_end(gateway, caplog, "WARNING") == ("upstream_vanished", 1006)
         assert gateway.balancer.destinations[0].failures == 1
 
 
@@ -257,9 +257,9 @@ async def test_broken_frames_of_the_upstream_are_1014(
     ):
         assert (await client.ended()).code == 1014
         client.client.close()
-        told = await _end_told(gateway, caplog)
+        end = await _logged_end(gateway, caplog)
 
-    assert told == ("upstream_protocol_error", 1002)
+    assert end == ("upstream_protocol_error", 1002)
 
 
 @every_server
@@ -276,7 +276,7 @@ async def test_broken_frames_of_the_client_are_no_clean_end(
         async with open_websocket(gateway.address) as client:
             await client.client.send(b"\xf1\x80mask")
             assert (await client.ended()).code != 1000
-        await _end_told(gateway, caplog)
+        await _logged_end(gateway, caplog)
 
     assert [(opcode, payload[:2]) for opcode, payload in seen] in (
         [],
@@ -327,7 +327,7 @@ async def test_closes_that_cross_leave_nothing(server: str) -> None:
     assert set(ends) <= {closed, "upstream_closed"}
 
 
-async def test_invalid_data_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_invalid_data_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The upstream's text that is no UTF-8."""
 
     async def script(peer: FramePeer) -> None:
@@ -340,14 +340,14 @@ async def test_invalid_data_is_told(caplog: pytest.LogCaptureFixture) -> None:
         open_websocket(gateway.address) as client,
     ):
         await client.ended()
-        assert await _end_told(gateway, caplog, "WARNING") == ("invalid_data", 1007)
+        assert await _logged_end(gateway, caplog, "WARNING") == ("invalid_data", 1007)
 
 
 @pytest.mark.parametrize(("sender", "level"), [("client", "DEBUG"), ("upstream", "WARNING")])
-async def test_message_too_big_is_told(
+async def test_message_too_big_is_logged(
     sender: str, level: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever sent it; only the upstream's is a WARNING."""
+    """From either side; only the upstream's is a WARNING."""
 
     async def script(peer: FramePeer) -> None:
         if sender == "upstream":
@@ -362,11 +362,11 @@ async def test_message_too_big_is_told(
         if sender == "client":
             await client.send("x" * 11)
         await client.ended()
-        assert await _end_told(gateway, caplog, level) == ("message_too_big", 1009)
+        assert await _logged_end(gateway, caplog, level) == ("message_too_big", 1009)
 
 
-async def test_ping_timeout_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """An upstream that answers nothing any more."""
+async def test_ping_timeout_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """An upstream that sends no pong."""
 
     async def deaf(peer: FramePeer) -> None:
         await asyncio.Event().wait()
@@ -377,10 +377,10 @@ async def test_ping_timeout_is_told(caplog: pytest.LogCaptureFixture) -> None:
         open_websocket(gateway.address) as client,
     ):
         await client.ended()
-        assert await _end_told(gateway, caplog, "WARNING") == ("upstream_ping_timeout", 1006)
+        assert await _logged_end(gateway, caplog, "WARNING") == ("upstream_ping_timeout", 1006)
 
 
-async def test_drain_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_drain_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """What the drain closed itself."""
     async with (
         frames_from(until_left) as origin,
@@ -389,11 +389,11 @@ async def test_drain_is_told(caplog: pytest.LogCaptureFixture) -> None:
     ):
         await gateway.balancer.drain(origin.url, timeout=0)
         await client.ended()
-        assert await _end_told(gateway, caplog, "DEBUG") == ("drained", 1001)
+        assert await _logged_end(gateway, caplog, "DEBUG") == ("drained", 1001)
 
 
 @every_uvicorn
-async def test_shutdown_is_told(server: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_shutdown_is_logged(server: str, caplog: pytest.LogCaptureFixture) -> None:
     """What the end of the process closed."""
     async with frames_from(until_left) as origin:
         async with (
@@ -428,14 +428,14 @@ async def test_reserved_code_of_the_client_is_no_clean_end(
     async with frames_from(script) as origin, tunnels(origin.url, server=server) as gateway:
         async with open_websocket(gateway.address) as client:
             ended = await client.close(code)
-        told = await _end_told(gateway, caplog)
+        end = await _logged_end(gateway, caplog)
         await origin.all_left()
 
     # Those of `websockets` tell the client what is wrong, the others break it off.
     assert ended.code == (1002 if server.startswith("websockets") else 1006)
     if server in ("websockets-sansio", "wsproto"):
         assert [(opcode, payload[:2]) for opcode, payload in seen] == [(_CLOSE, b"\x03\xea")]
-        assert told == ("client_closed", 1002)
+        assert end == ("client_closed", 1002)
     else:
         assert seen == []
-        assert told == ("client_vanished", 1006)
+        assert end == ("client_vanished", 1006)

@@ -72,14 +72,14 @@ async def test_path_and_query_are_the_callers_choice(
 async def test_subprotocols_replace_the_clients_offer(
     subprotocols: list[str], offer: bytes | None
 ) -> None:
-    """What the endpoint names is offered, nothing of the client's; none means no field."""
+    """What the endpoint names is offered, nothing of the client's; none means no header."""
     received = await _arriving(offer=("theirs",), subprotocols=subprotocols)
 
     assert received.one(b"sec-websocket-protocol") == offer
 
 
 async def test_subprotocol_that_the_upstream_chooses_reaches_the_client() -> None:
-    """Whoever made the offer, the choice is the upstream's."""
+    """The choice among the subprotocols is the upstream's."""
     async with (
         echo_server(EchoApp(subprotocols=["billing.v2"])) as upstream,
         serving(_app(upstream.url, subprotocols=["billing.v1", "billing.v2"])) as gateway,
@@ -100,7 +100,7 @@ async def test_additional_headers_cannot_be_forged() -> None:
 
 
 async def test_override_headers_replace_the_clients() -> None:
-    """Nothing of the client's goes; the handshake's own and forwarding fields stay ours."""
+    """No header of the client's is forwarded; handshake and forwarding headers stay ours."""
     received = await _arriving(
         headers=[(b"cookie", b"a=1"), (b"origin", b"https://app.example")],
         override_headers=[("authorization", "Bearer ours"), ("x-a", "1"), ("x-a", "2")],
@@ -137,7 +137,7 @@ async def test_open_timeout_replaces_the_settings() -> None:
     ],
 )
 async def test_malformed_argument_is_a_value_error(arguments: dict[str, Any]) -> None:
-    """Nothing is dialled, and the endpoint is told."""
+    """Nothing is dialled, and the endpoint gets the error."""
     faults: list[Exception] = []
     async with ScriptedOrigin() as origin:
         app = _app(origin.url, faults=faults, **arguments)

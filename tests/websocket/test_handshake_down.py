@@ -1,4 +1,4 @@
-"""What of the upstream's answer reaches the client: its 101, or its refusal."""
+"""What of the upstream's response reaches the client: its 101, or its refusal."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.websocket.upstreams import EchoApp, echo_server
 
 
 @every_server
-async def test_answer_carries_the_upstreams_fields(server: str) -> None:
-    """Cookies and custom fields reach the client, repeats in order."""
+async def test_response_has_the_upstreams_headers(server: str) -> None:
+    """Cookies and custom headers reach the client, repeats in order."""
     given = [
         (b"set-cookie", b"session=1; Path=/; HttpOnly"),
         (b"x-served-by", b"one"),
@@ -37,8 +37,8 @@ async def test_answer_carries_the_upstreams_fields(server: str) -> None:
 
 
 @every_server
-async def test_answer_leaves_out_what_belongs_to_the_upstreams_hop(server: str) -> None:
-    """The upstream's own accept, framing and nominated fields stay behind."""
+async def test_response_leaves_out_headers_of_the_upstreams_hop(server: str) -> None:
+    """The upstream's own accept, framing and nominated headers stay behind."""
     given = [
         (b"keep-alive", b"timeout=5"),
         (b"connection", b"x-only-here"),
@@ -60,7 +60,7 @@ async def test_answer_leaves_out_what_belongs_to_the_upstreams_hop(server: str) 
 
 
 @every_server
-async def test_answer_has_the_subprotocol_that_the_upstream_chose(server: str) -> None:
+async def test_response_has_the_subprotocol_that_the_upstream_chose(server: str) -> None:
     """Not the first that was offered: the upstream's."""
     app = EchoApp(subprotocols=["v1.chat"])
     async with (
@@ -74,7 +74,7 @@ async def test_answer_has_the_subprotocol_that_the_upstream_chose(server: str) -
 
 @every_server
 @pytest.mark.parametrize("offer", [(), ("theirs",)])
-async def test_answer_without_a_choice_has_no_field_for_it(
+async def test_response_without_a_choice_has_no_subprotocol_header(
     server: str, offer: Sequence[str]
 ) -> None:
     """An upstream that chooses none leaves the client without one, and both may talk."""
@@ -88,7 +88,7 @@ async def test_answer_without_a_choice_has_no_field_for_it(
         assert await client.recv() == "hello"
 
 
-async def test_answer_has_the_settings_fields() -> None:
+async def test_response_has_the_settings_headers() -> None:
     """``response_headers`` and ``remove_response_headers`` hold here too."""
     async with (
         frames_from(until_left, [(b"x-internal", b"1"), (b"x-hop", b"theirs")]) as origin,
@@ -137,7 +137,7 @@ async def test_flood_behind_the_101_is_no_header() -> None:
 
 
 async def _refused(reply: bytes, server: str | None = None) -> RawResponse:
-    """Let the upstream answer a handshake with these bytes; give what the client gets."""
+    """Let the upstream respond to a handshake with these bytes; give what the client gets."""
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
@@ -223,10 +223,10 @@ async def test_refusal_is_403_where_the_server_knows_no_denial() -> None:
         [(b"Sec-WebSocket-Accept", b"AAAAAAAAAAAAAAAAAAAAAAAAAAA=")],
     ],
 )
-async def test_answer_that_opens_no_websocket_is_502(
+async def test_response_that_opens_no_websocket_is_502(
     server: str, headers: list[tuple[bytes, bytes]]
 ) -> None:
-    """A 101 whose accept does not answer the key, or with nothing of it, is a bad gateway."""
+    """A 101 whose accept does not match the key, or with nothing of it, is a bad gateway."""
     refusal = await _refused(response_bytes(101, headers=headers, length=False), server)
 
     assert refusal.status == 502

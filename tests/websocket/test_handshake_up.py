@@ -31,7 +31,7 @@ async def _arriving(
 
 @every_server
 async def test_handshake_carries_what_the_client_says(server: str) -> None:
-    """Origin, cookies, authorization and custom fields go up as they are, repeats in order."""
+    """Origin, cookies, authorization and custom headers arrive as they are, repeats in order."""
     given = [
         (b"origin", b"https://app.example"),
         (b"cookie", b"a=1; b=2"),
@@ -52,7 +52,7 @@ async def test_handshake_carries_what_the_client_says(server: str) -> None:
 
 @every_server
 async def test_handshake_leaves_out_what_belongs_to_the_clients_hop(server: str) -> None:
-    """Hop-by-hop fields and those that Connection names stay; the key is the gateway's own."""
+    """Hop-by-hop headers and those named by Connection are dropped; the key is the gateway's."""
     received = await _arriving(
         [
             (b"Sec-WebSocket-Extensions", b"permessage-deflate; client_max_window_bits"),
@@ -81,7 +81,7 @@ async def test_handshake_leaves_out_what_belongs_to_the_clients_hop(server: str)
 
 @every_server
 async def test_handshake_tells_who_asked(server: str) -> None:
-    """Forwarding fields are set as for HTTP, and a client's own are not believed."""
+    """Forwarding headers are set as for HTTP, and a client's own are not believed."""
     received = await _arriving(
         [
             (b"X-Forwarded-For", b"6.6.6.6"),
@@ -102,7 +102,7 @@ async def test_handshake_tells_who_asked(server: str) -> None:
 
 @every_uvicorn
 async def test_handshake_tells_of_a_client_behind_tls(server: str) -> None:
-    """``wss`` is told as https, and the address is that of uvicorn's trusted proxy."""
+    """``wss`` is forwarded as https, and the address is that of uvicorn's trusted proxy."""
     received = await _arriving(
         [(b"X-Forwarded-For", b"192.0.2.7"), (b"X-Forwarded-Proto", b"https")],
         server=server,
@@ -123,10 +123,10 @@ async def test_handshake_appends_to_what_a_trusted_proxy_says() -> None:
 
     assert b",".join(appended.all(b"x-forwarded-for")) == b"192.0.2.7, 127.0.0.1"
     assert not {b"x-forwarded-for", b"x-forwarded-proto", b"via"} & set(off.names)
-    told = standard.one(b"forwarded")
-    assert told is not None
-    assert told.startswith(b"for=127.0.0.1;")
-    assert b"proto=http" in told
+    forwarded = standard.one(b"forwarded")
+    assert forwarded is not None
+    assert forwarded.startswith(b"for=127.0.0.1;")
+    assert b"proto=http" in forwarded
 
 
 @every_server
@@ -138,8 +138,8 @@ async def test_handshake_passes_the_offer_on(server: str) -> None:
 
 
 @every_server
-async def test_handshake_without_an_offer_has_no_field_for_it(server: str) -> None:
-    """An empty field would make servers refuse, or choose the empty name."""
+async def test_handshake_without_an_offer_has_no_subprotocol_header(server: str) -> None:
+    """An empty header would make servers refuse, or choose the empty name."""
     received = await _arriving(server=server)
 
     assert b"sec-websocket-protocol" not in received.names
@@ -152,7 +152,7 @@ async def test_handshake_asks_for_compression_only_where_it_is_wanted() -> None:
     assert wanted.one(b"sec-websocket-extensions") == b"permessage-deflate; client_max_window_bits"
 
 
-async def test_handshake_has_the_settings_fields() -> None:
+async def test_handshake_has_the_settings_headers() -> None:
     """``request_headers``, ``remove_request_headers`` and ``preserve_host`` hold here too."""
     received = await _arriving(
         [(b"x-secret", b"forged"), (b"x-internal", b"1")],

@@ -110,7 +110,7 @@ async def test_silence_ends_no_tunnel() -> None:
 
 
 class _IdleCut(asyncio.Transport):
-    """A connection that is cut after 60 s without a byte; its peer answers every ping.
+    """A connection that is cut after 60 s without a byte; its peer sends a pong for every ping.
 
     Attributes:
         pings: When one was sent.
@@ -193,7 +193,7 @@ async def test_server_pings_the_client(server: str) -> None:
 
 @every_server
 async def test_pings_stay_on_their_hop(server: str) -> None:
-    """A ping of either side is answered by the gateway, and is no message to the other."""
+    """The gateway sends the pong for a ping of either side; the other side sees no ping."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -219,7 +219,7 @@ async def test_pings_stay_on_their_hop(server: str) -> None:
 
 
 async def test_dead_upstream_is_found() -> None:
-    """One that answers no ping is given up after ``ping_timeout``, as a bad gateway."""
+    """One that sends no pong is given up after ``ping_timeout``, as a bad gateway."""
 
     async def deaf(peer: FramePeer) -> None:
         await peer.reader.readexactly(0)
@@ -246,7 +246,7 @@ async def test_dead_upstream_is_found() -> None:
 @pytest.mark.slow
 @every_uvicorn
 async def test_dead_client_is_found(server: str) -> None:
-    """One that answers no ping is given up by the server, and the upstream with it.
+    """One that sends no pong is given up by the server, and the upstream with it.
 
     It sees an abrupt end or the server's own 1011, never a clean one.
     """

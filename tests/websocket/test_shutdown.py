@@ -121,7 +121,7 @@ def _impatient(url: str, ended: asyncio.Event) -> FastAPI:
 
 @every_server
 async def test_cancellation_closes_both_sides_with_1012(server: str) -> None:
-    """Whatever cancels the endpoint goes on, once both peers have been told."""
+    """The cancellation of the endpoint goes on, once both peers got a close."""
     heard: list[tuple[int, bytes]] = []
     ended = asyncio.Event()
     async with (
@@ -142,7 +142,7 @@ async def test_cancellation_closes_both_sides_with_1012(server: str) -> None:
 
 @every_server
 async def test_drain_lets_old_tunnels_finish(server: str) -> None:
-    """New ones go elsewhere; those that are open go on as if nothing had happened."""
+    """New tunnels go to other destinations; open ones go on."""
     first, second = EchoApp(), EchoApp()
     async with (
         echo_server(first) as one,
@@ -192,7 +192,7 @@ async def test_drain_with_a_timeout_closes_what_remains(server: str) -> None:
 
 
 async def test_drain_with_a_timeout_returns_when_all_have_finished() -> None:
-    """Nobody waits for tunnels that are gone, and none of them is closed by force."""
+    """Shutdown does not wait for tunnels that are gone, and closes none by force."""
     async with (
         echo_server(EchoApp()) as upstream,
         echo_server(EchoApp()) as other,

@@ -83,7 +83,7 @@ async def test_socketio_needs_affinity_on_several_destinations() -> None:
             )
         )
         for _ in chats:
-            # Its jar takes no cookies of bare addresses unless it is told to.
+            # By default its jar takes no cookies of bare addresses.
             jar = aiohttp.CookieJar(unsafe=True)
             async with aiohttp.ClientSession(cookie_jar=jar) as session, asyncio.timeout(20):
                 client = socketio.AsyncClient(http_session=session, reconnection=False)

@@ -126,7 +126,7 @@ async def test_thousands_of_small_messages_keep_their_order(server: str) -> None
 
 @every_server
 async def test_text_of_the_client_that_is_no_utf8_ends_with_1007(server: str) -> None:
-    """The upstream hears of it, or sees an abrupt end; nobody sees a clean one.
+    """The upstream gets the code, or sees an abrupt end; no side sees a clean one.
 
     Finding it is the server's work: uvicorn's wsproto tells the app and not the client,
     hypercorn neither.
@@ -147,13 +147,13 @@ async def test_text_of_the_client_that_is_no_utf8_ends_with_1007(server: str) ->
 
     assert ended.code == (1007 if server.startswith("websockets") else 1006)
     codes = [(opcode, payload[:2]) for opcode, payload in seen]
-    told = [(_CLOSE, b"\x03\xef")]
-    assert codes == (told if server in _TELL_CODES else [])
+    expected = [(_CLOSE, b"\x03\xef")]
+    assert codes == (expected if server in _TELL_CODES else [])
 
 
 @every_server
 async def test_text_of_the_upstream_that_is_no_utf8_ends_with_1007(server: str) -> None:
-    """Both sides are told what is wrong with the data."""
+    """Both sides get the close code for invalid data."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -217,7 +217,7 @@ async def test_message_of_the_client_over_the_limit_closes_1009(server: str) -> 
 
 @every_server
 async def test_message_over_the_servers_limit_closes_1009(server: str) -> None:
-    """Uvicorn's ``--ws-max-size`` is told to both sides as what it is."""
+    """Uvicorn's ``--ws-max-size`` gives both sides its own close code."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:

@@ -1,4 +1,4 @@
-"""Handshakes that no upstream answers: another destination, then a status, never a 101."""
+"""Handshakes that no upstream accepts: another destination, then a status, never a 101."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ async def _refusal(*destinations: str, server: str | None = None, **options: Any
 
 
 @every_server
-async def test_dead_destination_is_passed_over(server: str) -> None:
-    """Whoever is picked first: a tunnel opens as long as one destination lives."""
+async def test_dead_destination_is_skipped(server: str) -> None:
+    """Whichever destination is picked first: a tunnel opens as long as one destination lives."""
     async with (
         echo_server(EchoApp()) as upstream,
         tunnels(_dead(), upstream.url, server=server, policy="first") as gateway,
@@ -64,7 +64,7 @@ async def test_silent_upstream_is_504(server: str) -> None:
     assert refusal.status == 504
 
 
-async def test_connect_without_an_answer_is_504() -> None:
+async def test_connect_without_a_response_is_504() -> None:
     """A SYN into the void is bounded as well."""
     with blackhole() as port:
         refusal = await _refusal(f"http://127.0.0.1:{port}", websocket={"open_timeout": 0.1})
@@ -123,7 +123,7 @@ async def test_dependencies_run_before_the_dial(server: str) -> None:
 
 @every_server
 async def test_client_that_leaves_during_the_handshake_ends_the_dial(server: str) -> None:
-    """Nobody waits for an upstream that nobody wants, and it is no failure of it."""
+    """The dial ends with its client, and is no failure of the upstream."""
     async with (
         ScriptedOrigin(_silent) as origin,
         tunnels(origin.url, server=server) as gateway,
@@ -149,7 +149,7 @@ async def _silent(connection: Connection) -> None:
 @every_server
 @pytest.mark.parametrize("reply", [b"", response_bytes(503, b"busy")])
 async def test_failed_handshake_is_tried_elsewhere(server: str, reply: bytes) -> None:
-    """As any GET: one that broke off, or that was answered with a status to try again."""
+    """As any GET: one that broke off, or whose response has a status to try again."""
 
     async def fails(connection: Connection) -> None:
         await connection.read_head()
@@ -179,7 +179,7 @@ async def test_failed_handshake_is_tried_elsewhere(server: str, reply: bytes) ->
 async def test_failed_handshake_is_not_tried_elsewhere_against_the_rules(
     reply: bytes, attempts: int
 ) -> None:
-    """Without retries, or once a byte of the answer is there, the client learns at once."""
+    """Without retries, or once a byte of the response is there, the client learns at once."""
 
     async def fails(connection: Connection) -> None:
         await connection.read_head()

@@ -19,7 +19,7 @@ class EchoApp:
 
     Args:
         subprotocols: Those it speaks; the first that is offered is chosen.
-        headers: Fields of its 101.
+        headers: Of its 101.
 
     Attributes:
         scopes: Of the handshakes that came.
@@ -63,11 +63,11 @@ class EchoApp:
         return self.scopes[0]
 
     def all(self, name: bytes) -> list[bytes]:
-        """Values of a field of the only handshake, in order."""
+        """Values of a header of the only handshake, in order."""
         return [value for key, value in self.scope["headers"] if key == name]
 
     async def end(self) -> Message:
-        """The next end, as the server told it."""
+        """The next end, as the server gave it."""
         async with asyncio.timeout(10):
             return await self.ends.get()
 

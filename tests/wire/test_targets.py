@@ -129,7 +129,9 @@ def test_mounted_application_is_parted_at_its_mount(
         ("/new", b"/old/path", ""),  # something has rewritten the path alone
     ],
 )
-def test_mount_that_cannot_be_told_is_outside(path: str, raw: bytes, root: str) -> None:
+def test_mount_that_cannot_be_found_in_the_path_is_outside(
+    path: str, raw: bytes, root: str
+) -> None:
     """Nothing is guessed: 404."""
     with pytest.raises(PathOutsideMount):
         target_in_mount({"path": path, "raw_path": raw, "root_path": root})

@@ -410,7 +410,7 @@ async def test_greeting_before_any_request_is_no_connection_for_us() -> None:
 
 
 @on_every_loop
-async def test_idle_connection_that_is_closing_is_passed_over() -> None:
+async def test_idle_connection_that_is_closing_is_skipped() -> None:
     """Its socket failed in this very turn of the loop."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         await body_of(await exchange_on(transport, get()))
