@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class AsGiven(Forwarding):
-    """Forwarding headers of a request that the app itself makes: those that it names."""
+    """Leaves the forwarding headers of the app's own request as the app set them."""
 
     def headers(
         self,
@@ -48,7 +48,7 @@ class AsGiven(Forwarding):
         prefix: bytes,
         received: Sequence[tuple[bytes, bytes]],
     ) -> Sequence[tuple[bytes, bytes]]:
-        """Give ``received``: there is no client to speak of."""
+        """Give ``received``: the request has no client that could be named."""
         return received
 
 
