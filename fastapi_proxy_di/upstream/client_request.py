@@ -23,6 +23,7 @@ from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.response import client_closed_request
 from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder
 from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
+from fastapi_proxy_di.upstream.shared_receive import SharedReceive
 
 
 class Forwarder:
@@ -61,13 +62,14 @@ class Forwarder:
         Raises:
             ProxyError: There is no response.
         """
-        cached = None
         if overrides is None or overrides.body is None:
-            cached = take_body(request)
+            receive, cached = request.receive, take_body(request)
+        else:
+            receive, cached = share_receive(request), None
         scope = request.scope
         exchange = Exchange(
             scope,
-            request.receive,
+            receive,
             send_of(request),  # for early hints, which come before the response
             path,
             prefix,
@@ -219,3 +221,10 @@ def take_body(request: Request) -> bytes | None:
     elif request.scope.get("http_version", "1.1") in ("1.0", "1.1"):
         request._body = b""  # noqa: SLF001
     return None
+
+
+def share_receive(request: Request) -> Receive:
+    """Give a ``receive`` that sees the client leave and keeps the body for its next reader."""
+    shared = SharedReceive(request.receive)
+    request._receive = shared.read  # noqa: SLF001
+    return shared.watch

@@ -1,5 +1,6 @@
 """Bodies that something else has read: sent from what it kept, or refused at once."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -7,10 +8,17 @@ import pytest
 from fastapi import Depends, FastAPI, Form, Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
 
-from fastapi_proxy_di import Balancer, RequestBodyConsumed, Upstream, proxy_lifespan
-from tests.support.gateways import billing, gateway_app
+from fastapi_proxy_di import (
+    Balancer,
+    RequestBodyConsumed,
+    Upstream,
+    proxy_lifespan,
+    proxy_router,
+)
+from fastapi_proxy_di.forwarding.watcher import UNWATCHED_SECONDS
+from tests.support.gateways import billing, gateway_app, until
 from tests.support.http_client import connect, fetch, request
-from tests.support.origins import ScriptedOrigin, chunk
+from tests.support.origins import Connection, ScriptedOrigin, chunk, response_bytes
 from tests.support.servers import run_app
 
 
@@ -113,6 +121,73 @@ async def test_consumed_body_can_be_replaced() -> None:
     assert reply.status == 200
     assert len(caught) == 1
     assert origin.request.body.replace(b" ", b"") == b'{"a":"1"}'
+
+
+_CLIENT_BODIES = [None, b"", b"hello", b"x" * 300_000]
+
+
+def _authorizing(url: str, *, closes: bool) -> FastAPI:
+    """An app whose dependency sends a body of its own before the client's is read."""
+    app = FastAPI(lifespan=proxy_lifespan)
+    upstream = Upstream(billing(url))
+
+    async def authorize(request: Request, balancer: Annotated[Balancer, Depends(upstream)]) -> None:
+        response = await balancer.forward(request, "/auth", override_body=b"token")
+        if closes:
+            await response.aclose()
+
+    @app.post("/own/x", dependencies=[Depends(authorize)])
+    async def x(request: Request) -> Response:
+        return Response(await request.body())
+
+    app.include_router(proxy_router(upstream), prefix="/billing", dependencies=[Depends(authorize)])
+    return app
+
+
+@pytest.mark.parametrize("body", _CLIENT_BODIES, ids=["none", "empty", "small", "large"])
+@pytest.mark.parametrize("closes", [True, False])
+@pytest.mark.parametrize("path", ["/own/x", "/billing/x"])
+async def test_body_is_there_behind_a_dependency_that_sent_another(
+    path: str, closes: bool, body: bytes | None
+) -> None:
+    """What was read of it, to see the client leave meanwhile, is not lost."""
+
+    async def script(connection: Connection) -> None:
+        while True:
+            received = await connection.read_request()
+            if received.target == b"/auth":
+                # Until the client is watched, and what it sends has been read.
+                await asyncio.sleep(10 * UNWATCHED_SECONDS)
+            await connection.send(response_bytes(body=received.body))
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        run_app(_authorizing(origin.url, closes=closes)) as running,
+        asyncio.timeout(30),
+    ):
+        reply = await fetch(running.address, "POST", path, body=body)
+
+    assert reply.status == 200
+    assert reply.body == (body or b"")
+    assert origin.requests[0].body == b"token"
+
+
+@pytest.mark.parametrize("body", _CLIENT_BODIES[:3], ids=["none", "empty", "small"])
+async def test_client_is_seen_to_leave_while_another_body_is_sent(body: bytes | None) -> None:
+    """The upstream is let go at once."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.peer_left()
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        run_app(_authorizing(origin.url, closes=True)) as running,
+    ):
+        async with connect(running.address) as client:
+            await client.send(request("POST", "/own/x", body=body))
+            await until(lambda: origin.requests)
+        await origin.all_left()
 
 
 async def test_body_read_by_a_middleware_is_sent() -> None:

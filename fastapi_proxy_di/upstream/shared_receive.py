@@ -1,0 +1,52 @@
+"""A client's messages for two: one that waits for the client to leave, and a reader of the body.
+
+For requests that leave with another body: a dependency may send one, and the endpoint behind
+it still reads the client's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from starlette.types import Message, Receive
+
+__all__ = ["SharedReceive"]
+
+_HELD_BYTES: Final = 65536
+
+
+class SharedReceive:
+    """Holds what was read to see the client leave, until the body is read.
+
+    Args:
+        receive: The server's.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._held: deque[Message] = deque()
+        self._size = 0
+        self._lock = asyncio.Lock()
+
+    async def watch(self) -> Message:
+        """Give the next message and hold it for the reader.
+
+        Once 64 KiB were held it waits for ever: from then on only a deadline ends the exchange.
+        """
+        if self._size >= _HELD_BYTES:
+            await asyncio.get_running_loop().create_future()
+        async with self._lock:
+            message = await self._receive()
+            self._held.append(message)
+        self._size += len(message.get("body", b""))
+        return message
+
+    async def read(self) -> Message:
+        """Give the reader's next message."""
+        if not self._held:
+            async with self._lock:  # what ``watch`` waits for comes first
+                if not self._held:
+                    return await self._receive()
+        return self._held.popleft()
