@@ -142,3 +142,17 @@ def test_settings_page_is_generated() -> None:
     page = settings_reference.PAGE.read_text()
 
     assert settings_reference.page(page) == page, "run python scripts/settings_reference.py"
+
+
+def test_architecture_page_names_every_room_and_only_files_that_exist() -> None:
+    """The map of the code is the code's: each folder has a row, each named file is there."""
+    page = TEXTS[ROOT / "docs" / "explanation" / "architecture.md"]
+    package = ROOT / "fastapi_proxy_di"
+    rooms = {f"{init.parent.name}/" for init in package.glob("*/__init__.py")}
+    files = set(re.findall(r"`([\w./]+/[\w/]*\.?\w+)`", page))
+
+    assert set(re.findall(r"^\| `(\w+/)` \|", page, re.MULTILINE)) == rooms
+    assert len(files) > 30
+    assert [
+        name for name in sorted(files) if not ((package / name).exists() or (ROOT / name).exists())
+    ] == []

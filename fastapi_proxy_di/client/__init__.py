@@ -1,0 +1,1 @@
+"""Calls an upstream from code: the httpx client, leases, and the map of their errors."""

@@ -1,0 +1,1 @@
+"""Carries one exchange to its response: attempt, retry loop, hedging, admission, tunnel."""

@@ -1,0 +1,1 @@
+"""Says what happened to an exchange: the access record, and why a destination was picked."""

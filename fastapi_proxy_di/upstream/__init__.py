@@ -1,0 +1,1 @@
+"""Runs one upstream: the public balancer, how its parts are composed, control and status."""

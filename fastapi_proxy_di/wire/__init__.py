@@ -1,0 +1,1 @@
+"""Reads and writes HTTP as bytes: headers, targets, addresses, forwarding headers. Pure."""

@@ -1,0 +1,1 @@
+"""Sends requests to ASGI apps of the same process."""

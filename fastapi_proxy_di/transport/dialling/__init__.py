@@ -1,0 +1,1 @@
+"""Opens connections to destinations, for every transport."""

@@ -1,0 +1,1 @@
+"""Speaks WebSocket to destinations: handshake, frames, connection."""
