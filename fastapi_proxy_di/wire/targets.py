@@ -1,7 +1,7 @@
 """Request targets as bytes: the path below a mount, the target at a destination, dot segments.
 
-A path that travels is never decoded and encoded again, so its bytes arrive as they came. The
-raw path decides: the decoded one has lost which slashes were encoded.
+A request's path is never decoded and encoded again, so the destination gets the client's
+bytes. The raw path decides, because decoding loses which slashes were encoded.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ _GIVEN: Final = re.compile(r"/[!-\"$-~]*\Z")
 
 
 class PathOutsideMount(Exception):
-    """The raw path does not lie below the mount segment by segment: to the client, a 404."""
+    """The raw path does not lie below the mount segment by segment; the client gets a 404."""
 
 
 def target_below(scope: Scope, below: str, *, routed: bool = False) -> tuple[bytes, bytes]:
-    """Part the raw path at the mount.
+    """Split the raw path at the mount.
 
     Args:
-        scope: Of the client's request.
+        scope: ASGI scope of the client's request.
         below: The decoded path below the mount that a proxied route matched, without its
             leading slash; empty also for the mount itself.
-        routed: Whether one did; otherwise all below ``root_path`` counts.
+        routed: Whether a proxied route matched; if not, the mount is ``root_path``.
 
     Returns:
         The raw path below the mount and the mount's own raw path, ``root_path`` included.
 
     Raises:
-        PathOutsideMount: An encoded slash stands where the two meet.
+        PathOutsideMount: An encoded slash follows the mount.
     """
     path: str = scope["path"]
     root_path: str = scope.get("root_path", "")
     raw_path: bytes | None = scope.get("raw_path")
     if raw_path is None:
         raw_path = quote(path, safe=_PATH_SAFE).encode("ascii")
-    # Whether the server has left root_path in the path differs between servers.
+    # Some servers remove root_path from the path, others do not.
     has_root = not root_path or path == root_path or path.startswith(root_path.rstrip("/") + "/")
     if routed:
         if path.endswith("\n") and not below.endswith("\n"):
@@ -72,19 +72,19 @@ def target_below(scope: Scope, below: str, *, routed: bool = False) -> tuple[byt
 
 
 def target_in_mount(scope: Scope) -> tuple[bytes, bytes]:
-    """Part the raw path where a framework has mounted the ASGI application that is called.
+    """Split the raw path at the mount of an ASGI application, in any framework.
 
-    Starlette leaves the whole path and adds the mount to ``root_path``; other frameworks take
-    the mount out of ``path``, and some of them name it nowhere. ``raw_path`` stays whole.
+    Starlette keeps the whole ``path`` and adds the mount to ``root_path``; other frameworks
+    remove the mount from ``path``, and some do not name it at all. ``raw_path`` stays whole.
 
     Args:
-        scope: Of the client's request, as the mounted application gets it.
+        scope: ASGI scope that the mounted application gets.
 
     Returns:
         As for ``target_below``.
 
     Raises:
-        PathOutsideMount: No border of segments is where the mount ends.
+        PathOutsideMount: The mount does not end at a whole segment.
     """
     path: str = scope["path"]
     root_path: str = scope.get("root_path", "").rstrip("/")
@@ -95,14 +95,14 @@ def target_in_mount(scope: Scope) -> tuple[bytes, bytes]:
         return raw_path, b""  # nothing is mounted, and nothing is escaped
     mount, outer = root_path, ""
     if root_path and not _lies_below(path, root_path):
-        # What a proxy in front has taken off is in root_path alone; Starlette keeps it apart.
+        # A prefix that a proxy in front removed is in root_path only; Starlette keeps it apart.
         outer = scope.get("app_root_path", root_path).rstrip("/")
         mount = root_path.removeprefix(outer)
         if not _lies_below(path, mount):
             mount = ""
     if not mount and len(raw_path) != len(path):
-        # Escapes, or a framework that takes the mount out of the path.
-        mount = _taken_out(path, unquote(raw_path.decode("utf-8", "replace")))
+        # The path has escapes, or the framework has removed the mount from it.
+        mount = _removed_mount(path, unquote(raw_path.decode("utf-8", "replace")))
         outer = outer.removesuffix(mount)
     rest = raw_path_below(raw_path, mount)
     if rest is None:
@@ -115,10 +115,10 @@ def _lies_below(path: str, mount: str) -> bool:
     return path.startswith(mount) and path[len(mount) :][:1] in ("", "/")
 
 
-def _taken_out(path: str, whole: str) -> str:
-    """The mount that is in front of ``path`` in the whole path; ``""`` for none.
+def _removed_mount(path: str, whole: str) -> str:
+    """Give the mount that a framework removed from the front of ``path``; ``""`` for none.
 
-    Litestar takes slashes at the end for one.
+    Slashes at the end are ignored, because Litestar changes their number.
     """
     if path == whole:
         return ""
@@ -129,7 +129,7 @@ def _taken_out(path: str, whole: str) -> str:
 
 
 def given_target(path: str) -> bytes:
-    """Check a path that a caller gave.
+    """Check a path argument of ``forward`` and encode it.
 
     Raises:
         ValueError: It does not start with a slash, or is not percent-encoded.

@@ -1,4 +1,4 @@
-"""Where the raw path is parted at the mount, joined to a base path, and refused."""
+"""Request targets: the raw path split at the mount, joined to a base path, and refused."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ RAW_PATH = st.lists(
         ("/billing/é;a", None, "", "é;a", b"/%C3%A9;a", b"/billing"),
     ],
 )
-def test_routed_path_is_parted_by_what_matched(
+def test_routed_path_is_split_by_the_matched_path(
     path: str, raw: bytes | None, root: str, below: str, rest: bytes, prefix: bytes
 ) -> None:
-    """The raw rest, byte for byte, and the raw mount with ``root_path``."""
+    """Gives the raw rest, byte for byte, and the raw mount with ``root_path``."""
     scope = {"path": path, "raw_path": raw, "root_path": root}
 
     assert target_below(scope, below, routed=True) == (rest, prefix)
@@ -61,22 +61,22 @@ def test_routed_path_is_parted_by_what_matched(
         ("/x", b"/x", "/root", b"/x", b"/root"),
     ],
 )
-def test_own_route_is_parted_at_the_root(
+def test_path_of_another_route_is_split_at_root_path(
     path: str, raw: bytes, root: str, rest: bytes, prefix: bytes
 ) -> None:
-    """All below ``root_path`` counts, whether the server left it in the path or not."""
+    """Whether the server removed ``root_path`` from the path or not."""
     scope = {"path": path, "raw_path": raw, "root_path": root}
 
     assert target_below(scope, "") == (rest, prefix)
 
 
 def test_scope_without_root_path() -> None:
-    """It is optional in ASGI."""
+    """``root_path`` is optional in ASGI."""
     assert target_below({"path": "/x", "raw_path": b"/x"}, "") == (b"/x", b"")
 
 
-def test_encoded_slash_at_the_border_is_outside() -> None:
-    """``/billing%2Fx`` is another segment."""
+def test_encoded_slash_after_the_mount_is_outside() -> None:
+    """``/billing%2Fx`` is one segment."""
     scope = {"path": "/billing/x", "raw_path": b"/billing%2Fx", "root_path": ""}
     with pytest.raises(PathOutsideMount):
         target_below(scope, "x", routed=True)
@@ -110,10 +110,10 @@ def test_encoded_slash_at_the_border_is_outside() -> None:
         ("/", b"/m/", "", None, b"/", b"/m"),
     ],
 )
-def test_mounted_application_is_parted_at_its_mount(
+def test_path_of_a_mounted_application_is_split_at_its_mount(
     path: str, raw: bytes | None, root: str, app_root: str | None, rest: bytes, prefix: bytes
 ) -> None:
-    """The raw path below it, in whatever way the framework tells where it stands."""
+    """However the framework gives the mount."""
     scope: dict[str, object] = {"path": path, "raw_path": raw, "root_path": root}
     if app_root is not None:
         scope["app_root_path"] = app_root
@@ -132,20 +132,20 @@ def test_mounted_application_is_parted_at_its_mount(
 def test_mount_that_cannot_be_found_in_the_path_is_outside(
     path: str, raw: bytes, root: str
 ) -> None:
-    """Nothing is guessed: 404."""
+    """The mount is not guessed; the client gets a 404."""
     with pytest.raises(PathOutsideMount):
         target_in_mount({"path": path, "raw_path": raw, "root_path": root})
 
 
 @pytest.mark.parametrize("path", ["/", "/a%20b?c=d&e", "//x", "/a;b", "/%00", "/a\\b"])
 def test_given_target_is_sent_as_it_is(path: str) -> None:
-    """Percent-encoded, from a slash on."""
+    """A percent-encoded path that starts with a slash."""
     assert given_target(path) == path.encode()
 
 
 @pytest.mark.parametrize("path", ["", "a", "?x", "http://x/", "/a b", "/é", "/a#b", "/a\n", "/\0"])
-def test_given_target_must_be_one(path: str) -> None:
-    """Anything else says what is wrong."""
+def test_given_target_refuses_a_malformed_path(path: str) -> None:
+    """The message says how to write it."""
     with pytest.raises(ValueError, match=r"percent-encoded, .*urllib\.parse\.quote"):
         given_target(path)
 
