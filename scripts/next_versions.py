@@ -6,6 +6,7 @@ Each has an environment of its own, made for the run and deleted afterwards::
     python scripts/next_versions.py pre        one of them
 """
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def run_suites(options: tuple[str, ...]) -> int:
-    """Run the suites in a new environment.
+    """Run the suites in a new environment; not if there is no pre-release where one is asked for.
 
     Args:
         options: Of ``pip install`` for the packages to try.
@@ -35,7 +36,14 @@ def run_suites(options: tuple[str, ...]) -> int:
         # Only these two: the question is not what a pre-release of pydantic does.
         subprocess.run([*pip, "--upgrade", *options, "--no-deps", *PACKAGES], check=True)  # noqa: S603
         shown = "import fastapi, starlette; print(fastapi.__version__, starlette.__version__)"
-        subprocess.run([python, "-c", shown], check=True)  # noqa: S603
+        versions = subprocess.run(  # noqa: S603
+            [python, "-c", shown], check=True, capture_output=True, text=True
+        ).stdout
+        sys.stdout.write(versions)
+        if options and not re.search(r"\d(a|b|rc)\d|dev", versions):
+            sys.stdout.write("there is no pre-release\n")
+            return 0
+        sys.stdout.flush()
         command = [python, "-m", "pytest", "-q", "--no-showlocals", *SUITES]
         command += ["-n", "auto", "--dist", "worksteal", "-p", "no:cacheprovider"]
         return subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603

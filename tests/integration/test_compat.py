@@ -163,12 +163,13 @@ async def test_missing_send_passes_no_early_hints() -> None:
 async def test_missing_channel_tunnels_through_starlette(monkeypatch: pytest.MonkeyPatch) -> None:
     """Through its state machine, which is slower."""
     used: list[WebSocket] = []
+    channel_of = client_request.channel_of
 
     def channel(websocket: WebSocket) -> tuple[Receive, Send]:
         used.append(websocket)
-        return client_request.channel_of(_Without(_Without(websocket, "_send"), "_receive"))  # type: ignore[arg-type]
+        return channel_of(_Without(_Without(websocket, "_send"), "_receive"))  # type: ignore[arg-type]
 
-    monkeypatch.setattr("fastapi_proxy_di.upstream.balancer.channel_of", channel)
+    monkeypatch.setattr(client_request, "channel_of", channel)
     async with (
         echo_server(EchoApp()) as origin,
         run_app(gateway_app(origin.url)) as running,

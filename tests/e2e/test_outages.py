@@ -1,0 +1,100 @@
+"""The outage drill without times: destinations die, close and fail under load, and return.
+
+How soon is measured by ``tests/timing/test_drill.py``. Every wait here is for what must
+happen, so a busy machine makes the test longer and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from tests.drill.fleet import Fleet, Server, fleet
+from tests.drill.load import Load, Record
+from tests.support.gateways import until
+from tests.support.servers import free_port
+
+_SETTINGS: Final = {
+    "HEALTH__PATH": "/health",
+    "HEALTH__INTERVAL": "0.5",
+    "RETRIES__STATUSES": "500,502,503",
+    "EJECTION__STATUSES": "500",
+}
+_SECONDS: Final = 60.0
+
+
+class _Drill:
+    def __init__(self, running: Fleet, load: Load) -> None:
+        self.destinations = running.destinations
+        self._gateway = running.gateway
+        self._load = load
+
+    def gets(self, since: int) -> list[Record]:
+        """The GETs that ended after so many records."""
+        return [one for one in self._load.records[since:] if one.kind == "get"]
+
+    async def until_gets(self, condition: Callable[[list[Record]], bool]) -> list[Record]:
+        """Wait until the GETs from now on fulfil a condition, and give them."""
+        since = len(self._load.records)
+        await until(lambda: condition(self.gets(since)), _SECONDS)
+        return self.gets(since)
+
+    async def until_back(self, *servers: Server) -> None:
+        """Wait until each of them serves again."""
+        ports = {server.port for server in servers}
+        await self.until_gets(lambda gets: ports <= {one.served_by for one in gets})
+
+    async def until_out(self, server: Server) -> None:
+        """Wait until the gateway has taken a destination out."""
+        await until(
+            lambda: any(
+                line["event"] in ("DestinationDown", "DestinationEjected")
+                and line["destination"] == server.url
+                for line in self._gateway.lines
+            ),
+            _SECONDS,
+        )
+
+
+def _twenty(gets: list[Record]) -> bool:
+    return len(gets) >= 20
+
+
+@pytest.mark.slow
+async def test_no_get_fails_while_a_destination_is_left() -> None:
+    """Killed, closing without saying so, answering 500; only without any do clients notice."""
+    ports = [free_port() for _ in range(3)]
+    async with fleet(free_port(), ports, _SETTINGS) as running:
+        load = Load(running.gateway.port, gets=20, posts=10, streams=1)
+        async with load.running():
+            drill = _Drill(running, load)
+            killed, closing, failing = running.destinations
+            await drill.until_back(*running.destinations)
+
+            await killed.kill()
+            await drill.until_out(killed)
+            await drill.until_gets(_twenty)
+            await killed.start()
+            await drill.until_back(killed)
+
+            await closing.set_mode("close")
+            await drill.until_gets(_twenty)
+            await closing.set_mode("well")
+
+            await failing.set_mode("fail")
+            await drill.until_out(failing)
+            await drill.until_gets(_twenty)
+            await failing.set_mode("well")
+            await drill.until_back(*running.destinations)
+            with_some_left = drill.gets(0)
+
+            await asyncio.gather(*(server.kill() for server in running.destinations))
+            without = await drill.until_gets(lambda gets: any(one.failed for one in gets))
+            await asyncio.gather(*(server.start() for server in running.destinations))
+            await drill.until_back(*running.destinations)
+
+    assert [one for one in with_some_left if one.failed] == []
+    assert {one.outcome for one in without if one.failed} <= {"502", "503", "broken off"}
