@@ -1,8 +1,7 @@
-"""The balancer's ``httpx`` client: httpx above, our pool, policy and transports below.
+"""The balancer's ``httpx`` client: the API of httpx over our pool, policy and transports.
 
-Calls of the app itself, so nothing of a proxied request is added: no forwarding headers and
-no ``Via``. The file knows no HTTP and makes no decision of balancing: its requests go the
-journey of all exchanges.
+These are calls of the app itself, so the client adds no forwarding headers and no ``Via``. The
+file makes no balancing decision: its requests go the journey of all exchanges.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class UpstreamClient(httpx.AsyncClient):
     open. It keeps no cookies, follows no redirects and reads no proxy variables.
 
     Args:
-        transport: The way to the upstream.
+        transport: Sends the requests.
         settings: The upstream's.
     """
 
@@ -89,7 +88,7 @@ class UpstreamClient(httpx.AsyncClient):
         """Do nothing: others use the client too."""
 
     async def shut_down(self) -> None:
-        """Close it; the upstream is going away."""
+        """Close the client: the upstream ends."""
         await super().aclose()
 
 
@@ -115,10 +114,10 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
     """Sends httpx's requests on the journey of all exchanges.
 
     Args:
-        settings: The upstream's; its name is the only authority that there is.
+        settings: The upstream's; its name is the only host that URLs may have.
         journey: Of its exchanges.
-        builder: Makes the requests that leave.
-        key: Gives what the policy may see of a request.
+        builder: Builds the requests to send.
+        key: Gives what the policy reads of a request.
     """
 
     def __init__(
@@ -139,7 +138,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         """Send ``request`` and give its response once the head is there.
 
         Raises:
-            httpx.UnsupportedProtocol: The URL leads elsewhere than to the upstream.
+            httpx.UnsupportedProtocol: The URL has another scheme, host or port.
             httpx.TransportError: There is no response; the ``ProxyError`` is its cause.
         """
         url = request.url
@@ -215,7 +214,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
 
 class CallerWatcher(Watcher):
-    """Watches one call of the app's own, with the caller's timeouts.
+    """Watches one call of the app's own with the caller's timeouts.
 
     A caller's timeout that is shorter than the settings' ends the request and counts
     against no destination.
@@ -263,12 +262,12 @@ class CallerWatcher(Watcher):
 
 
 def _caller_timeout(text: str) -> UpstreamTimeout:
-    """A timeout that neither counts against a destination nor is tried again."""
+    """Make a timeout that is neither a failure of a destination nor retried."""
     return UpstreamTimeout(text, failure=Failure.TOTAL_TIMEOUT)
 
 
 class _Upload:
-    """An httpx request's body as an ASGI ``receive``, by a client that never leaves."""
+    """Gives an httpx request's body as an ASGI ``receive`` without a disconnect."""
 
     __slots__ = ("_ended", "_pieces", "_request")
 
@@ -291,7 +290,7 @@ class _Upload:
 
 
 class _ResponseStream(httpx.AsyncByteStream):
-    """A response as httpx reads it: raw, once; ends with ``aclose``."""
+    """The body of a response for httpx: not decoded, read once, ended by ``aclose``."""
 
     def __init__(self, exchange: Exchange, request: httpx.Request, end: EndExchange) -> None:
         self._exchange = exchange
@@ -315,7 +314,7 @@ class _ResponseStream(httpx.AsyncByteStream):
             await rest
 
     def __del__(self) -> None:
-        # A response that nobody closed must not hold its connection and its count.
+        # A response that was never closed must not hold its connection and its count.
         rest = self._finish(None)
         if inspect.iscoroutine(rest):
             rest.close()
@@ -326,7 +325,7 @@ class _ResponseStream(httpx.AsyncByteStream):
 
 
 def _scope(request: httpx.Request) -> Scope:
-    """A request as the request builder and the hash keys read it."""
+    """Give the ASGI scope that the request builder and the hash keys read."""
     path, _, query = request.url.raw_path.partition(b"?")
     return {
         "type": "http",

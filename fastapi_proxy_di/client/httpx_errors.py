@@ -1,4 +1,4 @@
-"""The one map from our errors to httpx's exceptions, for those who call upstreams by httpx."""
+"""Maps our errors to httpx's exceptions, for code that calls upstreams with httpx."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _both: Final[dict[tuple[type, type], type[httpx.TransportError]]] = {}
 def httpx_error(
     error: ProxyError, request: httpx.Request, theirs: type[httpx.TransportError] | None = None
 ) -> httpx.TransportError:
-    """Give ``error`` as httpx's callers, SDKs among them, expect it.
+    """Give the exception that callers of httpx, SDKs among them, expect for ``error``.
 
     It is an exception of httpx and of ours at once: ``except httpx.ConnectError`` catches
-    it, so does ``except UpstreamConnectError``, and one that nobody catches in an endpoint
+    it, so does ``except UpstreamConnectError``, and one that an endpoint does not catch
     becomes the same status as for a proxied request.
 
     Args:
         error: What went wrong.
         request: What was to be sent.
-        theirs: What it is for httpx, if not what its failure says.
+        theirs: Type of httpx's exception, if not the one of its failure.
     """
     theirs, ours = theirs or _EXCEPTIONS[error.failure], type(error)
     both = _both.get((theirs, ours))

@@ -1,7 +1,7 @@
-"""A destination on loan, for SDKs that bring a client of their own: what its holder may say.
+"""A destination lent to an SDK that has its own HTTP client, and what its holder reports.
 
-What is done with it counts like a request of ours in what health and the policy learn. The
-lease sends nothing and knows no HTTP; how it is taken and given back is ``leasing``'s.
+The reports count for health and policy as those of a forwarded request. The lease sends nothing
+and knows no HTTP; ``leasing`` takes it and gives it back.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ class Lease:
         self._counted = False
 
     def answered(self) -> None:
-        """Say that the first of the response is there; the time until now is the latency.
+        """Report that the response has begun; the time until now is the latency.
 
-        Without it the time to the end of the lease counts, which is too long for streams.
+        Without this call the time to the end of the lease counts, which is too long for streams.
         """
         self._observe(failed=False)
 
     def failed(self, error: BaseException | str = "lease") -> None:
-        """Say that the destination failed: it counts towards its ejection, once a lease.
+        """Report that the destination failed; counts towards its ejection, once per lease.
 
         Args:
             error: What happened, for events and records. A ``ProxyError`` that is not the
-                destination's fault counts for nothing.
+                destination's fault is not counted.
         """
         if self._counted:
             return
@@ -58,7 +58,7 @@ class Lease:
         self._observe(failed=True)
 
     def succeeded(self) -> None:
-        """Count the end of the lease as a success, unless the holder has said otherwise."""
+        """Count the end of the lease as a success, unless ``failed`` was called."""
         if not self._counted:
             self._counted = True
             self._outcomes.succeeded(self.destination)

@@ -1,7 +1,7 @@
-"""How a destination is lent: picked, counted as in use, and given back.
+"""Lends a destination: picks it, counts it as in use, takes it back.
 
-It counts like a request of ours, against the limits and in flight, and goes the same journey;
-only nothing is sent.
+A lease counts against the limits and as in flight like a request, through the same journey,
+but sends nothing.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _NO_DEADLINES = Deadlines(None, None, None)
 async def lease(journey: Journey, key: PickRequest | None) -> AsyncIterator[Lease]:
     """Pick a destination and count it as in use.
 
-    An exception that is raised inside counts for nothing: it may well be the caller's own.
-    ``Lease.failed`` says that it is not.
+    An exception that is raised inside is not counted: it may be the caller's own.
+    ``Lease.failed`` reports one of the destination.
 
     Args:
         journey: Of the upstream's exchanges.
-        key: What the policy may see.
+        key: What the policy reads.
 
     Raises:
         NoAvailableDestination: There is none; ``LimitExceeded`` if all are full.

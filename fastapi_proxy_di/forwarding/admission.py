@@ -1,8 +1,8 @@
-"""The upstream's own limits: requests in flight, with a bounded fair queue, and per window.
+"""The upstream's own limits: requests in flight, with a bounded queue, and per window.
 
-A layer around the retry loop. A place that becomes free goes to the request that has waited
-longest; a request whose client leaves is gone from the queue at once. Limits of single
-destinations are the pick's affair.
+A layer around the retry loop. A free place goes to the request that has waited longest; a
+request whose client leaves is removed from the queue at once. The pick keeps the limits of
+single destinations.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from fastapi_proxy_di.supervision.supervisor import Supervisor
 
 
 class Admission:
-    """Lets requests of one upstream through.
+    """Admits requests of one upstream, lets them wait, or refuses them.
 
     Args:
         supervisor: Has the count of the window; a refusal is reported to it.
-        limits: Requests at once, and how many may wait how long for a place.
+        limits: Requests in flight, and how many may wait how long for a place.
         max_requests: Requests per window, ``None`` for any number.
     """
 
@@ -34,7 +34,7 @@ class Admission:
         self._limits = limits
         self._max_requests = max_requests
         self._loop = asyncio.get_running_loop()
-        # A dict keeps the order of arrival and forgets a waiter in O(1).
+        # A dict keeps the order of arrival and removes a waiter in O(1).
         self._waiting: dict[asyncio.Future[None], None] = {}
 
     @property
@@ -45,7 +45,7 @@ class Admission:
     def around(
         self, send: Callable[[Exchange], Coroutine[Any, Any, None]]
     ) -> Callable[[Exchange], Coroutine[Any, Any, None]]:
-        """Give ``send`` behind these limits. The place is kept until ``leave``, unless it fails."""
+        """Give ``send`` behind these limits; after a success ``leave`` gives the place back."""
 
         async def admitted(exchange: Exchange) -> None:
             await self.enter(exchange)
@@ -61,7 +61,7 @@ class Admission:
         """Take a place, waiting for one if the queue has room.
 
         Raises:
-            LimitExceeded: There is none, or not in time.
+            LimitExceeded: There is no place, or none became free in time.
             ProxyError: The exchange was interrupted while it waited.
         """
         supervisor, limits = self._supervisor, self._limits
@@ -70,7 +70,7 @@ class Admission:
         if limits.max_in_flight is None or self.in_flight < limits.max_in_flight:
             self.in_flight += 1
         elif len(self._waiting) < limits.queue:
-            # In the queue before anything is awaited, so that its length is always true.
+            # In the queue before anything is awaited, so that its length is right at once.
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiting[waiter] = None
             try:
@@ -79,9 +79,9 @@ class Admission:
                 if waiter in self._waiting:
                     del self._waiting[waiter]
                 else:
-                    self.leave()  # it was handed a place at the very moment it gave up
+                    self.leave()  # it got a place at the moment at which it gave up
                 raise
-            if self._window_is_full():  # those before it in the queue took what was left
+            if self._window_is_full():  # requests before it in the queue used the window up
                 self.leave()
                 raise self._refused("max_requests", supervisor.window_left)
         else:
@@ -89,9 +89,9 @@ class Admission:
         supervisor.requests_in_window += 1
 
     def leave(self) -> None:
-        """Give the place to the next in the queue, or back."""
+        """Give the place to the next waiting request, or free it."""
         for waiter in self._waiting:
-            if not waiter.done():  # or it is on its way out
+            if not waiter.done():  # a done one was cancelled
                 waiter.set_result(None)
                 del self._waiting[waiter]
                 return

@@ -1,8 +1,8 @@
-"""The client's request body on its way up, and the client's departure.
+"""Sends the client's request body to the destination, and sees when the client leaves.
 
-Both come through the server's ``receive``, so one reader serves both: it carries the rest
-of the body to the exchange and then waits for ``http.disconnect``. What has been read of a
-small body is retained, so that another attempt can send it again.
+Both come through the server's ``receive``, so one reader serves both: it sends the rest
+of the body to the exchange and then waits for ``http.disconnect``. The bytes read of a
+small body are kept, so that another attempt can send them again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from fastapi_proxy_di.errors import (
 from fastapi_proxy_di.transport.protocol import TransportExchange
 
 _AHEAD_BYTES: Final = 65536
-"""How much is read while there is no exchange to take it, or the exchange takes no more."""
+"""How much is read ahead without an exchange, or while the exchange takes no more."""
 
 _REFUSAL_SECONDS: Final = 1.0
-"""How long the head of a response that wants no body may take to reach the server."""
+"""How long the head of a refusal may take to reach the server before we read on."""
 
 _DISCONNECT: Final = frozenset({"http.disconnect", "websocket.disconnect"})
 
@@ -41,10 +41,10 @@ class RequestBody:
 
     Attributes:
         length: Bytes in all, ``None`` if only its end shows it.
-        first: What the next attempt has to begin with.
+        first: What the next attempt sends first.
         ended: Whether all of it has been read.
         expects_continue: The client waits for 100 before it sends.
-        awaits_client: The next piece is the client's to send.
+        awaits_client: The next piece has to come from the client.
 
     Args:
         receive: The server's.
@@ -103,15 +103,15 @@ class RequestBody:
 
     @property
     def at_hand(self) -> bytes:
-        """What the start of an exchange takes of ``first``; ``attach`` sends what is left.
+        """The part of ``first`` that goes with the head; ``attach`` sends the rest of it.
 
-        A large body given whole travels in pieces, so that its progress can be seen.
+        A large body given whole is sent in pieces, so that activity shows between them.
         """
         return self.first[:_AHEAD_BYTES]
 
     @classmethod
     def whole(cls, receive: Receive, content: bytes, limit: int | None, retain: int) -> RequestBody:
-        """A body that is at hand already."""
+        """Make a body whose content is known already."""
         body = cls(receive, length=len(content), limit=limit, retain=retain, expects_continue=False)
         body._take(content)
         body.first = content
@@ -119,10 +119,10 @@ class RequestBody:
         return body
 
     def replayable(self, *, written: bool) -> bool:
-        """Whether another attempt can send it, and make ``first`` what that begins with.
+        """Whether another attempt can send the body; sets ``first`` to what it sends first.
 
         Args:
-            written: Whether the last attempt has sent some of it.
+            written: Whether the last attempt has sent any of it.
         """
         if not written:
             return True
@@ -132,7 +132,7 @@ class RequestBody:
         return True
 
     async def prefetch(self, timeout: float | None) -> None:
-        """Read the first piece, so that it travels with the head.
+        """Read the first piece, so that it is sent with the head.
 
         A declared length means that bytes are on their way; without one the client may
         first want to see a response, so then nothing is waited for.
@@ -157,11 +157,11 @@ class RequestBody:
         return self._size
 
     async def attach(self, exchange: TransportExchange, sent: int, wait: float | None) -> None:
-        """The rest goes to ``exchange``, whose start took the first ``sent`` bytes.
+        """Make ``exchange`` take the rest; it has the first ``sent`` bytes of ``first``.
 
         Args:
-            exchange: Where the body goes.
-            sent: How much of ``first`` it has.
+            exchange: Takes the body.
+            sent: Bytes of ``first`` that it has.
             wait: Seconds to wait for 100 Continue before sending anyway.
 
         Raises:
@@ -178,20 +178,20 @@ class RequestBody:
             self._attached.set_result(None)
 
     async def pump(self) -> None:
-        """Carry the rest to the exchange; returns when the client has left.
+        """Send the rest to the exchange; returns when the client has left.
 
-        Before there is an exchange, because a dial or a queue takes its time, it reads a
-        little ahead: the client may leave meanwhile, and only reading shows that.
+        Without an exchange yet, because of a dial or a queue, the pump reads a
+        little ahead: only reading shows that the client leaves.
 
         Raises:
-            RequestBodyTooLarge: It is over its limit.
+            RequestBodyTooLarge: The body is over its limit.
         """
         try:
             if self.expects_continue and not self.ended:
                 await self._asked_for()
                 if self._stopped:
-                    # Reading would make the server say 100 in front of the refusal. Behind a
-                    # middleware that takes a turn of the loop or two to get out.
+                    # Reading would make the server send 100 before the refusal. Behind a
+                    # middleware the refusal takes some turns of the loop to reach the server.
                     await asyncio.sleep(_REFUSAL_SECONDS)
             if await self._carry():
                 await client_left(self._next_message)
@@ -200,11 +200,11 @@ class RequestBody:
                 self._reading.cancel()
 
     def stop(self) -> None:
-        """The response is there and wants no more of the body."""
+        """Send no more of the body: the response came before its end."""
         self._stopped = True
 
     async def _carry(self) -> bool:
-        """Take the body to the exchange; false when the client has left."""
+        """Send the body to the exchange; false when the client has left."""
         while not self._stopped:
             if self._held:
                 data = self._held.popleft()
@@ -232,10 +232,10 @@ class RequestBody:
         return True
 
     async def _room(self, exchange: TransportExchange, waiting: int) -> bool:
-        """Wait until the exchange takes more, reading ahead: only reading shows its departure.
+        """Wait until the exchange takes more; reads ahead, as only that shows a departure.
 
         Args:
-            exchange: Where the body goes.
+            exchange: Takes the body.
             waiting: Bytes that it has been offered and may not have sent yet.
 
         Returns:
@@ -287,7 +287,7 @@ class RequestBody:
         return self._exchange
 
     async def _asked_for(self) -> None:
-        """Wait until the destination wants the body; reading it asks the client for it."""
+        """Wait for the destination's 100 or refusal, for ``wait`` seconds at most."""
         exchange = await self._exchange_there()
         try:
             async with asyncio.timeout(self._wait):

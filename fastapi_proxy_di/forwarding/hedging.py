@@ -1,9 +1,9 @@
 """Hedging: a request without a response after a while is also sent to a second destination.
 
 A layer around the retry loop: it runs the loop once for the request and once more for a
-branch of it, and takes the response that comes first. The other one is cancelled and counts
-against nobody. Only for requests without a body that may be sent twice, and only where the
-retry budget has one left, so that a slow upstream is not asked twice for everything.
+branch of it, and takes the response that comes first. The other run is cancelled, and no
+failure is counted. Only for repeatable requests without a body, and only where the
+retry budget has one left, so that a slow upstream does not get twice the requests.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Hedging"]
 
 
 class Hedging:
-    """Sends requests that may race.
+    """Sends repeatable requests twice if the first response is slow.
 
     Args:
         settings: The upstream's. Each branch keeps its timeouts by itself, but the total one,
@@ -78,7 +78,7 @@ class Hedging:
                 winner = next((branch for branch in branches if branch.won), None)
                 if winner is not None:
                     return winner
-            # Both failed. What the first one met is what the request would have met alone.
+            # Both failed: raise what the request would have met without hedging.
             branches[0].task.result()
             raise AssertionError  # pragma: no cover - result raises
         finally:
@@ -101,7 +101,7 @@ class Hedging:
         dials = first.dials
         assert dials is not None
         if dials.further >= MAX_CONNECT_RETRIES or not (first.in_flight or first.attempts):
-            return False  # as many dials as any request has; or it has not been sent yet
+            return False  # no further dial is allowed, or nothing was sent yet
         if self._picker.pick(first.key, (first.destination,)) is None:
             return False
         if not self._budget.withdraw(monotonic()):
@@ -111,7 +111,7 @@ class Hedging:
 
 
 class _Branch:
-    """One of the two that race."""
+    """One of the two runs of the retry loop."""
 
     __slots__ = ("exchange", "task")
 
@@ -125,12 +125,12 @@ class _Branch:
         return self.task.done() and not self.task.cancelled() and self.task.exception() is None
 
     def lost(self, task: object) -> None:
-        """It has ended without being the winner; a response that came too late is dropped."""
+        """End a branch that is not the winner; drops a response that came too late."""
         _ = self.exchange.watcher.end(self.exchange)
         if self.won:
             self.fail(ClientDisconnected("another response came first"))
 
     def fail(self, error: BaseException) -> None:
-        """Drop its response; its request ended at the moment of its arrival."""
+        """Drop the branch's response and end its attempt."""
         self.exchange.response.fail(error)
         self.exchange.end_attempt()

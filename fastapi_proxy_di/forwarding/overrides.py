@@ -1,4 +1,4 @@
-"""What a caller wants otherwise than the client sent it, and how that is validated."""
+"""Validates what a caller of ``forward`` sends instead of what the client sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ end or redirect it."""
 
 @dataclass(slots=True, eq=False)
 class Overrides:
-    """What a caller of ``forward`` wants otherwise, validated.
+    """What a caller of ``forward`` sends instead of what the client sent, validated.
 
     Attributes:
         method: Instead of the client's.
@@ -55,19 +55,19 @@ def overrides_of(
     host: str | None = None,
     timeout: float | None = None,
 ) -> Overrides | None:
-    """Validate what a caller wants otherwise; ``None`` if that is nothing.
+    """Validate the arguments of ``forward``; ``None`` if all have their defaults.
 
     Args:
         method: Instead of the client's.
         forward_query: Whether the client's query goes along.
         additional: Headers set by name.
         replaced: Headers instead of all the client's.
-        body: Bytes, str, or what JSON can say, instead of the client's.
+        body: Bytes, str, or what JSON can encode, instead of the client's.
         host: Instead of the destination's authority.
         timeout: Seconds in all.
 
     Raises:
-        ValueError: One of them is not what it must be.
+        ValueError: An argument is malformed or not allowed.
     """
     given = (method, additional, replaced, body, host, timeout)
     if forward_query and all(argument is None for argument in given):
@@ -104,5 +104,7 @@ def _content(body: Any) -> tuple[bytes, bytes]:
     try:
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"override_body: {error}; give bytes, str or what JSON can say") from error
+        raise ValueError(
+            f"override_body: {error}; give bytes, str or what JSON can encode"
+        ) from error
     return text.encode("utf-8"), b"application/json"

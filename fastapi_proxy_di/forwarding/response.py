@@ -1,6 +1,6 @@
-"""The upstream's response on its way to the client: raw, streamed, never half-ended.
+"""Sends the upstream's response to the client: raw, streamed, cut if the upstream's was.
 
-Once a byte has gone out, a failure breaks the client's transfer: a response that ends
+Once a byte was sent, a failure breaks the client's transfer: a response that ends
 cleanly is whole.
 """
 
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
-from fastapi_proxy_di.forwarding.response_headers import crossing_trailers
+from fastapi_proxy_di.forwarding.response_headers import end_to_end_trailers
 from fastapi_proxy_di.transport.protocol import Headers
 
 CLIENT_LEFT: Final = 499
@@ -41,7 +41,7 @@ class UpstreamResponse:
     Args:
         exchange: Has the response.
         headers: For the client.
-        trailers: Whether trailers are passed on.
+        trailers: Whether trailers are forwarded.
         end: Called once at the end, with the failure or ``None``; may give something that
             remains to be awaited.
     """
@@ -82,7 +82,7 @@ class UpstreamResponse:
                 if complete:
                     break
             if self._trailers:
-                trailers = crossing_trailers(response.trailers)
+                trailers = end_to_end_trailers(response.trailers)
                 await send({"type": "http.response.trailers", "headers": trailers})
         except ProxyError as error:
             failure = error
@@ -115,7 +115,7 @@ class UpstreamResponse:
 
 
 class LocalResponse:
-    """A response that no upstream gave.
+    """A response made by the proxy itself.
 
     Attributes:
         status: To send.
@@ -144,13 +144,13 @@ class LocalResponse:
 def client_closed_request() -> LocalResponse:
     """Give the response for a client that has left: an empty 499, as nginx logs it.
 
-    Nobody receives it. Servers and middlewares want to be sent something all the same.
+    No client receives it, but servers and middlewares expect a response from an app.
     """
     return LocalResponse(CLIENT_LEFT, [])
 
 
 def break_off(scope: Scope, failure: BaseException) -> None:
-    """Have the client's transfer broken: the response is not whole and must not be ended.
+    """Break the client's transfer: the response is not whole and must not end cleanly.
 
     The server breaks it when the app returns before the end. Middlewares would end it, so
     the scope has a mark for the wrapper around the app, which passes no last message on.

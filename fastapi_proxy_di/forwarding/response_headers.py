@@ -1,4 +1,4 @@
-"""Which headers and trailers of a response cross to the client."""
+"""Makes the headers and trailers of a response that are forwarded to the client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastapi_proxy_di.wire.headers import (
     nominated,
 )
 
-__all__ = ["ResponseHeaders", "crossing_headers", "crossing_trailers"]
+__all__ = ["ResponseHeaders", "end_to_end_headers", "end_to_end_trailers"]
 
 # Looking a member up in its enum takes 0.15 µs on CPython 3.11.
 _CONNECTION: Final = HeaderKind.CONNECTION
@@ -33,7 +33,7 @@ class ResponseHeaders:
     """Makes the headers that clients get, of responses and of accepted handshakes.
 
     Args:
-        table: Fates of the upstream's names.
+        table: Which headers are forwarded.
         own: ``response_headers`` of the settings.
         transforms: The upstream's.
         binding: Keeps clients on their destination, ``None`` for no affinity.
@@ -62,9 +62,9 @@ class ResponseHeaders:
             received: Lower-case names.
             pass_trailers: Whether the server takes trailers.
         """
-        headers = crossing_headers(received, status, self._table, pass_trailers=pass_trailers)
+        headers = end_to_end_headers(received, status, self._table, pass_trailers=pass_trailers)
         if exchange.method == b"HEAD" and exchange.scope.get("method", "GET") != "HEAD":
-            # Its length is that of a body which does not come.
+            # Its Content-Length belongs to a body that the upstream does not send.
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         if self._own:
             headers += self._own
@@ -80,27 +80,27 @@ class ResponseHeaders:
         return headers
 
 
-def crossing_headers(
+def end_to_end_headers(
     headers: Headers, status: int, table: HeaderKinds, *, pass_trailers: bool
 ) -> Headers:
-    """The headers of a response that cross to the client.
+    """Give the headers of a response that are forwarded to the client.
 
     Args:
         headers: As received, lower-case names.
         status: Its status.
-        table: Fates of the upstream's names.
+        table: Which headers are forwarded.
         pass_trailers: Whether the server takes trailers, so that ``Trailer`` may stay.
     """
     kept: Headers = []
     connection: list[bytes] = []
     for pair in headers:
-        fate = table[pair[0]]
-        if not fate:
+        kind = table[pair[0]]
+        if not kind:
             kept.append(pair)
-        elif fate is _CONNECTION:
+        elif kind is _CONNECTION:
             if pair[1] not in _PLAIN_CONNECTION:
                 connection.append(pair[1])
-        elif fate is _TRAILER and pass_trailers:
+        elif kind is _TRAILER and pass_trailers:
             kept.append(pair)
     if connection:
         names = nominated(connection) - {b"content-length"}
@@ -112,6 +112,6 @@ def crossing_headers(
     return kept
 
 
-def crossing_trailers(trailers: Headers) -> Headers:
-    """The trailers that cross: none that frames, routes or controls (RFC 9110 section 6.5.1)."""
+def end_to_end_trailers(trailers: Headers) -> Headers:
+    """Give the trailers that are forwarded: none that frames or routes, RFC 9110 section 6.5.1."""
     return [pair for pair in trailers if pair[0] not in _NO_TRAILERS]

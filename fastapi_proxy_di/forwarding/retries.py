@@ -1,7 +1,7 @@
-"""May this attempt be followed by another?
+"""Decides whether another attempt may follow.
 
-Owns: that decision, the budget and the pause before it. Must not know: pools, transports,
-the request itself, beyond what ``Outcome`` says about it.
+Owns that decision, the budget and the pause before a retry. Must not know pools, transports or
+the request, beyond what ``Outcome`` says about it.
 
 ```text
 what happened                                 which requests                    verdict
@@ -14,7 +14,7 @@ a response with a listed status               repeatable                        
 anything else, or attempts or budget used up  -                                 NO
 ```
 
-Always only while the body can be sent again. *Repeatable* is a listed method or a request
+All retries need a body that can be sent again. *Repeatable* is a listed method or a request
 with ``Idempotency-Key``.
 """
 
@@ -54,7 +54,7 @@ class Verdict(Enum):
 
     NO = "no"
     RETRY_FREE = "free"
-    """Another attempt that uses neither attempts nor budget: elsewhere after a failed dial,
+    """Another attempt, uncounted: at another destination after a failed dial,
     on a fresh connection after a reused one had closed."""
     RETRY_COUNTED = "counted"
     """Another attempt, taken from the attempts and the budget."""
@@ -71,11 +71,11 @@ class Outcome:
         reused: Whether its connection had served before.
         written: Whether any byte of the request was written.
         answered: Whether any byte of the final response arrived.
-        replayable: Whether all that has been taken of the body can be sent again; true if
-            nothing was taken.
+        replayable: Whether all that was read of the body can be sent again; true if
+            nothing was read.
         retries: Counted retries the request has made.
-        connect_retries: Free ones after failed dials.
-        resent: Whether it has had its free one on a fresh connection.
+        connect_retries: Free retries after failed dials.
+        resent: Whether it has used its free retry on a fresh connection.
     """
 
     failure: Failure | None = None
@@ -93,7 +93,7 @@ class Outcome:
 class RetryBudget:
     """Counted retries allowed over ten seconds: a minimum and a share of the requests.
 
-    It keeps an outage from growing by the retries it causes: requests sent upstream stay
+    It keeps retries from multiplying an outage: requests sent upstream stay
     within ``1 + share`` times the clients' (and the minimum).
 
     Args:
@@ -151,13 +151,13 @@ def backoff(retry: int, base: float, random: Random) -> float:
 
 
 def decide(outcome: Outcome, settings: RetrySettings, budget: RetryBudget, now: float) -> Verdict:
-    """Say whether another attempt may follow, and at whose expense.
+    """Say whether another attempt may follow, and whether it counts.
 
     ``RETRY_COUNTED`` has been withdrawn from the budget when it is returned.
 
     Args:
         outcome: How the last attempt went.
-        settings: What they allow.
+        settings: Of the retries.
         budget: Of the upstream.
         now: Monotonic seconds.
     """
@@ -171,7 +171,7 @@ def decide(outcome: Outcome, settings: RetrySettings, budget: RetryBudget, now: 
     elif failure.unsent:
         return _free(outcome.connect_retries < MAX_CONNECT_RETRIES)
     else:
-        # Nothing written is nothing done, whatever the method.
+        # Without a byte written the destination has done nothing, whatever the method.
         eligible = outcome.repeatable or not outcome.written
         if eligible and outcome.reused and failure in _CLOSED and not outcome.resent:
             return Verdict.RETRY_FREE

@@ -1,8 +1,8 @@
-"""Transforms at work: between the forwarders' own steps, on what leaves and what comes back.
+"""Runs transforms on the request that is sent and on the response that came.
 
-A request's run after the hop-by-hop clean-up and before the proxy's own headers, a
-response's after its clean-up and before ``response_headers``: nothing that either side adds
-is lost to the other.
+A request's transforms run after the hop-by-hop clean-up and before the proxy's own headers, a
+response's after its clean-up and before ``response_headers``: headers that transforms add stay,
+and the headers of the proxy win.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def transform_request(transforms: Pipeline, exchange: Exchange, headers: Headers
     Args:
         transforms: To run.
         exchange: Its method, target and query are set.
-        headers: The client's that stay.
+        headers: The client's headers that are forwarded.
 
     Returns:
         The headers to go on with.
@@ -49,8 +49,8 @@ def transform_response(
         transforms: To run.
         exchange: Has the response.
         status: The upstream's.
-        headers: Those that cross.
-        own: ``response_headers``, which have the last word.
+        headers: The upstream's headers that are forwarded.
+        own: ``response_headers`` of the settings, set last.
     """
     address = exchange.destination.settings.address
     response = OutboundResponse(

@@ -1,7 +1,7 @@
-"""An accepted client WebSocket and an upstream one, joined: two copies, one end.
+"""Copies messages between an accepted client WebSocket and an open upstream WebSocket.
 
 The client's messages are copied in the caller's task, the upstream's in one named task
-beside it. The directions only note how it ended; everything that an end asks for is done
+beside it. The directions only note how the tunnel ended; closing both sides is done
 in one place, in the caller's task. Knows ASGI messages, no frames, no pools and no logging.
 """
 
@@ -24,7 +24,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-# How long a side may hold up an end that is ours: shutdown, drain, a limit.
+# How long a side may delay an end that the proxy decided on: shutdown, drain, a limit.
 _END_SECONDS: Final = 1.0
 # A send after the client left: ASGI servers raise an OSError (ASGI 2.4), or a RuntimeError
 # where they have closed for a reason of their own, such as their ping timeout.
@@ -48,7 +48,7 @@ class WebSocketEnd(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TunnelEnd:
-    """What became of a tunnel.
+    """How a tunnel ended, and what it carried.
 
     Attributes:
         reason: Who or what ended it.
@@ -74,14 +74,14 @@ class TunnelEnd:
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """What a direction noted, and what it asks for.
+    """How a tunnel ends, as a direction noted it, and the close frames to send.
 
     Attributes:
         to_client: Close frame for the client, ``None`` if it is gone or closing.
-        to_upstream: Close frame for the upstream, ``None`` to break it off. Without effect
+        to_upstream: Close frame for the upstream, ``None`` to abort the connection. No effect
             where the upstream ended first.
-        seconds: How long the client may hold up its close frame; ``None`` is as long as it
-            takes to read what stands before it.
+        seconds: How long the client may delay its close frame; ``None`` is as long as it
+            takes to read the messages before it.
     """
 
     reason: WebSocketEnd
@@ -93,7 +93,7 @@ class _Ending:
 
 
 class Tunnel:
-    """One client WebSocket, accepted, tied to one upstream WebSocket, open.
+    """One accepted client WebSocket and one open upstream WebSocket.
 
     Args:
         receive: The client's ASGI ``receive``, after ``websocket.connect``.
@@ -102,7 +102,7 @@ class Tunnel:
         name: Upstream's name, for the task's.
 
     Attributes:
-        end: How it ended, once ``run`` is over, also if that was cancelled; ``None`` if
+        end: How it ended, once ``run`` has ended or was cancelled; ``None`` if
             ``receive`` or ``send`` failed in a way that no server fails.
     """
 
@@ -120,9 +120,9 @@ class Tunnel:
         self.end: TunnelEnd | None = None
 
     async def run(self) -> TunnelEnd:
-        """Copy both ways until one side ends, then end the other. To be called once.
+        """Copy both ways until one side ends, then end the other side. Call it once.
 
-        Cancellation closes both sides with 1012, takes a second at most, and goes on.
+        A cancellation closes both sides with 1012 within about a second, then goes on.
         """
         down = asyncio.create_task(
             self._copy_down(), name=f"websocket {self._name}: upstream to client"
@@ -145,10 +145,10 @@ class Tunnel:
         return self.end
 
     def close(self, code: int = 1001, reason: str = "") -> None:
-        """End both sides with this code, within a second or so: a drain that took too long.
+        """End both sides with this code within about a second; for a drain that took too long.
 
         Args:
-            code: Close code for both; one that may be sent.
+            code: Close code for both; must be one that may be sent.
             reason: Close reason for both, at most 123 bytes of UTF-8.
         """
         if self._ending is None:
@@ -177,7 +177,7 @@ class Tunnel:
             await send(data)
 
     async def _copy_down(self) -> None:
-        """Copy from upstream to client until the upstream ends, and interrupt the other."""
+        """Copy from upstream to client until the upstream ends, then interrupt the other copy."""
         recv, send = self._upstream.recv, self._send
         seconds = 0.0
         try:
@@ -188,7 +188,7 @@ class Tunnel:
                     await send({"type": "websocket.send", "bytes": message})
             self._note(_upstream_ended(self._upstream))
         except _CLIENT_LEFT:
-            # ``receive`` knows the code, behind what the client sent before it left.
+            # ``receive`` gives the code, after the messages that the client sent before it left.
             seconds = _END_SECONDS
         finally:
             self._stop(seconds)
@@ -196,9 +196,9 @@ class Tunnel:
     # The end
 
     async def _finish(self, down: asyncio.Task[None], seconds: float | None) -> None:
-        """Do what the end asks for; first what needs no waiting."""
+        """Close both sides; the upstream's close is started first, as it needs no waiting."""
         if self._ending is None:
-            # Either the other direction has failed, which is raised here, or ``send`` has.
+            # Either the copy to the client failed, which is raised here, or its ``send`` did.
             await down
             self._note(_Ending(WebSocketEnd.CLIENT_VANISHED, 1006))
         ending = self._ending
@@ -215,7 +215,7 @@ class Tunnel:
         )
 
     async def _end_both(self, to_client: Close | None) -> None:
-        """Close the client, behind what it has still to read, and see the upstream end."""
+        """Close the client after the messages it has yet to read; wait for the upstream's end."""
         if to_client is not None:
             with contextlib.suppress(*_CLIENT_LEFT):
                 await self._send(
@@ -228,7 +228,7 @@ class Tunnel:
         await self._upstream.wait_closed()
 
     def _note(self, ending: _Ending) -> None:
-        """Keep the first end only: what follows it is its echo."""
+        """Keep the first end only: later ones follow from it."""
         if self._ending is None:
             self._ending = ending
 
@@ -241,8 +241,8 @@ class Tunnel:
     async def _interruptible(self, work: Coroutine[Any, Any, None], seconds: float | None) -> None:
         """Do ``work`` until it ends, ``_stop`` is called or ``seconds`` are over.
 
-        ``asyncio.timeout`` is the one way to interrupt a task that does not take a
-        cancellation from outside for its own.
+        ``asyncio.timeout`` interrupts the task without hiding a
+        cancellation from outside.
         """
         try:
             async with asyncio.timeout(seconds) as scope:
@@ -269,7 +269,7 @@ class Tunnel:
 
 
 def _ours(reason: WebSocketEnd, close: Close) -> _Ending:
-    """Give an end that this side decided on: both others get the same, and little time."""
+    """Give an end that the proxy decided on: both sides get the same close, and a second."""
     assert close.code is not None
     return _Ending(reason, close.code, close.reason, close, close, _END_SECONDS)
 
@@ -289,7 +289,7 @@ def _client_ended(message: Message) -> _Ending:
 
 
 def _upstream_ended(upstream: OpenWebSocket) -> _Ending:
-    """Read how the upstream ended; it has its own close frame already."""
+    """Read how the upstream ended."""
     code, reason, error = upstream.close_code, upstream.close_reason, upstream.error
     if error is None:
         kind = WebSocketEnd.UPSTREAM_CLOSED
@@ -299,8 +299,8 @@ def _upstream_ended(upstream: OpenWebSocket) -> _Ending:
         kind = _PROTOCOL_ENDS[code]
     else:
         kind = WebSocketEnd.UPSTREAM_VANISHED
-    # 1002 would blame the client for the upstream's fault; what was wrong with the data
-    # itself concerns both.
+    # The client must not get 1002 for the upstream's fault; codes about the data
+    # itself go to both sides.
     shown = 1006 if kind is WebSocketEnd.UPSTREAM_PROTOCOL_ERROR else code
     return _Ending(kind, code, reason, close_downwards(shown, reason), to_upstream=Close())
 
@@ -313,7 +313,7 @@ _PROTOCOL_ENDS: Final = {
 
 
 def _size_over(data: str | bytes, limit: int) -> bool:
-    """Whether a message is over ``limit`` bytes, encoding only where that decides."""
+    """Whether a message is over ``limit`` bytes; encodes text only if its length is close."""
     if len(data) > limit:
         return True
     return isinstance(data, str) and 4 * len(data) > limit and len(data.encode()) > limit

@@ -1,9 +1,9 @@
 """Forwards WebSockets: dial first, accept after, then copy both ways.
 
-1. Build the handshake that leaves: the client's headers, our own key, its subprotocols.
-2. Send it as any request (``journey``): pick, connect, send, wait for the head.
+1. Build the handshake to send: the client's headers, our own key, its subprotocols.
+2. Send it like any request (``journey``): pick, connect, send, wait for the head.
 3. Refused: the refusal goes to the client as it is. Accepted: check the 101, accept.
-4. Tie the two together (``tunnel``) until one of them ends.
+4. Copy messages (``tunnel``) until one side ends.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class WebSocketForwarder:
     """Tunnels WebSockets to one upstream.
 
     Attributes:
-        ends: How many tunnels each reason has ended since the start.
+        ends: Number of tunnels that ended since the start, by reason.
 
     Args:
         settings: The upstream's.
         journey: Of its exchanges.
-        builder: Makes the handshakes that leave.
-        response_headers: Makes the headers that clients get.
+        builder: Builds the handshakes to send.
+        response_headers: Builds the headers that clients get.
         binding: Keeps clients on their destination, ``None`` for no affinity.
     """
 
@@ -99,7 +99,7 @@ class WebSocketForwarder:
 
         Raises:
             ProxyError: No destination responded to the handshake; nothing was sent to the client.
-            ValueError: Overrides or ``subprotocols`` hold what may not be sent.
+            ValueError: Overrides or ``subprotocols`` have values that may not be sent.
         """
         seconds = self._settings.open_timeout if open_timeout is None else open_timeout
         watcher = Watcher(self._name, Deadlines(activity=None, first_byte=seconds, total=seconds))
@@ -111,7 +111,7 @@ class WebSocketForwarder:
             try:
                 await self._journey.send(exchange)
             finally:
-                # From now on the tunnel reads what the client sends.
+                # From now on the tunnel reads the client's messages.
                 rest = watcher.end(exchange)
                 if rest is not None:
                     await rest
@@ -231,7 +231,7 @@ class WebSocketForwarder:
             )
 
     async def _refuse(self, exchange: Exchange, headers: Headers) -> None:
-        """Hand the upstream's refusal to the client: status, headers and body."""
+        """Send the upstream's refusal to the client: status, headers and body."""
         send = exchange.send
         assert exchange.receive is not None
         assert send is not None
@@ -255,7 +255,7 @@ class _Offer(NamedTuple):
 
 
 def _not_yet(exchange: Exchange, failure: BaseException | None) -> None:
-    """The end of the forwarding ends the exchange, not the end of its response."""
+    """Do nothing: ``forward`` ends the exchange, not the end of its response."""
 
 
 def _refuse_handshake_headers(overrides: Overrides) -> None:

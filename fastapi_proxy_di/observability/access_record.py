@@ -1,7 +1,8 @@
-"""One access record for each exchange, and why its destinations were picked, where wanted.
+"""Logs one access record for each exchange, and why destinations were picked if asked.
 
-Where nobody listens nothing of this runs: ``AccessRecords.observe`` gives ``None``. The record
-goes to the logger ``fastapi_proxy_di.access`` at INFO, with its fields as extra attributes:
+Where ``explain`` and the logger are off, ``AccessRecords.wanted`` is false and nothing is
+recorded. A record goes to the logger ``fastapi_proxy_di.access`` at INFO, with these extra
+attributes:
 
 ``upstream``, ``destination`` (the last one, ``None`` if none), ``attempts`` (of `Attempt`),
 ``protocol`` (``http`` or ``websocket``), ``method``, ``path`` (without the query), ``status``
@@ -46,7 +47,7 @@ class AccessRecords:
         name: The upstream's.
         pool: Its destinations.
         how: Names what picked a destination for a request: its policy, or affinity.
-        explain: Where it is said why a destination was picked.
+        explain: Where the reason of a pick goes: nowhere, a header or the log.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class AccessRecord:
         self._head = monotonic()
         self._status = status
         if self._records.explain == "header" and self._reasons:
-            # Latest last, as the attempts were.
+            # In the order of the attempts.
             text = " | ".join(self._reasons)
             headers.append((EXPLAIN_HEADER, text.encode("latin-1", "replace")))
 

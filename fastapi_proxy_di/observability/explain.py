@@ -1,6 +1,6 @@
-"""Why a destination was picked, in one line: the policy, what it chose from, and who was out.
+"""Why a destination was picked, in one line: policy, candidates, and destinations left out.
 
-For people who look into a gateway, so it is only made where the setting ``explain`` asks
+For people who debug a gateway, so it is only made where the setting ``explain`` asks
 for it. Knows the pool, and nothing of requests.
 """
 
@@ -15,13 +15,13 @@ from fastapi_proxy_di.pools.pool import Pool
 __all__ = ["explanation"]
 
 _SHOWN: Final = 8
-"""Destinations named in each list; a header is no place for a thousand."""
+"""Destinations named in each list, so that the header stays short."""
 
 
 def explanation(
     pool: Pool, how: str, tried: Collection[Destination], picked: Destination | None
 ) -> str:
-    """Say why ``picked`` was picked, before it counts as busier for it.
+    """Say why ``picked`` was picked; called before the pick counts as in flight.
 
     Args:
         pool: Of the upstream.

@@ -1,7 +1,7 @@
 """What ``Depends(Upstream("billing"))`` gives: an upstream to use from code.
 
-It turns arguments into validated overrides and leads to the part that does the work. It makes
-no decision.
+It turns arguments into validated overrides and calls the part that does the work. It makes no
+decisions.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ class Balancer:
                 it comes before the client's. Default: the raw path below the mount.
             method: Instead of the client's.
             forward_query: Whether the client's query goes along.
-            additional_headers: Set by name: what the client sent under a name goes.
+            additional_headers: Set by name; they replace the client's of the same name.
             override_headers: Sent instead of all the client's headers.
             override_body: Sent instead of the client's body: bytes, str, or what JSON can
-                say; sets content-type if there is none.
+                encode; sets content-type if there is none.
             override_host: Host header instead of the destination's.
             timeout: Seconds in all, instead of ``timeouts.total``.
 
@@ -101,7 +101,7 @@ class Balancer:
 
         Raises:
             ProxyError: There is no response; the default handler makes it a status.
-            ValueError: An argument is not what it must be.
+            ValueError: An argument is malformed or not allowed.
         """
         overrides = overrides_of(
             method=method,
@@ -116,7 +116,7 @@ class Balancer:
         response = await self.forwarder.request(request, raw, prefix, overrides)
         stack = exit_stack(request.scope)
         if stack is not None:
-            # An endpoint need not return it. A proxied route always does.
+            # An endpoint need not return it; a proxied route always does.
             stack.push_async_callback(response.aclose)
         return response
 
@@ -145,8 +145,8 @@ class Balancer:
             open_timeout: Seconds for the handshake instead of ``websocket.open_timeout``.
 
         Raises:
-            ProxyError: No destination answered; nothing was sent to the client.
-            ValueError: An argument is not what it must be.
+            ProxyError: No destination responded; nothing was sent to the client.
+            ValueError: An argument is malformed or not allowed.
         """
         overrides = overrides_of(
             forward_query=forward_query, additional=additional_headers, replaced=override_headers
@@ -163,7 +163,7 @@ class Balancer:
         """An httpx client of this upstream: same pool, policy, health, retries and limits.
 
         Takes relative URLs, or absolute ones below its ``base_url``, ``http://<name>/``; any
-        other authority raises ``httpx.UnsupportedProtocol``. Answers are as the upstream
+        other authority raises ``httpx.UnsupportedProtocol``. Responses are as the upstream
         sent them. Shared by the whole app, so it keeps no cookies, and closing it does
         nothing. What fails raises httpx's exceptions, which are ``ProxyError`` as well.
         """
@@ -173,8 +173,8 @@ class Balancer:
         """Hold a destination for an SDK that brings a client of its own.
 
         ``async with billing.lease() as lease:`` counts in flight and against the limits
-        until its end; ``lease.url`` is where to go. ``lease.failed(error)`` says that the
-        destination failed, ``lease.answered()`` that its answer has begun.
+        until its end; ``lease.url`` is the address. ``lease.failed(error)`` reports that the
+        destination failed, ``lease.answered()`` that its response has begun.
 
         Args:
             key: What the policy ``hash`` keeps together.
@@ -204,13 +204,13 @@ class Balancer:
 
     @property
     def available(self) -> tuple[Destination, ...]:
-        """Those that may be picked: healthy, not ejected, not draining."""
+        """The destinations that may be picked: healthy, not ejected, not draining."""
         return self._running.pool.available
 
     def pick(self) -> Destination | None:
         """Give the destination that the policy picks now, ``None`` if there is none.
 
-        Counts as a turn of the policy, not as a request. Use ``lease`` to count one.
+        It advances the policy but counts no request; ``lease`` counts one.
         """
         destination, full = select(self._running.policy, self._running.pool)
         self._running.supervisor.limits_reached(full)
@@ -219,7 +219,7 @@ class Balancer:
     def peek(self) -> Destination | None:
         """Give the destination that ``pick`` would give now.
 
-        Takes no turn of the policy and reports no limit.
+        It does not advance the policy and reports no limit.
         """
         random = self._running.random
         state = random.getstate()
@@ -229,12 +229,12 @@ class Balancer:
             random.setstate(state)
 
     def drain(self, url: str, *, timeout: float | None = None) -> Awaitable[None]:
-        """Send nothing new to a destination, from now on; what it has goes on.
+        """Send no new requests to a destination; open ones and tunnels go on.
 
         Args:
             url: Its address, in any equivalent spelling.
             timeout: Seconds that it may take to become empty; tunnels that are still open
-                then are closed with 1001. ``None`` lets them be.
+                then are closed with 1001. ``None`` closes none.
 
         Returns:
             With a timeout, something that may be awaited until the destination is empty or
@@ -256,8 +256,8 @@ class Balancer:
     def replace_destinations(self, destinations: Destinations) -> None:
         """Make these the destinations, all at once.
 
-        Those that stay keep their connections, counts and health; removed ones take no new
-        requests and finish their work.
+        Destinations that stay keep their connections, counts and health; removed ones take no new
+        requests and finish the ones they have.
 
         Args:
             destinations: Addresses or ``DestinationSettings``.
@@ -271,7 +271,7 @@ class Balancer:
         """Change a destination's limits, weight, tier or probe path while it runs.
 
         Its connections, counts and health stay. What is not named stays as it is; ``None``
-        takes a limit away.
+        removes a limit.
 
         Args:
             url: Its address, in any equivalent spelling.
@@ -291,8 +291,8 @@ class Balancer:
     def configure_health(self, **changes: Unpack[HealthChanges]) -> None:
         """Change how destinations are probed; all are probed anew at once.
 
-        What is not named stays as it is. ``path=None`` turns probes off, and what they said
-        is forgotten. Without ``max_requests_window`` the window of ``max_requests`` follows
+        What is not named stays as it is. ``path=None`` turns probes off and makes all destinations
+        healthy. Without ``max_requests_window`` the window of ``max_requests`` follows
         the interval.
 
         Args:
@@ -319,7 +319,7 @@ class Balancer:
         )
 
     def status(self) -> UpstreamStatus:
-        """Give what the upstream is doing at this moment."""
+        """Give the state of the upstream at this moment."""
         return status_of(self._running)
 
     def __repr__(self) -> str:

@@ -27,12 +27,12 @@ from fastapi_proxy_di.upstream.shared_receive import SharedReceive
 
 
 class Forwarder:
-    """Forwards what Starlette and ASGI hand over, with path and overrides worked out.
+    """Forwards requests and WebSockets of Starlette, and those of plain ASGI.
 
     Args:
         http: Forwards HTTP.
         websocket: Tunnels WebSockets.
-        read_key: Reads what the policy may see of a request; ``None`` if it sees nothing.
+        read_key: Reads the hash key of a request; ``None`` if no key is used.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Forwarder:
 
         Args:
             request: The client's.
-            path: Raw path below the mount; may bring a query.
+            path: Raw path below the mount; may have a query.
             prefix: Raw path of the mount.
-            overrides: What the caller wants otherwise.
+            overrides: What to send instead of the client's request.
             affinity_key: What the policy ``hash`` keeps together.
 
         Raises:
@@ -122,7 +122,7 @@ class Forwarder:
             affinity_key: As for ``request``.
 
         Raises:
-            ProxyError: No destination answered; nothing was sent to the client.
+            ProxyError: No destination responded; nothing was sent to the client.
         """
         message = await websocket.receive()
         if message["type"] != "websocket.connect":
@@ -146,12 +146,12 @@ class UnknownStarlette(RuntimeError):
 
 
 async def check_request() -> None:
-    """See that a ``Request`` tells whether its body was read.
+    """Check that a ``Request`` has the names that say whether its body was read.
 
-    Without that a body that a dependency has read would be waited for, until the client leaves.
+    Without them a body that a dependency has read would be waited for until the client leaves.
 
     Raises:
-        UnknownStarlette: It does not.
+        UnknownStarlette: It has not.
     """
 
     async def receive() -> Message:
@@ -168,14 +168,14 @@ async def check_request() -> None:
 
 
 def send_of(request: Request) -> Send | None:
-    """Give what sends to the client of ``request``; ``None`` passes no early hints on."""
+    """Give ``send`` of ``request``, for early hints; ``None`` forwards none."""
     return getattr(request, "_send", None)
 
 
 def channel_of(websocket: WebSocket) -> tuple[Receive, Send]:
-    """Give what receives and sends below Starlette's state machine.
+    """Give ``receive`` and ``send`` without Starlette's state machine.
 
-    That machine costs as much per message as the copying; where the names are missing, the
+    The state machine costs as much per message as the copying; where the names are missing, the
     messages go through it.
     """
     receive: Receive = getattr(websocket, "_receive", websocket.receive)
@@ -184,20 +184,20 @@ def channel_of(websocket: WebSocket) -> tuple[Receive, Send]:
 
 
 def exit_stack(scope: Scope) -> AsyncExitStack | None:
-    """Give what FastAPI closes once the response is sent.
+    """Give the exit stack that FastAPI closes once the response is sent.
 
-    Where it is missing, a response that was not returned is closed when it is forgotten.
+    Where it is missing, a response that was not returned is closed when it is garbage collected.
     """
     stack = scope.get("fastapi_inner_astack")
     return stack if isinstance(stack, AsyncExitStack) else None
 
 
 def take_body(request: Request) -> bytes | None:
-    """Give the body if it was read; else mark it as taken, so that nobody waits for it.
+    """Give the body if it was read; else mark it as taken, so that nothing waits for it.
 
     Starlette keeps both facts in private attributes of the ``Request`` that dependencies
     and endpoint share; its own ``BaseHTTPMiddleware`` reads them as well. ``check_request``
-    has seen that they are there.
+    has checked that they exist.
 
     Raises:
         RequestBodyConsumed: It was read as a stream or form, and is gone.

@@ -1,4 +1,4 @@
-"""Puts one upstream together: from settings to everything that serves it."""
+"""Builds the parts of one upstream from its settings."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def compose(
     random: Random | None = None,
     transports: TransportFactory | None = None,
 ) -> RunningUpstream:
-    """Put the parts of one upstream together, in the event loop that they will serve.
+    """Build the parts of one upstream, in the event loop that they will run in.
 
     Args:
         settings: Of the upstream.
         events: Where changes of state are emitted.
-        random: Source of every draw, pauses and jitter included.
-        transports: Makes the ways to destinations; tests bring one of their own.
+        random: Source of every random number, for picks, pauses and jitter.
+        transports: Makes the transports to destinations; tests give their own.
 
     Raises:
-        ValueError: A setting can only be seen to be wrong now: a policy that cannot be
+        ValueError: A setting is wrong in a way that only shows now: a policy that cannot be
             imported, a certificate that cannot be read. Its text begins with the setting.
     """
     events = events or Events()
@@ -171,7 +171,7 @@ def _journey(
 
 
 def _key_reader(settings: UpstreamSettings) -> KeyReader | None:
-    """What reads the hash key of requests; ``None`` if policy and affinity look at none."""
+    """Give the reader of hash keys; ``None`` if neither policy nor affinity uses a key."""
     policy = settings.policy
     if settings.affinity is None and isinstance(policy, str) and policy in _POLICIES_WITHOUT_KEY:
         return None
@@ -179,7 +179,7 @@ def _key_reader(settings: UpstreamSettings) -> KeyReader | None:
 
 
 def secret_headers(headers: Mapping[str, SecretStr]) -> Headers:
-    """Header pairs from the settings' secret values."""
+    """Make header pairs of the settings' secret values."""
     return [
         (name.encode("latin-1"), secret.get_secret_value().encode("latin-1"))
         for name, secret in headers.items()
@@ -187,7 +187,7 @@ def secret_headers(headers: Mapping[str, SecretStr]) -> Headers:
 
 
 def request_builder(settings: UpstreamSettings, transforms: Pipeline | None) -> RequestBuilder:
-    """What makes the requests that leave."""
+    """Give the builder of forwarded requests."""
     forwarded = settings.forwarded
     make: Callable[..., RequestBuilder] = RequestBuilder
     if forwarded.mode == "append":
@@ -204,7 +204,7 @@ def request_builder(settings: UpstreamSettings, transforms: Pipeline | None) -> 
 
 
 def client_builder(settings: UpstreamSettings) -> RequestBuilder:
-    """What makes the requests of the app itself: it is their sender, not a proxy."""
+    """Give the builder of the app's own requests, which it sends as a client, not as a proxy."""
     return RequestBuilder(
         forwarding=AsGiven("off", (), rfc7239=False),
         via=False,
@@ -217,7 +217,7 @@ def client_builder(settings: UpstreamSettings) -> RequestBuilder:
 
 
 def response_table(settings: UpstreamSettings, response_headers: Headers) -> HeaderKinds:
-    """Which response headers cross."""
+    """Give the table that says which response headers are forwarded."""
     drop = {name.encode("latin-1") for name in settings.remove_response_headers}
     drop |= {name for name, _ in response_headers}
     if settings.response_server_headers == "drop":

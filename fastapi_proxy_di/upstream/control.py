@@ -18,7 +18,7 @@ from fastapi_proxy_di.upstream.running import RunningUpstream
 __all__ = ["Control", "DestinationChanges", "HealthChanges"]
 
 _LOOK_SECONDS: Final = 0.05
-"""How often a draining destination is looked at."""
+"""Seconds between two looks at a draining destination."""
 
 
 class HealthChanges(TypedDict, total=False):
@@ -43,7 +43,7 @@ class DestinationChanges(TypedDict, total=False):
 
 
 class Control:
-    """What ``Balancer`` offers to change an upstream while it runs.
+    """The changes of a running upstream that ``Balancer`` offers.
 
     Args:
         running: The upstream.
@@ -53,7 +53,7 @@ class Control:
         self._running: Final = running
 
     def drain(self, url: str, timeout: float | None) -> Awaitable[None]:
-        """Send nothing new to a destination; see ``Balancer.drain``."""
+        """Send no new requests to a destination; see ``Balancer.drain``."""
         destination = self._find(url)
         self._running.supervisor.drain(destination)
         if timeout is None:
@@ -101,7 +101,7 @@ class Control:
     def _replace(self, settings: list[DestinationSettings]) -> None:
         running = self._running
         known = {one.url for one in running.pool.destinations}
-        # Made first: what can fail does so before anything has changed.
+        # Made first, as this may fail: then nothing has changed yet.
         made = running.routes.make(one for one in settings if one.url not in known)
         added, removed = running.supervisor.replace(settings)
         running.routes.add(added, made)

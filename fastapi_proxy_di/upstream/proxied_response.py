@@ -1,4 +1,4 @@
-"""The response that ``Balancer.forward`` gives, as Starlette takes it."""
+"""The response that ``Balancer.forward`` gives: a Starlette ``Response``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["ProxiedResponse"]
 class ProxiedResponse(Response):
     """An upstream's response whose head is there; the body streams when it is sent.
 
-    ``status_code`` and ``headers`` may be changed before. One that is not sent is closed at
-    the end of the request, by ``aclose`` at once.
+    ``status_code`` and ``headers`` may be changed before. A response that is not sent is closed at
+    the end of the request; ``aclose`` closes it at once.
     """
 
     def __init__(self, response: UpstreamResponse | LocalResponse) -> None:

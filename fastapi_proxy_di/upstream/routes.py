@@ -1,4 +1,4 @@
-"""The ways to an upstream's destinations: their transports, made, lent to probes and closed."""
+"""The transports to an upstream's destinations: makes, gives and closes them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from fastapi_proxy_di.wire.addresses import Address
 __all__ = ["Routes"]
 
 _LOOK_SECONDS: Final = 0.1
-"""How often a removed destination that is still in use is looked at."""
+"""Seconds between two looks at a removed destination that is still in use."""
 
 
 class Routes:
-    """The ways to the destinations of one upstream.
+    """The transports to the destinations of one upstream.
 
     Args:
         factory: Makes transports.
-        destinations: Those of the start.
+        destinations: Of the settings.
 
     Attributes:
-        by_destination: The way to each destination, removed ones that are in use included.
+        by_destination: Route to each destination, including removed ones in use.
     """
 
     def __init__(self, factory: TransportFactory, destinations: Iterable[Destination]) -> None:
@@ -38,7 +38,7 @@ class Routes:
             self.by_destination[one] = route_to(one, factory.make(one.settings.address))
 
     def make(self, settings: Iterable[DestinationSettings]) -> dict[str, Transport]:
-        """Make the transports of destinations that may join, by their URL.
+        """Make the transports of new destinations, by their URL.
 
         Raises:
             ValueError: The settings do not fit one of them.
@@ -46,7 +46,7 @@ class Routes:
         return {one.url: self._factory.make(one.address) for one in settings}
 
     def add(self, destinations: Iterable[Destination], made: Mapping[str, Transport]) -> None:
-        """Take up new destinations with the transports made for them."""
+        """Add new destinations with the transports made for them."""
         for one in destinations:
             self.by_destination[one] = route_to(one, made[one.url])
 
@@ -55,7 +55,7 @@ class Routes:
         await self._factory.start()
 
     async def retire(self, destination: Destination) -> None:
-        """Close a removed destination's connections once its work is done."""
+        """Close a removed destination's connections once nothing is in flight."""
         while destination.in_flight:  # noqa: ASYNC110  # no event tells that a count is 0
             await asyncio.sleep(_LOOK_SECONDS)
         transports = [self.by_destination.pop(destination).transport]
@@ -65,7 +65,7 @@ class Routes:
             await transport.aclose()
 
     def to_probe(self, destination: Destination) -> tuple[Transport, Address]:
-        """Give the transport that probes of ``destination`` take, and their address."""
+        """Give the transport and the address for probes of ``destination``."""
         address = destination.settings.probe_address
         if destination.settings.health_url is None:
             return self.by_destination[destination].transport, address
@@ -75,6 +75,6 @@ class Routes:
         return transport, address
 
     def transports(self) -> list[Transport]:
-        """Give all that are open, to close them."""
+        """Give all transports, to close them."""
         routes = [route.transport for route in self.by_destination.values()]
         return routes + list(self._probe_transports.values())

@@ -1,4 +1,4 @@
-"""One upstream while it runs: its parts, its tasks, its start and its end.
+"""One running upstream: its parts, its tasks, its start and its end.
 
 ``composition`` makes it, ``control`` changes it, ``status`` reads it.
 """
@@ -33,22 +33,22 @@ __all__ = ["RunningUpstream"]
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class RunningUpstream:
-    """The running parts of one upstream. Made in the event loop that they serve.
+    """The running parts of one upstream, made in the event loop that they run in.
 
     Attributes:
-        settings: It was made from them.
+        settings: Of the upstream.
         events: Where changes of state are emitted.
-        random: Source of every draw, pauses and jitter included.
-        policy: Picks.
+        random: Source of every random number, for picks, pauses and jitter.
+        policy: Picks destinations.
         pool: The destinations.
         supervisor: Changes the pool.
-        routes: The ways to the destinations.
+        routes: The transports to the destinations.
         prober: Sends probes.
         admission: The upstream's own limits, ``None`` if it has none.
-        journey: What its exchanges go through.
+        journey: The steps that its exchanges go through.
         http: Forwards HTTP.
         websocket: Tunnels WebSockets.
-        read_key: Reads what the policy may see of a request; ``None`` if it sees nothing.
+        read_key: Reads the hash key of a request; ``None`` if no key is used.
         make_client: Makes its httpx client.
     """
 
@@ -71,7 +71,7 @@ class RunningUpstream:
 
     @property
     def client(self) -> UpstreamClient:
-        """The upstream's one httpx client, made when it is first asked for."""
+        """The upstream's one httpx client, made at its first use."""
         if self._client is None:
             self._client = self.make_client()
         return self._client
@@ -94,7 +94,7 @@ class RunningUpstream:
         return task
 
     async def aclose(self) -> None:
-        """Stop probing, close every connection. One failing step never stops the next."""
+        """Stop probing and close every connection; all steps run although one fails."""
         self.supervisor.close()
         for task in self._tasks:
             task.cancel()

@@ -1,7 +1,7 @@
-"""A client's messages for two: one that waits for the client to leave, and a reader of the body.
+"""Shares a client's ``receive``: one reader waits for the disconnect, one reads the body.
 
-For requests that leave with another body: a dependency may send one, and the endpoint behind
-it still reads the client's.
+For requests that are forwarded with another body: a dependency may forward one, and the
+endpoint still reads the client's body.
 """
 
 from __future__ import annotations

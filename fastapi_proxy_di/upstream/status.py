@@ -1,4 +1,4 @@
-"""What an upstream is doing, as data: for status pages, readiness and people."""
+"""The state of an upstream as data, for status pages and readiness."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class DestinationStatus(BaseModel):
 
     Attributes:
         url: Its address.
-        weight: Share of the traffic.
+        weight: Its share of the traffic, relative to the others'.
         tier: Lower ones are used first.
         available: Whether it may be picked.
-        healthy: What probes say.
-        ejected_for: Seconds until its ejection ends, ``None`` if it is in.
+        healthy: Whether probes find it healthy.
+        ejected_for: Seconds until its ejection ends, ``None`` if it is not ejected.
         draining: Whether it takes no new requests.
         in_flight: Requests and tunnels under way.
-        requests: Exchanges since it was last let in that went well or failed on its side.
-        failures: Those that failed on its side.
+        requests: Exchanges since its last readmission that succeeded or failed on its side.
+        failures: Exchanges that failed on its side.
         latency_ms: Milliseconds the last good probe took.
     """
 
@@ -53,8 +53,8 @@ class UpstreamStatus(BaseModel):
         in_flight: Requests and tunnels under way.
         queued: Requests waiting for a place.
         tunnels: WebSockets that are open.
-        tunnel_ends: How many each reason has ended since the start, by its name
-            (``client_closed``, ``upstream_vanished``, ...); reasons that never did are left out.
+        tunnel_ends: Number of tunnels that ended since the start, by reason
+            (``client_closed``, ``upstream_vanished``, ...); reasons without an end are left out.
         destinations: In the order of the settings.
     """
 
@@ -71,7 +71,7 @@ class UpstreamStatus(BaseModel):
 
 
 def status_of(running: RunningUpstream) -> UpstreamStatus:
-    """Give what ``running`` is doing at this moment."""
+    """Give the state of ``running`` at this moment."""
     now = asyncio.get_running_loop().time()
     pool, websocket, admission = running.pool, running.websocket, running.admission
     return UpstreamStatus(

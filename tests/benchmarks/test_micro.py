@@ -15,7 +15,7 @@ from fastapi_proxy_di.balancing.policy import BalancingPolicy
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.balancing.two_choices import TwoChoices
 from fastapi_proxy_di.forwarding.exchange import Exchange
-from fastapi_proxy_di.forwarding.response_headers import crossing_headers
+from fastapi_proxy_di.forwarding.response_headers import end_to_end_headers
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import DestinationSettings, UpstreamSettings
@@ -145,6 +145,6 @@ def test_answer_headers_are_sifted(benchmark: BenchmarkFixture) -> None:
     """The answer's fields that cross to the client."""
     table = response_table(_settings(), [])
     received = _parsed_answer().headers
-    fields: Headers = benchmark(crossing_headers, received, 200, table, pass_trailers=False)
+    fields: Headers = benchmark(end_to_end_headers, received, 200, table, pass_trailers=False)
     assert [name for name, _ in fields].count(b"set-cookie") == 2
     assert b"server" not in [name for name, _ in fields]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastapi_proxy_di.forwarding.response_headers import crossing_headers
+from fastapi_proxy_di.forwarding.response_headers import end_to_end_headers
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import RESPONSE_KINDS, HeaderKinds
 
@@ -38,4 +38,4 @@ def test_headers_that_cross(
     headers: Headers, status: int, pass_trailers: bool, kept: Headers
 ) -> None:
     """Nothing of the upstream's hop, nothing that its Connection names."""
-    assert crossing_headers(headers, status, TABLE, pass_trailers=pass_trailers) == kept
+    assert end_to_end_headers(headers, status, TABLE, pass_trailers=pass_trailers) == kept

@@ -81,8 +81,8 @@ def test_upstream_shows_its_name_alone() -> None:
         ({"override_host": "a b"}, "'a b' is not a host"),
         ({"override_host": "a\r\nx: y"}, "is not a host"),
         ({"override_host": "é"}, "'é' is not a host"),
-        ({"override_body": object()}, "give bytes, str or what JSON can say"),
-        ({"override_body": float("nan")}, "give bytes, str or what JSON can say"),
+        ({"override_body": object()}, "give bytes, str or what JSON can encode"),
+        ({"override_body": float("nan")}, "give bytes, str or what JSON can encode"),
     ],
 )
 async def test_forward_says_what_it_cannot_send(arguments: dict[str, Any], text: str) -> None:
