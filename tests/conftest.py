@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -23,13 +23,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _clean_environment() -> Iterator[None]:
     """Hide the machine's upstream settings and HTTP proxies from every test."""
-    for name in list(os.environ):
-        upper = name.upper()
-        if upper.startswith("UPSTREAM_") or upper.endswith("_PROXY"):
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            upper = name.upper()
+            if upper.startswith("UPSTREAM_") or upper.endswith("_PROXY"):
+                patch.delenv(name)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.e2e.servers import nginx, uvicorn
 from tests.support.processes import Process
@@ -37,13 +39,35 @@ class Upstream:
         return [path.read_text().splitlines() for path in self.records]
 
 
-@pytest.fixture
-async def upstream(tmp_path: Path) -> AsyncIterator[Upstream]:
-    """Run a uvicorn process."""
-    record = tmp_path / "record"
+@contextlib.asynccontextmanager
+async def _upstream(folder: Path) -> AsyncIterator[Upstream]:
+    record = folder / "record"
     record.touch()
     async with uvicorn("tests.e2e.upstream:app", environment={"RECORD": str(record)}) as app:
         yield Upstream(app, app.url, (record,))
+
+
+@contextlib.asynccontextmanager
+async def _real_upstream(kind: str, folder: Path, upstream: Upstream) -> AsyncIterator[Upstream]:
+    if kind == "uvicorn":
+        yield upstream
+        return
+    async with nginx(folder, upstream.destination) as front:
+        yield Upstream(upstream.app, front.url, (*upstream.records, folder / "access.log"))
+
+
+@pytest.fixture
+async def upstream(tmp_path: Path) -> AsyncIterator[Upstream]:
+    """Run a uvicorn process."""
+    async with _upstream(tmp_path) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_upstream(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Upstream]:
+    """Run one for all tests of a module that look at no record."""
+    async with _upstream(tmp_path_factory.mktemp("upstream")) as running:
+        yield running
 
 
 @pytest.fixture(params=["uvicorn", "nginx"])
@@ -51,8 +75,17 @@ async def real_upstream(
     request: pytest.FixtureRequest, tmp_path: Path, upstream: Upstream
 ) -> AsyncIterator[Upstream]:
     """Run a uvicorn process, once bare and once behind a real nginx."""
-    if request.param == "uvicorn":
-        yield upstream
-        return
-    async with nginx(tmp_path, upstream.destination) as front:
-        yield Upstream(upstream.app, front.url, (*upstream.records, tmp_path / "access.log"))
+    async with _real_upstream(request.param, tmp_path, upstream) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["uvicorn", "nginx"])
+async def shared_real_upstream(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    shared_upstream: Upstream,
+) -> AsyncIterator[Upstream]:
+    """Run one for all tests of a module that look at no record."""
+    folder = tmp_path_factory.mktemp("front")
+    async with _real_upstream(request.param, folder, shared_upstream) as running:
+        yield running

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as connect_websocket
 
@@ -34,9 +35,19 @@ async def gateway(upstream: Upstream) -> AsyncIterator[Process]:
         yield server
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(shared_real_upstream: Upstream) -> AsyncIterator[Process]:
+    """Run it once for all tests that look at no record."""
+    async with gateway(shared_real_upstream) as running:
+        yield running
+
+
+_shares = pytest.mark.asyncio(loop_scope="module")
+
+
 async def printed(process: asyncio.subprocess.Process) -> bytes:
     """What a command prints up to its end, which must be a good one."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         out, _ = await process.communicate()
     assert process.returncode == 0
     return out
@@ -49,15 +60,15 @@ async def exchange(server: Process, headers: Mapping[str, str]) -> str:
         url = f"ws://127.0.0.1:{server.port}/billing/live"
         with connect_websocket(url, additional_headers=headers) as websocket:
             websocket.send("hello")
-            return str(websocket.recv(timeout=10))
+            return str(websocket.recv(timeout=100))
 
     return await asyncio.to_thread(say)
 
 
-async def test_curl_gets_a_response(real_upstream: Upstream) -> None:
+@_shares
+async def test_curl_gets_a_response(server: Process) -> None:
     """A plain GET."""
-    async with gateway(real_upstream) as server:
-        body = await printed(await curl("-H", _KEY, f"{server.url}/billing/hello"))
+    body = await printed(await curl("-H", _KEY, f"{server.url}/billing/hello"))
 
     assert json.loads(body) == {"hello": "world"}
 
@@ -72,10 +83,9 @@ async def test_curl_gets_a_file_of_nginx(real_upstream: Upstream) -> None:
     assert real_upstream.seen == [[], ["GET /file"]]
 
 
+@_shares
 @pytest.mark.parametrize("framing", ["content-length", "chunked"])
-async def test_curl_uploads_fifty_megabytes(
-    real_upstream: Upstream, tmp_path: Path, framing: str
-) -> None:
+async def test_curl_uploads_fifty_megabytes(server: Process, tmp_path: Path, framing: str) -> None:
     """The hash tells that every byte arrived, in order."""
     body = os.urandom(_UPLOAD_BYTES)
     file = tmp_path / "upload"
@@ -83,33 +93,34 @@ async def test_curl_uploads_fifty_megabytes(
     words = ["-H", _KEY, "-T", str(file), "-X", "POST"]
     if framing == "chunked":
         words += ["-H", "Transfer-Encoding: chunked"]
-    async with gateway(real_upstream) as server:
-        body = await printed(await curl(*words, f"{server.url}/billing/digest"))
+    response = await printed(await curl(*words, f"{server.url}/billing/digest"))
 
-    assert json.loads(body) == {
+    assert json.loads(response) == {
         "bytes": _UPLOAD_BYTES,
         "sha256": hashlib.sha256(body).hexdigest(),
     }
 
 
-async def test_curl_shows_an_event_before_the_next_is_sent(real_upstream: Upstream) -> None:
+@_shares
+async def test_curl_shows_an_event_before_the_next_is_sent(
+    server: Process, shared_real_upstream: Upstream
+) -> None:
     """The upstream sends the second only when the first has been seen."""
-    async with gateway(real_upstream) as server:
-        process = await curl("-N", "-H", _KEY, f"{server.url}/billing/events")
-        assert process.stdout is not None
-        async with asyncio.timeout(10):
-            first = await process.stdout.readuntil(b"\n\n")
-        await fetch(real_upstream.app.address, "POST", "/release")
-        rest = await printed(process)
+    process = await curl("-N", "-H", _KEY, f"{server.url}/billing/events")
+    assert process.stdout is not None
+    async with asyncio.timeout(100):
+        first = await process.stdout.readuntil(b"\n\n")
+    await fetch(shared_real_upstream.app.address, "POST", "/release")
+    rest = await printed(process)
 
     assert first == b"data: first\n\n"
     assert rest == b"data: second\n\n"
 
 
-async def test_websocket_client_is_heard(real_upstream: Upstream) -> None:
+@_shares
+async def test_websocket_client_is_heard(server: Process) -> None:
     """A client of the library opens, sends, receives and closes."""
-    async with gateway(real_upstream) as server:
-        heard = await exchange(server, {"x-api-key": "let-me-in"})
+    heard = await exchange(server, {"x-api-key": "let-me-in"})
 
     assert heard == "heard hello"
 

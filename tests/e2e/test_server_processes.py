@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from tests.e2e.conftest import Upstream
 from tests.e2e.servers import hypercorn, uvicorn
@@ -19,13 +20,18 @@ _APP = "tests.e2e.gateway:app"
 _CONNECTIONS = 100
 
 
-@pytest.fixture(params=["uvicorn", "hypercorn"])
-async def server(request: pytest.FixtureRequest, upstream: Upstream) -> AsyncIterator[Process]:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["uvicorn", "hypercorn"])
+async def server(
+    request: pytest.FixtureRequest, shared_upstream: Upstream
+) -> AsyncIterator[Process]:
     """Run the gateway in two workers of uvicorn, or in hypercorn."""
     start = (
-        uvicorn(_APP, "--workers", "2", environment=upstream.environment)
+        uvicorn(_APP, "--workers", "2", environment=shared_upstream.environment)
         if request.param == "uvicorn"
-        else hypercorn(_APP, environment=upstream.environment)
+        else hypercorn(_APP, environment=shared_upstream.environment)
     )
     async with start as running:
         yield running
@@ -41,13 +47,15 @@ async def test_requests_pass(server: Process) -> None:
     assert posted.json() == {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
 
 
-async def test_event_arrives_before_the_next_is_sent(server: Process, upstream: Upstream) -> None:
+async def test_event_arrives_before_the_next_is_sent(
+    server: Process, shared_upstream: Upstream
+) -> None:
     """Nothing is held back, and the end of the stream is its end."""
     async with connect(server.address) as client:
         await client.send(request(target="/billing/events"))
         head = await client.read_head()
         first = await client.read_chunk()
-        await fetch(upstream.app.address, "POST", "/release")
+        await fetch(shared_upstream.app.address, "POST", "/release")
         rest = await client.read_body(head)
 
     assert first == b"data: first\n\n"
@@ -66,10 +74,10 @@ async def test_websocket_passes(server: Process) -> None:
     assert closed == Closed(1000)
 
 
-async def test_both_workers_forward(upstream: Upstream) -> None:
+async def test_both_workers_forward(shared_upstream: Upstream) -> None:
     """Each has a pool of its own; none holds the port without serving."""
     answers: dict[int, object] = {}
-    async with uvicorn(_APP, "--workers", "2", environment=upstream.environment) as server:
+    async with uvicorn(_APP, "--workers", "2", environment=shared_upstream.environment) as server:
         while len(answers) < 2:  # the second worker may not listen yet
             answers |= await _ask_many(server)
 
