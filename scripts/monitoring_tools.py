@@ -1,6 +1,7 @@
 """Run the tests of ``tests/monitoring`` with each monitoring tool, in an environment of its own.
 
-The tools patch FastAPI and Starlette when they are imported, so no two share one::
+The tools patch FastAPI and Starlette when they are imported, so no two share one. Each
+environment sees the packages of the one that runs this script, and has the tool besides::
 
     python scripts/monitoring_tools.py                     all
     python scripts/monitoring_tools.py sentry aikido_zen   these
@@ -8,6 +9,7 @@ The tools patch FastAPI and Starlette when they are imported, so no two share on
 
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -31,7 +33,11 @@ def run_tests(name: str, packages: list[str]) -> int:
     with tempfile.TemporaryDirectory() as directory:
         subprocess.run([sys.executable, "-m", "venv", directory], check=True)  # noqa: S603
         python = f"{directory}/bin/python"
-        install = [python, "-m", "pip", "install", "-q", "-e", f"{ROOT}[test]", *packages]
+        here = sysconfig.get_path("purelib")
+        there = sysconfig.get_path("purelib", vars={"base": directory})
+        # `addsitedir` also reads the path files there, that of an editable install among them.
+        Path(there, "this_environment.pth").write_text(f"import site; site.addsitedir({here!r})\n")
+        install = [python, "-m", "pip", "install", "-q", *packages]
         subprocess.run(install, check=True)  # noqa: S603
         sys.stdout.write(f"{name}: {', '.join(packages)}\n")
         sys.stdout.flush()
