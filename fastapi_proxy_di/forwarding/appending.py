@@ -1,8 +1,8 @@
-"""``forwarded.mode=append`` behind a server that has taken the peer's statements for itself.
+"""``forwarded.mode=append`` behind a server that has replaced the peer's address.
 
 uvicorn puts the client that ``X-Forwarded-For`` names in the place of the peer, with port 0.
-What is appended then is that client once more, and whether the peer is trusted can no longer
-be seen. One record says so; only this mode pays for the look.
+Then the proxy appends that client once more, and cannot see whether the peer is trusted. It logs
+one warning. Only this mode checks for it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class AppendingBuilder(RequestBuilder):
             self._warned = True
             _logger.warning(
                 "%s: forwarded.mode is append, but the server has replaced the peer's address "
-                "by one it was told (client port 0); start uvicorn with --no-proxy-headers, or "
+                "by one from a header (client port 0); start uvicorn with --no-proxy-headers, or "
                 "use the mode set",
                 self._upstream,
                 extra={"upstream": self._upstream},

@@ -259,13 +259,13 @@ def measure(
 
 def _left(phase: Phase, records: Sequence[Record], destinations: int) -> float | None:
     """When the victims have less than a tenth of their fair share, then and until the end."""
-    answers = sorted(
+    responses = sorted(
         (one.started, one.served_by in phase.victims)
         for one in records
         if one.kind in ("get", "post") and one.served_by is not None
     )
-    times = [at for at, _ in answers]
-    served = [0, *accumulate(victim for _, victim in answers)]
+    times = [at for at, _ in responses]
+    served = [0, *accumulate(victim for _, victim in responses)]
     next_to_none = len(phase.victims) / destinations / 10
     for first in range(bisect(times, phase.healed - _SHARE_WINDOW_SECONDS)):
         ends = (bisect(times, times[first] + _SHARE_WINDOW_SECONDS), len(times))

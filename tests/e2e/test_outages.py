@@ -65,7 +65,7 @@ def _twenty(gets: list[Record]) -> bool:
 
 @pytest.mark.slow
 async def test_no_get_fails_while_a_destination_is_left() -> None:
-    """Killed, closing without saying so, answering 500; only without any do clients notice."""
+    """Killed, closing connections, sending 500: clients only notice when no destination is left."""
     ports = [free_port() for _ in range(3)]
     async with fleet(free_port(), ports, _SETTINGS) as running:
         load = Load(running.gateway.port, gets=20, posts=10, streams=1)

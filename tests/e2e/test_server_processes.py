@@ -76,18 +76,18 @@ async def test_websocket_passes(server: Process) -> None:
 
 async def test_both_workers_forward(shared_upstream: Upstream) -> None:
     """Each has a pool of its own; none holds the port without serving."""
-    answers: dict[int, object] = {}
+    responses: dict[int, object] = {}
     async with uvicorn(_APP, "--workers", "2", environment=shared_upstream.environment) as server:
-        while len(answers) < 2:  # the second worker may not listen yet
-            answers |= await _ask_many(server)
+        while len(responses) < 2:  # the second worker may not listen yet
+            responses |= await _ask_many(server)
 
-    assert server.pid not in answers
-    assert list(answers.values()) == [{"hello": "world"}] * 2
+    assert server.pid not in responses
+    assert list(responses.values()) == [{"hello": "world"}] * 2
 
 
 async def _ask_many(server: Process) -> dict[int, object]:
     """What each worker that got a connection gives."""
-    answers: dict[int, object] = {}
+    responses: dict[int, object] = {}
     async with contextlib.AsyncExitStack() as stack:
         # Open at the same time, so that one busy worker leaves some to the other.
         clients: list[Client] = [
@@ -97,7 +97,7 @@ async def _ask_many(server: Process) -> dict[int, object]:
             await client.send(request(target="/pid"))
         for client in clients:
             pid = (await client.read_response()).json()
-            if pid not in answers:
+            if pid not in responses:
                 await client.send(request(target="/billing/hello"))
-                answers[pid] = (await client.read_response()).json()
-    return answers
+                responses[pid] = (await client.read_response()).json()
+    return responses

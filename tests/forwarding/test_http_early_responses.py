@@ -67,13 +67,13 @@ async def test_connection_of_an_early_response_is_not_reused() -> None:
 
 async def test_upload_stops_after_an_early_response() -> None:
     """What the client sends after the response is dropped: the destination sees the end."""
-    answered = asyncio.Event()
+    responded = asyncio.Event()
     after = bytearray()
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
         await connection.send(response_bytes(413, b"enough"))
-        answered.set()
+        responded.set()
         while data := await connection.reader.read(65536):
             after.extend(data)
 
@@ -85,7 +85,7 @@ async def test_upload_stops_after_an_early_response() -> None:
         await client.send(
             request("POST", "/billing/x", [(b"Content-Length", b"%d" % _SIZE)]) + b"first"
         )
-        await answered.wait()
+        await responded.wait()
         reply = await client.read_response()
         await client.send(b"second")
         await origin.all_left()

@@ -31,8 +31,8 @@ async def _get(address: tuple[str, int], path: str) -> list[Event]:
     reader, writer = await asyncio.open_connection(*address)
     connection = H2Connection(H2Configuration(header_encoding=None))
     connection.initiate_connection()
-    fields = [(":method", "GET"), (":scheme", "http"), (":authority", "gateway.test")]
-    connection.send_headers(1, [*fields, (":path", path), ("te", "trailers")], end_stream=True)
+    headers = [(":method", "GET"), (":scheme", "http"), (":authority", "gateway.test")]
+    connection.send_headers(1, [*headers, (":path", path), ("te", "trailers")], end_stream=True)
     events: list[Event] = []
     async with asyncio.timeout(10):
         while not any(isinstance(event, StreamEnded) for event in events):

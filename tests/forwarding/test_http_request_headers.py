@@ -76,7 +76,7 @@ async def test_length_of_zero_is_the_only_framing_of_a_post_without_body() -> No
 
 
 @pytest.mark.parametrize(
-    "field",
+    "header",
     [
         (b"Connection", b"keep-alive"),
         (b"Keep-Alive", b"timeout=5"),
@@ -85,10 +85,10 @@ async def test_length_of_zero_is_the_only_framing_of_a_post_without_body() -> No
         (b"Upgrade", b"foo/2"),
     ],
 )
-async def test_hop_by_hop_request_header_is_removed(field: tuple[bytes, bytes]) -> None:
+async def test_hop_by_hop_request_header_is_removed(header: tuple[bytes, bytes]) -> None:
     """RFC 9110 7.6.1: these are for us, not for the destination."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
-        await fetch(gate.address, target="/billing/x", headers=[field, (b"X-Kept", b"1")])
+        await fetch(gate.address, target="/billing/x", headers=[header, (b"X-Kept", b"1")])
 
     assert _theirs(origin.request) == [(b"x-kept", b"1")]
 

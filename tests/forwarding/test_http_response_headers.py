@@ -96,7 +96,7 @@ async def test_date_and_server_pass_where_the_server_adds_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "field",
+    "header",
     [
         (b"Connection", b"keep-alive"),
         (b"Keep-Alive", b"timeout=5"),
@@ -104,9 +104,9 @@ async def test_date_and_server_pass_where_the_server_adds_none() -> None:
         (b"Upgrade", b"h2c, h2"),
     ],
 )
-async def test_hop_by_hop_response_header_is_removed(field: tuple[bytes, bytes]) -> None:
+async def test_hop_by_hop_response_header_is_removed(header: tuple[bytes, bytes]) -> None:
     """RFC 9110 7.6.1: these are between the destination and us."""
-    reply = await _through(response_bytes(body=b"ok", headers=[field, (b"X-Kept", b"1")]))
+    reply = await _through(response_bytes(body=b"ok", headers=[header, (b"X-Kept", b"1")]))
 
     assert _theirs(reply) == [(b"x-kept", b"1"), (b"content-length", b"2")]
 
@@ -148,10 +148,10 @@ async def test_not_modified_has_no_length() -> None:
     assert origin.connections == 1
 
 
-@pytest.mark.parametrize("field", [b"", b"Content-Length: 0\r\n"])
-async def test_no_content_has_no_body(field: bytes) -> None:
+@pytest.mark.parametrize("header", [b"", b"Content-Length: 0\r\n"])
+async def test_no_content_has_no_body(header: bytes) -> None:
     """A 204 ends at its head and both connections go on."""
-    raw = b"HTTP/1.1 204 No Content\r\nX-A: 1\r\n" + field + b"\r\n"
+    raw = b"HTTP/1.1 204 No Content\r\nX-A: 1\r\n" + header + b"\r\n"
     async with (
         ScriptedOrigin(always(raw)) as origin,
         gateway(origin.url) as gate,

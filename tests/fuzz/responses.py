@@ -66,17 +66,17 @@ def _tame(random: Random) -> bytes:
     """A response as servers send it."""
     version = random.choice((b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0"))
     status = random.choice((b"200", b"200", b"200", b"404", b"204", b"304", b"103"))
-    fields = [random.choice((b"X-A: b", b"Trailer: X-T", b"Connection: close", b"Vary: *"))]
+    headers = [random.choice((b"X-A: b", b"Trailer: X-T", b"Connection: close", b"Vary: *"))]
     body = b""
     if status not in {b"204", b"304", b"103"}:
         if random.random() < 0.5:
-            fields.append(b"Content-Length: 5")
+            headers.append(b"Content-Length: 5")
             body = b"hello"
         else:
-            fields.append(b"Transfer-Encoding: chunked")
+            headers.append(b"Transfer-Encoding: chunked")
             body = b"5\r\nhello\r\n0\r\n" + random.choice((b"", b"X-T: y\r\n")) + b"\r\n"
-    random.shuffle(fields)
-    return b"\r\n".join((version + b" " + status + b" OK", *fields, b"", body))
+    random.shuffle(headers)
+    return b"\r\n".join((version + b" " + status + b" OK", *headers, b"", body))
 
 
 def _message(random: Random) -> bytes:
@@ -88,20 +88,20 @@ def _message(random: Random) -> bytes:
         + random.choice((b" OK", b" ", b""))
     ]
     framing = random.choice(("length", "length", "chunked", "chunked", "none", "both", "twice"))
-    fields: list[bytes] = []
+    headers: list[bytes] = []
     if framing in {"length", "both", "twice"}:
-        fields.append(b"Content-Length: " + random.choice(_LENGTHS))
+        headers.append(b"Content-Length: " + random.choice(_LENGTHS))
     if framing == "twice":
-        fields.append(b"content-length:" + random.choice(_LENGTHS))
+        headers.append(b"content-length:" + random.choice(_LENGTHS))
     if framing in {"chunked", "both"}:
-        fields.append(b"Transfer-Encoding: " + random.choice(_CODINGS))
+        headers.append(b"Transfer-Encoding: " + random.choice(_CODINGS))
     if random.random() < 0.05:
-        fields.append(b"Transfer-Encoding: " + random.choice(_CODINGS))
+        headers.append(b"Transfer-Encoding: " + random.choice(_CODINGS))
     for _ in range(random.choice((0, 0, 1, 2))):
         colon = random.choice((b": ", b": ", b":", b" : ", b""))
-        fields.append(random.choice(_NAMES) + colon + random.choice(_VALUES))
-    random.shuffle(fields)
-    lines += fields
+        headers.append(random.choice(_NAMES) + colon + random.choice(_VALUES))
+    random.shuffle(headers)
+    lines += headers
     head = b"".join(line + end() for line in lines) + end()
     return head + _body(random, framing)
 

@@ -121,8 +121,8 @@ async def test_guard_runs_before_the_body_is_read() -> None:
         guarded(Guard(Response(status_code=403))) as (running, _),
         connect(running.address) as client,
     ):
-        fields = [(b"Content-Length", b"5"), (b"Expect", b"100-continue")]
-        await client.send(request("POST", "/billing/x", fields))
+        headers = [(b"Content-Length", b"5"), (b"Expect", b"100-continue")]
+        await client.send(request("POST", "/billing/x", headers))
         reply = await client.read_response("POST")
 
     assert (reply.status, reply.informational) == (403, [])

@@ -28,7 +28,7 @@ class Process:
 
     Attributes:
         pid: Its id; its own session's and process group's too.
-        port: Where a server listens, for whoever starts one to set.
+        port: Where a server listens; set by the code that starts one.
         lines: What it has printed so far, on both outputs.
     """
 

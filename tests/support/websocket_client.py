@@ -133,7 +133,7 @@ async def shake_hands(
 ) -> RawResponse:
     """Ask for a WebSocket and give the response, with its body unless it is a 101."""
     offer = [(b"Sec-WebSocket-Protocol", ", ".join(subprotocols).encode())] if subprotocols else []
-    fields = [
+    pairs = [
         (b"Host", b"gateway.test"),
         (b"Upgrade", b"websocket"),
         (b"Connection", connection),
@@ -142,7 +142,7 @@ async def shake_hands(
         *offer,
         *headers,
     ]
-    lines = [b"GET %s HTTP/1.1" % target.encode(), *(b"%s: %s" % pair for pair in fields)]
+    lines = [b"GET %s HTTP/1.1" % target.encode(), *(b"%s: %s" % pair for pair in pairs)]
     await client.send(b"\r\n".join(lines) + b"\r\n\r\n")
     response = await client.read_head()
     return response if response.status == 101 else await client.read_body(response)

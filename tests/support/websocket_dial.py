@@ -59,9 +59,9 @@ async def dial(
     """
     transport, head = await asyncio.get_running_loop().create_connection(_Head, host, port)
     key = new_key()
-    fields = [(b"host", b"upstream.test"), *upgrade_headers(key, offered, compression=compression)]
+    headers = [(b"host", b"upstream.test"), *upgrade_headers(key, offered, compression=compression)]
     transport.write(
-        b"GET / HTTP/1.1\r\n" + b"".join(b"%s: %s\r\n" % pair for pair in fields) + b"\r\n"
+        b"GET / HTTP/1.1\r\n" + b"".join(b"%s: %s\r\n" % pair for pair in headers) + b"\r\n"
     )
     await head.done
     raw, _, leftover = head.received.partition(b"\r\n\r\n")

@@ -48,13 +48,13 @@ def accepting(head: Received, headers: Sequence[tuple[bytes, bytes]] = ()) -> by
     """Build the 101 for a handshake."""
     key = head.one(b"sec-websocket-key")
     assert key is not None
-    fields = [
+    pairs = [
         (b"Upgrade", b"websocket"),
         (b"Connection", b"Upgrade"),
         (b"Sec-WebSocket-Accept", accept_key(key.decode()).encode()),
         *headers,
     ]
-    lines = [b"HTTP/1.1 101 Switching Protocols", *(b"%s: %s" % pair for pair in fields)]
+    lines = [b"HTTP/1.1 101 Switching Protocols", *(b"%s: %s" % pair for pair in pairs)]
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 

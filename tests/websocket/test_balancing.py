@@ -49,7 +49,7 @@ async def test_long_tunnels_spread_evenly(policy: str, tolerance: float) -> None
     async with contextlib.AsyncExitStack() as stack:
         origins = [await stack.enter_async_context(frames_from(until_left)) for _ in range(4)]
         gateway = await stack.enter_async_context(
-            # The origins answer no ping, and opening all takes a busy machine its time.
+            # The origins send no pongs, and opening all takes a busy machine its time.
             tunnels(*(origin.url for origin in origins), policy=policy, websocket=_NO_PINGS)
         )
 

@@ -154,18 +154,18 @@ async def _refused(reply: bytes, server: str | None = None) -> RawResponse:
 @pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 426, 429, 503])
 async def test_refusal_reaches_the_client(server: str, status: int) -> None:
     """Status, headers and body, as the upstream wrote them."""
-    fields = [
+    headers = [
         (b"content-type", b"application/json"),
         (b"set-cookie", b"a=1"),
         (b"set-cookie", b"b=2"),
         (b"www-authenticate", b'Bearer realm="x"'),
         (b"retry-after", b"7"),
     ]
-    refusal = await _refused(response_bytes(status, b'{"why": "no"}', fields), server)
+    refusal = await _refused(response_bytes(status, b'{"why": "no"}', headers), server)
 
     assert (refusal.status, refusal.body) == (status, b'{"why": "no"}')
     got = [(name.lower(), value) for name, value in refusal.headers]
-    assert [pair for pair in got if pair in fields] == fields
+    assert [pair for pair in got if pair in headers] == headers
 
 
 @every_server
