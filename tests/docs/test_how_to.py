@@ -103,6 +103,7 @@ async def test_identify_sets_what_a_client_cannot_forge(
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_test_your_app_passes_as_it_is_written() -> None:
     """The tests of the page pass; pytest finds the plugin by itself."""
     files = ["test_checkout.py", "test_checkout_async.py", "test_common.py"]

@@ -125,6 +125,7 @@ async def test_configure_merges_the_environment_field_by_field(
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_test_page_passes_as_it_is_written() -> None:
     """The tests of the page pass."""
     run = subprocess.run(

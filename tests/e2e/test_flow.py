@@ -122,6 +122,7 @@ class SlowClients:
 
 
 @pytest.mark.parametrize("app", [_BARE, "app:app"])
+@pytest.mark.slow
 async def test_memory_stays_constant_with_slow_clients_and_slow_origins(app: str) -> None:
     """16 downloads and 16 uploads of 100 MiB that are held back cost less than 32 MiB at peak."""
     slow = SlowOrigin()

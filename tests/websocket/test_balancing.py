@@ -44,6 +44,7 @@ def many_files() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("policy", "tolerance"), [("least_requests", 0), ("power_of_two_choices", 0.1)]
 )
+@pytest.mark.slow
 async def test_long_tunnels_spread_evenly(policy: str, tolerance: float) -> None:
     """Hundreds that stay are counted for all their life, half of them replaced or not."""
     async with contextlib.AsyncExitStack() as stack:

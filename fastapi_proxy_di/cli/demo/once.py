@@ -16,7 +16,7 @@ from fastapi_proxy_di.cli.demo.load import Load
 from fastapi_proxy_di.cli.demo.tally import Kind, Outage, Tally
 from fastapi_proxy_di.cli.tables import print_table
 
-_RETURN_SECONDS: Final = 10.0
+_RETURN_SECONDS: Final = 30.0
 _SHOWN_FAILURES: Final = 10
 
 
@@ -35,7 +35,7 @@ async def disturb(
         The outages.
 
     Raises:
-        TimeoutError: A restarted upstream got no traffic within 10 seconds.
+        TimeoutError: A restarted upstream got no traffic within 30 seconds.
     """
     await asyncio.sleep(pause)
     outages = []

@@ -18,7 +18,7 @@ from fastapi_proxy_di.cli.demo.fleet import Fleet
 from fastapi_proxy_di.cli.demo.live import how_to_reach
 from tests.support.processes import package
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def upstream_pids(parent: int) -> list[int]:
