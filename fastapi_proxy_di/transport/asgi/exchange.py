@@ -34,6 +34,10 @@ class AsgiExchange(Exchange):
         more: Whether ``write`` and ``finish`` follow.
     """
 
+    trailers: Headers
+    complete: bool
+    last_activity: float
+
     def __init__(self, scope: dict[str, Any], body: bytes, *, more: bool) -> None:
         self.reused = False
         self._loop = asyncio.get_running_loop()

@@ -16,6 +16,7 @@ from fastapi_proxy_di.errors import ProxyError, UpstreamDisconnected, UpstreamPr
 from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange, headers_in
 from fastapi_proxy_di.transport.asgi.inner_app import Message
 from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES
+from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.transport.signal import Signal
 from fastapi_proxy_di.wire.close import Close
 
@@ -30,6 +31,8 @@ class AsgiHandshake(AsgiExchange):
         scope: The app's.
         key: The request's ``Sec-WebSocket-Key``.
     """
+
+    headers: Headers
 
     def __init__(self, scope: dict[str, Any], key: bytes) -> None:
         super().__init__(scope, b"", more=False)

@@ -84,6 +84,11 @@ class Http1Exchange(Exchange):
         parser: The connection's.
     """
 
+    headers: Headers
+    trailers: Headers
+    complete: bool
+    last_activity: float
+
     _state: _State = _HEAD
     _reusable = True  # so far
     _head_bytes = 0  # of the head, later since the last piece of the body

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastapi_proxy_di.errors import UpstreamProtocolError
 from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES, Exchange
+from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.transport.signal import Signal
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class Http2Exchange(Exchange):
         reused: Whether the connection has served before.
         now: The loop's time.
     """
+
+    trailers: Headers
+    last_activity: float
 
     def __init__(
         self,
