@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
@@ -99,18 +99,23 @@ async def proxy_lifespan(app: Starlette) -> AsyncIterator[None]:
     await check_request()
     runtime = Runtime()
     setattr(app, RUNTIME, runtime)
-    try:
+    # The last one comes first, and each one although another failed.
+    async with AsyncExitStack() as at_end:
+        at_end.push_async_callback(runtime.aclose)
+        at_end.push_async_callback(_end_overrides, app)
+        at_end.callback(delattr, app, RUNTIME)
         with claimed(app) as mounted, kept_broken(app):
             await runtime.start(mentions_of(app, mounted))
             for one in mounted:
                 one.bind(runtime.balancers.get(one.upstream.name))
             yield
-    finally:
-        delattr(app, RUNTIME)
+
+
+async def _end_overrides(app: Starlette) -> None:
+    async with AsyncExitStack() as stack:
         for override in overrides_of(app).values():
             if isinstance(override, EndsInLoop):
-                await override.end_in_loop()
-        await runtime.aclose()
+                stack.push_async_callback(override.end_in_loop)
 
 
 def balancer_of(app: Any, name: str) -> Balancer:

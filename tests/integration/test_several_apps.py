@@ -2,10 +2,19 @@
 
 from typing import Annotated
 
+import pytest
 from fastapi import Depends, FastAPI, Request, Response
 
-from fastapi_proxy_di import Balancer, Destinations, Upstream, proxy_lifespan, proxy_router
-from tests.support.gateways import Billing, billing, gateway
+from fastapi_proxy_di import (
+    Balancer,
+    Destinations,
+    ProxyNotStarted,
+    SettingsError,
+    Upstream,
+    proxy_lifespan,
+    proxy_router,
+)
+from tests.support.gateways import Billing, billing, gateway, until
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import run_app
@@ -84,3 +93,37 @@ async def test_class_counts_beside_the_name_in_one_app() -> None:
             ]
 
     assert statuses == [200, 200, 200]
+
+
+class _Fails(BrokenPipeError):
+    """What an override raises at its end."""
+
+
+class _FailsAtEnd:
+    """An override that runs something in the app's loop and cannot end it."""
+
+    async def end_in_loop(self) -> None:
+        raise _Fails
+
+
+@pytest.mark.parametrize("fault", [_Fails, SettingsError])
+async def test_lifespan_closes_upstreams_although_an_override_fails(
+    fault: type[Exception],
+) -> None:
+    """What an override raises at the end is raised on, and no connection stays open."""
+    async with ScriptedOrigin() as origin:
+        upstream = Upstream(billing(origin.url))
+        app = _injecting(upstream)
+        lifespan = proxy_lifespan(app)
+        await lifespan.__aenter__()
+        await upstream.of(app).client.get("/")
+        assert origin.open_connections
+        if fault is SettingsError:
+            app.dependency_overrides[upstream] = object
+        else:
+            app.dependency_overrides[Upstream("billing")] = _FailsAtEnd()  # type: ignore[assignment]
+        with pytest.raises(fault):
+            await lifespan.__aexit__(None, None, None)
+        await until(lambda: origin.open_connections == 0)
+    with pytest.raises(ProxyNotStarted):
+        upstream.of(app)
