@@ -145,8 +145,8 @@ class ProxyApp(MountedUpstream):
                     await send_response(refusal, scope, receive, send)
                     return
             balancer = self._balancer
-            app = self._app or self._app_around(scope)
-            if app is not None and is_overridden(app, self.upstream.name):
+            app = self._overriding_app(scope.get("app"))
+            if app is not None:
                 balancer = await self._override(app).balancer()
             if balancer is None:
                 raise self._not_started()
@@ -234,15 +234,19 @@ class ProxyApp(MountedUpstream):
             raise
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _app_around(self, scope: Scope) -> FastAPI | None:
-        """The FastAPI app that the request came through, where another one started this."""
-        app = scope.get("app")
-        if not isinstance(app, FastAPI):
-            return None
-        if app is not self._checked:
-            self._check(app)
-            self._checked = app
-        return app
+    def _overriding_app(self, around: object) -> FastAPI | None:
+        """The FastAPI app whose override replaces the upstream now.
+
+        That is the app the request came through, else the starter.
+        """
+        name = self.upstream.name
+        if around is not self._app and isinstance(around, FastAPI):
+            if around is not self._checked:
+                self._check(around)
+                self._checked = around
+            if is_overridden(around, name):
+                return around
+        return self._app if self._app is not None and is_overridden(self._app, name) else None
 
     def _check(self, app: FastAPI) -> None:
         """Refuse what would be passed by without a word.

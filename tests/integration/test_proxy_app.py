@@ -468,3 +468,25 @@ def test_name_is_checked_at_once() -> None:
 def test_repr_says_the_upstream() -> None:
     """For messages and debuggers."""
     assert repr(proxy_app("billing")) == "proxy_app('billing')"
+
+
+async def test_dependencies_of_another_app_around_it_are_not_passed_by() -> None:
+    """One object in the app that starts it and in a mounted app: 500 there, not the upstream."""
+
+    async def refuse() -> None:
+        raise AssertionError("a mount runs no dependencies")
+
+    async with ScriptedOrigin() as origin:
+        proxy = proxy_app(billing(origin.url))
+        app = FastAPI(lifespan=proxy_lifespan)
+        admin = FastAPI(dependencies=[Depends(refuse)])
+        admin.mount("/billing", proxy)
+        app.mount("/billing", proxy)
+        app.mount("/admin", admin)
+        async with run_app(app) as running:
+            served = await fetch(running.address, target="/billing/x")
+            refused = [await fetch(running.address, target="/admin/billing/x") for _ in range(2)]
+
+    assert served.status == 200
+    assert [one.status for one in refused] == [500, 500]
+    assert len(origin.requests) == 1

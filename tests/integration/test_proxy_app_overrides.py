@@ -143,3 +143,20 @@ async def test_overrides_of_others_change_nothing() -> None:
             found = await fetch(running.address, target="/billing/x")
 
     assert found.status == 200
+
+
+@pytest.mark.parametrize("overridden", ["outer", "inner"])
+async def test_stand_in_of_either_app_around_it_responds(overridden: str) -> None:
+    """The app that starts it, and the mounted app that the request comes through."""
+    async with ScriptedOrigin() as origin:
+        proxy = proxy_app(billing(origin.url))
+        apps = {"outer": mounted(proxy), "inner": FastAPI()}
+        apps["inner"].mount("/billing", proxy)
+        apps["outer"].mount("/inner", apps["inner"])
+        async with (
+            run_app(apps["outer"]) as running,
+            stand_in(apps[overridden], "billing", reply("double")),
+        ):
+            found = await fetch(running.address, target="/inner/billing/x")
+
+    assert (found.body, origin.requests) == (b"double", [])
