@@ -70,7 +70,7 @@ def problem(
     """
     document = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": _title(status),
         "status": status,
         "detail": detail or _DETAILS.get(status, "The request failed."),
     }
@@ -80,6 +80,13 @@ def problem(
         headers=headers,
         media_type="application/problem+json",
     )
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # 499 has no name of its own
+        return "Request failed"
 
 
 async def http_exception_response(error: HTTPException) -> Response:
@@ -115,5 +122,6 @@ def install_handler(scope: Scope) -> None:
     if handlers is None or ProxyError in handlers:
         return
     own = getattr(scope.get("app"), "exception_handlers", {})
-    if Exception not in own:
+    # Starlette gives an unhandled exception to the handler of either key.
+    if Exception not in own and 500 not in own:
         handlers[ProxyError] = problem_response

@@ -29,6 +29,7 @@ class ProxiedResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it; called by Starlette."""
         self._response.status = self.status_code
+        self._response.headers = self.raw_headers
         await self._response(scope, receive, send)
         if self.background is not None:
             await self.background()

@@ -6,6 +6,7 @@ from unittest.mock import AsyncMock
 import pytest
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_proxy_di import (
@@ -17,6 +18,8 @@ from fastapi_proxy_di import (
     proxy_lifespan,
     proxy_router,
 )
+from fastapi_proxy_di.errors import ClientDisconnected
+from fastapi_proxy_di.integration.problems import problem_response
 from tests.support.gateways import Billing, billing, gateway_app, pass_through
 from tests.support.http_client import connect, fetch
 from tests.support.origins import ScriptedOrigin
@@ -205,3 +208,24 @@ async def test_handlers_find_the_body_that_a_dependency_read() -> None:
         reply = await fetch(running.address, "POST", "/b/x", body=b"order 7")
 
     assert (reply.status, reply.body) == (502, b"lost: order 7")
+
+
+async def test_own_handler_of_status_500_comes_first() -> None:
+    """Starlette treats it as one of ``Exception``."""
+
+    async def own(request: Request, error: Exception) -> Response:
+        return JSONResponse({"own": type(error).__name__}, 500)
+
+    app = gateway_app(f"http://127.0.0.1:{dead_port()}")
+    app.add_exception_handler(500, own)
+    async with run_app(app) as running:
+        reply = await fetch(running.address, target="/billing/x")
+
+    assert (reply.status, reply.json()) == (500, {"own": "UpstreamConnectError"})
+
+
+async def test_error_of_a_client_that_left_has_a_response() -> None:
+    """Its status 499 has no name in HTTP."""
+    response = await problem_response(HTTPConnection({"type": "http"}), ClientDisconnected())
+
+    assert response.status_code == 499

@@ -481,3 +481,17 @@ async def test_background_task_runs_after_the_response() -> None:
         reply = await _exchange(origin, endpoint)
 
     assert (reply.status, done) == (200, [200])
+
+
+async def test_headers_may_be_replaced_whole() -> None:
+    """An endpoint may assign ``raw_headers``, as it may ``status_code``."""
+
+    async def endpoint(balancer: Balancer, request: Request) -> Response:
+        response = await balancer.forward(request)
+        response.raw_headers = [(b"content-length", b"2"), (b"x-own", b"yes")]
+        return response
+
+    async with ScriptedOrigin() as origin, run_app(_app(origin.url, endpoint)) as running:
+        reply = await fetch(running.address, target="/x")
+
+    assert (reply.one(b"x-own"), reply.body) == (b"yes", b"ok")
