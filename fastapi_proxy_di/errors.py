@@ -1,4 +1,4 @@
-"""What can go wrong with a proxied request, and whose fault it was.
+"""The exceptions of proxied requests, and the side that caused each failure.
 
 ```text
 ProxyError                          one request failed; a handler turns it into a response
@@ -52,7 +52,7 @@ __all__ = [
 
 
 class Side(Enum):
-    """Who caused a failure. Only ``DESTINATION`` ever counts against a destination."""
+    """Side that caused a failure. Only ``DESTINATION`` ever counts against a destination."""
 
     CLIENT = "client"
     DESTINATION = "destination"
@@ -60,7 +60,7 @@ class Side(Enum):
 
 
 class Failure(Enum):
-    """Where an attempt broke, on which side, and the status that the client gets.
+    """Kind of a failed attempt: its step, the side that caused it, and the client's status.
 
     The value is the name used in logs, problem documents and records.
     """

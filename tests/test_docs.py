@@ -144,14 +144,14 @@ def test_settings_page_is_generated() -> None:
     assert settings_reference.page(page) == page, "run python scripts/settings_reference.py"
 
 
-def test_architecture_page_names_every_room_and_only_files_that_exist() -> None:
+def test_architecture_page_names_every_folder_and_only_files_that_exist() -> None:
     """The map of the code is the code's: each folder has a row, each named file is there."""
     page = TEXTS[ROOT / "docs" / "explanation" / "architecture.md"]
     package = ROOT / "fastapi_proxy_di"
-    rooms = {f"{init.parent.name}/" for init in package.glob("*/__init__.py")}
+    folders = {f"{init.parent.name}/" for init in package.glob("*/__init__.py")}
     files = set(re.findall(r"`([\w./]+/[\w/]*\.?\w+)`", page))
 
-    assert set(re.findall(r"^\| `(\w+/)` \|", page, re.MULTILINE)) == rooms
+    assert set(re.findall(r"^\| `(\w+/)` \|", page, re.MULTILINE)) == folders
     assert len(files) > 30
     assert [
         name for name in sorted(files) if not ((package / name).exists() or (ROOT / name).exists())

@@ -25,7 +25,7 @@ __all__ = ["Affinity", "Binding", "affinity_of"]
 
 
 class Binding(Protocol):
-    """How a request names its destination: by a cookie or by a header."""
+    """Reads the destination that a request names, by a cookie or by a header."""
 
     def preferred(self, scope: Scope) -> Iterator[Destination] | None:
         """Give the destinations that the request names, best first.

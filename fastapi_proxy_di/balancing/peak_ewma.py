@@ -104,7 +104,7 @@ class PeakEwma:
         mean.at = now
 
     def cost(self, destination: Destination) -> float:
-        """Give what one more request here is expected to cost, in seconds."""
+        """Return the expected cost of one more request here, in seconds."""
         return self._cost(destination, self._means.get(destination) or _Mean(0))
 
     def _cost(self, destination: Destination, mean: _Mean) -> float:

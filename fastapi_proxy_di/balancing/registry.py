@@ -1,6 +1,6 @@
 """Builds the policy that the setting ``policy`` names.
 
-Owns: the names of the built-in policies, and how a user's own is imported. Must not know:
+Owns: the names of the built-in policies, and the import of a user's policy. Must not know:
 settings models, pools.
 """
 
@@ -40,9 +40,9 @@ def build_policy(spec: object, *, random: Random) -> BalancingPolicy:
     """Build the policy that ``spec`` names. Once per upstream, at start.
 
     Args:
-        spec: A built-in name, ``"package.module:Policy"`` (a class, or an instance), a
-            class, or an instance. A class is called with ``random=`` if it has such a
-            parameter, else with nothing.
+        spec: A built-in name, ``"package.module:Policy"``, or an instance. The reference may
+            name an instance, or a class, which is called with ``random=`` if it has such a
+            parameter, else with nothing. Settings refuse a class that is given in code.
         random: Source of randomness for the policy.
 
     Raises:

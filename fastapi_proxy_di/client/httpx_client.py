@@ -239,7 +239,7 @@ class CallerWatcher(Watcher):
         self._request = request
 
     async def run(self, exchange: Exchange, coroutine: Coroutine[Any, Any, T], what: str) -> T:
-        """As `Watcher.run`, for as long as the caller waits for ``what``."""
+        """Await ``coroutine`` as `Watcher.run` does, within the caller's timeout for ``what``."""
         try:
             async with asyncio.timeout(self._limits.get(what)) as scope:
                 return await super().run(exchange, coroutine, what)

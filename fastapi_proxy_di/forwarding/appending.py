@@ -1,8 +1,8 @@
-"""``forwarded.mode=append`` behind a server that has replaced the peer's address.
+"""Warns once where ``forwarded.mode=append`` runs behind a server that replaces peer addresses.
 
 uvicorn puts the client that ``X-Forwarded-For`` names in the place of the peer, with port 0.
-Then the proxy appends that client once more, and cannot see whether the peer is trusted. It logs
-one warning. Only this mode checks for it.
+Then the proxy appends that client once more, and cannot see whether the peer is trusted. Only
+this mode checks for it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _logger = logging.getLogger("fastapi_proxy_di.forwarding")
 
 
 class AppendingBuilder(RequestBuilder):
-    """A builder that looks, once, whether the peer is the real one.
+    """Request builder that logs one warning if the server has replaced the peer's address.
 
     Args:
-        upstream: Name, for the record.
+        upstream: Name, for the warning.
         **arguments: As for ``RequestBuilder``.
     """
 

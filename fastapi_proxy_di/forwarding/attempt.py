@@ -1,8 +1,7 @@
 """One attempt: pick a destination, send an exchange's request there, wait for the head.
 
-A selection has no side effects; the picker reports the limits that it met.
-Whether another attempt follows is the retry loop's affair, and what is learnt from this one
-is ``outcomes``'.
+A selection has no side effects; the picker reports the limits that it met. ``retry_loop``
+decides whether another attempt follows; ``outcomes`` counts the result.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Picker:
 
     Args:
         policy: Chooses among the candidates.
-        select: From policy and pool to a destination; affinity has one of its own.
+        select: Selects a destination with policy and pool, or with affinity as well.
         supervisor: Has the pool.
         retry_after: Seconds that clients get as Retry-After when nothing is available.
     """
@@ -82,7 +81,7 @@ class Picker:
 
 @dataclass(slots=True)
 class Route:
-    """The way to one destination, prepared when it becomes one.
+    """Transport, Host header and base path of one destination, made once.
 
     Attributes:
         transport: Its connections.
@@ -96,7 +95,7 @@ class Route:
 
 
 def route_to(destination: Destination, transport: Transport) -> Route:
-    """Give the way to ``destination`` over ``transport``."""
+    """Return the route to ``destination`` over ``transport``."""
     address = destination.settings.address
     return Route(transport, (b"host", address.authority), address.base_path)
 

@@ -119,7 +119,9 @@ class RequestBody:
         return body
 
     def replayable(self, *, written: bool) -> bool:
-        """Whether another attempt can send the body; sets ``first`` to what it sends first.
+        """Return whether another attempt can send the body.
+
+        If the last one has sent some of it, ``first`` becomes the whole body again.
 
         Args:
             written: Whether the last attempt has sent any of it.
@@ -157,7 +159,7 @@ class RequestBody:
         return self._size
 
     async def attach(self, exchange: TransportExchange, sent: int, wait: float | None) -> None:
-        """Make ``exchange`` take the rest; it has the first ``sent`` bytes of ``first``.
+        """Send the rest of ``first`` to ``exchange``; ``pump`` sends it what comes after.
 
         Args:
             exchange: Takes the body.
@@ -200,11 +202,11 @@ class RequestBody:
                 self._reading.cancel()
 
     def stop(self) -> None:
-        """Send no more of the body: the response came before its end."""
+        """Stop sending the body, because the response came before its end."""
         self._stopped = True
 
     async def _carry(self) -> bool:
-        """Send the body to the exchange; false when the client has left."""
+        """Send the body to the transport exchange; return false if the client has left."""
         while not self._stopped:
             if self._held:
                 data = self._held.popleft()
@@ -232,7 +234,9 @@ class RequestBody:
         return True
 
     async def _room(self, exchange: TransportExchange, waiting: int) -> bool:
-        """Wait until the exchange takes more; reads ahead, as only that shows a departure.
+        """Wait until the transport exchange takes more of the body.
+
+        Reads a little ahead meanwhile: only a read shows that the client has left.
 
         Args:
             exchange: Takes the body.

@@ -57,7 +57,7 @@ def nearest_deadline(exchange: Exchange, deadlines: Deadlines) -> tuple[Failure 
 
 
 def timeout_error(exchange: Exchange, failure: Failure) -> ProxyError:
-    """What a passed deadline means: silence may be the client's fault or the destination's."""
+    """Return the error for a passed deadline; client or destination may have caused it."""
     if failure is Failure.ACTIVITY_TIMEOUT:
         sent, body = exchange.transport_exchange, exchange.body
         if sent is not None and sent.stalled_by_reader:

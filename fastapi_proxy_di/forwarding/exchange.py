@@ -1,8 +1,8 @@
 """One exchange: a client's request with all its attempts, its response and its end.
 
-Every step of the journey takes this one object: the request builder fills in what leaves,
-the retry loop notes where it went, the watcher what it waits for, and an observer hangs on
-it. It keeps itself consistent and decides nothing.
+Every step of the journey takes this one object: the request builder stores the outgoing request
+in it, the retry loop the destination and failed attempts, the watcher its tasks and timer, and
+`begin` the observer. It keeps itself consistent and decides nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Dials", "Exchange"]
 
 
 class Dials:
-    """How often one request has dialled after a failed dial, in all its branches together."""
+    """Count of dials after a failed dial, shared by all branches of one request."""
 
     __slots__ = ("further",)
 
@@ -189,13 +189,13 @@ class Exchange:
             self.observer = observers.observe(self)
 
     def begin_attempt(self, destination: Destination) -> None:
-        """Count it as in flight at ``destination``."""
+        """Count the exchange as in flight at ``destination``."""
         self.destination = destination
         self.in_flight = True
         destination.begin()
 
     def attach(self, transport_exchange: TransportExchange) -> None:
-        """The attempt is sent: an interruption ends ``transport_exchange`` from now on."""
+        """Store the attempt that was sent; from now on ``interrupt`` ends it."""
         self.transport_exchange = transport_exchange
         self.attempt_started = transport_exchange.last_activity
         self.attempt_timed_out = False
@@ -207,7 +207,7 @@ class Exchange:
             self.watcher.arm(self)
 
     def end_attempt(self) -> None:
-        """The attempt, or with it the exchange, is over: close it and count it as done."""
+        """Close the attempt and count it as no longer in flight."""
         transport_exchange, self.transport_exchange = self.transport_exchange, None
         if transport_exchange is not None:
             transport_exchange.close()
@@ -225,7 +225,7 @@ class Exchange:
             self.pending.cancel()
 
     def branch(self, avoid: tuple[Destination, ...]) -> Exchange:
-        """The same request as another exchange, which may run at the same time.
+        """Return another exchange for the same request, which may run at the same time.
 
         The client stays with this one. Both count further dials together.
 
@@ -247,7 +247,7 @@ class Exchange:
         return branch
 
     def adopt(self, branch: Exchange) -> None:
-        """Go on with the attempt of ``branch``."""
+        """Take over the attempt of ``branch``, whose response the client gets."""
         self.attempts = branch.attempts
         self.destination = branch.destination
         self.in_flight, branch.in_flight = branch.in_flight, False

@@ -54,7 +54,7 @@ class Hedging:
         self._watcher: Final = Watcher(settings.name, deadlines)
 
     def send(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
-        """As ``RetryLoop.send``; hedged where the request may be sent twice."""
+        """Send the exchange through the retry loop, hedged if it may be sent twice."""
         if exchange.body is not None or exchange.upgrade or not exchange.repeatable:
             return self._retry_loop.send(exchange)
         self._budget.requests += 1
@@ -121,11 +121,11 @@ class _Branch:
 
     @property
     def won(self) -> bool:
-        """Whether it has a response."""
+        """Whether the branch has a response."""
         return self.task.done() and not self.task.cancelled() and self.task.exception() is None
 
     def lost(self, task: object) -> None:
-        """End a branch that is not the winner; drops a response that came too late."""
+        """End the branch that did not win, and drop its response if one came too late."""
         _ = self.exchange.watcher.end(self.exchange)
         if self.won:
             self.fail(ClientDisconnected("another response came first"))

@@ -28,7 +28,7 @@ Send: TypeAlias = Callable[[Exchange], Coroutine[Any, Any, None]]
 
 
 class Journey:
-    """What all exchanges of one upstream go through.
+    """Sends the exchanges of one upstream through admission, hedging and retries.
 
     Args:
         name: The upstream's.

@@ -15,11 +15,11 @@ _SHOWN: Final = frozenset({b"host", b"max-forwards", b"via"})
 
 
 class LastHop(Exception):
-    """The request may go no further: we are its final recipient."""
+    """Raised for a request with Max-Forwards 0, to which the gateway itself responds."""
 
 
 def one_less(scope: Scope, pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-    """The Max-Forwards header to send on.
+    """Return the Max-Forwards header to send on, one less for TRACE and OPTIONS.
 
     Args:
         scope: Of the client's request.
@@ -37,7 +37,7 @@ def one_less(scope: Scope, pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
 
 
 def final_response(scope: Scope) -> LocalResponse:
-    """Our response instead of the upstream's: to TRACE the way so far, to OPTIONS nothing."""
+    """Return the gateway's response: for TRACE the request as it came, for OPTIONS no body."""
     if scope["method"] == "OPTIONS":
         return LocalResponse(200, [(b"content-length", b"0")])
     target: bytes = scope.get("raw_path") or b"/"

@@ -1,6 +1,6 @@
-"""Who may listen to exchanges: access records, spans and metrics.
+"""Protocol of observers, which follow exchanges for access records, spans and metrics.
 
-The journey calls an observer where there is one and knows nothing of what it does. Where
+The journey calls an observer where there is one. Where
 there is none ``Exchange.observer`` is ``None``, and nothing of this runs.
 """
 

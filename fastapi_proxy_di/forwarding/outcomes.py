@@ -1,4 +1,4 @@
-"""What live exchanges say about destinations: ejection and the policy learn from it.
+"""Reports the results of live exchanges to ejection and to the policy.
 
 Counts; decides nothing. The httpx client, leases and tunnels report here as well.
 """
@@ -54,7 +54,7 @@ class Outcomes:
             self.notable |= _SERVER_ERRORS
 
     def observe(self, destination: Destination, started: float, *, failed: bool) -> None:
-        """Let a policy that learns take note of an exchange.
+        """Report an exchange to the policy, if it learns from exchanges.
 
         Args:
             destination: Served it, or failed.

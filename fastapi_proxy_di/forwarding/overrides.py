@@ -1,4 +1,4 @@
-"""Validates what a caller of ``forward`` sends instead of what the client sent."""
+"""Validates the method, headers, body and so on that ``forward`` sends instead of the client's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ end or redirect it."""
 
 @dataclass(slots=True, eq=False)
 class Overrides:
-    """What a caller of ``forward`` sends instead of what the client sent, validated.
+    """The validated arguments of ``forward`` that replace parts of the client's request.
 
     Attributes:
         method: Instead of the client's.

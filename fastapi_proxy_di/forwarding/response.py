@@ -150,10 +150,10 @@ def client_closed_request() -> LocalResponse:
 
 
 def break_off(scope: Scope, failure: BaseException) -> None:
-    """Break the client's transfer: the response is not whole and must not end cleanly.
+    """Break off the client's response, so that it does not end as if it were complete.
 
-    The server breaks it when the app returns before the end. Middlewares would end it, so
-    the scope has a mark for the wrapper around the app, which passes no last message on.
+    The server does so when the app returns before the last message. Middlewares would send one,
+    so the transfer in the scope is marked, and ``BrokenResponses`` around the app drops it.
 
     Args:
         scope: Of the client's request.

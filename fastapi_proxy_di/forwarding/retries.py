@@ -50,7 +50,7 @@ _CLOSED: Final = frozenset({Failure.REQUEST_WRITE, Failure.RESPONSE_HEAD})
 
 
 class Verdict(Enum):
-    """What may follow an attempt."""
+    """Decision whether another attempt follows, and whether it counts."""
 
     NO = "no"
     RETRY_FREE = "free"

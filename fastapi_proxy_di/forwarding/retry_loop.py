@@ -28,10 +28,9 @@ class RetryLoop:
     """Makes the attempts of one upstream's exchanges.
 
     Args:
-        name: The upstream's.
-        settings: Its settings.
+        settings: The upstream's.
         picker: Picks destinations.
-        routes: The way to each destination; may grow while running.
+        routes: Route to each destination; may grow while running.
         outcomes: Where attempts are reported.
         budget: Of retries.
         random: For the jitter of pauses.

@@ -32,7 +32,7 @@ _CLIENT_LEFT: Final = (OSError, RuntimeError)
 
 
 class WebSocketEnd(Enum):
-    """Who or what ended a tunnel. The value is the name used in logs and records."""
+    """The side or reason that ended a tunnel. Logs and records name it by its value."""
 
     CLIENT_CLOSED = "client_closed"
     CLIENT_VANISHED = "client_vanished"
@@ -48,7 +48,7 @@ class WebSocketEnd(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TunnelEnd:
-    """How a tunnel ended, and what it carried.
+    """The end of a tunnel: reason, close code, and counts of messages and bytes.
 
     Attributes:
         reason: Who or what ended it.
@@ -74,7 +74,7 @@ class TunnelEnd:
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """How a tunnel ends, as a direction noted it, and the close frames to send.
+    """Reason for the end of a tunnel, and the close frames to send to both sides.
 
     Attributes:
         to_client: Close frame for the client, ``None`` if it is gone or closing.
@@ -196,7 +196,10 @@ class Tunnel:
     # The end
 
     async def _finish(self, down: asyncio.Task[None], seconds: float | None) -> None:
-        """Close both sides; the upstream's close is started first, as it needs no waiting."""
+        """Close the WebSockets of upstream and client, and set ``end``.
+
+        The upstream is first, as the start of its close waits for nothing.
+        """
         if self._ending is None:
             # Either the copy to the client failed, which is raised here, or its ``send`` did.
             await down

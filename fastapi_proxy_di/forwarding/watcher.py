@@ -52,7 +52,7 @@ class Watcher:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, exchange: Exchange) -> None:
-        """The exchange's time runs from now on; watch it once it lasts."""
+        """Start the time of the exchange; watch it once it has lasted ``unwatched_seconds``."""
         exchange.started = exchange.attempt_started = self._loop.time()
         self.unwatched[exchange] = None
         if self._timer is None:

@@ -163,7 +163,7 @@ class WebSocketForwarder:
 
     @property
     def open_tunnels(self) -> int:
-        """How many tunnels are open."""
+        """Number of open tunnels."""
         return sum(map(len, self._tunnels.values()))
 
     def tunnels(self, destination: Destination) -> frozenset[Tunnel]:
@@ -248,14 +248,14 @@ class WebSocketForwarder:
 
 
 class _Offer(NamedTuple):
-    """What a handshake offered, to check the response against."""
+    """The nonce and subprotocols of a handshake request, to check its response against."""
 
     nonce: bytes
     subprotocols: Sequence[str]
 
 
 def _not_yet(exchange: Exchange, failure: BaseException | None) -> None:
-    """Do nothing: ``forward`` ends the exchange, not the end of its response."""
+    """Do nothing when the refusal has been sent: ``forward`` ends the exchange."""
 
 
 def _refuse_handshake_headers(overrides: Overrides) -> None:

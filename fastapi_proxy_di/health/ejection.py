@@ -158,7 +158,7 @@ class Ejector:
 
 
 class _Record:
-    """What the rules remember of one destination.
+    """State of the ejection rules for one destination.
 
     Attributes:
         successes: Successes of the window.

@@ -1,4 +1,4 @@
-"""When probe results change a destination's health: after so many in a row.
+"""Decides after how many probe results in a row a destination's health changes.
 
 Owns: that rule, and the run of results per destination. Must not know: how probes are sent;
 ``Pool.set_health`` acts.
@@ -30,7 +30,7 @@ class Threshold:
         self._runs: dict[Destination, int] = {}
 
     def observe(self, destination: Destination, ok: bool) -> bool:
-        """Count one probe result; true if the destination's health is to become ``ok``.
+        """Count one probe result; return whether the destination's health becomes ``ok``.
 
         The first result decides at once: until then nothing is known, and a destination that
         is down at start should get no request.

@@ -2,7 +2,7 @@
 
 Each accessor says what happens where the name is missing: a fault when the app starts, or a
 slower way that is right as well. No guard is skipped. What ``Balancer.forward`` needs of
-Starlette's ``Request`` and ``WebSocket`` is in ``upstream.client_request``, one floor below.
+Starlette's ``Request`` and ``WebSocket`` is in ``upstream.client_request``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class UnknownFastAPI(RuntimeError):
 
 
 def effective_route(route: APIRoute) -> Any:
-    """Give what FastAPI makes a request handler for: an include of ``route``, or ``route``.
+    """Return the include of ``route`` that FastAPI makes a request handler for, or ``route``.
 
     FastAPI keeps the path, pattern and methods of each include of a route in an object of its
     own, and names it in a context variable while ``get_route_handler`` runs. Where the

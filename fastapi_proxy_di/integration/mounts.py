@@ -71,7 +71,7 @@ def claimed(app: Starlette) -> Iterator[list[MountedUpstream]]:
 
 
 def mounted_upstreams(routes: Iterable[BaseRoute]) -> Iterator[MountedUpstream]:
-    """Give those that stand in a ``Mount`` or ``Host`` among ``routes``, at any depth.
+    """Yield the upstreams in a ``Mount`` or ``Host`` among ``routes``, at any depth.
 
     Looks through wrappers that keep what they wrap as ``app``, as middlewares do, and through
     mounted Starlette apps and routers. A mounted FastAPI app has a lifespan of its own.

@@ -10,7 +10,7 @@ from fastapi_proxy_di.wire.headers import HeaderArgument
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardOptions:
-    """What a dependency given as ``proxy_router(options=...)`` returns.
+    """Options of one request, returned by the dependency ``proxy_router(options=...)``.
 
     Attributes:
         headers: Set by name on the request upstream, e.g. an exchanged token.
@@ -27,7 +27,7 @@ class ForwardOptions:
 
 
 def options_overrides(options: ForwardOptions, mount: Overrides | None) -> Overrides | None:
-    """What a route's ``options`` dependency chose, validated, with the mount's transforms."""
+    """Return the validated overrides of a request's options, with the mount's transforms."""
     chosen = overrides_of(
         additional=options.headers, host=options.override_host, timeout=options.timeout
     )

@@ -1,4 +1,4 @@
-"""Which endpoints belong to proxied routes, and which upstream each of them leads to."""
+"""Marks the endpoints of proxied routes with the upstream that they forward to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a destination was picked, in one line: policy, candidates, and destinations left out.
+"""Explains a pick in one line: policy, candidates, and destinations left out.
 
 For people who debug a gateway, so it is only made where the setting ``explain`` asks
 for it. Knows the pool, and nothing of requests.

@@ -9,7 +9,7 @@ __all__ = ["ForwardedSettings"]
 
 
 class ForwardedSettings(SettingsModel):
-    """What destinations learn about the client."""
+    """Forwarding headers, which tell destinations about the client."""
 
     mode: Literal["set", "append", "off"] = "set"
     """``set`` writes X-Forwarded-* anew (YARP), ``append`` extends a trusted peer's, ``off``

@@ -13,7 +13,7 @@ __all__ = ["LimitSettings"]
 
 
 class LimitSettings(SettingsModel):
-    """What one upstream may use."""
+    """Limits of requests, connections and bytes for one upstream."""
 
     max_in_flight: OptionalLimit = None
     """Requests and WebSockets under way at once; none for no limit."""

@@ -1,4 +1,4 @@
-"""How an app mentions an upstream: by name, by a declared class, or by an instance."""
+"""Type of an app's mention of an upstream: a name, a declared class, or an instance."""
 
 import re
 from functools import cache

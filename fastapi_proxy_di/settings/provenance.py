@@ -1,4 +1,4 @@
-"""Which source each effective setting is from.
+"""Finds the source of each effective setting.
 
 Gives sources only, never values. Validates nothing.
 """

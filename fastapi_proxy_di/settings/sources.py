@@ -1,4 +1,4 @@
-"""Where settings come from, in order: code, environment, ``.env``, secrets, files, class.
+"""The sources of settings, in order: code, environment, ``.env``, secrets, files, class.
 
 pydantic-settings reads and decodes. This file adds what its sources do not do: a value that
 cannot be decoded becomes a fault like any other instead of an exception, a shared ``.env``

@@ -7,7 +7,7 @@ __all__ = ["TimeoutSettings"]
 
 
 class TimeoutSettings(SettingsModel):
-    """How long to wait, in seconds."""
+    """Timeouts of requests and connections, in seconds."""
 
     connect: Duration = 5.0
     """For a connection, TLS included (Envoy: 5)."""

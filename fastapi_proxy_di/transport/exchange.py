@@ -1,4 +1,4 @@
-"""What the exchanges of all transports share: waiting for the response, and its failures.
+"""Base class of the transports' exchanges: waiting for the response, and its failures.
 
 Owns the futures of ``head``, ``read`` and ``continued``, the pieces of the body that have
 arrived and are not read yet, and the errors of responses that broke off or are malformed.
@@ -112,7 +112,7 @@ class Exchange:
     # -- what a transport uses --------------------------------------------------------
 
     def _keep(self, piece: bytes) -> None:
-        """Keep a piece of the body for ``read``; it is the caller's to count it."""
+        """Store a piece of the response body for ``read``; the caller counts its bytes."""
         if self._first_piece is None:
             self._first_piece = piece
         elif self._pieces is None:
@@ -121,7 +121,7 @@ class Exchange:
             self._pieces.append(piece)
 
     def _take(self) -> bytes:
-        """Give all that was kept. The pieces of one read mostly are one piece."""
+        """Return all stored pieces of the body as one; mostly there is only one."""
         self._buffered = 0
         piece, self._first_piece = self._first_piece, None
         if self._pieces is None:

@@ -62,7 +62,7 @@ class TransportFactory:
             await app.start()
 
     def _dialler(self, address: Address, protocol: str) -> Dialler:
-        """Give what opens connections to ``address``.
+        """Return the dialler for connections to ``address``.
 
         Args:
             address: Where to connect.

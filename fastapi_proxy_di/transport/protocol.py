@@ -1,4 +1,4 @@
-"""What a transport is: it carries exchanges with one destination.
+"""The protocol of transports, which send requests to one destination and read the responses.
 
 Implementations: ``http1``, ``http2`` and ``asgi`` (apps of this process). ``websocket`` takes
 over the socket of an HTTP/1.1 exchange after its 101. Transports raise the ``ProxyError`` tree
@@ -90,11 +90,11 @@ class TransportExchange(Protocol):
 
     @property
     def stalled_by_reader(self) -> bool:
-        """Whether what has arrived is not read, so that the destination has to wait."""
+        """Whether the destination has to wait because the response is not read."""
         ...
 
     def offer(self, data: bytes) -> bool:
-        """Send a piece of the request body; false when no more should follow for now.
+        """Send a piece of the request body; return false if ``drain`` is due before the next.
 
         Raises:
             ProxyError: The exchange broke off.
@@ -105,13 +105,13 @@ class TransportExchange(Protocol):
         """Wait while the destination reads slowly; raises as ``offer`` does."""
 
     async def write(self, data: bytes) -> None:
-        """``offer`` and ``drain``."""
+        """Send a piece of the request body and wait while the destination reads slowly."""
 
     def finish(self) -> None:
         """End the request body."""
 
     def fail(self, error: BaseException) -> None:
-        """End at once; waiting calls of ``head``, ``read`` and ``write`` raise ``error``."""
+        """End the exchange; waiting calls, such as ``read`` and ``drain``, raise ``error``."""
 
     def close(self) -> None:
         """Give the connection back if the exchange ended cleanly, else close it."""
@@ -142,19 +142,19 @@ class OpenWebSocket(Protocol):
     sent_bytes: int
 
     async def recv(self) -> str | bytes | None:
-        """Give the next whole message; ``None`` at the end, behind all that came before."""
+        """Return the next whole message; ``None`` at the end, after all earlier messages."""
 
     async def send(self, data: str | bytes) -> None:
         """Send one message; waits while the upstream reads slowly. Drops it after the end."""
 
     def start_close(self, close: Close) -> None:
-        """Say the end, drop what still comes; nothing once it has ended."""
+        """Start to close the WebSocket and drop later messages; do nothing if it has ended."""
 
     async def wait_closed(self) -> None:
-        """Wait until it is gone, a bounded time after its end."""
+        """Wait until the WebSocket is closed, which takes a bounded time after its end."""
 
     def abort(self) -> None:
-        """Break it off."""
+        """End the WebSocket at once, without a close frame."""
 
 
 @runtime_checkable
@@ -162,12 +162,12 @@ class OpensWebSocket(Protocol):
     """A `TransportExchange` without a socket: after its 101 it gives the WebSocket itself."""
 
     def websocket(self, *, max_message_bytes: int | None) -> OpenWebSocket:
-        """Give what the 101 opened, instead of ``detach``."""
+        """Return the WebSocket that the 101 opened; takes the place of ``detach``."""
         ...
 
 
 class Transport(Protocol):
-    """The way to one destination."""
+    """Sends requests to one destination."""
 
     def reuse(self, request: Request, body: bytes, *, more: bool) -> TransportExchange | None:
         """Like ``start``, at once, on a connection that is at hand; ``None`` if none is."""

@@ -1,4 +1,4 @@
-"""What ``Depends(Upstream("billing"))`` gives: an upstream to use from code.
+"""The object that ``Depends(Upstream("billing"))`` gives: an upstream to use from code.
 
 It turns arguments into validated overrides and calls the part that does the work. It makes no
 decisions.
@@ -170,7 +170,7 @@ class Balancer:
         return self._running.client
 
     def lease(self, key: str | None = None) -> AbstractAsyncContextManager[Lease]:
-        """Hold a destination for an SDK that brings a client of its own.
+        """Hold a destination for an SDK that has its own HTTP client.
 
         ``async with billing.lease() as lease:`` counts in flight and against the limits
         until its end; ``lease.url`` is the address. ``lease.failed(error)`` reports that the
@@ -285,7 +285,7 @@ class Balancer:
 
     @property
     def health(self) -> HealthSettings:
-        """How destinations are probed at the moment."""
+        """The settings of probes at the moment."""
         return self._running.prober.settings
 
     def configure_health(self, **changes: Unpack[HealthChanges]) -> None:

@@ -1,4 +1,4 @@
-"""From the client's ``Request`` or ``WebSocket`` to an exchange.
+"""Makes an exchange of the client's ``Request`` or ``WebSocket`` and forwards it.
 
 Also holds the undocumented names of Starlette's ``Request`` and ``WebSocket``, one accessor
 each, which says what happens where the name is missing. Those of FastAPI and of the app are in
@@ -50,7 +50,7 @@ class Forwarder:
         overrides: Overrides | None,
         affinity_key: str | None = None,
     ) -> ProxiedResponse:
-        """Forward a request and give the response once its head is there.
+        """Forward a request and return the response once its head has arrived.
 
         Args:
             request: The client's.
@@ -168,12 +168,12 @@ async def check_request() -> None:
 
 
 def send_of(request: Request) -> Send | None:
-    """Give ``send`` of ``request``, for early hints; ``None`` forwards none."""
+    """Return the server's ``send`` of ``request``, for early hints; ``None`` if it is missing."""
     return getattr(request, "_send", None)
 
 
 def channel_of(websocket: WebSocket) -> tuple[Receive, Send]:
-    """Give ``receive`` and ``send`` without Starlette's state machine.
+    """Return the server's ``receive`` and ``send``, without Starlette's state machine.
 
     The state machine costs as much per message as the copying; where the names are missing, the
     messages go through it.
@@ -184,7 +184,7 @@ def channel_of(websocket: WebSocket) -> tuple[Receive, Send]:
 
 
 def exit_stack(scope: Scope) -> AsyncExitStack | None:
-    """Give the exit stack that FastAPI closes once the response is sent.
+    """Return the exit stack that FastAPI closes once the response is sent.
 
     Where it is missing, a response that was not returned is closed when it is garbage collected.
     """
@@ -193,7 +193,7 @@ def exit_stack(scope: Scope) -> AsyncExitStack | None:
 
 
 def take_body(request: Request) -> bytes | None:
-    """Give the body if it was read; else mark it as taken, so that nothing waits for it.
+    """Return the body if it was read; else mark it as read, so that nothing waits for it.
 
     Starlette keeps both facts in private attributes of the ``Request`` that dependencies
     and endpoint share; its own ``BaseHTTPMiddleware`` reads them as well. ``check_request``
@@ -224,7 +224,7 @@ def take_body(request: Request) -> bytes | None:
 
 
 def share_receive(request: Request) -> Receive:
-    """Give a ``receive`` that sees the client leave and keeps the body for its next reader."""
+    """Return a ``receive`` that sees the client leave and holds the body for its next reader."""
     shared = SharedReceive(request.receive)
     request._receive = shared.read  # noqa: SLF001
     return shared.watch

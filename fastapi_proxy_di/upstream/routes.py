@@ -1,4 +1,4 @@
-"""The transports to an upstream's destinations: makes, gives and closes them."""
+"""Makes and closes the transports to an upstream's destinations, those of probes included."""
 
 from __future__ import annotations
 

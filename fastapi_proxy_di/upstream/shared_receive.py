@@ -1,7 +1,7 @@
-"""Shares a client's ``receive``: one reader waits for the disconnect, one reads the body.
+"""Shares the client's ``receive`` between a wait for the disconnect and a read of the body.
 
-For requests that are forwarded with another body: a dependency may forward one, and the
-endpoint still reads the client's body.
+For requests that a dependency forwards with another body, before the endpoint reads the
+client's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _HELD_BYTES: Final = 65536
 
 
 class SharedReceive:
-    """Holds what was read to see the client leave, until the body is read.
+    """Holds the messages read while waiting for the disconnect until the body is read.
 
     Args:
         receive: The server's.
@@ -31,7 +31,7 @@ class SharedReceive:
         self._lock = asyncio.Lock()
 
     async def watch(self) -> Message:
-        """Give the next message and hold it for the reader.
+        """Return the next message and hold it for the reader of the body.
 
         Once 64 KiB were held it waits for ever: from then on only a deadline ends the exchange.
         """
@@ -44,7 +44,7 @@ class SharedReceive:
         return message
 
     async def read(self) -> Message:
-        """Give the reader's next message."""
+        """Return the next message of the body."""
         if not self._held:
             async with self._lock:  # what ``watch`` waits for comes first
                 if not self._held:

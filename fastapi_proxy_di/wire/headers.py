@@ -1,4 +1,4 @@
-"""Which headers the proxy forwards, and how users' headers are checked.
+"""Decides which headers are forwarded, and checks the headers that users set.
 
 Headers are raw ``list[tuple[bytes, bytes]]``; order and repeats are kept. The kind of a header
 depends on its name alone, so `HeaderKinds` caches it by name: one dict look-up per header.
@@ -58,7 +58,7 @@ _TABLE_LIMIT: Final = 4096
 
 
 class HeaderKind(IntEnum):
-    """How the proxy handles a header. ``KEEP`` is 0, so that the common case is falsy."""
+    """Treatment of a header by the proxy. ``KEEP`` is 0, so that the common case is falsy."""
 
     KEEP = 0
     DROP = 1

@@ -41,7 +41,7 @@ class Failed(Exception):
 
 
 class Progress:
-    """How far one exchange has come, for the ``Break`` if it breaks."""
+    """Progress of one exchange, for the ``Break`` if it breaks."""
 
     def __init__(self) -> None:
         self.began: float = time.monotonic()

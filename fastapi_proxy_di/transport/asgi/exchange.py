@@ -1,8 +1,8 @@
-"""One request to an in-process app and its response, message by message.
+"""One request to an in-process app and its response, as ASGI messages.
 
-Both directions hold at most `BODY_HIGH_WATER_BYTES`: who produces waits for who consumes. When
-the exchange ends early the app gets what a server gives it: ``http.disconnect``, and ``OSError``
-from ``send``; it is not cancelled. What it does after its response it finishes.
+Each direction buffers at most `BODY_HIGH_WATER_BYTES`; then its sender waits. When the exchange
+ends early the app gets what a server gives it: ``http.disconnect``, and ``OSError`` from
+``send``. The app is not cancelled, so its background tasks run to their end.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class AsgiExchange(Exchange):
 
     @property
     def _over(self) -> bool:
-        """Whether nothing can come of waiting: the response is whole, or was given up."""
+        """Whether the response is complete or was given up."""
         return self._gone or self.complete
 
     def _begin(self, message: Message) -> None:
@@ -191,18 +191,18 @@ class AsgiExchange(Exchange):
             self.complete = not self._sends_trailers
 
     def _refuse(self, reason: str) -> Exception:
-        """Fail, and give what the app's ``send`` raises."""
+        """Fail the exchange, and return the exception that the app's ``send`` raises."""
         self._malformed(reason)
         return RuntimeError(reason)
 
     def _broken(self, what: str, cause: Exception | None) -> None:
-        """The app is done; if its response is not, that breaks it."""
+        """Fail the exchange if the app has ended before its response was complete."""
         if self._over:
             return
         self.fail(self._disconnected(f"the in-process app {what}", cause))
 
     def _moved(self) -> None:
-        """Take note that the app has sent something."""
+        """Wake the reader of the response: the app has sent a message."""
         self.answered = True
         self._wake()
         self._upload_taken.notify()

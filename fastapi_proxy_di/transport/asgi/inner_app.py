@@ -100,7 +100,7 @@ class InnerApp:
         return self
 
     def task(self, run: Callable[[], Any], what: str) -> asyncio.Task[None]:
-        """Run something of the app in a task and a context of its own."""
+        """Run a coroutine of the app in a new task with its own context."""
         return self._loop.create_task(
             run(), name=f"{what} of asgi://{self.name}", context=self._context.copy()
         )

@@ -1,6 +1,6 @@
-"""The way to an in-process app: a task for each exchange, no socket, no bytes on a wire.
+"""Transport to an in-process app: a task for each exchange, no socket, no bytes on a wire.
 
-The app gets a scope of its own, as from a server that listens for the gateway alone:
+The app gets a new scope, as from a server that listens for the gateway alone:
 nothing of the proxied request but what travels as headers.
 """
 

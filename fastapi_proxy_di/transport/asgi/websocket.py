@@ -41,7 +41,7 @@ class AsgiHandshake(AsgiExchange):
         self._channel = AsgiWebSocket()
 
     def websocket(self, *, max_message_bytes: int | None) -> AsgiWebSocket:
-        """Give what a 101 opened.
+        """Return the WebSocket that a 101 opened.
 
         Args:
             max_message_bytes: Longest message in bytes, ``None`` for any.
@@ -214,7 +214,7 @@ class AsgiWebSocket:
             raise RuntimeError(f"{what!r} must not be sent now")
 
     def app_ended(self, what: str, cause: Exception | None) -> None:
-        """The app is done: without a close of its own, 1000, or 1011 if it raised."""
+        """End the WebSocket as the app has ended: with 1000, or 1011 if it raised."""
         if cause is None:
             self._end(1000, "")
         elif not self._ended:

@@ -31,7 +31,7 @@ _LOCAL_ERRNOS: Final = frozenset(
 
 
 class DialledConnection(asyncio.BaseProtocol, ABC):
-    """What a dialler connects: an asyncio protocol that knows when it can be used."""
+    """Connection that a dialler opens: an asyncio protocol that knows when it can be used."""
 
     __slots__ = ()
 

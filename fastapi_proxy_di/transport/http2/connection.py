@@ -291,7 +291,7 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         return bytes(passed)
 
     def _go_away(self, last: int) -> None:
-        """What is above the last stream was not looked at."""
+        """Handle GOAWAY: fail the streams above ``last``, which were not processed, and retire."""
         for stream_id in [one for one in self._streams if one > last]:
             self._streams.pop(stream_id).on_broken("is going away")
         self._owner.forget(self)

@@ -97,13 +97,13 @@ class Http2Transport:
             connection.retire()
 
     def forget(self, connection: Http2Connection) -> None:
-        """It takes no more streams."""
+        """Open no more streams on ``connection``."""
         timer = self._connections.pop(connection, None)
         if timer is not None:
             timer.cancel()
 
     def lost(self, connection: Http2Connection) -> None:
-        """It is closed."""
+        """Remove ``connection``, which has closed."""
         self.forget(connection)
         self._open.discard(connection)
 
