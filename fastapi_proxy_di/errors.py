@@ -267,6 +267,10 @@ class ClientDisconnected(ProxyError):
     default_failure = Failure.CLIENT_DISCONNECTED
 
 
+class ClientStalled(ClientDisconnected):
+    """The client is there and reads nothing. Internal, as `ClientDisconnected`."""
+
+
 class ProxyNotStarted(RuntimeError):
     """An upstream was used before a lifespan started it."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastapi_proxy_di.errors import (
-    ClientDisconnected,
+    ClientStalled,
     Failure,
     ProxyError,
     RequestBodyTimeout,
@@ -61,7 +61,7 @@ def timeout_error(exchange: Exchange, failure: Failure) -> ProxyError:
     if failure is Failure.ACTIVITY_TIMEOUT:
         sent, body = exchange.transport_exchange, exchange.body
         if sent is not None and sent.stalled_by_reader:
-            return ClientDisconnected("the client took nothing of the response in time")
+            return ClientStalled("the client took nothing of the response in time")
         if body is not None and body.awaits_client:
             return RequestBodyTimeout("the client sent nothing of its body in time")
     return UpstreamTimeout(f"{failure.value.replace('_', ' ')} ran out", failure=failure)

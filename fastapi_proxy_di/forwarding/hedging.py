@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from time import monotonic
 from typing import Any, Final
 
-from fastapi_proxy_di.errors import ClientDisconnected
+from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
 from fastapi_proxy_di.forwarding.attempt import Picker
 from fastapi_proxy_di.forwarding.deadlines import Deadlines
 from fastapi_proxy_di.forwarding.exchange import Exchange
@@ -61,7 +61,11 @@ class Hedging:
         return self._hedged(exchange)
 
     async def _hedged(self, exchange: Exchange) -> None:
-        winner = await exchange.watcher.run(exchange, self._race(exchange), "hedged")
+        try:
+            winner = await exchange.watcher.run(exchange, self._race(exchange), "hedged")
+        except ProxyError as error:
+            exchange.attempts = tuple(error.attempts)  # for the access record
+            raise
         exchange.adopt(winner.exchange)
 
     async def _race(self, exchange: Exchange) -> _Branch:

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from starlette.types import Receive, Scope, Send
 
-from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
+from fastapi_proxy_di.errors import ClientDisconnected, ClientStalled, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.response_headers import end_to_end_trailers
 from fastapi_proxy_di.transport.protocol import Headers
@@ -165,5 +165,5 @@ def break_off(scope: Scope, failure: BaseException) -> None:
     transfer = scope.get(TRANSFER)
     if transfer is not None:
         transfer.broken_by = failure
-    elif not isinstance(failure, ClientDisconnected):
+    elif not isinstance(failure, ClientDisconnected) or isinstance(failure, ClientStalled):
         raise TransferBroken("the response of the upstream broke off")

@@ -71,11 +71,12 @@ async def _nothing() -> None:
 @contextmanager
 def kept_broken(app: Starlette) -> Iterator[None]:
     """Have a `BrokenResponses` stand around the middlewares of ``app`` meanwhile."""
-    stack = middleware_stack(app)
+    before, stack = app.middleware_stack, middleware_stack(app)
     wrapper = BrokenResponses(stack)
     app.middleware_stack = wrapper
     try:
         yield
     finally:
         if app.middleware_stack is wrapper:
-            app.middleware_stack = stack
+            # What was not built stays so: middlewares may be added until an app starts.
+            app.middleware_stack = before

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_proxy_di.errors import ClientDisconnected, UpstreamDisconnected
+from fastapi_proxy_di.errors import ClientDisconnected, ClientStalled, UpstreamDisconnected
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.response import (
     TRANSFER,
@@ -183,6 +183,8 @@ def test_break_off_without_a_wrapper_raises() -> None:
     """A middleware might end the response that the app only returns from."""
     with pytest.raises(TransferBroken):
         break_off({}, UpstreamDisconnected("gone"))
+    with pytest.raises(TransferBroken):
+        break_off({}, ClientStalled("reads nothing"))
     break_off({}, ClientDisconnected("left"))
 
 

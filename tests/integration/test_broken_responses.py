@@ -108,6 +108,17 @@ async def test_app_is_left_as_it_was() -> None:
             assert app.middleware_stack is stack
 
 
+async def test_app_that_was_not_built_takes_middlewares_again() -> None:
+    """The lifespan alone builds no middlewares for good: more may be added after its end."""
+    async with ScriptedOrigin() as origin:
+        app = gateway_app(origin.url)
+        async with proxy_lifespan(app):
+            assert isinstance(app.middleware_stack, BrokenResponses)
+        app.add_middleware(BaseHTTPMiddleware, dispatch=pass_through)
+
+        assert app.middleware_stack is None
+
+
 async def test_middleware_put_around_meanwhile_stays() -> None:
     """The end of the app takes away the wrapper only where it put it."""
     async with ScriptedOrigin() as origin:

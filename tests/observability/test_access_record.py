@@ -111,6 +111,7 @@ def test_record_of_a_retry_by_status(access: pytest.LogCaptureFixture) -> None:
         (refuse(), {}, (502, "connect", "destination", "http://billing")),
         (stall(), {"timeouts": {"activity": 0.05}}, (504, "activity_timeout", "destination", None)),
         (stall(), {"timeouts": {"total": 0.05}}, (504, "total_timeout", "proxy", None)),
+        (refuse(), {"retries": {"hedge_after": 60}}, (502, "connect", "destination", None)),
         (reply(), {"limits": {"max_body_bytes": 1}}, (413, "request_body_too_large", "client", 0)),
     ],
 )
@@ -122,9 +123,10 @@ def test_record_of_a_failure(
 ) -> None:
     """A request without a response has a record as well, with the status its client got."""
     app = gateway_app()
+    method = "GET" if "retries" in settings else "POST"
 
     with stand_in(app, "billing", fault, **settings), TestClient(app) as client:
-        client.post("/billing/x", content=b"12")
+        client.request(method, "/billing/x", content=b"12" if method == "POST" else None)
 
     (record,) = records(access)
     assert only(record, "status", "failure", "ended_by") == expected[:3]

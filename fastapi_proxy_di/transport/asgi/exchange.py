@@ -139,7 +139,7 @@ class AsgiExchange(Exchange):
         elif what == "http.response.body" and self.status and not self._body_ended:
             self._piece(message)
         elif what == "http.response.trailers" and self._body_ended and not self.complete:
-            self.trailers += headers_in(message)
+            self.trailers = [*self.trailers, *headers_in(message)]
             self.complete = not message.get("more_trailers", False)
         else:
             raise RuntimeError(f"{what!r} must not be sent now")
