@@ -50,7 +50,7 @@ class CookieBinding:
         self._values: dict[Destination, bytes] = {}
 
     def preferred(self, scope: Scope) -> Iterator[Destination] | None:
-        """Give the destination of the cookie, nothing if it has left the pool.
+        """Return the destination that the cookie names, nothing if it has left the pool.
 
         Returns:
             ``None`` if there is no cookie that this proxy signed.

@@ -71,7 +71,7 @@ class Hash:
     def order(
         self, available: Sequence[Destination], request: PickRequest | None = None
     ) -> Iterator[Destination]:
-        """Give all destinations, also full ones, in the order of the ring from the key on."""
+        """Return all destinations, also full ones, in the order of the ring from the key on."""
         key = request.key() if request is not None else None
         if key is None:
             return iter(sorted(available, key=lambda one: one.in_flight / one.weight))

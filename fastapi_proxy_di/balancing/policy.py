@@ -28,7 +28,7 @@ class PickRequest(Protocol):
 
 @runtime_checkable
 class BalancingPolicy(Protocol):
-    """Chooses a destination."""
+    """Chooses one of the available destinations for a request."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Lends a destination: picks it, counts it as in use, takes it back.
+"""Leases destinations: picks one, counts it as in use, and ends its lease.
 
 A lease counts against the limits and as in flight like a request, through the same journey,
 but sends nothing.

@@ -31,7 +31,7 @@ _DISCONNECT: Final = frozenset({"http.disconnect", "websocket.disconnect"})
 
 
 async def client_left(receive: Receive) -> None:
-    """Wait until the client has left; what it still sends is dropped."""
+    """Wait until the client has left; drop the messages that it still sends."""
     while (await receive())["type"] not in _DISCONNECT:
         pass
 
@@ -269,7 +269,7 @@ class RequestBody:
         return True
 
     async def _read(self) -> bytes | None:
-        """The next piece from the client, ``None`` when it has left."""
+        """Return the next piece of the body, ``None`` if the client has left."""
         self.awaits_client = True
         message = await self._next_message()
         self.awaits_client = False

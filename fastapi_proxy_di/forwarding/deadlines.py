@@ -33,7 +33,7 @@ class Deadlines(NamedTuple):
 
     @classmethod
     def of(cls, timeouts: TimeoutSettings) -> Deadlines:
-        """The settings' own."""
+        """Return the deadlines of the timeout settings."""
         return cls(timeouts.activity, timeouts.first_byte, timeouts.total)
 
 

@@ -39,7 +39,7 @@ class Observer(Protocol):
         """So many bytes of the response's body go to the client."""
 
     def ended(self, exchange: Exchange, failure: BaseException | None) -> None:
-        """The exchange is over; ``failure`` is what ended it before its time."""
+        """Handle the end of the exchange; ``failure`` is the error that ended it early."""
 
 
 class Observers(Protocol):

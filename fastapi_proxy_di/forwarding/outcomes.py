@@ -85,7 +85,7 @@ class Outcomes:
         self._supervisor.failed(destination, reason)
 
     def attempt_failed(self, destination: Destination, failure: Failure, started: float) -> None:
-        """An attempt failed; it counts if that is the destination's fault."""
+        """Report a failed attempt, which counts if the destination caused the failure."""
         if failure.side is Side.DESTINATION:
             self._supervisor.failed(destination, failure.value)
             self.observe(destination, started, failed=True)

@@ -255,7 +255,7 @@ class RequestBuilder:
 
 
 def split_query(path: bytes, query: bytes) -> tuple[bytes, bytes]:
-    """A given path may bring a query; the client's follows it."""
+    """Split the query off a given path, and append the client's query to it."""
     path, mark, own = path.partition(b"?")
     if not mark or not own:
         return path, query

@@ -28,7 +28,7 @@ TRANSFER: Final = "fastapi_proxy_di.transfer"
 
 
 class TransferBroken(Exception):
-    """Raised into the server so that it breaks the connection."""
+    """Raised to the server, which then closes the connection before the response has ended."""
 
 
 class UpstreamResponse:
@@ -138,7 +138,7 @@ class LocalResponse:
         await send({"type": "http.response.body", "body": self._body})
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: a local response has no connection to close."""
 
 
 def client_closed_request() -> LocalResponse:
@@ -153,7 +153,7 @@ def break_off(scope: Scope, failure: BaseException) -> None:
     """Break off the client's response, so that it does not end as if it were complete.
 
     The server does so when the app returns before the last message. Middlewares would send one,
-    so the transfer in the scope is marked, and ``BrokenResponses`` around the app drops it.
+    so the transfer in the scope is marked, and ``BrokenResponses`` around the app withholds it.
 
     Args:
         scope: Of the client's request.

@@ -231,7 +231,7 @@ class Tunnel:
         await self._upstream.wait_closed()
 
     def _note(self, ending: _Ending) -> None:
-        """Keep the first end only: later ones follow from it."""
+        """Store the first end of the tunnel only: later ones follow from it."""
         if self._ending is None:
             self._ending = ending
 

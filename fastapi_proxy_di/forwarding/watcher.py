@@ -114,7 +114,7 @@ class Watcher:
             self.arm(exchange)
 
     def end(self, exchange: Exchange) -> Awaitable[None] | None:
-        """Stop watching.
+        """Stop watching the client and the deadlines of the exchange.
 
         Returns:
             What remains to be awaited, ``None`` for a short exchange.

@@ -21,7 +21,7 @@ from fastapi_proxy_di.integration.compat import middleware_stack
 
 
 class BrokenResponses:
-    """The wrapper.
+    """ASGI wrapper that withholds the last message of a response that broke off.
 
     Attributes:
         app: What it stands around, under the name that Starlette's middlewares have for it.

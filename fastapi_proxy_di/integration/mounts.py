@@ -49,7 +49,7 @@ class MountedUpstream(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Forward nothing more; the lifespan that claimed it ends."""
+        """Release the upstream at the end of its lifespan; nothing is forwarded any more."""
 
 
 @contextmanager

@@ -118,17 +118,17 @@ class Destination:
 
     @property
     def ejected(self) -> bool:
-        """Whether live traffic has taken it out for a while."""
+        """Whether the destination is ejected because of failures in live traffic."""
         return self.ejected_until is not None
 
     @property
     def available(self) -> bool:
-        """Whether it may be picked: healthy, not ejected, not draining."""
+        """Whether the destination may be picked: healthy, not ejected, not draining."""
         return self.healthy and self.ejected_until is None and not self.draining
 
     @property
     def full(self) -> bool:
-        """Whether one of its own limits leaves no room for another request now."""
+        """Whether a limit of the destination leaves no room for another request now."""
         return (
             self.in_flight >= self.in_flight_limit or self.requests_in_window >= self.window_limit
         )

@@ -99,7 +99,7 @@ class Pool:
         return True
 
     def drain(self, destination: Destination) -> bool:
-        """Give it no new requests; true if that is a change."""
+        """Mark a destination as draining; return whether that is a change."""
         if destination.draining:
             return False
         destination.draining = True

@@ -86,7 +86,7 @@ class Prober:
                 )
 
     def reconfigure(self, settings: HealthSettings) -> None:
-        """Use other settings; every destination is probed by them at once."""
+        """Change the probe settings, and probe every destination at once."""
         self.settings = settings
         self._get_only.clear()
         for destination in tuple(self._tasks):
@@ -94,7 +94,7 @@ class Prober:
         self.start(at_once=True)
 
     async def aclose(self) -> None:
-        """End all loops."""
+        """Stop the probes of all destinations."""
         for destination in tuple(self._tasks):
             self._end(destination)
         await asyncio.gather(*self._ending, return_exceptions=True)

@@ -178,7 +178,7 @@ class Supervisor:
             self._turn = self._loop.call_later(seconds, self._turn_window)
 
     def close(self) -> None:
-        """Stop the timers."""
+        """Stop the timers of the pool."""
         for timer in (self._readmission, self._ramp, self._turn, self._tick):
             if timer is not None:
                 timer.cancel()

@@ -27,7 +27,7 @@ class ProxiedResponse(Response):
         self.body = b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; called by Starlette."""
+        """Send the response to the client; called by Starlette."""
         self._response.status = self.status_code
         self._response.headers = self.raw_headers
         await self._response(scope, receive, send)

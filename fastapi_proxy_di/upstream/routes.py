@@ -51,7 +51,7 @@ class Routes:
             self.by_destination[one] = route_to(one, made[one.url])
 
     async def start(self) -> None:
-        """Start in-process apps."""
+        """Start the in-process apps that are destinations."""
         await self._factory.start()
 
     async def retire(self, destination: Destination) -> None:
@@ -75,6 +75,6 @@ class Routes:
         return transport, address
 
     def transports(self) -> list[Transport]:
-        """Give all transports, to close them."""
+        """Return all transports, to close them."""
         routes = [route.transport for route in self.by_destination.values()]
         return routes + list(self._probe_transports.values())

@@ -95,7 +95,7 @@ class InnerApp:
         self._raised: Exception | None = None
 
     def use(self) -> InnerApp:
-        """Count a transport that leads here; ``release`` undoes it."""
+        """Count a transport to the app; ``release`` undoes it."""
         self._users += 1
         return self
 
@@ -106,7 +106,7 @@ class InnerApp:
         )
 
     async def start(self) -> None:
-        """Run the start of its lifespan, unless it has run already.
+        """Run the start of the app's lifespan, unless it has run already.
 
         Raises:
             AppStartFailed: It failed.
@@ -118,7 +118,7 @@ class InnerApp:
         await asyncio.shield(self._starting)
 
     async def release(self) -> None:
-        """Shut it down, if this was the last transport that led here.
+        """Shut the app down, if this was its last transport.
 
         Raises:
             RuntimeError: Its shutdown failed.

@@ -102,7 +102,7 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
 
     @property
     def streams(self) -> int:
-        """Exchanges under way."""
+        """Number of open streams."""
         return len(self._streams)
 
     def begin(self, headers: Headers, body: bytes, *, more: bool, bodied: bool) -> Http2Exchange:
@@ -156,7 +156,7 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         return sent
 
     def acknowledge(self, size: int, stream_id: int) -> None:
-        """Let the destination send that much more."""
+        """Let the destination send ``size`` more bytes."""
         if size:
             self._h2.acknowledge_received_data(size, stream_id)
             self._write()
@@ -171,7 +171,7 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         self._one_less()
 
     def retire(self) -> None:
-        """Take no more streams; close when there is none."""
+        """Open no more streams, and close the connection when none is left."""
         self._closing = True
         if not self._streams:
             self.abort()
@@ -185,7 +185,7 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         self.abort()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection at once."""
         self._closing = True
         if self._transport is not None:
             self._transport.abort()

@@ -49,7 +49,7 @@ class Http2Transport:
 
     @property
     def connections(self) -> int:
-        """Connections open."""
+        """Number of open connections."""
         return len(self._open)
 
     def reuse(self, request: Request, body: bytes, *, more: bool) -> TransportExchange | None:
@@ -88,7 +88,7 @@ class Http2Transport:
     # -- what connections call ----------------------------------------------------------
 
     def became_idle(self, connection: Http2Connection) -> None:
-        """Close it after a while, unless a stream is opened before."""
+        """Close ``connection`` after a while, unless a stream is opened before."""
         if connection in self._connections:
             self._connections[connection] = self._loop.call_later(
                 self._idle_seconds, self._expire, connection

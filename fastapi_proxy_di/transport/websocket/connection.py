@@ -297,7 +297,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
     # The end
 
     def _end(self, code: int, reason: str, error: ProxyError | None = None) -> None:
-        """Note how it ended, once, and wake the receiver."""
+        """Store the first close code and reason, and wake the receiver."""
         if self._ended:
             return
         self._ended = True

@@ -61,7 +61,7 @@ _SHOWN_CHARACTERS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A valid 101.
+    """A valid 101 response: subprotocol, extensions and headers.
 
     Attributes:
         subprotocol: The one the upstream chose, ``None`` if it chose none.
