@@ -4,7 +4,7 @@ Annotations here are looked at by FastAPI when the app runs, so they are not pos
 """
 
 import inspect
-from typing import Any
+from typing import Any, final
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -16,6 +16,7 @@ from fastapi_proxy_di.settings import Mention, UpstreamSettings, settings_class
 from fastapi_proxy_di.upstream.balancer import Balancer
 
 
+@final
 class Upstream(UpstreamMention):
     """A dependency that gives the balancer of one upstream, in HTTP and WebSocket endpoints.
 
@@ -27,6 +28,9 @@ class Upstream(UpstreamMention):
     and ``app.dependency_overrides[Upstream("billing")]`` replaces it everywhere, on proxied
     routes too: a mention that carries settings depends on the mention by name alone.
 
+    It has no subclasses, because proxied routes take the balancer without calling it. A guard
+    belongs into ``proxy_router(dependencies=...)``.
+
     Args:
         upstream: The upstream's name, whose settings are then read from
             ``UPSTREAM_<NAME>_*``; or a declared settings class, or an instance.
@@ -34,6 +38,12 @@ class Upstream(UpstreamMention):
     Raises:
         SettingsError: The name is not one, or the class has none.
     """
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError(
+            f"{cls.__name__}: Upstream has no subclasses, because a proxied route would not call "
+            "them. Give what must run before as proxy_router(dependencies=...)"
+        )
 
     def __init__(self, upstream: Mention) -> None:
         if isinstance(upstream, str):

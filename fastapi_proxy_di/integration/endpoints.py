@@ -129,6 +129,7 @@ def http_endpoint(
         return await _solved(forward_to, request)
 
     endpoint = forward if mount.options is None else forward_as_chosen
+    _name(endpoint, upstream)
     mark_proxied(endpoint, Proxied(upstream, any_method))
     return endpoint
 
@@ -141,7 +142,11 @@ async def _solved(endpoint: Callable[..., Awaitable[Response]], request: Request
     """
     path = "".join(f"/{{{name}}}" for name in request.path_params)
     route = APIRoute(path or "/", endpoint, dependency_overrides_provider=request.scope["app"])
-    response = await route.get_route_handler()(request)
+    try:
+        response = await route.get_route_handler()(request)
+    except ProxyError:
+        install_handler(request.scope)
+        raise
     stack = exit_stack(request.scope)
     if response.background is not None and stack is not None:
         # The response has one place for tasks, which those of the mount's dependencies take.
@@ -161,6 +166,7 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
 
     # Not Annotated: typing may give an equal ``Annotated`` that was made before.
     async def tunnel(websocket: WebSocket, balancer: Balancer = Depends(upstream)) -> None:
+        install_handler(websocket.scope)  # an overridden upstream did not
         path, prefix = _target(websocket.scope)
         if not _is_real(balancer):
             await balancer.forward_websocket(websocket, _given(path))
@@ -172,6 +178,7 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
         balancer: Balancer = Depends(upstream),
         chosen: ForwardOptions = Depends(mount.options),
     ) -> None:
+        install_handler(websocket.scope)  # an overridden upstream did not
         path, prefix = _target(websocket.scope)
         if not _is_real(balancer):
             await balancer.forward_websocket(
@@ -191,8 +198,14 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
         )
 
     endpoint = tunnel if mount.options is None else tunnel_as_chosen
+    _name(endpoint, upstream)
     mark_proxied(endpoint, Proxied(upstream, any_method=False))
     return endpoint
+
+
+def _name(endpoint: Callable[..., Any], upstream: Upstream) -> None:
+    """Name an endpoint as its route, for tools that tell endpoints apart by name."""
+    endpoint.__name__ = endpoint.__qualname__ = f"proxy_{upstream.name}"
 
 
 def _balancer(app: Any, name: str) -> Balancer:

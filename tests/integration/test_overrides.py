@@ -7,9 +7,11 @@ from fastapi import Depends, FastAPI, HTTPException
 
 from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan, proxy_router
 from tests.support.gateways import billing, gateway_app
-from tests.support.http_client import fetch
+from tests.support.http_client import connect, fetch
 from tests.support.origins import ScriptedOrigin, always, response_bytes
-from tests.support.servers import run_app
+from tests.support.servers import dead_port, run_app
+from tests.support.websocket_client import shake_hands
+from tests.websocket.gateways import serving
 
 
 async def test_override_replaces_the_upstream_of_a_proxied_route() -> None:
@@ -105,3 +107,42 @@ async def test_override_that_guards_the_upstream_runs() -> None:
 
     assert reply.status == 401
     assert origin.connections == 0
+
+
+def test_upstream_has_no_subclasses() -> None:
+    """A proxied route would not run what they add."""
+    with pytest.raises(TypeError, match="dependencies="):
+
+        class _Guarded(Upstream):  # type: ignore[misc]
+            pass
+
+
+def _overridden_by(other: Balancer) -> FastAPI:
+    app = gateway_app("http://127.0.0.1:1")
+    app.dependency_overrides[Upstream("billing")] = lambda: other
+    return app
+
+
+async def test_failure_of_an_override_is_a_problem_document() -> None:
+    """As of the upstream that it replaces."""
+    dead = billing(f"http://127.0.0.1:{dead_port()}")
+    async with (
+        Balancer.from_settings(dead) as other,
+        run_app(_overridden_by(other)) as running,
+    ):
+        reply = await fetch(running.address, target="/billing/x")
+
+    assert (reply.status, reply.one(b"content-type")) == (502, b"application/problem+json")
+
+
+async def test_failure_of_an_override_denies_a_websocket() -> None:
+    """By the same problem document."""
+    dead = billing(f"http://127.0.0.1:{dead_port()}")
+    async with (
+        Balancer.from_settings(dead) as other,
+        serving(_overridden_by(other)) as running,
+        connect(running.address) as client,
+    ):
+        refusal = await shake_hands(client, "/billing/live")
+
+    assert refusal.status == 502

@@ -116,7 +116,8 @@ async def test_lifespan_closes_upstreams_although_an_override_fails(
         app = _injecting(upstream)
         lifespan = proxy_lifespan(app)
         await lifespan.__aenter__()
-        await upstream.of(app).client.get("/")
+        balancer = upstream.of(app)  # held, so that no garbage collection closes it
+        await balancer.client.get("/")
         assert origin.open_connections
         if fault is SettingsError:
             app.dependency_overrides[upstream] = object
@@ -125,5 +126,6 @@ async def test_lifespan_closes_upstreams_although_an_override_fails(
         with pytest.raises(fault):
             await lifespan.__aexit__(None, None, None)
         await until(lambda: origin.open_connections == 0)
+        del balancer
     with pytest.raises(ProxyNotStarted):
         upstream.of(app)
