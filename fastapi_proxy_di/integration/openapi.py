@@ -31,17 +31,24 @@ _SCHEMAS: Final = {
 def describe_path_parameters(route: Any) -> None:
     """Declare the path parameters of ``route``, which may be an include of a route.
 
-    Those that a dependency takes are declared by FastAPI.
+    Those that a dependency takes are declared by FastAPI. All else in ``openapi_extra`` is kept.
     """
     dependant = dependant_of(route)
     declared = set() if dependant is None else set(_declared(dependant))
-    route.openapi_extra = {
-        "parameters": [
-            _parameter(name, convertor)
-            for name, convertor in route.param_convertors.items()
-            if name not in declared
-        ]
-    }
+    extra = route.openapi_extra or {}
+    # An include has the parameters of the route that it includes, described already.
+    parameters = [
+        one
+        for one in extra.get("parameters", ())
+        if one.get("in") != "path" or one.get("name") not in declared
+    ]
+    declared.update(one.get("name") for one in parameters if one.get("in") == "path")
+    parameters.extend(
+        _parameter(name, convertor)
+        for name, convertor in route.param_convertors.items()
+        if name not in declared
+    )
+    route.openapi_extra = extra | {"parameters": parameters}
 
 
 def _parameter(name: str, convertor: object) -> dict[str, Any]:

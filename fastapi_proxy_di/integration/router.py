@@ -142,7 +142,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start the upstreams of the app, and look at its proxied routes."""
     for route in routes_of(app.routes):
         pattern = getattr(route, "path_regex", None)
-        if isinstance(route.original_route, ProxyRoute) and not _is_wide(pattern):
+        original = route.original_route
+        proxied = isinstance(original, ProxyRoute) and proxied_by(original.endpoint) is not None
+        if proxied and not _is_wide(pattern):
             raise UnknownFastAPI("fastapi.routing._effective_route_context_var")
     async with proxy_lifespan(app):
         # Each proxy router comes by here; the first one looks for all.
@@ -155,11 +157,13 @@ class ProxyRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Widen the route, or the include of it that a handler is made for."""
+        proxied = proxied_by(self.endpoint)
+        if proxied is None:  # a route of the app's own in our router
+            return super().get_route_handler()
         route = effective_route(self)
         if not _is_wide(route.path_regex):
             route.path_regex = _wide(route.path_regex)
-        proxied = proxied_by(self.endpoint)
-        if proxied is not None and proxied.any_method:
+        if proxied.any_method:
             route.methods = EveryMethod(route.methods)
         if self.include_in_schema:
             describe_path_parameters(route)
@@ -167,8 +171,9 @@ class ProxyRoute(APIRoute):
 
 
 def _wide(pattern: re.Pattern[str]) -> re.Pattern[str]:
-    head = pattern.pattern.removesuffix(_TAIL_PATTERN)
-    return re.compile(head + _WIDE_TAIL_PATTERN)
+    if not pattern.pattern.endswith(_TAIL_PATTERN):
+        raise UnknownFastAPI(f"pattern {_TAIL_PATTERN} at the end of a path's")
+    return re.compile(pattern.pattern.removesuffix(_TAIL_PATTERN) + _WIDE_TAIL_PATTERN)
 
 
 def _is_wide(pattern: re.Pattern[str] | None) -> bool:

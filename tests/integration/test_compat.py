@@ -1,5 +1,6 @@
 """Undocumented names of FastAPI and Starlette: what happens where one is missing."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from fastapi.dependencies import models
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan
+from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan, proxy_router
 from fastapi_proxy_di.integration import compat
 from fastapi_proxy_di.upstream import client_request
 from tests.support.gateways import billing, gateway_app, until
@@ -179,3 +180,11 @@ async def test_missing_channel_tunnels_through_starlette(monkeypatch: pytest.Mon
         heard = await client.recv()
 
     assert (heard, len(used)) == ("hello", 1)
+
+
+def test_unknown_path_pattern_is_a_fault() -> None:
+    """A pattern that is not widened would leave out paths, or match none."""
+    router = proxy_router("billing")
+    router.routes[0].path_regex = re.compile("^/(?P<path>.+)$")  # type: ignore[attr-defined]
+    with pytest.raises(compat.UnknownFastAPI, match="pattern"):
+        router.routes[0].get_route_handler()  # type: ignore[attr-defined]

@@ -3,9 +3,14 @@
 import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Path
+from fastapi import APIRouter, Depends, FastAPI, Path, Request
+from fastapi.routing import APIRoute
 
 from fastapi_proxy_di import proxy_router
+from tests.support.gateways import billing
+from tests.support.http_client import fetch
+from tests.support.origins import ScriptedOrigin
+from tests.support.servers import run_app
 
 _METHODS = {"get", "head", "post", "put", "patch", "delete", "options", "trace"}
 
@@ -87,3 +92,46 @@ def test_parameter_that_a_dependency_takes_is_declared_once() -> None:
 
     assert set(named) == {"tenant", "path"}
     assert named["tenant"]["description"] == "who pays"
+
+
+def test_what_else_a_route_says_of_itself_is_kept() -> None:
+    """``openapi_extra`` gets the parameters, and loses nothing."""
+    router = proxy_router("billing", methods=["GET"], include_in_schema=True)
+    header = {"name": "x-tenant", "in": "header", "schema": {"type": "string"}}
+    for route in router.routes:
+        if isinstance(route, APIRoute):
+            route.openapi_extra = {"x-team": "payments", "parameters": [header]}
+    app = FastAPI()
+    app.include_router(router, prefix="/{region}/billing")
+
+    operation = app.openapi()["paths"]["/{region}/billing/{path}"]["get"]
+
+    assert operation["x-team"] == "payments"
+    assert [one["name"] for one in operation["parameters"]] == ["x-tenant", "region", "path"]
+
+
+def test_endpoints_are_named_by_their_upstream() -> None:
+    """Tools that group by the endpoint's name tell two mounts apart."""
+    routes = [*proxy_router("billing").routes, *proxy_router("archive").routes]
+
+    names = {route.endpoint.__qualname__ for route in routes}  # type: ignore[attr-defined]
+    assert names == {"proxy_billing", "proxy_archive"}
+
+
+async def test_own_route_in_the_router_is_an_ordinary_one() -> None:
+    """It takes its own path and no more."""
+    async with ScriptedOrigin() as origin:
+        router = proxy_router(billing(origin.url))
+
+        @router.get("/own", tags=["own"])
+        async def own(request: Request) -> dict[str, str]:
+            return dict(request.path_params)
+
+        router.routes.insert(0, router.routes.pop())
+        app = FastAPI()
+        app.include_router(router, prefix="/billing")
+        async with run_app(app) as running:
+            reply = await fetch(running.address, target="/billing/own")
+
+    assert reply.json() == {}
+    assert "parameters" not in app.openapi()["paths"]["/billing/own"]["get"]
