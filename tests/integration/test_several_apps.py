@@ -14,6 +14,7 @@ from fastapi_proxy_di import (
     proxy_lifespan,
     proxy_router,
 )
+from fastapi_proxy_di.integration.lifespan import RUNTIME
 from tests.support.gateways import Billing, billing, gateway, until
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin, always, response_bytes
@@ -116,8 +117,8 @@ async def test_lifespan_closes_upstreams_although_an_override_fails(
         app = _injecting(upstream)
         lifespan = proxy_lifespan(app)
         await lifespan.__aenter__()
-        balancer = upstream.of(app)  # held, so that no garbage collection closes it
-        await balancer.client.get("/")
+        runtime = getattr(app, RUNTIME)
+        await upstream.of(app).client.get("/")
         assert origin.open_connections
         if fault is SettingsError:
             app.dependency_overrides[upstream] = object
@@ -125,7 +126,7 @@ async def test_lifespan_closes_upstreams_although_an_override_fails(
             app.dependency_overrides[Upstream("billing")] = _FailsAtEnd()  # type: ignore[assignment]
         with pytest.raises(fault):
             await lifespan.__aexit__(None, None, None)
+        assert runtime.balancers == {}  # they are closed
         await until(lambda: origin.open_connections == 0)
-        del balancer
     with pytest.raises(ProxyNotStarted):
         upstream.of(app)
