@@ -1,5 +1,6 @@
-"""What every test shares: nothing of the machine leaks in, and continuous runs skip nothing."""
+"""What every test shares: nothing of the machine or of other tests leaks in, CI skips nothing."""
 
+import logging
 import os
 import signal
 from collections.abc import Generator, Iterator
@@ -10,6 +11,14 @@ import hypothesis
 import pytest
 
 _E2E: Final = Path(__file__).parent / "e2e"
+_LOGGERS: Final = (
+    None,  # the root, whose level Litestar sets
+    "fastapi_proxy_di",
+    "fastapi_proxy_di.access",
+    "uvicorn",
+    "uvicorn.access",
+    "uvicorn.error",
+)
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile(
@@ -32,6 +41,17 @@ def _clean_environment() -> Iterator[None]:
             if upper.startswith("UPSTREAM_") or upper.endswith("_PROXY"):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Undo what commands, servers and other frameworks set up for a whole process."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [(one.level, list(one.handlers), one.propagate) for one in loggers]
+    yield
+    for logger, (level, handlers, propagate) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers, logger.propagate = handlers, propagate
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
