@@ -1,7 +1,7 @@
 """One runtime per app: found, started and closed with the app.
 
-Whoever comes first, the app's own lifespan or any proxy router's, starts every upstream
-that the app mounts or injects, and closes them all. The rest find them running.
+The first lifespan to run, the app's own or that of a proxy router, starts every upstream that
+the app mounts or injects, and closes them all. Later ones do nothing.
 """
 
 from __future__ import annotations

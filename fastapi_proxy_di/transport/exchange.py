@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from fastapi_proxy_di.errors import Failure, UpstreamDisconnected, UpstreamProtocolError
 from fastapi_proxy_di.transport.protocol import Headers
@@ -44,8 +44,9 @@ class Exchange:
     # Defaults on the class: an ordinary exchange never touches most of them, and what it does
     # not make is nothing for the garbage collector to look at.
     status: int = 0
-    headers: Headers = []  # noqa: RUF012  # replaced when a response begins, never changed
-    trailers: Headers = []  # noqa: RUF012  # the same
+    # Tuples, because all exchanges share them: changing one in place must fail.
+    headers: Headers = cast(Headers, ())
+    trailers: Headers = cast(Headers, ())
     answered: bool = False
     complete: bool = False
     on_informational: Callable[[int, Headers], None] | None = None
