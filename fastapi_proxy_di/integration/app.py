@@ -1,8 +1,7 @@
 """``proxy_app("billing")``: an upstream as a plain ASGI application, to mount or to serve.
 
-It owns what a proxied route leaves to FastAPI: guards, the responses to its faults, and the
-start of its upstream where no app starts it. No object is made per request but a guard's
-connection and a WebSocket.
+FastAPI does three things for a proxied route that this application has to do itself: run
+guards, turn exceptions into responses, and start the upstream where no app starts it.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ if TYPE_CHECKING:
     from fastapi_proxy_di.upstream.balancer import Balancer
 
 Guard = Callable[[HTTPConnection], Awaitable[Response | None]]
-"""Lets a request pass by ``None``, or refuses it by a response."""
+"""An async function that returns ``None`` to allow a request, or a response to refuse it."""
 
 
 @runtime_checkable
 class GivesBalancer(Protocol):
-    """An override that can be used without solving dependencies, as stand-ins can."""
+    """An override that gives its balancer without FastAPI, as stand-ins for tests do."""
 
     async def balancer(self) -> Balancer:
         """Give the balancer for the running event loop."""
@@ -58,9 +57,9 @@ def proxy_app(
     transforms: Iterable[Transform] = (),
     unguarded: bool = False,
 ) -> ProxyApp:
-    """Give an ASGI application that forwards everything; a mount runs no FastAPI dependencies.
+    """Give an ASGI application that forwards every request to an upstream.
 
-    What protects it is its ``guard``:
+    A mount runs no FastAPI dependencies, so the application is protected by its ``guard``:
 
     ```python
     async def check_key(connection: HTTPConnection) -> Response | None:
@@ -71,41 +70,46 @@ def proxy_app(
     app.mount("/billing", proxy_app("billing", guard=check_key))
     ```
 
-    HTTP and WebSocket alike, below where it stands in FastAPI, Starlette or any other ASGI
-    framework, or by itself: ``uvicorn gateway:billing``. It is started by the server's
-    lifespan when it is served by itself; by ``proxy_lifespan`` and proxy routers of the app
-    where it stands in a ``Mount`` or ``Host``, also within middlewares that keep what they
-    wrap as ``app``; and by hand, with ``async with billing.running():``, in any framework.
+    The application forwards HTTP and WebSockets. It can be mounted in FastAPI, Starlette or
+    any other ASGI framework, or served alone: ``uvicorn gateway:billing``. Its upstream is
+    started
 
-    What the framework's mount does not pass on does not arrive: Starlette's leaves out the
-    mount itself without a slash, and paths with line ends.
+    - by the server's lifespan, when the application is served alone;
+    - by ``proxy_lifespan`` or a proxy router of a FastAPI or Starlette app that has the
+      application in a ``Mount`` or ``Host``, also inside middlewares that keep the wrapped
+      application as ``app``;
+    - by ``async with billing.running():``, in any framework.
+
+    The application only gets requests that the framework's mount passes on: Starlette's
+    ``Mount`` does not match its path without the slash, nor paths with line ends.
 
     Args:
         upstream: Name, settings class or instance.
         guard: One or several functions ``async (HTTPConnection) -> Response | None``, called
-            in order before anything is read or dialled. The first response ends the request,
-            as does an ``HTTPException``; before a WebSocket it becomes the handshake's
-            denial, 403 where the server cannot send one.
+            in order before the body is read or a destination is dialled. The first response
+            or ``HTTPException`` ends the request. A WebSocket handshake is denied with this
+            response, or with 403 where the server cannot send a denial response.
         transforms: Changes to requests and responses, as for ``proxy_router``.
-        unguarded: Says that requests may pass by the app-level ``dependencies`` of the
-            FastAPI app around it, which is a fault at start otherwise.
+        unguarded: Allows the application in a FastAPI app with app-level ``dependencies``,
+            which do not run for its requests. Without it such an app fails to start.
 
     Returns:
         The application.
 
     Raises:
-        SettingsError: A name is not one.
+        SettingsError: The name is not valid.
         TypeError: A guard is not an async function.
     """
     return ProxyApp(upstream, guard=guard, transforms=transforms, unguarded=unguarded)
 
 
 class ProxyApp(MountedUpstream):
-    """What ``proxy_app`` gives: an ASGI application in front of one upstream.
+    """An ASGI application in front of one upstream, made by ``proxy_app``.
 
     Attributes:
-        upstream: Where it forwards to. ``billing.upstream.of(billing)`` is the `Balancer` of
-            one that is served by itself, ``billing.upstream.of(app)`` where ``app`` started it.
+        upstream: The upstream that requests are forwarded to. Its `Balancer` is
+            ``billing.upstream.of(app)`` if ``app`` started the upstream, and
+            ``billing.upstream.of(billing)`` if the application is served alone.
 
     Args:
         upstream: As for ``proxy_app``.
@@ -128,9 +132,9 @@ class ProxyApp(MountedUpstream):
         self._overrides = None if pipeline is None else Overrides(transforms=pipeline)
         self._unguarded = unguarded
         self._balancer: Balancer | None = None
-        self._starter: object = None  # an app, or the runtime of its own
-        self._app: FastAPI | None = None  # the starter, if its overrides count
-        self._checked: FastAPI | None = None  # an app around it that is not the starter
+        self._starter: object = None  # the app that started the upstream, or our own runtime
+        self._app: FastAPI | None = None  # the starter, if it is a FastAPI app
+        self._checked: FastAPI | None = None  # the last other app that passed `_check`
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request or a WebSocket; called by the server or the framework."""
@@ -161,7 +165,7 @@ class ProxyApp(MountedUpstream):
                 websocket = WebSocket(scope, receive, send)
                 await balancer.forwarder.websocket(websocket, path, prefix, self._overrides)
         except ProxyError as error:
-            # Raised before anything was sent: a later failure breaks the transfer instead.
+            # No byte of a response was sent yet: a later failure breaks the transfer instead.
             response = await problem_response(HTTPConnection(scope), error)
             await send_response(response, scope, receive, send)
         except HTTPException as error:
@@ -177,9 +181,9 @@ class ProxyApp(MountedUpstream):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the upstream within the block, where no app does: in any framework's lifespan.
+        """Run the upstream within the block, for example in any framework's lifespan.
 
-        Does nothing where the upstream runs already.
+        Does nothing if the upstream runs already.
 
         Raises:
             SettingsError: Every fault of the upstream.
@@ -215,12 +219,12 @@ class ProxyApp(MountedUpstream):
             if isinstance(refusal, Response):
                 return refusal
             if refusal is not None:
-                # Neither True nor False may let a request through.
+                # A guard that returns True or False must not let a request through.
                 raise TypeError(f"guard: {guard!r} gave {refusal!r}; give a Response, or None")
         return None
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Run the upstream between the server's two messages."""
+        """Run the upstream between the server's startup and shutdown messages."""
         await receive()
         started = False
         try:
@@ -235,9 +239,10 @@ class ProxyApp(MountedUpstream):
         await send({"type": "lifespan.shutdown.complete"})
 
     def _overriding_app(self, around: object) -> FastAPI | None:
-        """The FastAPI app whose override replaces the upstream now.
+        """Return the FastAPI app that overrides the upstream now, ``None`` for no override.
 
-        That is the app the request came through, else the starter.
+        An override of ``around``, the app that the request came through, comes before an
+        override of the app that started the upstream.
         """
         name = self.upstream.name
         if around is not self._app and isinstance(around, FastAPI):
@@ -249,10 +254,11 @@ class ProxyApp(MountedUpstream):
         return self._app if self._app is not None and is_overridden(self._app, name) else None
 
     def _check(self, app: FastAPI) -> None:
-        """Refuse what would be passed by without a word.
+        """Refuse an app whose dependencies or override would silently not run.
 
         Raises:
-            SettingsError: Dependencies or an override of ``app`` that a mount does not run.
+            SettingsError: The app has app-level dependencies, or an override of the upstream
+                that needs FastAPI.
         """
         if app.router.dependencies and not self._unguarded:
             raise SettingsError(
@@ -293,7 +299,7 @@ async def running_together(proxies: Iterable[ProxyApp]) -> AsyncIterator[None]:
     Raises:
         SettingsError: Every fault of every upstream.
     """
-    # What only a running app needs: half of what importing the package would cost.
+    # Imported late, because the runtime would double the cost of importing the package.
     from fastapi_proxy_di.integration.runtime import Runtime  # noqa: PLC0415
 
     runtime = Runtime()
@@ -318,7 +324,7 @@ def _guards(guard: Guard | Iterable[Guard] | None) -> tuple[Guard, ...]:
         return ()
     guards = (guard,) if callable(guard) else tuple(guard)
     for one in guards:
-        # An object is as asynchronous as its __call__.
+        # A callable object is asynchronous if its __call__ is.
         call = one if inspect.isroutine(one) else type(one).__call__
         if not inspect.iscoroutinefunction(one) and not inspect.iscoroutinefunction(call):
             raise TypeError(f"guard: {one!r} must be an async function of an HTTPConnection")

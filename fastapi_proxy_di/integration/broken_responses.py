@@ -1,10 +1,10 @@
-"""An ASGI wrapper that keeps a response which broke off from being ended by a middleware.
+"""An ASGI wrapper that stops middlewares from completing a response that broke off.
 
-A ``BaseHTTPMiddleware`` or ``GZipMiddleware`` ends a response with a last body message when
-the application in it returns, so the client would take half a response for a whole one. The
-wrapper stands outermost around an app. It puts an object into the scope that the forwarder
-marks (``forwarding.response.break_off``), and raises instead of passing on that last message.
-It changes nothing else.
+A ``BaseHTTPMiddleware`` or ``GZipMiddleware`` sends a last body message when the application
+inside it returns, so the client would take half a response for a whole one. The wrapper is
+put around all middlewares of an app. It puts an object into the scope, in which the forwarder
+notes a broken response (``forwarding.response.break_off``); the wrapper then raises an
+exception instead of sending the last body message. It changes nothing else.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class BrokenResponses:
     """ASGI wrapper that withholds the last message of a response that broke off.
 
     Attributes:
-        app: What it stands around, under the name that Starlette's middlewares have for it.
+        app: The wrapped application.
 
     Args:
-        app: The same.
+        app: The application to wrap.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Call what is within. Not a coroutine itself: each one costs every request a frame."""
+        """Call the wrapped application; not ``async``, to save a coroutine per request."""
         if scope["type"] != "http" or TRANSFER in scope:
             return self.app(scope, receive, send)
         transfer = scope[TRANSFER] = _Transfer(send)
@@ -42,10 +42,10 @@ class BrokenResponses:
 
 
 class _Transfer:
-    """One response on its way.
+    """One response that is being sent.
 
     Attributes:
-        broken_by: The failure that broke it off, ``None`` while it is whole.
+        broken_by: The failure that broke off the response, ``None`` if it is complete so far.
     """
 
     __slots__ = ("_send", "broken_by")
@@ -60,7 +60,7 @@ class _Transfer:
         if message.get("more_body", False):
             return self._send(message)
         if isinstance(self.broken_by, ClientDisconnected):
-            return _nothing()  # the client has left, which is no error to log
+            return _nothing()  # the client disconnected, which is no error to log
         raise TransferBroken("the response of the upstream broke off")
 
 
@@ -70,7 +70,7 @@ async def _nothing() -> None:
 
 @contextmanager
 def kept_broken(app: Starlette) -> Iterator[None]:
-    """Have a `BrokenResponses` stand around the middlewares of ``app`` meanwhile."""
+    """Wrap the middlewares of ``app`` in a `BrokenResponses` until the end of the block."""
     before, stack = app.middleware_stack, middleware_stack(app)
     wrapper = BrokenResponses(stack)
     app.middleware_stack = wrapper
@@ -78,5 +78,5 @@ def kept_broken(app: Starlette) -> Iterator[None]:
         yield
     finally:
         if app.middleware_stack is wrapper:
-            # What was not built stays so: middlewares may be added until an app starts.
+            # If the stack was not built before, middlewares may be added again after the block.
             app.middleware_stack = before

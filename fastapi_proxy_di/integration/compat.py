@@ -1,8 +1,8 @@
 """The undocumented FastAPI and Starlette names that the integration uses, one accessor each.
 
-Each accessor says what happens where the name is missing: a fault when the app starts, or a
-slower way that is right as well. No guard is skipped. What ``Balancer.forward`` needs of
-Starlette's ``Request`` and ``WebSocket`` is in ``upstream.client_request``.
+Each accessor says what happens if the name is missing: an error when the app starts, or a
+slower way with the same result. No guard is skipped. The names of Starlette's ``Request`` and
+``WebSocket`` that ``Balancer.forward`` uses are in ``upstream.client_request``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Scope
 
 
 class UnknownFastAPI(RuntimeError):
-    """Raised when the app starts: this version of FastAPI or Starlette lacks a name we need."""
+    """Raised at start if the version of FastAPI or Starlette lacks a name that we need."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -32,10 +32,10 @@ class UnknownFastAPI(RuntimeError):
 def effective_route(route: APIRoute) -> Any:
     """Return the include of ``route`` that FastAPI makes a request handler for, or ``route``.
 
-    FastAPI keeps the path, pattern and methods of each include of a route in an object of its
-    own, and names it in a context variable while ``get_route_handler`` runs. Where the
-    variable is missing ``route`` is returned, and `routes_of` sees at start that includes were
-    left out.
+    FastAPI keeps the path, pattern and methods of each include of a route in a separate
+    object, which a context variable holds while ``get_route_handler`` runs. If the variable
+    is missing, ``route`` is returned, and the lifespan of a proxy router raises
+    `UnknownFastAPI`, because the patterns of the includes are not wider.
     """
     variable = getattr(fastapi.routing, "_effective_route_context_var", None)
     include = None if variable is None else variable.get()
@@ -43,10 +43,10 @@ def effective_route(route: APIRoute) -> Any:
 
 
 def routes_of(routes: Iterable[BaseRoute]) -> Iterator[Any]:
-    """Give all routes, those of included routers as each include has them.
+    """Yield all routes of an app, with a separate object for each include of a route.
 
     Raises:
-        UnknownFastAPI: There is no ``iter_route_contexts``.
+        UnknownFastAPI: FastAPI has no ``iter_route_contexts``.
     """
     iter_route_contexts = getattr(fastapi.routing, "iter_route_contexts", None)
     if iter_route_contexts is None:
@@ -55,10 +55,10 @@ def routes_of(routes: Iterable[BaseRoute]) -> Iterator[Any]:
 
 
 def dependant_of(route: Any) -> Any | None:
-    """Give the tree of dependencies of a route as `routes_of` gives it, ``None`` for none.
+    """Return the dependency tree of a route yielded by `routes_of`, ``None`` for no tree.
 
     Raises:
-        UnknownFastAPI: There is no ``Dependant``.
+        UnknownFastAPI: FastAPI has no ``Dependant``.
     """
     kind = getattr(models, "Dependant", None)
     if kind is None:
@@ -68,20 +68,20 @@ def dependant_of(route: Any) -> Any | None:
 
 
 def exception_handlers(scope: Scope) -> dict[Any, Any] | None:
-    """Give the exception handlers of the app by class, as this request will look them up.
+    """Return the table of exception handlers by class that Starlette uses for a request.
 
-    ``None`` where Starlette does not put them into the scope: a `ProxyError` that the app has
-    no handler for is then a 500 with a traceback.
+    Returns ``None`` if Starlette did not put the table into the scope. A `ProxyError` without
+    a handler in the app is then a 500 with a traceback.
     """
     tables = scope.get("starlette.exception_handlers")
     return tables[0] if tables else None
 
 
 def middleware_stack(app: Starlette) -> ASGIApp:
-    """Give the middlewares of ``app``, which are built if no request has come yet.
+    """Return the middleware stack of ``app``; builds it if it is not built yet.
 
     Raises:
-        UnknownFastAPI: There is no ``middleware_stack``.
+        UnknownFastAPI: The app has no ``middleware_stack``.
     """
     if not hasattr(app, "middleware_stack"):
         raise UnknownFastAPI("Starlette.middleware_stack")

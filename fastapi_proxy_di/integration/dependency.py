@@ -1,6 +1,6 @@
 """``Upstream("billing")``: the dependency that gives an upstream's balancer.
 
-Annotations here are looked at by FastAPI when the app runs, so they are not postponed.
+FastAPI evaluates the annotations when the app runs, so they are not postponed.
 """
 
 import inspect
@@ -24,19 +24,19 @@ class Upstream(UpstreamMention):
     Billing = Annotated[Balancer, Depends(Upstream("billing"))]
     ```
 
-    Frozen and hashable. An upstream is resolved once a request, however often it is mentioned,
-    and ``app.dependency_overrides[Upstream("billing")]`` replaces it everywhere, on proxied
-    routes too: a mention that carries settings depends on the mention by name alone.
+    Instances are frozen and hashable. FastAPI resolves an upstream once per request, however
+    often it is mentioned. ``app.dependency_overrides[Upstream("billing")]`` replaces the
+    upstream everywhere, also on proxied routes and where it is mentioned with settings.
 
-    It has no subclasses, because proxied routes take the balancer without calling it. A guard
-    belongs into ``proxy_router(dependencies=...)``.
+    The class has no subclasses, because proxied routes use the balancer without calling the
+    dependency. Guards are given as ``proxy_router(dependencies=...)``.
 
     Args:
         upstream: The upstream's name, whose settings are then read from
-            ``UPSTREAM_<NAME>_*``; or a declared settings class, or an instance.
+            ``UPSTREAM_<NAME>_*``; or a settings class, or an instance of one.
 
     Raises:
-        SettingsError: The name is not one, or the class has none.
+        SettingsError: The name is not valid, or the class has no name.
     """
 
     def __init_subclass__(cls) -> None:
@@ -62,7 +62,7 @@ class Upstream(UpstreamMention):
                 'class Billing(UpstreamSettings, name="billing")'
             )
         super().__init__(name, upstream)
-        # What FastAPI sees as the parameters of ``__call__``.
+        # FastAPI reads the parameters of ``__call__`` from this signature.
         object.__setattr__(self, "__signature__", _BY_NAME if self.by_name else _by_settings(name))
 
     async def __call__(
@@ -71,24 +71,24 @@ class Upstream(UpstreamMention):
         """Give the balancer; called by FastAPI.
 
         Raises:
-            ProxyNotStarted: No lifespan started it.
+            ProxyNotStarted: No lifespan started the upstream.
         """
         if connection is None:
             resolved: Balancer = balancer
             return resolved
         app = connection.scope.get("app")
-        is_overridden(app, self.name)  # raises where an override is missed by FastAPI
+        is_overridden(app, self.name)  # raises if FastAPI would not apply an override
         install_handler(connection.scope)
         return balancer_of(app, self.name)
 
     def of(self, app: Any) -> Balancer:
-        """Give the balancer outside requests: in jobs, at warm-up, in tests.
+        """Give the balancer outside requests, for example in jobs, at warm-up or in tests.
 
         Args:
             app: The app whose lifespan is running.
 
         Raises:
-            ProxyNotStarted: It is not.
+            ProxyNotStarted: No lifespan started the upstream.
         """
         return balancer_of(app, self.name)
 
@@ -110,7 +110,7 @@ _BY_NAME = inspect.Signature(
 
 
 def _by_settings(name: str) -> inspect.Signature:
-    """Have FastAPI solve the mention by name, which may be overridden."""
+    """Return a signature that lets FastAPI solve the upstream by name, override included."""
     parameter = inspect.Parameter(
         "balancer",
         inspect.Parameter.KEYWORD_ONLY,

@@ -1,9 +1,9 @@
 """The endpoints of proxied routes, HTTP and WebSocket.
 
-Owns: finding the balancer and the raw path of a request, the redirect of a bare mount, and
-stand-ins in ``app.dependency_overrides``. Must not know: how routes are made.
+An endpoint finds the balancer and the raw path of its request and forwards the request. It
+also redirects the bare mount, and uses overrides in ``app.dependency_overrides``.
 
-Annotations here are looked at by FastAPI when the app runs, so they are not postponed.
+FastAPI evaluates the annotations when the app runs, so they are not postponed.
 """
 
 from collections.abc import Awaitable, Callable
@@ -33,23 +33,26 @@ BareMount = Literal["auto", "redirect", "forward"]
 
 _REDIRECTED: Final = frozenset({"GET", "HEAD"})
 _LOCATION_SAFE: Final = "!$%&'()*+,-./:;<=>?@[]^_`{|}~\""
-"""Printable ASCII but ``#``, ``\\`` and space: what a raw path or query may hold already."""
+"""The characters of a raw path or query that stay as they are in a ``Location`` header."""
 
 
 class EveryMethod(set[str]):
-    """The methods of a route that forwards all: names the usual ones, contains any but CONNECT."""
+    """The methods of a route that forwards all: contains every method except CONNECT.
+
+    Iteration gives the usual methods, for the ``Allow`` header and for tools.
+    """
 
     def __contains__(self, method: object) -> bool:
         return method != "CONNECT"
 
 
 class MountOptions(NamedTuple):
-    """What ``proxy_router`` was given for all of its routes.
+    """The arguments of ``proxy_router`` that apply to all of its routes.
 
     Attributes:
         options: A dependency that gives a `ForwardOptions` per request, ``None`` for none.
         overrides: The transforms of the mount, ``None`` for none.
-        bare_mount: What a GET of the mount without a slash gets.
+        bare_mount: Whether a GET or HEAD of the mount without a slash is redirected.
     """
 
     options: Callable[..., Any] | None = None
@@ -62,13 +65,13 @@ def http_endpoint(
 ) -> Callable[..., Awaitable[Response]]:
     """Give the endpoint of a proxied HTTP route.
 
-    It looks the balancer up by itself: solving a dependency for that would cost more than all
-    else it does. Only a stand-in in ``app.dependency_overrides`` is solved, by FastAPI.
+    The endpoint looks up its balancer without a dependency, because solving one costs more
+    than all its other work. FastAPI solves the upstream only if the app overrides it.
 
     Args:
-        upstream: Where it forwards to.
-        mount: What the router was given.
-        any_method: Whether its route takes every method.
+        upstream: The upstream to forward to.
+        mount: The arguments of the router.
+        any_method: Whether the route takes every method.
     """
     name, transforms, bare_mount = upstream.name, mount.overrides, mount.bare_mount
 
@@ -135,10 +138,10 @@ def http_endpoint(
 
 
 async def _solved(endpoint: Callable[..., Awaitable[Response]], request: Request) -> Response:
-    """Have FastAPI solve the dependencies of ``endpoint`` for this request, and run it.
+    """Let FastAPI solve the dependencies of ``endpoint`` for this request, and run it.
 
-    Overrides belong to tests, so the route is made for the request: its path has the
-    parameters of this request, which an override may take.
+    A new route is made for each request, which is affordable because only tests override
+    upstreams. Its path has the path parameters of the request, which an override may take.
     """
     path = "".join(f"/{{{name}}}" for name in request.path_params)
     route = APIRoute(path or "/", endpoint, dependency_overrides_provider=request.scope["app"])
@@ -149,7 +152,8 @@ async def _solved(endpoint: Callable[..., Awaitable[Response]], request: Request
         raise
     stack = exit_stack(request.scope)
     if response.background is not None and stack is not None:
-        # The response has one place for tasks, which those of the mount's dependencies take.
+        # FastAPI gives a response the background tasks of the mount's dependencies only if it
+        # has none yet, so the tasks of the override run when the exit stack is closed.
         stack.push_async_callback(response.background)
         response.background = None
     return response
@@ -159,12 +163,12 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
     """Give the endpoint of a proxied WebSocket route.
 
     Args:
-        upstream: Where it forwards to.
-        mount: What the router was given.
+        upstream: The upstream to forward to.
+        mount: The arguments of the router.
     """
     transforms = mount.overrides
 
-    # Not Annotated: typing may give an equal ``Annotated`` that was made before.
+    # Not Annotated: ``typing`` caches it, and may give one with an equal, other upstream.
     async def tunnel(websocket: WebSocket, balancer: Balancer = Depends(upstream)) -> None:
         install_handler(websocket.scope)  # an overridden upstream did not
         path, prefix = _target(websocket.scope)
@@ -204,14 +208,14 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
 
 
 def _name(endpoint: Callable[..., Any], upstream: Upstream) -> None:
-    """Name an endpoint as its route, for tools that tell endpoints apart by name."""
+    """Give an endpoint the name of its route, for tools that identify endpoints by name."""
     endpoint.__name__ = endpoint.__qualname__ = f"proxy_{upstream.name}"
 
 
 def _balancer(app: Any, name: str) -> Balancer:
     runtime: Runtime | None = getattr(app, RUNTIME, None)
     balancer = None if runtime is None else runtime.balancers.get(name)
-    return balancer_of(app, name) if balancer is None else balancer  # it raises what is missing
+    return balancer_of(app, name) if balancer is None else balancer  # raises ProxyNotStarted
 
 
 def _target(scope: Scope) -> tuple[bytes, bytes]:
@@ -222,23 +226,23 @@ def _target(scope: Scope) -> tuple[bytes, bytes]:
 
 
 def _is_real(balancer: Balancer) -> bool:
-    """Whether it has more than the public methods, which are all that a test's stand-in has.
+    """Whether ``balancer`` is a `Balancer` and not a test's object with its public methods.
 
-    By its type, because mocks answer ``isinstance`` as they are told.
+    ``type`` is used instead of ``isinstance``, because a mock with a ``spec`` passes that.
     """
     return issubclass(type(balancer), Balancer)
 
 
 def _given(path: bytes) -> str:
-    """The path as the public methods take it."""
+    """Return a raw path as the text that `Balancer.forward` takes."""
     return path.decode("latin-1") or "/"
 
 
 def _redirects(scope: Scope, bare_mount: BareMount, balancer: Balancer) -> bool:
-    """Whether a request for the mount itself is sent to the mount with a slash.
+    """Whether a request for the mount without a slash is redirected to the mount with one.
 
-    Relative links of a web app lead elsewhere without it. A destination's base path need not
-    be a folder, so there the upstream decides.
+    Without the slash, relative links of a web app lead to other paths. If a destination has a
+    base path, the upstream decides, because the base path need not be a folder.
     """
     if scope["method"] not in _REDIRECTED or bare_mount == "forward":
         return False
@@ -253,7 +257,7 @@ def _redirects(scope: Scope, bare_mount: BareMount, balancer: Balancer) -> bool:
 
 
 def _redirect(scope: Scope, prefix: bytes) -> Response:
-    """Send the client to the mount with a slash: a path, never a host."""
+    """Build the redirect to the mount with a slash; its ``Location`` never names a host."""
     path = "/" + quote(prefix, safe=_LOCATION_SAFE).lstrip("/")
     query = quote(scope.get("query_string", b""), safe=_LOCATION_SAFE)
     location = path if path.endswith("/") else path + "/"

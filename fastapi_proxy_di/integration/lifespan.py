@@ -1,7 +1,7 @@
-"""One runtime per app: found, started and closed with the app.
+"""``proxy_lifespan``: starts and closes the upstreams of an app, in one runtime per app.
 
-The first lifespan to run, the app's own or that of a proxy router, starts every upstream that
-the app mounts or injects, and closes them all. Later ones do nothing.
+The first lifespan to run, of the app or of a proxy router, starts every upstream that the app
+mounts or injects, and closes them all. Later lifespans do nothing.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("fastapi_proxy_di.lifespan")
 
 RUNTIME: Final = "_fastapi_proxy_di_runtime"
-"""Attribute of the app; looked up for each request, which ``app.state`` makes ten times dearer."""
+"""Attribute of the app that holds its runtime; ``app.state`` would be ten times slower."""
 
 
 @dataclass(frozen=True, eq=False)
 class UpstreamMention:
-    """One place of an app that asks for an upstream.
+    """One place of an app that uses an upstream.
 
-    Two are equal if name and settings are the same. ``typing`` gives the first of two equal
-    ``Annotated`` for the second as well, so mentions with different settings must differ.
+    Two mentions are equal if their names and settings are the same. ``typing`` caches
+    ``Annotated`` by equality, so mentions with different settings must not be equal.
 
     Attributes:
-        name: The upstream's.
-        source: What says its settings: the name alone, a class, or an instance.
+        name: The name of the upstream.
+        source: The source of its settings: the name alone, a settings class, or an instance.
     """
 
     name: str
@@ -63,29 +63,29 @@ class UpstreamMention:
 
     @property
     def by_name(self) -> bool:
-        """Whether it carries no settings."""
+        """Whether the mention is only a name, without settings."""
         return isinstance(self.source, str)
 
 
 @runtime_checkable
 class EndsInLoop(Protocol):
-    """An override that runs something of its own in the app's event loop, as stand-ins do."""
+    """An override that must be closed in the app's event loop, as stand-ins for tests."""
 
     async def end_in_loop(self) -> None:
-        """End it; the app's lifespan is over."""
+        """Close the override; called when the app's lifespan ends."""
 
 
 @asynccontextmanager
 async def proxy_lifespan(app: Starlette) -> AsyncIterator[None]:
     """Run the upstreams of ``app``.
 
-    ``FastAPI(lifespan=proxy_lifespan)``, or Starlette's, for an app that injects upstreams or
-    mounts ``proxy_app``; within a lifespan of one's own, ``async with proxy_lifespan(app):``,
-    also for a mounted sub-app, whose own lifespan no server runs. Proxy routers do it by
-    themselves. Idempotent.
+    ``FastAPI(lifespan=proxy_lifespan)``, or ``Starlette(lifespan=proxy_lifespan)``, is for an
+    app that injects upstreams or mounts ``proxy_app``. In a lifespan of your own write
+    ``async with proxy_lifespan(app):``, also for a mounted sub-app, whose lifespan no server
+    runs. Proxy routers run this lifespan themselves. Idempotent.
 
     Args:
-        app: Whose routes and dependencies are looked through for upstreams.
+        app: The app; its routes and dependencies are searched for upstreams.
 
     Raises:
         SettingsError: Every fault of every upstream.
@@ -93,13 +93,13 @@ async def proxy_lifespan(app: Starlette) -> AsyncIterator[None]:
     if hasattr(app, RUNTIME):
         yield
         return
-    # What only a running app needs: half of what importing the package would cost.
+    # Imported late, because the runtime would double the cost of importing the package.
     from fastapi_proxy_di.integration.runtime import Runtime  # noqa: PLC0415
 
     await check_request()
     runtime = Runtime()
     setattr(app, RUNTIME, runtime)
-    # The last one comes first, and each one although another failed.
+    # The callbacks run in reverse order, each one even if another failed.
     async with AsyncExitStack() as at_end:
         at_end.push_async_callback(runtime.aclose)
         at_end.push_async_callback(_end_overrides, app)
@@ -122,7 +122,7 @@ def balancer_of(app: Any, name: str) -> Balancer:
     """Give the running balancer of an upstream of ``app``.
 
     Raises:
-        ProxyNotStarted: No lifespan ran, or the upstream appeared after it had.
+        ProxyNotStarted: No lifespan ran, or the upstream was added after it started.
     """
     runtime: Runtime | None = getattr(app, RUNTIME, None)
     if runtime is None:
@@ -145,11 +145,11 @@ def balancer_of(app: Any, name: str) -> Balancer:
 def mentions_of(app: Starlette, mounted: Iterable[MountedUpstream] = ()) -> dict[str, Mention]:
     """Find every upstream that ``app`` mounts or injects, at any level of dependencies.
 
-    Those that are overridden already need no settings and are left out.
+    Upstreams that the app overrides are left out, since they need no settings.
 
     Args:
-        app: Whose routes are looked through.
-        mounted: The ASGI applications of ours that it starts.
+        app: The app whose routes are searched.
+        mounted: The applications made by ``proxy_app`` that the app starts.
 
     Raises:
         SettingsError: Two mentions of one name carry different settings, or a stand-in has a
@@ -173,7 +173,7 @@ def mentions_of(app: Starlette, mounted: Iterable[MountedUpstream] = ()) -> dict
             )
         found[mention.name] = mention.source
     for name, override in overridden.items():
-        # A name that is misspelt in a test would let it reach the real upstream.
+        # A test with a misspelt name would reach the real upstream.
         if isinstance(override, EndsInLoop) and name not in mentioned:
             raise SettingsError(
                 f"a stand-in is given for upstream {name!r}, which this app neither mounts nor "
@@ -184,11 +184,11 @@ def mentions_of(app: Starlette, mounted: Iterable[MountedUpstream] = ()) -> dict
 
 
 def overrides_of(app: Any) -> dict[str, object]:
-    """Give what ``app.dependency_overrides`` has for upstreams now, by upstream name.
+    """Return the current ``app.dependency_overrides`` of upstreams, by upstream name.
 
     Raises:
-        SettingsError: A key carries settings. FastAPI would not find it for the places that
-            mention the upstream by its name.
+        SettingsError: A key carries settings. FastAPI would not apply such an override where
+            the upstream is mentioned by its name.
     """
     found: dict[str, object] = {}
     overrides: Mapping[object, object] = getattr(app, "dependency_overrides", {})
@@ -213,7 +213,9 @@ def is_overridden(app: Any, name: str) -> bool:
 
 
 def warn_of_unreachable_websockets(app: FastAPI) -> None:
-    """Name the dependencies that cannot run before a proxied WebSocket, once a start.
+    """Log a warning for each dependency that cannot run before a proxied WebSocket.
+
+    Warns once per start of the app.
 
     Args:
         app: The app, whose lifespan is running.

@@ -1,7 +1,4 @@
-"""ASGI applications of ours that stand in a ``Mount`` or ``Host`` of an app: found at start.
-
-Knows how routes are nested, and nothing of what such an application does with a request.
-"""
+"""Finds the applications made by ``proxy_app`` in the ``Mount`` and ``Host`` routes of an app."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ class MountedUpstream(ABC):
     """An ASGI application that forwards to one upstream and is started by the app around it.
 
     Attributes:
-        upstream: Where it forwards to.
+        upstream: The upstream that requests are forwarded to.
     """
 
     upstream: UpstreamMention
@@ -37,27 +34,27 @@ class MountedUpstream(ABC):
         """Let the lifespan of ``app`` start the upstream.
 
         Returns:
-            ``False`` where it has been started by hand.
+            ``False`` if the upstream was started by hand.
 
         Raises:
-            SettingsError: It may not stand in this app.
+            SettingsError: The application cannot be mounted in ``app``.
         """
 
     @abstractmethod
     def bind(self, balancer: Balancer | None) -> None:
-        """Forward by ``balancer`` from now on; ``None`` where the upstream is overridden."""
+        """Forward with ``balancer`` from now on; ``None`` if the upstream is overridden."""
 
     @abstractmethod
     def release(self) -> None:
-        """Release the upstream at the end of its lifespan; nothing is forwarded any more."""
+        """Stop forwarding; called at the end of the lifespan that started the upstream."""
 
 
 @contextmanager
 def claimed(app: Starlette) -> Iterator[list[MountedUpstream]]:
-    """Claim what stands in ``app`` until the end of the block.
+    """Claim the applications mounted in ``app``, and release them at the end of the block.
 
     Raises:
-        SettingsError: One of them may not stand there.
+        SettingsError: One of them cannot be mounted in ``app``.
     """
     found: list[MountedUpstream] = []
     try:
@@ -71,10 +68,10 @@ def claimed(app: Starlette) -> Iterator[list[MountedUpstream]]:
 
 
 def mounted_upstreams(routes: Iterable[BaseRoute]) -> Iterator[MountedUpstream]:
-    """Yield the upstreams in a ``Mount`` or ``Host`` among ``routes``, at any depth.
+    """Yield the applications in a ``Mount`` or ``Host`` among ``routes``, at any depth.
 
-    Looks through wrappers that keep what they wrap as ``app``, as middlewares do, and through
-    mounted Starlette apps and routers. A mounted FastAPI app has a lifespan of its own.
+    Searches mounted Starlette apps and routers, and middlewares that keep the wrapped
+    application as ``app``. A mounted FastAPI app is left out: it has its own lifespan.
     """
     for context in routes_of(routes):
         route: BaseRoute = context.original_route

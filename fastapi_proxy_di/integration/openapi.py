@@ -1,9 +1,8 @@
-"""What the OpenAPI schema says of a proxied route: its path parameters, those of the include too.
+"""Describes the path parameters of a proxied route in the OpenAPI schema.
 
-Owns: how they are found and described. Must not know: how a route forwards.
-
-FastAPI takes parameters from an endpoint's signature, and an endpoint that forwards has none
-of the mount's: they belong to a prefix that is only known when the router is included.
+FastAPI reads parameters from the signature of an endpoint. The signature of a forwarding
+endpoint has no path parameters, because they also come from the prefix of ``include_router``,
+which is only known when the router is included.
 """
 
 from __future__ import annotations
@@ -25,18 +24,19 @@ _SCHEMAS: Final = {
     "FloatConvertor": {"type": "number"},
     "UUIDConvertor": {"type": "string", "format": "uuid"},
 }
-"""By the convertor's class; all others give text."""
+"""The schemas of path parameters by the class of their convertor; all others are strings."""
 
 
 def describe_path_parameters(route: Any) -> None:
-    """Declare the path parameters of ``route``, which may be an include of a route.
+    """Declare the path parameters of ``route``, a route or an include of a route.
 
-    Those that a dependency takes are declared by FastAPI. All else in ``openapi_extra`` is kept.
+    Parameters that a dependency takes are left to FastAPI. Everything else in
+    ``openapi_extra`` is kept.
     """
     dependant = dependant_of(route)
     declared = set() if dependant is None else set(_declared(dependant))
     extra = route.openapi_extra or {}
-    # An include has the parameters of the route that it includes, described already.
+    # An include starts with the parameters described for the route that it includes.
     parameters = [
         one
         for one in extra.get("parameters", ())

@@ -1,4 +1,4 @@
-"""Per-request choices of a proxied route, given by a dependency."""
+"""``ForwardOptions``: the options of one request, returned by a dependency of the mount."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class ForwardOptions:
     """Options of one request, returned by the dependency ``proxy_router(options=...)``.
 
     Attributes:
-        headers: Set by name on the request upstream, e.g. an exchanged token.
-        timeout: Seconds in all, instead of ``timeouts.total``; for a WebSocket, for its
-            handshake.
-        affinity_key: What the policy ``hash`` keeps together, instead of ``hash_key``.
-        override_host: Host header instead of the destination's.
+        headers: Headers to set on the request to the destination, e.g. an exchanged token.
+        timeout: Seconds for the whole exchange, instead of ``timeouts.total``; for a
+            WebSocket, seconds for its handshake.
+        affinity_key: The key that the policy ``hash`` hashes, instead of ``hash_key``.
+        override_host: The Host header, instead of the destination's.
     """
 
     headers: HeaderArgument | None = None

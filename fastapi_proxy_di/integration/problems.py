@@ -1,6 +1,6 @@
-"""What a client sees of a `ProxyError` unless the app says otherwise.
+"""Turns a `ProxyError` into a response, unless the app has a handler of its own for it.
 
-An RFC 9457 problem document that tells the kind of failure and no address.
+The response is an RFC 9457 problem document with the kind of failure and without addresses.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _DETAILS: Final = {
     408: "The request body did not arrive in time.",
     413: "The request body is too large.",
     500: "The request could not be forwarded.",
-    502: "The upstream could not be reached or gave no valid answer.",
+    502: "The upstream could not be reached or gave no valid response.",
     503: "The upstream has no capacity at the moment.",
-    504: "The upstream did not answer in time.",
+    504: "The upstream did not respond in time.",
 }
 
 
 async def problem_response(connection: HTTPConnection, error: Exception) -> Response:
-    """Turn a `ProxyError` into an answer, or into the denial of a WebSocket.
+    """Turn a `ProxyError` into a response, which also denies a WebSocket handshake.
 
     Args:
         connection: The client's request or WebSocket.
@@ -63,8 +63,8 @@ def problem(
     """Build a problem document.
 
     Args:
-        status: Its status.
-        detail: Says what is wrong; by default what the status means here.
+        status: The status of the response.
+        detail: What is wrong; by default a sentence about the status.
         headers: Headers of the response.
         **further: Further members of the document.
     """
@@ -95,7 +95,7 @@ async def http_exception_response(error: HTTPException) -> Response:
 
 
 async def send_response(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send a response; for a WebSocket as its denial, where the server can send one."""
+    """Send a response, or the server's own 403 for a WebSocket it cannot deny otherwise."""
     if _cannot_deny(scope):
         response = _Refusal()
     await response(scope, receive, send)
@@ -106,22 +106,22 @@ def _cannot_deny(scope: Scope) -> bool:
 
 
 class _Refusal(Response):
-    """A server without the denial extension can only refuse with its own 403."""
+    """Refuses a WebSocket with the server's own 403, for servers without denial responses."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.close", "code": 1000})
 
 
 def install_handler(scope: Scope) -> None:
-    """Let this app turn `ProxyError` into answers, unless it has its own way.
+    """Install `problem_response` for `ProxyError`, unless the app has a handler of its own.
 
     A router's lifespan runs too late for ``add_exception_handler``: the middleware stack is
-    built by then. Its table is in the scope, shared by all requests.
+    built by then. But all requests share one table of handlers, which is in their scope.
     """
     handlers = exception_handlers(scope)
     if handlers is None or ProxyError in handlers:
         return
     own = getattr(scope.get("app"), "exception_handlers", {})
-    # Starlette gives an unhandled exception to the handler of either key.
+    # Both keys name the handler of all exceptions in Starlette.
     if Exception not in own and 500 not in own:
         handlers[ProxyError] = problem_response

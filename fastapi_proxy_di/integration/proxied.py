@@ -8,15 +8,15 @@ if TYPE_CHECKING:
     from fastapi_proxy_di.integration.lifespan import UpstreamMention
 
 _PROXIED: Final = "_fastapi_proxy_di_proxied"
-"""An attribute of the endpoint, so that ``functools.wraps`` keeps it."""
+"""The mark is an attribute of the endpoint, so that ``functools.wraps`` copies it."""
 
 
 class Proxied(NamedTuple):
     """The upstream of a proxied route.
 
     Attributes:
-        upstream: Where it forwards to.
-        any_method: Whether its route takes every method that the server lets through.
+        upstream: The upstream that the route forwards to.
+        any_method: Whether the route takes every method that the server accepts.
     """
 
     upstream: UpstreamMention
@@ -24,7 +24,7 @@ class Proxied(NamedTuple):
 
 
 def mark_proxied(endpoint: Any, proxied: Proxied) -> None:
-    """Note that ``endpoint`` belongs to a proxied route."""
+    """Mark ``endpoint`` as the endpoint of a proxied route."""
     setattr(endpoint, _PROXIED, proxied)
 
 

@@ -1,6 +1,6 @@
 """``upstreams_ready("billing")``: a dependency for an app's readiness endpoint.
 
-Annotations here are looked at by FastAPI when the app runs, so they are not postponed.
+FastAPI evaluates the annotations when the app runs, so they are not postponed.
 """
 
 import inspect
@@ -26,15 +26,15 @@ def upstreams_ready(*upstreams: Mention | Upstream) -> Callable[..., Awaitable[N
     ```
 
     An upstream is ready while at least one of its destinations is healthy, not ejected and
-    not draining; in panic it is not. Else the answer is a 503 problem document that names
-    the upstreams, and no address.
+    not draining; in panic it is not. Otherwise the response is a 503 problem document that
+    names the upstreams, and no address.
 
     Args:
         *upstreams: Names, settings classes or instances.
 
     Raises:
-        ValueError: None is given, or one twice.
-        UpstreamsNotReady: From the dependency.
+        ValueError: No upstream is given, or one twice.
+        UpstreamsNotReady: Raised by the dependency.
     """
     mentions = [one if isinstance(one, Upstream) else Upstream(one) for one in upstreams]
     if not mentions:
@@ -47,7 +47,7 @@ def upstreams_ready(*upstreams: Mention | Upstream) -> Callable[..., Awaitable[N
         if missing:
             raise UpstreamsNotReady(missing)
 
-    # One parameter for each, as if it had been written by hand.
+    # FastAPI solves one parameter for each upstream.
     ready.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(

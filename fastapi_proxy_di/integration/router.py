@@ -1,8 +1,9 @@
 """``proxy_router("billing")``: an upstream mounted as HTTP and WebSocket routes.
 
 A proxied route is an ordinary FastAPI route with the path ``/{path:path}``. FastAPI matches
-it, runs its dependencies and calls its endpoint (``endpoints``), which forwards. Only its
-compiled pattern is wider, and its set of methods where every method is forwarded.
+the route, runs its dependencies and calls its endpoint (``endpoints``), which forwards. Only
+two things differ: the compiled pattern matches more paths, and where every method is
+forwarded the set of methods contains all of them.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ from fastapi_proxy_di.transforms.pipeline import Transform, pipeline_of
 _TAIL: Final = "/{path:path}"
 _TAIL_PATTERN: Final = "/(?P<path>.*)$"
 _WIDE_TAIL_PATTERN: Final = r"(?:/|\Z)(?P<path>[\s\S]*)\Z"
-"""Also the mount itself, without a slash, and line ends in the path."""
+"""A pattern that also matches the mount without a slash, and paths with line ends."""
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
-"""What the OpenAPI schema of a route for all methods names, and ``Allow`` of a 405."""
+"""The methods that a route for all methods has in the OpenAPI schema and in ``Allow``."""
 
 _REST: Final = "fastapi_proxy_di_rest"
 
 
 class _RestConvertor(Convertor[str]):
-    """All behind a mount: nothing, or a slash and anything, line ends included.
+    """Matches everything below a mount: nothing, or a slash and any text with line ends.
 
-    FastAPI makes a new WebSocket route for each include, whose pattern cannot be widened. So
-    a second route with this convertor takes what Starlette's ``path`` does not match.
+    FastAPI makes a new WebSocket route for each include, whose pattern cannot be replaced. So
+    a second route with this convertor matches the paths that Starlette's ``path`` does not.
     """
 
     regex = r"(?:/[\s\S]*)?"
@@ -76,40 +77,40 @@ def proxy_router(
     include_in_schema: bool = False,
     bare_mount: BareMount = "auto",
 ) -> APIRouter:
-    """Give a router that forwards all below it to an upstream, HTTP and WebSocket.
+    """Give a router that forwards all requests below its path to an upstream.
 
     ```python
     app.include_router(proxy_router("billing"), prefix="/billing")
     ```
 
-    The router starts and stops the upstream with the app.
+    The router forwards HTTP and WebSockets, and starts and stops the upstream with the app.
 
     Args:
         *upstreams: Names, settings classes or instances. Several need ``{upstream}`` in
             ``path``.
-        path: Ends in ``/{path:path}``, which is what is forwarded; all before it belongs to
-            the mount, path parameters included.
-        methods: Methods to forward, all that the server lets through by default.
+        path: A path that ends in ``/{path:path}``, the part that is forwarded. The part
+            before is the mount and may have path parameters.
+        methods: Methods to forward; by default every method that the server accepts.
         http: Whether HTTP is forwarded.
-        websocket: Whether WebSockets are.
+        websocket: Whether WebSockets are forwarded.
         dependencies: Run before every proxied request, as with ``APIRouter``.
         options: A dependency that gives a `ForwardOptions` per request.
         transforms: Changes to requests and responses: models of
             `fastapi_proxy_di.transforms`, or functions that take an ``OutboundRequest`` or
-            ``OutboundResponse``. They run after those of the upstream's settings.
+            ``OutboundResponse``. They run after the transforms of the upstream's settings.
         include_in_schema: Whether the routes are in the app's OpenAPI schema.
-        bare_mount: What a GET or HEAD of the mount without a slash (``/billing``) gets after
-            the dependencies: ``redirect`` a 307 to ``/billing/``, which relative links of web
-            apps need; ``forward`` the response of the upstream's root; ``auto`` redirects
-            unless a destination has a base path or the app's ``redirect_slashes`` is off.
-            Other methods and WebSockets are forwarded.
+        bare_mount: The response to a GET or HEAD of the mount without a slash
+            (``/billing``), after the dependencies: ``redirect`` gives a 307 to ``/billing/``,
+            which relative links of web apps need; ``forward`` the response of the upstream's
+            root; ``auto`` redirects unless a destination has a base path or the app's
+            ``redirect_slashes`` is off. Other methods and WebSockets are forwarded.
 
     Returns:
         A router to include.
 
     Raises:
         ValueError: The arguments do not fit together.
-        SettingsError: A name is not one.
+        SettingsError: A name is not valid.
     """
     mentions = [one if isinstance(one, Upstream) else Upstream(one) for one in upstreams]
     _check(mentions, path, bare_mount, http=http, websocket=websocket)
@@ -126,8 +127,8 @@ def proxy_router(
             router.add_api_route(
                 mount, endpoint, methods=served, name=name, include_in_schema=False
             )
-            # One route has one operation id, so each method is documented by one of its own.
-            # No request comes so far: the one above takes them all.
+            # A route has one operation id, so each method is documented by a route of its own.
+            # These routes never get a request, because the route above matches all of them.
             for method in served if include_in_schema else ():
                 router.add_api_route(mount, endpoint, methods=[method], name=name)
         if websocket:
@@ -139,7 +140,7 @@ def proxy_router(
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start the upstreams of the app, and look at its proxied routes."""
+    """Check the proxied routes of the app, and run its upstreams."""
     for route in routes_of(app.routes):
         pattern = getattr(route, "path_regex", None)
         original = route.original_route
@@ -147,7 +148,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if proxied and not _is_wide(pattern):
             raise UnknownFastAPI("fastapi.routing._effective_route_context_var")
     async with proxy_lifespan(app):
-        # Each proxy router comes by here; the first one looks for all.
+        # Each proxy router runs this lifespan; the first one warns for all.
         warn_of_unreachable_websockets(app)
         yield
 
@@ -156,9 +157,9 @@ class ProxyRoute(APIRoute):
     """A FastAPI route whose pattern also matches the bare mount and line ends in the path."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Widen the route, or the include of it that a handler is made for."""
+        """Make the pattern and the methods of a proxied route, or of its include, wider."""
         proxied = proxied_by(self.endpoint)
-        if proxied is None:  # a route of the app's own in our router
+        if proxied is None:  # a route that the app added to our router
             return super().get_route_handler()
         route = effective_route(self)
         if not _is_wide(route.path_regex):

@@ -1,6 +1,6 @@
-"""The upstreams of one app, started together and closed together. Knows no FastAPI.
+"""Starts and closes the upstreams of one app together; independent of FastAPI.
 
-Start is all or nothing: when one upstream cannot start, those that did are closed again.
+Start is all or nothing: if one upstream cannot start, the started ones are closed again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _logger = logging.getLogger("fastapi_proxy_di.settings")
 
 
 class Runtime:
-    """Everything that runs for one app.
+    """The running upstreams of one app.
 
     Attributes:
-        balancers: By upstream name.
-        events: Where changes of state are told.
-        websockets_checked: Whether it was looked whether handshakes can get through.
+        balancers: The balancers, by upstream name.
+        events: Receives the changes of state of all upstreams.
+        websockets_checked: Whether the dependencies of proxied WebSockets were checked.
     """
 
     def __init__(self) -> None:
@@ -46,12 +46,12 @@ class Runtime:
         """Validate, compose and start the upstreams; probe each destination once.
 
         Args:
-            mentions: By name.
+            mentions: The name, settings class or instance of each upstream, by name.
 
         Raises:
             SettingsError: Every fault of every upstream.
         """
-        # Also of upstreams that are not valid: the variable that is missing may be mistyped.
+        # Also for upstreams with faults: a missing variable may be one with a misspelt name.
         for warning in _unread_variables(mentions):
             _logger.warning(warning)
         settings, faults = read_all(mentions)
@@ -59,7 +59,7 @@ class Runtime:
             self._running = compose_all(settings, self.events, faults)
             if faults:
                 raise settings_error(faults)
-            # All of them end before one's failure is told: what still starts cannot be closed.
+            # Wait for all starts, since an upstream that is still starting cannot be closed.
             starts = await asyncio.gather(
                 *(upstream.start() for upstream in self._running), return_exceptions=True
             )
@@ -85,12 +85,12 @@ class Runtime:
 def compose_all(
     settings: Mapping[str, UpstreamSettings], events: Events, faults: list[str]
 ) -> list[RunningUpstream]:
-    """Put together the upstreams whose settings are valid.
+    """Compose the upstreams whose settings are valid.
 
     Args:
-        settings: By name.
-        events: Where changes of state are told.
-        faults: Gets those that only show now, so that one error can tell all.
+        settings: The settings, by upstream name.
+        events: Receives the changes of state of all upstreams.
+        faults: A list that gets the faults found here, so that one error reports all faults.
     """
     upstreams = []
     for one in settings.values():
