@@ -1,7 +1,7 @@
 """One attempt: pick a destination, send an exchange's request there, wait for the head.
 
-A selection has no side effects; the picker reports the limits that it met. ``retry_loop``
-decides whether another attempt follows; ``outcomes`` counts the result.
+A selection has no side effects; the picker reports the destinations that it found full.
+``retry_loop`` decides whether another attempt follows; ``outcomes`` counts the result.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from fastapi_proxy_di.wire.targets import join_target
 __all__ = ["FRESH_SECONDS", "Picker", "Route", "attempt", "request_to", "route_to"]
 
 FRESH_SECONDS: Final = 1.0
-"""How long a connection may have been idle for a request that must not be sent twice: an
-upstream that closes idle connections does so after seconds, so a fresh one is not about to go."""
+"""How long a connection may have been idle for a request that must not be sent twice. Servers
+close idle connections after some seconds, so a connection this fresh will hardly be closed."""
 
 
 class Picker:
     """Picks destinations of one upstream.
 
     Args:
-        policy: Chooses among the candidates.
-        select: Selects a destination with policy and pool, or with affinity as well.
-        supervisor: Has the pool.
-        retry_after: Seconds that clients get as Retry-After when nothing is available.
+        policy: The policy, which chooses one of the candidates.
+        select: The selection: ``balancing.selection.select``, or that of an affinity.
+        supervisor: The supervisor of the pool.
+        retry_after: Seconds of the Retry-After header when no destination is available.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Picker:
     def pick(
         self, key: PickRequest | None, tried: Collection[Destination] = ()
     ) -> Destination | None:
-        """Give a destination with room that has not been tried; report those that are full."""
+        """Give a destination with room that has not been tried; report full destinations."""
         destination, full = self._select(self._policy, self._pool, key, tried)
         if full:
             self._supervisor.limits_reached(full)
         return destination
 
     def unavailable(self, attempts: Sequence[Attempt]) -> NoAvailableDestination:
-        """Say why there is nothing to pick, and what was tried before."""
+        """Make the error for a pick without a destination; it carries the earlier attempts."""
         pool = self._pool
         kind: type[NoAvailableDestination] = NoAvailableDestination
         if not pool.candidates:
@@ -68,7 +68,7 @@ class Picker:
         elif all(one.full for tier in pool.tiers for one in tier):
             kind, reason = LimitExceeded, f"every destination of {pool.name} is at its limit"
         else:
-            # With room somewhere only affinity gives none.
+            # Some destination has room, so affinity has refused the pick.
             reason = f"the destination of {pool.name} that the client belongs to is not available"
         error = kind(reason, upstream=pool.name, attempts=attempts)
         error.retry_after = self._retry_after
@@ -84,9 +84,9 @@ class Route:
     """Transport, Host header and base path of one destination, made once.
 
     Attributes:
-        transport: Its connections.
-        host: Its Host header.
-        base_path: In front of every path.
+        transport: The transport to the destination.
+        host: The Host header of the destination.
+        base_path: The path that is put in front of every request's path.
     """
 
     transport: Transport
@@ -101,11 +101,11 @@ def route_to(destination: Destination, transport: Transport) -> Route:
 
 
 def request_to(exchange: Exchange, route: Route, idle_seconds: float) -> Request:
-    """Give the exchange's request for one destination.
+    """Make the transport's request for one destination.
 
     Args:
-        exchange: Has the request.
-        route: Where to.
+        exchange: The exchange, with the request to send.
+        route: The route to the destination.
         idle_seconds: How long a connection may have been idle for a request that may be sent
             twice.
     """
@@ -123,13 +123,13 @@ def request_to(exchange: Exchange, route: Route, idle_seconds: float) -> Request
 async def attempt(
     exchange: Exchange, route: Route, limits: LimitSettings, *, fresh: bool
 ) -> TransportExchange:
-    """Send the request and wait for the final head.
+    """Send the request and wait for the final head of the response.
 
     Args:
-        exchange: Has the request, and the attempt as soon as it is sent.
-        route: Where to.
-        limits: Of the upstream.
-        fresh: Whether it takes a new connection even if an idle one is at hand.
+        exchange: The exchange, with the request to send; stores the attempt once it is sent.
+        route: The route to the destination.
+        limits: The limits of the upstream.
+        fresh: Whether to open a new connection even if an idle one can be used.
 
     Raises:
         ProxyError: There is no response.

@@ -2,7 +2,7 @@
 
 Every step of the journey takes this one object: the request builder stores the outgoing request
 in it, the retry loop the destination and failed attempts, the watcher its tasks and timer, and
-`begin` the observer. It keeps itself consistent and decides nothing.
+`begin` the observer. The object keeps its state consistent and makes no decisions.
 """
 
 from __future__ import annotations
@@ -41,45 +41,49 @@ class Exchange:
     """One request under way, from its arrival to the end of its response.
 
     Args:
-        scope: Of the client's request.
-        receive: Of the client's request; ``None`` where there is no client to read from.
-        send: Of the client's request, for early hints; ``None`` passes none on.
-        path: Raw path below the mount; may bring a query, which stands before the client's.
+        scope: The ASGI scope of the client's request.
+        receive: The client's ASGI ``receive``; ``None`` for an exchange without a client.
+        send: The client's ASGI ``send``, for early hints; ``None`` forwards no hints.
+        path: Raw path below the mount; may have a query, which comes before the client's.
         prefix: Raw path of the mount.
-        overrides: What the caller wants otherwise.
-        key: What the policy may see of the request.
+        overrides: Values to send instead of the client's.
+        key: The part of the request that the policy may see.
 
     Attributes:
-        method: As sent, from here to ``upgrade`` filled in by the request builder.
-        target: Raw path as sent, below the destination's base path.
-        query: Raw query as sent.
-        headers: As sent, all but Host; framing among them.
-        host: Host to send, ``None`` for the destination's authority.
-        length: Of the body, ``None`` if there is none or only its end will show.
-        chunked: The body goes in chunks.
-        has_body: A body travels, however long.
-        expects_continue: The client waits for 100 before it sends its body.
-        repeatable: May be sent twice, by its method or an ``Idempotency-Key``.
-        upgrade: A WebSocket handshake.
-        body: The request's body, ``None`` if it has none.
-        attempts: The attempts that have failed, in order.
-        avoid: Destinations where it must not go: another branch of the same request is there.
-        destination: Of the attempt under way, or of the last one.
-        in_flight: Whether it is counted as in flight at ``destination``.
-        transport_exchange: The attempt under way, or the one whose response the client gets.
-        dials: Counts further dials, once there was one.
-        early_hints: Where 103 responses go, if the server takes them.
-        observer: Listens to the exchange, ``None`` if there is none.
-        tunnel_end: How its tunnel ended.
-        error: What ended it early.
-        watcher: Watches its client and its deadlines.
-        started: Loop time of its start.
-        attempt_started: Loop time at which the attempt under way was sent.
-        attempt_timed_out: Whether a deadline has ended it; the exchange may go on elsewhere.
-        watched: Whether it has lasted long enough for its client and deadlines to be watched.
-        pending: What it waits for before there is a ``transport_exchange``.
-        client_task: Reads what the client sends.
-        deadline_timer: Fires at the nearest deadline.
+        method: The method to send. The request builder sets this attribute and those up to
+            ``upgrade``.
+        target: Raw path to send, below the destination's base path.
+        query: Raw query to send.
+        headers: The headers to send, framing included, Host excluded.
+        host: The Host to send, ``None`` for the destination's authority.
+        length: Length of the body in bytes, ``None`` if unknown or if there is no body.
+        chunked: Whether the body is sent in chunks.
+        has_body: Whether a body is sent, also one of zero bytes.
+        expects_continue: Whether the client waits for 100 Continue before it sends its body.
+        repeatable: Whether the request may be sent twice, because of its method or an
+            ``Idempotency-Key``.
+        upgrade: Whether the request is a WebSocket handshake.
+        body: The body of the request, ``None`` if it has none.
+        attempts: The failed attempts, in order.
+        avoid: Destinations that are not picked, because another branch of the request is
+            there.
+        destination: The destination of the current or last attempt.
+        in_flight: Whether the exchange is counted as in flight at ``destination``.
+        transport_exchange: The current attempt, or the one whose response the client gets.
+        dials: The count of further dials, ``None`` before the first one.
+        early_hints: Forwards 103 responses; ``None`` if the server does not take them.
+        observer: The observer of the exchange, ``None`` if there is none.
+        tunnel_end: The end of its tunnel.
+        error: The error that ended the exchange early.
+        watcher: Watches the client and the deadlines.
+        started: Loop time of the start of the exchange.
+        attempt_started: Loop time at which the current attempt was sent.
+        attempt_timed_out: Whether a deadline ended the current attempt; another may follow.
+        watched: Whether the exchange lasted long enough for its client and deadlines to be
+            watched.
+        pending: The task that is awaited before there is a ``transport_exchange``.
+        client_task: The task that reads the client's messages.
+        deadline_timer: The timer of the nearest deadline.
     """
 
     __slots__ = (
@@ -178,11 +182,11 @@ class Exchange:
         return self.transport_exchange
 
     def begin(self, watcher: Watcher, observers: Observers | None) -> None:
-        """Begin the exchange; its time starts to run with ``watcher.start``.
+        """Begin the exchange; its time starts with ``watcher.start``.
 
         Args:
-            watcher: Watches its client and its deadlines.
-            observers: Gives its observer, ``None`` for none.
+            watcher: Watches the client and the deadlines.
+            observers: Makes the observer of the exchange, ``None`` for no observer.
         """
         self.watcher = watcher
         if observers is not None and observers.wanted():
@@ -225,12 +229,12 @@ class Exchange:
             self.pending.cancel()
 
     def branch(self, avoid: tuple[Destination, ...]) -> Exchange:
-        """Return another exchange for the same request, which may run at the same time.
+        """Return a second exchange for the same request, which may run at the same time.
 
-        The client stays with this one. Both count further dials together.
+        Only this exchange reads from the client. Both share the count of further dials.
 
         Args:
-            avoid: Destinations where the branch must not go.
+            avoid: Destinations that are not picked for the branch.
         """
         if self.dials is None:
             self.dials = Dials()

@@ -1,7 +1,7 @@
-"""Forwards HTTP requests: an ASGI request in, the raw response out.
+"""Forwards HTTP requests: takes an ASGI request, gives the raw response.
 
-1. Build the request that leaves (``request``): path, headers, framing.
-2. Take what is at hand of the body (``body``).
+1. Build the request to send (``request``): path, headers, framing.
+2. Read the part of the body that has already arrived (``body``).
 3. Begin and send the exchange (``journey``): pick, connect, send, wait for the head.
 4. Give the response (``response``), which streams when it is sent and ends the exchange.
 
@@ -37,10 +37,10 @@ class HttpForwarder:
     """Forwards HTTP requests to one upstream.
 
     Args:
-        settings: The upstream's.
-        journey: Of its exchanges.
-        builder: Makes the requests that leave.
-        response_headers: Makes the headers that clients get.
+        settings: The settings of the upstream.
+        journey: The journey of its exchanges.
+        builder: Builds the requests to send.
+        response_headers: Builds the response headers that clients get.
         binding: Keeps clients on their destination, ``None`` for no affinity.
     """
 
@@ -63,14 +63,14 @@ class HttpForwarder:
     async def forward(
         self, exchange: Exchange, cached_body: bytes | None = None
     ) -> UpstreamResponse | LocalResponse:
-        """Send a client's request on and give the response once its head is there.
+        """Forward a client's request, and return the response once its head has arrived.
 
         Args:
-            exchange: The client's request.
-            cached_body: Its body, if it has been read already.
+            exchange: The exchange of the client's request.
+            cached_body: The body of the request, if it has been read already.
 
         Raises:
-            ClientDisconnected: The client left before there was a response.
+            ClientDisconnected: The client disconnected before there was a response.
             ProxyError: There is no response.
         """
         scope, overrides = exchange.scope, exchange.overrides
@@ -123,7 +123,7 @@ class HttpForwarder:
         return response
 
     def _end(self, exchange: Exchange, failure: BaseException | None) -> Awaitable[None] | None:
-        """The response was sent, or broke off."""
+        """End the exchange of a response that was sent or broke off, and log a failure."""
         rest = self._journey.end(exchange, failure)
         if isinstance(failure, ProxyError):
             level = logging.DEBUG if isinstance(failure, ClientDisconnected) else logging.WARNING
@@ -155,7 +155,7 @@ class HttpForwarder:
         if not exchange.has_body:
             if version in _BODYLESS_VERSIONS or exchange.length == 0:
                 return None
-            # HTTP/2 and 3 frame by streams: only reading shows whether there is a body.
+            # In HTTP/2 and 3 no header says whether there is a body, so it has to be read.
         body = RequestBody(
             receive,
             length=exchange.length,

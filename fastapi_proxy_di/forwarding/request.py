@@ -1,7 +1,7 @@
-"""From the client's request to the one that leaves, before a destination is known.
+"""Builds the request that is sent from the client's request, before a destination is picked.
 
-Everything that does not depend on the request is decided at start. What leaves is built from
-parts that were looked at: no hop-by-hop header, no forged forwarding header, one framing.
+Everything that does not depend on the request is decided at start. The request that is sent
+has no hop-by-hop headers, no forged forwarding headers, and one framing of its body.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _EXPECT_CONTINUE: Final = (b"expect", b"100-continue")
 _OF_THE_BODY: Final = frozenset(
     {b"content-encoding", b"content-md5", b"content-digest", b"repr-digest", b"digest"}
 )
-"""What the client says of its own body; not true of another."""
+"""Headers that describe the client's body; dropped when another body is sent."""
 
 _QUESTION_MARK: Final = ord("?")
 _LENGTH_DIGITS: Final = 18
@@ -53,17 +53,17 @@ _LENGTH_DIGITS: Final = 18
 
 
 class RequestBuilder:
-    """Fills exchanges in with the request that leaves.
+    """Builds the requests to send, and stores them in their exchanges.
 
     Args:
         forwarding: Makes the forwarding headers.
-        via: Whether this hop names itself (RFC 9110 section 7.6.3).
-        preserve_host: Send the client's Host on.
-        request_headers: Fields set on every request, lower-case names.
-        remove: Lower-case names that never cross.
+        via: Whether ``Via`` is added (RFC 9110 section 7.6.3).
+        preserve_host: Whether the client's Host is sent.
+        request_headers: Headers set on every request, lower-case names.
+        remove: Lower-case names of headers that are not forwarded.
         repeatable_methods: Methods that may be sent twice.
-        transforms: The upstream's.
-        is_hop: Whether this is a hop on the way, which counts ``Max-Forwards`` down.
+        transforms: The transforms of the upstream.
+        is_hop: Whether this proxy is a hop, which counts ``Max-Forwards`` down.
     """
 
     def __init__(
@@ -93,14 +93,14 @@ class RequestBuilder:
         self._is_hop = is_hop
 
     def build(self, exchange: Exchange, *, drop: Callable[[bytes], bool] | None = None) -> None:
-        """Fill in the request that leaves.
+        """Build the request to send, and store it in ``exchange``.
 
         Args:
-            exchange: Its scope may be that of a request or of a WebSocket.
-            drop: Further names to leave out (a WebSocket's own handshake headers).
+            exchange: The exchange; its scope is that of a request or of a WebSocket.
+            drop: Tells which further headers to leave out, e.g. those of a handshake.
 
         Raises:
-            InvalidRequest: The path climbs, or a header is malformed.
+            InvalidRequest: The path climbs above its start, or a header is malformed.
             LastHop: ``Max-Forwards`` is 0.
         """
         scope, overrides = exchange.scope, exchange.overrides
@@ -114,7 +114,7 @@ class RequestBuilder:
             raise InvalidRequest("the path leads above where the proxy is mounted")
         kept, received, host, has_idempotency_key = self._sift(exchange)
         if drop is not None:
-            # A handshake has no body: what follows it is the tunnel's.
+            # A handshake has no body; the bytes after it belong to the tunnel.
             kept = [
                 p for p in kept if p[0] not in FRAMING and p != _EXPECT_CONTINUE and not drop(p[0])
             ]
@@ -145,18 +145,18 @@ class RequestBuilder:
         if via is not None:
             kept.append(via)
         if self._static:
-            # A transform may have set one of them; that name is theirs.
+            # ``request_headers`` replaces headers of the same name that a transform has set.
             kept = kept + self._static if transforms is None else set_headers(kept, self._static)
         if overrides is not None and overrides.additional:
             kept = set_headers(kept, overrides.additional)
         if overrides is not None or transforms is not None:
-            # What leaves counts, not what came.
+            # Only a key that is sent makes the request repeatable.
             has_idempotency_key = any(name == b"idempotency-key" for name, _ in kept)
         exchange.headers = kept
         exchange.repeatable = method in self._repeatable or has_idempotency_key
 
     def frame(self, exchange: Exchange, length: int | None) -> None:
-        """Give the request the framing for a body of ``length`` bytes; ``None``: chunked."""
+        """Set the framing headers for a body of ``length`` bytes; ``None`` is chunked."""
         exchange.headers = [pair for pair in exchange.headers if pair[0] not in FRAMING]
         exchange.has_body = True
         exchange.length = length
@@ -164,7 +164,12 @@ class RequestBuilder:
         exchange.headers.append(_CHUNKED if length is None else (b"content-length", b"%d" % length))
 
     def _sift(self, exchange: Exchange) -> tuple[Headers, Headers, bytes | None, bool]:
-        """Part the client's headers into those that stay and those that decide something."""
+        """Separate the client's headers: forward ordinary ones, evaluate the special ones.
+
+        Returns:
+            The headers to forward, the forwarding headers that were received, the Host, and
+            whether there is an ``Idempotency-Key``.
+        """
         scope, table = exchange.scope, self._table
         kept: Headers = []
         received: Headers = []
@@ -173,43 +178,43 @@ class RequestBuilder:
         length: bytes | None = None
         has_idempotency_key = False
         for pair in scope["headers"]:
-            fate = table[pair[0]]
-            if not fate:
+            kind = table[pair[0]]
+            if not kind:
                 kept.append(pair)
                 if pair[0] == b"idempotency-key":
                     has_idempotency_key = True
-            elif fate is _HOST:
+            elif kind is _HOST:
                 if host is not None and host != pair[1]:
-                    # Whoever checked it before us has looked at one only: RFC 9112 section 3.2.
+                    # RFC 9112 section 3.2. A server or middleware has checked only one of them.
                     raise InvalidRequest("two different Host headers")
                 host = pair[1]
-            elif fate is _CONNECTION:
+            elif kind is _CONNECTION:
                 connection.append(pair[1])
-            elif fate is _FORWARDED:
+            elif kind is _FORWARDED:
                 received.append((pair[0].lower(), pair[1]))
-            elif fate is _LENGTH:
+            elif kind is _LENGTH:
                 if length is not None and length != pair[1]:
                     raise InvalidRequest("two different Content-Length headers")
                 if length is None:
                     length = pair[1]
                     kept.append(pair)
-            elif fate is _CODING:
-                # The server takes off ``chunked`` and leaves any other coding in the body.
+            elif kind is _CODING:
+                # The server decodes ``chunked`` and leaves any other coding in the body.
                 if pair[1].strip().lower() != b"chunked":
                     raise InvalidRequest("Transfer-Encoding other than chunked")
                 exchange.chunked = True
-            elif fate is _EXPECT:
+            elif kind is _EXPECT:
                 if pair[1].lower() == b"100-continue":
                     exchange.expects_continue = True
                 else:
                     kept.append(pair)
-            elif fate is _TE:
+            elif kind is _TE:
                 if b"trailers" in pair[1].lower() and _passes_trailers(scope):
                     # RFC 9110 section 10.1.4: TE goes with a Connection that nominates it.
                     kept += ((b"te", b"trailers"), (b"connection", b"te"))
-            elif fate is _MAX_FORWARDS:
+            elif kind is _MAX_FORWARDS:
                 kept.append(one_less(scope, pair) if self._is_hop else pair)
-            elif fate is _MALFORMED:
+            elif kind is _MALFORMED:
                 raise InvalidRequest(f"{pair[0]!r} is not a header name")
         if connection and (names := nominated(connection)):
             kept = [

@@ -1,7 +1,7 @@
-"""Sends the upstream's response to the client: raw, streamed, cut if the upstream's was.
+"""Sends the upstream's response to the client, streamed and byte for byte.
 
-Once a byte was sent, a failure breaks the client's transfer: a response that ends
-cleanly is whole.
+If the response fails after its first byte was sent, the transfer to the client is broken off.
+So a response that ends without an error is complete.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from fastapi_proxy_di.transport.protocol import Headers
 CLIENT_LEFT: Final = 499
 
 EndExchange: TypeAlias = Callable[[Exchange, BaseException | None], Awaitable[None] | None]
-"""Ends an exchange: with its failure, or ``None``. Gives what remains to be awaited."""
+"""A function that ends an exchange, given its failure or ``None``; may return an awaitable."""
 
 
 TRANSFER: Final = "fastapi_proxy_di.transfer"
-"""Key in the scope of an object with an attribute ``broken_by``, see ``break_off``."""
+"""Key of the scope for the object whose ``broken_by`` is set by ``break_off``."""
 
 
 class TransferBroken(Exception):
-    """Raised to the server, which then closes the connection before the response has ended."""
+    """Raised to the server, so that it closes the connection in the middle of a response."""
 
 
 class UpstreamResponse:
     """An ASGI application that sends one upstream response, once.
 
     Attributes:
-        status: The upstream's; may be changed before it is sent.
-        headers: As they go to the client.
+        status: The status to send; may be changed before the response is sent.
+        headers: The headers to send.
 
     Args:
-        exchange: Has the response.
-        headers: For the client.
+        exchange: The exchange, with its response.
+        headers: The headers to send.
         trailers: Whether trailers are forwarded.
-        end: Called once at the end, with the failure or ``None``; may give something that
-            remains to be awaited.
+        end: Called once at the end, with the failure or ``None``; its result is awaited
+            unless it is ``None``.
     """
 
     __slots__ = ("_end", "_exchange", "_trailers", "headers", "status")
@@ -97,13 +97,14 @@ class UpstreamResponse:
             break_off(scope, failure)
 
     async def aclose(self) -> None:
-        """Drop the response: the exchange ends at once."""
+        """Drop the response and end the exchange at once."""
         rest = self._finish(ClientDisconnected("the response was not used"))
         if rest is not None:
             await rest
 
     def __del__(self) -> None:
-        # A response that is neither sent nor closed must not hold its connection and its count.
+        # A response that is neither sent nor closed must release its connection and its place
+        # in the in-flight counts.
         if self._end is not None:
             rest = self._finish(ClientDisconnected("the response was not used"))
             if inspect.iscoroutine(rest):
@@ -118,13 +119,13 @@ class LocalResponse:
     """A response made by the proxy itself.
 
     Attributes:
-        status: To send.
-        headers: To send.
+        status: The status to send.
+        headers: The headers to send.
 
     Args:
-        status: To send.
-        headers: To send.
-        body: To send.
+        status: The status to send.
+        headers: The headers to send.
+        body: The body to send.
     """
 
     def __init__(self, status: int, headers: Headers, body: bytes = b"") -> None:
@@ -142,7 +143,7 @@ class LocalResponse:
 
 
 def client_closed_request() -> LocalResponse:
-    """Give the response for a client that has left: an empty 499, as nginx logs it.
+    """Return the response for a client that has disconnected: an empty 499, as in nginx.
 
     No client receives it, but servers and middlewares expect a response from an app.
     """
@@ -152,15 +153,16 @@ def client_closed_request() -> LocalResponse:
 def break_off(scope: Scope, failure: BaseException) -> None:
     """Break off the client's response, so that it does not end as if it were complete.
 
-    The server does so when the app returns before the last message. Middlewares would send one,
-    so the transfer in the scope is marked, and ``BrokenResponses`` around the app withholds it.
+    A server breaks off a response if the app returns before the last body message. Some
+    middlewares would then send this message themselves. So the failure is stored in the
+    scope, where ``BrokenResponses`` around the app finds it and withholds the message.
 
     Args:
-        scope: Of the client's request.
-        failure: What ended the response.
+        scope: The ASGI scope of the client's request.
+        failure: The exception that ended the response.
 
     Raises:
-        TransferBroken: There is no such wrapper, and the client has not left.
+        TransferBroken: There is no ``BrokenResponses``, and the client is still connected.
     """
     transfer = scope.get(TRANSFER)
     if transfer is not None:

@@ -1,8 +1,8 @@
-"""The retry loop: pick, attempt, and again where ``retries`` allows.
+"""The retry loop: picks a destination, makes an attempt, and repeats if ``retries`` allows.
 
-All that is sent to an upstream goes through it, HTTP requests, WebSocket handshakes and the
-app's own calls alike, so that balancing, health and retries are the same for all. Hedging
-and admission are layers around it.
+Every request to an upstream goes through the loop: HTTP requests, WebSocket handshakes and the
+app's own calls. So balancing, health and retries are the same for all of them. Hedging and
+admission are layers around the loop.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class RetryLoop:
     """Makes the attempts of one upstream's exchanges.
 
     Args:
-        settings: The upstream's.
+        settings: The settings of the upstream.
         picker: Picks destinations.
-        routes: Route to each destination; may grow while running.
-        outcomes: Where attempts are reported.
-        budget: Of retries.
-        random: For the jitter of pauses.
+        routes: The route to each destination; destinations may be added while running.
+        outcomes: Receives the results of the attempts.
+        budget: The retry budget.
+        random: The source of the jitter of pauses.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RetryLoop:
         self._outcomes: Final = outcomes
         self._budget: Final = budget
         self._random: Final = random
-        # An ordinary response costs one look-up.
+        # One set of both kinds of statuses, so that an ordinary response costs one look-up.
         self._notable: Final = settings.retries.statuses | outcomes.notable
 
     def send(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
@@ -65,10 +65,10 @@ class RetryLoop:
     async def run(self, exchange: Exchange) -> None:
         """Make attempts until one has a response, ``exchange.response``.
 
-        The destination's in-flight count includes the exchange then.
+        The exchange then stays in the in-flight count of the destination.
 
         Raises:
-            ProxyError: With every attempt attached.
+            ProxyError: No attempt has a response; the error carries every attempt.
         """
         picker, outcomes = self._picker, self._outcomes
         tried = exchange.avoid
@@ -79,14 +79,14 @@ class RetryLoop:
             destination = elsewhere or picker.pick(exchange.key, tried)
             elsewhere = None
             if destination is None and len(tried) > len(exchange.avoid):
-                # Another destination when there is one; else one that was tried, once more.
+                # No other destination can be used, so one that was tried is tried again.
                 destination = picker.pick(exchange.key, exchange.avoid)
             if exchange.observer is not None:
                 exchange.observer.picked(exchange, tried, destination)
             if destination is None:
                 raise picker.unavailable(exchange.attempts)
             exchange.begin_attempt(destination)
-            # uvloop's own clock has whole milliseconds; a policy that does not learn needs none.
+            # Not the loop's time, which uvloop rounds to milliseconds.
             started = monotonic() if outcomes.learns else 0.0
             try:
                 response = await attempt(
@@ -122,8 +122,8 @@ class RetryLoop:
                     await exchange.watcher.run(exchange, asyncio.sleep(pause), "back-off")
             elif not dialled:
                 tried += (destination,)
-                # Only another destination makes a further dial worth its time. It is kept:
-                # asked again, a policy that goes by turns would give the next one.
+                # Dial again only if there is another destination. The pick is kept, because
+                # a second pick of round robin would give the next destination.
                 elsewhere = picker.pick(exchange.key, tried)
                 if elsewhere is None:
                     raise last_error
@@ -131,7 +131,7 @@ class RetryLoop:
                 resent = True  # the connection was stale, not the destination
 
     def _decide_on_status(self, exchange: Exchange, retries: int) -> Verdict:
-        """Say whether another attempt follows a response."""
+        """Decide whether another attempt follows a response."""
         outcome = Outcome(
             status=exchange.response.status,
             repeatable=exchange.repeatable,
@@ -143,7 +143,7 @@ class RetryLoop:
     def _decide_on_failure(
         self, exchange: Exchange, error: ProxyError, started: float, retries: int, resent: bool
     ) -> Verdict:
-        """Count a failed attempt, and say whether another one follows."""
+        """Count a failed attempt, and decide whether another one follows."""
         sent, body = exchange.transport_exchange, exchange.body
         dials = exchange.dials or Dials()
         outcome = Outcome(
@@ -164,7 +164,7 @@ class RetryLoop:
             dials.further += 1
             exchange.dials = dials
             self._outcomes.attempt_failed(exchange.destination, error.failure, started)
-        # Else the connection was stale, which says nothing about its destination.
+        # Otherwise the connection was stale, which is no failure of the destination.
         return verdict
 
     def _note(self, exchange: Exchange, error: ProxyError) -> None:

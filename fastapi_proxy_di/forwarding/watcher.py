@@ -1,10 +1,10 @@
-"""Watches exchanges: the client may leave, a deadline may pass.
+"""Watches exchanges: interrupts one when its client disconnects or a deadline passes.
 
-Most exchanges are over before watching them would pay, so for their first
-`UNWATCHED_SECONDS` all of an upstream share one timer. An exchange that lasts longer gets a
-task that waits for ``http.disconnect`` (a silent upstream never makes ``send`` fail) and a
-timer for its nearest deadline. All of them act through ``Exchange.interrupt``, which fails
-the attempt, or cancels the dial or the queueing that precedes it.
+Most exchanges end within milliseconds, and watching them costs more than they do. So for their
+first `UNWATCHED_SECONDS` all exchanges of an upstream share one timer. An exchange that lasts
+longer gets a task that waits for ``http.disconnect`` (with a silent upstream nothing is sent
+that could fail) and a timer for its nearest deadline. Both call ``Exchange.interrupt``, which
+fails the attempt, or cancels the dial or the waiting before it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastapi_proxy_di.forwarding.exchange import Exchange
 __all__ = ["UNWATCHED_SECONDS", "Watcher"]
 
 UNWATCHED_SECONDS: Final = 0.02
-"""Exchanges shorter than this are not watched: a task costs more than they do."""
+"""Exchanges shorter than this are not watched, because a task costs more than they do."""
 
 T = TypeVar("T")
 
@@ -30,13 +30,13 @@ class Watcher:
     """Watches the exchanges of one upstream that have the same deadlines.
 
     Args:
-        name: The upstream's, for the names of tasks.
-        deadlines: Of the exchanges.
+        name: The name of the upstream, for the names of tasks.
+        deadlines: The deadlines of the exchanges.
 
     Attributes:
-        deadlines: Of the exchanges.
-        unwatched_seconds: How long an exchange goes unwatched: no longer than any deadline.
-        unwatched: The exchanges that are too recent to be watched, oldest first.
+        deadlines: The deadlines of the exchanges.
+        unwatched_seconds: Seconds until an exchange is watched; no longer than any deadline.
+        unwatched: The exchanges that are not watched yet, oldest first.
     """
 
     __slots__ = ("_loop", "_name", "_timer", "deadlines", "unwatched", "unwatched_seconds")
@@ -45,7 +45,7 @@ class Watcher:
         given = [seconds for seconds in deadlines if seconds is not None]
         self.deadlines: Deadlines = deadlines
         self.unwatched_seconds: float = min((UNWATCHED_SECONDS, *given))
-        # A dict keeps the order of arrival and forgets in O(1).
+        # A dict keeps the order of arrival and removes an exchange in O(1).
         self.unwatched: dict[Exchange, None] = {}
         self._loop = asyncio.get_running_loop()
         self._name = name
@@ -61,7 +61,7 @@ class Watcher:
     async def run(self, exchange: Exchange, coroutine: Coroutine[Any, Any, T], what: str) -> T:
         """Await ``coroutine``, or raise as soon as the exchange is interrupted.
 
-        For what takes its time anyway: a dial, a place in the queue, a back-off.
+        The coroutine runs in a task, so this is for slow ones: a dial, the queue, a back-off.
         """
         if exchange.error is not None:
             coroutine.close()
@@ -72,7 +72,8 @@ class Watcher:
             return await task
         except asyncio.CancelledError:
             if task.done() and not task.cancelled() and task.exception() is None:
-                # Cancelled at the very moment it succeeded: what it made must not leak.
+                # The coroutine succeeded just before it was cancelled: its connection, if it
+                # made one, must not leak.
                 made = task.result()
                 if hasattr(made, "fail"):
                     made.fail(ClientDisconnected())
@@ -85,14 +86,14 @@ class Watcher:
             exchange.pending = None
 
     def watch_client(self, exchange: Exchange) -> None:
-        """Read the client's side from now on: the rest of its body, then its departure."""
+        """Read the rest of the client's body from now on, then wait for its disconnect."""
         if exchange.client_task is None and exchange.receive is not None:
             exchange.client_task = self._loop.create_task(
                 _read_client(exchange), name=f"client of {self._name}"
             )
 
     def arm(self, exchange: Exchange) -> None:
-        """Set the timer for the nearest deadline; activity moves it when it fires."""
+        """Set the timer for the nearest deadline; when it fires, activity may have moved it."""
         if exchange.deadline_timer is not None:
             exchange.deadline_timer.cancel()
             exchange.deadline_timer = None
@@ -108,7 +109,7 @@ class Watcher:
         if failure is Failure.TOTAL_TIMEOUT or error.failure.side is Side.CLIENT or sent is None:
             exchange.interrupt(error)
         else:
-            # The attempt is over, not the request: another destination may respond in time.
+            # Only the attempt failed: another destination may still respond in time.
             exchange.attempt_timed_out = True
             sent.fail(error)
             self.arm(exchange)

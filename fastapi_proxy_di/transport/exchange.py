@@ -1,8 +1,8 @@
 """Base class of the transports' exchanges: waiting for the response, and its failures.
 
-Owns the futures of ``head``, ``read`` and ``continued``, the pieces of the body that have
-arrived and are not read yet, and the errors of responses that broke off or are malformed.
-Knows no sockets, streams or apps. One task at a time may wait in each of the three.
+The class holds the futures of ``head``, ``read`` and ``continued``, in each of which one task
+at a time may wait, and the pieces of the body that are not read yet. It makes the errors of
+responses that broke off or are malformed. Sockets, streams and apps are left to the transports.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.transport.signal import wake
 
 BODY_HIGH_WATER_BYTES: Final = 65536
-"""Unread bytes of a response at which its reader counts as slow, and the sender has to wait."""
+"""Unread bytes of a response from which on its reader counts as slow, and the sender waits."""
 
 
 class _Ready:
@@ -31,18 +31,18 @@ _READY: Final = _Ready()
 
 
 class Exchange:
-    """The part of a `TransportExchange` that is the same for all; see there for its members.
+    """The part of a `TransportExchange` that all transports share; see there for its members.
 
-    It has no constructor: each transport sets the first three attributes in its own, because
-    a call more for each request would cost more than three lines.
+    The class has no constructor. Each transport sets the first three attributes in its own
+    constructor, which saves a call per request.
     """
 
     reused: bool
     last_activity: float
     _loop: asyncio.AbstractEventLoop
 
-    # Defaults on the class: an ordinary exchange never touches most of them, and what it does
-    # not make is nothing for the garbage collector to look at.
+    # Defaults on the class: an ordinary exchange sets only few of them, and the garbage
+    # collector has fewer objects to visit.
     status: int = 0
     # Tuples, because all exchanges share them: changing one in place must fail.
     headers: Headers = cast(Headers, ())
@@ -104,10 +104,10 @@ class Exchange:
     # -- what a transport adds --------------------------------------------------------
 
     def _resume_response(self) -> None:
-        """Let more of the response come: all that had arrived is read."""
+        """Let the destination send more of the response: all pieces that arrived are read."""
 
     def _let_go(self) -> None:
-        """Give the connection up: the exchange has failed."""
+        """Close the connection, because the exchange has failed."""
         raise NotImplementedError
 
     # -- what a transport uses --------------------------------------------------------
@@ -131,7 +131,7 @@ class Exchange:
         return b"".join(pieces)
 
     def _wake(self) -> None:
-        """Wake the tasks that wait for what has come: a head, a piece, the end, an error."""
+        """Wake the tasks that wait for a head, a piece of the body, its end, or an error."""
         waiter = self._read_waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -148,7 +148,7 @@ class Exchange:
         wake(self._continue_waiter)
 
     def _malformed(self, reason: str) -> None:
-        """Fail because of what the destination sent."""
+        """Fail the exchange because the destination sent a malformed response."""
         failure = Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_MALFORMED
         self.fail(UpstreamProtocolError(f"malformed response: {reason}", failure=failure))
 
@@ -158,8 +158,8 @@ class Exchange:
         """Make the error of a response that broke off.
 
         Args:
-            what: What the destination did.
-            cause: The exception that told of it, if there was one.
+            what: What the destination did, for the error's text.
+            cause: The exception of the connection, if there was one.
             sending: Whether the request was still being sent.
         """
         failure = Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_HEAD

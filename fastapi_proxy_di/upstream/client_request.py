@@ -1,8 +1,8 @@
-"""Makes an exchange of the client's ``Request`` or ``WebSocket`` and forwards it.
+"""Turns the client's ``Request`` or ``WebSocket`` into an exchange, and forwards it.
 
-Also holds the undocumented names of Starlette's ``Request`` and ``WebSocket``, one accessor
-each, which says what happens where the name is missing. Those of FastAPI and of the app are in
-``integration.compat``.
+The file also has the undocumented names of Starlette's ``Request`` and ``WebSocket``, one
+accessor each, which says what happens if the name is missing. The undocumented names of FastAPI
+are in ``integration.compat``.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Forwarder:
         """Forward a request and return the response once its head has arrived.
 
         Args:
-            request: The client's.
+            request: The client's request.
             path: Raw path below the mount; may have a query.
             prefix: Raw path of the mount.
-            overrides: What to send instead of the client's request.
-            affinity_key: What the policy ``hash`` keeps together.
+            overrides: Values to send instead of the client's.
+            affinity_key: The key that the policy ``hash`` hashes, instead of ``hash_key``.
 
         Raises:
             ProxyError: There is no response.
@@ -113,11 +113,11 @@ class Forwarder:
         """Tunnel a WebSocket that is not yet accepted.
 
         Args:
-            websocket: The client's.
+            websocket: The client's WebSocket.
             path: As for ``request``.
             prefix: As for ``request``.
             overrides: As for ``request``.
-            subprotocols: Offered instead of the client's.
+            subprotocols: The subprotocols to offer instead of the client's.
             open_timeout: Seconds for the handshake instead of ``websocket.open_timeout``.
             affinity_key: As for ``request``.
 
@@ -142,16 +142,17 @@ class Forwarder:
 
 
 class UnknownStarlette(RuntimeError):
-    """Raised when the app starts: this version of Starlette lacks a name that we need."""
+    """Raised at start if the version of Starlette lacks a name that we need."""
 
 
 async def check_request() -> None:
-    """Check that a ``Request`` has the names that say whether its body was read.
+    """Check that a ``Request`` has the attributes that say whether its body was read.
 
-    Without them a body that a dependency has read would be waited for until the client leaves.
+    Without them the proxy would wait for a body that a dependency has read already, until the
+    client disconnects.
 
     Raises:
-        UnknownStarlette: It has not.
+        UnknownStarlette: An attribute is missing.
     """
 
     async def receive() -> Message:
@@ -175,7 +176,7 @@ def send_of(request: Request) -> Send | None:
 def channel_of(websocket: WebSocket) -> tuple[Receive, Send]:
     """Return the server's ``receive`` and ``send``, without Starlette's state machine.
 
-    The state machine costs as much per message as the copying; where the names are missing, the
+    The state machine costs as much per message as the copying. If the names are missing, the
     messages go through it.
     """
     receive: Receive = getattr(websocket, "_receive", websocket.receive)
@@ -186,21 +187,21 @@ def channel_of(websocket: WebSocket) -> tuple[Receive, Send]:
 def exit_stack(scope: Scope) -> AsyncExitStack | None:
     """Return the exit stack that FastAPI closes once the response is sent.
 
-    Where it is missing, a response that was not returned is closed when it is garbage collected.
+    If it is missing, a response that was not returned is closed when it is garbage collected.
     """
     stack = scope.get("fastapi_inner_astack")
     return stack if isinstance(stack, AsyncExitStack) else None
 
 
 def take_body(request: Request) -> bytes | None:
-    """Return the body if it was read; else mark it as read, so that nothing waits for it.
+    """Return the body if it was read; else mark the body as read, so that no one waits for it.
 
     Starlette keeps both facts in private attributes of the ``Request`` that dependencies
     and endpoint share; its own ``BaseHTTPMiddleware`` reads them as well. ``check_request``
     has checked that they exist.
 
     Raises:
-        RequestBodyConsumed: It was read as a stream or form, and is gone.
+        RequestBodyConsumed: The body was read as a stream or form, so its bytes are gone.
     """
     cached: bytes | None = getattr(request, "_body", None)
     if cached is not None:
@@ -224,7 +225,7 @@ def take_body(request: Request) -> bytes | None:
 
 
 def share_receive(request: Request) -> Receive:
-    """Return a ``receive`` that sees the client leave and holds the body for its next reader."""
+    """Return a ``receive`` that sees the disconnect and keeps the body for its next reader."""
     shared = SharedReceive(request.receive)
     request._receive = shared.read  # noqa: SLF001
     return shared.watch

@@ -1,7 +1,7 @@
-"""One socket to a destination: reads, writes, backpressure, and when it ends.
+"""One HTTP/1.1 connection to a destination: its socket, reads, writes and backpressure.
 
-It carries one `Http1Exchange` at a time and knows nothing of HTTP. Between exchanges it
-is idle; whatever arrives then, bytes or EOF, makes it unfit for use.
+A connection carries one `Http1Exchange` at a time, which does the parsing. Between exchanges
+the connection is idle. Bytes or an EOF that arrive then make it unusable.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
     """The asyncio protocol of one upstream socket.
 
     Args:
-        owner: The transport whose idle set it returns to.
+        owner: The transport that keeps the connection while it is idle.
         loop: The running loop.
     """
 
@@ -71,7 +71,7 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
         self.abort()
 
     def begin(self, exchange: Http1Exchange) -> None:
-        """Carry ``exchange`` until it releases or aborts."""
+        """Carry ``exchange`` until it calls ``release`` or ``abort``."""
         self._exchange = exchange
 
     def write(self, data: bytes) -> None:
@@ -79,7 +79,7 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
             self._transport.write(data)
 
     async def drain(self) -> None:
-        """Wait until the destination has taken enough of what was written."""
+        """Wait until the destination has read enough of the written bytes."""
         while self.write_paused and not self._closed:
             await self._drained.wait()
 
@@ -95,7 +95,7 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
                 self._transport.resume_reading()
 
     def release(self) -> None:
-        """The exchange ended cleanly: back to the idle set."""
+        """Return the connection to the transport, after an exchange that ended cleanly."""
         self._exchange = None
         if self.read_paused:
             self.resume_reading()
@@ -105,7 +105,7 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
             self.abort()
 
     def abort(self) -> None:
-        """Close at once, dropping what is buffered."""
+        """Close the connection at once, and drop buffered bytes."""
         self._exchange = None
         if self._transport is not None and not self._closed:
             self._closed = True
@@ -113,14 +113,14 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
         self._drained.notify()
 
     def break_off(self) -> None:
-        """Close at once, and fail the exchange that waits for its response."""
+        """Close the connection at once, and fail the exchange that it carries."""
         exchange = self._exchange
         self.abort()
         if exchange is not None:
             exchange.fail(UpstreamDisconnected("the upstream is shut down"))
 
     def detach(self) -> asyncio.Transport:
-        """Give the socket away; the new protocol takes over before the next read."""
+        """Hand over the socket to a new protocol, which must be set before the next read."""
         transport = self._transport
         if transport is None or self._closed:
             raise UpstreamDisconnected("the connection is gone")
@@ -143,7 +143,7 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
         if exchange is not None:
             exchange.feed(self._view[:nbytes], self.loop.time())
         else:
-            # Unread or unasked bytes on an idle connection would be read as the next response.
+            # Bytes on an idle connection would be taken for the next response.
             self._owner.forget(self)
             self.abort()
 

@@ -1,18 +1,19 @@
 """One request and its response on an HTTP/1.1 connection.
 
-The rules of the response, which ``_TRANSITIONS`` writes out:
+The rules of the response, which the table ``_TRANSITIONS`` contains:
 
-1. Any number of 1xx heads, then a final head, a body, an end. To HEAD the final head is the
-   end. A 101 that was asked for ends HTTP: what follows belongs to the new protocol.
-2. A response that is whole stays whole, one that broke stays broken.
+1. A response has any number of 1xx heads, then a final head, a body and an end. A response to
+   HEAD ends with its final head. After a 101 to an upgrade request, all further bytes belong
+   to the new protocol.
+2. A complete response stays complete, a broken one stays broken.
 3. An event that the table does not name for a state is surplus: it is dropped, and the
-   connection serves no further request, for which it would be taken for the response.
-4. The connection serves again if the response is whole, nothing was surplus or ambiguous,
+   connection is not used again, because the surplus would be taken for the next response.
+4. The connection is used again if the response is complete, nothing was surplus or ambiguous,
    the destination keeps it open, and the whole request was sent.
 
-Parsing is httptools (llhttp); what it lets pass is refused here: a transfer coding other than
-``chunked`` alone, a final status outside 200-599, an endless head. Reading, writing and flow
-control of the socket belong to ``connection``.
+httptools (llhttp) does the parsing. This file refuses what httptools accepts: transfer codings
+other than ``chunked`` alone, a final status outside 200-599, an endless head. Reading, writing
+and flow control of the socket are in ``connection``.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http1.connection import Http1Connection
 
 _State: TypeAlias = Literal["head", "interim", "body", "switched", "whole", "broken"]
-_HEAD: Final = "head"  # a status line or headers are awaited
-_INTERIM: Final = "interim"  # the head of a 1xx is there, its end is not
-_BODY: Final = "body"  # the final head is there
+_HEAD: Final = "head"  # waiting for a status line or headers
+_INTERIM: Final = "interim"  # the head of a 1xx has arrived, its end has not
+_BODY: Final = "body"  # the final head has arrived
 _SWITCHED: Final = "switched"  # after a 101
 _WHOLE: Final = "whole"
 _BROKEN: Final = "broken"
@@ -47,7 +48,7 @@ _INFORM: Final = "inform"  # the head of a 1xx
 _FINAL: Final = "final"  # the head of the response
 _ONLY: Final = "only"  # the head of a response to HEAD
 _SWITCH: Final = "switch"  # the head of a 101 that was asked for
-_PIECE: Final = "piece"  # some of the body
+_PIECE: Final = "piece"  # a piece of the body
 _END: Final = "end"  # of a message
 _CLOSE: Final = "close"  # the destination closed, which ends a body without a length
 _FAIL: Final = "fail"  # malformed bytes, a lost connection, a timeout
@@ -75,13 +76,13 @@ class Http1Exchange(Exchange):
     """A `TransportExchange` on one connection; see there for the meaning of its members.
 
     Args:
-        connection: Carries it.
-        bodyless: Whether the request is HEAD, so that no body follows its response's head.
+        connection: The connection that carries the exchange.
+        bodyless: Whether the request is HEAD, so that its response has no body.
         upgrade: Whether the request asks for another protocol.
         header_limit: Largest head of a response in bytes.
         reused: Whether the connection has served before.
         now: The loop's time.
-        parser: The connection's.
+        parser: The parser of the connection.
     """
 
     headers: Headers
@@ -94,7 +95,8 @@ class Http1Exchange(Exchange):
     _head_bytes = 0  # of the head, later since the last piece of the body
     _bodyless = False
     _upgrade = False
-    # Of the request's body: all of it was sent; bytes still to send, ``None`` in chunks.
+    # Whether the whole body of the request was sent, and how many bytes of it remain to be
+    # sent; ``None`` for a chunked body.
     _sent = True
     _to_send: int | None = 0
 
@@ -164,8 +166,8 @@ class Http1Exchange(Exchange):
         if parser is None or connection is None:
             return
         if self._state is _WHOLE and self._reusable and self._sent:
-            # An idle connection must not hold its last response: a thousand of them are ten
-            # thousand objects for the garbage collector to look at, and cold when they go.
+            # An idle connection must not keep its last response: a thousand of them would be
+            # ten thousand objects for the garbage collector to visit.
             del parser.exchange, parser.headers
             if self._bodyless:
                 parser.renew()
@@ -205,7 +207,7 @@ class Http1Exchange(Exchange):
         self._wake()
 
     def ended(self, error: Exception | None) -> None:
-        """Take the end of the connection: closed (``None``) or broken by the destination."""
+        """Handle the end of the connection: closed (``None``) or broken by the destination."""
         if self.complete:
             return
         if error is None and self.status and self._close_delimited():
@@ -221,31 +223,31 @@ class Http1Exchange(Exchange):
         self._wake()
 
     def _feed_closely(self, parser: ResponseParser, data: memoryview) -> None:
-        """Parse what may exceed the limit of the head, or what must end with the head."""
+        """Parse bytes that may exceed the limit of the head, or that must end with the head."""
         surplus = self._head_bytes - self._header_limit
         parse = self._parse_lines if self._bodyless else self._parse
         begun = self.status != 0
         if surplus > 0 and not begun:
-            # The head must end before the limit; what lies behind it may be body.
+            # The head must end before the limit; the bytes behind it may belong to the body.
             parse(parser, data[:-surplus])
             if self.status:
                 parse(parser, data[-surplus:])
         else:
             parse(parser, data)
-        # What lies behind a 101 is the new protocol's, and none of it is a header.
+        # The bytes behind a 101 belong to the new protocol, and none of them is a header.
         if self._head_bytes > self._header_limit and self._state not in {_WHOLE, _SWITCHED}:
             what = "what surrounds the body" if self.status else "the header"
             self._malformed(f"{what} is larger than {self._header_limit} bytes")
 
     def _parse(self, parser: ResponseParser, data: memoryview) -> None:
         if self._state is _SWITCHED:
-            self._keep(bytes(data))  # the new protocol's
+            self._keep(bytes(data))  # for the new protocol
             return
         try:
             parser.llhttp.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._keep(bytes(data[upgrade.args[0] :]))
-            # The next read is the new protocol's, a close that follows at once too.
+            # The new protocol does the next read, and also sees a close that follows at once.
             if self._connection is not None:
                 self._connection.pause_reading()
         except httptools.HttpParserError as error:
@@ -263,10 +265,10 @@ class Http1Exchange(Exchange):
     # -- what the parser calls --------------------------------------------------------
 
     def message_begins(self) -> Headers:
-        """Take the beginning of a status line: of the response, of a 1xx, or behind both.
+        """Handle the beginning of a status line: of the response, of a 1xx, or behind both.
 
         Returns:
-            Takes the headers that follow.
+            The list that receives the headers that follow.
         """
         if self._state is not _HEAD and self._move(_BEGIN) is None:
             return []
@@ -274,10 +276,10 @@ class Http1Exchange(Exchange):
         return self.headers
 
     def head_complete(self, status: int, version: str) -> Headers:
-        """Take the end of a head, whose headers are in ``headers``.
+        """Handle the end of a head, whose headers are in ``headers``.
 
         Returns:
-            Takes the headers that follow, which are trailers.
+            The list that receives the headers that follow, which are trailers.
         """
         if self._state is not _HEAD:
             self._reusable = False  # behind the response, or behind what made it malformed
@@ -301,8 +303,8 @@ class Http1Exchange(Exchange):
             self._reusable = False  # RFC 9112 section 6.1: its framing is faulty
         self.status = status
         if self._bodyless:
-            # llhttp now waits for a body that will not come; whether the connection may live
-            # on is what a response with a body would say.
+            # llhttp now waits for a body that will not come, so whether the destination keeps
+            # the connection open is decided as for a response with a body.
             if version != "1.1" or b"close" in list_members(self.headers, b"connection"):
                 self._reusable = False
             self._move(_ONLY)
@@ -312,23 +314,23 @@ class Http1Exchange(Exchange):
         return self.trailers
 
     def body_piece(self, body: bytes) -> None:
-        """Take some of the body."""
+        """Handle a piece of the body."""
         if self._state is not _BODY and self._move(_PIECE) is None:
             return
         if self._first_piece is None:
             self._first_piece = body
         else:
             self._keep(body)
-        self._head_bytes = 0  # what surrounds the pieces of a body is bounded piece by piece
+        self._head_bytes = 0  # the bytes between two pieces of a body have the same limit
         self._buffered += len(body)
         if self._buffered >= BODY_HIGH_WATER_BYTES and self._connection is not None:
             self._connection.pause_reading()
 
     def message_complete(self, keep_alive: bool) -> None:
-        """Take the end of a message: of the response, or of a 1xx before it."""
+        """Handle the end of a message: of the response, or of a 1xx before it."""
         if self._state is _BODY and (
             not keep_alive
-            # RFC 9110 section 6.5.1: framing is none of a trailer's business.
+            # RFC 9110 section 6.5.1: a trailer must not frame the message.
             or (self.trailers and any(name in FRAMING for name, _ in self.trailers))
         ):
             self._reusable = False
@@ -337,7 +339,7 @@ class Http1Exchange(Exchange):
     # -- inside -----------------------------------------------------------------------
 
     def _move(self, event: _Event) -> _State | None:
-        """Change the state as the table says.
+        """Change the state according to ``_TRANSITIONS``.
 
         Returns:
             The new state; ``None`` if the event is surplus.
@@ -351,12 +353,12 @@ class Http1Exchange(Exchange):
         return state
 
     def _interim(self, status: int) -> None:
-        """Take the head of a 1xx."""
+        """Handle the head of a 1xx."""
         self._move(_INFORM)
         if status == 101:
             self._malformed("101 Switching Protocols that was not asked for or names none")
         elif any(name == b"transfer-encoding" for name, _ in self.headers):
-            # RFC 9112 section 6.1: forbidden, and some would read a body here.
+            # RFC 9112 section 6.1 forbids it, and some parsers would read a body here.
             self._malformed("Transfer-Encoding on a 1xx response")
         else:
             if status == 100:
@@ -382,8 +384,8 @@ class Http1Exchange(Exchange):
             super()._malformed(reason)
 
     def _resume_response(self) -> None:
-        # Only when more is asked for, not when the last piece was taken: while that one waits
-        # for a slow client, a further one would only be held.
+        # Only when more is asked for, not when the last piece was read: while that piece waits
+        # for a slow client, a further piece would only be kept in memory.
         if self._connection is not None and self._connection.read_paused:
             self._connection.resume_reading()
 

@@ -1,8 +1,8 @@
 """One llhttp parser for the responses of one connection.
 
-Making a parser costs eight objects, so a connection keeps its own from response to response.
-It is made anew where llhttp's state may be off: after a response to HEAD, which it takes to
-have a body. A connection that ended a response in any unclean way is never used again.
+Making a parser costs eight objects, so a connection uses one parser for all its responses. The
+parser is made anew after a response to HEAD, for which llhttp expects a body. After any other
+response that did not end cleanly the connection is not used again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _LOWER: Final = LowerNames()
 
 
 class ResponseParser:
-    """Feeds what llhttp finds to the exchange of the moment.
+    """Passes the events of llhttp to the current exchange.
 
     Attributes:
-        exchange: Whose response is parsed. Set before anything is fed.
-        headers: Takes the headers as they come: those of the head, later the trailers. Set
-            where a message begins.
-        llhttp: Takes the bytes; raises what httptools raises.
+        exchange: The exchange whose response is parsed. Set before any bytes are fed.
+        headers: The list that receives the headers of the head, later the trailers. Replaced
+            at the beginning of each message.
+        llhttp: The parser of httptools, which gets the bytes.
     """
 
     __slots__ = ("exchange", "headers", "llhttp")
@@ -38,7 +38,7 @@ class ResponseParser:
         self.llhttp: Any = httptools.HttpResponseParser(self)
 
     def renew(self) -> None:
-        """Forget all state."""
+        """Replace the llhttp parser by a new one."""
         self.llhttp = httptools.HttpResponseParser(self)
 
     # -- what httptools calls -----------------------------------------------------------

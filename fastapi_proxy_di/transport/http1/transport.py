@@ -1,12 +1,12 @@
 """HTTP/1.1 to one destination: an idle set of connections, and dialling new ones.
 
-The idle set is last in, first out: the warmest connection serves next and the surplus
-ages out at the other end. Taking and giving back cost O(1) at any number of connections;
-connections in use are never capped.
+The idle set is last in, first out: the connection used last serves next, and the connections
+idle for longest are closed. Taking a connection and giving it back cost O(1) at any number of
+connections. The number of connections in use has no limit.
 
-Under load every connection is idle for a moment between two requests. If the surplus were
-closed at once, 512 clients and a limit of 100 would have every third request dial anew, which
-costs more than all else about it. So it is closed once it has been of no use for a second.
+Under load every connection is idle for a moment between two requests. If connections over the
+limit were closed at once, 512 clients and a limit of 100 would make every third request dial,
+which costs more than the rest of the request. So they are closed after a second without use.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _SURPLUS_SECONDS: Final = 1.0
 _field_line: Final = b": ".join
 
 _COALESCE_BYTES: Final = 65536
-"""Bodies up to this join their head in one write: one packet, one system call."""
+"""A body up to this size is sent with its head in one write: one packet, one system call."""
 
 
 class Http1Transport:
     """A `Transport` over our own HTTP/1.1 connections.
 
     Args:
-        dialler: Opens its connections.
-        limits: The upstream's, for idle connections and the size of a response's head.
+        dialler: Opens the connections.
+        limits: The limits of idle connections and of the size of a response's head.
     """
 
     def __init__(self, dialler: Dialler, limits: LimitSettings) -> None:
         self._dialler = dialler
-        # Read once: they are needed several times for each request.
+        # Read once, because each request needs them several times.
         self._idle_connections = limits.idle_connections
         self._idle_seconds = limits.idle_seconds
         self._header_limit = limits.max_response_header_bytes
@@ -51,12 +51,12 @@ class Http1Transport:
 
     @property
     def connections(self) -> int:
-        """Connections open, idle and in use."""
+        """Number of open connections, idle or in use."""
         return len(self._all)
 
     @property
     def idle(self) -> int:
-        """Connections waiting for work."""
+        """Number of idle connections."""
         return len(self._idle)
 
     def reuse(self, request: Request, body: bytes, *, more: bool) -> Http1Exchange | None:
@@ -66,7 +66,7 @@ class Http1Transport:
         while idle:
             connection, _ = idle.popitem()
             if now - connection.idle_since > within:
-                # The warmest is too old for this request, so all others are as well.
+                # The connection used last is too old for this request, so all others are as well.
                 idle[connection] = None
                 return None
             if connection.usable:
@@ -79,7 +79,7 @@ class Http1Transport:
         return self._begin(connection, request, body, more, reused=False, now=self._loop.time())
 
     async def probe(self) -> None:
-        """Connect and close again."""
+        """Open a connection and close it."""
         (await self._dial()).abort()
 
     async def aclose(self) -> None:
@@ -91,14 +91,14 @@ class Http1Transport:
         self._idle.clear()
         for connection in tuple(self._all):
             connection.break_off()
-        # Sockets close in the loop's next turns; a caller that returns sees them gone.
+        # Sockets close in the loop's next turns; the caller should find them closed.
         while self._all:  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0)
 
     # -- what connections call ----------------------------------------------------------
 
     def keep(self, connection: Http1Connection) -> None:
-        """Take back a connection that is fit for another request."""
+        """Store a connection that can be used for another request."""
         if self._dialler.closed or self._idle_connections == 0:
             connection.abort()
             return
@@ -110,7 +110,7 @@ class Http1Transport:
             self._sweep = self._loop.call_later(self._idle_seconds, self._expire)
 
     def forget(self, connection: Http1Connection) -> None:
-        """A connection ended or is about to."""
+        """Remove a connection that has ended or is about to."""
         self._idle.pop(connection, None)
         self._all.discard(connection)
 
@@ -135,7 +135,7 @@ class Http1Transport:
             raise InvalidRequest("the request has CR, LF, NUL or a space where none may be")
         owed = 0 if request.chunked else (request.content_length or 0) - len(body)
         if owed < 0 or (owed and not more):
-            # The destination would see the next request begin elsewhere than we do.
+            # The destination would see the beginning of the next request at another byte.
             connection.abort()
             raise ValueError("the request body is not as long as its Content-Length")
         exchange = Http1Exchange(
@@ -169,20 +169,20 @@ class Http1Transport:
         return connection
 
     def _expire(self) -> None:
-        """Close what has been idle too long; one timer whatever the number."""
+        """Close connections that were idle for too long; one timer serves all."""
         wait = self._close_oldest(self._idle_seconds, 0)
         self._sweep = None if wait is None else self._loop.call_later(wait, self._expire)
 
     def _close_surplus(self) -> None:
-        """Close what is over the limit and was of no use lately; one timer, too."""
+        """Close connections over the limit that were not used lately; one timer serves all."""
         wait = self._close_oldest(_SURPLUS_SECONDS, self._idle_connections)
         self._trim = None if wait is None else self._loop.call_later(wait, self._close_surplus)
 
     def _close_oldest(self, seconds: float, kept: int) -> float | None:
-        """Close those that have been idle for so long, down to a number.
+        """Close connections that were idle for ``seconds``, but keep a number of them.
 
         Returns:
-            Seconds until the next one is due, ``None`` if no more than the number are left.
+            Seconds until the next connection is due, ``None`` if only that number is left.
         """
         limit = self._loop.time() - seconds
         while len(self._idle) > kept:

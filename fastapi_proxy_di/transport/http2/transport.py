@@ -81,7 +81,7 @@ class Http2Transport:
         for connection in tuple(self._open):
             connection.abort()
         await self._http1.aclose()
-        # Sockets close in the loop's next turns; a caller that returns sees them gone.
+        # Sockets close in the loop's next turns; the caller should find them closed.
         while self._open:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0)
 
