@@ -19,7 +19,7 @@ ProxyNotStarted                     programming error: no lifespan has run; not 
 SettingsError                       programming error: all faults of all upstreams in one text
 ```
 
-The file knows no HTTP library, no pool and no framework.
+The file depends on no HTTP library and no framework.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class ProxyError(Exception):
         failure: Where and on whose side it broke.
         upstream: Name of the upstream, once known.
         destination: Address of the last destination tried, ``None`` if none was.
-        attempts: Every attempt made, in order.
+        attempts: Every attempt, in order.
     """
 
     default_failure: ClassVar[Failure] = Failure.RESPONSE_HEAD
@@ -196,7 +196,7 @@ class LimitExceeded(NoAvailableDestination):
 
 
 class UpstreamsNotReady(NoAvailableDestination):
-    """Upstreams that the app cannot do without have no destination that may be used.
+    """Upstreams that the app needs have no available destination.
 
     Attributes:
         upstreams: Names of these upstreams.
@@ -262,13 +262,13 @@ class RequestBodyConsumed(ProxyError):
 
 
 class ClientDisconnected(ProxyError):
-    """The client left. Internal: ends the exchange, is never raised to a user."""
+    """The client disconnected. Internal: ends the exchange, is never raised to a user."""
 
     default_failure = Failure.CLIENT_DISCONNECTED
 
 
 class ClientStalled(ClientDisconnected):
-    """The client is there and reads nothing. Internal, as `ClientDisconnected`."""
+    """The client is connected but reads nothing. Internal, as `ClientDisconnected`."""
 
 
 class ProxyNotStarted(RuntimeError):

@@ -1,9 +1,9 @@
 """Affinity: a client stays on one destination while that destination can serve.
 
-Owns: the selection that comes before the policy where affinity is set, and what happens
-when the client's destination cannot be used. Must not know: I/O, how attempts are made, how
-a request names its destination (``cookie_affinity``, ``header_affinity``). An upstream
-without affinity does not call it.
+With affinity the client's destination is tried before the policy picks, and the setting
+``on_missing`` decides what happens when that destination cannot be used. How a request names
+its destination is in ``cookie_affinity`` and ``header_affinity``. Upstreams without affinity do
+not use this file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Binding(Protocol):
         ...
 
     def strip(self, headers: Headers) -> Headers:
-        """Give the request headers without those that only this proxy reads."""
+        """Give the request headers without the cookie that only this proxy reads."""
         ...
 
     def remember(self, scope: Scope, prefix: bytes, destination: Destination) -> Headers:
@@ -46,7 +46,7 @@ class Binding(Protocol):
         Args:
             scope: The client's connection scope.
             prefix: Path of the mount.
-            destination: The one that served the request.
+            destination: The destination that served the request.
         """
         ...
 
@@ -56,9 +56,9 @@ class Affinity:
 
     Args:
         pool: The destinations.
-        binding: Reads from a request which destination is the client's.
-        fails: Whether a request gets no destination when its own cannot be used, instead of
-            another one.
+        binding: Reads the client's destination from a request.
+        fails: Whether a request fails when the client's destination cannot be used, instead
+            of going to another one.
     """
 
     def __init__(self, pool: Pool, binding: Binding, *, fails: bool) -> None:
@@ -75,7 +75,7 @@ class Affinity:
     ) -> Pick:
         """Pick the destination for one attempt, as ``balancing.selection.select`` does.
 
-        Gives none if the client's own destination cannot be used and no other may be.
+        Picks none if the client's destination cannot be used and ``fails`` is set.
         """
         preferred = (
             self.binding.preferred(request.scope) if isinstance(request, RequestKey) else None
@@ -96,7 +96,7 @@ class Affinity:
         return picked, (*full, *(one for one in others if one not in full))
 
     def chose(self, scope: Scope, destination: Destination | None) -> bool:
-        """Tell whether ``destination`` is one that the request names."""
+        """Whether the request names ``destination``."""
         return destination in (self.binding.preferred(scope) or ())
 
     def _available(self, destination: Destination) -> bool:
@@ -104,7 +104,7 @@ class Affinity:
 
 
 def affinity_of(settings: AffinitySettings, pool: Pool) -> Affinity:
-    """Build the affinity that the settings describe. Once, at start."""
+    """Build the affinity of the settings; called once, at start."""
     binding: Binding
     if settings.cookie is not None:
         assert settings.key is not None

@@ -35,22 +35,22 @@ class CookieBinding:
 
     Args:
         pool: The destinations.
-        name: The cookie's.
-        key: The secret that signs it.
+        name: Name of the cookie.
+        key: The secret that signs the cookie.
     """
 
     def __init__(self, pool: Pool, name: str, key: bytes) -> None:
         self._pool = pool
         self._name = name.encode("ascii")
         self._key = key
-        # One key may serve several upstreams; the cookie of one means nothing to another.
+        # Several upstreams may share a key, but each accepts only its own cookies.
         self._context = pool.name.encode("ascii") + b"\0"
         self._known: tuple[Destination, ...] = ()
         self._by_value: dict[bytes, Destination] = {}
         self._values: dict[Destination, bytes] = {}
 
     def preferred(self, scope: Scope) -> Iterator[Destination] | None:
-        """Return the destination that the cookie names, nothing if it has left the pool.
+        """Return the destination that the cookie names; empty if it has left the pool.
 
         Returns:
             ``None`` if there is no cookie that this proxy signed.
@@ -66,14 +66,14 @@ class CookieBinding:
         return iter(()) if any(map(self._is_signed, values)) else None
 
     def strip(self, headers: Headers) -> Headers:
-        """Give the request headers without the cookie, which the destination has no use for."""
+        """Give the request headers without the cookie, which is for this proxy only."""
         return without_cookie(headers, self._name)
 
     def remember(self, scope: Scope, prefix: bytes, destination: Destination) -> Headers:
         """Give the Set-Cookie header, nothing if the client has the right cookie already."""
         self._update()
         value = self._values.get(destination)
-        # No client need come back to a destination that has left the pool.
+        # No cookie is set for a destination that has left the pool.
         if value is None or value in cookie_values(scope.get("headers", ()), self._name):
             return []
         host_only = self._name.startswith(b"__Host-")  # RFC 6265bis: with Path=/ alone
@@ -84,7 +84,7 @@ class CookieBinding:
         return [(b"set-cookie", cookie)]
 
     def _update(self) -> None:
-        """Compute the values of the destinations; once per change of the pool."""
+        """Compute the cookie values of the destinations; once per change of the pool."""
         if self._known is self._pool.destinations:
             return
         self._known = self._pool.destinations

@@ -14,7 +14,7 @@ __all__ = ["First"]
 
 
 class First:
-    """Picks the first destination; the next one when that is full or has been tried."""
+    """Picks the first destination, or the next one if it is full or was tried."""
 
     name = "first"
 

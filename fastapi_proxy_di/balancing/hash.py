@@ -28,8 +28,8 @@ from fastapi_proxy_di.pools.destination import Destination
 __all__ = ["Hash"]
 
 LOAD_FACTOR: Final = 1.25
-# With fewer requests than this in flight a destination keeps its keys: the bound is about
-# load, and three requests in flight in the whole pool are none.
+# A destination with fewer requests than this in flight keeps its keys: the bound is for high
+# load, and a few requests in flight are no load.
 _UNBOUNDED_IN_FLIGHT: Final = 8
 # Shares of keys then differ by about 9 % (1 / sqrt(128)).
 _POINTS_PER_WEIGHT: Final = 128

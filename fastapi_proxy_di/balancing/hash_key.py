@@ -1,8 +1,4 @@
-"""The key of a request that the policy ``hash`` hashes, read from the ASGI scope.
-
-Owns: the kinds of the setting ``hash_key`` and how each is read. Must not know: frameworks,
-policies, what the key is used for.
-"""
+"""Reads the key that the policy ``hash`` hashes from the ASGI scope of a request."""
 
 from __future__ import annotations
 
@@ -28,8 +24,8 @@ class RequestKey:
 
     Args:
         scope: The client's connection scope.
-        read: Reads the key from it.
-        given: A key that the caller gives instead.
+        read: Reads the key from the scope.
+        given: A key to use instead, ``None`` for the key of the scope.
     """
 
     __slots__ = ("_given", "_read", "scope")

@@ -1,7 +1,8 @@
 """Affinity by header: a header's value is hashed onto the destinations, whatever their health.
 
-When the destination of a value cannot serve, the next on the ring does, and only the values
-of that destination move. When none of the lowest tier can, the ring of the next one decides.
+When the destination of a value cannot be used, the next one on the ring serves the value; all
+other values stay. When no destination of the lowest tier can be used, the ring of the next tier
+decides.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ __all__ = ["HeaderBinding"]
 
 
 class HeaderBinding:
-    """Names the destination by the value of a header of the client's.
+    """Finds the destination by the value of a request header.
 
     Args:
         pool: The destinations.
-        name: The header's.
+        name: Name of the header.
     """
 
     def __init__(self, pool: Pool, name: str) -> None:
@@ -49,11 +50,11 @@ class HeaderBinding:
         return chain.from_iterable(self._ring.order(tier, request) for tier in self._tiers)
 
     def strip(self, headers: Headers) -> Headers:
-        """Give all headers: this one is the client's own."""
+        """Give all headers, because the header is the client's own and is forwarded."""
         return headers
 
     def remember(self, scope: Scope, prefix: bytes, destination: Destination) -> Headers:
-        """Give no headers: the client sends its own with each request."""
+        """Give no headers, because the client sends the header with each request."""
         return []
 
     def _update(self) -> None:

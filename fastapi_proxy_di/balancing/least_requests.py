@@ -2,12 +2,12 @@
 
 The minimum is exact and costs O(log n) amortised, although loads change between picks.
 
-A heap of loads is kept lazily. A load that grew is noticed when it is at the top, and moved to
-its place. A load that fell must not be missed, so a destination adds itself to a set when a
-request ends or its window turns, and the next pick moves all that are in it. Each request
-begins and ends once, hence the amortised cost. A full destination has an infinite load until
-then. Ties, above all in an idle pool, are served in turn by weight: each pick defers its
-destination's next turn by ``1 / weight`` (nginx ``least_conn`` breaks ties so).
+Loads are kept in a heap that is updated lazily. A load that grew is noticed when its entry is
+at the top, and the entry is moved. A load that fell must not be missed: when a request ends or
+its window turns, the destination adds itself to a set, and the next pick moves the entries of
+this set. Each request begins and ends once, hence the amortised cost. A full destination has an
+infinite load. Ties, above all in an idle pool, are broken in turn by weight: each pick defers
+the destination's next turn by ``1 / weight`` (as nginx ``least_conn`` does).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class LeastRequests:
 
 
 class _Loads:
-    """A heap of ``(load, turn, index)``; of the entries of an index only the last one counts."""
+    """A heap of ``(load, turn, index)``; only the last entry of an index counts."""
 
     __slots__ = ("_available", "_entries", "_fallen", "_heap", "_index", "_now", "_turns")
 
@@ -69,7 +69,7 @@ class _Loads:
         self._index = {destination: at for at, destination in enumerate(available)}
         # Turns begin at random, else ties after each change of the pool would favour the first.
         self._turns = [random.random() / destination.weight for destination in available]
-        self._now = 0.0  # the latest turn that was taken
+        self._now = 0.0  # the turn of the last pick
         self._fallen: set[Destination] = set()
         for destination in available:
             destination.report_falls(self._fallen)
@@ -98,7 +98,7 @@ class _Loads:
             destination = self._available[at]
             actual = _load(destination)
             if actual == load and load < inf:
-                # A destination that was busy for long must not catch up on its turns.
+                # A destination that was busy for long must not get all missed turns at once.
                 self._now = max(self._now, turn)
                 turns[at] = self._now + 1 / destination.weight
             entries[at] = (actual, turns[at], at)

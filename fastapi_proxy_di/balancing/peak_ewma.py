@@ -3,20 +3,20 @@
 The cost of a destination is its mean time to first byte, times its requests in flight by
 weight with this one added (Finagle's Peak EWMA). Draws are by weight already, so an idle
 destination costs its mean whatever its weight: divided by the weight, a light one would get no
-traffic until the heavy ones are busy. A slower sample replaces the mean at once, faster ones
-lower it over ten seconds. They lower it by ratio, as a geometric mean: by difference, a penalty
-of five seconds over three milliseconds of work would take more than a minute to fade, by ratio
-it is twice the usual after 24 seconds. The time to the end is not used, because streams and
-tunnels would look slow.
+traffic until the heavy ones are busy. A slower sample replaces the mean at once, faster samples
+lower the mean over ten seconds. They lower it by ratio, as a geometric mean: by difference, a
+penalty of five seconds over three milliseconds of work would take more than a minute to fade; by
+ratio it is twice the usual after 24 seconds. The time to the end of the response is not used,
+because streams and tunnels would look slow.
 
 A plain mean would go wrong in three cases:
 
 - A destination that fails at once looks fastest of all, and would get all traffic. So a
   failure counts as a sample of five seconds (linkerd's penalty).
 - A destination that was slow once gets no more traffic, so no sample corrects its mean.
-  So a mean without samples drifts towards what is typical of the pool. Not towards zero: a
-  destination that hangs gives no samples either, and must not become attractive.
-- A new destination has no mean. It gets the typical one.
+  So a mean without samples drifts towards the typical mean of the pool. It does not drift
+  towards zero: a destination that hangs gives no samples either, and must not be preferred.
+- A new destination has no mean, so it gets the typical one.
 
 Costs that differ by little count as equal, and the first draw decides. Otherwise one peak of a
 millisecond would leave an idle destination without traffic for seconds.
@@ -41,7 +41,7 @@ DECAY_SECONDS: Final = 10.0
 FAILURE_PENALTY_SECONDS: Final = 5.0
 # linkerd's first estimate; a zero would make the first destination measured look slow.
 FIRST_ESTIMATE_SECONDS: Final = 0.03
-# Share of one sample in what is typical: the mean of about a hundred exchanges.
+# Share of one sample in the typical mean: the mean of about a hundred exchanges.
 _TYPICAL_SHARE: Final = 0.02
 # Differences below these are noise of one exchange; ``latency`` has the same.
 _NEAR_RATIO: Final = 1.25
@@ -120,8 +120,8 @@ class PeakEwma:
     def _derive(self, available: Sequence[Destination]) -> tuple[list[float] | None, list[_Mean]]:
         """Give the weights, and the means by index, which a pick reads without a look-up.
 
-        A destination that has come back gets a new mean: the old one describes what led to
-        its failure. Its return has made the snapshot, so this is the moment to notice.
+        A destination that became available again gets a new mean, because the old one is
+        that of its failure. Its return has changed the snapshot, so it is noticed here.
         """
         means = []
         for destination in available:

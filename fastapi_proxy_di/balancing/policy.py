@@ -1,12 +1,10 @@
-"""The protocols of balancing policies: a name and one pure choice.
-
-Owns: the protocols that built-in policies and users' own implement. Must not know: any policy.
+"""The protocols of balancing policies, for built-in policies and your own.
 
 A policy gets a snapshot of the available destinations (in panic: of all that are not draining)
-and picks one. It need not check limits: a pick that is full or was tried before is refused, and
-the policy is asked again (``fastapi_proxy_di.balancing.selection``). The snapshot is a tuple that
-is replaced whole on each change, so a policy may keep what it derives from ``available`` while
-it gets the same object.
+and picks one. A policy need not check limits: a pick that is full or was tried before is
+refused, and the policy is asked again (``fastapi_proxy_di.balancing.selection``). The snapshot
+is a tuple that is replaced whole on each change, so a policy may keep data that it derives from
+``available`` as long as it gets the same object.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ class PickRequest(Protocol):
     """The part of a request that policies may see."""
 
     def key(self) -> bytes | None:
-        """Give the key that ``hash`` hashes, ``None`` if there is none. Read when it is called."""
+        """Read the key that ``hash`` hashes from the request, ``None`` if there is none."""
 
 
 @runtime_checkable
@@ -41,7 +39,7 @@ class BalancingPolicy(Protocol):
 
         Args:
             available: A snapshot; empty or of any length. Never changed in place.
-            request: What the destination is for, ``None`` outside requests.
+            request: The request that is to be sent, ``None`` outside requests.
 
         Returns:
             A member of ``available``, or ``None`` to leave the choice to the caller.
@@ -72,9 +70,10 @@ class ObservingPolicy(BalancingPolicy, Protocol):
         """Learn from one exchange.
 
         Args:
-            destination: The one that it went to.
-            seconds_to_first_byte: From sending to the first byte of the response, or to the
-                failure.
-            failed: Whether it failed on the destination's side, by status or transport.
+            destination: The destination that the request was sent to.
+            seconds_to_first_byte: Time from sending the request to the first byte of the
+                response, or to the failure.
+            failed: Whether the exchange failed on the destination's side, by status or
+                transport.
             now: Monotonic seconds.
         """

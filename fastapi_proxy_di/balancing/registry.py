@@ -1,8 +1,4 @@
-"""Builds the policy that the setting ``policy`` names.
-
-Owns: the names of the built-in policies, and the import of a user's policy. Must not know:
-settings models, pools.
-"""
+"""Builds the policy that the setting ``policy`` names: a built-in one, or one that is imported."""
 
 from __future__ import annotations
 
@@ -37,12 +33,12 @@ POLICIES: Final[dict[str, Callable[[Random], BalancingPolicy]]] = {
 
 
 def build_policy(spec: object, *, random: Random) -> BalancingPolicy:
-    """Build the policy that ``spec`` names. Once per upstream, at start.
+    """Build the policy that ``spec`` names; called once per upstream, at start.
 
     Args:
         spec: A built-in name, ``"package.module:Policy"``, or an instance. The reference may
             name an instance, or a class, which is called with ``random=`` if it has such a
-            parameter, else with nothing. Settings refuse a class that is given in code.
+            parameter, else without arguments. Settings refuse a class given in code.
         random: Source of randomness for the policy.
 
     Raises:

@@ -1,9 +1,9 @@
 """Policy ``round_robin``: each destination in turn, by weight, smoothly.
 
-Every destination has a deadline that lies ``1 / weight`` after its last one; the earliest is
-next (earliest deadline first). So any run of picks gives each its share within one pick, heavy
-ones are picked at even distances and not in bursts, and weights need not be whole numbers. With
-equal weights a plain cursor does the same.
+Every destination has a deadline that lies ``1 / weight`` after its last one; the destination
+with the earliest deadline is picked. So in any run of picks each destination gets its share
+within one pick, heavy destinations are picked evenly and not in bursts, and weights need not be
+whole numbers. With equal weights a plain cursor does the same.
 """
 
 from __future__ import annotations

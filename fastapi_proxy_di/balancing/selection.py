@@ -1,8 +1,8 @@
-"""From policy and pool to the destination of one attempt.
+"""Selects the destination of one attempt, by policy and pool.
 
-Owns: what happens when the policy's pick cannot be used (full, or tried before) and the
-spill-over to the next tier. Must not know: clocks, I/O, events, how a policy chooses. Part
-of the hot path: a pick that can be used costs the policy's own time and two comparisons.
+The file handles picks that cannot be used (full, or tried before), and the spill-over to the
+next tier. It is part of the hot path: a pick that can be used costs the policy's own time and
+two comparisons.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["Pick", "Selection", "select"]
 _FURTHER_DRAWS: Final = 2
 
 Pick: TypeAlias = tuple[Destination | None, Sequence[Destination]]
-"""The chosen destination, ``None`` if there is none, and the full ones it was chosen instead of.
+"""The selected destination, ``None`` if there is none, and the full ones that came before it.
 
-The caller reports the full ones (``Supervisor.limits_reached``). A plain tuple, because it is
-made for each attempt: on CPython 3.11 a named one costs ten times as much."""
+The caller reports the full ones (``Supervisor.limits_reached``). A plain tuple, because one is
+made for each attempt: on CPython 3.11 a named tuple costs ten times as much."""
 
 
 class Selection(Protocol):
-    """The signature of ``select``, which affinity has as well."""
+    """The signature of ``select`` and of ``Affinity.select``."""
 
     def __call__(
         self,
@@ -44,19 +44,19 @@ def select(
     request: PickRequest | None = None,
     tried: Collection[Destination] = (),
 ) -> Pick:
-    """Pick the destination for one attempt. Changes nothing but the policy's turn.
+    """Pick the destination for one attempt; changes nothing but the state of the policy.
 
     Args:
-        policy: Chooses among the candidates.
-        pool: Gives the candidates. Draining destinations are never among them.
-        request: What the attempt is for.
+        policy: The policy, which chooses one of the candidates.
+        pool: The pool with the candidates. Draining destinations are never among them.
+        request: The request that is to be sent.
         tried: Destinations this request has already been sent to.
 
     Returns:
         A destination with room that has not been tried, of the lowest tier that has one;
-        ``None`` if there is none. Whether one that was tried is used again is up to the
-        caller (``select`` once more without ``tried``). With it the policy's choice if that
-        is full, and all full destinations of each tier in which none can be used.
+        ``None`` if there is none. To use a destination again, the caller calls ``select``
+        without ``tried``. The second part are the full destinations that came before it: the
+        policy's choice, and all of each tier in which none can be used.
     """
     candidates = pool.candidates
     picked = policy.pick(candidates, request)
@@ -67,7 +67,7 @@ def select(
         and (not tried or picked not in tried)
     ):
         return picked, ()
-    # A dict, because the policy's choice is met again with the others of its tier.
+    # A dict, because the policy's choice is also one of the full ones of its tier.
     full: dict[Destination, None] = {}
     if picked is not None and picked.full:
         full[picked] = None
@@ -102,9 +102,9 @@ def _search(
 
 
 def _load(destination: Destination) -> tuple[float, float]:
-    """Give the load per weight now, and since the window turned.
+    """Give the requests in flight and those of the window, each per weight.
 
-    Without the latter the first idle destination would get the share of all full ones.
+    Without the window the first idle destination would get the traffic of all full ones.
     """
     weight = destination.weight
     return destination.in_flight / weight, destination.requests_in_window / weight

@@ -1,8 +1,7 @@
-"""Keeps what a policy derives from a snapshot while the snapshot is in use.
+"""Caches the data that a policy derives from a snapshot, by the identity of the snapshot.
 
-Owns: the mapping from a tuple's identity to the structure derived from it. Must not know: what
-is derived. Several snapshots are kept, because a spill-over asks one policy about several tiers
-in turn, and deriving at each pick would cost O(n).
+Deriving the data at each pick would cost O(n). Several snapshots are kept, because a spill-over
+asks one policy about several tiers in turn.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _KEPT: Final = 8
 
 
 class Snapshots(Generic[T]):
-    """Derived structures by the identity of the tuple that they come from."""
+    """Derived data by the identity of the tuple from which it is derived."""
 
     __slots__ = ("_derive", "_kept")
 
@@ -31,13 +30,13 @@ class Snapshots(Generic[T]):
         self._kept: dict[int, tuple[Sequence[Destination], T]] = {}
 
     def __copy__(self) -> Snapshots[T]:
-        """Give a copy whose structures change independently, as ``Balancer.peek`` needs it."""
+        """Give a copy whose data changes independently, for ``Balancer.peek``."""
         twin = Snapshots(self._derive)
         twin._kept = {key: (kept[0], copy(kept[1])) for key, kept in self._kept.items()}
         return twin
 
     def get(self, available: Sequence[Destination]) -> T:
-        """Give the structure of ``available``, derived at the first call."""
+        """Give the data of ``available``, derived at the first call."""
         kept = self._kept.get(id(available))
         if kept is not None:
             return kept[1]

@@ -1,9 +1,9 @@
 """Policy ``power_of_two_choices``, the default: draw two, take the less loaded.
 
-Two random choices keep the fullest destination within O(log log n) of the mean (Azar, Broder,
-Karlin, Upfal: "Balanced Allocations", 1994) while only two are compared. They do not herd, as
-"least of all" does when many proxies share the destinations. Part of the hot path: under a
-microsecond.
+With two random choices the fullest destination is within O(log log n) of the mean (Azar, Broder,
+Karlin, Upfal: "Balanced Allocations", 1994), and only two destinations are compared. Many
+proxies that share the destinations do not all pick the same one, as they do with the least
+loaded of all. A pick is part of the hot path and takes less than a microsecond.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["TwoChoices"]
 
 
 class TwoChoices:
-    """Picks the draw with fewer requests in flight per weight of two distinct ones by weight."""
+    """Draws two distinct destinations by weight, and picks the one with less load per weight."""
 
     name = "power_of_two_choices"
 
@@ -59,7 +59,7 @@ class TwoChoices:
             if other >= one:
                 other += 1
         first, second = available[one], available[other]
-        # At a tie, an idle pool above all, the first draw keeps the shares by weight.
+        # At a tie, as in an idle pool, taking the first draw keeps the shares by weight.
         if first.in_flight * second.weight <= second.in_flight * first.weight:
             return first
         return second

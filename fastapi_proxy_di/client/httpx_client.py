@@ -1,7 +1,7 @@
 """The balancer's ``httpx`` client: the API of httpx over our pool, policy and transports.
 
-These are calls of the app itself, so the client adds no forwarding headers and no ``Via``. The
-file makes no balancing decision: its requests go the journey of all exchanges.
+The requests are calls of the app itself, so the client adds no forwarding headers and no
+``Via``. The requests take the same journey as all exchanges.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class AsGiven(Forwarding):
-    """Leaves the forwarding headers of the app's own request as the app set them."""
+    """Keeps the forwarding headers of a call as the app has set them."""
 
     def headers(
         self,
@@ -47,19 +47,20 @@ class AsGiven(Forwarding):
         prefix: bytes,
         received: Sequence[tuple[bytes, bytes]],
     ) -> Sequence[tuple[bytes, bytes]]:
-        """Give ``received``: the request has no client that could be named."""
+        """Give ``received`` unchanged, because the call has no client to describe."""
         return received
 
 
 class UpstreamClient(httpx.AsyncClient):
     """The ``httpx.AsyncClient`` of one upstream, shared by the whole app.
 
-    It ends with the upstream: ``aclose`` and ``async with``, which SDKs do as well, leave it
-    open. It keeps no cookies, follows no redirects and reads no proxy variables.
+    The client is closed with the upstream. ``aclose`` and the end of ``async with`` do not close
+    it, because SDKs do both. It keeps no cookies, follows no redirects and reads no proxy
+    variables.
 
     Args:
         transport: Sends the requests.
-        settings: The upstream's.
+        settings: The settings of the upstream.
     """
 
     def __init__(self, transport: UpstreamTransport, settings: UpstreamSettings) -> None:
@@ -79,7 +80,7 @@ class UpstreamClient(httpx.AsyncClient):
         )
 
     async def aclose(self) -> None:
-        """Do nothing: others use the client too."""
+        """Do nothing, because the whole app shares the client."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,21 +89,21 @@ class UpstreamClient(httpx.AsyncClient):
         """Do nothing: others use the client too."""
 
     async def shut_down(self) -> None:
-        """Close the client: the upstream ends."""
+        """Close the client, because the upstream is closed."""
         await super().aclose()
 
 
 class NoCookies(CookieJar):
-    """A cookie jar that stores nothing: one user's cookie must not travel for another."""
+    """A cookie jar that stores nothing: a cookie of one user must not be sent for another."""
 
     def __init__(self) -> None:
         super().__init__(DefaultCookiePolicy(allowed_domains=[]))
 
     def set_cookie(self, cookie: Cookie) -> NoReturn:
-        """Refuse a cookie that was set by hand.
+        """Refuse a cookie that code tries to set.
 
         Raises:
-            RuntimeError: Always; the text says what to do instead.
+            RuntimeError: Always; the text says how to send a cookie.
         """
         raise RuntimeError(
             "the client of an upstream keeps no cookies, because all requests of the app share "
@@ -111,13 +112,13 @@ class NoCookies(CookieJar):
 
 
 class UpstreamTransport(httpx.AsyncBaseTransport):
-    """Sends httpx's requests on the journey of all exchanges.
+    """Sends the requests of httpx as exchanges of the upstream.
 
     Args:
-        settings: The upstream's; its name is the only host that URLs may have.
-        journey: Of its exchanges.
+        settings: The settings of the upstream; URLs may have no host other than its name.
+        journey: The journey of its exchanges.
         builder: Builds the requests to send.
-        key: Gives what the policy reads of a request.
+        key: Gives the part of a request that the policy may see.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         self._key = key
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send ``request`` and give its response once the head is there.
+        """Send ``request``, and return its response once the head has arrived.
 
         Raises:
             httpx.UnsupportedProtocol: The URL has another scheme, host or port.
@@ -195,7 +196,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             content = request.content
         except httpx.RequestNotRead:
             if not exchange.has_body and exchange.length is None:
-                # Neither length nor coding was given: the end of the stream shows it.
+                # The response has neither length nor coding, so it ends with the stream.
                 self._builder.frame(exchange, None)
         else:
             if (content or exchange.has_body) and exchange.length != len(content):
@@ -214,14 +215,14 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
 
 class CallerWatcher(Watcher):
-    """Watches one call of the app's own with the caller's timeouts.
+    """Watches one call of the app with the caller's timeouts.
 
-    A caller's timeout that is shorter than the settings' ends the request and counts
+    A caller's timeout that is shorter than that of the settings ends the request and counts
     against no destination.
 
     Args:
-        settings: The upstream's.
-        request: Has the caller's timeouts.
+        settings: The settings of the upstream.
+        request: The request of httpx, with the caller's timeouts.
     """
 
     __slots__ = ("_caller_is_shorter", "_limits", "_request")
@@ -262,12 +263,12 @@ class CallerWatcher(Watcher):
 
 
 def _caller_timeout(text: str) -> UpstreamTimeout:
-    """Make a timeout that is neither a failure of a destination nor retried."""
+    """Make a timeout error that is no failure of a destination and is not retried."""
     return UpstreamTimeout(text, failure=Failure.TOTAL_TIMEOUT)
 
 
 class _Upload:
-    """Gives an httpx request's body as an ASGI ``receive`` without a disconnect."""
+    """Gives the body of an httpx request as an ASGI ``receive`` that never disconnects."""
 
     __slots__ = ("_ended", "_pieces", "_request")
 
@@ -314,7 +315,8 @@ class _ResponseStream(httpx.AsyncByteStream):
             await rest
 
     def __del__(self) -> None:
-        # A response that was never closed must not hold its connection and its count.
+        # A response that was never closed must release its connection and its place in the
+        # in-flight counts.
         rest = self._finish(None)
         if inspect.iscoroutine(rest):
             rest.close()

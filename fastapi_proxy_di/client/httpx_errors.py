@@ -24,7 +24,7 @@ _EXCEPTIONS: Final[dict[Failure, type[httpx.TransportError]]] = {
     Failure.TOTAL_TIMEOUT: httpx.ReadTimeout,
     Failure.REQUEST_INVALID: httpx.LocalProtocolError,
     Failure.REQUEST_BODY_TOO_LARGE: httpx.LocalProtocolError,
-    # The caller took nothing of the response for as long as the upstream's activity timeout.
+    # The caller has read nothing of the response for the whole activity timeout.
     Failure.CLIENT_DISCONNECTED: httpx.ReadTimeout,
 }
 
@@ -36,14 +36,14 @@ def httpx_error(
 ) -> httpx.TransportError:
     """Give the exception that callers of httpx, SDKs among them, expect for ``error``.
 
-    It is an exception of httpx and of ours at once: ``except httpx.ConnectError`` catches
-    it, so does ``except UpstreamConnectError``, and one that an endpoint does not catch
-    becomes the same status as for a proxied request.
+    The exception is one of httpx and one of this package at once: ``except httpx.ConnectError``
+    and ``except UpstreamConnectError`` both catch it. If an endpoint does not catch it, the
+    client gets the same status as for a proxied request.
 
     Args:
-        error: What went wrong.
-        request: What was to be sent.
-        theirs: Type of httpx's exception, if not the one of its failure.
+        error: The error of the exchange.
+        request: The request of httpx.
+        theirs: Type of httpx's exception, if not the one of the failure.
     """
     theirs, ours = theirs or _EXCEPTIONS[error.failure], type(error)
     both = _both.get((theirs, ours))

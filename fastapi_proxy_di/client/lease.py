@@ -1,7 +1,7 @@
-"""A destination lent to an SDK that has its own HTTP client, and what its holder reports.
+"""``Lease``: a destination held for an SDK that has its own HTTP client.
 
-The reports count for health and policy as those of a forwarded request. The lease sends nothing
-and knows no HTTP; ``leasing`` takes it and gives it back.
+The lease sends nothing. Its holder reports the results, which count for health and policy like
+those of a forwarded request. ``leasing`` begins and ends leases.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Lease:
 
     Attributes:
         destination: The destination that the policy picked.
-        url: Its address, without a slash at its end.
+        url: The address of the destination, without a slash at its end.
     """
 
     __slots__ = ("_counted", "_observed", "_outcomes", "_started", "destination", "url")
@@ -42,8 +42,8 @@ class Lease:
         """Report that the destination failed; counts towards its ejection, once per lease.
 
         Args:
-            error: What happened, for events and records. A ``ProxyError`` that is not the
-                destination's fault is not counted.
+            error: The failure, for events and records. A ``ProxyError`` that another side
+                caused is not counted.
         """
         if self._counted:
             return

@@ -23,15 +23,15 @@ _NO_DEADLINES = Deadlines(None, None, None)
 async def lease(journey: Journey, key: PickRequest | None) -> AsyncIterator[Lease]:
     """Pick a destination and count it as in use.
 
-    An exception that is raised inside is not counted: it may be the caller's own.
-    ``Lease.failed`` reports one of the destination.
+    An exception inside the block is not counted as a failure, because it may be the caller's
+    own. A failure of the destination is reported by ``Lease.failed``.
 
     Args:
-        journey: Of the upstream's exchanges.
-        key: What the policy reads.
+        journey: The journey of the upstream's exchanges.
+        key: The part of a request that the policy may see.
 
     Raises:
-        NoAvailableDestination: There is none; ``LimitExceeded`` if all are full.
+        NoAvailableDestination: No destination is available; ``LimitExceeded`` if all are full.
     """
     exchange = Exchange({"type": "lease"}, None, None, b"", b"", key=key)
     exchange.begin(Watcher(journey.name, _NO_DEADLINES), journey.observers)

@@ -1,8 +1,8 @@
 """The upstream's own limits: requests in flight, with a bounded queue, and per window.
 
-A layer around the retry loop. A free place goes to the request that has waited longest; a
-request whose client leaves is removed from the queue at once. The pick keeps the limits of
-single destinations.
+Admission is a layer around the retry loop. A free place goes to the request that has waited
+longest; a request whose client disconnects is removed from the queue at once. The limits of
+single destinations are checked at the pick.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from fastapi_proxy_di.supervision.supervisor import Supervisor
 
 
 class Admission:
-    """Admits requests of one upstream, lets them wait, or refuses them.
+    """Admits requests of one upstream, queues them, or refuses them.
 
     Args:
-        supervisor: Has the count of the window; a refusal is reported to it.
+        supervisor: Counts the requests of the window, and receives a report of each refusal.
         limits: Requests in flight, and how many may wait how long for a place.
         max_requests: Requests per window, ``None`` for any number.
     """
@@ -45,7 +45,7 @@ class Admission:
     def around(
         self, send: Callable[[Exchange], Coroutine[Any, Any, None]]
     ) -> Callable[[Exchange], Coroutine[Any, Any, None]]:
-        """Give ``send`` behind these limits; after a success ``leave`` gives the place back."""
+        """Wrap ``send`` in these limits; after a success the caller must call ``leave``."""
 
         async def admitted(exchange: Exchange) -> None:
             await self.enter(exchange)
@@ -62,7 +62,7 @@ class Admission:
 
         Raises:
             LimitExceeded: There is no place, or none became free in time.
-            ProxyError: The exchange was interrupted while it waited.
+            ProxyError: The exchange was interrupted while it was in the queue.
         """
         supervisor, limits = self._supervisor, self._limits
         if self._window_is_full():
@@ -79,7 +79,7 @@ class Admission:
                 if waiter in self._waiting:
                     del self._waiting[waiter]
                 else:
-                    self.leave()  # it got a place at the moment at which it gave up
+                    self.leave()  # the request got a place at the moment at which it gave up
                 raise
             if self._window_is_full():  # requests before it in the queue used the window up
                 self.leave()
@@ -91,7 +91,7 @@ class Admission:
     def leave(self) -> None:
         """Give the place to the next waiting request, or free it."""
         for waiter in self._waiting:
-            if not waiter.done():  # a done one was cancelled
+            if not waiter.done():  # done: the waiting request was cancelled
                 waiter.set_result(None)
                 del self._waiting[waiter]
                 return

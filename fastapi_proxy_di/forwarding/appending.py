@@ -1,8 +1,7 @@
-"""Warns once where ``forwarded.mode=append`` runs behind a server that replaces peer addresses.
+"""Warns once if ``forwarded.mode=append`` is used behind a server that replaces peer addresses.
 
-uvicorn puts the client that ``X-Forwarded-For`` names in the place of the peer, with port 0.
-Then the proxy appends that client once more, and cannot see whether the peer is trusted. Only
-this mode checks for it.
+uvicorn replaces the address of the peer by the client in ``X-Forwarded-For``, with port 0. Then
+the proxy appends that client once more, and cannot see whether the peer is trusted.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ class AppendingBuilder(RequestBuilder):
     """Request builder that logs one warning if the server has replaced the peer's address.
 
     Args:
-        upstream: Name, for the warning.
+        upstream: Name of the upstream, for the warning.
         **arguments: As for ``RequestBuilder``.
     """
 

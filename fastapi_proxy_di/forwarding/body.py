@@ -1,8 +1,8 @@
-"""Sends the client's request body to the destination, and sees when the client leaves.
+"""Sends the client's request body to the destination, and notices the client's disconnect.
 
-Both come through the server's ``receive``, so one reader serves both: it sends the rest
-of the body to the exchange and then waits for ``http.disconnect``. The bytes read of a
-small body are kept, so that another attempt can send them again.
+The body and the disconnect both come through the server's ``receive``, so one task reads them:
+it sends the rest of the body to the exchange and then waits for ``http.disconnect``. The bytes
+of a small body are kept, so that another attempt can send them again.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from fastapi_proxy_di.errors import (
 from fastapi_proxy_di.transport.protocol import TransportExchange
 
 _AHEAD_BYTES: Final = 65536
-"""How much is read ahead without an exchange, or while the exchange takes no more."""
+"""How many bytes are read ahead while there is no exchange, or while it takes no more."""
 
 _REFUSAL_SECONDS: Final = 1.0
-"""How long the head of a refusal may take to reach the server before we read on."""
+"""How long reading stops after a refusal, so that its head reaches the server first."""
 
 _DISCONNECT: Final = frozenset({"http.disconnect", "websocket.disconnect"})
 
 
 async def client_left(receive: Receive) -> None:
-    """Wait until the client has left; drop the messages that it still sends."""
+    """Wait until the client disconnects; drop the messages before."""
     while (await receive())["type"] not in _DISCONNECT:
         pass
 
@@ -40,18 +40,18 @@ class RequestBody:
     """A request body, read from ``receive`` or given whole.
 
     Attributes:
-        length: Bytes in all, ``None`` if only its end shows it.
-        first: What the next attempt sends first.
-        ended: Whether all of it has been read.
-        expects_continue: The client waits for 100 before it sends.
-        awaits_client: The next piece has to come from the client.
+        length: Length in bytes, ``None`` if it is unknown before the end.
+        first: The bytes that the next attempt sends first.
+        ended: Whether the whole body has been read.
+        expects_continue: Whether the client waits for 100 Continue before it sends the body.
+        awaits_client: Whether the next piece has to come from the client.
 
     Args:
-        receive: The server's.
-        length: From Content-Length, ``None`` when chunked.
+        receive: The ASGI ``receive`` of the server.
+        length: Length in bytes by Content-Length, ``None`` if the body is chunked.
         limit: Largest size in bytes, ``None`` for any.
-        retain: Bytes kept for another attempt.
-        expects_continue: The client waits for 100 before it sends.
+        retain: Number of bytes kept for another attempt.
+        expects_continue: Whether the client waits for 100 Continue before it sends the body.
     """
 
     __slots__ = (
@@ -103,9 +103,9 @@ class RequestBody:
 
     @property
     def at_hand(self) -> bytes:
-        """The part of ``first`` that goes with the head; ``attach`` sends the rest of it.
+        """The part of ``first`` that is sent with the head; ``attach`` sends the rest of it.
 
-        A large body given whole is sent in pieces, so that activity shows between them.
+        A large body given whole is sent in pieces, so that each piece counts as activity.
         """
         return self.first[:_AHEAD_BYTES]
 
@@ -121,10 +121,10 @@ class RequestBody:
     def replayable(self, *, written: bool) -> bool:
         """Return whether another attempt can send the body.
 
-        If the last one has sent some of it, ``first`` becomes the whole body again.
+        If the last attempt has sent some of the body, ``first`` becomes the whole body again.
 
         Args:
-            written: Whether the last attempt has sent any of it.
+            written: Whether the last attempt has sent any of the body.
         """
         if not written:
             return True
@@ -136,12 +136,11 @@ class RequestBody:
     async def prefetch(self, timeout: float | None) -> None:
         """Read the first piece, so that it is sent with the head.
 
-        A declared length means that bytes are on their way; without one the client may
-        first want to see a response, so then nothing is waited for.
+        Not called for chunked bodies, whose client may first want to see a response.
 
         Raises:
-            RequestBodyTimeout: Nothing came in time.
-            ClientDisconnected: The client left.
+            RequestBodyTimeout: No piece came in time.
+            ClientDisconnected: The client disconnected.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -155,16 +154,16 @@ class RequestBody:
 
     @property
     def size(self) -> int:
-        """Bytes that have come so far."""
+        """Number of bytes read so far."""
         return self._size
 
     async def attach(self, exchange: TransportExchange, sent: int, wait: float | None) -> None:
-        """Send the rest of ``first`` to ``exchange``; ``pump`` sends it what comes after.
+        """Send the rest of ``first`` to ``exchange``, which later gets the rest by ``pump``.
 
         Args:
-            exchange: Takes the body.
-            sent: Bytes of ``first`` that it has.
-            wait: Seconds to wait for 100 Continue before sending anyway.
+            exchange: The transport exchange that takes the body.
+            sent: Number of bytes of ``first`` that were sent with the head.
+            wait: Seconds to wait for 100 Continue before the body is sent anyway.
 
         Raises:
             ProxyError: The exchange broke off.
@@ -180,10 +179,10 @@ class RequestBody:
             self._attached.set_result(None)
 
     async def pump(self) -> None:
-        """Send the rest to the exchange; returns when the client has left.
+        """Send the rest of the body to the exchange; return when the client has disconnected.
 
-        Without an exchange yet, because of a dial or a queue, the pump reads a
-        little ahead: only reading shows that the client leaves.
+        Before there is an exchange, because of a dial or a queue, the pump reads a little
+        ahead, because a disconnect is only seen by reading.
 
         Raises:
             RequestBodyTooLarge: The body is over its limit.
@@ -192,8 +191,8 @@ class RequestBody:
             if self.expects_continue and not self.ended:
                 await self._asked_for()
                 if self._stopped:
-                    # Reading would make the server send 100 before the refusal. Behind a
-                    # middleware the refusal takes some turns of the loop to reach the server.
+                    # Reading would make the server send 100 Continue before the refusal, which
+                    # takes some turns of the loop to reach the server through middlewares.
                     await asyncio.sleep(_REFUSAL_SECONDS)
             if await self._carry():
                 await client_left(self._next_message)
@@ -206,7 +205,7 @@ class RequestBody:
         self._stopped = True
 
     async def _carry(self) -> bool:
-        """Send the body to the transport exchange; return false if the client has left."""
+        """Send the body to the transport exchange; return false if the client disconnected."""
         while not self._stopped:
             if self._held:
                 data = self._held.popleft()
@@ -236,14 +235,14 @@ class RequestBody:
     async def _room(self, exchange: TransportExchange, waiting: int) -> bool:
         """Wait until the transport exchange takes more of the body.
 
-        Reads a little ahead meanwhile: only a read shows that the client has left.
+        Reads a little ahead meanwhile, because a disconnect is only seen by reading.
 
         Args:
-            exchange: Takes the body.
-            waiting: Bytes that it has been offered and may not have sent yet.
+            exchange: The transport exchange that takes the body.
+            waiting: Number of bytes that were offered and may not be sent yet.
 
         Returns:
-            False when the client has left.
+            False if the client has disconnected.
         """
         loop = asyncio.get_running_loop()
         draining = loop.create_task(exchange.drain(), name="upload waits for its destination")
@@ -269,7 +268,7 @@ class RequestBody:
         return True
 
     async def _read(self) -> bytes | None:
-        """Return the next piece of the body, ``None`` if the client has left."""
+        """Return the next piece of the body, ``None`` if the client has disconnected."""
         self.awaits_client = True
         message = await self._next_message()
         self.awaits_client = False

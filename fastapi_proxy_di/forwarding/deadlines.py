@@ -1,6 +1,6 @@
-"""Deadlines of an exchange: which one is the nearest, and what it means when it has passed.
+"""Finds the nearest deadline of an exchange, and makes the error of a passed one.
 
-Pure: the clock and the timers are the watcher's.
+Pure: the clock and the timers are in ``watcher``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["Deadlines", "nearest_deadline", "timeout_error"]
 
 
 class Deadlines(NamedTuple):
-    """The timeouts of one exchange in seconds; ``None`` never runs out.
+    """The timeouts of one exchange in seconds; ``None`` is no timeout.
 
-    Handshakes, calls through the httpx client and single requests have others than the
-    settings, so this is not ``TimeoutSettings``.
+    The values may differ from ``TimeoutSettings`` for handshakes, for calls through the httpx
+    client, and for single requests.
     """
 
     activity: float | None
@@ -38,7 +38,7 @@ class Deadlines(NamedTuple):
 
 
 def nearest_deadline(exchange: Exchange, deadlines: Deadlines) -> tuple[Failure | None, float]:
-    """The deadline that comes next, and its loop time; ``None`` if there is none."""
+    """Return the deadline that comes next, and its loop time; ``None`` if there is none."""
     nearest: tuple[Failure | None, float] = (None, 0.0)
     if deadlines.total is not None:
         nearest = (Failure.TOTAL_TIMEOUT, exchange.started + deadlines.total)

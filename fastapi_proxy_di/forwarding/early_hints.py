@@ -1,6 +1,6 @@
-"""103 Early Hints on their way to the client (RFC 8297), where the server can send them.
+"""Forwards 103 Early Hints to the client (RFC 8297), if the server can send them.
 
-The ASGI extension ``http.response.early_hint`` says so; hypercorn offers it on HTTP/2.
+A server that can has the ASGI extension ``http.response.early_hint``: hypercorn on HTTP/2.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ _EARLY_HINTS: Final = 103
 
 
 def may_hint(exchange: Exchange) -> bool:
-    """Whether hints reach a server that offers the extension.
+    """Whether hints may be sent to a server that offers the extension.
 
-    A ``BaseHTTPMiddleware`` takes the first message for the response and fails at a hint. It
-    cannot be seen from here but by its ``receive``: the server's own is a method of the
-    server, Starlette's a method of a ``Request``, other middlewares' a function.
+    A ``BaseHTTPMiddleware`` takes the first message for the response and fails at a hint. Such
+    a middleware is recognised by its ``receive``: that of a server is a method of the server,
+    that of Starlette a method of a ``Request``, that of other middlewares a function.
     """
     owner = getattr(exchange.receive, "__self__", None)
     return owner is not None and not isinstance(owner, Request)
 
 
 class EarlyHints:
-    """Passes on the hints of one exchange, in order.
+    """Forwards the hints of one exchange, in order.
 
     Args:
-        name: The upstream's, for the task's name.
-        send: The server's.
+        name: Name of the upstream, for the task's name.
+        send: The ASGI ``send`` of the server.
     """
 
     __slots__ = ("_links", "_name", "_send", "_sender")
@@ -49,7 +49,7 @@ class EarlyHints:
         self._sender: asyncio.Task[None] | None = None
 
     def take(self, status: int, headers: Headers) -> None:
-        """Pass on a 1xx response, if it is a hint."""
+        """Forward a 1xx response, if it is a hint."""
         links = [value for name, value in headers if name == b"link"]
         if status != _EARLY_HINTS or not links:
             return
@@ -60,12 +60,12 @@ class EarlyHints:
             )
 
     async def sent(self) -> None:
-        """Wait until every hint is sent: what follows is the response."""
+        """Wait until every hint is sent, so that the response can follow."""
         if self._sender is not None:
             await self._sender
 
     async def _send_links(self) -> None:
-        # The watcher notices a client that has left.
+        # The watcher notices a client that has disconnected.
         with contextlib.suppress(OSError):
             while self._links:
                 await self._send({"type": EARLY_HINT, "links": self._links.pop(0)})

@@ -1,9 +1,9 @@
 """Hedging: a request without a response after a while is also sent to a second destination.
 
-A layer around the retry loop: it runs the loop once for the request and once more for a
-branch of it, and takes the response that comes first. The other run is cancelled, and no
-failure is counted. Only for repeatable requests without a body, and only where the
-retry budget has one left, so that a slow upstream does not get twice the requests.
+Hedging is a layer around the retry loop: it runs the loop for the request, and after a while
+once more for a branch of the request, and takes the response that comes first. The other run is
+cancelled, and no failure is counted. Only repeatable requests without a body are hedged, and
+only while the retry budget has one left, so that a slow upstream does not get twice the requests.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Hedging:
     """Sends repeatable requests twice if the first response is slow.
 
     Args:
-        settings: The upstream's. Each branch keeps its timeouts by itself, but the total one,
-            which belongs to the request.
+        settings: The settings of the upstream. All its timeouts apply to each branch, except
+            the total one, which applies to the request.
         hedge_after: Seconds without a response until the second branch starts.
         retry_loop: Makes the attempts of each branch.
-        picker: Says whether there is a second destination.
-        budget: Of retries.
+        picker: Tells whether there is a second destination.
+        budget: The retry budget.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Hedging:
                 winner = next((branch for branch in branches if branch.won), None)
                 if winner is not None:
                     return winner
-            # Both failed: raise what the request would have met without hedging.
+            # Both failed: raise the error that the request would have got without hedging.
             branches[0].task.result()
             raise AssertionError  # pragma: no cover - result raises
         finally:

@@ -1,12 +1,13 @@
 """The journey of every exchange: it begins, is sent through the layers, and ends.
 
-HTTP, WebSocket, the httpx client and leases share it:
+HTTP, WebSockets, the httpx client and leases share these steps:
 
-1. ``Exchange.begin``: an observer may listen.
-2. ``Watcher.start``: its client and its deadlines are watched.
-3. ``send``: admission, hedging, the retry loop and its attempts; or ``hold``, which only
+1. ``Exchange.begin`` sets the observer.
+2. ``Watcher.start`` begins to watch the client and the deadlines.
+3. ``send`` goes through admission, hedging, the retry loop and its attempts; ``hold`` only
    picks a destination and counts it as in use.
-4. ``end``: close, count as done, report a late failure, stop watching. Once, whatever happened.
+4. ``end`` closes the exchange, counts it as done, reports a late failure and stops watching.
+   It is called once for every exchange.
 """
 
 from __future__ import annotations
@@ -24,26 +25,27 @@ from fastapi_proxy_di.forwarding.outcomes import Outcomes
 __all__ = ["Journey", "Send"]
 
 Send: TypeAlias = Callable[[Exchange], Coroutine[Any, Any, None]]
-"""What a layer is: it makes an exchange have a response, or raises."""
+"""A layer: a function that gets a response for an exchange, or raises."""
 
 
 class Journey:
     """Sends the exchanges of one upstream through admission, hedging and retries.
 
     Args:
-        name: The upstream's.
+        name: Name of the upstream.
         send: The retry loop, or hedging around it.
         picker: Picks destinations.
-        outcomes: Where late failures are reported.
+        outcomes: Receives late failures.
         admission: The upstream's own limits, ``None`` if it has none.
-        observers: Gives the observer of an exchange; ``None`` for none.
+        observers: Makes the observers of exchanges; ``None`` for no observers.
 
     Attributes:
-        name: The upstream's.
-        observers: Gives the observer of an exchange, ``None`` for none.
-        outcomes: What exchanges came to.
+        name: Name of the upstream.
+        observers: Makes the observers of exchanges, ``None`` for no observers.
+        outcomes: Receives the results of exchanges.
         send: Gets a response for an exchange that has begun, ``Exchange.response``.
-        hold: Picks a destination for it and counts it as in use, without sending anything.
+        hold: Picks a destination for an exchange and counts it as in use, without sending
+            anything.
     """
 
     def __init__(
@@ -67,11 +69,11 @@ class Journey:
         """End the exchange.
 
         Args:
-            exchange: Has begun; it may have failed before it was sent.
-            failure: What ended it before its time.
+            exchange: An exchange that has begun; it may have failed before it was sent.
+            failure: The exception that ended the exchange early, ``None`` for none.
 
         Returns:
-            What remains to be awaited.
+            An awaitable for the rest of the work, ``None`` if there is none.
         """
         if exchange.observer is not None:
             exchange.observer.ended(exchange, failure)

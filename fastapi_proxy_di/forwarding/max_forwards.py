@@ -11,7 +11,7 @@ from fastapi_proxy_di.forwarding.response import LocalResponse
 _COUNTED: Final = frozenset({"TRACE", "OPTIONS"})
 _DIGITS: Final = 18
 _SHOWN: Final = frozenset({b"host", b"max-forwards", b"via"})
-"""What a response to TRACE may reflect: the way it took, and no secret (section 9.3.8)."""
+"""Headers that a response to TRACE may reflect, none of which is a secret (section 9.3.8)."""
 
 
 class LastHop(Exception):
@@ -22,11 +22,11 @@ def one_less(scope: Scope, pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
     """Return the Max-Forwards header to send on, one less for TRACE and OPTIONS.
 
     Args:
-        scope: Of the client's request.
-        pair: The header as it came.
+        scope: The ASGI scope of the client's request.
+        pair: The header as received.
 
     Raises:
-        LastHop: It is 0.
+        LastHop: The value is 0.
     """
     value = pair[1]
     if scope.get("method") not in _COUNTED or not value.isdigit() or len(value) > _DIGITS:
@@ -37,7 +37,7 @@ def one_less(scope: Scope, pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
 
 
 def final_response(scope: Scope) -> LocalResponse:
-    """Return the gateway's response: for TRACE the request as it came, for OPTIONS no body."""
+    """Return the gateway's response: to TRACE with the received request, to OPTIONS empty."""
     if scope["method"] == "OPTIONS":
         return LocalResponse(200, [(b"content-length", b"0")])
     target: bytes = scope.get("raw_path") or b"/"

@@ -1,7 +1,6 @@
 """Protocol of observers, which follow exchanges for access records, spans and metrics.
 
-The journey calls an observer where there is one. Where
-there is none ``Exchange.observer`` is ``None``, and nothing of this runs.
+An exchange without an observer has ``Exchange.observer`` set to ``None``, which costs nothing.
 """
 
 from __future__ import annotations
@@ -19,24 +18,25 @@ __all__ = ["Observer", "Observers"]
 
 
 class Observer(Protocol):
-    """Listens to one exchange. Every method is called in the event loop and must not raise."""
+    """Observes one exchange. Every method is called in the event loop and must not raise."""
 
     def picked(
         self, exchange: Exchange, tried: Collection[Destination], destination: Destination | None
     ) -> None:
-        """A destination was picked for the next attempt, ``None`` if none is available.
+        """Handle the pick of a destination for the next attempt.
 
         Args:
-            exchange: Under way; a hedged request calls this for each of its branches.
+            exchange: The exchange; called for each branch of a hedged request.
             tried: Destinations that this request was sent to before.
-            destination: Not yet counted as busier for it.
+            destination: The picked destination, ``None`` if none is available. The attempt is
+                not yet counted as in flight there.
         """
 
     def responded(self, exchange: Exchange, status: int, headers: Headers) -> None:
-        """The response's head is there; ``headers`` go to the client and may be added to."""
+        """Handle the head of the response; ``headers`` for the client may be added to."""
 
     def sent(self, size: int) -> None:
-        """So many bytes of the response's body go to the client."""
+        """Count bytes of the response's body that are sent to the client."""
 
     def ended(self, exchange: Exchange, failure: BaseException | None) -> None:
         """Handle the end of the exchange; ``failure`` is the error that ended it early."""
@@ -46,7 +46,7 @@ class Observers(Protocol):
     """Gives the observers of the exchanges of one upstream.
 
     Attributes:
-        wanted: Says whether an exchange that begins now gets one.
+        wanted: Whether exchanges that begin now get an observer.
     """
 
     wanted: Callable[[], bool]

@@ -1,6 +1,6 @@
 """Reports the results of live exchanges to ejection and to the policy.
 
-Counts; decides nothing. The httpx client, leases and tunnels report here as well.
+The httpx client, leases and tunnels report their results here as well.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _SERVER_ERRORS: Final = frozenset(range(500, 600))
 
 
 class Outcomes:
-    """Reports what exchanges of one upstream came to.
+    """Reports the results of the exchanges of one upstream.
 
     Args:
         supervisor: Ejects destinations that fail.
-        policy: Learns from each end, if it has ``observe``.
+        policy: The policy, which learns from each result if it has ``observe``.
         ejection: Settings: which statuses count, and whether Retry-After does.
 
     Attributes:
-        notable: Statuses that are more than a success.
+        notable: Statuses that may be more than a success: failures, or with a Retry-After.
         learns: Whether the policy learns, so that attempts have to be timed.
-        succeeded: Takes note of an exchange that the destination served.
+        succeeded: Counts an exchange that the destination served.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class Outcomes:
         """Report an exchange to the policy, if it learns from exchanges.
 
         Args:
-            destination: Served it, or failed.
-            started: Monotonic seconds at which it began.
-            failed: Which of the two.
+            destination: The destination of the exchange.
+            started: Monotonic seconds at which the exchange began.
+            failed: Whether the destination failed.
         """
         if self._observe is not None:
             now = monotonic()
@@ -68,7 +68,7 @@ class Outcomes:
     def notable_response(
         self, destination: Destination, response: TransportExchange, started: float
     ) -> None:
-        """A response came whose status may say something about its destination."""
+        """Report a response with one of the ``notable`` statuses."""
         status = response.status
         if status in self._ejection.statuses:
             self._supervisor.failed(destination, f"status {status}")
@@ -81,7 +81,7 @@ class Outcomes:
         self.observe(destination, started, failed=status >= 500)
 
     def failed(self, destination: Destination, reason: str) -> None:
-        """Count a failure on the destination's side that is named ``reason``."""
+        """Count a failure on the destination's side, with ``reason`` as its name."""
         self._supervisor.failed(destination, reason)
 
     def attempt_failed(self, destination: Destination, failure: Failure, started: float) -> None:
@@ -91,7 +91,7 @@ class Outcomes:
             self.observe(destination, started, failed=True)
 
     def failed_late(self, destination: Destination, error: ProxyError) -> None:
-        """A response, a tunnel or a lease failed after its beginning."""
+        """Report a response, a tunnel or a lease that failed after its beginning."""
         if error.failure.side is Side.DESTINATION:
             self._supervisor.failed(destination, error.failure.value)
         error.upstream = self._supervisor.pool.name
@@ -101,7 +101,7 @@ class Outcomes:
 
 
 def retry_after_seconds(headers: Headers) -> float | None:
-    """Retry-After in seconds from now, given so or as a date (RFC 9110 section 10.2.3)."""
+    """Read a Retry-After as seconds from now; it may be a date (RFC 9110 section 10.2.3)."""
     for name, value in headers:
         if name == b"retry-after":
             if value.strip().isdigit():

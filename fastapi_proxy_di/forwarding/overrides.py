@@ -1,4 +1,4 @@
-"""Validates the method, headers, body and so on that ``forward`` sends instead of the client's."""
+"""Validates the arguments of ``forward`` that replace parts of the client's request."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fastapi_proxy_di.wire.headers import SET_BY_PROXY, TOKEN, HeaderArgument, c
 __all__ = ["Overrides", "overrides_of"]
 
 _HOST: Final = re.compile(r"[!-\"$-.0->A-\[\]-~]+\Z")
-"""An authority without user, RFC 3986 section 3.2: no space and none of ``#/?@\\``, which would
-end or redirect it."""
+"""An authority without user, RFC 3986 section 3.2: no space and none of ``#/?@\\``, which could
+change the host."""
 
 
 @dataclass(slots=True, eq=False)
@@ -23,15 +23,15 @@ class Overrides:
     """The validated arguments of ``forward`` that replace parts of the client's request.
 
     Attributes:
-        method: Instead of the client's.
-        additional: Set by name, after everything else.
-        replaced: Instead of all the client's headers.
-        body: Instead of the client's body.
-        content_type: For ``body``, unless the headers name one.
-        host: Instead of the destination's authority.
-        forward_query: Whether the client's query goes along.
-        timeout: Seconds in all, instead of ``timeouts.total``.
-        transforms: The mount's; they follow the upstream's.
+        method: The method to send instead of the client's.
+        additional: Headers that are set by name, after everything else.
+        replaced: Headers to send instead of all the client's.
+        body: The body to send instead of the client's.
+        content_type: The content type of ``body``, unless the headers have one.
+        host: The Host to send instead of the destination's authority.
+        forward_query: Whether the client's query is sent.
+        timeout: Seconds for the whole exchange, instead of ``timeouts.total``.
+        transforms: The transforms of the mount, which run after the upstream's.
     """
 
     method: bytes | None = None
@@ -58,13 +58,13 @@ def overrides_of(
     """Validate the arguments of ``forward``; ``None`` if all have their defaults.
 
     Args:
-        method: Instead of the client's.
-        forward_query: Whether the client's query goes along.
-        additional: Headers set by name.
-        replaced: Headers instead of all the client's.
-        body: Bytes, str, or what JSON can encode, instead of the client's.
-        host: Instead of the destination's authority.
-        timeout: Seconds in all.
+        method: The method to send instead of the client's.
+        forward_query: Whether the client's query is sent.
+        additional: Headers to set by name.
+        replaced: Headers to send instead of all the client's.
+        body: The body to send instead of the client's: bytes, str, or data for JSON.
+        host: The Host to send instead of the destination's authority.
+        timeout: Seconds for the whole exchange.
 
     Raises:
         ValueError: An argument is malformed or not allowed.

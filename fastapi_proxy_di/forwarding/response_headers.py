@@ -33,9 +33,9 @@ class ResponseHeaders:
     """Makes the headers that clients get, of responses and of accepted handshakes.
 
     Args:
-        table: Which headers are forwarded.
+        table: The kinds of headers, which tell the headers that are forwarded.
         own: ``response_headers`` of the settings.
-        transforms: The upstream's.
+        transforms: The transforms of the upstream.
         binding: Keeps clients on their destination, ``None`` for no affinity.
     """
 
@@ -57,14 +57,14 @@ class ResponseHeaders:
         """Give the headers for the client.
 
         Args:
-            exchange: Has the response.
-            status: The upstream's.
-            received: Lower-case names.
-            pass_trailers: Whether the server takes trailers.
+            exchange: The exchange of the response.
+            status: The status of the response.
+            received: The headers of the response, names in lower case.
+            pass_trailers: Whether the server can send trailers.
         """
         headers = end_to_end_headers(received, status, self._table, pass_trailers=pass_trailers)
         if exchange.method == b"HEAD" and exchange.scope.get("method", "GET") != "HEAD":
-            # Its Content-Length belongs to a body that the upstream does not send.
+            # The Content-Length is that of a body which the upstream does not send.
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         if self._own:
             headers += self._own
@@ -86,10 +86,10 @@ def end_to_end_headers(
     """Give the headers of a response that are forwarded to the client.
 
     Args:
-        headers: As received, lower-case names.
-        status: Its status.
-        table: Which headers are forwarded.
-        pass_trailers: Whether the server takes trailers, so that ``Trailer`` may stay.
+        headers: The received headers, names in lower case.
+        status: The status of the response.
+        table: The kinds of headers, which tell the headers that are forwarded.
+        pass_trailers: Whether the server can send trailers, so that ``Trailer`` may stay.
     """
     kept: Headers = []
     connection: list[bytes] = []
@@ -113,5 +113,5 @@ def end_to_end_headers(
 
 
 def end_to_end_trailers(trailers: Headers) -> Headers:
-    """Give the trailers that are forwarded: none that frames or routes, RFC 9110 section 6.5.1."""
+    """Give the trailers to forward, without framing and routing (RFC 9110 section 6.5.1)."""
     return [pair for pair in trailers if pair[0] not in _NO_TRAILERS]

@@ -1,7 +1,6 @@
-"""Decides whether another attempt may follow.
+"""Decides whether another attempt may follow, within a retry budget and after a pause.
 
-Owns that decision, the budget and the pause before a retry. Must not know pools, transports or
-the request, beyond what ``Outcome`` says about it.
+The decision depends only on the ``Outcome`` of the last attempt, the settings and the budget.
 
 ```text
 what happened                                 which requests                    verdict
@@ -42,10 +41,10 @@ __all__ = [
 
 MAX_CONNECT_RETRIES: Final = 3
 BUDGET_WINDOW_SECONDS: Final = 10.0
-# Envoy's: a pause beyond ten times the base helps no request that is waiting.
+# As in Envoy: a pause of more than ten times the base does not help a waiting request.
 _BACKOFF_CAP: Final = 10
 
-# A destination that closes an idle connection just as it is used shows up as one of these.
+# The failures of a connection that the destination closes while a request is being sent.
 _CLOSED: Final = frozenset({Failure.REQUEST_WRITE, Failure.RESPONSE_HEAD})
 
 
@@ -54,28 +53,28 @@ class Verdict(Enum):
 
     NO = "no"
     RETRY_FREE = "free"
-    """Another attempt, uncounted: at another destination after a failed dial,
-    on a fresh connection after a reused one had closed."""
+    """Another attempt that is not counted: at another destination after a failed dial, or on a
+    new connection after a reused one had closed."""
     RETRY_COUNTED = "counted"
-    """Another attempt, taken from the attempts and the budget."""
+    """Another attempt that is counted against the attempts and the budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One attempt as far as the decision needs it, and what the request has used so far.
+    """The result of one attempt, and the retries that the request has used so far.
 
     Attributes:
-        failure: Where it broke, ``None`` if a response came.
-        status: Status of that response, ``None`` if none came.
+        failure: The failure of the attempt, ``None`` if a response came.
+        status: The status of the response, ``None`` if none came.
         repeatable: Whether the request may be sent twice.
-        reused: Whether its connection had served before.
+        reused: Whether the connection had served before.
         written: Whether any byte of the request was written.
-        answered: Whether any byte of the final response arrived.
-        replayable: Whether all that was read of the body can be sent again; true if
-            nothing was read.
-        retries: Counted retries the request has made.
-        connect_retries: Free retries after failed dials.
-        resent: Whether it has used its free retry on a fresh connection.
+        answered: Whether any byte of the response arrived.
+        replayable: Whether the body can be sent again from its beginning; true if nothing of
+            it was read.
+        retries: Number of counted retries of the request.
+        connect_retries: Number of free retries after failed dials.
+        resent: Whether the request has used its free retry on a new connection.
     """
 
     failure: Failure | None = None
@@ -93,8 +92,8 @@ class Outcome:
 class RetryBudget:
     """Counted retries allowed over ten seconds: a minimum and a share of the requests.
 
-    It keeps retries from multiplying an outage: requests sent upstream stay
-    within ``1 + share`` times the clients' (and the minimum).
+    The budget keeps retries from making an outage worse: an upstream gets at most ``1 + share``
+    times the requests of the clients, plus the minimum.
 
     Args:
         share: Retries per request.
@@ -102,7 +101,7 @@ class RetryBudget:
         window: Seconds.
 
     Attributes:
-        requests: Requests of clients so far; counted before the first attempt of each.
+        requests: Number of requests so far, each counted before its first attempt.
     """
 
     __slots__ = (
@@ -123,14 +122,14 @@ class RetryBudget:
         self._withdrawals = RollingCount(window)
 
     def withdraw(self, now: float) -> bool:
-        """Take one retry at ``now`` (monotonic seconds); false if there is none left."""
+        """Take one retry at ``now`` (monotonic seconds); return false if none is left."""
         if self.left(now) < 1:
             return False
         self._withdrawals.add(now)
         return True
 
     def left(self, now: float) -> float:
-        """Give the retries that are left at ``now``, for status."""
+        """Give the number of retries that are left at ``now``."""
         deposits = self._deposits.read(now, self.requests)
         allowed = self._minimum + self._share * deposits
         return max(0.0, allowed - self._withdrawals.read(now))
@@ -139,26 +138,26 @@ class RetryBudget:
 def backoff(retry: int, base: float, random: Random) -> float:
     """Give the seconds to wait before a counted retry.
 
-    Full jitter: anything from nothing to ``base`` times 2ⁿ, at most ten times ``base``, so that
-    requests that failed together do not come back together.
+    Full jitter: a random time from 0 to ``base`` times 2ⁿ, at most ten times ``base``, so that
+    requests that failed at the same time are not retried at the same time.
 
     Args:
         retry: n, 0 for the first retry.
         base: Seconds.
-        random: Source of the jitter.
+        random: The source of the jitter.
     """
     return random.random() * base * min(2.0 ** min(retry, 10), _BACKOFF_CAP)
 
 
 def decide(outcome: Outcome, settings: RetrySettings, budget: RetryBudget, now: float) -> Verdict:
-    """Say whether another attempt may follow, and whether it counts.
+    """Decide whether another attempt may follow, and whether it counts.
 
-    ``RETRY_COUNTED`` has been withdrawn from the budget when it is returned.
+    A retry is withdrawn from the budget if ``RETRY_COUNTED`` is returned.
 
     Args:
-        outcome: How the last attempt went.
-        settings: Of the retries.
-        budget: Of the upstream.
+        outcome: The result of the last attempt.
+        settings: The settings of retries.
+        budget: The retry budget of the upstream.
         now: Monotonic seconds.
     """
     failure = outcome.failure
@@ -171,7 +170,7 @@ def decide(outcome: Outcome, settings: RetrySettings, budget: RetryBudget, now: 
     elif failure.unsent:
         return _free(outcome.connect_retries < MAX_CONNECT_RETRIES)
     else:
-        # Without a byte written the destination has done nothing, whatever the method.
+        # If no byte was written, the destination cannot have done anything, whatever the method.
         eligible = outcome.repeatable or not outcome.written
         if eligible and outcome.reused and failure in _CLOSED and not outcome.resent:
             return Verdict.RETRY_FREE

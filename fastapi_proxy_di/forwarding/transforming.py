@@ -1,8 +1,8 @@
-"""Runs transforms on the request that is sent and on the response that came.
+"""Runs transforms on the request to send and on the response of the upstream.
 
-A request's transforms run after the hop-by-hop clean-up and before the proxy's own headers, a
-response's after its clean-up and before ``response_headers``: headers that transforms add stay,
-and the headers of the proxy win.
+Request transforms run after hop-by-hop headers are removed and before the proxy sets its own
+headers. Response transforms run after hop-by-hop headers are removed and before
+``response_headers``. So headers that a transform adds are kept, unless the proxy sets them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastapi_proxy_di.wire.headers import set_headers
 
 
 def joined(first: Pipeline | None, then: Pipeline | None) -> Pipeline | None:
-    """The upstream's transforms, then the mount's; ``None`` for none at all."""
+    """Join the upstream's transforms and the mount's; ``None`` if there are none."""
     return then if first is None else first.then(then)
 
 
@@ -23,12 +23,12 @@ def transform_request(transforms: Pipeline, exchange: Exchange, headers: Headers
     """Change a request that is being built.
 
     Args:
-        transforms: To run.
-        exchange: Its method, target and query are set.
+        transforms: The transforms to run.
+        exchange: The exchange; its method, target and query are set.
         headers: The client's headers that are forwarded.
 
     Returns:
-        The headers to go on with.
+        The changed headers.
     """
     inbound = InboundRequest(exchange.scope, exchange.path, exchange.prefix)
     request = OutboundRequest(inbound, exchange.method, exchange.target, exchange.query, headers)
@@ -46,9 +46,9 @@ def transform_response(
     """Change the headers of a response.
 
     Args:
-        transforms: To run.
-        exchange: Has the response.
-        status: The upstream's.
+        transforms: The transforms to run.
+        exchange: The exchange of the response.
+        status: The status of the response.
         headers: The upstream's headers that are forwarded.
         own: ``response_headers`` of the settings, set last.
     """

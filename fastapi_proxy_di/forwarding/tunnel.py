@@ -1,8 +1,8 @@
 """Copies messages between an accepted client WebSocket and an open upstream WebSocket.
 
-The client's messages are copied in the caller's task, the upstream's in one named task
-beside it. The directions only note how the tunnel ended; closing both sides is done
-in one place, in the caller's task. Knows ASGI messages, no frames, no pools and no logging.
+The client's messages are copied in the caller's task, the upstream's messages in a second,
+named task. Both copies only store how the tunnel ended; the caller's task then closes both
+sides.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-# How long a side may delay an end that the proxy decided on: shutdown, drain, a limit.
+# How long a side may delay an end that the proxy decided on (shutdown, drain, a limit).
 _END_SECONDS: Final = 1.0
-# A send after the client left: ASGI servers raise an OSError (ASGI 2.4), or a RuntimeError
-# where they have closed for a reason of their own, such as their ping timeout.
+# After the client has disconnected, the send of ASGI servers raises an OSError (ASGI 2.4), or a
+# RuntimeError if the server itself has closed, for example after its ping timeout.
 _CLIENT_LEFT: Final = (OSError, RuntimeError)
 
 
@@ -51,15 +51,15 @@ class TunnelEnd:
     """The end of a tunnel: reason, close code, and counts of messages and bytes.
 
     Attributes:
-        reason: Who or what ended it.
-        code: Close code as the ending side gave it; 1005 for an empty close, 1006 if it
-            vanished.
+        reason: The side or reason that ended the tunnel.
+        code: Close code of the side that ended the tunnel; 1005 for an empty close frame,
+            1006 for a lost connection.
         close_reason: The text that came with the code.
-        error: Why, if the upstream broke it; ``None`` otherwise.
-        upward_messages: Messages from client to upstream.
-        upward_bytes: Their payload.
-        downward_messages: Messages from upstream to client.
-        downward_bytes: Their payload.
+        error: The error of the upstream that ended the tunnel, ``None`` for other reasons.
+        upward_messages: Number of messages from client to upstream.
+        upward_bytes: Payload of these messages in bytes.
+        downward_messages: Number of messages from upstream to client.
+        downward_bytes: Payload of these messages in bytes.
     """
 
     reason: WebSocketEnd
@@ -77,11 +77,11 @@ class _Ending:
     """Reason for the end of a tunnel, and the close frames to send to both sides.
 
     Attributes:
-        to_client: Close frame for the client, ``None`` if it is gone or closing.
+        to_client: Close frame for the client, ``None`` if it has disconnected or is closing.
         to_upstream: Close frame for the upstream, ``None`` to abort the connection. No effect
-            where the upstream ended first.
-        seconds: How long the client may delay its close frame; ``None`` is as long as it
-            takes to read the messages before it.
+            if the upstream ended first.
+        seconds: How long the client may take to read the messages before its close frame;
+            ``None`` is no limit.
     """
 
     reason: WebSocketEnd
@@ -98,12 +98,13 @@ class Tunnel:
     Args:
         receive: The client's ASGI ``receive``, after ``websocket.connect``.
         send: The client's ASGI ``send``, after ``websocket.accept``.
-        upstream: The other end. Its ``max_message_bytes`` holds for the client as well.
-        name: Upstream's name, for the task's.
+        upstream: The WebSocket to the upstream. Its ``max_message_bytes`` also limits the
+            messages of the client.
+        name: Name of the upstream, for the task's name.
 
     Attributes:
-        end: How it ended, once ``run`` has ended or was cancelled; ``None`` if
-            ``receive`` or ``send`` failed in a way that no server fails.
+        end: The end of the tunnel, once ``run`` has ended or was cancelled; ``None`` if
+            ``receive`` or ``send`` raised an exception that servers do not raise.
     """
 
     __slots__ = ("_ending", "_name", "_receive", "_scope", "_send", "_upstream", "end")
@@ -120,9 +121,9 @@ class Tunnel:
         self.end: TunnelEnd | None = None
 
     async def run(self) -> TunnelEnd:
-        """Copy both ways until one side ends, then end the other side. Call it once.
+        """Copy both ways until one side ends, then end the other side; call this once.
 
-        A cancellation closes both sides with 1012 within about a second, then goes on.
+        A cancellation closes both sides with 1012 within about a second, and is raised again.
         """
         down = asyncio.create_task(
             self._copy_down(), name=f"websocket {self._name}: upstream to client"
@@ -145,11 +146,11 @@ class Tunnel:
         return self.end
 
     def close(self, code: int = 1001, reason: str = "") -> None:
-        """End both sides with this code within about a second; for a drain that took too long.
+        """End both sides with this code within about a second, for a drain that took too long.
 
         Args:
-            code: Close code for both; must be one that may be sent.
-            reason: Close reason for both, at most 123 bytes of UTF-8.
+            code: Close code for both sides; must be one that may be sent.
+            reason: Close reason for both sides, at most 123 bytes of UTF-8.
         """
         if self._ending is None:
             self._note(_ours(WebSocketEnd.DRAINED, Close(code, reason)))
@@ -188,7 +189,7 @@ class Tunnel:
                     await send({"type": "websocket.send", "bytes": message})
             self._note(_upstream_ended(self._upstream))
         except _CLIENT_LEFT:
-            # ``receive`` gives the code, after the messages that the client sent before it left.
+            # ``receive`` gives the close code, after the messages that the client sent before.
             seconds = _END_SECONDS
         finally:
             self._stop(seconds)
@@ -198,7 +199,7 @@ class Tunnel:
     async def _finish(self, down: asyncio.Task[None], seconds: float | None) -> None:
         """Close the WebSockets of upstream and client, and set ``end``.
 
-        The upstream is first, as the start of its close waits for nothing.
+        The close of the upstream is started first, because that does not wait.
         """
         if self._ending is None:
             # Either the copy to the client failed, which is raised here, or its ``send`` did.
@@ -218,7 +219,7 @@ class Tunnel:
         )
 
     async def _end_both(self, to_client: Close | None) -> None:
-        """Close the client after the messages it has yet to read; wait for the upstream's end."""
+        """Close the client after the messages that it has not read; wait for the upstream's end."""
         if to_client is not None:
             with contextlib.suppress(*_CLIENT_LEFT):
                 await self._send(
@@ -231,7 +232,7 @@ class Tunnel:
         await self._upstream.wait_closed()
 
     def _note(self, ending: _Ending) -> None:
-        """Store the first end of the tunnel only: later ones follow from it."""
+        """Store the first end of the tunnel; later ones are its consequences and ignored."""
         if self._ending is None:
             self._ending = ending
 
@@ -242,7 +243,7 @@ class Tunnel:
             scope.reschedule(asyncio.get_running_loop().time() + seconds)
 
     async def _interruptible(self, work: Coroutine[Any, Any, None], seconds: float | None) -> None:
-        """Do ``work`` until it ends, ``_stop`` is called or ``seconds`` are over.
+        """Await ``work`` until it ends, ``_stop`` is called or ``seconds`` have passed.
 
         ``asyncio.timeout`` interrupts the task without hiding a
         cancellation from outside.
@@ -272,18 +273,18 @@ class Tunnel:
 
 
 def _ours(reason: WebSocketEnd, close: Close) -> _Ending:
-    """Give an end that the proxy decided on: both sides get the same close, and a second."""
+    """Make an end that the proxy decided on: both sides get the same close frame in a second."""
     assert close.code is not None
     return _Ending(reason, close.code, close.reason, close, close, _END_SECONDS)
 
 
 def _client_ended(message: Message) -> _Ending:
-    """Read ``websocket.disconnect``."""
+    """Make the end for a ``websocket.disconnect`` message."""
     code = int(message.get("code") or 1005)
     reason = message.get("reason") or ""
     framed = "reason" in message
     if code == 1012 and not framed:
-        # uvicorn shuts down; it has sent 1012 to the client itself.
+        # uvicorn shuts down, and has sent 1012 to the client itself.
         return _Ending(WebSocketEnd.SHUTDOWN, code, to_upstream=Close(code), seconds=_END_SECONDS)
     close = close_upwards(code, reason, framed=framed)
     if close is None:
@@ -292,7 +293,7 @@ def _client_ended(message: Message) -> _Ending:
 
 
 def _upstream_ended(upstream: OpenWebSocket) -> _Ending:
-    """Read how the upstream ended."""
+    """Make the end for a WebSocket that the upstream has ended."""
     code, reason, error = upstream.close_code, upstream.close_reason, upstream.error
     if error is None:
         kind = WebSocketEnd.UPSTREAM_CLOSED
@@ -302,8 +303,8 @@ def _upstream_ended(upstream: OpenWebSocket) -> _Ending:
         kind = _PROTOCOL_ENDS[code]
     else:
         kind = WebSocketEnd.UPSTREAM_VANISHED
-    # The client must not get 1002 for the upstream's fault; codes about the data
-    # itself go to both sides.
+    # The client must not get 1002 for a fault of the upstream; codes about the data are sent
+    # to both sides.
     shown = 1006 if kind is WebSocketEnd.UPSTREAM_PROTOCOL_ERROR else code
     return _Ending(kind, code, reason, close_downwards(shown, reason), to_upstream=Close())
 

@@ -118,7 +118,7 @@ class Watcher:
         """Stop watching the client and the deadlines of the exchange.
 
         Returns:
-            What remains to be awaited, ``None`` for a short exchange.
+            An awaitable for the end of the client's task, ``None`` if there is none.
         """
         if not exchange.watched:
             self.unwatched.pop(exchange, None)

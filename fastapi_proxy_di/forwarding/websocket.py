@@ -1,8 +1,8 @@
-"""Forwards WebSockets: dial first, accept after, then copy both ways.
+"""Forwards WebSockets: dials the destination, then accepts the client, then copies both ways.
 
-1. Build the handshake to send: the client's headers, our own key, its subprotocols.
-2. Send it like any request (``journey``): pick, connect, send, wait for the head.
-3. Refused: the refusal goes to the client as it is. Accepted: check the 101, accept.
+1. Build the handshake to send: the client's headers and subprotocols, and a new key.
+2. Send the handshake like any request (``journey``): pick, connect, send, wait for the head.
+3. If it is refused, send the refusal to the client. If not, check the 101 and accept.
 4. Copy messages (``tunnel``) until one side ends.
 """
 
@@ -56,10 +56,10 @@ class WebSocketForwarder:
         ends: Number of tunnels that ended since the start, by reason.
 
     Args:
-        settings: The upstream's.
-        journey: Of its exchanges.
+        settings: The settings of the upstream.
+        journey: The journey of its exchanges.
         builder: Builds the handshakes to send.
-        response_headers: Builds the headers that clients get.
+        response_headers: Builds the response headers that clients get.
         binding: Keeps clients on their destination, ``None`` for no affinity.
     """
 
@@ -90,16 +90,16 @@ class WebSocketForwarder:
         """Tunnel a client's WebSocket whose ``websocket.connect`` has been received.
 
         Args:
-            exchange: The client's handshake.
-            subprotocols: Offered instead of the client's.
+            exchange: The exchange of the client's handshake.
+            subprotocols: The subprotocols to offer instead of the client's.
             open_timeout: Seconds for the handshake instead of ``websocket.open_timeout``.
 
         Returns:
-            How it ended; ``None`` if it never opened.
+            The end of the tunnel; ``None`` if the handshake was refused.
 
         Raises:
             ProxyError: No destination responded to the handshake; nothing was sent to the client.
-            ValueError: Overrides or ``subprotocols`` have values that may not be sent.
+            ValueError: The overrides or ``subprotocols`` contain values that may not be sent.
         """
         seconds = self._settings.open_timeout if open_timeout is None else open_timeout
         watcher = Watcher(self._name, Deadlines(activity=None, first_byte=seconds, total=seconds))
@@ -131,7 +131,7 @@ class WebSocketForwarder:
         if exchange.overrides is not None:
             _refuse_handshake_headers(exchange.overrides)
         self._builder.build(exchange, drop=HANDSHAKE_HEADERS.__contains__)
-        # Not from the headers: some servers (uvicorn's wsproto) take the offer out of them.
+        # Not from the headers: some servers (uvicorn's wsproto) remove the offer from them.
         offered = subprotocols_to_offer(exchange.scope.get("subprotocols") or (), subprotocols)
         nonce = new_key()
         if self._binding is not None:
@@ -153,7 +153,7 @@ class WebSocketForwarder:
             offer.subprotocols,
             compression=self._settings.compression,
         )
-        # First: once the connection is taken over, the end of the exchange does not close it.
+        # First, because the end of the exchange does not close a connection that is taken over.
         headers = self._headers(exchange, 101, accepted.headers)
         upstream = self._open(response, accepted)
         return await self._tunnel(exchange, upstream, accepted, headers)
@@ -255,11 +255,11 @@ class _Offer(NamedTuple):
 
 
 def _not_yet(exchange: Exchange, failure: BaseException | None) -> None:
-    """Do nothing when the refusal has been sent: ``forward`` ends the exchange."""
+    """Do nothing after the refusal was sent, because ``forward`` ends the exchange."""
 
 
 def _refuse_handshake_headers(overrides: Overrides) -> None:
-    """Raise where the caller names a header that this hop's handshake makes itself."""
+    """Raise if the overrides name a header that the handshake sets itself."""
     for name, _ in (*(overrides.replaced or ()), *(overrides.additional or ())):
         if name in HANDSHAKE_HEADERS:
             raise ValueError(

@@ -1,15 +1,16 @@
 """Passive health: which destinations live traffic ejects, and for how long.
 
-Owns: the rules, and the numbers that they need per destination. Must not know: what counts
-as a failure (its callers decide), timers, logs. ``Pool.eject`` and ``Pool.readmit`` act.
+The file decides only: callers say what is a failure, and ``Pool.eject`` and ``Pool.readmit``
+change the pool.
 
-- Ejected by ``consecutive`` failures in a row, or by ``failure_rate`` over ``window`` once
-  there were ``minimum_requests``.
-- Ejected for n times ``base_time``, at most ``max_time``. n grows with each ejection and falls
-  by one for each ``base_time`` since the last one ended.
-- At most ``max_share`` of the pool, though one is always allowed; never the last available one.
-- A destination that fails while it may not be ejected is ejected by its next failure for which
-  these limits have room.
+- A destination is ejected by ``consecutive`` failures in a row, or by ``failure_rate`` over
+  ``window`` after at least ``minimum_requests``.
+- An ejection lasts n times ``base_time``, at most ``max_time``. n grows with each ejection and
+  falls by one for each ``base_time`` since the last ejection ended.
+- At most ``max_share`` of the pool is ejected, but one destination always may be; the last
+  available destination never is.
+- A destination that fails while these limits forbid its ejection is ejected by its next failure
+  after they allow it.
 """
 
 from __future__ import annotations
@@ -56,11 +57,11 @@ class Ejector:
         """Count a failure on the destination's side.
 
         Args:
-            destination: Where it happened.
+            destination: The destination that failed.
             now: Monotonic seconds.
 
         Returns:
-            Until when to eject it, for ``Pool.eject``; ``None`` for not at all.
+            The end of the ejection, for ``Pool.eject``; ``None`` for no ejection.
         """
         settings = self._settings
         record = self._record(destination)
@@ -87,8 +88,8 @@ class Ejector:
         """Decide on the ``Retry-After`` of a 429 or 503.
 
         Returns:
-            Until when to eject the destination, at most ``max_time`` from now; ``None`` for
-            not at all, always so unless ``respect_retry_after`` is on.
+            The end of the ejection, at most ``max_time`` from now; ``None`` for no ejection,
+            always so unless ``respect_retry_after`` is on.
         """
         settings = self._settings
         if not settings.respect_retry_after or seconds <= 0 or not self._may_eject(destination):
@@ -101,7 +102,8 @@ class Ejector:
     def ends_with_probe(self, destination: Destination) -> bool:
         """Tell whether a good probe ends the destination's ejection.
 
-        Not where it asked for the ejection itself: it is well, but wants no requests yet.
+        False if the destination asked for the ejection by ``Retry-After``: it is healthy, but
+        wants no requests yet.
         """
         record = self._records.get(destination)
         return destination.ejected and (record is None or not record.cooling)
@@ -113,10 +115,10 @@ class Ejector:
             record.restart(self._settings.window)
 
     def tick(self, now: float) -> None:
-        """Advance the windows to ``now``. Call it every ``tick_seconds``.
+        """Advance the windows to ``now``; must be called every ``tick_seconds``.
 
-        Successes are counted without the time, so that counting them costs next to nothing.
-        Without ticks those before the first failure would count as recent.
+        Successes are counted without their time, which is cheap. Without ticks all successes
+        before the first failure would count as recent.
         """
         for destination in [one for one in self._records if one.removed]:
             del self._records[destination]
@@ -195,8 +197,8 @@ class _Record:
         """Give the number of failures in a row, this one included.
 
         Args:
-            successes: Of the destination until now. If they have grown since the last
-                failure, a new run begins; so a success itself costs nothing more.
+            successes: Number of successes of the destination. If it has grown since the last
+                failure, a new run begins; so a success itself needs no further work.
         """
         if successes != self._successes_before_run:
             self._successes_before_run = successes

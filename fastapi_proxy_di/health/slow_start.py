@@ -1,8 +1,8 @@
 """Slow start: a destination that comes back gets its weight in steps.
 
-Owns: which destinations are warming up, and their weight at a given time. Must not know: timers,
-policies. ``Pool.set_weight`` passes the weights to the policies, a few times per return, so a pick
-costs nothing more.
+The file computes which destinations are warming up, and their weight at a given time. The
+supervisor sets these weights with ``Pool.set_weight`` ten times per warm-up, so slow start adds
+no work to a pick.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STEPS: Final = 10
 def ramped_share(elapsed: float, duration: float) -> float:
     """Give the share of the weight at ``elapsed`` of ``duration`` seconds after a return.
 
-    It grows from a tenth to the whole in ten equal steps.
+    The share grows from a tenth to the whole in ten equal steps.
     """
     if elapsed >= duration:
         return 1.0
@@ -47,15 +47,15 @@ class SlowStart:
         return self._duration / _STEPS if self._began else None
 
     def begin(self, destination: Destination, now: float) -> None:
-        """Start the warm-up of a destination that came back at ``now``: up again, or readmitted.
+        """Start the warm-up of a destination that became healthy or was readmitted at ``now``.
 
-        Not called at start: when all destinations begin together none is to be spared.
+        Not called when the upstream starts, because then all destinations are cold.
         """
         if self._duration > 0:
             self._began[destination] = now
 
     def due(self, now: float) -> list[tuple[Destination, float]]:
-        """Give the weights at ``now`` of those that warm up, for ``Pool.set_weight``."""
+        """Give the weights at ``now`` of the destinations that warm up."""
         weights = []
         for destination, began in list(self._began.items()):
             share = ramped_share(now - began, self._duration)

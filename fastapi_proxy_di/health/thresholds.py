@@ -1,7 +1,6 @@
 """Decides after how many probe results in a row a destination's health changes.
 
-Owns: that rule, and the run of results per destination. Must not know: how probes are sent;
-``Pool.set_health`` acts.
+The file counts the results and decides; the supervisor calls ``Pool.set_health``.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Threshold:
     def __init__(self, fall: int, rise: int) -> None:
         self.fall: int = fall
         self.rise: int = rise
-        # Results in a row that contradict the health, for each destination ever probed.
+        # For each probed destination, the results in a row that contradict its health.
         self._runs: dict[Destination, int] = {}
 
     def observe(self, destination: Destination, ok: bool) -> bool:
@@ -48,7 +47,7 @@ class Threshold:
         return True
 
     def has_observed(self, destination: Destination) -> bool:
-        """Tell whether any probe of the destination has ended."""
+        """Whether any probe of the destination has ended."""
         return destination in self._runs
 
     def forget(self, destinations: Iterable[Destination]) -> None:

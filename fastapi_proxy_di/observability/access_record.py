@@ -44,10 +44,10 @@ class AccessRecords:
     """Makes the access records of one upstream.
 
     Args:
-        name: The upstream's.
-        pool: Its destinations.
-        how: Names what picked a destination for a request: its policy, or affinity.
-        explain: Where the reason of a pick goes: nowhere, a header or the log.
+        name: Name of the upstream.
+        pool: The destinations of the upstream.
+        how: Gives the name of the policy or affinity that picks for a request.
+        explain: Where the reason of a pick is shown: nowhere, in a header or in the log.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class AccessRecord:
     """The record of one exchange; an ``Observer``.
 
     Args:
-        records: Of the upstream.
+        records: The access records of the upstream.
     """
 
     def __init__(self, records: AccessRecords) -> None:
@@ -156,7 +156,7 @@ def _ended_by(failure: BaseException | None, end: TunnelEnd | None) -> str:
     if end is not None:
         if end.reason in _PROXY_ENDS:
             return "proxy"
-        # A message that is too big is the fault of its sender.
+        # A message over the size limit counts as ended by the side that sent it.
         client = end.reason in _CLIENT_ENDS or (
             end.reason is WebSocketEnd.MESSAGE_TOO_BIG and end.error is None
         )
@@ -166,6 +166,6 @@ def _ended_by(failure: BaseException | None, end: TunnelEnd | None) -> str:
     if isinstance(failure, ProxyError):
         side: str = failure.failure.side.value
         return side
-    if isinstance(failure, OSError):  # from the server's send: the client has left
+    if isinstance(failure, OSError):  # from the server's send: the client has disconnected
         return "client"
     return "proxy"

@@ -1,7 +1,6 @@
 """Explains a pick in one line: policy, candidates, and destinations left out.
 
-For people who debug a gateway, so it is only made where the setting ``explain`` asks
-for it. Knows the pool, and nothing of requests.
+The line is for people who debug a gateway, so it is only made if the setting ``explain`` is on.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ _SHOWN: Final = 8
 def explanation(
     pool: Pool, how: str, tried: Collection[Destination], picked: Destination | None
 ) -> str:
-    """Say why ``picked`` was picked; called before the pick counts as in flight.
+    """Say why ``picked`` was picked; called before the pick is counted as in flight.
 
     Args:
-        pool: Of the upstream.
-        how: Name of what picked it: the policy, or affinity.
+        pool: The pool of the upstream.
+        how: Name of the policy or affinity that picked.
         tried: Destinations this request has been sent to before.
-        picked: The pick, ``None`` if there was none.
+        picked: The picked destination, ``None`` if there was none.
     """
     free = [one for one in pool.candidates if not one.full and one not in tried]
     tier = pool.candidates[0].tier if pool.candidates else 0

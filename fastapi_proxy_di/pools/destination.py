@@ -1,9 +1,8 @@
 """One live destination: its address, load, health and counts.
 
-Owns: the state of one address and what keeps it consistent. Must not know: clocks, I/O,
-and features: policies and the rules of health keep their own numbers. Weight, health,
-ejection and draining change only through the ``Pool``; load and counts change with each
-exchange.
+Weight, health, ejection and draining change only through the ``Pool``; load and counts change
+with each exchange. Policies and the rules of health keep their own numbers elsewhere. The file
+has no clock and no I/O.
 """
 
 from __future__ import annotations
@@ -20,30 +19,31 @@ __all__ = ["Destination"]
 
 
 class Destination:
-    """One address of an upstream, alive.
+    """One address of an upstream, with its live state.
 
     Attributes:
-        settings: What the user wrote.
+        settings: The settings of the destination.
         url: The normalised address.
-        weight: Share of the traffic relative to the others; the settings' weight, or
-            less of it during slow start.
+        weight: Share of the traffic, relative to the other destinations; the weight of the
+            settings, or less during slow start.
         tier: Lower tiers are used first.
         max_in_flight: Requests at once, ``None`` for no limit.
         max_requests: Requests per window, ``None`` for no limit.
         in_flight_limit: ``max_in_flight``, with infinity for no limit.
         window_limit: ``max_requests``, with infinity for no limit.
-        metadata: What the user attached.
+        metadata: The texts of the setting ``metadata``.
         in_flight: Requests and tunnels under way.
         requests_in_window: Requests begun in the current window of ``max_requests``.
         healthy: The result of active probes; true until one fails.
         latency_ms: Milliseconds the last good probe took, ``None`` before the first.
-        ejected_until: Monotonic seconds at which its ejection ends, ``None`` without one.
-        draining: Whether it takes no new requests and finishes the old.
-        removed: Whether it has left its pool; it finishes its requests.
-        successes: Exchanges since its last ejection that did not fail on its side.
-        failures: Exchanges since its last ejection that failed on its side.
-        ejections: How often it was ejected.
-        returns: How often it became healthy again or was readmitted.
+        ejected_until: Monotonic seconds at which the ejection ends, ``None`` if not ejected.
+        draining: Whether the destination takes no new requests and finishes the old ones.
+        removed: Whether the destination has left its pool; it finishes its requests.
+        successes: Exchanges since the last ejection that did not fail on the destination's
+            side.
+        failures: Exchanges since the last ejection that failed on the destination's side.
+        ejections: How often the destination was ejected.
+        returns: How often the destination became healthy again or was readmitted.
     """
 
     __slots__ = (
@@ -134,7 +134,7 @@ class Destination:
         )
 
     def begin(self) -> None:
-        """Count a request that is about to be sent here."""
+        """Count a request that is about to be sent to the destination."""
         self.in_flight += 1
         self.requests_in_window += 1
 
@@ -153,6 +153,7 @@ class Destination:
     def report_falls(self, fallen: set[Destination]) -> None:
         """Add this destination to ``fallen`` each time its load or its window falls.
 
-        For a policy that keeps an order by load. The last set given is the one in use.
+        This is for a policy that keeps destinations ordered by load. Only the last given set
+        is used.
         """
         self._fallen = fallen

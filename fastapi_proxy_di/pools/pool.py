@@ -1,9 +1,8 @@
 """The live destinations of one upstream, and the snapshots that picks read.
 
-Owns: which destinations there are, and the tuples derived from their state. A tuple is replaced
-whole on each change, so a reader keeps the one it has and needs no lock. Must not know: clocks,
-I/O, policies, events, or the rules by which health changes. Each method that changes something
-returns whether it did; its caller emits the event.
+A snapshot is a tuple that is replaced whole on each change, so readers need no lock. Each method
+that changes something returns whether it did, and its caller emits the event. The file has no
+clock and no I/O, and does not decide when health changes.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ class Pool:
     Attributes:
         name: The upstream's name.
         destinations: All destinations, also draining ones, in the order of the settings.
-        available: Those that may be picked: healthy, not ejected, not draining.
-        tiers: The candidates of picks, lowest tier first: the available ones, or in panic
-            all that are not draining, in one tier.
+        available: Destinations that may be picked: healthy, not ejected, not draining.
+        tiers: The candidates of picks, lowest tier first: the available destinations, or in
+            panic all that are not draining, in one tier.
         candidates: The first of ``tiers``, ``()`` if there is none.
-        panic: Whether panic is on: none is available, so all are used rather than none.
+        panic: Whether panic is on: no destination is available, so all are used.
 
     Args:
         name: The upstream's name.
-        settings: One per destination, addresses distinct.
-        panic: Whether panic may be turned on when none is available.
+        settings: The settings of each destination, with distinct addresses.
+        panic: Whether panic may be turned on when no destination is available.
     """
 
     __slots__ = (
@@ -59,7 +58,7 @@ class Pool:
         return f"<Pool {self.name} {len(self.available)}/{len(self.destinations)} available>"
 
     def find(self, url: str) -> Destination | None:
-        """Give the destination at ``url``, written in any equivalent way, or ``None``."""
+        """Give the destination at ``url``, in any equivalent spelling, or ``None``."""
         found = self._by_url.get(url)
         if found is None:
             try:
@@ -69,7 +68,7 @@ class Pool:
         return found
 
     def set_health(self, destination: Destination, healthy: bool) -> bool:
-        """Record the result of probes; true if that is a change."""
+        """Set the health that probes found; return whether that is a change."""
         # A probe may end after its destination has left the pool.
         if destination.healthy == healthy or destination.removed:
             return False
@@ -80,7 +79,7 @@ class Pool:
         return True
 
     def eject(self, destination: Destination, until: float) -> bool:
-        """Eject it until ``until`` (monotonic seconds); true unless it was ejected already."""
+        """Eject a destination until ``until`` (monotonic seconds); return whether it changed."""
         if destination.ejected:
             return False
         destination.ejected_until = until
@@ -89,7 +88,7 @@ class Pool:
         return True
 
     def readmit(self, destination: Destination) -> bool:
-        """End its ejection and count its exchanges from zero; true if it was ejected."""
+        """End an ejection and count exchanges from zero; return whether there was one."""
         if not destination.ejected:
             return False
         destination.ejected_until = None
@@ -107,7 +106,7 @@ class Pool:
         return True
 
     def undrain(self, destination: Destination) -> bool:
-        """Give it new requests again; true if it was draining and is still in the pool."""
+        """End the draining of a destination of the pool; return whether that is a change."""
         if not destination.draining or destination.removed:
             return False
         destination.draining = False
@@ -115,7 +114,7 @@ class Pool:
         return True
 
     def set_weight(self, destination: Destination, weight: float) -> bool:
-        """Set its weight until its settings change; true if that is a change."""
+        """Set a weight until the settings change; return whether that is a change."""
         if destination.weight == weight:
             return False
         destination.weight = weight
@@ -128,8 +127,8 @@ class Pool:
         """Make ``settings`` the pool's destinations.
 
         A destination whose address stays is the same object with its counts and health, and
-        gets the new weight, limits, tier and metadata. One whose address is gone is marked
-        ``removed`` and ``draining`` and finishes its requests.
+        gets the new weight, limits, tier and metadata. A destination whose address is gone is
+        marked ``removed`` and ``draining`` and finishes its requests.
 
         Returns:
             The destinations added and those removed.

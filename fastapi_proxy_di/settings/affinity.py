@@ -1,4 +1,4 @@
-"""Settings of affinity: which client stays on which destination, and by what."""
+"""Settings of affinity: how a client is kept on one destination."""
 
 from typing import Annotated, Final, Literal, Self
 
@@ -11,7 +11,7 @@ from fastapi_proxy_di.settings.text import OrNone
 __all__ = ["AffinitySettings"]
 
 _KEY_CHARACTERS: Final = 16
-"""64 bits where they are hexadecimal digits: too many to find by trying."""
+"""The shortest key; as hexadecimal digits it has 64 bits, too many to guess."""
 
 
 def _cookie_name(value: str | None) -> str | None:

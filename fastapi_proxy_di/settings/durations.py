@@ -1,7 +1,4 @@
-"""Durations in settings: seconds as a number, or text with a unit.
-
-Owns their grammar and bounds; knows no model.
-"""
+"""Reads durations in settings: seconds as a number, or text with a unit."""
 
 import math
 import re
@@ -14,7 +11,7 @@ from fastapi_proxy_di.settings.text import OrNone
 
 __all__ = ["Duration", "DurationOrZero", "OptionalDuration", "parse_duration"]
 
-# Longer ones overflow what event loops and selectors take, and are slips of the keyboard.
+# Longer durations overflow the timers of event loops, and are probably typing errors.
 MAX_SECONDS: Final = 366 * 24 * 3600.0
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TEXT: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d)?", re.ASCII | re.IGNORECASE)

@@ -16,7 +16,7 @@ class EjectionSettings(SettingsModel):
     """Removal for a while of destinations that fail live traffic."""
 
     enabled: bool = True
-    """Whether live traffic ejects."""
+    """Whether failures of live traffic eject destinations."""
 
     window: Duration = 60.0
     """Seconds over which failures are counted (YARP: 60)."""

@@ -1,7 +1,6 @@
 """Header names and values in settings: which of them are allowed.
 
-Refuses headers that the proxy sets itself. Values are secrets; no message shows one.
-Knows no model.
+Headers that the proxy sets itself are refused. Values are secrets, so no message shows one.
 """
 
 import re
@@ -34,7 +33,7 @@ __all__ = [
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A name of a header, method or cookie (RFC 9110 §5.6.2)."""
 
-# Both refuse what belongs to one connection; a response has no Host and no forwarding headers.
+# Both refuse hop-by-hop headers; a response has no Host and no forwarding headers.
 _REQUEST: Final = frozenset(name.decode() for name in SET_BY_PROXY | PROXY_AUTHENTICATION)
 _RESPONSE: Final = frozenset(name.decode() for name in HOP_BY_HOP | FRAMING | PROXY_AUTHENTICATION)
 _FORWARDING: Final = frozenset(name.decode() for name in FORWARDING)

@@ -19,7 +19,8 @@ from fastapi_proxy_di.settings.upstream import UpstreamSettings
 __all__ = ["load_all", "load_upstream", "read_all", "settings_error"]
 
 _KUBERNETES: Final = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?")
-"""What Kubernetes adds to ``UPSTREAM_BILLING_`` for a service named ``upstream-billing``."""
+"""Rest of the variables that Kubernetes sets for a service named ``upstream-billing``, after
+``UPSTREAM_BILLING_``."""
 
 _DESTINATIONS: Final = re.compile(r"UPSTREAM_(\w+)_DESTINATIONS")
 

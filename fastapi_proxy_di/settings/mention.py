@@ -1,4 +1,4 @@
-"""Type of an app's mention of an upstream: a name, a declared class, or an instance."""
+"""The type of an app's mention of an upstream: a name, a settings class, or an instance."""
 
 import re
 from functools import cache

@@ -1,7 +1,4 @@
-"""Values that may also be written as text in a variable: comma-separated lists, ``none``.
-
-Knows no model and no field.
-"""
+"""Values that may also be written as text in a variable: comma-separated lists, ``none``."""
 
 from typing import Final
 
@@ -42,4 +39,4 @@ def _none(value: object) -> object:
 
 
 OrNone: Final = BeforeValidator(_none)
-"""Lets a variable say ``none`` (or ``off``) where a class has set something else."""
+"""Reads ``none`` (or ``off``) in a variable as ``None``, so that it can override a class."""

@@ -1,4 +1,4 @@
-"""Settings of transforms: what an operator may change about requests and responses.
+"""Settings of transforms: changes to requests and responses.
 
 Each model is one change; the field ``kind`` selects it. Names follow YARP's. The models stand
 in one file because they are the alternatives of one union, most of them a few lines long. This
@@ -234,7 +234,7 @@ class RequestHeaderRemove(_Transform):
 
 
 class RequestHeadersAllowed(_Transform):
-    """Removes all headers of the client but these."""
+    """Removes all headers of the client except the named ones."""
 
     kind: Literal["request_headers_allowed"] = "request_headers_allowed"
     """Names this change."""
@@ -270,7 +270,7 @@ class ResponseHeaderRemove(_Transform):
 
 
 class ResponseHeadersAllowed(_Transform):
-    """Removes all headers of the upstream but these."""
+    """Removes all headers of the upstream except the named ones."""
 
     kind: Literal["response_headers_allowed"] = "response_headers_allowed"
     """Names this change."""

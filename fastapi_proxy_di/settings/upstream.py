@@ -1,6 +1,6 @@
-"""Settings of one upstream: the top-level fields, and what holds between them.
+"""Settings of one upstream: the top-level fields, and the rules between fields.
 
-Where values come from is in ``sources``, the texts of faults in ``faults``.
+The sources of values are in ``sources``, the texts of faults in ``faults``.
 """
 
 import inspect
@@ -230,7 +230,7 @@ class UpstreamSettings(BaseSettings):
             )
         if self.health.path is None:
             if self.policy == "latency":
-                # Probes are what measures the latencies that this policy compares.
+                # The policy compares latencies of probes.
                 self.__dict__["health"] = self.health.model_copy(update={"path": "/"})
             elif any(d.health_path or d.health_url for d in self.destination_settings):
                 raise ValueError(

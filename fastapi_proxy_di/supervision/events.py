@@ -1,9 +1,8 @@
 """Events: one per change of an upstream's state, for subscribers and the log.
 
-Owns: the kinds of events, their log records, and the subscriptions. Must not know: what changes
-the state, or why. Records go to the loggers ``fastapi_proxy_di.health`` (up, down, ejected,
-readmitted, panic), ``.pools`` (draining) and ``.limits``, with ``upstream`` and ``destination``
-as extra attributes.
+The log records go to the loggers ``fastapi_proxy_di.health`` (up, down, ejected, readmitted,
+panic), ``fastapi_proxy_di.pools`` (draining) and ``fastapi_proxy_di.limits``, with ``upstream``
+and ``destination`` as extra attributes.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Event:
 
     Attributes:
         upstream: Name of the upstream.
-        destination: Address of the destination, ``None`` if it is about the upstream.
+        destination: Address of the destination, ``None`` for an event of the whole upstream.
     """
 
     upstream: str
@@ -47,7 +46,7 @@ class Event:
     text: ClassVar[str] = ""
 
     def detail(self) -> str:
-        """Give the text that the record adds in parentheses, ``""`` for none."""
+        """The text that the log record adds in parentheses, ``""`` for none."""
         return ""
 
 
@@ -72,7 +71,7 @@ class DestinationDown(Event):
     text: ClassVar[str] = "is down"
 
     def detail(self) -> str:
-        """Give the reason."""
+        """The reason."""
         return self.reason
 
 
@@ -91,7 +90,7 @@ class DestinationEjected(Event):
     text: ClassVar[str] = "is ejected"
 
     def detail(self) -> str:
-        """Give the time and the reason."""
+        """The duration and the reason."""
         return f"for {self.seconds:g} s" + (f": {self.reason}" if self.reason else "")
 
 
@@ -152,7 +151,7 @@ class LimitHit(Event):
     text: ClassVar[str] = "is at its limit"
 
     def detail(self) -> str:
-        """Give the setting."""
+        """The setting."""
         return self.limit
 
 
@@ -183,7 +182,7 @@ class Events:
         return unsubscribe
 
     def emit(self, event: Event) -> None:
-        """Log the event and call all listeners. One that raises is logged, and the rest called."""
+        """Log the event and call all listeners; log the exception of a listener that raises."""
         logger = logging.getLogger(f"fastapi_proxy_di.{event.part}")
         if logger.isEnabledFor(event.level):
             detail = event.detail()

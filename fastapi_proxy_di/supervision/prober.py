@@ -35,11 +35,11 @@ class Prober:
     """Probes the destinations of one pool.
 
     Args:
-        supervisor: Has the pool and takes the results.
-        settings: How probes are sent and judged.
-        transport_for: Gives the transport to a probe's address.
+        supervisor: The supervisor of the pool, which takes the results.
+        settings: The settings of the probes.
+        transport_for: Gives the transport and the address for probes of a destination.
         headers: Headers of every probe, besides Host and User-Agent.
-        random: For the jitter of intervals.
+        random: The source of the jitter of intervals.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Prober:
             await asyncio.gather(*map(self.probe, self._supervisor.pool.destinations))
 
     def start(self, *, at_once: bool = False) -> None:
-        """Keep a loop running for each destination of the pool; drop those that left it.
+        """Run a loop of probes for each destination of the pool; stop those of removed ones.
 
         Args:
-            at_once: Begin with a probe also where one has been sent before.
+            at_once: Whether to begin with a probe also where one was sent before.
         """
         wanted = set(self._supervisor.pool.destinations) if self.settings.enabled else set()
         for destination in self._tasks.keys() - wanted:
@@ -103,7 +103,7 @@ class Prober:
         """Send one probe and give its result to the supervisor.
 
         Returns:
-            Whether the destination is well.
+            Whether the probe was good.
         """
         latency_ms: float | None = None
         try:
@@ -141,7 +141,7 @@ class Prober:
         return interval * (1 + settings.jitter * (2 * self._random.random() - 1))
 
     async def _check(self, destination: Destination) -> tuple[str, float]:
-        """Give why the destination is not well, ``""`` if it is, and the milliseconds."""
+        """Send a probe; give the reason of its failure, ``""`` for none, and the milliseconds."""
         settings = self.settings
         method = b"GET" if destination in self._get_only else settings.method.encode("ascii")
         status, body, milliseconds = await self._exchange(destination, method)

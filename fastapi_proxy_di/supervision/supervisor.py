@@ -1,8 +1,8 @@
 """Applies decisions to a pool and emits one event per change of its state.
 
-Owns: the timers that change a pool: the end of an ejection, the turn of the ``max_requests``
-window, the steps of slow start, the ticks of the ejection windows. Must not know: the rules
-(``health``), the state (``pools``), how requests and probes are sent.
+The supervisor has the timers that change a pool: the end of an ejection, the turn of the
+``max_requests`` window, the steps of slow start, the ticks of the ejection windows. The rules
+are in ``health``, the state is in ``pools``.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Supervisor:
         pool: The pool.
         ejector: Decides on ejections.
         threshold: Decides on health from probe results.
-        slow_start: Decides on the weights of destinations that come back.
-        events: Takes the events.
+        slow_start: Decides on the weights of destinations that become available again.
+        events: Emits the events.
         window: Seconds of the window of ``max_requests``.
 
     Attributes:
@@ -84,7 +84,7 @@ class Supervisor:
         self._eject(destination, self._ejector.failed(destination, now), now, reason)
 
     def cool_down(self, destination: Destination, seconds: float) -> None:
-        """Eject a destination that asked for ``seconds`` without requests, by Retry-After."""
+        """Eject a destination whose Retry-After asks for ``seconds`` without requests."""
         now = self._loop.time()
         until = self._ejector.cool_down(destination, seconds, now)
         self._eject(destination, until, now, "retry_after")
@@ -95,10 +95,10 @@ class Supervisor:
         """Apply the result of one probe.
 
         Args:
-            destination: The one that was probed.
+            destination: The destination that was probed.
             ok: Whether the probe was good.
-            latency_ms: How long it took, ``None`` if it failed.
-            reason: Why it failed, ``""`` if it did not.
+            latency_ms: Milliseconds that the probe took, ``None`` if it failed.
+            reason: Why the probe failed, ``""`` if it was good.
         """
         if latency_ms is not None:
             destination.latency_ms = latency_ms
@@ -108,20 +108,20 @@ class Supervisor:
             self._set_health(destination, ok, reason)
 
     def unprobed(self) -> None:
-        """Forget all probe results and take all destinations for healthy; probes are off."""
+        """Forget all probe results and mark all destinations healthy, because probes are off."""
         self.threshold.forget(self.pool.destinations)
         for destination in self.pool.destinations:
             self._set_health(destination, True, "")
 
     def drain(self, destination: Destination) -> bool:
-        """Give ``destination`` no new requests; true if that is a change."""
+        """Drain ``destination``; return whether that is a change."""
         changed = self.pool.drain(destination)
         if changed:
             self._emit(DestinationDraining(self.pool.name, destination.url))
         return changed
 
     def undrain(self, destination: Destination) -> bool:
-        """Give ``destination`` new requests again; true if that is a change."""
+        """Undrain ``destination``; return whether that is a change."""
         changed = self.pool.undrain(destination)
         if changed:
             self._emit(DestinationUndrained(self.pool.name, destination.url))
@@ -130,7 +130,7 @@ class Supervisor:
     def replace(
         self, settings: Iterable[DestinationSettings]
     ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
-        """Make ``settings`` the pool's destinations; give those added and those removed."""
+        """Make ``settings`` the pool's destinations; return the added and the removed ones."""
         drained = {destination for destination in self.pool.destinations if destination.draining}
         added, removed = self.pool.replace(settings)
         for destination in removed:
@@ -139,7 +139,7 @@ class Supervisor:
         self.threshold.forget(removed)
         for key in [key for key in self._refused_at if key[0] in removed]:
             del self._refused_at[key]
-        self._apply_ramp()  # those that stay have just got the full weight of their settings
+        self._apply_ramp()  # destinations that stay just got the full weight of their settings
         self._emit_panic()
         return added, removed
 
@@ -150,7 +150,7 @@ class Supervisor:
 
         Args:
             limit: The setting, e.g. ``"limits.max_in_flight"``.
-            destination: The one that has the limit, ``None`` for the upstream.
+            destination: The destination that has the limit, ``None`` for the upstream.
         """
         now = self._loop.time()
         before = self._refused_at.get((destination, limit))
@@ -225,7 +225,7 @@ class Supervisor:
         self._emit(event)
 
     def _apply_ramp(self) -> None:
-        """Set the weights that are due, now and at each step while a destination warms up."""
+        """Set the due weights, and repeat this at each step while a destination warms up."""
         for destination, weight in self._slow_start.due(self._loop.time()):
             self.pool.set_weight(destination, weight)
         step = self._slow_start.step_seconds

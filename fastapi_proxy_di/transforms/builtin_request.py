@@ -104,7 +104,7 @@ def _path_set(path: bytes) -> RequestTransform:
 
 
 def _path_pattern(pattern: str) -> RequestTransform:
-    # The pattern alternates between texts and names; a text is first and last.
+    # Odd parts are names of parameters, even parts the texts between them.
     texts = [text.encode("ascii") for text in PLACEHOLDER.split(pattern)[::2]]
     names = PLACEHOLDER.findall(pattern)
 
@@ -116,7 +116,7 @@ def _path_pattern(pattern: str) -> RequestTransform:
             else:
                 value = route_value(request, name).encode("ascii")
                 if climbs(value):
-                    # A parameter may climb out of the pattern although the whole path does not.
+                    # Checked here, because the whole path may be fine although this part climbs.
                     raise InvalidRequest(f"the path parameter {name!r} has dot segments")
             path += value + text
         request.raw_path = path

@@ -1,7 +1,7 @@
 """The headers that a transform reads and changes: names in any case, order and repeats kept.
 
-Owns which names a transform may change. Values are text (latin-1). Written names and values
-are checked, so no transform can break a message's framing.
+Values are text (latin-1). Names and values that a transform writes are checked, so no transform
+can break the framing of a message or change headers that the proxy sets.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def without(headers: Headers, name: bytes) -> Headers:
 
 
 class HeaderFields:
-    """Headers to read.
+    """Headers that a transform can only read.
 
     Attributes:
         raw: Pairs of name, in lower case, and value.
@@ -83,7 +83,9 @@ class HeaderFields:
 
 
 class EditableFields(HeaderFields):
-    """Headers to change. ``headers["x-tenant"] = "acme"`` replaces all values of the name.
+    """Headers that a transform can change.
+
+    ``headers["x-tenant"] = "acme"`` replaces all values of the name.
 
     Args:
         raw: Pairs of name and value; the list is replaced, never changed in place.

@@ -22,7 +22,7 @@ def through_the_mount(
 ) -> bytes:
     """Rewrite a ``Location`` that names the destination to a path below the mount.
 
-    A location on another host stays. So does a path below the mount: the upstream has then
+    A location on another host is not changed, nor a path below the mount: the upstream has then
     applied ``X-Forwarded-Prefix`` itself.
 
     Args:

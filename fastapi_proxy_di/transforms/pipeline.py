@@ -25,7 +25,7 @@ from fastapi_proxy_di.transforms.builtin_response import (
 from fastapi_proxy_di.transforms.views import OutboundRequest, OutboundResponse
 
 Transform = TransformSettings | RequestTransform | ResponseTransform
-"""What ``proxy_router(transforms=...)`` takes."""
+"""A transform, as given to ``proxy_router(transforms=...)``."""
 
 
 class Pipeline(NamedTuple):
@@ -40,7 +40,7 @@ class Pipeline(NamedTuple):
     response: tuple[ResponseTransform, ...]
 
     def then(self, other: Pipeline | None) -> Pipeline:
-        """Give a pipeline that runs these transforms first, then those of ``other``."""
+        """Give a pipeline that runs these transforms first, then the transforms of ``other``."""
         if other is None:
             return self
         return Pipeline(self.request + other.request, self.response + other.response)
@@ -70,7 +70,7 @@ def _takes(function: Any) -> type[OutboundRequest | OutboundResponse]:
     name = getattr(function, "__qualname__", repr(function))
     if not callable(function):
         raise ValueError(f"transforms: {function!r} is neither a transform nor a function")  # noqa: TRY004 - a fault as the others
-    # An object is as asynchronous as its __call__.
+    # A callable object is asynchronous if its __call__ is.
     call = function if inspect.isroutine(function) else type(function).__call__
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
         raise ValueError(

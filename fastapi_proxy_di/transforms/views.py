@@ -1,6 +1,6 @@
 """The requests and responses that transforms read and change.
 
-Owns the checks of what a transform writes. Knows no transport and no pool.
+The values that a transform writes are checked here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class InboundRequest:
     """The client's request, read-only.
 
     Attributes:
-        scope: The ASGI scope, with what middlewares and dependencies have put into it.
+        scope: The ASGI scope, with the entries of middlewares and dependencies.
     """
 
     __slots__ = ("_mount", "_path", "scope")

@@ -1,4 +1,4 @@
-"""From an address to the transport that reaches it. Once per destination, at start."""
+"""Makes the transport to each destination, by the scheme of its address."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class TransportFactory:
     """Makes the transports of one upstream.
 
     Args:
-        settings: The upstream's.
+        settings: The settings of the upstream.
     """
 
     def __init__(self, settings: UpstreamSettings) -> None:
         self._settings = settings
-        # One context for each protocol: making one reads the machine's certificates.
+        # One TLS context for each protocol, because making one reads the machine's certificates.
         self._contexts: dict[str, ssl.SSLContext] = {}
-        # Two destinations may be one app at two base paths: it has one lifespan.
+        # Two destinations may be one app at two base paths, with one lifespan.
         self._apps: dict[str, InnerApp] = {}
 
     def make(self, address: Address) -> Transport:
         """Give a new transport to ``address``.
 
         Raises:
-            ValueError: The settings do not fit it.
+            ValueError: The settings do not fit the address.
         """
         if address.app is not None:
             app = self._apps.get(address.app)
@@ -44,7 +44,7 @@ class TransportFactory:
         if self._settings.http_version != "2":
             return http1
         try:
-            # Needs h2, an extra.
+            # Imported late, because h2 is an extra.
             from fastapi_proxy_di.transport.http2.transport import Http2Transport  # noqa: PLC0415
         except ModuleNotFoundError as error:
             raise ValueError(
@@ -66,7 +66,7 @@ class TransportFactory:
 
         Args:
             address: Where to connect.
-            protocol: What TLS connections offer by ALPN.
+            protocol: The protocol that TLS connections offer by ALPN.
         """
         tls = self._settings.tls
         context: ssl.SSLContext | None = None

@@ -2,7 +2,7 @@
 
 Implementations: ``http1``, ``http2`` and ``asgi`` (apps of this process). ``websocket`` takes
 over the socket of an HTTP/1.1 exchange after its 101. Transports raise the ``ProxyError`` tree
-without upstream and destination, which the forwarder adds. They know no pools and no policies.
+without upstream and destination, which the forwarder adds.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A request as it leaves: validated, hop-by-hop free, framing decided.
+    """A request to send: validated, without hop-by-hop headers, with its framing.
 
     Attributes:
-        method: As sent, e.g. ``b"GET"``.
-        target: Origin form, percent-encoded: path and query.
-        headers: Lower-case names, in order, with ``host`` and the framing header
-            (``content-length`` or ``transfer-encoding: chunked``) among them.
+        method: The method, e.g. ``b"GET"``.
+        target: Path and query in origin form, percent-encoded.
+        headers: The headers in order, names in lower case, with ``host`` and the framing
+            header (``content-length`` or ``transfer-encoding: chunked``) among them.
         reuse_within: Seconds a reused connection may have been idle.
-        content_length: Length of the body, ``None`` if unknown or there is none.
-        chunked: The body goes in chunks.
-        upgrade: A WebSocket handshake: 101 is a final response.
+        content_length: Length of the body, ``None`` if unknown or if there is no body.
+        chunked: Whether the body is sent in chunks.
+        upgrade: Whether this is a WebSocket handshake, for which 101 is a final response.
     """
 
     method: bytes
@@ -45,17 +45,18 @@ class Request:
 
 
 class TransportExchange(Protocol):
-    """One request under way and its response. Ends with ``close``, whatever happened.
+    """One request under way and its response; must be ended with ``close``.
 
     Attributes:
-        status: Final status, after ``head()``.
-        headers: Lower-case names, in order, repeats kept, after ``head()``.
-        reused: The connection had served before, so the destination may have closed
-            it while the request was on its way.
-        answered: At least one byte of the response has arrived.
-        complete: The whole response has arrived; ``read()`` will not wait.
-        last_activity: Loop time at which a byte last moved, either way.
-        on_informational: Called with status and headers of each 1xx but 101.
+        status: The final status, after ``head()``.
+        headers: The response headers, after ``head()``: in order, repeats kept, names in
+            lower case.
+        reused: Whether the connection had served before, so that the destination may have
+            closed it while the request was sent.
+        answered: Whether at least one byte of the response has arrived.
+        complete: Whether the whole response has arrived, so that ``read()`` does not wait.
+        last_activity: Loop time at which a byte was last sent or received.
+        on_informational: Called with status and headers of each 1xx except 101.
     """
 
     status: int
@@ -70,7 +71,7 @@ class TransportExchange(Protocol):
         """Wait for the final status and headers (101 is final)."""
 
     def detach(self) -> tuple[asyncio.Transport, bytes]:
-        """After a 101: hand over the socket and what has been read past the head."""
+        """Hand over the socket after a 101, with the bytes that were read after the head."""
         ...
 
     async def read(self) -> bytes:
@@ -85,7 +86,7 @@ class TransportExchange(Protocol):
 
     @property
     def trailers(self) -> Headers:
-        """Trailers, after ``read()`` gave ``b""``."""
+        """The trailers, after ``read()`` gave ``b""``."""
         ...
 
     @property
@@ -94,7 +95,7 @@ class TransportExchange(Protocol):
         ...
 
     def offer(self, data: bytes) -> bool:
-        """Send a piece of the request body; return false if ``drain`` is due before the next.
+        """Send a piece of the request body; return false if ``drain`` must come before the next.
 
         Raises:
             ProxyError: The exchange broke off.
@@ -122,14 +123,15 @@ class OpenWebSocket(Protocol):
 
     Attributes:
         max_message_bytes: Longest message in bytes, either way; ``None`` is no limit.
-        close_code: How it ended, once ``recv`` gave ``None``: the upstream's code, 1005 for
-            its empty close, the code we failed it with, or 1006 if it broke off.
-        close_reason: The reason that came or went with it.
-        error: Why it ended without a close of either side.
-        received_messages: Count of messages from the upstream.
-        received_bytes: Their payload.
-        sent_messages: Count of messages to the upstream.
-        sent_bytes: Their payload.
+        close_code: The close code, once ``recv`` gave ``None``: the upstream's code, 1005 for
+            its empty close frame, the code of our own close frame, or 1006 if the connection
+            broke.
+        close_reason: The reason in the close frame of ``close_code``.
+        error: Why the WebSocket ended without a close frame of either side.
+        received_messages: Number of messages from the upstream.
+        received_bytes: Payload of these messages in bytes.
+        sent_messages: Number of messages to the upstream.
+        sent_bytes: Payload of these messages in bytes.
     """
 
     max_message_bytes: int | None
@@ -159,10 +161,10 @@ class OpenWebSocket(Protocol):
 
 @runtime_checkable
 class OpensWebSocket(Protocol):
-    """A `TransportExchange` without a socket: after its 101 it gives the WebSocket itself."""
+    """A `TransportExchange` without a socket, which gives the WebSocket itself after its 101."""
 
     def websocket(self, *, max_message_bytes: int | None) -> OpenWebSocket:
-        """Return the WebSocket that the 101 opened; takes the place of ``detach``."""
+        """Return the WebSocket that the 101 opened; used instead of ``detach``."""
         ...
 
 
@@ -170,15 +172,15 @@ class Transport(Protocol):
     """Sends requests to one destination."""
 
     def reuse(self, request: Request, body: bytes, *, more: bool) -> TransportExchange | None:
-        """Like ``start``, at once, on a connection that is at hand; ``None`` if none is."""
+        """Start a request at once on an idle connection; ``None`` if there is none."""
         ...
 
     async def start(self, request: Request, body: bytes, *, more: bool) -> TransportExchange:
-        """Connect, then send the head and what is at hand of the body.
+        """Connect, then send the head and the first piece of the body.
 
         Args:
             request: The request head.
-            body: First piece of the body, ``b""`` if none is at hand.
+            body: The first piece of the body, ``b""`` if none has arrived yet.
             more: Whether ``write`` and ``finish`` follow.
 
         Raises:
@@ -189,7 +191,7 @@ class Transport(Protocol):
         ...
 
     async def probe(self) -> None:
-        """Connect and close again; raises as ``start`` does."""
+        """Open a connection and close it; raises as ``start`` does."""
 
     async def aclose(self) -> None:
-        """Close idle connections and break those in use."""
+        """Close idle connections, and break off the connections in use."""

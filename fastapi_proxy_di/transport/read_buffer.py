@@ -1,7 +1,7 @@
 """The buffer that sockets are read into: one for all connections of a thread.
 
-An event loop fills it and hands it over within one callback, and what is needed of it is
-copied in that callback. A buffer for each connection would be most of what an idle one costs.
+An event loop fills the buffer and passes it on within one callback, in which the needed bytes
+are copied. A buffer for each connection would be most of the memory of an idle connection.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Waking tasks that wait for something to change.
+"""Wakes tasks that wait for a change.
 
-A `Signal` says only that something changed: who waits looks again at the state itself.
+A `Signal` says only that something changed; the woken tasks read the new state themselves.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["Signal", "wake"]
 
 
 class Signal:
-    """Wakes all tasks that wait when it is notified, and remembers nothing."""
+    """Wakes all waiting tasks when ``notify`` is called; later waiters wait for the next call."""
 
     __slots__ = ("_waiters",)
 
@@ -28,12 +28,12 @@ class Signal:
             self._waiters.remove(waiter)
 
     def notify(self) -> None:
-        """Wake all that wait now."""
+        """Wake all tasks that wait now."""
         for waiter in self._waiters:
             wake(waiter)
 
 
 def wake(waiter: asyncio.Future[None] | None) -> None:
-    """Wake the task that waits for a future, unless there is none or it was woken already."""
+    """Wake the task that waits for a future; does nothing for ``None`` or a done future."""
     if waiter is not None and not waiter.done():
         waiter.set_result(None)

@@ -1,4 +1,4 @@
-"""TLS towards destinations: from settings to one context per upstream, at start."""
+"""Makes the TLS context for connections to destinations, once at start."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ def client_context(settings: TlsSettings, *, alpn: list[str]) -> ssl.SSLContext:
     """Make the context for connections to ``https://`` destinations.
 
     Args:
-        settings: Roots, client certificate, verification.
+        settings: The settings: roots, client certificate, verification.
         alpn: Protocols to offer, best first.
 
     Raises:
-        ValueError: A file cannot be used; names the setting.
+        ValueError: A file cannot be used; the text names the setting.
     """
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)

@@ -2,7 +2,7 @@
 
 Headers are raw ``list[tuple[bytes, bytes]]``; order and repeats are kept. The kind of a header
 depends on its name alone, so `HeaderKinds` caches it by name: one dict look-up per header.
-Pure: the file knows no pools, no settings and no peer.
+Pure.
 """
 
 from __future__ import annotations

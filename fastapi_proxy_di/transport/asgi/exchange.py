@@ -1,7 +1,7 @@
 """One request to an in-process app and its response, as ASGI messages.
 
 Each direction buffers at most `BODY_HIGH_WATER_BYTES`; then its sender waits. When the exchange
-ends early the app gets what a server gives it: ``http.disconnect``, and ``OSError`` from
+ends early, the app sees the same as behind a server: ``http.disconnect``, and ``OSError`` from
 ``send``. The app is not cancelled, so its background tasks run to their end.
 """
 
@@ -29,8 +29,8 @@ class AsgiExchange(Exchange):
     """A `TransportExchange` with an app; see there for the meaning of its members.
 
     Args:
-        scope: The app's.
-        body: What is at hand of the request's body.
+        scope: The ASGI scope for the app.
+        body: The first piece of the request's body, ``b""`` if none has arrived.
         more: Whether ``write`` and ``finish`` follow.
     """
 
@@ -96,7 +96,7 @@ class AsgiExchange(Exchange):
     # -- the app's side -------------------------------------------------------------
 
     async def run(self, app: AsgiApp) -> None:
-        """Call the app; its end is the end of the response."""
+        """Call the app; the response ends when the app returns."""
         try:
             await app(self._scope, self._receive, self._send)
         except asyncio.CancelledError:
@@ -107,7 +107,7 @@ class AsgiExchange(Exchange):
                 _logger.exception("an in-process app raised")
             self._broken(f"raised {type(error).__name__}", error)
         else:
-            self._broken("returned before its answer was whole", None)
+            self._broken("returned before its response was complete", None)
 
     async def _receive(self) -> Message:
         while not self._over:
@@ -153,7 +153,7 @@ class AsgiExchange(Exchange):
 
     @property
     def _over(self) -> bool:
-        """Whether the response is complete or was given up."""
+        """Whether the response is complete or has failed."""
         return self._gone or self.complete
 
     def _begin(self, message: Message) -> None:
@@ -221,5 +221,5 @@ class AsgiExchange(Exchange):
 
 
 def headers_in(message: Message) -> Headers:
-    """Give the headers of a message of the app, names in lower case."""
+    """Give the headers of a message from the app, names in lower case."""
     return [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]

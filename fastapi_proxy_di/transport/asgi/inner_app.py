@@ -1,7 +1,7 @@
-"""An app of this process as a destination: found, started and shut down.
+"""Imports, starts and shuts down an in-process app that is a destination.
 
-Its lifespan runs within the upstream's, once for each upstream that names it. Knows the
-lifespan protocol of ASGI and neither requests nor pools.
+The lifespan of the app runs within the lifespan of the upstream, once for each upstream that
+names the app. Requests to the app are in ``exchange`` and ``websocket``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def load_app(path: str) -> AsgiApp:
         path: ``package.module:app``; dots after the colon lead to attributes.
 
     Raises:
-        ValueError: There is none; names it, and what went wrong.
+        ValueError: The app cannot be imported; the text names the app and the reason.
     """
     module_name, _, attributes = path.partition(":")
     try:
@@ -64,16 +64,16 @@ class InnerApp:
     Attributes:
         app: The app.
         name: ``package.module:app``.
-        state: What its lifespan left for its requests.
+        state: The lifespan state, which its requests get.
         started: Whether its lifespan has started.
-        closed: Whether it has been let go of for good.
+        closed: Whether its last transport was closed.
 
     Args:
         name: ``package.module:app``.
-        app: The app, if it is at hand; ``name`` is then for people only.
+        app: The app; ``None`` imports it by ``name``, which otherwise only appears in texts.
 
     Raises:
-        ValueError: It cannot be imported.
+        ValueError: The app cannot be imported.
     """
 
     def __init__(self, name: str, app: AsgiApp | None = None) -> None:
@@ -82,8 +82,8 @@ class InnerApp:
         self.state: dict[str, Any] = {}
         self.started: bool = False
         self.closed: bool = False
-        # Like a server's, the app's calls begin where the upstream began: nothing of the
-        # request that is proxied is to be seen in their context variables.
+        # As behind a server, the app's calls must not see the context variables of the proxied
+        # request, so they get the context in which the upstream was made.
         self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
         self._users = 0
@@ -95,7 +95,7 @@ class InnerApp:
         self._raised: Exception | None = None
 
     def use(self) -> InnerApp:
-        """Count a transport to the app; ``release`` undoes it."""
+        """Count one more transport to the app; ``release`` counts one less."""
         self._users += 1
         return self
 
@@ -109,7 +109,7 @@ class InnerApp:
         """Run the start of the app's lifespan, unless it has run already.
 
         Raises:
-            AppStartFailed: It failed.
+            AppStartFailed: The startup of the app failed.
         """
         if self.started:
             return
@@ -118,10 +118,10 @@ class InnerApp:
         await asyncio.shield(self._starting)
 
     async def release(self) -> None:
-        """Shut the app down, if this was its last transport.
+        """Count one transport less, and shut the app down after the last one.
 
         Raises:
-            RuntimeError: Its shutdown failed.
+            RuntimeError: The shutdown of the app failed.
         """
         self._users -= 1
         lifespan = self._lifespan
@@ -161,7 +161,7 @@ class InnerApp:
         except Exception as error:
             self._raised = error
             if not self._startup.done():
-                # ASGI: to raise before any message is how an app says it knows no lifespan.
+                # ASGI: an app without a lifespan raises before it sends any message.
                 _logger.debug("asgi://%s has no lifespan: %r", self.name, error)
             elif self._startup.result() is None and not self._shutdown.done():
                 _logger.exception("the lifespan of asgi://%s failed", self.name)

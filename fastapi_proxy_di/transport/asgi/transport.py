@@ -1,7 +1,7 @@
-"""Transport to an in-process app: a task for each exchange, no socket, no bytes on a wire.
+"""Transport to an in-process app: a task for each exchange, without sockets.
 
-The app gets a new scope, as from a server that listens for the gateway alone:
-nothing of the proxied request but what travels as headers.
+The app gets a new scope, as from a server whose only client is the gateway: of the proxied
+request it sees only what is sent, such as path and headers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from fastapi_proxy_di.transport.websocket.handshake import offered_subprotocols
 from fastapi_proxy_di.wire.addresses import Address
 
 _END_SECONDS: Final = 1.0
-"""For apps to end by themselves when the upstream closes, before they are cancelled."""
+"""How long the calls of an app may take to end when the upstream closes, until cancelled."""
 
 _CLIENT: Final = ("127.0.0.1", 0)
-"""The gateway, seen from the app: a loopback peer, whose forwarding headers such apps'
-proxy middlewares believe by default."""
+"""The client address in the app's scope: a loopback peer, whose forwarding headers most proxy
+middlewares trust by default."""
 
 
 class AsgiTransport:
@@ -31,7 +31,7 @@ class AsgiTransport:
 
     Args:
         inner: The app.
-        address: Its address, for the base path.
+        address: The address of the destination, for its base path.
     """
 
     def __init__(self, inner: InnerApp, address: Address) -> None:
@@ -51,7 +51,7 @@ class AsgiTransport:
         return self._begin(request, body, more)
 
     async def probe(self) -> None:
-        """See that the app has started; one that joins a running upstream starts here."""
+        """Start the app, unless it has started already."""
         if self._closed:
             raise UpstreamConnectError("the upstream is shut down")
         try:
@@ -60,7 +60,7 @@ class AsgiTransport:
             raise UpstreamConnectError(str(error)) from error
 
     async def aclose(self) -> None:
-        """End what is under way and let go of the app."""
+        """End the exchanges under way, and release the app."""
         if self._closed:
             return
         self._closed = True
@@ -91,7 +91,7 @@ class AsgiTransport:
         else:
             scope |= {
                 "type": "http",
-                # As uvicorn: apps then watch for the client's leaving while they stream.
+                # As uvicorn's: Starlette then notices a disconnect while it streams.
                 "asgi": {"version": "3.0", "spec_version": "2.3"},
                 "scheme": "http",
                 "method": request.method.decode("ascii"),

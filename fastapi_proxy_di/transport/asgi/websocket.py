@@ -1,7 +1,7 @@
 """A WebSocket to an in-process app: its handshake, then whole messages both ways.
 
-There is no socket: an accepted handshake is a 101 like any other, so that the forwarder
-checks and counts it as it does all, and then gives an `OpenWebSocket`.
+An accepted handshake gives a 101, so that the forwarder checks and counts it like any other.
+Then there is an `OpenWebSocket` instead of a socket.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from fastapi_proxy_di.transport.signal import Signal
 from fastapi_proxy_di.wire.close import Close
 
 _CLOSE_SECONDS: Final = 1.0
-"""For the app to return, once it knows of the end."""
+"""How long the app may take to return after the end of the WebSocket."""
 
 
 class AsgiHandshake(AsgiExchange):
-    """An `TransportExchange` whose 101 opens a WebSocket.
+    """A `TransportExchange` whose 101 opens a WebSocket.
 
     Args:
-        scope: The app's.
-        key: The request's ``Sec-WebSocket-Key``.
+        scope: The ASGI scope for the app.
+        key: The ``Sec-WebSocket-Key`` of the request.
     """
 
     headers: Headers
@@ -61,7 +61,7 @@ class AsgiHandshake(AsgiExchange):
             return {"type": "websocket.connect"}
         if self.status == 101:
             return await self._channel.next_for_app()
-        # Before its response, or after a refusal, all that can come is the end.
+        # Before the app's response, or after a refusal, the app can only get the disconnect.
         while not self._over:
             await self._upload_moved.wait()
             if self.status == 101:
@@ -167,7 +167,7 @@ class AsgiWebSocket:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._app_done.wait()
         except TimeoutError:
-            pass  # it goes on with what it does, as it would behind a server
+            pass  # the app goes on, as behind a server
 
     def abort(self) -> None:
         self._end(1006, "")
@@ -175,13 +175,13 @@ class AsgiWebSocket:
     # -- the app's side ----------------------------------------------------------------
 
     def open(self, max_message_bytes: int | None) -> None:
-        """Let messages of the app through from now on."""
+        """Accept messages from the app from now on."""
         self.max_message_bytes = max_message_bytes
         self._opened = True
         self._down_taken.notify()
 
     async def next_for_app(self) -> Message:
-        """Give the client's next message, at last its end."""
+        """Give the app the client's next message, and the disconnect at the end."""
         while not self._up:
             if self._ended:
                 return {
@@ -197,7 +197,7 @@ class AsgiWebSocket:
         return {"type": "websocket.receive", kind: data}
 
     async def take_from_app(self, message: Message) -> None:
-        """Take what the app sends after its handshake.
+        """Handle a message that the app sends after its handshake.
 
         Raises:
             OSError: The WebSocket has ended.
@@ -214,7 +214,7 @@ class AsgiWebSocket:
             raise RuntimeError(f"{what!r} must not be sent now")
 
     def app_ended(self, what: str, cause: Exception | None) -> None:
-        """End the WebSocket as the app has ended: with 1000, or 1011 if it raised."""
+        """End the WebSocket after the app: with 1000 if it returned, 1011 if it raised."""
         if cause is None:
             self._end(1000, "")
         elif not self._ended:
@@ -242,7 +242,7 @@ class AsgiWebSocket:
         self._down_moved.notify()
 
     def _end(self, code: int, reason: str) -> None:
-        """Keep the first end only."""
+        """Store the close code and reason of the first end; later ones are ignored."""
         if self._ended:
             return
         self._ended = True

@@ -1,8 +1,8 @@
 """Opens connections to one destination: TCP, TLS or a Unix socket, in bounded time.
 
-Every transport with a socket dials here, and with it requests, probes and WebSocket
-handshakes. Here alone the exceptions of sockets and TLS become the ``ProxyError`` tree.
-Knows no HTTP: when a connection may carry a request is the connection's to say.
+Every transport with a socket uses a dialler, for requests, probes and WebSocket handshakes.
+Exceptions of sockets and TLS are turned into the ``ProxyError`` tree only here. The connection
+itself tells when it can carry a request (`DialledConnection.opened`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from fastapi_proxy_di.wire.addresses import Address
 _LOCAL_ERRNOS: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 )
-"""Our own sockets, ports or memory ran out: the destination has done nothing wrong."""
+"""Errors because this process has no sockets, ports or memory left; no destination is at fault."""
 
 
 class DialledConnection(asyncio.BaseProtocol, ABC):
-    """Connection that a dialler opens: an asyncio protocol that knows when it can be used."""
+    """A connection that a dialler opens: an asyncio protocol that tells when it can be used."""
 
     __slots__ = ()
 
@@ -46,7 +46,7 @@ class DialledConnection(asyncio.BaseProtocol, ABC):
 
     @abstractmethod
     def abandon(self) -> None:
-        """Close a connection that no request will use; also where none was made."""
+        """Close a connection that no request will use, even if it was never made."""
 
 
 _Connection = TypeVar("_Connection", bound=DialledConnection)
@@ -62,9 +62,9 @@ class Dialler:
 
     Args:
         address: Where to connect.
-        ssl_context: For ``https``, else ``None``.
-        tls: The upstream's, for the server name.
-        timeouts: The upstream's, for the connect timeout.
+        ssl_context: The TLS context for ``https``, else ``None``.
+        tls: The TLS settings of the upstream, for the server name.
+        timeouts: The timeouts of the upstream, for the connect timeout.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Dialler:
         return connection
 
     def close(self) -> None:
-        """Open no more connections; those being opened are closed as they come."""
+        """Open no more connections; connections being opened are closed at once."""
         self.closed = True
 
     async def _connect(self, protocol: asyncio.BaseProtocol) -> None:
@@ -129,7 +129,7 @@ class Dialler:
 
 
 def connect_error(error: BaseException, url: str) -> ProxyError:
-    """Map what a dial raises to the ``ProxyError`` tree."""
+    """Map an exception of a dial to the ``ProxyError`` tree."""
     if isinstance(error, ProxyError):
         return error
     if isinstance(error, ssl.SSLError):

@@ -1,7 +1,7 @@
 """One socket to a destination that speaks HTTP/2: many streams, one for each exchange.
 
-Framing, header compression and the state of streams are ``h2``'s; this file moves its
-bytes and hands its events to the exchanges.
+``h2`` does framing, header compression and the state of streams; this file reads and writes its
+bytes and passes its events to the exchanges.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http2.transport import Http2Transport
 
 _STREAM_WINDOW_BYTES: Final = 256 * 1024
-"""What a destination may send on a stream before it is read."""
+"""Bytes that a destination may send on a stream before they are read."""
 
 _CONNECTION_WINDOW_BYTES: Final = 2**30
-"""Streams hold each other up only through their own windows."""
+"""So large that only the window of its own stream makes a destination wait."""
 
 _DEFAULT_WINDOW_BYTES: Final = 65535  # RFC 9113 section 6.9.2
 _FRAME_HEAD_BYTES: Final = 9
@@ -56,10 +56,10 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         loop: The running loop.
         ready: Done when the destination's settings have arrived.
         idle_since: Loop time at which the last stream ended.
-        write_paused: The socket takes nothing more for now.
+        write_paused: Whether the send buffer of the socket is full.
 
     Args:
-        owner: The transport whose connection it is.
+        owner: The transport that has the connection.
         header_limit: Largest head of a response in bytes.
         loop: The running loop.
     """
@@ -109,10 +109,10 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         """Open a stream.
 
         Args:
-            headers: Pseudo-headers first.
-            body: What is at hand of the body.
-            more: Whether more follows.
-            bodied: Whether there is a body at all, however long.
+            headers: The headers, pseudo-headers first.
+            body: The first piece of the body.
+            more: Whether more of the body follows.
+            bodied: Whether there is a body, also one of zero bytes.
         """
         stream_id = self._h2.get_next_available_stream_id()
         self._h2.send_headers(stream_id, headers, end_stream=not bodied)
@@ -131,10 +131,10 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         return exchange
 
     def send(self, stream_id: int, data: bytearray, *, end: bool) -> int:
-        """Send of ``data`` what the windows take, and the end of the body behind all of it.
+        """Send as much of ``data`` as the windows allow, and the end of the body after all of it.
 
         Returns:
-            How many bytes went.
+            Number of bytes sent.
         """
         sent = 0
         try:
@@ -162,7 +162,7 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
             self._write()
 
     def end(self, exchange: Http2Exchange, *, whole: bool) -> None:
-        """An exchange is over; a stream that is not whole is reset (RFC 9113 section 6.4)."""
+        """End the stream of an exchange; reset it if it is incomplete (RFC 9113 section 6.4)."""
         self._streams.pop(exchange.stream_id, None)
         if not whole:
             with contextlib.suppress(ProtocolError):  # the destination was faster
@@ -268,10 +268,10 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
             self._owner.became_idle(self)
 
     def _without_goaway(self, data: bytes) -> bytes:
-        """Take GOAWAY frames out of what arrives.
+        """Take GOAWAY frames out of the received bytes.
 
-        ``h2`` takes nothing more once it has seen one, although the destination goes on to
-        respond on the streams that it has accepted (RFC 9113 section 6.8).
+        ``h2`` refuses all frames after a GOAWAY, although the destination still responds on
+        the streams that it has accepted (RFC 9113 section 6.8).
         """
         self._frame += data
         passed = bytearray()

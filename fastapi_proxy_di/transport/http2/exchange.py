@@ -1,8 +1,7 @@
 """One request and its response on a stream of an HTTP/2 connection.
 
-Flow control is the protocol's own: unread bytes are not acknowledged, so the
-destination stops sending on this stream and on no other. Frames and the socket belong to
-``connection``.
+Flow control is that of HTTP/2: unread bytes are not acknowledged, so the destination stops
+sending on this stream and on no other. Frames and the socket are in ``connection``.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class Http2Exchange(Exchange):
     """A `TransportExchange` on one stream; see there for the meaning of its members.
 
     Args:
-        connection: Carries it.
-        stream_id: The stream.
+        connection: The connection that carries the exchange.
+        stream_id: Identifier of the stream.
         header_limit: Largest head of a response in bytes.
         reused: Whether the connection has served before.
         now: The loop's time.
@@ -88,14 +87,14 @@ class Http2Exchange(Exchange):
     # -- what the connection calls --------------------------------------------------
 
     def begin_body(self, body: bytes, *, more: bool) -> None:
-        """Send what is at hand; ``more`` says whether ``write`` and ``finish`` follow."""
+        """Send the first piece of the body; ``more``: ``write`` and ``finish`` follow."""
         self._outgoing += body
         self._finished = not more
         self._end_sent = False
         self.flush()
 
     def flush(self) -> None:
-        """Send as much as the destination's windows take."""
+        """Send as much of the body as the destination's windows allow."""
         connection = self._connection
         if connection is None:
             return
@@ -109,7 +108,7 @@ class Http2Exchange(Exchange):
             self._sent.notify()
 
     def on_headers(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take the head of a response, final or informational."""
+        """Handle the head of a response, final or informational."""
         headers = [(name, value) for name, value in pairs if name != b":status"]
         status = int(next(value for name, value in pairs if name == b":status"))
         if status < 200:
@@ -128,7 +127,7 @@ class Http2Exchange(Exchange):
         self._received()
 
     def on_data(self, data: bytes, flow: int) -> None:
-        """Take a piece of the body that took ``flow`` bytes of the window."""
+        """Handle a piece of the body that used ``flow`` bytes of the window."""
         self._unacknowledged += flow
         if data:
             self._keep(data)
@@ -136,24 +135,24 @@ class Http2Exchange(Exchange):
         self._received()
 
     def on_trailers(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take the trailers."""
+        """Handle the trailers."""
         self.trailers = list(pairs)
         self._received()
 
     def on_end(self) -> None:
-        """Take the end of the response."""
+        """Handle the end of the response."""
         self.complete = True
         self._received()
 
     def on_broken(self, reason: str, cause: Exception | None = None) -> None:
-        """Take the end of the stream or of its connection."""
+        """Handle the reset of the stream, or the end of its connection."""
         if not self.complete and self._error is None:
             self._error = self._disconnected(f"the destination {reason}", cause)
         self._connection = None
         self._wake()
 
     def on_malformed(self, reason: str) -> None:
-        """Take that the connection carries something else than HTTP/2."""
+        """Fail the exchange, because the destination does not speak valid HTTP/2."""
         if not self.complete:
             self._malformed(reason)
 

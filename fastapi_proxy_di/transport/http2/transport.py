@@ -1,10 +1,10 @@
 """HTTP/2 to one destination, on ``h2``: connections with room, and dialling new ones.
 
-``https`` destinations must choose ``h2`` by ALPN, ``http`` ones speak it from the first byte
-(prior knowledge). WebSockets go over HTTP/1.1, for which a second transport stands behind.
+``https`` destinations must choose ``h2`` by ALPN, ``http`` destinations speak HTTP/2 from the
+first byte (prior knowledge). WebSockets go over HTTP/1.1, by a second transport.
 
-Not on httpx, whose HTTP/2 sends no RST_STREAM for an exchange that is given up, so that the
-destination works on in vain; reads no response while it sends a body; and passes on neither
+httpx is not used, because its HTTP/2 sends no RST_STREAM for an abandoned exchange, so that the
+destination works for nothing; reads no response while it sends a body; and passes on neither
 1xx responses nor trailers.
 """
 
@@ -23,16 +23,16 @@ from fastapi_proxy_di.transport.protocol import Headers, Request, Transport, Tra
 
 _LINE_END_OR_NUL: Final = re.compile(rb"[\r\n\0]")
 _NOT_SENT: Final = frozenset({b"host", b"connection", b"transfer-encoding"})
-"""Said in other ways: ``:authority``, and the frames themselves (RFC 9113 section 8.2.2)."""
+"""Headers that HTTP/2 replaces by ``:authority`` and by frames (RFC 9113 section 8.2.2)."""
 
 
 class Http2Transport:
     """A `Transport` over HTTP/2.
 
     Args:
-        dialler: Opens its connections; ``https`` ones offer ``h2`` alone.
-        limits: The upstream's, for idle connections and the size of a response's head.
-        http1: Carries WebSockets.
+        dialler: Opens the connections; TLS connections offer only ``h2``.
+        limits: The limits of idle connections and of the size of a response's head.
+        http1: The transport for WebSockets.
     """
 
     def __init__(self, dialler: Dialler, limits: LimitSettings, http1: Transport) -> None:
@@ -42,8 +42,9 @@ class Http2Transport:
         self._header_limit = limits.max_response_header_bytes
         self._http1 = http1
         self._loop = asyncio.get_running_loop()
+        # Connections that take further streams, each with its idle timer.
         self._connections: dict[Http2Connection, asyncio.TimerHandle | None] = {}
-        # Those above take further streams; these only finish theirs, too.
+        # All connections that are not closed yet.
         self._open: set[Http2Connection] = set()
         self._dialling: asyncio.Task[Http2Connection] | None = None
 
@@ -70,7 +71,7 @@ class Http2Transport:
                 return self._begin(connection, request, body, more)
 
     async def probe(self) -> None:
-        """Connect and close again."""
+        """Open a connection and close it."""
         (await self._dial()).abort()
 
     async def aclose(self) -> None:
@@ -88,7 +89,7 @@ class Http2Transport:
     # -- what connections call ----------------------------------------------------------
 
     def became_idle(self, connection: Http2Connection) -> None:
-        """Close ``connection`` after a while, unless a stream is opened before."""
+        """Close ``connection`` after the idle time, unless a stream is opened before."""
         if connection in self._connections:
             self._connections[connection] = self._loop.call_later(
                 self._idle_seconds, self._expire, connection
@@ -139,7 +140,7 @@ class Http2Transport:
         ]
 
     async def _fresh(self) -> Http2Connection:
-        """A connection that was made after this was called; those who wait share one."""
+        """Open a connection; callers share a dial that is under way."""
         if self._dialling is None:
             self._dialling = self._loop.create_task(
                 self._dial(), name=f"dial {self._dialler.address.url}"
@@ -150,7 +151,7 @@ class Http2Transport:
     def _dialled(self, task: asyncio.Task[Http2Connection]) -> None:
         self._dialling = None
         if not task.cancelled():
-            task.exception()  # those who waited may all have left
+            task.exception()  # else asyncio logs it if all waiting callers were cancelled
 
     async def _dial(self) -> Http2Connection:
         connection = await self._dialler.dial(Http2Connection(self, self._header_limit, self._loop))

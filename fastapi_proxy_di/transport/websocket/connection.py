@@ -1,7 +1,7 @@
 """One upstream WebSocket after its handshake: whole messages over a connected transport.
 
-Owns the socket, pings, backpressure on both sides and the closing handshake. Frames are
-``codec``'s. Knows no pools, no ASGI and nothing of the client's side.
+The file handles the socket, pings, backpressure on both sides and the closing handshake. Frames
+are in ``codec``.
 """
 
 from __future__ import annotations
@@ -24,39 +24,41 @@ __all__ = ["UpstreamWebSocket"]
 # Received and not yet consumed: reading stops above the first and goes on below the second.
 _HIGH_WATER_BYTES: Final = 64 * 1024
 _LOW_WATER_BYTES: Final = 16 * 1024
-# What a message weighs beside its payload (measured: an empty str 49, its slot in the deque
-# 8), so that a flood of empty ones stops the reading too.
+# Memory of a message beside its payload (measured: an empty str 49, its slot in the deque 8),
+# so that a flood of empty messages stops the reading too.
 _MESSAGE_OVERHEAD_BYTES: Final = 64
-# For the peer's close frame and its end of the connection, once ours is with the kernel.
+# For the peer to close the connection, once our close frame is in the kernel.
 _CLOSE_SECONDS: Final = 1.0
-# For a peer too busy to take the data that stands before our close frame.
+# For a peer that is too busy to read the data before our close frame.
 _CLOSE_FLUSH_SECONDS: Final = 10.0
 
 
 class UpstreamWebSocket(asyncio.BufferedProtocol):
-    """The client's end of a WebSocket to a destination. Takes over ``transport``.
+    """The client's end of a WebSocket to a destination; takes over ``transport``.
 
     Args:
-        transport: Connected, and past a valid 101.
+        transport: The connected transport, after a valid 101.
         leftover: Bytes that came with the 101, after its head.
         max_message_bytes: Longest message in bytes, received or sent; ``None`` is no limit.
             A longer one from the upstream ends the connection with 1009.
-        extensions: Agreed compression, empty without.
-        ping_interval: Seconds without a byte from the upstream after which it is pinged;
-            ``None`` never pings.
+        extensions: The agreed compression; empty for none.
+        ping_interval: Seconds without a byte from the upstream until a ping is sent; ``None``
+            never pings.
         ping_timeout: Seconds for any byte after a ping; ``None`` waits forever.
 
     Attributes:
         max_message_bytes: Longest message in bytes, either way; ``None`` is no limit.
-        close_code: How it ended, once ``recv`` gave ``None``: the upstream's code, 1005 for
-            its empty close, the code we failed it with, or 1006 if it broke off.
-        close_reason: The reason that came or went with it.
-        close_received: A close frame of the upstream ended it.
-        error: Why it ended without one; ``None`` if ``close_received`` or closed by us.
-        received_messages: Count of messages from the upstream.
-        received_bytes: Their payload, uncompressed.
-        sent_messages: Count of messages to the upstream.
-        sent_bytes: Their payload, uncompressed.
+        close_code: The close code, once ``recv`` gave ``None``: the upstream's code, 1005 for
+            its empty close frame, the code of our own close frame, or 1006 if the connection
+            broke.
+        close_reason: The reason in the close frame of ``close_code``.
+        close_received: Whether a close frame of the upstream ended the WebSocket.
+        error: Why the WebSocket ended without a close frame of the upstream; ``None`` if
+            ``close_received`` or closed by us.
+        received_messages: Number of messages from the upstream.
+        received_bytes: Payload of these messages in bytes, uncompressed.
+        sent_messages: Number of messages to the upstream.
+        sent_bytes: Payload of these messages in bytes, uncompressed.
     """
 
     __slots__ = (
@@ -130,7 +132,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         self._heard_at = self._loop.time()
         self._pinged_at: float | None = None
         self._flush_until = 0.0
-        # One timer at a time: the pings' until the closing handshake starts, then its own.
+        # One timer at a time: for pings, and later for the closing handshake.
         self._timer: asyncio.TimerHandle | None = None
         if ping_interval is not None:
             self._timer = self._loop.call_later(ping_interval, self._check_alive)
@@ -140,7 +142,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         if leftover:
             self._received(leftover)
         if not self._read_paused:
-            # The exchange that read the 101 may have stopped behind its head.
+            # The exchange that read the 101 may have paused reading after its head.
             transport.resume_reading()
 
     # For the tunnel
@@ -148,7 +150,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
     async def recv(self) -> str | bytes | None:
         """Give the next whole message, text as ``str``; ``None`` at the end.
 
-        Whatever had arrived whole before the end is given first.
+        Messages that arrived whole before the end are given first.
         """
         while not self._messages:
             if self._ended:
@@ -159,7 +161,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
             finally:
                 self._recv_waiter = None
         message = self._messages.popleft()
-        # A text weighs as many characters as it has: only its order of size matters here.
+        # A text counts by its characters: only the order of size matters here.
         self._unread_bytes -= len(message) + _MESSAGE_OVERHEAD_BYTES
         if self._read_paused and self._unread_bytes <= _LOW_WATER_BYTES:
             self._resume_reading()
@@ -168,8 +170,8 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
     async def send(self, data: str | bytes) -> None:
         """Send one message; waits while the upstream reads slowly.
 
-        After the end, or behind our close frame, data is dropped: ``recv`` tells how it
-        ended, after the messages that came before.
+        After the end, or after our close frame, data is dropped. The end itself is seen by
+        ``recv``, after the messages that came before.
         """
         if self._ended:
             return
@@ -185,10 +187,10 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
                 self._drain_waiter = None
 
     def start_close(self, close: Close) -> None:
-        """Send a close frame, drop what still comes, and end within a bounded time.
+        """Send a close frame, drop later messages, and end within a bounded time.
 
-        Without an end from the upstream the connection is cut one second after our close
-        frame has left, at most ten seconds from now. Does nothing once it has ended.
+        If the upstream does not end the connection, it is closed one second after our close
+        frame was sent, at most ten seconds from now. Does nothing after the end.
         """
         if not self._ended:
             self._codec.close(close)
@@ -196,7 +198,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
             self._discard()
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is gone. For one task at a time."""
+        """Wait until the connection is closed; for one task at a time."""
         while not self._closed:
             self._closed_waiter = self._loop.create_future()
             try:
@@ -218,23 +220,23 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
     # For the transport
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Give the buffer to read into."""
+        """Give the buffer that the socket is read into."""
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what has been read."""
-        # Behind our close frame or theirs only the end of the connection matters.
+        """Handle ``nbytes`` bytes that were read into the buffer."""
+        # After a close frame, ours or theirs, only the end of the connection matters.
         if not self._ended:
             self._received(bytes(self._view[:nbytes]))
 
     def eof_received(self) -> None:
-        """Take the upstream's end; after a closing handshake the transport closes itself."""
+        """Handle an EOF; after a closing handshake the transport closes itself."""
         if not self._ended:
-            # WebSocket knows no half-open connection: what is buffered cannot arrive.
+            # A WebSocket is never half-open, so buffered data is of no use.
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wake everybody who waits: nothing more can come or go."""
+        """Wake all waiting tasks, because the connection is closed."""
         self._closed = True
         if not self._ended:
             self._end(
@@ -247,13 +249,13 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         wake(self._closed_waiter)
 
     def pause_writing(self) -> None:
-        """Stop senders: the transport's buffer is full."""
+        """Make senders wait, because the transport's buffer is full."""
         self._write_paused = True
 
     def resume_writing(self) -> None:
         """Let senders go on, and send the pong that waited."""
         self._write_paused = False
-        # The upstream has taken bytes, so it lives, though it may be too busy to send a pong.
+        # The upstream has read bytes, so it is alive, even if it is too busy to send a pong.
         self._heard_at = self._loop.time()
         if self._held_pong:
             self._transport.write(self._held_pong)
@@ -261,7 +263,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         wake(self._drain_waiter)
 
     def _received(self, data: bytes) -> None:
-        """Turn bytes into messages."""
+        """Turn received bytes into messages."""
         self._heard_at = self._loop.time()
         codec = self._codec
         messages = codec.receive(data)
@@ -284,10 +286,10 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _pong(self, writes: list[bytes]) -> None:
-        """Send pongs, or keep the last one while the upstream does not read.
+        """Send pongs, or keep only the last one while the upstream does not read.
 
-        RFC 6455 §5.5.3 allows to answer only the latest ping; keeping them all would let a
-        peer that pings and never reads fill our memory.
+        RFC 6455 §5.5.3 allows a pong for only the latest ping. If all were kept, a peer that
+        pings and never reads could fill our memory.
         """
         if self._write_paused:
             self._held_pong = writes[-1]
@@ -308,7 +310,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         wake(self._recv_waiter)
 
     def _discard(self) -> None:
-        """Send the close frame at hand and wait for the upstream to end the connection.
+        """Send the close frame of the codec, and wait for the upstream to end the connection.
 
         The server closes TCP first (RFC 6455 §7.1.1), so that its side holds TIME_WAIT and
         not ours, which would run out of ports.
@@ -322,7 +324,7 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
         self._timer = self._loop.call_later(_CLOSE_SECONDS, self._cut)
 
     def _cut(self) -> None:
-        """End a closing handshake that the upstream leaves open."""
+        """Abort the connection if the upstream has not ended it in time."""
         if self._transport.get_write_buffer_size() and self._loop.time() < self._flush_until:
             self._timer = self._loop.call_later(_CLOSE_SECONDS, self._cut)
         else:
@@ -330,11 +332,11 @@ class UpstreamWebSocket(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def _check_alive(self) -> None:
-        """Ping a silent upstream, end one that stays silent; re-arms itself."""
+        """Ping a silent upstream, and end a connection that stays silent; re-arms itself."""
         assert self._ping_interval is not None
         now = self._loop.time()
         if self._read_paused:
-            # We do not listen, so silence says nothing.
+            # Reading is paused, so silence does not mean that the upstream is dead.
             self._heard_at = now
         if self._pinged_at is not None and self._heard_at >= self._pinged_at:
             self._pinged_at = None

@@ -1,7 +1,7 @@
-"""The handshake with an upstream's WebSocket: what is sent, and the check of the 101.
+"""The WebSocket handshake with a destination: its request headers, and the check of the 101.
 
-``websockets`` negotiates, without I/O; its faults become ours here. Removal of hop-by-hop
-headers from the request is in ``wire.headers``.
+``websockets`` does the negotiation without I/O; its exceptions become `UpstreamProtocolError`
+here. Hop-by-hop headers of the request are removed in ``wire.headers``.
 """
 
 from collections.abc import Iterable, Sequence
@@ -49,7 +49,7 @@ _NOT_IN_ACCEPT: Final[frozenset[bytes]] = HANDSHAKE_HEADERS | {
     b"upgrade",
 }
 _DEFLATE: Final = ClientPerMessageDeflateFactory(
-    # Lets the upstream choose a smaller window for us, that is, less memory for both.
+    # Allows the upstream to choose a smaller window for our side, which saves memory on both.
     client_max_window_bits=True,
     # Half of zlib's memory for about the same ratio; the default of websockets' own clients.
     compress_settings={"memLevel": 5},
@@ -64,9 +64,9 @@ class Accepted:
     """A valid 101 response: subprotocol, extensions and headers.
 
     Attributes:
-        subprotocol: The one the upstream chose, ``None`` if it chose none.
-        extensions: Compression in force, empty without.
-        headers: The pairs that may cross to the client, in order, repeats kept.
+        subprotocol: The subprotocol that the upstream chose, ``None`` if it chose none.
+        extensions: The agreed compression; empty for none.
+        headers: The headers that may be forwarded to the client, in order, repeats kept.
     """
 
     subprotocol: str | None
@@ -83,7 +83,7 @@ def offered_subprotocols(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, .
     """Give the subprotocols that a handshake offers, in order of preference.
 
     Args:
-        headers: Of a handshake that `upgrade_headers` has built.
+        headers: The headers of a handshake that `upgrade_headers` has built.
     """
     return tuple(
         subprotocol
@@ -101,7 +101,7 @@ def subprotocols_to_offer(
     Args:
         client: Subprotocols that the client offers, as the server gives them: some versions
             of uvicorn give the whole value of a header. Text that is not a token is dropped.
-        override: Offered instead of the client's; an empty one offers none.
+        override: Subprotocols to offer instead of the client's; an empty sequence offers none.
 
     Raises:
         ValueError: ``override`` holds text that is not an RFC 9110 token.
@@ -119,9 +119,9 @@ def upgrade_headers(
     """Build the headers that make a request an upgrade to WebSocket.
 
     Args:
-        key: From `new_key`.
-        offered: From `subprotocols_to_offer`. Without any there is no header, because an
-            empty one makes servers refuse or choose the empty name.
+        key: A key from `new_key`.
+        offered: The subprotocols from `subprotocols_to_offer`. If empty no header is sent,
+            because an empty header makes servers refuse or choose the empty name.
         compression: Whether to offer permessage-deflate.
     """
     headers = [
