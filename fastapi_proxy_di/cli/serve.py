@@ -1,6 +1,6 @@
-"""``serve``: runs a gateway from the environment, without code.
+"""``serve``: runs a gateway by the settings of the environment, without code.
 
-Owns the configuration of uvicorn for a gateway; `proxy_app` does the forwarding.
+The file configures uvicorn for a gateway; `proxy_app` does the forwarding.
 """
 
 from __future__ import annotations

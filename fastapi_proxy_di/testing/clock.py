@@ -1,7 +1,7 @@
-"""A clock that a test moves, so that hours pass at once.
+"""``Clock``: a clock that tests can move, so that hours pass at once.
 
 Probes, ejections, windows and timeouts use the event loop's clock. `Clock` replaces it in every
-loop that a stand-in runs in: it runs at the speed of real time, and jumps when a test says so.
+loop that a stand-in runs in. The time passes as usual, and jumps when a test calls ``advance``.
 """
 
 from __future__ import annotations

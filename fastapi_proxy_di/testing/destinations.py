@@ -1,7 +1,7 @@
 """The destinations of a stand-in: transports to an app, a function or a script of steps.
 
-They build on the transport to in-process apps: a request takes all steps of a real one but the
-socket.
+The transports are built on the transport to in-process apps, so a request takes all steps of a
+real one except the socket.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fastapi_proxy_di.wire.addresses import Address
 __all__ = ["Handler", "Place", "Source", "StandInFactory"]
 
 Handler: TypeAlias = Callable[[Received], Any]
-"""Takes the received request; gives a step, or the content of a 200. May be asynchronous."""
+"""A function of the received request; gives a step, or the content of a 200. May be async."""
 
 Source: TypeAlias = PlaysApp | Handler | Step | Sequence[Step]
 """How a destination responds: an ASGI app, a function, a step, or steps one by one."""
@@ -167,7 +167,7 @@ class StandInTransport(AsgiTransport):
 
     async def start(self, request: Request, body: bytes, *, more: bool) -> AsgiExchange:
         await self.probe()
-        # `_scope` reads `self._play`; without an await in between it is this request's.
+        # `_scope` reads `self._play`, which is that of this request, as there is no await between.
         self._play = play = self._place.begin(request)
         play.exchange = exchange = self._begin(request, body, more)
         play.received.body = body

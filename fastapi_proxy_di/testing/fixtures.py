@@ -1,4 +1,4 @@
-"""The type of the pytest fixture ``stand_in``. Does not import pytest."""
+"""The type of the pytest fixture ``stand_in``; does not import pytest."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ class Received:
 
     Attributes:
         destination: Name of the destination, as the test wrote it.
-        method: ``GET`` for WebSocket handshakes.
-        path: Raw path, base path included, without the query.
-        query: Raw query.
-        headers: All headers, repeats kept, names in any case.
+        method: The method; ``GET`` for WebSocket handshakes.
+        path: The raw path, base path included, without the query.
+        query: The raw query.
+        headers: All headers, repeats kept; look-ups ignore the case of names.
         body: The request body, as far as it was sent.
         messages: Messages received over the WebSocket.
     """

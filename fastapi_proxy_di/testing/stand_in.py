@@ -252,7 +252,7 @@ def _settings(
         base = settings_class(source) if isinstance(source, str) else source
 
     class Isolated(base):  # type: ignore[misc, valid-type]
-        """Reads no environment and no file."""
+        """Settings from code alone, without environment and files."""
 
         @classmethod
         def settings_customise_sources(

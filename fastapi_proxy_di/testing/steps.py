@@ -1,6 +1,6 @@
 """The steps of a stand-in: responses to a request or handshake, and failures of a connection.
 
-Each step plays one exchange in ASGI messages. Knows no pools, no settings and no sockets.
+Each step plays one exchange in ASGI messages.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class _Stall:
 
 @dataclass(frozen=True, slots=True)
 class _Break:
-    """Breaks off: after ``content``, or before the head if it is ``None``."""
+    """The step that breaks off after ``content``, or before the head if that is ``None``."""
 
     content: bytes | None
     status: int
@@ -197,7 +197,7 @@ def reply(
 def refuse() -> Step:
     """Refuse the connection; the gateway may retry any method on another destination.
 
-    Given by a function, which runs after connecting, it acts as ``reset()``.
+    If a function gives this step, which is after connecting, it acts as ``reset()``.
     """
     return Refusal()
 

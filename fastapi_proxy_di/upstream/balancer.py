@@ -1,7 +1,6 @@
-"""The object that ``Depends(Upstream("billing"))`` gives: an upstream to use from code.
+"""``Balancer``: the object that ``Depends(Upstream("billing"))`` gives, to use an upstream in code.
 
-It turns arguments into validated overrides and calls the part that does the work. It makes no
-decisions.
+Its methods validate their arguments and call the part of the upstream that does the work.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ from fastapi_proxy_di.wire.targets import given_target, target_below
 class Balancer:
     """One upstream: its destinations, and ways to send requests to them.
 
-    Given by ``Depends(Upstream(name))`` in endpoints and by ``Balancer.from_settings``
-    outside an app. Safe to use from any task of its event loop.
+    Endpoints get a balancer by ``Depends(Upstream(name))``, code outside an app by
+    ``Balancer.from_settings``. It may be used by any task of its event loop.
     """
 
     def __init__(self, running: RunningUpstream) -> None:
@@ -51,10 +50,10 @@ class Balancer:
         """Run an upstream outside any app: scripts, jobs, tests.
 
         Args:
-            settings: Of the upstream.
+            settings: The settings of the upstream.
 
         Yields:
-            Its balancer, after the first probe of every destination.
+            The balancer of the upstream, after the first probe of every destination.
         """
         running = compose(settings)
         try:
@@ -80,27 +79,28 @@ class Balancer:
     ) -> ProxiedResponse:
         """Stream a request to a picked destination and its response back.
 
-        Returns when the head of the response is there; the body flows when the response is
-        sent. When the client has left, the response is an empty 499.
+        Returns when the head of the response has arrived; the body is streamed when the
+        response is sent. If the client has disconnected, the response is an empty 499.
 
         Args:
             request: The client's request.
-            path: Where to, percent-encoded, starting with ``/``, sent as it is; a query in
-                it comes before the client's. Default: the raw path below the mount.
-            method: Instead of the client's.
-            forward_query: Whether the client's query goes along.
-            additional_headers: Set by name; they replace the client's of the same name.
-            override_headers: Sent instead of all the client's headers.
-            override_body: Sent instead of the client's body: bytes, str, or what JSON can
-                encode; sets content-type if there is none.
-            override_host: Host header instead of the destination's.
-            timeout: Seconds in all, instead of ``timeouts.total``.
+            path: The path to send, percent-encoded, starting with ``/``; sent unchanged. A
+                query in it comes before the client's. Default: the raw path below the mount.
+            method: The method to send instead of the client's.
+            forward_query: Whether the client's query is sent.
+            additional_headers: Headers to set by name; they replace the client's of the same
+                name.
+            override_headers: Headers to send instead of all the client's.
+            override_body: Body to send instead of the client's: bytes, str, or data for JSON;
+                sets content-type if there is none.
+            override_host: The Host header, instead of the destination's.
+            timeout: Seconds for the whole exchange, instead of ``timeouts.total``.
 
         Returns:
             The response. Return it from the endpoint, or ``await response.aclose()``.
 
         Raises:
-            ProxyError: There is no response; the default handler makes it a status.
+            ProxyError: There is no response; the default handler turns the error into one.
             ValueError: An argument is malformed or not allowed.
         """
         overrides = overrides_of(
@@ -116,7 +116,7 @@ class Balancer:
         response = await self.forwarder.request(request, raw, prefix, overrides)
         stack = exit_stack(request.scope)
         if stack is not None:
-            # An endpoint need not return it; a proxied route always does.
+            # Unlike a proxied route, an endpoint need not return the response.
             stack.push_async_callback(response.aclose)
         return response
 
@@ -136,12 +136,12 @@ class Balancer:
         The upstream chooses the subprotocol; its refusal reaches the client.
 
         Args:
-            websocket: The client's, not yet accepted.
+            websocket: The client's WebSocket, not yet accepted.
             path: As in ``forward``.
-            subprotocols: Offered instead of the client's.
-            forward_query: Whether the client's query goes along.
-            additional_headers: Set by name on the handshake.
-            override_headers: Sent instead of all the client's headers.
+            subprotocols: Subprotocols to offer instead of the client's.
+            forward_query: Whether the client's query is sent.
+            additional_headers: Headers to set by name on the handshake.
+            override_headers: Headers to send instead of all the client's.
             open_timeout: Seconds for the handshake instead of ``websocket.open_timeout``.
 
         Raises:
@@ -162,25 +162,26 @@ class Balancer:
     def client(self) -> httpx.AsyncClient:
         """An httpx client of this upstream: same pool, policy, health, retries and limits.
 
-        Takes relative URLs, or absolute ones below its ``base_url``, ``http://<name>/``; any
-        other authority raises ``httpx.UnsupportedProtocol``. Responses are as the upstream
-        sent them. Shared by the whole app, so it keeps no cookies, and closing it does
-        nothing. What fails raises httpx's exceptions, which are ``ProxyError`` as well.
+        URLs are relative, or below the ``base_url`` of the client, ``http://<name>/``; any
+        other authority raises ``httpx.UnsupportedProtocol``. Responses are not changed. The
+        whole app shares the client, so it keeps no cookies, and closing it does nothing.
+        Failures raise exceptions of httpx that are ``ProxyError`` as well.
         """
         return self._running.client
 
     def lease(self, key: str | None = None) -> AbstractAsyncContextManager[Lease]:
         """Hold a destination for an SDK that has its own HTTP client.
 
-        ``async with billing.lease() as lease:`` counts in flight and against the limits
+        ``async with billing.lease() as lease:`` is counted as in flight and against the limits
         until its end; ``lease.url`` is the address. ``lease.failed(error)`` reports that the
         destination failed, ``lease.answered()`` that its response has begun.
 
         Args:
-            key: What the policy ``hash`` keeps together.
+            key: The key that the policy ``hash`` hashes.
 
         Raises:
-            NoAvailableDestination: There is none; ``LimitExceeded`` if all are full.
+            NoAvailableDestination: No destination is available; ``LimitExceeded`` if all are
+                full.
         """
         given = None if key is None else RequestKey({}, lambda scope: None, key.encode("utf-8"))
         return self._running.lease(given)
@@ -210,7 +211,7 @@ class Balancer:
     def pick(self) -> Destination | None:
         """Give the destination that the policy picks now, ``None`` if there is none.
 
-        It advances the policy but counts no request; ``lease`` counts one.
+        The pick advances the policy but counts no request; ``lease`` counts one.
         """
         destination, full = select(self._running.policy, self._running.pool)
         self._running.supervisor.limits_reached(full)
@@ -219,7 +220,7 @@ class Balancer:
     def peek(self) -> Destination | None:
         """Give the destination that ``pick`` would give now.
 
-        It does not advance the policy and reports no limit.
+        The policy is not advanced, and no limit is reported.
         """
         random = self._running.random
         state = random.getstate()
@@ -232,13 +233,13 @@ class Balancer:
         """Send no new requests to a destination; open ones and tunnels go on.
 
         Args:
-            url: Its address, in any equivalent spelling.
-            timeout: Seconds that it may take to become empty; tunnels that are still open
-                then are closed with 1001. ``None`` closes none.
+            url: The address of the destination, in any equivalent spelling.
+            timeout: Seconds until tunnels that are still open are closed with 1001; ``None``
+                closes none.
 
         Returns:
-            With a timeout, something that may be awaited until the destination is empty or
-            the time is over. Draining does not depend on that.
+            With a timeout an awaitable, which ends when the destination is empty or the time
+            has passed. The destination drains even if it is not awaited.
 
         Raises:
             ValueError: There is no such destination.
@@ -254,7 +255,7 @@ class Balancer:
         self._control.undrain(url)
 
     def replace_destinations(self, destinations: Destinations) -> None:
-        """Make these the destinations, all at once.
+        """Replace all destinations at once.
 
         Destinations that stay keep their connections, counts and health; removed ones take no new
         requests and finish the ones they have.
@@ -263,18 +264,18 @@ class Balancer:
             destinations: Addresses or ``DestinationSettings``.
 
         Raises:
-            ValueError: One of them is not valid; nothing has changed then.
+            ValueError: One of them is not valid; then nothing is changed.
         """
         self._control.replace_destinations(destinations)
 
     def configure_destination(self, url: str, **changes: Unpack[DestinationChanges]) -> None:
         """Change a destination's limits, weight, tier or probe path while it runs.
 
-        Its connections, counts and health stay. What is not named stays as it is; ``None``
+        Its connections, counts and health stay, and settings that are not given stay. ``None``
         removes a limit.
 
         Args:
-            url: Its address, in any equivalent spelling.
+            url: The address of the destination, in any equivalent spelling.
             **changes: ``max_requests``, ``max_in_flight``, ``weight``, ``tier``,
                 ``health_path``, as in ``DestinationSettings``.
 
@@ -285,15 +286,15 @@ class Balancer:
 
     @property
     def health(self) -> HealthSettings:
-        """The settings of probes at the moment."""
+        """The current settings of probes."""
         return self._running.prober.settings
 
     def configure_health(self, **changes: Unpack[HealthChanges]) -> None:
         """Change how destinations are probed; all are probed anew at once.
 
-        What is not named stays as it is. ``path=None`` turns probes off and makes all destinations
-        healthy. Without ``max_requests_window`` the window of ``max_requests`` follows
-        the interval.
+        Settings that are not given stay. ``path=None`` turns probes off and makes all destinations
+        healthy. If the setting ``max_requests_window`` is not set, the window of ``max_requests``
+        follows the interval.
 
         Args:
             **changes: ``path``, ``interval``, ``timeout``, ``unhealthy_interval``, ``fall``,
@@ -308,7 +309,7 @@ class Balancer:
         """Call ``listener`` with each change of state of this upstream.
 
         Args:
-            listener: Takes an ``Event``; called in the event loop, so it must not block.
+            listener: A function of an ``Event``; called in the event loop, so it must not block.
 
         Returns:
             A function that ends the subscription.
@@ -327,7 +328,7 @@ class Balancer:
 
 
 def _target(scope: Scope, path: str | None) -> tuple[bytes, bytes]:
-    """The raw path to send, and the mount's for X-Forwarded-Prefix."""
+    """Return the raw path to send, and the raw path of the mount for X-Forwarded-Prefix."""
     if path is not None:
         return given_target(path), target_below(scope, "")[1]
     return target_below(scope, "")

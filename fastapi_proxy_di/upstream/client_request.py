@@ -194,7 +194,7 @@ def exit_stack(scope: Scope) -> AsyncExitStack | None:
 
 
 def take_body(request: Request) -> bytes | None:
-    """Return the body if it was read; else mark the body as read, so that no one waits for it.
+    """Return the body if it was read; else mark the body as read, so that nothing waits for it.
 
     Starlette keeps both facts in private attributes of the ``Request`` that dependencies
     and endpoint share; its own ``BaseHTTPMiddleware`` reads them as well. ``check_request``

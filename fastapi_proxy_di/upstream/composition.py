@@ -59,14 +59,15 @@ def compose(
     """Build the parts of one upstream, in the event loop that they will run in.
 
     Args:
-        settings: Of the upstream.
-        events: Where changes of state are emitted.
+        settings: The settings of the upstream.
+        events: Emits the changes of state.
         random: Source of every random number, for picks, pauses and jitter.
         transports: Makes the transports to destinations; tests give their own.
 
     Raises:
-        ValueError: A setting is wrong in a way that only shows now: a policy that cannot be
-            imported, a certificate that cannot be read. Its text begins with the setting.
+        ValueError: A setting has a fault that validation cannot find, such as a policy that
+            cannot be imported or a certificate that cannot be read. The text begins with the
+            setting.
     """
     events = events or Events()
     random = random or Random()  # noqa: S311  # spreads load, keeps no secret
@@ -140,7 +141,7 @@ def _journey(
     admission: Admission | None,
     random: Random,
 ) -> Journey:
-    """Put the layers around the retry loop."""
+    """Make the journey: admission and hedging around the retry loop."""
     picker = Picker(
         policy,
         select if affinity is None else affinity.select,
@@ -204,7 +205,7 @@ def request_builder(settings: UpstreamSettings, transforms: Pipeline | None) -> 
 
 
 def client_builder(settings: UpstreamSettings) -> RequestBuilder:
-    """Give the builder of the app's own requests, which it sends as a client, not as a proxy."""
+    """Give the builder of the app's own requests, which are sent as a client, not as a proxy."""
     return RequestBuilder(
         forwarding=AsGiven("off", (), rfc7239=False),
         via=False,

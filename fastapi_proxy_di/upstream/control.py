@@ -18,7 +18,7 @@ from fastapi_proxy_di.upstream.running import RunningUpstream
 __all__ = ["Control", "DestinationChanges", "HealthChanges"]
 
 _LOOK_SECONDS: Final = 0.05
-"""Seconds between two looks at a draining destination."""
+"""Seconds between two checks whether a draining destination is empty."""
 
 
 class HealthChanges(TypedDict, total=False):
@@ -67,7 +67,7 @@ class Control:
         self._running.supervisor.undrain(self._find(url))
 
     def replace_destinations(self, destinations: Destinations) -> None:
-        """Make these the destinations, all at once; see ``Balancer.replace_destinations``."""
+        """Replace all destinations at once; see ``Balancer.replace_destinations``."""
         found = [
             DestinationSettings(url=one) if isinstance(one, str) else one for one in destinations
         ]
@@ -101,7 +101,7 @@ class Control:
     def _replace(self, settings: list[DestinationSettings]) -> None:
         running = self._running
         known = {one.url for one in running.pool.destinations}
-        # Made first, as this may fail: then nothing has changed yet.
+        # Validated first: if it fails, nothing has changed yet.
         made = running.routes.make(one for one in settings if one.url not in known)
         added, removed = running.supervisor.replace(settings)
         running.routes.add(added, made)
@@ -129,5 +129,5 @@ class Control:
 
 
 def _fields(settings: BaseModel) -> dict[str, Any]:
-    # Not `dict(settings)`, which has the cached properties as well.
+    # Not `dict(settings)`, which also contains cached properties.
     return {name: getattr(settings, name) for name in type(settings).model_fields}

@@ -13,10 +13,10 @@ __all__ = ["ProxiedResponse"]
 
 
 class ProxiedResponse(Response):
-    """An upstream's response whose head is there; the body streams when it is sent.
+    """An upstream's response whose head has arrived; its body is streamed when it is sent.
 
-    ``status_code`` and ``headers`` may be changed before. A response that is not sent is closed at
-    the end of the request; ``aclose`` closes it at once.
+    ``status_code`` and ``headers`` may be changed before it is sent. A response that is not sent
+    is closed at the end of the request; ``aclose`` closes it at once.
     """
 
     def __init__(self, response: UpstreamResponse | LocalResponse) -> None:
@@ -35,5 +35,5 @@ class ProxiedResponse(Response):
             await self.background()
 
     async def aclose(self) -> None:
-        """Drop the response; its exchange ends at once."""
+        """Drop the response and end its exchange at once."""
         await self._response.aclose()

@@ -1,4 +1,4 @@
-"""Makes and closes the transports to an upstream's destinations, those of probes included."""
+"""Makes and closes the transports to an upstream's destinations, also those for probes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastapi_proxy_di.wire.addresses import Address
 __all__ = ["Routes"]
 
 _LOOK_SECONDS: Final = 0.1
-"""Seconds between two looks at a removed destination that is still in use."""
+"""Seconds between two checks whether a removed destination is still in use."""
 
 
 class Routes:
@@ -24,10 +24,10 @@ class Routes:
 
     Args:
         factory: Makes transports.
-        destinations: Of the settings.
+        destinations: The destinations of the settings.
 
     Attributes:
-        by_destination: Route to each destination, including removed ones in use.
+        by_destination: The route to each destination, including removed ones in use.
     """
 
     def __init__(self, factory: TransportFactory, destinations: Iterable[Destination]) -> None:

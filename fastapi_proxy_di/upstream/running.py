@@ -36,8 +36,8 @@ class RunningUpstream:
     """The running parts of one upstream, made in the event loop that they run in.
 
     Attributes:
-        settings: Of the upstream.
-        events: Where changes of state are emitted.
+        settings: The settings of the upstream.
+        events: Emits the changes of state.
         random: Source of every random number, for picks, pauses and jitter.
         policy: Picks destinations.
         pool: The destinations.
@@ -77,7 +77,7 @@ class RunningUpstream:
         return self._client
 
     def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
-        """Lend a destination, picked for ``key``."""
+        """Lease a destination that is picked for ``key``."""
         return lease(self.journey, key)
 
     async def start(self) -> None:
@@ -87,14 +87,14 @@ class RunningUpstream:
         self.prober.start()
 
     def own(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run ``coroutine`` as a task that ends with the upstream at the latest."""
+        """Run ``coroutine`` as a task that is cancelled when the upstream is closed."""
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def aclose(self) -> None:
-        """Stop probing and close every connection; all steps run although one fails."""
+        """Stop probing and close every connection; all steps run even if one fails."""
         self.supervisor.close()
         for task in self._tasks:
             task.cancel()

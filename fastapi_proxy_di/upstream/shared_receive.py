@@ -1,7 +1,7 @@
 """Shares the client's ``receive`` between a wait for the disconnect and a read of the body.
 
-For requests that a dependency forwards with another body, before the endpoint reads the
-client's.
+This is for a dependency that forwards the request with another body, before the endpoint reads
+the client's body.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class SharedReceive:
     """Holds the messages read while waiting for the disconnect until the body is read.
 
     Args:
-        receive: The server's.
+        receive: The ASGI ``receive`` of the server.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -33,7 +33,7 @@ class SharedReceive:
     async def watch(self) -> Message:
         """Return the next message and hold it for the reader of the body.
 
-        Once 64 KiB were held it waits for ever: from then on only a deadline ends the exchange.
+        Waits for ever once 64 KiB are held; then only a deadline ends the exchange.
         """
         if self._size >= _HELD_BYTES:
             await asyncio.get_running_loop().create_future()
@@ -46,7 +46,7 @@ class SharedReceive:
     async def read(self) -> Message:
         """Return the next message of the body."""
         if not self._held:
-            async with self._lock:  # what ``watch`` waits for comes first
+            async with self._lock:  # the message that ``watch`` waits for comes first
                 if not self._held:
                     return await self._receive()
         return self._held.popleft()

@@ -15,17 +15,18 @@ class DestinationStatus(BaseModel):
     """One destination at one moment.
 
     Attributes:
-        url: Its address.
-        weight: Its share of the traffic, relative to the others'.
-        tier: Lower ones are used first.
-        available: Whether it may be picked.
-        healthy: Whether probes find it healthy.
-        ejected_for: Seconds until its ejection ends, ``None`` if it is not ejected.
-        draining: Whether it takes no new requests.
-        in_flight: Requests and tunnels under way.
-        requests: Exchanges since its last readmission that succeeded or failed on its side.
-        failures: Exchanges that failed on its side.
-        latency_ms: Milliseconds the last good probe took.
+        url: The address of the destination.
+        weight: Its share of the traffic, relative to the other destinations.
+        tier: Its tier; lower tiers are used first.
+        available: Whether the destination may be picked.
+        healthy: Whether probes find the destination healthy.
+        ejected_for: Seconds until the ejection ends, ``None`` if there is none.
+        draining: Whether the destination takes no new requests.
+        in_flight: Number of requests and tunnels under way.
+        requests: Number of exchanges since the last readmission that succeeded, or failed on
+            the destination's side.
+        failures: Number of exchanges since then that failed on the destination's side.
+        latency_ms: Milliseconds that the last good probe took, ``None`` before the first.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -47,15 +48,16 @@ class UpstreamStatus(BaseModel):
     """One upstream at one moment.
 
     Attributes:
-        upstream: Its name.
-        policy: How destinations are picked.
-        panic: Whether none is available and all are used.
-        in_flight: Requests and tunnels under way.
-        queued: Requests waiting for a place.
-        tunnels: WebSockets that are open.
+        upstream: Name of the upstream.
+        policy: Name of the policy.
+        panic: Whether no destination is available, so that all are used.
+        in_flight: Number of requests and tunnels under way.
+        queued: Number of requests that wait for a place.
+        tunnels: Number of open WebSockets.
         tunnel_ends: Number of tunnels that ended since the start, by reason
-            (``client_closed``, ``upstream_vanished``, ...); reasons without an end are left out.
-        destinations: In the order of the settings.
+            (``client_closed``, ``upstream_vanished``, ...); reasons that did not occur are left
+            out.
+        destinations: The destinations, in the order of the settings.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)

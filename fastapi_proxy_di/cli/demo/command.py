@@ -1,7 +1,7 @@
 """``demo``: starts upstream processes, a gateway in front of them, and load through it.
 
-Owns the order of start and end. All but the upstreams runs in this process on one event loop,
-so that the table can read the balancer.
+Only the upstreams are separate processes. Gateway, load and table run on one event loop, so that
+the table can read the balancer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """One keep-alive HTTP/1.1 connection of the demo's load, on h11.
 
-Not httpx, whose CPU time would show in the latencies: the gateway runs in the same process.
+httpx is not used: the gateway runs in the same process, so the CPU time of httpx would add to the
+latencies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``demo --once``: takes upstreams down under load, restarts them, and counts what failed.
+"""``demo --once``: ends upstreams under load, restarts them, and counts failed requests.
 
 The load and the fleet are already running.
 """

@@ -96,7 +96,7 @@ class AsgiExchange(Exchange):
     # -- the app's side -------------------------------------------------------------
 
     async def run(self, app: AsgiApp) -> None:
-        """Call the app; the response ends when the app returns."""
+        """Call the app; fail the exchange if the app ends before its response is complete."""
         try:
             await app(self._scope, self._receive, self._send)
         except asyncio.CancelledError:
