@@ -3,14 +3,15 @@
 import logging
 import os
 import signal
+import subprocess
 from collections.abc import Generator, Iterator
-from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import hypothesis
 import pytest
+import uvicorn
+from hypercorn.config import Config as HypercornConfig
 
-_E2E: Final = Path(__file__).parent / "e2e"
 _LOGGERS: Final = (
     None,  # the root, whose level Litestar sets
     "fastapi_proxy_di",
@@ -43,6 +44,20 @@ def _clean_environment() -> Iterator[None]:
         yield
 
 
+def _refuse(*_: object, **__: object) -> NoReturn:
+    pytest.fail("a test that starts a server or a process is marked e2e")
+
+
+@pytest.fixture(autouse=True)
+def _no_servers_without_the_mark(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fail a test that starts a server or a process and is not marked e2e."""
+    if request.node.get_closest_marker("e2e") is None:
+        for kind in (uvicorn.Server, HypercornConfig, subprocess.Popen):
+            monkeypatch.setattr(kind, "__init__", _refuse)
+
+
 @pytest.fixture(autouse=True)
 def _logging() -> Iterator[None]:
     """Undo what commands, servers and other frameworks set up for a whole process."""
@@ -52,13 +67,6 @@ def _logging() -> Iterator[None]:
     for logger, (level, handlers, propagate) in zip(loggers, before, strict=True):
         logger.setLevel(level)
         logger.handlers, logger.propagate = handlers, propagate
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of the folder ``e2e`` so."""
-    for item in items:
-        if item.path.is_relative_to(_E2E):
-            item.add_marker(pytest.mark.e2e)
 
 
 @pytest.hookimpl(wrapper=True)

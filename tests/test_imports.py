@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.e2e
+
+
 # What Starlette, pydantic or an installed plugin may load by themselves is not counted.
 _NEW = """
 import fastapi, httpx, pydantic_settings, json, sys

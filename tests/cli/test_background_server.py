@@ -13,6 +13,8 @@ from starlette.types import Receive, Scope, Send
 from fastapi_proxy_di.cli.background_server import serving
 from fastapi_proxy_di.cli.demo.load_http import HttpConnection
 
+pytestmark = pytest.mark.e2e
+
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
     """An ASGI app without a lifespan."""

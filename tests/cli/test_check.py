@@ -69,6 +69,7 @@ def test_check_connects_by_tls_to_https(
     assert "in time" in out
 
 
+@pytest.mark.e2e
 async def test_check_probes_the_health_path_of_every_upstream() -> None:
     """The response status decides; both upstreams are in one table."""
 
@@ -121,6 +122,7 @@ def test_check_reports_an_unusable_certificate(
 _SCRIPT = "import sys; from fastapi_proxy_di.cli import main; sys.exit(main())"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("as_script", [True, False])
 def test_check_imports_from_the_working_directory(
     as_script: bool, listening: int, tmp_path: Path

@@ -515,6 +515,7 @@ async def test_client_passes_on_a_timeout_that_is_not_its_own(
             await balancer.client.get("/")
 
 
+@pytest.mark.e2e
 async def test_client_failure_in_an_endpoint_becomes_its_status() -> None:
     """An error that the endpoint does not catch is 502 for the app's client, not 500."""
     app = FastAPI(lifespan=proxy_lifespan)
@@ -599,6 +600,7 @@ async def completions(request: Request) -> Response:
     return JSONResponse({**base, "object": "chat.completion", "choices": [choice]})
 
 
+@pytest.mark.e2e
 async def test_client_serves_the_openai_sdk() -> None:
     """The openai package runs on the upstream's client, streaming and not."""
     fake = FastAPI()

@@ -20,6 +20,8 @@ from tests.docs.conftest import SNIPPETS, Gateway, Snippet
 from tests.docs.websocket_client import say
 from tests.support.servers import Running, dead_port, run_app
 
+pytestmark = pytest.mark.e2e
+
 
 class Recorder:
     """ASGI middleware that records the path of each request to an app."""

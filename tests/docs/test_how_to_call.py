@@ -11,6 +11,8 @@ from fastapi_proxy_di import Upstream
 from tests.docs.conftest import Gateway, Snippet
 from tests.support.servers import Running, dead_port, run_app
 
+pytestmark = pytest.mark.e2e
+
 
 async def test_client_calls_the_upstream(
     snippet: Snippet, billing: tuple[Running, Running], gateway: Gateway

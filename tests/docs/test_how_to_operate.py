@@ -11,6 +11,8 @@ from fastapi_proxy_di import Upstream
 from tests.docs.conftest import Gateway, Snippet
 from tests.support.servers import Running
 
+pytestmark = pytest.mark.e2e
+
 
 async def test_affinity_keeps_the_client_on_one_destination(
     snippet: Snippet,

@@ -106,6 +106,7 @@ def backend(name: str) -> FastAPI:
     return app
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("file", ["quick_start.py", "by_hand.py"])
 async def test_migration_quick_start_runs(
     file: str, snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,9 @@ from tests.docs.conftest import Gateway, Snippet
 from tests.docs.websocket_client import say
 from tests.support.servers import Running
 
+pytestmark = pytest.mark.e2e
+
+
 KEY = {"x-api-key": "let-me-in"}
 
 

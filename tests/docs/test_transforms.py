@@ -30,6 +30,7 @@ async def legacy(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+@pytest.mark.e2e
 async def test_transforms_change_requests_and_responses(
     snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

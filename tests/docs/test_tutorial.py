@@ -21,6 +21,9 @@ from tests.docs.websocket_client import say
 from tests.support.processes import running
 from tests.support.servers import Running, free_port, run_app
 
+pytestmark = pytest.mark.e2e
+
+
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial"
 
 

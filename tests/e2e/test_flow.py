@@ -18,6 +18,9 @@ from tests.support.http_client import connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.processes import ROOT, Process
 
+pytestmark = pytest.mark.e2e
+
+
 _BARE: Final = "tests.e2e.gateway:app"
 _KEY: Final = (b"X-Api-Key", b"let-me-in")
 _MIB: Final = 1 << 20

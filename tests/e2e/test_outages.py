@@ -17,6 +17,9 @@ from tests.drill.load import Load, Record
 from tests.support.gateways import until
 from tests.support.servers import free_port
 
+pytestmark = pytest.mark.e2e
+
+
 _SETTINGS: Final = {
     "HEALTH__PATH": "/health",
     "HEALTH__INTERVAL": "0.5",

@@ -22,6 +22,9 @@ from tests.support.gateways import until
 from tests.support.http_client import fetch
 from tests.support.processes import ROOT, Process, running
 
+pytestmark = pytest.mark.e2e
+
+
 _README = str(ROOT / "docs" / "src" / "readme")
 _KEY = "x-api-key: let-me-in"
 _UPLOAD_BYTES = 50_000_000

@@ -21,6 +21,9 @@ from tests.support.origins import chunk
 from tests.support.processes import running
 from tests.support.servers import free_port
 
+pytestmark = pytest.mark.e2e
+
+
 _CONFIG: Final = """\
 daemon off;
 master_process off;

@@ -14,6 +14,8 @@ from tests.support.http_client import Ending, RawResponse, connect, fetch, reque
 from tests.support.origins import chunk
 from tests.support.servers import Running, run_app
 
+pytestmark = pytest.mark.e2e
+
 
 async def _mirror(scope: Scope, receive: Receive, send: Send) -> None:
     """Tell what came; the lifespan is none of its business."""

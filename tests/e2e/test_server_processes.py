@@ -19,8 +19,7 @@ from tests.support.websocket_client import Closed, open_websocket
 _APP = "tests.e2e.gateway:app"
 _CONNECTIONS = 100
 
-
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["uvicorn", "hypercorn"])

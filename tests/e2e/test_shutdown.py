@@ -6,12 +6,17 @@ import signal
 import time
 from collections import Counter
 
+import pytest
+
 from tests.e2e.servers import uvicorn
 from tests.support.gateways import until
 from tests.support.http_client import Ending, connect, request
 from tests.support.origins import Connection, Received, ScriptedOrigin, chunk
 from tests.support.websocket_client import Closed, open_websocket
 from tests.support.websocket_origin import FramePeer, accepting
+
+pytestmark = pytest.mark.e2e
+
 
 _GRACE_SECONDS = 2
 _CLOSE = 8

@@ -11,6 +11,8 @@ from tests.support.http_client import connect, fetch, request
 from tests.support.origins import Connection, Script, ScriptedOrigin, response_bytes
 from tests.support.servers import blackhole, dead_port
 
+pytestmark = pytest.mark.e2e
+
 
 def _silent(left: asyncio.Event) -> Script:
     """Never responds; records when its peer has gone."""

@@ -9,6 +9,9 @@ from tests.support.gateways import gateway
 from tests.support.http_client import Ending, connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, always, chunk, response_bytes
 
+pytestmark = pytest.mark.e2e
+
+
 _BLOCK = bytes(range(256)) * 256  # 64 KiB
 _BLOCKS = 800  # 50 MiB
 

@@ -12,6 +12,9 @@ from tests.support.http_client import Ending, RawResponse, connect, fetch, reque
 from tests.support.origins import Connection, ScriptedOrigin, chunk
 from tests.support.servers import run_hypercorn
 
+pytestmark = pytest.mark.e2e
+
+
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 

@@ -21,6 +21,9 @@ from tests.support.http_client import connect, request
 from tests.support.origins import ScriptedOrigin
 from tests.support.servers import blackhole, run_app
 
+pytestmark = pytest.mark.e2e
+
+
 _WAVES = 4
 _AT_ONCE = 20
 

@@ -11,6 +11,9 @@ from tests.support.http_client import Client, connect, request
 from tests.support.origins import Connection, ScriptedOrigin, chunk
 from tests.support.servers import blackhole
 
+pytestmark = pytest.mark.e2e
+
+
 _LEAVE: dict[str, Callable[[Client], None]] = {"close": Client.close, "reset": Client.reset}
 _SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 

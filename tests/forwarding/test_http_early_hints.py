@@ -69,6 +69,7 @@ async def test_other_informational_responses_stay(early: bytes) -> None:
     assert server.types == ["start", "body"]
 
 
+@pytest.mark.e2e
 async def test_hints_stay_where_the_server_has_no_place_for_them() -> None:
     """Uvicorn has none, nor does a server without the extension."""
     async with ScriptedOrigin(always(HINT + response_bytes(body=b"ok"))) as origin:

@@ -8,6 +8,9 @@ from tests.support.gateways import gateway, until
 from tests.support.http_client import Ending, connect, request
 from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 
+pytestmark = pytest.mark.e2e
+
+
 _SIZE = 50 << 20
 
 

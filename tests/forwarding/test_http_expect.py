@@ -11,6 +11,9 @@ from tests.support.http_client import connect, request
 from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.servers import run_hypercorn
 
+pytestmark = pytest.mark.e2e
+
+
 _HEAD = request("POST", "/billing/x", [(b"Expect", b"100-continue"), (b"Content-Length", b"5")])
 
 

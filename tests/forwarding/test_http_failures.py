@@ -17,6 +17,9 @@ from tests.support.http_client import Ending, connect, fetch, request
 from tests.support.origins import Connection, Script, ScriptedOrigin, chunk, response_bytes
 from tests.support.servers import blackhole, dead_port
 
+pytestmark = pytest.mark.e2e
+
+
 Place = Callable[[], AbstractAsyncContextManager[str]]
 _OK = b"HTTP/1.1 200 OK\r\n"
 _CHUNKED = _OK + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(b"hello")

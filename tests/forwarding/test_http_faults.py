@@ -11,6 +11,8 @@ from tests.support.http_client import RawResponse, connect, fetch, request
 from tests.support.origins import Connection, Script, ScriptedOrigin, always, chunk, response_bytes
 from tests.support.servers import blackhole, dead_port
 
+pytestmark = pytest.mark.e2e
+
 
 def _raw(*lines: bytes, body: bytes = b"") -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body

@@ -11,6 +11,9 @@ from tests.support.http_client import fetch
 from tests.support.origins import Headers, Received, ScriptedOrigin
 from tests.support.servers import run_app
 
+pytestmark = pytest.mark.e2e
+
+
 _FORGED: Headers = [
     (b"Forwarded", b"for=6.6.6.6;proto=https"),
     (b"X-Forwarded-For", b"6.6.6.6"),

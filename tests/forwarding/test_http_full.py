@@ -10,6 +10,8 @@ from tests.support.gateways import gateway, until
 from tests.support.http_client import Ending, fetch
 from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 async def test_destinations_that_are_all_full_give_503(middlewares: int) -> None:

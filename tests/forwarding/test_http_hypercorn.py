@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import (
@@ -17,6 +18,9 @@ from tests.support.gateways import gateway_app
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin, always, chunk, response_bytes
 from tests.support.servers import run_hypercorn
+
+pytestmark = pytest.mark.e2e
+
 
 ANSWER = (
     b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"

@@ -8,6 +8,8 @@ from tests.support.gateways import gateway, until
 from tests.support.http_client import Ending, connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, chunk, response_bytes
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.parametrize("middlewares", [0, 1])
 async def test_body_over_the_limit_is_refused_by_its_length(middlewares: int) -> None:

@@ -9,6 +9,9 @@ from tests.support.gateways import gateway
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin
 
+pytestmark = pytest.mark.e2e
+
+
 INCLUDES: list[dict[str, Any]] = [{}, {"dependencies": [Depends(lambda: None)]}]
 
 

@@ -9,6 +9,8 @@ from tests.support.gateways import gateway
 from tests.support.http_client import Ending, connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, always, response_bytes
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.parametrize(
     "method",

@@ -13,6 +13,9 @@ from tests.support.http_client import Client, connect, request
 from tests.support.origins import Headers, Received, ScriptedOrigin, chunk
 from tests.support.servers import run_app
 
+pytestmark = pytest.mark.e2e
+
+
 _CHUNKED = (b"Transfer-Encoding", b"chunked")
 _DESCRIBING = {
     *(b"content-length", b"transfer-encoding", b"content-type", b"content-encoding"),

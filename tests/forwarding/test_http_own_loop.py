@@ -8,6 +8,8 @@ from fastapi import FastAPI
 from tests.support.gateways import gateway
 from tests.support.servers import StartupFailed, run_app_in_thread
 
+pytestmark = pytest.mark.e2e
+
 
 async def test_gateway_serves_while_this_loop_is_blocked() -> None:
     """Nothing of it is bound to the loop in which it was declared."""

@@ -6,6 +6,8 @@ from tests.support.gateways import gateway
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.parametrize(
     "query",

@@ -6,6 +6,9 @@ from tests.support.gateways import gateway
 from tests.support.http_client import fetch
 from tests.support.origins import Headers, Received, ScriptedOrigin, always, response_bytes
 
+pytestmark = pytest.mark.e2e
+
+
 _OURS = {
     b"host",
     b"via",

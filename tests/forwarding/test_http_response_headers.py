@@ -8,6 +8,9 @@ from tests.support.gateways import gateway
 from tests.support.http_client import Ending, RawResponse, connect, fetch, request
 from tests.support.origins import Headers, ScriptedOrigin, always, response_bytes
 
+pytestmark = pytest.mark.e2e
+
+
 _SERVERS_OWN = {b"date", b"server"}
 
 

@@ -10,6 +10,8 @@ from tests.support.http_client import connect, fetch, request
 from tests.support.origins import Connection, Headers, ScriptedOrigin, always, chunk, response_bytes
 from tests.support.servers import dead_port
 
+pytestmark = pytest.mark.e2e
+
 
 async def _read_and_close(connection: Connection) -> None:
     await connection.read_request()

@@ -8,6 +8,9 @@ from tests.support.gateways import gateway, until
 from tests.support.http_client import fetch
 from tests.support.origins import Connection, ScriptedOrigin, always, response_bytes
 
+pytestmark = pytest.mark.e2e
+
+
 _EVIL = response_bytes(body=b"evil")
 
 

@@ -6,6 +6,9 @@ from tests.support.gateways import gateway, until
 from tests.support.http_client import connect, fetch
 from tests.support.origins import ScriptedOrigin
 
+pytestmark = pytest.mark.e2e
+
+
 _POST = b"POST /billing/x HTTP/1.1\r\nHost: gateway.test\r\n"
 _EVIL = b"GET /billing/evil HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
 _AMBIGUOUS = {

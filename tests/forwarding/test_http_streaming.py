@@ -9,6 +9,9 @@ from tests.support.gateways import gateway, until
 from tests.support.http_client import connect, request
 from tests.support.origins import Connection, ScriptedOrigin, chunk, response_bytes
 
+pytestmark = pytest.mark.e2e
+
+
 _SSE_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 )

@@ -37,6 +37,7 @@ def test_retry_after_may_be_missing() -> None:
     assert retry_after_seconds([(b"x", b"1")]) is None
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("status", "after", "respect", "served"),
     [

@@ -13,6 +13,9 @@ from tests.support.origins import Connection, Script, ScriptedOrigin, always, re
 from tests.support.servers import dead_port
 from tests.support.websocket_client import shake_hands
 
+pytestmark = pytest.mark.e2e
+
+
 REQUESTS = 600
 
 

@@ -128,6 +128,7 @@ async def _ended(client: Any) -> tuple[int, str]:
     return client.close_code, client.close_reason
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("ws", _SERVERS)
 async def test_tunnel_carries_messages_of_every_kind(ws: str) -> None:
     """Text, binary, empty and fragmented messages come back whole, and are counted."""
@@ -145,6 +146,7 @@ async def test_tunnel_carries_messages_of_every_kind(ws: str) -> None:
     assert gateway.tunnels[0].end == end
 
 
+@pytest.mark.e2e
 async def test_tunnel_carries_a_message_above_16_mib() -> None:
     """Where the server's own limit is raised, the tunnel adds none."""
     message = bytes(20 * 2**20)
@@ -153,6 +155,7 @@ async def test_tunnel_carries_a_message_above_16_mib() -> None:
         assert await asyncio.wait_for(client.recv(), 30) == message
 
 
+@pytest.mark.e2e
 async def test_tunnel_carries_small_messages_in_order() -> None:
     """Number and order of small messages hold in both directions."""
     expected = [str(number) for number in range(5_000)]
@@ -167,6 +170,7 @@ async def test_tunnel_carries_small_messages_in_order() -> None:
         await sending
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("ws", _SERVERS)
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 3000, 4999])
 async def test_client_close_reaches_the_upstream(ws: str, code: int) -> None:
@@ -203,6 +207,7 @@ async def _raw_client(gateway: _Gateway) -> AsyncIterator[socket.socket]:
         yield raw
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("ws", _SERVERS)
 @pytest.mark.parametrize("how", ["reset", "end"])
 async def test_client_that_vanishes_breaks_the_upstream_off(ws: str, how: str) -> None:
@@ -229,6 +234,7 @@ async def test_client_that_vanishes_breaks_the_upstream_off(ws: str, how: str) -
     assert (end.reason, end.code) == (WebSocketEnd.CLIENT_VANISHED, 1006)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("ws", _SERVERS)
 @pytest.mark.parametrize(
     ("payload", "code", "reason", "noted"),
@@ -258,6 +264,7 @@ async def test_upstream_close_reaches_the_client(
     assert end.error is None
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("how", ["reset", "end"])
 async def test_upstream_that_vanishes_closes_the_client_with_1014(how: str) -> None:
     """A broken upstream is a bad gateway to the client, within a second."""
@@ -276,6 +283,7 @@ async def test_upstream_that_vanishes_closes_the_client_with_1014(how: str) -> N
     assert isinstance(end.error, UpstreamDisconnected)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("frames", "code", "reason"),
     [
@@ -304,6 +312,7 @@ async def test_fault_of_the_upstream_reaches_the_client(
     assert end.error is not None
 
 
+@pytest.mark.e2e
 async def test_silent_upstream_ends_the_tunnel() -> None:
     """A dead peer behind the gateway is found by its missing pong."""
     async with (
@@ -316,6 +325,7 @@ async def test_silent_upstream_ends_the_tunnel() -> None:
     assert end.reason is WebSocketEnd.UPSTREAM_PING_TIMEOUT
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("message", ["x" * 1025, "ü" * 513, b"x" * 1025])
 async def test_client_message_over_the_limit_closes_both_with_1009(message: str | bytes) -> None:
     """``max_message_bytes`` counts bytes, and holds for the client as well."""
@@ -338,6 +348,7 @@ async def test_client_message_over_the_limit_closes_both_with_1009(message: str 
     assert end.reason is WebSocketEnd.MESSAGE_TOO_BIG
 
 
+@pytest.mark.e2e
 async def test_close_ends_a_running_tunnel_on_both_sides() -> None:
     """A drain's time-out closes what remains, whatever it waits for."""
     seen: list[tuple[int, bytes]] = []
@@ -355,6 +366,7 @@ async def test_close_ends_a_running_tunnel_on_both_sides() -> None:
     assert (end.reason, end.code) == (WebSocketEnd.DRAINED, 1012)
 
 
+@pytest.mark.e2e
 async def test_cancellation_closes_both_sides_with_1012_and_goes_on() -> None:
     """The task ends cancelled; both peers got a close; nothing is left."""
     seen: list[tuple[int, bytes]] = []
@@ -376,6 +388,7 @@ async def test_cancellation_closes_both_sides_with_1012_and_goes_on() -> None:
     assert not _copy_tasks()
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("ws", _SERVERS)
 async def test_server_shutdown_closes_both_sides_with_1012(ws: str) -> None:
     """When uvicorn stops, the upstream hears it as well."""
@@ -395,6 +408,7 @@ async def test_server_shutdown_closes_both_sides_with_1012(ws: str) -> None:
     assert end.reason is WebSocketEnd.SHUTDOWN
 
 
+@pytest.mark.e2e
 async def test_slow_client_stops_the_upstream() -> None:
     """A client that does not read stops an endless upstream after a bounded amount."""
     sent = 0
@@ -416,6 +430,7 @@ async def test_slow_client_stops_the_upstream() -> None:
         await until(lambda: sent > before)
 
 
+@pytest.mark.e2e
 async def test_slow_upstream_stops_the_client() -> None:
     """An upstream that does not read stops an endless client, and then gets it all."""
     go = asyncio.Event()

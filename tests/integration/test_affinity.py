@@ -12,6 +12,8 @@ from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import dead_port, run_app
 from tests.support.websocket_client import open_websocket, shake_hands
 
+pytestmark = pytest.mark.e2e
+
 
 def _named(name: bytes) -> ScriptedOrigin:
     return ScriptedOrigin(always(response_bytes(body=name)))

@@ -9,6 +9,9 @@ from tests.support.gateways import gateway
 from tests.support.http_client import fetch
 from tests.support.origins import Headers, ScriptedOrigin
 
+pytestmark = pytest.mark.e2e
+
+
 _APPEND = {"mode": "append", "trusted_proxies": ["127.0.0.1"]}
 _SAID: Headers = [(b"X-Forwarded-For", b"6.6.6.6")]
 

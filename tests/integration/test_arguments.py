@@ -71,6 +71,7 @@ def test_upstream_shows_its_name_alone() -> None:
     assert repr(Upstream(settings)) == "Upstream('billing')"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -106,6 +107,7 @@ async def test_forward_says_what_it_cannot_send(arguments: dict[str, Any], text:
     assert origin.connections == 0
 
 
+@pytest.mark.e2e
 async def test_lookup_of_an_upstream_that_the_app_does_not_mention_raises() -> None:
     """The error names the upstreams that were started."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
@@ -148,6 +150,7 @@ def test_mount_has_a_url() -> None:
     assert url == "/tenants/acme/billing/invoices/7"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("guarded", [False, True])
 async def test_mount_of_some_methods_refuses_the_others(guarded: bool) -> None:
     """With dependencies and without."""

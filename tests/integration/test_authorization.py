@@ -15,6 +15,9 @@ from tests.support.http_client import RawResponse, connect, fetch, request
 from tests.support.origins import Headers, ScriptedOrigin
 from tests.support.servers import run_app
 
+pytestmark = pytest.mark.e2e
+
+
 _HANDSHAKE: Headers = [
     (b"Connection", b"Upgrade"),
     (b"Upgrade", b"websocket"),

@@ -16,6 +16,8 @@ from tests.support.servers import run_app
 from tests.support.websocket_client import open_websocket, shake_hands
 from tests.support.websocket_origin import frames_from, until_left
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize(

@@ -12,6 +12,9 @@ from tests.support.http_client import connect, fetch, request
 from tests.support.origins import ScriptedOrigin, chunk
 from tests.support.servers import run_app
 
+pytestmark = pytest.mark.e2e
+
+
 _LIMIT = 10
 
 

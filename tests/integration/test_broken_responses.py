@@ -24,6 +24,9 @@ from tests.support.origins import Connection, ScriptedOrigin, chunk
 from tests.support.processes import Process
 from tests.support.servers import Running, run_app, run_hypercorn
 
+pytestmark = pytest.mark.e2e
+
+
 Served = AbstractAsyncContextManager[Running | Process]
 
 _BODY = random.Random(7).randbytes(60_000)

@@ -21,6 +21,8 @@ from tests.support.servers import StartupFailed, dead_port, run_app
 from tests.support.websocket_client import open_websocket
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
 
 async def refuse() -> None:
     """Refuse every request."""

@@ -54,6 +54,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan
 from tests.integration.differential import Broken, Gate, Side, outcomes
 
+pytestmark = pytest.mark.e2e
+
+
 Compose = Callable[[Side], ASGIApp | None]
 
 

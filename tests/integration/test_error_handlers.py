@@ -27,6 +27,8 @@ from tests.support.servers import dead_port, run_app
 from tests.support.websocket_client import shake_hands
 from tests.websocket.gateways import serving
 
+pytestmark = pytest.mark.e2e
+
 
 def _proxied(settings: Billing) -> FastAPI:
     return gateway_app(*(one.url for one in settings.destination_settings))

@@ -14,6 +14,9 @@ from tests.support.http_client import RawResponse, connect, fetch, request
 from tests.support.origins import Connection, Headers, ScriptedOrigin, always, chunk, response_bytes
 from tests.support.servers import run_app
 
+pytestmark = pytest.mark.e2e
+
+
 Endpoint = Callable[[Balancer, Request], Awaitable[Response]]
 _METHODS = ["GET", "POST", "PUT", "DELETE", "HEAD"]
 

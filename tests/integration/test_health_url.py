@@ -1,5 +1,6 @@
 """``health_url``: probes that go to another address than the requests."""
 
+import pytest
 from fastapi import FastAPI
 
 from fastapi_proxy_di import DestinationSettings, Upstream, proxy_router
@@ -7,6 +8,8 @@ from tests.support.gateways import Billing, until
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import run_app
+
+pytestmark = pytest.mark.e2e
 
 
 async def test_probes_go_to_their_own_address_until_the_destination_leaves() -> None:

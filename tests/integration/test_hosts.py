@@ -16,6 +16,9 @@ from tests.support.websocket_client import open_websocket
 from tests.websocket.gateways import serving
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
+
 _HANDSHAKE: Headers = [
     (b"Connection", b"Upgrade"),
     (b"Upgrade", b"websocket"),

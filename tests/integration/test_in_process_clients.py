@@ -34,6 +34,7 @@ async def _upstream() -> AsyncIterator[Running]:
         yield running
 
 
+@pytest.mark.e2e
 async def test_test_client_that_is_entered_proxies() -> None:
     """``with TestClient(app)`` runs the lifespan, so all works as under a server."""
     async with _upstream() as upstream:
@@ -50,6 +51,7 @@ async def test_test_client_that_is_entered_proxies() -> None:
     assert said == "hello"
 
 
+@pytest.mark.e2e
 async def test_test_client_can_be_entered_again() -> None:
     """Each ``with`` starts the upstreams anew in a loop of its own; between them none runs."""
     async with _upstream() as upstream:

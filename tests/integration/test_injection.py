@@ -16,6 +16,9 @@ from tests.support.websocket_client import Closed, open_websocket
 from tests.websocket.gateways import serving
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
+
 Billing: TypeAlias = Annotated[Balancer, Depends(Upstream("billing"))]
 
 

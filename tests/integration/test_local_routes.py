@@ -1,5 +1,6 @@
 """Local routes in front of a proxied mount: the strangler's way."""
 
+import pytest
 from fastapi import FastAPI
 
 from fastapi_proxy_di import proxy_router
@@ -7,6 +8,8 @@ from tests.support.gateways import billing, gateway, gateway_app
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin
 from tests.support.servers import run_app
+
+pytestmark = pytest.mark.e2e
 
 
 def _with_local(app: FastAPI) -> FastAPI:

@@ -28,6 +28,9 @@ from tests.support.websocket_client import open_websocket
 from tests.websocket.gateways import serving
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
+
 _ORIGIN: Headers = [(b"Origin", b"https://app.test")]
 _GZIP: Headers = [(b"Accept-Encoding", b"gzip")]
 

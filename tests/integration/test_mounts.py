@@ -11,6 +11,8 @@ from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import run_app
 
+pytestmark = pytest.mark.e2e
+
 
 class Users(UpstreamSettings, name="users"):
     """A second upstream."""

@@ -58,6 +58,7 @@ def test_lookup_outside_requests_raises_an_error_that_says_so() -> None:
         Upstream("billing").of(gateway_app(_dead()))
 
 
+@pytest.mark.e2e
 async def test_not_started_is_an_internal_error() -> None:
     """It is a programming error: 500, and no connection."""
     async with ScriptedOrigin() as origin, run_app(_injecting(FastAPI(), origin.url)) as running:
@@ -72,6 +73,7 @@ def test_not_started_is_no_proxy_error() -> None:
     assert not issubclass(ProxyNotStarted, ProxyError)
 
 
+@pytest.mark.e2e
 async def test_app_with_the_lifespan_works() -> None:
     """The line that the error asks for is enough."""
     app = FastAPI(lifespan=proxy_lifespan)
@@ -81,6 +83,7 @@ async def test_app_with_the_lifespan_works() -> None:
     assert reply.status == 200
 
 
+@pytest.mark.e2e
 async def test_lifespan_within_one_of_ones_own_works() -> None:
     """``async with proxy_lifespan(app)`` starts it, and the balancer is there at once."""
     seen: list[Balancer] = []
@@ -99,6 +102,7 @@ async def test_lifespan_within_one_of_ones_own_works() -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.e2e
 async def test_lifespan_and_router_start_once() -> None:
     """Both in one app share one runtime."""
     seen: list[Balancer] = []
@@ -119,6 +123,7 @@ async def test_lifespan_and_router_start_once() -> None:
     assert same
 
 
+@pytest.mark.e2e
 async def test_mounted_app_gets_an_error_that_says_so() -> None:
     """Starlette runs no lifespan of a mounted app."""
     async with ScriptedOrigin() as origin:
@@ -131,6 +136,7 @@ async def test_mounted_app_gets_an_error_that_says_so() -> None:
     assert origin.connections == 0
 
 
+@pytest.mark.e2e
 async def test_mounted_app_works_with_its_lifespan_in_ours() -> None:
     """The outer lifespan starts the inner app's upstreams; the mount shows in the prefix."""
     async with ScriptedOrigin() as origin:
@@ -151,6 +157,7 @@ async def test_mounted_app_works_with_its_lifespan_in_ours() -> None:
     assert origin.request.one(b"x-forwarded-prefix") == b"/sub/billing"
 
 
+@pytest.mark.e2e
 async def test_app_can_be_started_again() -> None:
     """After a shutdown the same app starts anew, with fresh pools."""
     async with ScriptedOrigin() as origin:

@@ -3,6 +3,7 @@
 import re
 from typing import Annotated, Any
 
+import pytest
 from fastapi import APIRouter, Depends, FastAPI, Path, Request
 from fastapi.routing import APIRoute
 
@@ -118,6 +119,7 @@ def test_endpoints_are_named_by_their_upstream() -> None:
     assert names == {"proxy_billing", "proxy_archive"}
 
 
+@pytest.mark.e2e
 async def test_own_route_in_the_router_is_an_ordinary_one() -> None:
     """It takes its own path and no more."""
     async with ScriptedOrigin() as origin:

@@ -17,6 +17,9 @@ from tests.support.websocket_client import open_websocket, shake_hands
 from tests.websocket.gateways import serving
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
+
 _BEARER: Headers = [(b"Authorization", b"Bearer outside")]
 
 

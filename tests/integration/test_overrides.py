@@ -13,6 +13,8 @@ from tests.support.servers import dead_port, run_app
 from tests.support.websocket_client import shake_hands
 from tests.websocket.gateways import serving
 
+pytestmark = pytest.mark.e2e
+
 
 async def test_override_replaces_the_upstream_of_a_proxied_route() -> None:
     """The stand-in gets the traffic; the real one gets nothing."""

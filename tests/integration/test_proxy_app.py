@@ -32,6 +32,8 @@ from tests.support.servers import StartupFailed, dead_port, run_app
 from tests.support.websocket_client import open_websocket, shake_hands
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
 
 def in_fastapi(proxy: ASGIApp) -> FastAPI:
     """Mount it as a user of FastAPI does."""

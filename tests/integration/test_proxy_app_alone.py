@@ -26,6 +26,9 @@ from tests.support.servers import (
 from tests.support.websocket_client import open_websocket, shake_hands
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
+
 Served = AbstractAsyncContextManager[Running | Process]
 
 

@@ -21,6 +21,8 @@ from tests.support.servers import run_app
 from tests.support.websocket_client import open_websocket, shake_hands
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
 
 def in_litestar(proxy: ProxyApp) -> ASGIApp:
     """Litestar takes the mount out of the path, and says nowhere what it was."""

@@ -25,6 +25,8 @@ from tests.support.servers import Running, run_app
 from tests.support.websocket_client import open_websocket, shake_hands
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
 
 class Guard:
     """Notes what it is asked for, and refuses by what it is given.

@@ -16,6 +16,8 @@ from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin
 from tests.support.servers import StartupFailed, run_app
 
+pytestmark = pytest.mark.e2e
+
 
 def mounted(proxy: ProxyApp) -> FastAPI:
     """An app that mounts it."""

@@ -21,6 +21,8 @@ from tests.support.http_client import connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, chunk, response_bytes
 from tests.support.servers import run_app
 
+pytestmark = pytest.mark.e2e
+
 
 async def read_body(request: Request) -> None:
     """Read the body the way Starlette keeps it."""

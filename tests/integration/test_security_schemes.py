@@ -25,6 +25,9 @@ from tests.support.websocket_client import open_websocket, shake_hands
 from tests.websocket.gateways import serving
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
+
 _BASIC = b"Basic " + base64.b64encode(b"user:password")
 _SCHEMES: list[tuple[Any, str, Headers]] = [
     (APIKeyHeader(name="X-Key"), "", [(b"X-Key", b"k")]),

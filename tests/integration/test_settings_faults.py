@@ -13,6 +13,8 @@ from tests.support.gateways import Billing, gateway_app, until
 from tests.support.origins import ScriptedOrigin
 from tests.support.servers import StartupFailed, run_app
 
+pytestmark = pytest.mark.e2e
+
 
 def _app(*names: str) -> FastAPI:
     app = FastAPI()

@@ -20,6 +20,8 @@ from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import run_app
 
+pytestmark = pytest.mark.e2e
+
 
 async def test_two_mounted_apps_have_their_own_upstreams() -> None:
     """Two apps proxy to one name with different settings, one after the other and at once."""

@@ -145,6 +145,7 @@ def test_mock_stands_in(make: Callable[..., Any]) -> None:
     assert mock.forward.await_args.args[1] == "/x"
 
 
+@pytest.mark.e2e
 async def test_real_balancer_stands_in_on_both_protocols() -> None:
     """One made from settings is used the raw way, options and all."""
     async with (
@@ -190,6 +191,7 @@ def test_overridden_upstream_needs_no_settings(
     assert statuses == [200, 200]
 
 
+@pytest.mark.e2e
 async def test_override_may_have_dependencies_of_its_own() -> None:
     """An override is a dependency: it may take the request, and end after it."""
     seen: list[str] = []
@@ -207,6 +209,7 @@ async def test_override_may_have_dependencies_of_its_own() -> None:
     assert (reply.body, seen) == (b"stand-in GET ", ["acme", "end"])
 
 
+@pytest.mark.e2e
 async def test_override_of_one_upstream_leaves_the_other() -> None:
     """Only the one that is named is replaced; the other starts and serves."""
     async with ScriptedOrigin() as origin:
@@ -225,6 +228,7 @@ async def test_override_of_one_upstream_leaves_the_other() -> None:
     assert [seen.target for seen in origin.requests] == [b"/x"]
 
 
+@pytest.mark.e2e
 async def test_override_by_settings_is_refused_at_start() -> None:
     """FastAPI would not find it where the upstream is mentioned by its name."""
     app = _app()
@@ -235,6 +239,7 @@ async def test_override_by_settings_is_refused_at_start() -> None:
             pass
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("target", ["/tenants/acme/billing/x", "/own"])
 async def test_override_by_settings_never_reaches_the_real_upstream(target: str) -> None:
     """One that is set while the app runs is a fault of every request."""
@@ -256,6 +261,7 @@ async def test_override_by_settings_never_reaches_the_real_upstream(target: str)
     assert not origin.requests
 
 
+@pytest.mark.e2e
 def test_override_is_set_at_the_top_level_of_a_script(tmp_path: Path) -> None:
     """Nothing looks at who asks for the hash."""
     script = tmp_path / "script.py"
@@ -272,6 +278,7 @@ def test_override_is_set_at_the_top_level_of_a_script(tmp_path: Path) -> None:
     assert "Upstream('billing')" in ended.stdout
 
 
+@pytest.mark.e2e
 async def test_tasks_of_an_override_run_after_the_response() -> None:
     """Those of the dependencies of the mount run as well."""
     ran: list[str] = []

@@ -12,6 +12,9 @@ from opentelemetry.trace import SpanKind
 
 from tests.monitoring.apps import asked_of_both
 
+pytestmark = pytest.mark.e2e
+
+
 assert "telemetry" in inspect.signature(FastAPI).parameters
 
 

@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "request_walk.py"
 
 

@@ -422,6 +422,7 @@ def test_prober_without_path_sends_nothing() -> None:
     assert run_virtually(scenario()) == (0, 1)
 
 
+@pytest.mark.e2e
 async def test_first_sweep_is_over_before_the_first_request() -> None:
     """A destination that is down at start gets no request, though the policy prefers it."""
     async with (

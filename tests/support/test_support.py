@@ -1,6 +1,12 @@
 """The harness itself: it must show faults, not swallow them."""
 
+import asyncio
+import subprocess
+import sys
+
 import pytest
+import uvicorn
+from hypercorn.config import Config as HypercornConfig
 
 from tests.support.http_client import Ending, connect, fetch, request
 from tests.support.origins import Connection, PeerLeft, ScriptedOrigin, chunk, echo
@@ -88,6 +94,7 @@ async def test_client_shows_how_a_response_ended(raw: bytes, ending: Ending) -> 
     assert reply.whole is (ending in (Ending.LENGTH, Ending.LAST_CHUNK))
 
 
+@pytest.mark.e2e
 async def test_failed_start_tells_why() -> None:
     """The app's own words, and its exception as the cause."""
 
@@ -98,3 +105,25 @@ async def test_failed_start_tells_why() -> None:
         await run_app(app).__aenter__()
 
     assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_server_without_the_mark_fails_the_test() -> None:
+    """A test that forgets the mark ``e2e`` is told so."""
+    with pytest.raises(pytest.fail.Exception, match="marked e2e"):
+        uvicorn.Server(uvicorn.Config("no:app"))
+    with pytest.raises(pytest.fail.Exception, match="marked e2e"):
+        HypercornConfig()
+
+
+def test_process_without_the_mark_fails_the_test() -> None:
+    """One that asyncio starts as well."""
+    with pytest.raises(pytest.fail.Exception, match="marked e2e"):
+        subprocess.run([sys.executable, "-c", ""], check=True)
+    with pytest.raises(pytest.fail.Exception, match="marked e2e"):
+        asyncio.run(asyncio.create_subprocess_exec(sys.executable))
+
+
+@pytest.mark.e2e
+def test_process_with_the_mark_runs() -> None:
+    """The mark lifts the ban."""
+    assert subprocess.run([sys.executable, "-c", ""], check=False).returncode == 0

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 
+import pytest
 from fastapi.testclient import TestClient
 
 from fastapi_proxy_di.testing import Clock, StandInFixture, reply
@@ -39,6 +40,7 @@ def test_plugin_is_registered() -> None:
     assert "fastapi_proxy_di.testing.pytest_plugin" in {one.value for one in found}
 
 
+@pytest.mark.e2e
 def test_testing_needs_no_pytest() -> None:
     """Other test runners can import the kit."""
     code = "import sys, fastapi_proxy_di.testing; print('pytest' in sys.modules)"

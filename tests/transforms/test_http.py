@@ -30,6 +30,8 @@ from tests.support.http_client import Ending, RawResponse, fetch
 from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import run_app
 
+pytestmark = pytest.mark.e2e
+
 
 def add_tenant(request: OutboundRequest) -> None:
     """Change headers, path and query of a request."""

@@ -23,6 +23,8 @@ from tests.support.http_client import connect
 from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.websocket_client import shake_hands
 
+pytestmark = pytest.mark.e2e
+
 
 def add_tenant(request: OutboundRequest) -> None:
     """Change a header of a handshake."""

@@ -19,6 +19,8 @@ from tests.support.http_client import fetch
 from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.servers import dead_port
 
+pytestmark = pytest.mark.e2e
+
 
 class Holding:
     """A script that keeps connections, says their number, and holds ``/held`` until ``go``."""

@@ -15,6 +15,7 @@ from tests.support.http_client import fetch
 from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 
 
+@pytest.mark.e2e
 async def test_configure_destination_limits_requests_at_once() -> None:
     """From the next pick on, and off again; what is under way goes on."""
     release = asyncio.Event()
@@ -47,6 +48,7 @@ async def test_configure_destination_limits_requests_at_once() -> None:
     assert heard == [LimitHit("billing", small.url, "max_in_flight")]
 
 
+@pytest.mark.e2e
 async def test_configure_destination_limits_requests_per_window() -> None:
     """When all are used up: 503, with the seconds until the window turns in Retry-After."""
     async with (
@@ -63,6 +65,7 @@ async def test_configure_destination_limits_requests_per_window() -> None:
     assert more.status == 200
 
 
+@pytest.mark.e2e
 async def test_configure_destination_keeps_the_rest() -> None:
     """Counts, health, connections and what was not named."""
     async with (

@@ -22,6 +22,9 @@ from tests.support.websocket_origin import FramePeer, accepting, frames_from, un
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
+
 _TUNNELS = 400
 _NO_PINGS = {"ping_interval": None}
 _SEATS = 60

@@ -15,6 +15,9 @@ from tests.support.websocket_client import Closed, open_websocket
 from tests.support.websocket_origin import FramePeer, frames_from, until_left
 from tests.websocket.gateways import every_server, every_uvicorn, no_tunnel_left, tunnels
 
+pytestmark = pytest.mark.e2e
+
+
 _TEXT, _CLOSE = 1, 8
 
 # The registry, without what may not be sent, and both borders of what apps may define.

@@ -14,6 +14,9 @@ from tests.support.websocket_origin import frames_from, until_left
 from tests.websocket.gateways import serving
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
+
 _TARGET = "/rooms/7?token=t"
 
 

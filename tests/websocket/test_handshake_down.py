@@ -17,6 +17,8 @@ from tests.support.websocket_origin import accepting, frames_from, until_left
 from tests.websocket.gateways import every_server, no_tunnel_left, serving, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
 
 @every_server
 async def test_response_has_the_upstreams_headers(server: str) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import pytest
+
 from tests.support.origins import Received
 from tests.support.websocket_client import Headers, open_websocket
 from tests.support.websocket_origin import frames_from, until_left
 from tests.websocket.gateways import every_server, every_uvicorn, tunnels
+
+pytestmark = pytest.mark.e2e
 
 
 async def _arriving(

@@ -20,6 +20,9 @@ from tests.support.websocket_origin import FramePeer, frames_from
 from tests.websocket.gateways import every_server, every_uvicorn, no_tunnel_left, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
+
 _PING, _PONG, _CLOSE = 9, 10, 8
 
 

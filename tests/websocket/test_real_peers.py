@@ -23,6 +23,9 @@ from tests.support.websocket_client import open_websocket
 from tests.websocket.gateways import every_server, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
+
 _MESSAGES: Final[list[str | bytes]] = [
     "grüße",
     b"\x00\xff",

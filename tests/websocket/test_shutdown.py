@@ -16,6 +16,9 @@ from tests.support.websocket_origin import FramePeer, accepting, frames_from, un
 from tests.websocket.gateways import every_server, every_uvicorn, no_tunnel_left, serving, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
+
 _CLOSE = 8
 _PING = 9
 

@@ -14,6 +14,8 @@ import socketio
 from tests.support.servers import Running, run_app
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
 
+pytestmark = pytest.mark.e2e
+
 
 class _Chat:
     """A Socket.IO service that says back what it hears."""

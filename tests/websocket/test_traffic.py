@@ -7,12 +7,17 @@ import hashlib
 import zlib
 from collections.abc import Callable
 
+import pytest
+
 from tests.support.gateways import until
 from tests.support.websocket_client import Closed, WebSocketClient, open_websocket
 from tests.support.websocket_frames import frame
 from tests.support.websocket_origin import FramePeer, frames_from, until_left
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server
+
+pytestmark = pytest.mark.e2e
+
 
 _CONT, _TEXT, _BINARY, _CLOSE = 0, 1, 2, 8
 _TELL_CODES = ("websockets-sansio", "wsproto")

@@ -18,6 +18,8 @@ from tests.support.websocket_client import open_websocket, shake_hands
 from tests.websocket.gateways import every_server, no_tunnel_left, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server
 
+pytestmark = pytest.mark.e2e
+
 
 def _dead() -> str:
     return f"http://127.0.0.1:{dead_port()}"

@@ -19,6 +19,8 @@ from fastapi_proxy_di.cli.demo.load import Load
 from fastapi_proxy_di.cli.demo.tally import Break, Kind, Tally
 from fastapi_proxy_di.cli.demo.upstream import DemoUpstream
 
+pytestmark = pytest.mark.e2e
+
 
 @contextlib.asynccontextmanager
 async def loaded(app: ASGIApp, *kinds: Kind) -> AsyncIterator[Load]:

@@ -23,6 +23,7 @@ from tests.support.http_client import connect, fetch, request
 from tests.transport.asgi.apps import Inner, body, inner_tasks, plain, start
 
 
+@pytest.mark.e2e
 async def test_asgi_app_reads_the_body_as_it_comes(inner: Inner) -> None:
     """Pieces arrive before the client has sent the rest; the end is told once."""
     pieces: asyncio.Queue[bytes] = asyncio.Queue()
@@ -49,6 +50,7 @@ async def test_asgi_app_reads_the_body_as_it_comes(inner: Inner) -> None:
     assert (first, rest, reply.body) == (b"one", b"two", b"done")
 
 
+@pytest.mark.e2e
 async def test_asgi_app_that_asks_for_the_body_sends_100_continue(inner: Inner) -> None:
     """The client is asked for its body when the app reads it, and not before."""
     order: list[str] = []
@@ -138,6 +140,7 @@ async def test_asgi_app_streams_with_backpressure(inner: Inner) -> None:
     assert (size, sent) == (100 * 16384, 100)
 
 
+@pytest.mark.e2e
 async def test_asgi_answer_keeps_headers_in_order(inner: Inner) -> None:
     """Repeats survive, names are lower case."""
     cookies = [(b"Set-Cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"X-Z", b"\xe9")]
@@ -154,6 +157,7 @@ async def test_asgi_answer_keeps_headers_in_order(inner: Inner) -> None:
     assert reply.one(b"x-z") == b"\xe9"
 
 
+@pytest.mark.e2e
 async def test_asgi_answer_to_head_has_no_body(inner: Inner) -> None:
     """The length stays, the bytes go, whatever the app sends."""
 
@@ -200,6 +204,7 @@ async def test_asgi_answer_may_have_trailers(inner: Inner) -> None:
     await transport.aclose()
 
 
+@pytest.mark.e2e
 async def test_asgi_app_goes_on_after_its_answer(inner: Inner) -> None:
     """Background tasks run to their end; ``receive`` then tells of the disconnect."""
     done = asyncio.Event()
@@ -223,6 +228,7 @@ async def test_asgi_app_goes_on_after_its_answer(inner: Inner) -> None:
     assert (reply.body, before, told) == (b"ok", False, ["http.disconnect"])
 
 
+@pytest.mark.e2e
 async def test_asgi_app_is_told_of_a_client_that_left(inner: Inner) -> None:
     """``http.disconnect`` comes, ``send`` raises, the count goes; no failure is noted."""
     seen: list[str] = []
@@ -248,6 +254,7 @@ async def test_asgi_app_is_told_of_a_client_that_left(inner: Inner) -> None:
     assert (seen, failures) == (["http.disconnect", "OSError"], 0)
 
 
+@pytest.mark.e2e
 async def test_asgi_stream_ends_when_the_client_leaves(inner: Inner) -> None:
     """Starlette's own streaming ends at once, silent or not."""
     ended = asyncio.Event()

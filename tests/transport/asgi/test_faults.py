@@ -13,6 +13,8 @@ from tests.support.gateways import gateway, until
 from tests.support.http_client import Ending, fetch
 from tests.transport.asgi.apps import Inner, body, plain, raises, start
 
+pytestmark = pytest.mark.e2e
+
 
 async def _returns(scope: Scope, receive: Receive, send: Send) -> None:
     return

@@ -21,6 +21,7 @@ from tests.support.servers import StartupFailed, run_app
 from tests.transport.asgi.apps import Inner
 
 
+@pytest.mark.e2e
 async def test_asgi_lifespan_runs_within_the_gateways(inner: Inner) -> None:
     """Start before the first probe, its state in every request, shutdown awaited."""
     order: list[str] = []
@@ -53,6 +54,7 @@ async def test_asgi_lifespan_runs_within_the_gateways(inner: Inner) -> None:
     assert names == ["state", "state"]
 
 
+@pytest.mark.e2e
 async def test_asgi_lifespan_that_fails_stops_the_start(inner: Inner) -> None:
     """The gateway does not start, says why, and closes what it had started."""
     order: list[str] = []
@@ -75,6 +77,7 @@ async def test_asgi_lifespan_that_fails_stops_the_start(inner: Inner) -> None:
     assert order == ["up", "down"]
 
 
+@pytest.mark.e2e
 async def test_asgi_lifespan_that_reports_a_failure_without_raising(inner: Inner) -> None:
     """The text of ``lifespan.startup.failed`` is the reason."""
 
@@ -86,6 +89,7 @@ async def test_asgi_lifespan_that_reports_a_failure_without_raising(inner: Inner
         await gateway(inner(app)).__aenter__()
 
 
+@pytest.mark.e2e
 async def test_asgi_lifespan_that_breaks_later_is_logged(
     inner: Inner, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -106,6 +110,7 @@ async def test_asgi_lifespan_that_breaks_later_is_logged(
     assert reply.body == b"ok"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("raises", [False, True])
 async def test_asgi_shutdown_that_fails_is_logged_and_stops_nothing(
     inner: Inner, caplog: pytest.LogCaptureFixture, raises: bool
@@ -192,6 +197,7 @@ async def test_asgi_destination_that_joins_and_fails_to_start_is_unreachable(inn
     assert isinstance(raised.value, UpstreamConnectError)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("address", "text"),
     [

@@ -19,6 +19,7 @@ from tests.support.http_client import fetch
 from tests.transport.asgi.apps import Inner, body, plain, start
 
 
+@pytest.mark.e2e
 async def test_asgi_app_gets_a_scope_of_its_own(inner: Inner) -> None:
     """As from a server that serves the gateway alone; nothing of our scope leaks."""
     seen: list[Scope] = []
@@ -99,6 +100,7 @@ async def test_asgi_app_that_never_ends_is_stopped_at_shutdown(inner: Inner) -> 
     assert transport.reuse(WireRequest(b"GET", b"/", [], 1.0), b"", more=False) is None
 
 
+@pytest.mark.e2e
 async def test_asgi_app_cancelled_from_outside_breaks_its_answer(inner: Inner) -> None:
     """A task that somebody cancels must not leave its client waiting."""
 

@@ -18,6 +18,8 @@ from tests.support.gateways import gateway, until
 from tests.support.websocket_client import Closed, open_websocket
 from tests.transport.asgi.apps import Inner, body, closing, plain, raises, start, talk
 
+pytestmark = pytest.mark.e2e
+
 
 async def test_asgi_websocket_that_ended_drops_what_is_sent() -> None:
     """As any: how it ended is told by ``recv``, which keeps the first end only."""

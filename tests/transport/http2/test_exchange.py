@@ -100,6 +100,7 @@ async def test_http2_upload_waits_for_windows() -> None:
     assert (held, size) == (True, b"300000")
 
 
+@pytest.mark.e2e
 async def test_http2_exchange_that_is_given_up_is_reset() -> None:
     """The destination learns at once that nobody waits; the connection serves on."""
     asked = asyncio.Event()

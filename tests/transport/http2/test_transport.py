@@ -31,6 +31,7 @@ from tests.support.servers import StartupFailed, blackhole, dead_port, run_app
 from tests.transport.http2.peer import Peer, answer_all, asks, hypercorn, scripted, transport_to
 
 
+@pytest.mark.e2e
 async def test_http2_over_tls(certificates: tuple[str, str, str]) -> None:
     """ALPN chooses HTTP/2; what the client sent arrives as it was."""
     cert, key, ca = certificates
@@ -66,6 +67,7 @@ async def test_http2_over_tls(certificates: tuple[str, str, str]) -> None:
     assert dict(seen["headers"])["host"] == f"127.0.0.1:{port}"
 
 
+@pytest.mark.e2e
 async def test_http2_by_prior_knowledge_streams_both_ways() -> None:
     """Without TLS from the first byte; pieces come back while others go up."""
     async with (
@@ -85,6 +87,7 @@ async def test_http2_by_prior_knowledge_streams_both_ways() -> None:
     assert (first, second) == (b"one", b"two")
 
 
+@pytest.mark.e2e
 async def test_http2_requests_share_a_connection() -> None:
     """Those that come at once wait for one dial and travel together."""
     async with (
@@ -102,6 +105,7 @@ async def test_http2_requests_share_a_connection() -> None:
     assert (connections, balancer.destinations[0].healthy) == (1, True)
 
 
+@pytest.mark.e2e
 async def test_http2_upstream_gets_websockets_over_http1(
     certificates: tuple[str, str, str],
 ) -> None:
@@ -177,6 +181,7 @@ async def test_http2_destination_that_speaks_http1() -> None:
             await transport.start(asks(), b"", more=False)
 
 
+@pytest.mark.e2e
 async def test_http2_destination_that_does_not_choose_h2(
     certificates: tuple[str, str, str],
 ) -> None:
@@ -300,6 +305,7 @@ async def test_http2_idle_connection_closes_after_a_while() -> None:
     assert (used, unsafe, len(peers)) == (1, None, 1)
 
 
+@pytest.mark.e2e
 async def test_http2_without_the_extra_is_a_fault_that_names_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
