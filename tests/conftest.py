@@ -1,4 +1,4 @@
-"""What every test shares: nothing of the machine or of other tests leaks in, CI skips nothing."""
+"""Fixtures and hooks of all tests: isolation from the machine and between tests, no skips in CI."""
 
 import logging
 import os
@@ -60,7 +60,7 @@ def _no_servers_without_the_mark(
 
 @pytest.fixture(autouse=True)
 def _logging() -> Iterator[None]:
-    """Undo what commands, servers and other frameworks set up for a whole process."""
+    """Undo the logging that commands, servers and other frameworks configure for the process."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [(one.level, list(one.handlers), one.propagate) for one in loggers]
     yield

@@ -1,7 +1,4 @@
-"""Who is measured, and under which loads: two tables and the names in them.
-
-Knows neither how a contender is started nor how a load is driven.
-"""
+"""The tables of contenders and loads of the benchmarks."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -11,7 +8,7 @@ from tests.benchmarks.wire_format import POST_BODY_BYTES
 
 
 class Kind(Enum):
-    """What a load does; each contender lists the kinds that it can serve."""
+    """Kind of a load; each contender lists the kinds that it can serve."""
 
     GET = "get"
     POST = "post"
@@ -24,7 +21,7 @@ class Kind(Enum):
 
 
 class Origin(Enum):
-    """Which server stands behind the gateways."""
+    """Server behind the gateways."""
 
     NGINX = "nginx"
     ASGI = "asgi"

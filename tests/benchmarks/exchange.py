@@ -1,6 +1,6 @@
 """One HTTP request of the load generator, by hand on an asyncio protocol.
 
-Counts what arrives and keeps none of it. Knows no WebSocket and no load.
+Counts the received bytes and keeps none of them.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from tests.benchmarks.wire_format import EVENT_BYTES, event_stamp
 _WRITE_BYTES: Final = 256 * 1024
 
 
-class TransportExchange(asyncio.Protocol):
-    """One HTTP request on a connection of its own; `finished` resolves when the answer ended.
+class HttpExchange(asyncio.Protocol):
+    """One HTTP request on a connection of its own; `finished` resolves when the response has ended.
 
     Args:
         head: Request line and header block.
         upload_bytes: Size of the body that follows it.
-        events: Whether the answer is read as timestamped events.
+        events: Whether the response is read as timestamped events.
     """
 
     def __init__(self, head: bytes, *, upload_bytes: int = 0, events: bool = False) -> None:
@@ -43,7 +43,7 @@ class TransportExchange(asyncio.Protocol):
         self._send()
 
     def pause_writing(self) -> None:
-        """Stop until the socket has room."""
+        """Stop the upload until the socket has room."""
         self._writable = False
 
     def resume_writing(self) -> None:
@@ -58,7 +58,7 @@ class TransportExchange(asyncio.Protocol):
             self._transport.write(bytes(size))
 
     def data_received(self, data: bytes) -> None:
-        """Feed what came."""
+        """Feed the received bytes to the parser."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -91,7 +91,7 @@ class TransportExchange(asyncio.Protocol):
         self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail whatever is still waited for."""
+        """Fail everything that is still waited for."""
         self._fail(exc or OSError("connection closed before the end"))
 
     def _fail(self, error: Exception) -> None:

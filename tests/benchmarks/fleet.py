@@ -1,6 +1,6 @@
 """Starts and ends the servers of a run: origins beside the load, gateways on the other core.
 
-Installs the peers' packages into a cache outside the repository. Knows no measurements.
+Installs the peers' packages into a cache outside the repository.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The goals and whether a run meets them. Pure: reads results, prints nothing."""
+"""The goals of a run, and whether it meets them. Pure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """How one goal fared; `met` is `None` if it was not measured."""
+    """The result of one goal; `met` is `None` if it was not measured."""
 
     goal: Goal
     value: float | None

@@ -1,4 +1,4 @@
-"""What importing the package costs over importing fastapi and httpx, in fresh processes."""
+"""Measures the cost of importing the package over fastapi and httpx, in fresh processes."""
 
 import os
 import statistics

@@ -1,8 +1,8 @@
-"""Load generator for what wrk cannot do: large transfers, event streams, WebSocket tunnels.
+"""Load generator for loads that wrk cannot drive: large transfers, event streams, tunnels.
 
-Run as a process of its own, pinned beside the origin. It says `ready`, waits for a line, works,
-prints its result as one JSON line, and holds its connections until the next line. Speaks HTTP and
-WebSocket by hand so that it costs little; knows no contender.
+Runs as a process of its own, pinned beside the origin. It prints `ready`, waits for a line, works,
+prints its result as one JSON line, and keeps its connections until the next line. It speaks HTTP
+and WebSocket by hand, to use little CPU.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Final
 
 import uvloop
 
-from tests.benchmarks.exchange import TransportExchange
+from tests.benchmarks.exchange import HttpExchange
 from tests.benchmarks.tunnel import Tunnel
 from tests.benchmarks.wire_format import API_KEY, API_KEY_HEADER, TRANSFER_BYTES
 
@@ -38,7 +38,7 @@ def _request(arguments: argparse.Namespace, method: str, target: str, *extra: st
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-async def _run_exchange(port: int, exchange: TransportExchange) -> None:
+async def _run_exchange(port: int, exchange: HttpExchange) -> None:
     await asyncio.get_running_loop().create_connection(lambda: exchange, "127.0.0.1", port)
     await exchange.finished
 
@@ -50,13 +50,13 @@ async def _transfers(arguments: argparse.Namespace, *, upload: bool) -> dict[str
     else:
         head = _request(arguments, "GET", arguments.path)
     exchanges = [
-        TransportExchange(head, upload_bytes=TRANSFER_BYTES if upload else 0)
+        HttpExchange(head, upload_bytes=TRANSFER_BYTES if upload else 0)
         for _ in range(arguments.connections)
     ]
     started = time.perf_counter()
     durations_ms: list[float] = []
 
-    async def transfer(exchange: TransportExchange) -> None:
+    async def transfer(exchange: HttpExchange) -> None:
         await _run_exchange(arguments.port, exchange)
         complete = (
             exchange.small_body == str(TRANSFER_BYTES).encode()
@@ -74,7 +74,7 @@ async def _transfers(arguments: argparse.Namespace, *, upload: bool) -> dict[str
 async def _event_streams(arguments: argparse.Namespace) -> dict[str, object]:
     target = f"{arguments.path}?events={arguments.events}&interval={arguments.interval}"
     head = _request(arguments, "GET", target)
-    exchanges = [TransportExchange(head, events=True) for _ in range(arguments.connections)]
+    exchanges = [HttpExchange(head, events=True) for _ in range(arguments.connections)]
     started = time.perf_counter()
     deadline = arguments.events * arguments.interval * 3 + 5
     failures = await _gather([_run_exchange(arguments.port, e) for e in exchanges], deadline)
@@ -129,7 +129,7 @@ async def _echo(
     await asyncio.sleep(arguments.seconds)
     for tunnel in alive:
         tunnel.repeat = False
-    await _gather([tunnel.answered for tunnel in alive], 5)
+    await _gather([tunnel.echoed for tunnel in alive], 5)
     errors = len(tunnels) - len(_alive(tunnels))
     return _result(len(latencies_ms), time.perf_counter() - started, latencies_ms, errors)
 
@@ -142,8 +142,8 @@ async def _idle(arguments: argparse.Namespace, tunnels: Sequence[Tunnel]) -> dic
     alive = _alive(tunnels)
     for tunnel in alive:
         tunnel.send()
-    unanswered = await _gather([t.answered for t in alive], 10)
-    open_now = len(alive) - unanswered
+    without_echo = await _gather([t.echoed for t in alive], 10)
+    open_now = len(alive) - without_echo
     return _result(open_now, elapsed, durations_ms, len(tunnels) - open_now)
 
 

@@ -1,6 +1,6 @@
-"""One measurement: drive one load at one server and read what the kernel says it cost.
+"""One measurement: drives one load at one server, and reads its cost from the kernel.
 
-wrk drives small requests, `load_generator` the rest. Knows servers, not contenders.
+wrk drives small requests, `load_generator` the rest.
 """
 
 import http.client
@@ -22,7 +22,7 @@ _PATIENCE_SECONDS: Final = 240
 
 
 class MeasurementError(Exception):
-    """A load could not be driven, or the server answered wrongly."""
+    """A load could not be driven, or the server responded wrongly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Effort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What one turn gave.
+    """The result of one turn.
 
     Attributes:
         units: Requests, transfers, events, messages or handshakes done.
@@ -56,7 +56,7 @@ class Sample:
         p99_ms: 99th percentile of the same.
         peak_rss_mib: Highest resident memory of the gateway.
         held_kib: Memory added per tunnel still open at the end, in KiB; 0 for other loads.
-        errors: Units that failed, non-2xx answers included.
+        errors: Units that failed, non-2xx responses included.
     """
 
     units: int
@@ -69,8 +69,8 @@ class Sample:
     errors: int
 
 
-def check_answer(server: Server, load: Load, *, proxied: bool) -> None:
-    """Send one request and compare the answer with what the origin gives.
+def check_response(server: Server, load: Load, *, proxied: bool) -> None:
+    """Send one request and compare the response with what the origin gives.
 
     Raises:
         MeasurementError: Another status or body, or for POST an origin that missed the body.
@@ -85,19 +85,19 @@ def check_answer(server: Server, load: Load, *, proxied: bool) -> None:
             body=b"x" * load.body_bytes or None,
             headers={API_KEY_HEADER: API_KEY},
         )
-        answer = connection.getresponse()
-        body = answer.read()
+        response = connection.getresponse()
+        body = response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise MeasurementError(f"no answer: {error!r}") from error
+        raise MeasurementError(f"no response: {error!r}") from error
     finally:
         connection.close()
-    if answer.status != 200:
-        raise MeasurementError(f"status {answer.status}: {body[:200]!r}")
+    if response.status != 200:
+        raise MeasurementError(f"status {response.status}: {body[:200]!r}")
     if not proxied:
         return
     if body != b"x" * GET_BODY_BYTES:
         raise MeasurementError(f"unexpected body of {len(body)} bytes")
-    if load.body_bytes and int(answer.headers.get("x-request-length", 0)) < load.body_bytes:
+    if load.body_bytes and int(response.headers.get("x-request-length", 0)) < load.body_bytes:
         raise MeasurementError("the request body did not reach the origin")
 
 
@@ -155,7 +155,7 @@ def _wrk(server: Server, load: Load, seconds: int) -> dict[str, Any]:
     for line in done.stdout.splitlines():
         if line.startswith("JSON "):
             raw = json.loads(line.removeprefix("JSON "))
-            # wrk counts an answer with an error status as a request, too.
+            # wrk counts a response with an error status as a request, too.
             return {
                 "units": max(0, raw["requests"] - raw["errors"]),
                 "seconds": raw["duration_us"] / 1e6,

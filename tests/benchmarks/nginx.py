@@ -1,4 +1,4 @@
-"""nginx as origin and as contender: its configuration files, nothing else of it."""
+"""Writes the configuration files of nginx as origin and as contender."""
 
 from pathlib import Path
 from typing import Final
@@ -32,8 +32,8 @@ http {{
 }}
 """
 
-# `mirror` reads the whole request body before the answer; a static file refuses POST with 405,
-# which the error page turns into the 1 KiB answer.
+# `mirror` reads the whole request body before the response; a static file refuses POST with 405,
+# which the error page turns into the 1 KiB response.
 _ORIGIN: Final = """\
     server {{
 {listen}

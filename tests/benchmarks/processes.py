@@ -1,8 +1,4 @@
-"""Processes pinned to a core, and what the kernel accounts to them.
-
-Owns starting, waiting for and ending servers, CPU seconds and memory from `/proc`. Knows nothing
-of contenders and loads.
-"""
+"""Starts and ends processes pinned to a core, and reads their CPU seconds and memory."""
 
 import os
 import signal
@@ -38,7 +34,7 @@ def pinned(core: int) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on now."""
+    """Give a loopback TCP port that no process listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What a run gives: medians per load and contender, to and from JSON."""
+"""The results of a run: medians per load and contender, to and from JSON."""
 
 import dataclasses
 import json
@@ -91,7 +91,7 @@ class Results:
 
     @staticmethod
     def read(path: Path) -> "Results":
-        """What `write` wrote."""
+        """Read results that `write` wrote."""
         raw = json.loads(path.read_text())
         rows = tuple(
             Row(**{**row, "samples": tuple(Sample(**sample) for sample in row["samples"])})

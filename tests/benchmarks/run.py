@@ -1,7 +1,4 @@
-"""A whole run: per origin all contenders started together, each load measured in turns.
-
-Owns the order of things and what happens when a contender fails; the parts are elsewhere.
-"""
+"""A whole run: starts all contenders of an origin together and measures each load in turns."""
 
 import importlib.metadata
 import os
@@ -23,7 +20,7 @@ from tests.benchmarks.measure import (
     Effort,
     MeasurementError,
     Sample,
-    check_answer,
+    check_response,
     measure,
     warm_up,
 )
@@ -148,7 +145,7 @@ class Run:
                 if name in faults:
                     continue
                 try:
-                    check_answer(servers[name], load, proxied=name not in _NO_UPSTREAM)
+                    check_response(servers[name], load, proxied=name not in _NO_UPSTREAM)
                     warm_up(servers[name], load)
                     sample = measure(servers[name], load, effort)
                 except (MeasurementError, OSError, ValueError) as error:

@@ -51,7 +51,7 @@ BROWSER_SCOPE: Final[dict[str, Any]] = {
     ],
 }
 
-ANSWER: Final = (
+RESPONSE: Final = (
     b"HTTP/1.1 200 OK\r\n"
     b"Server: nginx\r\n"
     b"Date: Mon, 01 Jul 2024 12:00:00 GMT\r\n"
@@ -81,10 +81,10 @@ def _settings() -> Billing:
 
 
 _CONNECTION: Final = cast("Http1Connection", SimpleNamespace(loop=None, parser=ResponseParser()))
-"""Not touched by an answer that fits one read, but for its parser."""
+"""Stands for a connection: a response that fits one read uses only its parser."""
 
 
-def _parsed_answer() -> Http1Exchange:
+def _parsed_response() -> Http1Exchange:
     exchange = Http1Exchange(
         _CONNECTION,
         bodyless=False,
@@ -94,12 +94,12 @@ def _parsed_answer() -> Http1Exchange:
         now=0.0,
         parser=_CONNECTION.parser,
     )
-    exchange.feed(memoryview(ANSWER), 1.0)
+    exchange.feed(memoryview(RESPONSE), 1.0)
     return exchange
 
 
-def test_path_is_mapped(benchmark: BenchmarkFixture) -> None:
-    """The raw path parts at the mount."""
+def test_path_below_the_mount_is_found(benchmark: BenchmarkFixture) -> None:
+    """The raw path is split at the mount."""
     rest, prefix = benchmark(target_below, BROWSER_SCOPE, "invoices/2024 07/items", routed=True)
     assert (rest, prefix) == (b"/invoices/2024%2007/items", b"/billing")
 
@@ -111,7 +111,7 @@ def test_target_is_joined(benchmark: BenchmarkFixture) -> None:
 
 
 def test_request_headers_are_built(benchmark: BenchmarkFixture) -> None:
-    """A browser's header block becomes the upstream's."""
+    """The headers of a browser become those of the request to the destination."""
     builder = request_builder(_settings(), None)
 
     def build() -> Exchange:
@@ -126,25 +126,25 @@ def test_request_headers_are_built(benchmark: BenchmarkFixture) -> None:
 
 @pytest.mark.parametrize("destinations", [3, 1000])
 def test_destination_is_picked(benchmark: BenchmarkFixture, destinations: int) -> None:
-    """The default policy's pick, few destinations and many."""
+    """The default policy picks among few destinations and among many."""
     pool = Pool("billing", _destinations(destinations), panic=True)
     policy: BalancingPolicy = TwoChoices(random=Random(7))
     picked: Destination | None = benchmark(select, policy, pool)
     assert picked in pool.available
 
 
-def test_answer_head_is_parsed(benchmark: BenchmarkFixture) -> None:
-    """An answer with its body in one read."""
-    exchange: Http1Exchange = benchmark(_parsed_answer)
+def test_response_head_is_parsed(benchmark: BenchmarkFixture) -> None:
+    """A response with its body in one read."""
+    exchange: Http1Exchange = benchmark(_parsed_response)
     assert exchange.status == 200
     assert exchange.complete
     assert len(exchange.headers) == 9
 
 
-def test_answer_headers_are_sifted(benchmark: BenchmarkFixture) -> None:
-    """The answer's fields that cross to the client."""
+def test_response_headers_are_selected(benchmark: BenchmarkFixture) -> None:
+    """The response headers that are forwarded to the client."""
     table = response_table(_settings(), [])
-    received = _parsed_answer().headers
+    received = _parsed_response().headers
     fields: Headers = benchmark(end_to_end_headers, received, 200, table, pass_trailers=False)
     assert [name for name, _ in fields].count(b"set-cookie") == 2
     assert b"server" not in [name for name, _ in fields]

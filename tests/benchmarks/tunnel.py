@@ -1,6 +1,6 @@
 """One WebSocket of the load generator, by hand on an asyncio protocol.
 
-Sends one fixed message and compares its echo byte by byte. Knows no load.
+Sends one fixed message and compares its echo byte by byte.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _MESSAGE: Final = _masked(0x81, _TEXT)
 
 
 class Tunnel(asyncio.Protocol):
-    """One WebSocket that echoes in lock step; answers pings.
+    """One WebSocket that echoes in lock step, and responds to pings.
 
     Args:
         head: The handshake request.
@@ -39,7 +39,7 @@ class Tunnel(asyncio.Protocol):
     def __init__(self, head: bytes, latencies_ms: list[float]) -> None:
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[None] = loop.create_future()
-        self.answered: asyncio.Future[None] = loop.create_future()
+        self.echoed: asyncio.Future[None] = loop.create_future()
         self.broken = False
         self.repeat = False
         self._head = head
@@ -59,14 +59,14 @@ class Tunnel(asyncio.Protocol):
         self._transport.write(_MESSAGE)
 
     def data_received(self, data: bytes) -> None:
-        """Feed what came."""
+        """Handle received bytes."""
         self._buffer += data
         if not self.opened.done():
             head, end, rest = self._buffer.partition(b"\r\n\r\n")
             if not end:
                 return
             if not head.startswith(b"HTTP/1.1 101 "):
-                self._break(f"handshake answered {head[:40]!r}")
+                self._break(f"handshake got {head[:40]!r}")
                 return
             self._buffer = rest
             self.opened.set_result(None)
@@ -100,16 +100,16 @@ class Tunnel(asyncio.Protocol):
         self._latencies_ms.append((time.perf_counter() - self._sent_at) * 1e3)
         if self.repeat:
             self.send()
-        elif not self.answered.done():
-            self.answered.set_result(None)
+        elif not self.echoed.done():
+            self.echoed.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail whatever is still waited for."""
+        """Fail everything that is still waited for."""
         self._break("connection lost")
 
     def _break(self, reason: str) -> None:
         self.broken = True
-        for future in (self.opened, self.answered):
+        for future in (self.opened, self.echoed):
             if not future.done():
                 future.set_exception(OSError(reason))
                 # Read at once: nobody may be waiting for both.

@@ -1,4 +1,4 @@
-"""What travels in the benchmarks: sizes, the constant answer, the layout of one event.
+"""The bytes of the benchmarks: sizes, the constant response, the layout of one event.
 
 Shared by origin, contenders and load generators; must not import any of them.
 """

@@ -1,13 +1,13 @@
 """One destination of the drill: a real process that misbehaves on request.
 
-``python -m tests.drill.destination PORT``. ``PUT /mode/<mode>`` sets how it responds; its
-``/health`` says 200 whatever the mode, because destinations lie.
+``python -m tests.drill.destination PORT``. ``PUT /mode/<mode>`` sets how it responds. ``/health``
+responds with 200 in every mode, because real destinations may also look healthy while they fail.
 
 ```text
 well    responds after 2 ms (GET) or 5 ms (POST)
-fail    500 at once
+fail    responds with 500 at once
 slow    responds after 300 ms
-close   closes the connection after each response, without saying so
+close   closes the connection after each response, without announcing it
 ```
 """
 
@@ -89,7 +89,7 @@ class Destination:
 
 
 def protocol_of(destination: Destination) -> type[HttpToolsProtocol]:
-    """Uvicorn's protocol, which closes after each response while the mode says so."""
+    """Make uvicorn's protocol, which closes after each response in the mode ``close``."""
 
     class Protocol(HttpToolsProtocol):
         def on_response_complete(self) -> None:

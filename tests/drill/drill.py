@@ -1,7 +1,7 @@
-"""The outage drill: destinations die, hang, lie, slow down and return while load goes on.
+"""The outage drill: destinations die, hang, lie, slow down and return under load.
 
-Owns the phases and what is measured in each. ``python -m tests.drill`` runs the long form
-and prints the report; ``test_drill.py`` runs the short one and asserts the goals.
+This file has the phases. ``python -m tests.drill`` runs the long form and prints the report;
+``test_drill.py`` runs the short form and asserts the goals.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIRST_BYTE_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long and how hard.
+    """The durations and rates of a drill.
 
     Attributes:
         fault: Seconds that each fault lasts.
@@ -51,7 +51,7 @@ Act = Callable[[list[Server]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens in one phase, to whom, and how it is undone."""
+    """One phase: the fault, its victims, and how it is undone."""
 
     name: str
     victims: tuple[int, ...]
@@ -60,7 +60,7 @@ class Fault:
 
 
 async def _nothing(victims: list[Server]) -> None:
-    """The healthy phase, to compare with."""
+    """Do nothing, in the healthy phase that others are compared with."""
 
 
 async def _kill(victims: list[Server]) -> None:

@@ -1,4 +1,4 @@
-"""The servers of a drill: start them, hurt them, heal them, end them."""
+"""Starts the servers of a drill, makes them fail and recover, and ends them."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Address of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of JSON that it has printed since its last start."""
+        """The lines of JSON that the server has printed since its last start."""
         return [json.loads(line) for line in self.process.lines if line.startswith("{")]
 
     @property
     def process(self) -> Process:
-        """What runs it now, or ran it last."""
+        """The current process of the server, or its last one."""
         assert self._process is not None
         return self._process
 
     async def start(self) -> None:
-        """Start it and wait until it responds."""
+        """Start the server and wait until it responds."""
         words = (sys.executable, "-m", self._module, str(self.port))
         self._process = await start(*words, environment=self._environment)
         async with asyncio.timeout(_START_SECONDS):
@@ -70,7 +70,7 @@ class Server:
         await fetch(("127.0.0.1", self.port), "PUT", f"/mode/{mode}")
 
     async def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Send SIGKILL, and wait until the process has ended."""
         self.process.signal(signal.SIGKILL)
         await self.process.end()
 

@@ -1,8 +1,8 @@
 """The gateway of the drill: a real process whose settings come from the environment.
 
 ``python -m tests.drill.gateway PORT``. Each event of the upstream becomes a line of JSON on
-the standard output, with the machine's monotonic seconds, so that the drill can tell how
-long after a fault it came.
+the standard output, with the machine's monotonic seconds, so that the drill can compute the time
+from a fault to the event.
 """
 
 from __future__ import annotations

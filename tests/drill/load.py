@@ -1,7 +1,7 @@
 """Steady load on one address: GETs, POSTs, event streams and WebSockets, each one recorded.
 
-GETs and POSTs are sent by the clock, whatever becomes of those before (an open loop), so
-that a slow response does not hide the ones that should have followed it.
+GETs and POSTs are sent by the clock, whether or not earlier ones have ended (an open loop), so
+that a slow response does not delay the requests after it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Record:
 
     @property
     def failed(self) -> bool:
-        """Whether the client noticed something."""
+        """Whether the client got an error."""
         return self.outcome != "ok"
 
 
@@ -168,7 +168,7 @@ class Load:
 
 
 async def _talk(client: WebSocketClient) -> str:
-    """TransportExchange a few messages; gives ``ok``, or how it ended before."""
+    """Exchange a few messages; give ``ok``, or how the WebSocket ended before."""
     for number in range(MESSAGES):
         await client.send(str(number))
         async with asyncio.timeout(5):

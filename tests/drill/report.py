@@ -1,7 +1,4 @@
-"""What a drill has shown: per phase, as a table and as JSON, and whether the goals are met.
-
-Owns the measures and the goals. Knows nothing of processes.
-"""
+"""The result of a drill: measures per phase, as a table and as JSON, and the goals."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ _IN_FLIGHT_SECONDS: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One phase as it was run: when, and who was hurt (ports)."""
+    """One phase as it was run: its times, and the ports of its victims."""
 
     name: str
     victims: tuple[int, ...]
@@ -56,7 +53,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one phase showed.
+    """The measures of one phase.
 
     Attributes:
         name: Of the phase.
@@ -87,7 +84,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One goal, and what was seen."""
+    """One goal, and the measured value."""
 
     text: str
     met: bool
@@ -111,12 +108,12 @@ class Report:
     phases: list[Measured]
 
     def json(self) -> str:
-        """Everything, for machines."""
+        """Give everything as JSON."""
         goals = [asdict(goal) for goal in self.goals()]
         return json.dumps({**asdict(self), "goals": goals}, indent=2)
 
     def table(self) -> str:
-        """The phases and the goals, as Markdown."""
+        """Give the phases and the goals as Markdown."""
         lines = [
             "| phase | requests | errors | p50 ms | p99 ms | out s | back s | share |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -142,7 +139,7 @@ class Report:
         return "\n".join(lines)
 
     def goals(self) -> list[Goal]:
-        """What a drill has to show."""
+        """Give the goals of a drill."""
         phases = {one.name: one for one in self.phases}
         healthy, killed, everyone = phases["healthy"], phases["killed"], phases["all killed"]
         stopped, lying, slow = phases["stopped"], phases["fast 500s"], phases["slow"]
@@ -190,7 +187,7 @@ class Report:
         ]
 
     def _stopped(self, stopped: Measured) -> Goal:
-        """Only what was under way until the gateway knew, and none longer than its timeout."""
+        """Judge that only exchanges under way failed, before the ejection and within a timeout."""
         out = stopped.out_seconds or 0.0
         # A stream is broken off by its activity timeout, twice the time to the first byte.
         wrong = [
@@ -258,7 +255,7 @@ def measure(
 
 
 def _left(phase: Phase, records: Sequence[Record], destinations: int) -> float | None:
-    """When the victims have less than a tenth of their fair share, then and until the end."""
+    """Find when the victims got less than a tenth of their fair share for the rest of the fault."""
     responses = sorted(
         (one.started, one.served_by in phase.victims)
         for one in records
@@ -275,7 +272,7 @@ def _left(phase: Phase, records: Sequence[Record], destinations: int) -> float |
 
 
 def _back(phase: Phase, records: Sequence[Record], destinations: int) -> float | None:
-    """When each victim has half its fair share again, over a whole window."""
+    """Find when each victim got half its fair share again, over a whole window."""
     gets = sorted(
         (one.started, one.served_by)
         for one in records

@@ -1,4 +1,4 @@
-"""What the outage drill makes of its records: measures, goals, report and status."""
+"""The measures, goals, report and exit status of the outage drill."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _records(*served: int | None, kind: str = "get", every: float = 0.01) -> lis
 
 
 def test_measure_tells_when_a_destination_left_and_came_back() -> None:
-    """Out by the gateway's event, back by half the fair share."""
+    """It left at the gateway's event, and is back with half its fair share."""
     phase = Phase("killed", (1,), began=100.0, healed=101.0, ended=104.0)
     records = _records(*[2] * 150, *[1, 2] * 100)
     events = [
@@ -60,8 +60,8 @@ def test_measure_tells_when_traffic_has_left_without_an_event() -> None:
     assert measure(nobody, _records(*[2] * 300), [], destinations=2).out_seconds is None
 
 
-def test_measure_tells_the_slow_one_from_a_slow_machine() -> None:
-    """What only the victim does is in one p99 alone, what all suffer is in both."""
+def test_measure_tells_a_slow_destination_from_a_slow_machine() -> None:
+    """A slow victim raises only one p99, a slow machine raises both."""
     phase = Phase("slow", (1,), began=100.0, healed=103.0, ended=104.0)
     quick = [Record("get", 101.5 + at / 1000, 0.003, "ok", 2) for at in range(200)]
     slow = [Record("get", 102.0, 0.3, "ok", 1) for _ in range(5)]
@@ -74,7 +74,7 @@ def test_measure_tells_the_slow_one_from_a_slow_machine() -> None:
 
 
 def test_measure_counts_a_failure_in_the_phase_it_came_in() -> None:
-    """A stream that began before the fault was cut off by it."""
+    """A stream that began before the fault and broke during it counts for the fault."""
     phase = Phase("killed", (1,), began=100.0, healed=101.0, ended=102.0)
     records = [
         Record("sse", 99.5, 1.0, "broken off", 1),
@@ -91,7 +91,7 @@ def test_measure_counts_a_failure_in_the_phase_it_came_in() -> None:
 
 
 def test_report_names_the_goals_that_were_missed() -> None:
-    """With what was seen instead."""
+    """The report has the measured value as well."""
     bad = [
         measure(
             Phase(fault.name, (1,), began=100.0, healed=101.0, ended=105.0),
@@ -119,7 +119,7 @@ def test_command_prints_the_report_and_ends_by_the_goals(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The table on the screen, everything in the file, 1 for a goal that was missed."""
+    """The table is printed, the file has everything, and the status is 1 for a missed goal."""
     paces: list[Pace] = []
 
     async def pretend(pace: Pace, say: Callable[[str], None]) -> Report:

@@ -16,7 +16,7 @@ from tests.support.processes import Process
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where requests end up, and what reached it.
+    """The upstream of an end-to-end test, and the records of the requests that reached it.
 
     Attributes:
         app: The uvicorn process.
@@ -30,12 +30,12 @@ class Upstream:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Settings of a gateway in front of it."""
+        """Settings of a gateway in front of this upstream."""
         return {"UPSTREAM_BILLING_DESTINATIONS": self.destination}
 
     @property
     def seen(self) -> list[list[str]]:
-        """What came, per record."""
+        """Give the recorded lines of each server."""
         return [path.read_text().splitlines() for path in self.records]
 
 
@@ -65,7 +65,7 @@ async def upstream(tmp_path: Path) -> AsyncIterator[Upstream]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_upstream(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Upstream]:
-    """Run one for all tests of a module that look at no record."""
+    """Run one uvicorn process for all tests of a module that read no record."""
     async with _upstream(tmp_path_factory.mktemp("upstream")) as running:
         yield running
 
@@ -85,7 +85,7 @@ async def shared_real_upstream(
     tmp_path_factory: pytest.TempPathFactory,
     shared_upstream: Upstream,
 ) -> AsyncIterator[Upstream]:
-    """Run one for all tests of a module that look at no record."""
+    """Run one upstream of each kind for all tests of a module that read no record."""
     folder = tmp_path_factory.mktemp("front")
     async with _real_upstream(request.param, folder, shared_upstream) as running:
         yield running

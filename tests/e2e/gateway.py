@@ -1,4 +1,4 @@
-"""The smallest gateway, run as ``uvicorn tests.e2e.gateway:app``; it tells its process too."""
+"""The smallest gateway, run as ``uvicorn tests.e2e.gateway:app``; it also gives its process id."""
 
 import os
 

@@ -1,7 +1,4 @@
-"""Servers as processes of their own: uvicorn, hypercorn, granian and nginx as a user starts them.
-
-Owns what their command lines are and when they are ready. Knows nothing of what they serve.
-"""
+"""Runs uvicorn, hypercorn, granian and nginx as processes, as users start them."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ async def gateway(app: str, *destinations: str) -> AsyncIterator[Process]:
 
 
 def memory(server: Process, name: str) -> int:
-    """A line of the process's memory account, in bytes: ``VmRSS`` now, ``VmHWM`` at its peak."""
+    """Read the process's memory in bytes: ``VmRSS`` is the current, ``VmHWM`` the peak."""
     status = Path(f"/proc/{server.pid}/status").read_text()
     found = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
     assert found is not None
@@ -51,7 +51,7 @@ def memory(server: Process, name: str) -> int:
 
 
 async def standstill(count: Callable[[], int]) -> int:
-    """Wait until a counter has stopped: a transfer that is held back shows no other way."""
+    """Wait until a counter has stopped, which is the only sign of a transfer that is held back."""
     seen = -1
     while count() != seen:
         seen = count()
@@ -60,7 +60,7 @@ async def standstill(count: Callable[[], int]) -> int:
 
 
 class SlowOrigin:
-    """Responds to GET with 100 MiB, takes 2 MiB of an upload and no more.
+    """Responds to GET with 100 MiB, and reads only 2 MiB of an upload.
 
     Attributes:
         sent: Bytes of responses that its sockets took.
@@ -110,7 +110,7 @@ class SlowClients:
             await asyncio.Event().wait()
 
     async def upload(self) -> None:
-        """Send as fast as it goes."""
+        """Send as fast as the socket allows."""
         async with connect(self._address) as client:
             length = (b"Content-Length", b"%d" % _TRANSFER_BYTES)
             await client.send(request("POST", "/billing/x", [_KEY, length]))
@@ -149,7 +149,7 @@ async def test_memory_stays_constant_with_slow_clients_and_slow_origins(app: str
 
 
 def fill(sock: socket.socket) -> int:
-    """Send until the socket takes no more for half a second; gives the bytes it took."""
+    """Send until the socket takes no more for half a second; give the number of bytes sent."""
     sock.settimeout(0.5)
     sent = 0
     with contextlib.suppress(TimeoutError):
@@ -159,7 +159,7 @@ def fill(sock: socket.socket) -> int:
 
 
 def drain(sock: socket.socket, size: int) -> int:
-    """Read up to so many bytes; gives how many came."""
+    """Read up to ``size`` bytes; give how many arrived."""
     sock.settimeout(10)
     left = size
     while left and (data := sock.recv(min(left, _MIB))):
@@ -168,7 +168,7 @@ def drain(sock: socket.socket, size: int) -> int:
 
 
 def head_of(sock: socket.socket) -> bytes:
-    """Read one head, and nothing behind it."""
+    """Read one head, and no byte after it."""
     sock.settimeout(10)
     head = b""
     while not head.endswith(b"\r\n\r\n"):
@@ -183,7 +183,7 @@ def _url(listener: socket.socket) -> str:
 
 
 async def test_send_of_the_origin_blocks_while_the_client_does_not_read() -> None:
-    """What fits is taken, then the origin's own socket refuses; later all of it arrives."""
+    """Once all buffers are full the origin's socket blocks; later every byte arrives."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with gateway(_BARE, _url(listener)) as server:
             took, arrived = await asyncio.to_thread(_hold_response_back, listener, server)
@@ -207,7 +207,7 @@ def _hold_response_back(listener: socket.socket, server: Process) -> tuple[int, 
 
 
 async def test_send_of_the_client_blocks_while_the_origin_does_not_read() -> None:
-    """What fits is taken, then the client's own socket refuses; later all of it arrives."""
+    """Once all buffers are full the client's socket blocks; later every byte arrives."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with gateway(_BARE, _url(listener)) as server:
             took, arrived = await asyncio.to_thread(_hold_upload_back, listener, server)

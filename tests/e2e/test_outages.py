@@ -1,7 +1,7 @@
 """The outage drill without times: destinations die, close and fail under load, and return.
 
-How soon is measured by ``tests/timing/test_drill.py``. Every wait here is for what must
-happen, so a busy machine makes the test longer and nothing else.
+The times are measured by ``tests/timing/test_drill.py``. Every wait here is for an event that
+must happen, so a busy machine only makes the test longer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Drill:
         self._load = load
 
     def gets(self, since: int) -> list[Record]:
-        """The GETs that ended after so many records."""
+        """Give the GETs that ended after a number of records."""
         return [one for one in self._load.records[since:] if one.kind == "get"]
 
     async def until_gets(self, condition: Callable[[list[Record]], bool]) -> list[Record]:
@@ -46,12 +46,12 @@ class _Drill:
         return self.gets(since)
 
     async def until_back(self, *servers: Server) -> None:
-        """Wait until each of them serves again."""
+        """Wait until each of the destinations serves requests again."""
         ports = {server.port for server in servers}
         await self.until_gets(lambda gets: ports <= {one.served_by for one in gets})
 
     async def until_out(self, server: Server) -> None:
-        """Wait until the gateway has taken a destination out."""
+        """Wait until the gateway sends a destination no more requests."""
         await until(
             lambda: any(
                 line["event"] in ("DestinationDown", "DestinationEjected")
@@ -68,7 +68,7 @@ def _twenty(gets: list[Record]) -> bool:
 
 @pytest.mark.slow
 async def test_no_get_fails_while_a_destination_is_left() -> None:
-    """Killed, closing connections, sending 500: clients only notice when no destination is left."""
+    """Killed, closing and failing destinations are hidden from clients while another one serves."""
     ports = [free_port() for _ in range(3)]
     async with fleet(free_port(), ports, _SETTINGS) as running:
         load = Load(running.gateway.port, gets=20, posts=10, streams=1)

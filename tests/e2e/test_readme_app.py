@@ -40,7 +40,7 @@ async def gateway(upstream: Upstream) -> AsyncIterator[Process]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(shared_real_upstream: Upstream) -> AsyncIterator[Process]:
-    """Run it once for all tests that look at no record."""
+    """Run the gateway once for all tests that read no record."""
     async with gateway(shared_real_upstream) as running:
         yield running
 
@@ -49,7 +49,7 @@ _shares = pytest.mark.asyncio(loop_scope="module")
 
 
 async def printed(process: asyncio.subprocess.Process) -> bytes:
-    """What a command prints up to its end, which must be a good one."""
+    """Give the output of a command that must succeed."""
     async with asyncio.timeout(100):
         out, _ = await process.communicate()
     assert process.returncode == 0
@@ -70,7 +70,7 @@ async def exchange(server: Process, headers: Mapping[str, str]) -> str:
 
 @_shares
 async def test_curl_gets_a_response(server: Process) -> None:
-    """A plain GET."""
+    """A plain GET is forwarded."""
     body = await printed(await curl("-H", _KEY, f"{server.url}/billing/hello"))
 
     assert json.loads(body) == {"hello": "world"}
@@ -78,7 +78,7 @@ async def test_curl_gets_a_response(server: Process) -> None:
 
 @pytest.mark.parametrize("real_upstream", ["nginx"], indirect=True)
 async def test_curl_gets_a_file_of_nginx(real_upstream: Upstream) -> None:
-    """Files that nginx has itself pass as well."""
+    """A file that nginx serves itself is forwarded as well."""
     async with gateway(real_upstream) as server:
         body = await printed(await curl("-H", _KEY, f"{server.url}/billing/file"))
 
@@ -89,7 +89,7 @@ async def test_curl_gets_a_file_of_nginx(real_upstream: Upstream) -> None:
 @_shares
 @pytest.mark.parametrize("framing", ["content-length", "chunked"])
 async def test_curl_uploads_fifty_megabytes(server: Process, tmp_path: Path, framing: str) -> None:
-    """The hash tells that every byte arrived, in order."""
+    """The hash shows that every byte arrived in order."""
     body = os.urandom(_UPLOAD_BYTES)
     file = tmp_path / "upload"
     file.write_bytes(body)
@@ -108,7 +108,7 @@ async def test_curl_uploads_fifty_megabytes(server: Process, tmp_path: Path, fra
 async def test_curl_shows_an_event_before_the_next_is_sent(
     server: Process, shared_real_upstream: Upstream
 ) -> None:
-    """The upstream sends the second only when the first has been seen."""
+    """The upstream sends the second event only after the client has seen the first."""
     process = await curl("-N", "-H", _KEY, f"{server.url}/billing/events")
     assert process.stdout is not None
     async with asyncio.timeout(100):
@@ -121,15 +121,15 @@ async def test_curl_shows_an_event_before_the_next_is_sent(
 
 
 @_shares
-async def test_websocket_client_is_heard(server: Process) -> None:
-    """A client of the library opens, sends, receives and closes."""
+async def test_websocket_client_talks_to_the_upstream(server: Process) -> None:
+    """A client of the library ``websockets`` opens, sends, receives and closes."""
     heard = await exchange(server, {"x-api-key": "let-me-in"})
 
     assert heard == "heard hello"
 
 
 async def test_request_without_credentials_reaches_no_upstream(real_upstream: Upstream) -> None:
-    """Neither record has a line before the first request with the key."""
+    """No record has a line before the first request with the key."""
     nothing: list[list[str]] = [[] for _ in real_upstream.records]
     async with gateway(real_upstream) as server:
         statuses = [
@@ -153,7 +153,7 @@ async def test_request_without_credentials_reaches_no_upstream(real_upstream: Up
 
 
 async def test_wrong_settings_stop_the_app_with_one_message_for_all() -> None:
-    """Both variables are named, each with what is wrong, before any port is open."""
+    """Both variables are named with their faults, before any port is open."""
     environment = {
         "UPSTREAM_BILLING_DESTINATIONS": "ftp://x",
         "UPSTREAM_BILLING_POLICY": "fastest",

@@ -1,4 +1,4 @@
-"""The gateway in front of a real nginx: what nginx sees and sends, byte for byte."""
+"""The gateway in front of a real nginx: nginx gets and sends the right bytes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _FILE: Final = b"".join(b"line %d\n" % number for number in range(20_000))
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where nginx listens, and its files.
+    """A running nginx and its files.
 
     Attributes:
         plain: Address without TLS.
@@ -86,7 +86,7 @@ class Origin:
 
     @property
     def certificates(self) -> dict[str, Any]:
-        """Settings that nginx takes."""
+        """Settings with a client certificate that nginx accepts."""
         return {
             "ca_file": str(self.folder / "ca.pem"),
             "client_cert": str(self.folder / "client.pem"),
@@ -129,8 +129,8 @@ async def origin(tmp_path: Path) -> AsyncIterator[Origin]:
         "/a%25b?q=%20+&q=&q",
     ],
 )
-async def test_nginx_sees_the_target_as_it_came(origin: Origin, path: str) -> None:
-    """``$request_uri`` is the raw target."""
+async def test_nginx_gets_the_raw_target(origin: Origin, path: str) -> None:
+    """``$request_uri`` is the client's raw target."""
     async with gateway(origin.plain) as gate:
         reply = await fetch(gate.address, target="/billing" + path, headers=[(b"X-A", b"caf\xe9")])
 
@@ -139,24 +139,24 @@ async def test_nginx_sees_the_target_as_it_came(origin: Origin, path: str) -> No
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "DELETE", "PROPFIND"])
-async def test_nginx_sees_the_method_as_it_came(origin: Origin, method: str) -> None:
-    """Those it knows."""
+async def test_nginx_gets_the_method(origin: Origin, method: str) -> None:
+    """Every method that nginx supports is forwarded."""
     async with gateway(origin.plain) as gate:
         reply = await fetch(gate.address, method, "/billing/x")
 
     assert reply.body.startswith(method.encode() + b" /x|")
 
 
-async def test_nginx_refuses_trace_and_the_client_hears_of_it(origin: Origin) -> None:
-    """Its refusal is a response like any other."""
+async def test_refusal_of_trace_by_nginx_is_forwarded(origin: Origin) -> None:
+    """The 405 of nginx is forwarded like any response."""
     async with gateway(origin.plain) as gate:
         reply = await fetch(gate.address, "TRACE", "/billing/x", [(b"Max-Forwards", b"3")])
 
     assert (reply.status, reply.ending) == (405, Ending.LENGTH)
 
 
-async def test_file_of_nginx_and_what_it_says_of_it(origin: Origin) -> None:
-    """Whole, its head alone, a range of it, and nothing when it is known."""
+async def test_file_of_nginx_with_range_head_and_etag(origin: Origin) -> None:
+    """GET, HEAD, a range, and a 304 for a known ETag."""
     async with gateway(origin.plain) as gate, connect(gate.address) as client:
 
         async def get(method: str = "GET", *headers: tuple[bytes, bytes]) -> Any:
@@ -177,8 +177,8 @@ async def test_file_of_nginx_and_what_it_says_of_it(origin: Origin) -> None:
     assert [reply.one(b"server") for reply in (whole, head, part, known)] == [b"uvicorn"] * 4
 
 
-async def test_what_nginx_compresses_stays_compressed(origin: Origin) -> None:
-    """Chunked and gzip for clients that ask; ``gzip_proxied``, because requests carry Via."""
+async def test_compressed_response_of_nginx_stays_compressed(origin: Origin) -> None:
+    """Chunked and gzip for clients that accept it; ``gzip_proxied``, because requests carry Via."""
     async with gateway(origin.plain) as gate:
         plain = await fetch(gate.address, target="/billing/zipped")
         zipped = await fetch(
@@ -190,8 +190,8 @@ async def test_what_nginx_compresses_stays_compressed(origin: Origin) -> None:
     assert gzip.decompress(zipped.body) == _FILE
 
 
-async def test_three_cookies_of_nginx(origin: Origin) -> None:
-    """On a response without a body."""
+async def test_three_cookies_of_nginx_stay_three(origin: Origin) -> None:
+    """The cookies are on a response without a body."""
     async with gateway(origin.plain) as gate:
         reply = await fetch(gate.address, target="/billing/cookies")
 
@@ -204,8 +204,8 @@ async def test_three_cookies_of_nginx(origin: Origin) -> None:
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "empty"])
-async def test_nginx_stores_what_was_sent(origin: Origin, framing: str) -> None:
-    """PUT of some megabytes, in pieces without a known length, and empty."""
+async def test_nginx_stores_uploads(origin: Origin, framing: str) -> None:
+    """PUT of some megabytes, chunked, and empty."""
     body = b"" if framing == "empty" else os.urandom(5_000_000)
     async with gateway(origin.plain) as gate, connect(gate.address) as client:
         if framing == "chunked":
@@ -223,8 +223,8 @@ async def test_nginx_stores_what_was_sent(origin: Origin, framing: str) -> None:
     assert hashlib.sha256(stored).digest() == hashlib.sha256(body).digest()
 
 
-async def test_nginx_says_when_it_wants_the_body(origin: Origin) -> None:
-    """Its 100 reaches the client before the body is sent."""
+async def test_continue_of_nginx_reaches_the_client_before_the_body(origin: Origin) -> None:
+    """The client gets 100 Continue from nginx before it sends its body."""
     head = [(b"Expect", b"100-continue"), (b"Content-Length", b"5")]
     async with (
         gateway(origin.plain, limits={"expect_continue": 30}) as gate,
@@ -240,10 +240,8 @@ async def test_nginx_says_when_it_wants_the_body(origin: Origin) -> None:
 
 
 @pytest.mark.parametrize("expect", [False, True])
-async def test_nginx_refuses_what_is_too_large_before_it_has_come(
-    origin: Origin, expect: bool
-) -> None:
-    """413 at once, while the client still has nearly all of its body to send."""
+async def test_nginx_refuses_a_large_upload_early(origin: Origin, expect: bool) -> None:
+    """The client gets 413 while it still has nearly all of its body to send."""
     headers = [(b"Content-Length", b"%d" % (50 << 20))]
     headers += [(b"Expect", b"100-continue")] if expect else []
     async with (
@@ -259,8 +257,8 @@ async def test_nginx_refuses_what_is_too_large_before_it_has_come(
     assert reply.informational == []
 
 
-async def test_connections_that_nginx_closes_cost_a_get_nothing(origin: Origin) -> None:
-    """It closes them at once when they idle, so most requests meet a dying one."""
+async def test_get_survives_connections_that_nginx_closes(origin: Origin) -> None:
+    """Nginx closes idle connections at once, so most requests meet one that is closing."""
     async with gateway(origin.plain) as gate, connect(gate.address) as client:
         statuses = []
         for number in range(300):
@@ -272,7 +270,7 @@ async def test_connections_that_nginx_closes_cost_a_get_nothing(origin: Origin) 
 
 
 @pytest.mark.parametrize(("version", "protocol"), [("1.1", b"HTTP/1.1"), ("2", b"HTTP/2.0")])
-async def test_nginx_verifies_our_certificate_and_we_its(
+async def test_nginx_and_gateway_verify_each_others_certificate(
     origin: Origin, version: str, protocol: bytes
 ) -> None:
     """Over HTTP/1.1 and HTTP/2."""
@@ -282,8 +280,8 @@ async def test_nginx_verifies_our_certificate_and_we_its(
     assert (reply.status, reply.body) == (200, protocol + b" SUCCESS /a%2Fb")
 
 
-async def test_nginx_refuses_us_without_a_certificate(origin: Origin) -> None:
-    """It says so in HTTP, and that passes."""
+async def test_nginx_refuses_a_gateway_without_a_certificate(origin: Origin) -> None:
+    """Nginx responds with an HTTP error, which is forwarded."""
     ca_file = origin.certificates["ca_file"]
     async with gateway(origin.tls, tls={"ca_file": ca_file}) as gate:
         refused = await fetch(gate.address, target="/billing/x")

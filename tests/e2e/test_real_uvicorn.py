@@ -1,4 +1,4 @@
-"""The gateway in front of a real uvicorn: its app gets what the client sent."""
+"""The gateway in front of a real uvicorn: the app behind it gets the client's request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 
 
 async def _mirror(scope: Scope, receive: Receive, send: Send) -> None:
-    """Tell what came; the lifespan is none of its business."""
+    """Respond with the received request as JSON; ignore the lifespan."""
     if scope["type"] == "lifespan":
         for step in ("startup", "shutdown"):
             await receive()
@@ -44,7 +44,7 @@ async def _mirror(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture(params=["httptools", "h11"])
 async def upstream(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
-    """Run uvicorn with one of its two parsers."""
+    """Run uvicorn with one of its two HTTP parsers."""
     async with run_app(_mirror, http=request.param) as running:
         yield running
 
@@ -71,16 +71,16 @@ async def _through(upstream: Running, sent: bytes) -> RawResponse:
         "/%FF",
     ],
 )
-async def test_uvicorn_gets_the_path_as_it_came(upstream: Running, path: str) -> None:
-    """Raw, and the query beside it."""
+async def test_uvicorn_gets_the_raw_path(upstream: Running, path: str) -> None:
+    """The raw path and the query are those of the client."""
     sent = request(target=f"/billing{path}?q=%20+&q=&q;%zz")
     seen = (await _through(upstream, sent)).json()
 
     assert (seen["path"], seen["query"]) == (path, "q=%20+&q=&q;%zz")
 
 
-async def test_uvicorn_gets_the_headers_as_they_came(upstream: Running) -> None:
-    """In order, repeated, in bytes; and so is the client."""
+async def test_headers_keep_order_and_repeats_both_ways(upstream: Running) -> None:
+    """Request and response headers keep their order, repeats and bytes."""
     pairs = [(b"x-b", b"1"), (b"cookie", b"a=1"), (b"x-b", b"caf\xe9"), (b"cookie", b"b=2")]
     reply = await _through(upstream, request(target="/billing/x", headers=pairs))
 
@@ -112,8 +112,8 @@ async def test_uvicorn_gets_the_body_and_its_framing(
     assert framing == [["transfer-encoding", "chunked"] if chunked else ["content-length", "5"]]
 
 
-async def test_head_of_uvicorn_has_no_body(upstream: Running) -> None:
-    """Nor is the connection lost by it."""
+async def test_response_to_head_of_uvicorn_has_no_body(upstream: Running) -> None:
+    """The connection can be used again."""
     async with gateway(upstream.url) as gate:
         head = await fetch(gate.address, "HEAD", "/billing/x")
         reply = await fetch(gate.address, target="/billing/x")

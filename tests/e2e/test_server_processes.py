@@ -36,8 +36,8 @@ async def server(
         yield running
 
 
-async def test_requests_pass(server: Process) -> None:
-    """GET, and POST of some megabytes with its hash."""
+async def test_requests_are_forwarded(server: Process) -> None:
+    """A GET, and a POST of some megabytes with its hash."""
     body = os.urandom(3_000_000)
     got = await fetch(server.address, "GET", "/billing/hello")
     posted = await fetch(server.address, "POST", "/billing/digest", body=body)
@@ -49,7 +49,7 @@ async def test_requests_pass(server: Process) -> None:
 async def test_event_arrives_before_the_next_is_sent(
     server: Process, shared_upstream: Upstream
 ) -> None:
-    """Nothing is held back, and the end of the stream is its end."""
+    """No event is held back, and the stream ends when the upstream's ends."""
     async with connect(server.address) as client:
         await client.send(request(target="/billing/events"))
         head = await client.read_head()
@@ -62,8 +62,8 @@ async def test_event_arrives_before_the_next_is_sent(
     assert rest.ending is Ending.LAST_CHUNK
 
 
-async def test_websocket_passes(server: Process) -> None:
-    """A message there and back, and an orderly close."""
+async def test_websocket_is_forwarded(server: Process) -> None:
+    """A message is echoed, and the close is clean."""
     async with open_websocket(server.address, "/billing/live") as tunnel:
         await tunnel.send("hello")
         heard = await tunnel.recv()
@@ -74,7 +74,7 @@ async def test_websocket_passes(server: Process) -> None:
 
 
 async def test_both_workers_forward(shared_upstream: Upstream) -> None:
-    """Each has a pool of its own; none holds the port without serving."""
+    """Each worker has its own pool and serves requests."""
     responses: dict[int, object] = {}
     async with uvicorn(_APP, "--workers", "2", environment=shared_upstream.environment) as server:
         while len(responses) < 2:  # the second worker may not listen yet
@@ -85,7 +85,7 @@ async def test_both_workers_forward(shared_upstream: Upstream) -> None:
 
 
 async def _ask_many(server: Process) -> dict[int, object]:
-    """What each worker that got a connection gives."""
+    """Give the responses of all workers that got a connection."""
     responses: dict[int, object] = {}
     async with contextlib.AsyncExitStack() as stack:
         # Open at the same time, so that one busy worker leaves some to the other.

@@ -1,4 +1,4 @@
-"""SIGTERM while a stream, a tunnel and an upload are open: bounded, visible, nothing left."""
+"""SIGTERM while a stream, a tunnel and an upload are open: all end in time and visibly broken."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CLOSE = 8
 
 
 class Upstream:
-    """Plays all three parts and tells how each of them ended.
+    """The upstream of the stream, the tunnel and the upload; records how each of them ended.
 
     Attributes:
         open: Requests that are under way, by path.
@@ -67,8 +67,8 @@ class Upstream:
         await connection.peer_left()
 
 
-async def test_sigterm_ends_what_is_open_within_the_grace() -> None:
-    """Nothing is made to look whole, and both sides of everything are closed."""
+async def test_sigterm_ends_open_exchanges_within_the_graceful_timeout() -> None:
+    """No response looks complete, and both sides of every exchange are closed."""
     upstream = Upstream()
     async with ScriptedOrigin(upstream) as origin:
         environment = {"UPSTREAM_BILLING_DESTINATIONS": origin.url}

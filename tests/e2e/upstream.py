@@ -1,4 +1,4 @@
-"""What the gateways of the end-to-end tests proxy to; run as ``uvicorn tests.e2e.upstream:app``.
+"""The upstream of the end-to-end tests; run as ``uvicorn tests.e2e.upstream:app``.
 
 It writes each request and handshake that reaches it into the file that ``RECORD`` names.
 """
@@ -21,7 +21,7 @@ _released = asyncio.Semaphore(0)
 
 
 class Record:
-    """Notes who comes, before anything else sees it."""
+    """Middleware that records each request before the app gets it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -46,7 +46,7 @@ async def hello() -> dict[str, str]:
 
 @app.post("/digest")
 async def digest(request: Request) -> dict[str, str | int]:
-    """Tell what came: its length and its hash."""
+    """Give the length and hash of the body."""
     count, sha256 = 0, hashlib.sha256()
     async for piece in request.stream():
         count += len(piece)
@@ -68,13 +68,13 @@ async def events() -> StreamingResponse:
 
 @app.post("/release")
 async def release() -> None:
-    """Let one stream go on."""
+    """Let one stream continue."""
     _released.release()
 
 
 @app.websocket("/live")
 async def live(websocket: WebSocket) -> None:
-    """Send every text back."""
+    """Send every text message back."""
     await websocket.accept()
     async for text in websocket.iter_text():
         await websocket.send_text(f"heard {text}")

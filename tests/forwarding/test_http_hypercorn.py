@@ -22,7 +22,7 @@ from tests.support.servers import run_hypercorn
 pytestmark = pytest.mark.e2e
 
 
-ANSWER = (
+RESPONSE = (
     b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
     b"HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n"
     + chunk(b"hello")
@@ -50,7 +50,7 @@ async def _get(address: tuple[str, int], path: str) -> list[Event]:
 async def test_hints_and_trailers_pass_through_hypercorn() -> None:
     """Before the response and after it, on a real connection."""
     async with (
-        ScriptedOrigin(always(ANSWER)) as origin,
+        ScriptedOrigin(always(RESPONSE)) as origin,
         run_hypercorn(gateway_app(origin.url)) as running,
     ):
         hint, head, body, trailers, _ = await _get(running.address, "/billing/x")

@@ -1,9 +1,9 @@
-"""Fuzzes how responses are read, beside a second implementation.
+"""Fuzzes the parsing of responses, and compares it with a second implementation.
 
-``python -m tests.fuzz.response_parser --seconds 600`` feeds mutated responses in random
-splits to ``Http1Exchange`` and to h11, and fails on the first disagreement that could
-smuggle: a crash, a body or a header that is not the same, an end that is not at the same byte,
-a response taken or a connection kept that h11 refuses. One seed and number name each case.
+``python -m tests.fuzz.response_parser --seconds 600`` feeds mutated responses in random splits to
+``Http1Exchange`` and to h11. It fails on the first disagreement that allows smuggling: a crash, a
+different body or header, an end at another byte, or a response that we accept or a connection
+that we keep although h11 refuses it. A seed and a number identify each case.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ _CODED: Final = frozenset({b"transfer-encoding"})
 
 
 class Disagreement(Exception):
-    """What may smuggle, with the case that shows it."""
+    """A difference that allows smuggling, with its case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """What h11 made of the same bytes.
+    """The result of h11 for the same bytes.
 
     Attributes:
         status: Final status, 0 if there was none.
@@ -107,7 +107,7 @@ def second_opinion(case: Case) -> Second:
 
 
 def check(case: Case, ours: Outcome, second: Second) -> None:
-    """Compare.
+    """Compare both results.
 
     Raises:
         Disagreement: They differ where a difference could be used.
@@ -152,13 +152,13 @@ def check(case: Case, ours: Outcome, second: Second) -> None:
 
 
 def _meaning(fields: Headers) -> Headers:
-    """Headers as both may write them: h11 lowers codings and takes whitespace off values."""
+    """Normalise headers: h11 lowers codings and strips whitespace from values."""
     bare = [(name, value.strip(b" \t")) for name, value in fields]
     return [(name, value.lower() if name in _CODED else value) for name, value in bare]
 
 
 async def run_case(case: Case) -> Outcome:
-    """Read a case and compare; gives what ours made of it."""
+    """Parse a case and compare; give our own result."""
     ours = await response_to(case.pieces, method=case.method)
     try:
         check(case, ours, second_opinion(case))
@@ -177,7 +177,7 @@ async def run_case(case: Case) -> Outcome:
 
 
 async def fuzz(seed: int, seconds: float) -> dict[str, int]:
-    """Run cases for that long; gives the counts of how they ended."""
+    """Run cases for ``seconds``; give the counts of how they ended."""
     counts: dict[str, int] = {}
     deadline = time.monotonic() + seconds
     number = 0
@@ -196,7 +196,7 @@ async def fuzz(seed: int, seconds: float) -> dict[str, int]:
 
 
 def main() -> None:
-    """Read the arguments, run, and tell the counts."""
+    """Read the arguments, run, and print the counts."""
     parser = argparse.ArgumentParser(description="Fuzz the reading of responses.")
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=0)

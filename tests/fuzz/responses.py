@@ -1,6 +1,6 @@
-"""Responses for the fuzzer: well-formed ones, and what mutations make of them.
+"""Responses for the fuzzer: well-formed ones, and mutations of them.
 
-Everything is drawn from one ``Random``, so a seed and a number name a case.
+Everything is drawn from one ``Random``, so a seed and a number identify a case.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SNIPPETS: Final = [
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One response as it comes in.
+    """One response as received bytes.
 
     Attributes:
         method: Of its request.
@@ -53,7 +53,7 @@ class Case:
 
 
 def make_case(random: Random) -> Case:
-    """Draw a case, every other one of tame messages: what is nearly right goes deepest."""
+    """Draw a case; every other one has well-formed messages, whose mutations are parsed deepest."""
     messages = [_tame, _tame, _tame, _message] if random.random() < 0.5 else [_message]
     count = random.choice((1, 1, 1, 2, 3))
     data = b"".join(random.choice(messages)(random) for _ in range(count))
@@ -63,7 +63,7 @@ def make_case(random: Random) -> Case:
 
 
 def _tame(random: Random) -> bytes:
-    """A response as servers send it."""
+    """Draw a response as servers send it."""
     version = random.choice((b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0"))
     status = random.choice((b"200", b"200", b"200", b"404", b"204", b"304", b"103"))
     headers = [random.choice((b"X-A: b", b"Trailer: X-T", b"Connection: close", b"Vary: *"))]
@@ -107,7 +107,7 @@ def _message(random: Random) -> bytes:
 
 
 def _ends(random: Random) -> Callable[[], bytes]:
-    """A source of line ends: nearly always right in one message, sometimes never."""
+    """Give a source of line ends: nearly always right in one message, sometimes never."""
     wild = random.random() < 0.1
     return lambda: random.choice(_ENDS) if wild else b"\r\n"
 

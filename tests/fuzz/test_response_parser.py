@@ -33,7 +33,7 @@ _BODIES = st.lists(st.binary(min_size=1, max_size=200), max_size=5)
 
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
-    """Split data at those places, wherever they fall."""
+    """Split ``data`` at the given places."""
     places = sorted({place % (len(data) + 1) for place in cuts})
     edges = zip([0, *places], [*places, len(data)], strict=True)
     return [data[start:stop] for start, stop in edges if stop > start]
@@ -48,7 +48,7 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     trailers=_FIELDS,
     cuts=st.lists(st.integers(0, 5000), max_size=6),
 )
-def test_any_well_formed_response_is_read_as_it_is(
+def test_any_well_formed_response_is_read(
     status: int,
     fields: Headers,
     body: list[bytes],
@@ -56,7 +56,7 @@ def test_any_well_formed_response_is_read_as_it_is(
     trailers: Headers,
     cuts: list[int],
 ) -> None:
-    """Status, headers and body come out as they went in, however they are framed and cut."""
+    """Status, headers and body are right for any framing and any split of the bytes."""
     head = b"HTTP/1.1 %d X\r\n" % status
     head += b"".join(b"%b: %b\r\n" % field for field in fields)
     content = b"".join(body)
@@ -81,8 +81,8 @@ def test_any_well_formed_response_is_read_as_it_is(
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=4))
-def test_any_bytes_are_refused_or_read_alike(data: bytes, cuts: list[int]) -> None:
-    """Noise, raw and behind the beginning of a response."""
+def test_any_bytes_are_refused_or_read_as_by_h11(data: bytes, cuts: list[int]) -> None:
+    """Random bytes, alone and after the beginning of a response."""
     for prefix in (
         b"",
         b"HTTP/1.1 200 OK\r\n",
@@ -92,7 +92,7 @@ def test_any_bytes_are_refused_or_read_alike(data: bytes, cuts: list[int]) -> No
 
 
 def test_mutated_responses_never_smuggle() -> None:
-    """Some thousand cases of the long run; every kind of end is among them."""
+    """Some thousand cases of the long run, with every kind of end."""
 
     async def run() -> set[str]:
         ends = set()
@@ -105,7 +105,7 @@ def test_mutated_responses_never_smuggle() -> None:
 
 
 async def test_fuzz_counts_its_cases() -> None:
-    """The long form, for an instant."""
+    """The long form runs for an instant."""
     counts = await fuzz(1, 0.01)
 
     assert counts["cases"] == sum(counts.values()) - counts["cases"]
@@ -113,7 +113,7 @@ async def test_fuzz_counts_its_cases() -> None:
 
 
 async def test_fuzz_names_the_case_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seed and number are enough to see it again."""
+    """The seed and the number reproduce the case."""
 
     def disagree(*_: object) -> None:
         raise Disagreement("x")
@@ -125,8 +125,8 @@ async def test_fuzz_names_the_case_that_failed(monkeypatch: pytest.MonkeyPatch) 
     assert caught.value.__notes__[0].startswith("seed 7, case 0: Case(")
 
 
-async def test_parser_that_remembers_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each case is read by a used parser too, which must make the same of it."""
+async def test_fuzz_finds_a_parser_that_keeps_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each case is also read by a used parser, with the same result."""
 
     async def remembering(pieces: Iterable[bytes], **options: Any) -> Outcome:
         outcome = await response_to(pieces, **options)
@@ -140,7 +140,7 @@ async def test_parser_that_remembers_is_found(monkeypatch: pytest.MonkeyPatch) -
 def test_main_prints_the_counts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As a command."""
+    """The fuzzer runs as a command."""
     monkeypatch.setattr(sys, "argv", ["response_parser", "--seconds", "0.01", "--seed", "3"])
     response_parser.main()
 
@@ -170,7 +170,7 @@ _AGREED = Second(200, [(b"x", b"y")], b"hello", [(b"t", b"u")], True, b"", False
     ],
 )
 def test_check_finds_each_disagreement(ours: Outcome, second: Second) -> None:
-    """A fuzzer that cannot fail finds nothing."""
+    """A check that never fails would find nothing."""
     check(Case(b"GET", ()), _FINE, _AGREED)
     with pytest.raises(Disagreement):
         check(Case(b"GET", ()), ours, second)

@@ -1,7 +1,7 @@
-"""One app with ordinary mounts and proxied ones beside them, and the same asked of each.
+"""One app with ordinary and proxied mounts, and the same requests to each.
 
-Owns what the tests of all monitoring tools compare: what a tool shows for a proxied mount is
-what it shows for an ordinary router with a path convertor, mounted the same way.
+The tests of all monitoring tools compare both: a tool must show the same for a proxied mount as for
+an ordinary router with a path convertor that is mounted the same way.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -44,7 +44,7 @@ _FORM_HEADERS: Final = [(b"content-type", b"application/x-www-form-urlencoded")]
 
 
 class Boom(Exception):
-    """What the guard of each mount raises for ``/boom``."""
+    """The exception of the guard of each mount for ``/boom``."""
 
 
 async def _fail_at_boom(connection: HTTPConnection) -> None:
@@ -80,7 +80,7 @@ def mount_both(app: FastAPI, origin: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a tool has shown, by mount.
+    """The output of a tool, by mount.
 
     Attributes:
         ordinary: For the requests to the ordinary router, in order, with ``billing`` in the
@@ -97,7 +97,7 @@ class Asked:
 async def ask(
     address: tuple[str, int], name: str, take: Callable[[], Any], paths: Sequence[tuple[str, str]]
 ) -> list[Any]:
-    """Send each request and take what the tool has shown for it."""
+    """Send each request, and collect the tool's output for it."""
     shown = []
     for method, path in paths:
         body, headers = (_FORM, _FORM_HEADERS) if method == "POST" else (None, [])
@@ -116,7 +116,7 @@ def _renamed(shown: Any) -> Any:
 async def asked_of_both(
     app: FastAPI, take: Callable[[], Any], **server: Any
 ) -> AsyncIterator[dict[str, Asked]]:
-    """Serve the app with both kinds of mounts and ask the same of each.
+    """Serve the app with both kinds of mounts, and send the same requests to each.
 
     Args:
         app: With the tool in it.

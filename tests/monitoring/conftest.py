@@ -1,6 +1,6 @@
-"""Each file here needs one tool; where it is not installed, its tests are left out.
+"""Each file here needs one tool; without the tool its tests are not collected.
 
-``scripts/monitoring_tools.py`` makes an environment for each and runs its file there.
+``scripts/monitoring_tools.py`` makes an environment for each tool and runs its file there.
 """
 
 from importlib.util import find_spec

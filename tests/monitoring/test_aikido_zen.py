@@ -1,7 +1,7 @@
-"""What Aikido Zen blocks on an ordinary route it blocks on a proxied one.
+"""Aikido Zen blocks the same on a proxied route as on an ordinary one.
 
-Zen runs as users run it, with its own process beside the gateway's. Only its servers are
-stood in for, by one on this machine that gives the lists; nothing is sent anywhere.
+Zen runs as users run it, with its own process beside the gateway's. Only its servers are replaced,
+by one on this machine that gives the lists; nothing is sent anywhere.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ _CONFIG = {
 
 
 class _Lists(BaseHTTPRequestHandler):
-    """Stands in for Zen's servers."""
+    """Replaces Zen's servers."""
 
     def _give(self, what: Mapping[str, Any]) -> None:
         body = json.dumps(what).encode()
@@ -88,7 +88,7 @@ class _Lists(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def zen() -> Iterator[dict[str, str]]:
-    """Environment of a gateway whose Zen asks the stand-in."""
+    """Environment of a gateway whose Zen asks the replaced servers."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Lists)
     thread = threading.Thread(target=server.serve_forever, name="Zen's server", daemon=True)
     thread.start()
@@ -118,7 +118,7 @@ ASKED = {
 
 
 @pytest.mark.timeout(120)
-async def test_what_is_blocked_on_an_ordinary_route_is_blocked_on_a_proxied_one(
+async def test_zen_blocks_the_same_on_ordinary_and_proxied_routes(
     zen: dict[str, str],
 ) -> None:
     """Addresses, user agents, users, paths and rates; the upstream is not reached."""
@@ -155,7 +155,7 @@ async def test_what_is_blocked_on_an_ordinary_route_is_blocked_on_a_proxied_one(
 
 
 async def _until_it_blocks(address: tuple[str, int]) -> None:
-    """Wait until Zen has its lists: they come in the background, on timers of its own."""
+    """Wait until Zen has loaded its lists, which it does in the background."""
     async with asyncio.timeout(60):
         for headers in (_BLOCKED, [(b"x-user", b"mallory")]):
             status = 0

@@ -11,7 +11,7 @@ from tests.monitoring.apps import asked_of_both
 
 
 class _Kept:
-    """Keeps what would be sent: kind and name."""
+    """A transport that keeps the kind and name of each item instead of sending it."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
@@ -26,7 +26,7 @@ class _Kept:
 
 @pytest.fixture
 def kept() -> Iterator[_Kept]:
-    """Sentry that keeps all and sends nothing."""
+    """Run Sentry with a transport that sends nothing."""
     kept = _Kept()
     sentry_sdk.init(
         dsn="http://key@127.0.0.1:9/1",

@@ -26,7 +26,7 @@ def _protect() -> None:
 
 
 def main(origin: str) -> None:
-    """Serve until interrupted; ``origin`` is where the proxied mounts lead."""
+    """Serve until interrupted; ``origin`` is the address of the upstream."""
     _protect()
 
     import uvicorn

@@ -1,7 +1,4 @@
-"""A running gateway for a test: one FastAPI app, one upstream, real sockets.
-
-Knows the package's public names only.
-"""
+"""Runs a gateway for a test: one FastAPI app, one upstream, real sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ __all__ = ["Billing", "Gateway", "billing", "gateway", "gateway_app", "pass_thro
 
 
 class Billing(UpstreamSettings, name="billing"):
-    """The upstream that most tests proxy to."""
+    """Settings of the upstream that most tests use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +30,7 @@ class Gateway:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port, as clients take it."""
+        """Host and port for a client."""
         return self.running.address
 
     @property
@@ -53,7 +50,7 @@ def billing(*destinations: str, **settings: Any) -> Billing:
 
 
 async def pass_through(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    """Do nothing, the way ``@app.middleware("http")`` does it."""
+    """Do nothing, as a middleware of ``@app.middleware("http")``."""
     return await call_next(request)
 
 
@@ -110,7 +107,7 @@ async def gateway(
 
 
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait for what no event tells of; the time is for machines that stall.
+    """Wait until a condition is true that no event reports; ``seconds`` is for slow machines.
 
     Raises:
         TimeoutError: The condition has not come true in that many seconds.

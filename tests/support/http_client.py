@@ -1,7 +1,7 @@
-"""A raw HTTP/1.1 client: sends exact bytes and shows exactly what came back.
+"""A raw HTTP/1.1 client: sends exact bytes, and shows the received bytes.
 
-Unlike a real client it hides nothing: repeats and order of headers, the chunks, and whether
-the transfer ended cleanly or broke off. Knows nothing of proxies.
+Unlike a real client it shows everything: repeats and order of headers, the chunks, and whether the
+transfer ended cleanly or broke off.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Ending(Enum):
 
 @dataclass(slots=True)
 class RawResponse:
-    """One response exactly as it came in.
+    """One response exactly as received.
 
     Attributes:
         status: Status code.
@@ -61,7 +61,7 @@ class RawResponse:
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def one(self, name: bytes) -> bytes | None:
-        """The value of a header that occurs at most once."""
+        """The value of a header that may occur only once."""
         values = self.all(name)
         assert len(values) <= 1, f"{name!r} occurs {len(values)} times"
         return values[0] if values else None
@@ -73,7 +73,7 @@ class RawResponse:
 
     @property
     def whole(self) -> bool:
-        """Whether the client can tell that it has all of it."""
+        """Whether the client can tell that the response is complete."""
         return self.ending not in (Ending.BROKEN, Ending.CLOSE)
 
     def json(self) -> Any:
@@ -99,7 +99,7 @@ class Client:
             await self.writer.drain()
 
     async def read_head(self) -> RawResponse:
-        """Read one head, be it informational or final.
+        """Read one head, informational or final.
 
         Raises:
             EOFError: The server closed before it was whole.
@@ -155,7 +155,7 @@ class Client:
         return b"".join(pieces)
 
     async def read_body(self, received: RawResponse, method: str = "GET") -> RawResponse:
-        """Read the body of a response whose head is here; never raises for a broken one."""
+        """Read the body of a response whose head was read; never raises for a broken one."""
         length = received.one(b"content-length")
         if method == "HEAD" or received.status in (204, 304):
             received.ending = Ending.NO_BODY
@@ -188,7 +188,7 @@ class Client:
         return await self.read_body(received, method)
 
     async def at_end(self) -> bool:
-        """Whether the server closes without sending anything further."""
+        """Whether the server closes the connection without sending anything more."""
         try:
             async with asyncio.timeout(_DEADLINE_SECONDS):
                 return await self.reader.read(1) == b""
@@ -227,7 +227,7 @@ def request(
     *,
     host: bytes = b"gateway.test",
 ) -> bytes:
-    """Build the bytes of a request: Host first, then the headers, then a length if a body."""
+    """Build the bytes of a request: Host, the headers, and the length of a body."""
     raw_target = target.encode("latin-1") if isinstance(target, str) else target
     lines = [b"%s %s HTTP/1.1" % (method.encode(), raw_target), b"Host: " + host]
     lines += [name + b": " + value for name, value in headers]

@@ -1,7 +1,7 @@
-"""Scripted origins: raw sockets that send exact bytes, or fail the way real ones do.
+"""Scripted origins: raw sockets that send exact bytes, or fail as real ones do.
 
-A test gives a coroutine that talks to one connection; the origin records everything that
-reached it. Knows nothing of proxies.
+A test gives a coroutine that talks to one connection. The origin records everything that reached
+it.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _DEADLINE_SECONDS: Final = 10.0
 
 
 class PeerLeft(Exception):
-    """The peer closed where the script waited for bytes; ends a script quietly."""
+    """The peer closed the connection while the script waited for bytes; ends the script quietly."""
 
 
 @dataclass(slots=True)
 class Received:
-    """One request exactly as it came in.
+    """One request exactly as received.
 
     Attributes:
         head: Raw bytes of the head, with the empty line at its end.
@@ -65,7 +65,7 @@ class Received:
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def one(self, name: bytes) -> bytes | None:
-        """The value of a header that occurs at most once."""
+        """The value of a header that may occur only once."""
         values = self.all(name)
         assert len(values) <= 1, f"{name!r} occurs {len(values)} times"
         return values[0] if values else None
@@ -77,12 +77,12 @@ class Received:
 
     @property
     def chunked(self) -> bool:
-        """Whether the body came chunked."""
+        """Whether the body was chunked."""
         return self.one(b"transfer-encoding") == b"chunked"
 
 
 class Connection:
-    """One accepted connection, in the hands of a script."""
+    """One accepted connection, which a script uses."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Connection:
         self._requests = requests
 
     async def read_head(self) -> Received:
-        """Read and record one request head; its body is left to ``read_body``.
+        """Read and record the head of a request; ``read_body`` reads its body.
 
         Raises:
             PeerLeft: The connection ended before it was whole.
@@ -114,7 +114,7 @@ class Connection:
         return received
 
     async def read_body(self, received: Received) -> bytes:
-        """Read the body into the record, however it is framed.
+        """Read and record the body, with any framing.
 
         Raises:
             PeerLeft: The connection ended before it was whole.
@@ -160,7 +160,7 @@ class Connection:
             raise PeerLeft from error
 
     async def peer_left(self) -> None:
-        """Wait until the peer has closed or reset; what it still sends is dropped."""
+        """Wait until the peer has closed or reset the connection; drop bytes that arrive."""
         with contextlib.suppress(ConnectionError):
             while await self.reader.read(1 << 16):
                 pass
@@ -212,7 +212,7 @@ class ScriptedOrigin:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port, as clients take it."""
+        """Host and port for a client."""
         return ("127.0.0.1", self.port)
 
     @property
@@ -222,14 +222,14 @@ class ScriptedOrigin:
 
     @property
     def url(self) -> str:
-        """Address as a destination takes it."""
+        """The address of the origin as a destination."""
         if self._unix_path is not None:
             return "http+unix://" + self._unix_path.replace("/", "%2F")
         return f"{'https' if self._tls else 'http'}://{self.authority}"
 
     @property
     def request(self) -> Received:
-        """The only request that came in."""
+        """The only request that was received."""
         assert len(self.requests) == 1, f"{len(self.requests)} requests came in"
         return self.requests[0]
 
@@ -309,7 +309,7 @@ def response_bytes(
     reason: bytes = b"X",
     length: bool = True,
 ) -> bytes:
-    """Build the bytes of a response; its length is added unless ``length`` is false."""
+    """Build the bytes of a response; a length is added unless ``length`` is false."""
     lines = [b"HTTP/1.1 %d %s" % (status, reason)]
     lines += [name + b": " + value for name, value in headers]
     if length:
@@ -318,7 +318,7 @@ def response_bytes(
 
 
 def chunk(data: bytes) -> bytes:
-    """Frame data as one chunk; of ``b""`` it makes the last one."""
+    """Build a chunk; ``b""`` gives the last one."""
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
@@ -334,7 +334,7 @@ def always(reply: bytes) -> Script:
 
 
 async def echo(connection: Connection) -> None:
-    """Respond to every request with what it was, as JSON."""
+    """Respond to every request with a description of the request, as JSON."""
     while True:
         received = await connection.read_request()
         seen = {

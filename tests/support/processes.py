@@ -1,7 +1,4 @@
-"""Commands as processes of their own: what they print, signals, and their end.
-
-Owns starting and ending. Knows nothing of what a process does.
-"""
+"""Runs commands as processes: starts them, reads their output, sends signals, ends them."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ class Process:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port, as clients take it."""
+        """Host and port for a client."""
         return ("127.0.0.1", self.port)
 
     @property
@@ -53,11 +50,11 @@ class Process:
 
     @property
     def status(self) -> int | None:
-        """Its exit status; ``None`` while it runs."""
+        """The exit status; ``None`` while the process runs."""
         return self._process.returncode
 
     async def line(self, pattern: str) -> re.Match[str]:
-        """Wait for a line that has the pattern, behind the one that was found before."""
+        """Wait for a line that matches the pattern, after the line that was found before."""
         async with asyncio.timeout(_DEADLINE_SECONDS):
             while True:
                 while self._seen < len(self.lines):
@@ -73,13 +70,13 @@ class Process:
         self._process.send_signal(number)
 
     async def end(self) -> int:
-        """Wait until it has ended and all it printed is in ``lines``; give its status."""
+        """Wait until the process has ended and all its output is in ``lines``; give its status."""
         async with asyncio.timeout(_DEADLINE_SECONDS):
             await self._reading
             return await self._process.wait()
 
     async def stop(self) -> int:
-        """Ask it to end; what is left of it and its children in the end is killed."""
+        """Send SIGTERM; at the end kill the process and its children."""
         with contextlib.suppress(ProcessLookupError):
             self.signal(signal.SIGTERM)
         try:

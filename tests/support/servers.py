@@ -1,8 +1,4 @@
-"""Real servers around an ASGI app, on sockets of this machine's loopback.
-
-Owns starting and stopping uvicorn and hypercorn and finding ports that are free, dead or
-never respond. Knows nothing of what the app does.
-"""
+"""Runs an ASGI app under a real server, and finds ports that are free or refuse connections."""
 
 from __future__ import annotations
 
@@ -37,19 +33,19 @@ _TURNS: Final = 20
 
 
 class StartupFailed(Exception):
-    """The app's lifespan failed at start; the text is the app's, the cause its exception."""
+    """The app's lifespan failed at start; has the app's text, and its exception as cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Where a started server listens."""
+    """The address of a started server."""
 
     host: str
     port: int
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port, as clients take it."""
+        """Host and port for a client."""
         return (self.host, self.port)
 
     @property
@@ -59,12 +55,12 @@ class Running:
 
     @property
     def authority(self) -> str:
-        """What a client puts into Host."""
+        """The value of a client's Host header."""
         return f"{self.host}:{self.port}"
 
 
 class _LifespanWatch:
-    """Keeps what the app's lifespan raised or reported, which servers only log."""
+    """Records the exception or report of the app's lifespan, which servers only log."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -114,7 +110,7 @@ class _Server(uvicorn.Server):
         await self._stopped.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Shut down without uvicorn's pause of 100 ms where nothing is left to wait for."""
+        """Shut down without uvicorn's pause of 100 ms if there is nothing to wait for."""
         for server in self.servers:
             server.close()
         state = self.server_state
@@ -199,9 +195,7 @@ async def run_app(app: ASGIApp, **uvicorn_config: Any) -> AsyncIterator[Running]
 
 @contextlib.asynccontextmanager
 async def run_app_in_thread(app: ASGIApp, **uvicorn_config: Any) -> AsyncIterator[Running]:
-    """Serve an app with uvicorn in a thread and loop of its own.
-
-    It goes on while the test blocks its own loop.
+    """Serve an app with uvicorn in its own thread and loop, while the test blocks its loop.
 
     Args:
         app: The ASGI app; its lifespan runs.
@@ -289,7 +283,7 @@ _given_ports: Final[deque[int]] = deque(maxlen=64)
 
 
 def free_port() -> int:
-    """Give a port that nothing listens on at the moment, another one each time."""
+    """Give a port that nothing listens on now, another one at each call."""
     while True:
         with _bound_socket() as bound:
             port: int = bound.getsockname()[1]

@@ -1,7 +1,7 @@
-"""A loop in front of the running one whose clock goes forward only when a test says so.
+"""A wrapper of the running loop, whose clock moves only when a test moves it.
 
-For parts that keep their loop in an attribute. Sockets, tasks and futures are the running
-loop's own, so it works with real connections and on every event loop.
+For parts that keep their loop in an attribute. Sockets, tasks and futures are those of the running
+loop, so the wrapper works with real connections and on every event loop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["SteppedLoop"]
 
 
 class SteppedLoop:
-    """Time and timers that ``advance`` moves; everything else is the running loop's."""
+    """A loop with its own time and timers, moved by ``advance``."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -31,22 +31,22 @@ class SteppedLoop:
     def call_later(
         self, delay: float, callback: Callable[..., object], *args: Any
     ) -> asyncio.TimerHandle:
-        """As the loop's own."""
+        """Call ``callback`` after ``delay`` seconds of this clock."""
         return self.call_at(self._now + delay, callback, *args)
 
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any
     ) -> asyncio.TimerHandle:
-        """As the loop's own."""
+        """Call ``callback`` at ``when`` of this clock."""
         timer = asyncio.TimerHandle(when, callback, args, self)  # type: ignore[arg-type]
         self._timers.append(timer)
         return timer
 
     def _timer_handle_cancelled(self, timer: asyncio.TimerHandle) -> None:
-        """A handle says so of itself."""
+        """Do nothing; a cancelled handle is skipped by ``advance``."""
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: run the timers that fall due, in their order."""
+        """Move the clock, and run the due timers in their order."""
         end = self._now + seconds
         while due := [timer for timer in self._timers if timer.when() <= end]:
             first = min(due, key=asyncio.TimerHandle.when)

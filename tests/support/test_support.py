@@ -1,4 +1,4 @@
-"""The harness itself: it must show faults, not swallow them."""
+"""Tests of the test helpers: they must report faults instead of hiding them."""
 
 import asyncio
 import subprocess
@@ -18,7 +18,7 @@ def _address(origin: ScriptedOrigin) -> tuple[str, int]:
 
 
 async def test_failing_script_fails_the_test() -> None:
-    """What a script asserts is not lost in its task."""
+    """A failed assertion of a script fails the test."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -34,8 +34,8 @@ async def test_failing_script_fails_the_test() -> None:
         await origin.__aexit__(None, None, None)
 
 
-async def test_origin_records_bytes_as_they_came() -> None:
-    """Case, order and repeats of headers show."""
+async def test_origin_records_exact_bytes() -> None:
+    """Case, order and repeats of headers are recorded."""
     async with ScriptedOrigin(echo) as origin:
         reply = await fetch(
             _address(origin), "POST", "/a?b", [(b"X-A", b"1"), (b"x-a", b"2")], b"c"
@@ -78,7 +78,7 @@ async def test_cut_upload_is_not_complete() -> None:
     ],
 )
 async def test_client_shows_how_a_response_ended(raw: bytes, ending: Ending) -> None:
-    """A cut transfer is not taken for a whole one."""
+    """A transfer that broke off is not taken for a complete one."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -95,8 +95,8 @@ async def test_client_shows_how_a_response_ended(raw: bytes, ending: Ending) -> 
 
 
 @pytest.mark.e2e
-async def test_failed_start_tells_why() -> None:
-    """The app's own words, and its exception as the cause."""
+async def test_failed_start_has_the_reason() -> None:
+    """The error has the app's text, and its exception as the cause."""
 
     async def app(scope: object, receive: object, send: object) -> None:
         raise RuntimeError("no database")

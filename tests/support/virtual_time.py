@@ -1,7 +1,7 @@
-"""An event loop whose clock jumps: hours of timers and sleeps pass in milliseconds.
+"""An event loop with a virtual clock: hours of timers and sleeps pass in milliseconds.
 
-Where asyncio would sleep until the next timer, its clock is set there instead. Nothing
-else is faked: tasks, futures, timeouts and timers are asyncio's own.
+Instead of sleeping until the next timer, the loop sets its clock to that time. Nothing else is
+replaced: tasks, futures, timeouts and timers are those of asyncio.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Never sleeps; what it would have slept has passed."""
+    """A selector that never sleeps, and adds the time it would have slept to the clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop on a clock of its own."""
+    """The asyncio loop with a virtual clock."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
@@ -41,10 +41,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtually(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run ``coroutine`` in a loop of virtual time.
+    """Run ``coroutine`` in a loop with virtual time.
 
-    In a thread of its own: CPython 3.11 tells a tracer of returns without calls when a
-    timeout cancels a coroutine several awaits deep, and coverage would lose its place here.
+    The loop has its own thread: CPython 3.11 reports returns without calls to a tracer when a
+    timeout cancels a coroutine several awaits deep, which would confuse coverage here.
     """
 
     def run() -> T:

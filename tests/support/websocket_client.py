@@ -1,7 +1,7 @@
-"""A WebSocket client that hides nothing: raw handshakes, single frames, abrupt ends.
+"""A WebSocket client that shows everything: raw handshakes, single frames, abrupt ends.
 
-Unlike a library's it shows every header of the response, sends no pong unless asked
-to read, closes with any frame or none, and runs alike on every version of ``websockets``.
+Unlike the client of a library it shows every header of the response, sends pongs only when it
+reads, closes with any frame or none, and works the same with every version of ``websockets``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Closed:
 
 
 class WebSocketClient:
-    """A connection past its handshake.
+    """A connection after its handshake.
 
     Attributes:
         response: Head of the 101.
@@ -53,7 +53,7 @@ class WebSocketClient:
 
     @property
     def subprotocol(self) -> bytes | None:
-        """The one agreed upon."""
+        """The agreed subprotocol."""
         return self.response.one(b"sec-websocket-protocol")
 
     async def send_frame(self, opcode: int, payload: bytes, *, fin: bool = True) -> None:
@@ -69,11 +69,11 @@ class WebSocketClient:
             opcode = CONT
 
     async def send_many(self, texts: Sequence[bytes]) -> None:
-        """Send texts in one write: a client far faster than this one would do so."""
+        """Send texts in one write, as a very fast client does."""
         await self.client.send(b"".join(frame(TEXT, text, masked=True) for text in texts))
 
     async def send_compressed(self, payload: bytes) -> None:
-        """Send a text whose payload is compressed already (RFC 7692: RSV1)."""
+        """Send a text whose payload is already compressed (RFC 7692: RSV1)."""
         await self.client.send(frame(TEXT, payload, masked=True, compressed=True))
 
     async def recv_frame(self) -> tuple[int, bytes, bool]:
@@ -87,7 +87,7 @@ class WebSocketClient:
         return received.opcode, received.payload, received.fin
 
     async def recv(self) -> str | bytes | Closed:
-        """Read the next message, or how it ended; pings get their pong on the way."""
+        """Read the next message, or the end; send a pong for each ping."""
         while True:
             try:
                 opcode, payload, fin = await self.recv_frame()
@@ -110,13 +110,13 @@ class WebSocketClient:
                 return payload.decode() if opcode == TEXT else payload
 
     async def ended(self) -> Closed:
-        """Tell how the server ended it, with nothing before that."""
+        """Give the end; fail if a message comes before it."""
         message = await self.recv()
         assert isinstance(message, Closed), message
         return message
 
     async def close(self, code: int | None = 1000, reason: str = "") -> Closed:
-        """Send a close frame, empty for ``None``, and wait for the server's."""
+        """Send a close frame, empty for ``None``, and wait for the server's close frame."""
         payload = b"" if code is None else struct.pack("!H", code) + reason.encode()
         await self.send_frame(CLOSE, payload)
         self._close_sent = True
@@ -131,7 +131,7 @@ async def shake_hands(
     subprotocols: Sequence[str] = (),
     connection: bytes = b"Upgrade",
 ) -> RawResponse:
-    """Ask for a WebSocket and give the response, with its body unless it is a 101."""
+    """Send a handshake and give the response, with its body unless it is a 101."""
     offer = [(b"Sec-WebSocket-Protocol", ", ".join(subprotocols).encode())] if subprotocols else []
     pairs = [
         (b"Host", b"gateway.test"),

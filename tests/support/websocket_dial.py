@@ -21,7 +21,7 @@ __all__ = ["dial"]
 
 
 class _Head(asyncio.Protocol):
-    """Reads the head of the response and keeps what came behind it."""
+    """Reads the head of the response, and keeps the bytes after it."""
 
     def __init__(self) -> None:
         self.received = b""

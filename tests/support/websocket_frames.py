@@ -1,7 +1,4 @@
-"""WebSocket frames as bytes (RFC 6455 section 5.2), for clients and upstreams of tests.
-
-Pure but for reading from a stream. Knows no handshake; what a peer does with frames is its own.
-"""
+"""Builds and reads WebSocket frames as bytes (RFC 6455 section 5.2), for peers of tests."""
 
 from __future__ import annotations
 
@@ -89,7 +86,7 @@ async def read_frame(reader: asyncio.StreamReader) -> Frame:
 
 
 def _xor(payload: bytes, mask: bytes) -> bytes:
-    """Mask or unmask; as one large integer, for a loop over bytes takes seconds at 20 MiB."""
+    """Mask or unmask by one large integer, because a loop over bytes takes seconds at 20 MiB."""
     size = len(payload)
     pattern = (mask * (size // 4 + 1))[:size]
     return (int.from_bytes(payload) ^ int.from_bytes(pattern)).to_bytes(size)

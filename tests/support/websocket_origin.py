@@ -81,6 +81,6 @@ def frames_from(
 
 
 async def until_left(peer: FramePeer) -> None:
-    """Drop what comes until the gateway closes, or breaks the connection off."""
+    """Drop everything until the gateway closes the connection or breaks it off."""
     while (await peer.read())[0] != CLOSE:
         pass

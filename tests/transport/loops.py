@@ -1,6 +1,6 @@
-"""Runs a test on every event loop that the engine serves: asyncio, its debug mode, uvloop.
+"""Runs a test on asyncio, asyncio in debug mode, and uvloop.
 
-Knows nothing of what is tested. A test that leaves a task, or makes asyncio log, fails.
+A test fails if it leaves a task, or makes asyncio log.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FACTORIES: Final[dict[str, tuple[Callable[[], asyncio.AbstractEventLoop], bool]
 
 
 class _Records(logging.Handler):
-    """Keeps what asyncio logs: exceptions never retrieved, callbacks that failed."""
+    """Records the log of asyncio: exceptions never retrieved, callbacks that failed."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -49,7 +49,7 @@ async def _alone(test: Coroutine[Any, Any, None]) -> None:
 
 
 def on_every_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Make a plain test of an async one, once per event loop."""
+    """Turn an async test into a plain one that runs once per event loop."""
 
     def run(event_loop: str, **arguments: Any) -> None:
         factory, debug = _FACTORIES[event_loop]

@@ -1,4 +1,4 @@
-"""TLS towards destinations, against a real TLS server with certificates of the moment."""
+"""TLS towards destinations, against a real TLS server with new certificates."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ class Authority:
 
     @property
     def ca_file(self) -> Path:
-        """Its root."""
+        """The root certificate."""
         path = self.folder / "ca.pem"
         self.ca.cert_pem.write_to_path(path)
         return path
 
     def server(self, *names: str) -> ssl.SSLContext:
-        """A server's context."""
+        """Make the context of a server."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.ca.issue_cert(*names).configure_cert(context)
         return context
 
     def client_files(self, password: bytes | None = None) -> tuple[Path, Path]:
-        """A client's certificate and its key."""
+        """Make a client's certificate and key."""
         issued = self.ca.issue_cert("client@example.org")
         certificate, key = self.folder / "client.pem", self.folder / "client.key"
         issued.cert_chain_pems[0].write_to_path(certificate)
@@ -63,7 +63,7 @@ class Authority:
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """Knows nobody yet."""
+    """Make an authority that no one trusts yet."""
     return Authority(trustme.CA(), tmp_path)
 
 
@@ -76,7 +76,7 @@ def tls_transport(origin: ScriptedOrigin, settings: TlsSettings, **options: Any)
 
 
 async def failure_of(transport: Http1Transport) -> ProxyError:
-    """The error of a dial, or of an exchange (TLS 1.3 refuses clients only afterwards)."""
+    """Give the error of a dial, or of an exchange (TLS 1.3 refuses clients after the handshake)."""
     try:
         with pytest.raises(ProxyError) as caught:
             await body_of(await exchange_on(transport, get()))
@@ -87,8 +87,8 @@ async def failure_of(transport: Http1Transport) -> ProxyError:
 
 
 @on_every_loop
-async def test_exchange_over_tls(authority: Authority) -> None:
-    """With a root of one's own; large both ways, and the connection serves again."""
+async def test_exchange_works_over_tls(authority: Authority) -> None:
+    """With a root of one's own; large bodies both ways, and the connection is reused."""
     size = 3 << 20
 
     async def script(connection: Connection) -> None:
@@ -110,7 +110,7 @@ async def test_exchange_over_tls(authority: Authority) -> None:
 
 @on_every_loop
 async def test_reader_that_waits_stops_a_tls_destination(authority: Authority) -> None:
-    """Backpressure holds through TLS."""
+    """Backpressure works through TLS."""
     size = 32 << 20
     sent = 0
 
@@ -138,7 +138,7 @@ async def test_reader_that_waits_stops_a_tls_destination(authority: Authority) -
 
 @on_every_loop
 async def test_unknown_root_is_refused(authority: Authority) -> None:
-    """Its reason is told, and that it was TLS."""
+    """The error names TLS and the reason."""
     async with ScriptedOrigin(tls=authority.server("127.0.0.1")) as origin:
         error = await failure_of(tls_transport(origin, TlsSettings()))
         await origin.all_left()
@@ -151,7 +151,7 @@ async def test_unknown_root_is_refused(authority: Authority) -> None:
 
 @on_every_loop
 async def test_other_root_is_refused(authority: Authority, tmp_path: Path) -> None:
-    """``ca_file`` stands instead of the system's roots."""
+    """``ca_file`` replaces the system's roots."""
     (tmp_path / "other").mkdir()
     other = Authority(trustme.CA(), tmp_path / "other")
     async with ScriptedOrigin(tls=authority.server("127.0.0.1")) as origin:
@@ -162,8 +162,8 @@ async def test_other_root_is_refused(authority: Authority, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("verify", [True, False])
 @on_every_loop
-async def test_certificate_of_another_host(authority: Authority, verify: bool) -> None:
-    """Refused, unless nothing is verified."""
+async def test_certificate_of_another_host_is_refused(authority: Authority, verify: bool) -> None:
+    """Unless ``verify`` is off."""
     async with ScriptedOrigin(tls=authority.server("other.example")) as origin:
         settings = TlsSettings(ca_file=authority.ca_file) if verify else TlsSettings(verify=False)
         transport = tls_transport(origin, settings)
@@ -177,7 +177,7 @@ async def test_certificate_of_another_host(authority: Authority, verify: bool) -
 
 
 @on_every_loop
-async def test_server_name_is_asked_for_and_checked(authority: Authority) -> None:
+async def test_server_name_is_sent_and_checked(authority: Authority) -> None:
     """Instead of the URL's host."""
     asked: list[str | None] = []
     context = authority.server("billing.internal")
@@ -193,7 +193,7 @@ async def test_server_name_is_asked_for_and_checked(authority: Authority) -> Non
 
 @pytest.mark.parametrize("in_one_file", [True, False])
 @on_every_loop
-async def test_client_certificate_is_shown(authority: Authority, in_one_file: bool) -> None:
+async def test_client_certificate_is_sent(authority: Authority, in_one_file: bool) -> None:
     """Certificate and key in two files, or in one."""
     context = authority.server("127.0.0.1")
     context.verify_mode = ssl.CERT_REQUIRED
@@ -219,7 +219,7 @@ async def test_client_certificate_is_shown(authority: Authority, in_one_file: bo
 
 @on_every_loop
 async def test_plain_server_is_a_tls_failure(authority: Authority) -> None:
-    """It answers the handshake with HTTP."""
+    """The server responds to the handshake with plain HTTP."""
 
     async def script(connection: Connection) -> None:
         await connection.reader.read(100)
@@ -236,7 +236,7 @@ async def test_plain_server_is_a_tls_failure(authority: Authority) -> None:
 
 @on_every_loop
 async def test_handshake_counts_into_the_connect_timeout(authority: Authority) -> None:
-    """A server that accepts and then says nothing; no socket is left."""
+    """A server accepts and stays silent; no socket is left."""
 
     async def script(connection: Connection) -> None:
         await connection.peer_left()
@@ -255,7 +255,7 @@ async def test_handshake_counts_into_the_connect_timeout(authority: Authority) -
 
 @on_every_loop
 async def test_alpn_offers_http_1_1(authority: Authority) -> None:
-    """And the server's choice is it."""
+    """The server chooses it."""
     context = authority.server("127.0.0.1")
     context.set_alpn_protocols(["h2", "http/1.1"])
     chosen: list[str | None] = []
@@ -274,7 +274,7 @@ async def test_alpn_offers_http_1_1(authority: Authority) -> None:
 
 
 def test_unusable_files_name_their_setting(authority: Authority, tmp_path: Path) -> None:
-    """At start, not at the first request."""
+    """The app fails at start, not at the first request."""
     garbage = tmp_path / "garbage.pem"
     garbage.write_text("no certificate")
     certificate, key = authority.client_files()
@@ -287,8 +287,8 @@ def test_unusable_files_name_their_setting(authority: Authority, tmp_path: Path)
     client_context(TlsSettings(client_cert=certificate, client_key=key), alpn=[])
 
 
-def test_encrypted_key_is_refused_and_never_asked_about(authority: Authority) -> None:
-    """OpenSSL would wait for a passphrase on the terminal, and the app never start."""
+def test_encrypted_key_is_refused(authority: Authority) -> None:
+    """OpenSSL would wait for a passphrase on the terminal, and the app would never start."""
     certificate, key = authority.client_files(password=b"secret")
     with pytest.raises(ValueError, match=r"tls\.client_cert"):
         client_context(TlsSettings(client_cert=certificate, client_key=key), alpn=[])

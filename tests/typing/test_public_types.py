@@ -125,13 +125,13 @@ def test_types_of_errors() -> None:
 def test_types_of_the_test_kit() -> None:
     """Sources, records and the clock."""
 
-    def answer(received: Received) -> Step:
+    def responds(received: Received) -> Step:
         assert_type(received.body, bytes)
         assert_type(received.headers, httpx.Headers)
         return reply(received.json())
 
-    assert_type(answer(Received("a", "GET", "/", "", httpx.Headers(), b"{}")), Step)
-    billing = StandIn("billing", {"a": answer, "b": [refuse(), reply()]}, clock=Clock())
+    assert_type(responds(Received("a", "GET", "/", "", httpx.Headers(), b"{}")), Step)
+    billing = StandIn("billing", {"a": responds, "b": [refuse(), reply()]}, clock=Clock())
 
     assert_type(billing.tried, list[str])
     assert_type(billing.received, list[Received])

@@ -49,12 +49,12 @@ app = FastAPI(lifespan=lifespan)
 
 @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
 async def gateway(request: Request) -> StreamingResponse:
-    """Forward the request and stream the answer back."""
+    """Forward the request and stream the response back."""
     session: aiohttp.ClientSession = request.app.state.session
     has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
     query = request.scope["query_string"].decode("latin-1")
     target = _ORIGIN + request.scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
-    answer = await session.request(
+    upstream_response = await session.request(
         request.method,
         URL(target, encoded=True),
         headers=[(k, v) for k, v in request.headers.items() if k not in _NOT_FORWARDED],
@@ -64,13 +64,13 @@ async def gateway(request: Request) -> StreamingResponse:
 
     async def body() -> AsyncIterator[bytes]:
         try:
-            async for chunk in answer.content.iter_any():
+            async for chunk in upstream_response.content.iter_any():
                 yield chunk
         finally:
-            answer.release()
+            upstream_response.release()
 
-    response = StreamingResponse(body(), status_code=answer.status)
-    response.raw_headers = _response_headers(answer.headers)
+    response = StreamingResponse(body(), status_code=upstream_response.status)
+    response.raw_headers = _response_headers(upstream_response.headers)
     return response
 
 

@@ -1,4 +1,4 @@
-"""Ours by `proxy_app`, served by itself."""
+"""This package by `proxy_app`, served alone."""
 
 from fastapi_proxy_di import proxy_app
 

@@ -1,4 +1,4 @@
-"""The one dependency that the contenders "with one Depends" carry: a header check."""
+"""The dependency of the contenders "with one Depends": a check of a header."""
 
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection

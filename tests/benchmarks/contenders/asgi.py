@@ -1,7 +1,7 @@
 """Bare ASGI app without framework or upstream: the floor, and the origin of streams and tunnels.
 
-Answers `/upload` with the number of body bytes, `/sse` with paced timestamped events, WebSockets
-with an echo, and everything else with a constant. Knows no proxy.
+Responds to `/upload` with the number of body bytes, to `/sse` with paced timestamped events, and
+to everything else with a constant; sends WebSocket messages back.
 """
 
 import asyncio

@@ -9,12 +9,12 @@ app = FastAPI(dependencies=[Depends(require_api_key)])
 
 @app.get("/1k", response_model=None)
 async def constant() -> dict[str, str]:
-    """A constant answer, as in the framework's first steps."""
+    """A constant response, as in the framework's first steps."""
     return {"message": "Hello World"}
 
 
 @app.post("/post", response_model=None)
 async def read_constant(request: Request) -> dict[str, str]:
-    """A constant answer after the body was read."""
+    """A constant response after the body was read."""
     await request.body()
     return {"message": "Hello World"}

@@ -1,4 +1,4 @@
-"""Ours injected: an endpoint of the app's own that forwards by hand."""
+"""This package injected: an endpoint of the app that calls `Balancer.forward`."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Ours by `proxy_app`, mounted in a FastAPI app: everything under `/` is forwarded."""
+"""This package by `proxy_app`, mounted in a FastAPI app that forwards everything under `/`."""
 
 from fastapi import FastAPI
 

@@ -1,4 +1,4 @@
-"""Ours by `proxy_router`, everything under `/` forwarded."""
+"""This package by `proxy_router`, which forwards everything under `/`."""
 
 from fastapi import FastAPI
 

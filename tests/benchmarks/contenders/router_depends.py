@@ -1,4 +1,4 @@
-"""Ours by `proxy_router` with one async dependency on the include."""
+"""This package by `proxy_router` with one async dependency on the include."""
 
 from fastapi import Depends, FastAPI
 

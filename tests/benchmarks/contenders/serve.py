@@ -1,4 +1,4 @@
-"""What the command `serve` runs for one upstream, without its access log."""
+"""The gateway of the command `serve` for one upstream, without its access log."""
 
 from fastapi_proxy_di import proxy_app
 from fastapi_proxy_di.cli.serve import gateway

@@ -1,4 +1,4 @@
-"""What tests of in-process apps share: plain apps, their messages, and a WebSocket client."""
+"""Plain apps, their messages, and a WebSocket client, for tests of in-process apps."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def plain(handle: Callable[[Scope, Receive, Send], Any]) -> ASGIApp:
 
 
 def start(status: int = 200, *headers: tuple[bytes, bytes], **more: Any) -> Message:
-    """The first message of an answer."""
+    """The first message of a response."""
     return {"type": "http.response.start", "status": status, "headers": list(headers), **more}
 
 
 def body(data: bytes = b"", *, more: bool = False) -> Message:
-    """A further message of an answer."""
+    """A further message of a response."""
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
@@ -64,7 +64,7 @@ async def talk(
 
 
 def closing(websocket: ClientConnection) -> tuple[int, str]:
-    """Wait for the close of the other side."""
+    """Wait until the other side has closed."""
     with pytest.raises(ConnectionClosed) as closed:
         websocket.recv(timeout=10)
     assert closed.value.rcvd is not None

@@ -25,7 +25,7 @@ from tests.transport.asgi.apps import Inner, body, inner_tasks, plain, start
 
 @pytest.mark.e2e
 async def test_asgi_app_reads_the_body_as_it_comes(inner: Inner) -> None:
-    """Pieces arrive before the client has sent the rest; the end is told once."""
+    """Pieces arrive before the client has sent the rest; the end arrives once."""
     pieces: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +52,7 @@ async def test_asgi_app_reads_the_body_as_it_comes(inner: Inner) -> None:
 
 @pytest.mark.e2e
 async def test_asgi_app_that_asks_for_the_body_sends_100_continue(inner: Inner) -> None:
-    """The client is asked for its body when the app reads it, and not before."""
+    """The client gets 100 Continue when the app reads the body, and not before."""
     order: list[str] = []
     ready = asyncio.Event()
 
@@ -86,7 +86,7 @@ async def test_asgi_app_that_asks_for_the_body_sends_100_continue(inner: Inner) 
 
 
 async def test_asgi_app_that_does_not_read_holds_up_the_client(inner: Inner) -> None:
-    """Backpressure: no more than some pieces are held for a slow app."""
+    """Only a few pieces are buffered for a slow app."""
     sent = 0
     go_on = asyncio.Event()
 
@@ -117,7 +117,7 @@ async def test_asgi_app_that_does_not_read_holds_up_the_client(inner: Inner) -> 
 
 
 async def test_asgi_app_streams_with_backpressure(inner: Inner) -> None:
-    """The first piece is there at once; a client that does not read stops the app."""
+    """The first piece arrives at once; a client that does not read stops the app."""
     sent = 0
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,8 +141,8 @@ async def test_asgi_app_streams_with_backpressure(inner: Inner) -> None:
 
 
 @pytest.mark.e2e
-async def test_asgi_answer_keeps_headers_in_order(inner: Inner) -> None:
-    """Repeats survive, names are lower case."""
+async def test_asgi_response_keeps_headers_in_order(inner: Inner) -> None:
+    """Repeats are kept, names are lower-case."""
     cookies = [(b"Set-Cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"X-Z", b"\xe9")]
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,8 +158,8 @@ async def test_asgi_answer_keeps_headers_in_order(inner: Inner) -> None:
 
 
 @pytest.mark.e2e
-async def test_asgi_answer_to_head_has_no_body(inner: Inner) -> None:
-    """The length stays, the bytes go, whatever the app sends."""
+async def test_asgi_response_to_head_has_no_body(inner: Inner) -> None:
+    """The length is kept, the body is dropped, whatever the app sends."""
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start(200, (b"content-length", b"5")))
@@ -175,8 +175,8 @@ async def test_asgi_answer_to_head_has_no_body(inner: Inner) -> None:
     assert get.body == b"hello"
 
 
-async def test_asgi_answer_may_have_trailers(inner: Inner) -> None:
-    """Trailers end the answer; a server without the extension drops them."""
+async def test_asgi_response_may_have_trailers(inner: Inner) -> None:
+    """Trailers end the response; a server without the extension drops them."""
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start(200, (b"trailer", b"x-sum"), trailers=True))
@@ -205,8 +205,8 @@ async def test_asgi_answer_may_have_trailers(inner: Inner) -> None:
 
 
 @pytest.mark.e2e
-async def test_asgi_app_goes_on_after_its_answer(inner: Inner) -> None:
-    """Background tasks run to their end; ``receive`` then tells of the disconnect."""
+async def test_asgi_app_goes_on_after_its_response(inner: Inner) -> None:
+    """Background tasks run to their end; ``receive`` then gives the disconnect."""
     done = asyncio.Event()
     went_on = asyncio.Event()
 
@@ -229,8 +229,8 @@ async def test_asgi_app_goes_on_after_its_answer(inner: Inner) -> None:
 
 
 @pytest.mark.e2e
-async def test_asgi_app_is_told_of_a_client_that_left(inner: Inner) -> None:
-    """``http.disconnect`` comes, ``send`` raises, the count goes; no failure is noted."""
+async def test_asgi_app_sees_the_disconnect_of_the_client(inner: Inner) -> None:
+    """``receive`` gives ``http.disconnect``, ``send`` raises, and no failure is counted."""
     seen: list[str] = []
     began = asyncio.Event()
 
@@ -279,8 +279,8 @@ async def test_asgi_stream_ends_when_the_client_leaves(inner: Inner) -> None:
         await until(lambda: not gate.in_flight and not inner_tasks())
 
 
-async def test_asgi_app_that_waits_for_room_is_told_of_a_client_that_left(inner: Inner) -> None:
-    """A ``send`` that is held up ends."""
+async def test_asgi_waiting_send_raises_at_the_disconnect(inner: Inner) -> None:
+    """A ``send`` that waits for a slow client ends."""
     raised = asyncio.Event()
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -299,7 +299,7 @@ async def test_asgi_app_that_waits_for_room_is_told_of_a_client_that_left(inner:
 
 
 async def test_asgi_upload_ends_with_a_timeout(inner: Inner) -> None:
-    """A stalled upload is woken by the end of its exchange."""
+    """The end of the exchange ends an upload that waits for the app."""
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.get_running_loop().create_future()
@@ -318,8 +318,8 @@ async def test_asgi_upload_ends_with_a_timeout(inner: Inner) -> None:
     assert in_flight == 0
 
 
-async def test_asgi_upload_ends_when_the_app_has_answered(inner: Inner) -> None:
-    """An app that answers without reading leaves no upload behind."""
+async def test_asgi_upload_ends_when_the_app_has_responded(inner: Inner) -> None:
+    """An app that responds without reading leaves no upload behind."""
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start())
@@ -336,21 +336,21 @@ async def test_asgi_upload_ends_when_the_app_has_answered(inner: Inner) -> None:
 
 
 async def test_asgi_exchange_has_no_socket() -> None:
-    """Nothing to hand over: an app's WebSocket is given whole."""
+    """``detach`` raises, because the WebSocket is given by another method."""
     with pytest.raises(UpstreamProtocolError, match="no socket"):
         AsgiExchange({"method": "GET"}, b"", more=False).detach()
 
 
 async def test_asgi_exchange_that_failed_takes_no_more_of_the_body() -> None:
-    """Whoever still writes learns why it ended."""
+    """``offer`` raises the error of the exchange."""
     exchange = AsgiExchange({"method": "POST"}, b"", more=True)
     exchange.fail(UpstreamConnectError("the upstream is shut down"))
     with pytest.raises(UpstreamConnectError, match="shut down"):
         await exchange.write(b"x")
 
 
-async def test_asgi_client_that_takes_nothing_is_its_own_fault(inner: Inner) -> None:
-    """The activity timeout blames who does not read, not the app that waits for room."""
+async def test_asgi_client_that_reads_nothing_is_at_fault(inner: Inner) -> None:
+    """The activity timeout counts against the client, not against the app that waits."""
     raised = asyncio.Event()
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""In-process apps that raise, or send what no response may have."""
+"""In-process apps that raise, or send messages that are not allowed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def _body_first(scope: Scope, receive: Receive, send: Send) -> None:
 async def test_asgi_fault_before_the_head_is_502(
     inner: Inner, handle: Callable[[Scope, Receive, Send], Any], failure: str
 ) -> None:
-    """Nothing has been sent, so the client gets a clean answer; the destination is blamed."""
+    """Nothing was sent, so the client gets a 502; the failure counts against the destination."""
     async with gateway(inner(plain(handle))) as gate:
         reply = await fetch(gate.address, "POST", "/billing/")
         failures = gate.balancer.destinations[0].failures
@@ -94,7 +94,7 @@ async def _too_short(scope: Scope, receive: Receive, send: Send) -> None:
 async def test_asgi_fault_after_the_head_breaks_the_transfer(
     inner: Inner, handle: Callable[[Scope, Receive, Send], Any]
 ) -> None:
-    """An answer that ends cleanly is whole; this one does not."""
+    """A response that ends cleanly would be taken for complete."""
     async with gateway(inner(plain(handle))) as gate:
         reply = await fetch(gate.address, "GET", "/billing/")
         await until(lambda: not gate.in_flight)
@@ -106,7 +106,7 @@ async def test_asgi_fault_after_the_head_breaks_the_transfer(
 async def test_asgi_app_that_raises_is_logged(
     inner: Inner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With its traceback, as a server logs it; the 500 that it sent before is the answer."""
+    """With its traceback, as by a server; a 500 that was sent before is the response."""
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start(500))
@@ -125,7 +125,7 @@ async def test_asgi_app_that_raises_is_logged(
 
 
 async def test_asgi_app_may_not_send_out_of_order(inner: Inner) -> None:
-    """Each message has its time; a second answer has none."""
+    """No message may come before or after its place, and no second response."""
     raised: list[str] = []
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:

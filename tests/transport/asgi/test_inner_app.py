@@ -1,4 +1,4 @@
-"""In-process apps: how they are found, started and shut down."""
+"""In-process apps: import, start and shutdown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.transport.asgi.apps import Inner
 
 @pytest.mark.e2e
 async def test_asgi_lifespan_runs_within_the_gateways(inner: Inner) -> None:
-    """Start before the first probe, its state in every request, shutdown awaited."""
+    """Startup before the first probe, the state in every request, shutdown awaited."""
     order: list[str] = []
 
     @asynccontextmanager
@@ -56,7 +56,7 @@ async def test_asgi_lifespan_runs_within_the_gateways(inner: Inner) -> None:
 
 @pytest.mark.e2e
 async def test_asgi_lifespan_that_fails_stops_the_start(inner: Inner) -> None:
-    """The gateway does not start, says why, and closes what it had started."""
+    """The gateway does not start, gives the reason, and closes the apps that had started."""
     order: list[str] = []
 
     @asynccontextmanager
@@ -93,7 +93,7 @@ async def test_asgi_lifespan_that_reports_a_failure_without_raising(inner: Inner
 async def test_asgi_lifespan_that_breaks_later_is_logged(
     inner: Inner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While running: an error record; requests go on."""
+    """An error is logged while running, and requests go on."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -115,7 +115,7 @@ async def test_asgi_lifespan_that_breaks_later_is_logged(
 async def test_asgi_shutdown_that_fails_is_logged_and_stops_nothing(
     inner: Inner, caplog: pytest.LogCaptureFixture, raises: bool
 ) -> None:
-    """The rest still closes."""
+    """Everything else is closed."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -156,7 +156,7 @@ async def test_asgi_app_of_two_destinations_has_one_lifespan(inner: Inner) -> No
 
 
 async def test_asgi_destination_that_joins_later_starts_then(inner: Inner) -> None:
-    """Its lifespan starts with its first request, and ends with its removal."""
+    """The lifespan starts with the first request, and ends with the removal."""
     order: list[str] = []
 
     @asynccontextmanager
@@ -182,7 +182,7 @@ async def test_asgi_destination_that_joins_later_starts_then(inner: Inner) -> No
 
 
 async def test_asgi_destination_that_joins_and_fails_to_start_is_unreachable(inner: Inner) -> None:
-    """At run time a failed start is a failed connection: others serve."""
+    """A failed start at run time counts as a failed connection."""
 
     @asynccontextmanager
     async def bad(app: FastAPI) -> AsyncIterator[None]:
@@ -210,7 +210,7 @@ async def test_asgi_destination_that_joins_and_fails_to_start_is_unreachable(inn
 async def test_asgi_address_that_leads_nowhere_is_a_fault_of_the_settings(
     address: str, text: str
 ) -> None:
-    """It is told at start, with the address."""
+    """The fault is raised at start, with the address."""
     app = FastAPI()
     app.include_router(proxy_router(billing(address)))
     with pytest.raises(StartupFailed) as raised:

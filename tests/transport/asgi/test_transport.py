@@ -1,4 +1,4 @@
-"""What an in-process app sees of a request, and what happens to its task."""
+"""The scope, the context and the task of an in-process app."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.transport.asgi.apps import Inner, body, plain, start
 
 @pytest.mark.e2e
 async def test_asgi_app_gets_a_scope_of_its_own(inner: Inner) -> None:
-    """As from a server that serves the gateway alone; nothing of our scope leaks."""
+    """As from a server whose client is the gateway; nothing of the client's scope is in it."""
     seen: list[Scope] = []
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +56,7 @@ async def test_asgi_app_gets_a_scope_of_its_own(inner: Inner) -> None:
 
 
 async def test_asgi_app_sees_no_context_of_the_proxied_request(inner: Inner) -> None:
-    """Context variables set while a request is handled stay on this side."""
+    """Context variables set while a request is handled are not seen by the app."""
     variable = contextvars.ContextVar("variable", default="none")
     seen: list[str] = []
 
@@ -73,7 +73,7 @@ async def test_asgi_app_sees_no_context_of_the_proxied_request(inner: Inner) -> 
 
 
 async def test_asgi_app_that_never_ends_is_stopped_at_shutdown(inner: Inner) -> None:
-    """Told first, cancelled after a second; its client's transfer breaks."""
+    """It gets a disconnect, is cancelled after a second, and the client's transfer breaks."""
     cancelled = asyncio.Event()
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,8 +101,8 @@ async def test_asgi_app_that_never_ends_is_stopped_at_shutdown(inner: Inner) -> 
 
 
 @pytest.mark.e2e
-async def test_asgi_app_cancelled_from_outside_breaks_its_answer(inner: Inner) -> None:
-    """A task that somebody cancels must not leave its client waiting."""
+async def test_asgi_app_cancelled_from_outside_breaks_its_response(inner: Inner) -> None:
+    """Else the client would wait for ever."""
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         for task in asyncio.all_tasks():

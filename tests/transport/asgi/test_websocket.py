@@ -21,8 +21,8 @@ from tests.transport.asgi.apps import Inner, body, closing, plain, raises, start
 pytestmark = pytest.mark.e2e
 
 
-async def test_asgi_websocket_that_ended_drops_what_is_sent() -> None:
-    """As any: how it ended is told by ``recv``, which keeps the first end only."""
+async def test_asgi_websocket_drops_messages_after_its_end() -> None:
+    """The end is given by ``recv``, which keeps the first end only."""
     channel = AsgiWebSocket()
     channel.start_close(Close())
     channel.app_ended("raised", LookupError())
@@ -32,8 +32,8 @@ async def test_asgi_websocket_that_ended_drops_what_is_sent() -> None:
     assert (channel.close_code, channel.error) == (1005, None)
 
 
-async def test_asgi_websocket_that_is_broken_off_frees_an_app_that_waits() -> None:
-    """A message that nobody will take is an error of ``send``."""
+async def test_asgi_abort_ends_a_waiting_send() -> None:
+    """``send`` raises for a message that no one will read."""
     channel = AsgiWebSocket()
     sending = asyncio.create_task(channel.take_from_app({"type": "websocket.send", "text": "x"}))
     await asyncio.sleep(0)
@@ -45,7 +45,7 @@ async def test_asgi_websocket_that_is_broken_off_frees_an_app_that_waits() -> No
 async def test_asgi_websocket_does_not_wait_for_ever_for_its_app(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An app that goes on after the end holds up the client for a bounded time."""
+    """An app that goes on after the end delays the client for a bounded time."""
     monkeypatch.setattr("fastapi_proxy_di.transport.asgi.websocket._CLOSE_SECONDS", 0.01)
     channel = AsgiWebSocket()
     channel.start_close(Close(1000))
@@ -54,8 +54,8 @@ async def test_asgi_websocket_does_not_wait_for_ever_for_its_app(
     assert channel.close_code == 1000
 
 
-async def test_asgi_websocket_goes_through(inner: Inner) -> None:
-    """Subprotocol, header fields, messages of both kinds, and the client's close code."""
+async def test_asgi_websocket_works_through_the_gateway(inner: Inner) -> None:
+    """Subprotocol, headers, messages of both kinds, and the client's close code."""
     ended: list[tuple[int, str]] = []
     app = FastAPI()
 
@@ -86,7 +86,7 @@ async def test_asgi_websocket_goes_through(inner: Inner) -> None:
 
 
 async def test_asgi_websocket_close_of_the_app_reaches_the_client(inner: Inner) -> None:
-    """Code and reason pass, behind the messages that came before."""
+    """Code and reason arrive, after the messages before them."""
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         assert (await receive())["type"] == "websocket.connect"
@@ -113,7 +113,7 @@ async def test_asgi_websocket_close_of_the_app_reaches_the_client(inner: Inner) 
 
 @pytest.mark.parametrize(("raises", "code"), [(False, 1000), (True, 1011)])
 async def test_asgi_websocket_ends_with_its_app(inner: Inner, raises: bool, code: int) -> None:
-    """To return is a close, to raise is the server's fault and counts as one."""
+    """An app that returns closes it; an app that raises is a failure of the destination."""
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -146,7 +146,7 @@ async def test_asgi_websocket_ends_with_its_app(inner: Inner, raises: bool, code
 async def test_asgi_websocket_refusal_reaches_the_client(
     inner: Inner, messages: list[Message], status: int, text: bytes
 ) -> None:
-    """A close before the handshake is 403, a denial response is itself."""
+    """A close before the handshake is 403, a denial response is forwarded."""
     after: list[str] = []
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,7 +166,7 @@ async def test_asgi_websocket_refusal_reaches_the_client(
 
 
 async def test_asgi_websocket_fault_before_the_handshake_is_502(inner: Inner) -> None:
-    """Nobody was accepted, so there is a status to send."""
+    """The client is not accepted yet, so it gets a status."""
     async with gateway(inner(plain(raises))) as gate:
         with pytest.raises(InvalidStatus) as refused:
             await talk(gate, closing)
@@ -175,7 +175,7 @@ async def test_asgi_websocket_fault_before_the_handshake_is_502(inner: Inner) ->
 
 
 async def test_asgi_websocket_app_may_listen_before_it_accepts(inner: Inner) -> None:
-    """A reader that waits already gets the first message after the handshake."""
+    """A waiting reader gets the first message after the handshake."""
     heard: list[Any] = []
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -199,8 +199,8 @@ async def test_asgi_websocket_app_may_listen_before_it_accepts(inner: Inner) -> 
     assert (heard, close) == (["first"], (1000, ""))
 
 
-async def test_asgi_websocket_app_is_told_of_a_client_that_vanished(inner: Inner) -> None:
-    """Without a close frame the app sees 1006, and what it still sends fails."""
+async def test_asgi_websocket_app_gets_1006_for_a_lost_client(inner: Inner) -> None:
+    """Without a close frame the app gets 1006, and its later messages fail."""
     seen: list[Any] = []
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -219,8 +219,8 @@ async def test_asgi_websocket_app_is_told_of_a_client_that_vanished(inner: Inner
     assert seen == [1006, "OSError"]
 
 
-async def test_asgi_websocket_handshake_that_takes_too_long_is_given_up(inner: Inner) -> None:
-    """The app is told before it has accepted, and its late answer fails."""
+async def test_asgi_websocket_handshake_that_takes_too_long_is_ended(inner: Inner) -> None:
+    """The app gets a disconnect before it has accepted, and its late response fails."""
     seen: list[Any] = []
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -240,8 +240,8 @@ async def test_asgi_websocket_handshake_that_takes_too_long_is_given_up(inner: I
     assert seen == [1006, "OSError"]
 
 
-async def test_asgi_websocket_messages_wait_for_who_reads_slowly(inner: Inner) -> None:
-    """Backpressure both ways: neither side runs ahead of the other by much."""
+async def test_asgi_websocket_has_backpressure_both_ways(inner: Inner) -> None:
+    """A slow reader makes the other side wait."""
     sent = 0
     go_on = asyncio.Event()
 
@@ -273,7 +273,7 @@ async def test_asgi_websocket_messages_wait_for_who_reads_slowly(inner: Inner) -
 
 
 async def test_asgi_websocket_message_that_is_too_big_ends_it(inner: Inner) -> None:
-    """The limit of the settings holds for apps: 1009 to both."""
+    """The limit of the settings applies to apps: 1009 for both sides."""
     seen: list[Any] = []
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -294,7 +294,7 @@ async def test_asgi_websocket_message_that_is_too_big_ends_it(inner: Inner) -> N
 
 
 async def test_asgi_websocket_is_drained(inner: Inner) -> None:
-    """A drain closes it with 1001; an app that takes its time holds up nobody."""
+    """A drain closes it with 1001, without waiting for a slow app."""
     told = asyncio.Event()
     release = asyncio.Event()
 

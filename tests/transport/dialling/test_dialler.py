@@ -1,4 +1,4 @@
-"""Dialling: what connects, what does not and why, and what is left of it."""
+"""Dialling: connections, the errors of failed dials, and no socket left behind."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from tests.transport.loops import on_every_loop
 
 
 class _Stopped(Exception):
-    """What a test ends an exchange with."""
+    """The exception with which a test ends an exchange."""
 
 
 async def dial_error(transport: Http1Transport) -> ProxyError:
-    """The error of a dial that must fail; nothing is left of it."""
+    """Give the error of a dial that must fail; nothing of the dial may be left."""
     try:
         with pytest.raises(ProxyError) as caught:
             await transport.start(get(), b"", more=False)
@@ -47,8 +47,8 @@ async def dial_error(transport: Http1Transport) -> ProxyError:
 
 
 @on_every_loop
-async def test_refused_connection() -> None:
-    """Nobody listens there."""
+async def test_refused_connection_is_a_connect_error() -> None:
+    """Nothing listens on the port."""
     error = await dial_error(transport_to(f"http://127.0.0.1:{dead_port()}"))
 
     assert isinstance(error, UpstreamConnectError)
@@ -57,7 +57,7 @@ async def test_refused_connection() -> None:
 
 
 @on_every_loop
-async def test_unknown_host() -> None:
+async def test_unknown_host_is_a_connect_error() -> None:
     """The name resolves to nothing (RFC 6761 section 6.4)."""
     error = await dial_error(transport_to("http://nonexistent.invalid"))
 
@@ -66,8 +66,8 @@ async def test_unknown_host() -> None:
 
 
 @on_every_loop
-async def test_connect_timeout() -> None:
-    """A host that never answers the SYN."""
+async def test_connect_timeout_ends_a_dial() -> None:
+    """A host never responds to the SYN."""
     with blackhole() as port:
         error = await dial_error(transport_to(f"http://127.0.0.1:{port}", connect_timeout=0.05))
 
@@ -77,8 +77,8 @@ async def test_connect_timeout() -> None:
 
 
 @on_every_loop
-async def test_unix_socket(tmp_path: Path) -> None:
-    """The same exchange over a path, and its absence."""
+async def test_unix_socket_is_dialled(tmp_path: Path) -> None:
+    """The same exchange over a path, and a missing socket."""
     path = str(tmp_path / "origin.sock")
     async with ScriptedOrigin(unix_path=path) as origin, engine(origin) as transport:
         assert await body_of(await exchange_on(transport, get())) == b"ok"
@@ -90,7 +90,7 @@ async def test_unix_socket(tmp_path: Path) -> None:
 
 @on_every_loop
 async def test_no_descriptor_left_is_our_own_fault() -> None:
-    """EMFILE: 503, and it counts against nobody."""
+    """EMFILE gives 503 and counts against no destination."""
     async with ScriptedOrigin() as origin:
         transport = transport_to(origin.url)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -129,7 +129,7 @@ async def test_no_descriptor_left_is_our_own_fault() -> None:
 def test_connect_error_tells_faults_apart(
     raised: Exception, kind: type[ProxyError], failure: Failure
 ) -> None:
-    """One map from what a dial raises."""
+    """Each exception of a dial is mapped to an error."""
     error = connect_error(raised, "http://x")
 
     assert type(error) is kind
@@ -154,7 +154,7 @@ async def test_cancelled_dial_leaves_no_socket() -> None:
 
 @on_every_loop
 async def test_dial_under_way_at_aclose_keeps_nothing() -> None:
-    """It ends in an error as soon as it connects."""
+    """The dial ends with an error as soon as it connects."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         dial = asyncio.ensure_future(transport.start(get(), b"", more=False))
         await asyncio.sleep(0)
@@ -166,8 +166,8 @@ async def test_dial_under_way_at_aclose_keeps_nothing() -> None:
 
 
 @on_every_loop
-async def test_connection_closed_as_soon_as_it_was_open_is_none() -> None:
-    """Nothing has been written to it, so the request may go elsewhere."""
+async def test_connection_closed_at_once_is_a_connect_error() -> None:
+    """Nothing was written, so the request may go to another destination."""
     made = Http1Connection.connection_made
 
     def made_and_lost(self: Http1Connection, transport: asyncio.BaseTransport) -> None:

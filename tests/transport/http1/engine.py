@@ -1,4 +1,4 @@
-"""What tests of the HTTP/1.1 engine share: requests, transports, and an answer's pieces."""
+"""Requests, transports and exchanges for tests of the HTTP/1.1 engine."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def transport_to(
 
 @contextlib.asynccontextmanager
 async def engine(origin: ScriptedOrigin, **options: Any) -> AsyncIterator[Http1Transport]:
-    """A transport to a scripted origin; closed at the end, and then without a connection."""
+    """Run a transport to a scripted origin; at the end no connection may be left."""
     transport = transport_to(origin.url, **options)
     try:
         yield transport
@@ -76,13 +76,13 @@ async def engine(origin: ScriptedOrigin, **options: Any) -> AsyncIterator[Http1T
 async def exchange_on(
     transport: Http1Transport, request: Request, body: bytes = b"", *, more: bool = False
 ) -> Http1Exchange:
-    """Send as the dispatcher does: on a connection at hand, or on a new one."""
+    """Send a request as the forwarder does: on an idle connection, or on a new one."""
     exchange = transport.reuse(request, body, more=more)
     return exchange or await transport.start(request, body, more=more)
 
 
 async def body_of(exchange: Http1Exchange) -> bytes:
-    """The whole body; the exchange is then closed."""
+    """Read the whole body, and close the exchange."""
     await exchange.head()
     pieces = []
     while piece := await exchange.read():

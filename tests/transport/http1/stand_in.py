@@ -1,4 +1,4 @@
-"""An exchange without a socket: bytes go in by hand, what it did to its connection is noted."""
+"""An exchange without a socket: tests feed it bytes, and see its calls on the connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Outcome", "StandIn", "exchange_over", "response_to"]
 
 
 class StandIn:
-    """What an exchange sees of its connection.
+    """Replaces the connection of an exchange, and records its calls.
 
     Attributes:
         end: ``released`` or ``aborted``, once the exchange has let go.
@@ -49,7 +49,7 @@ class StandIn:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an exchange ended: its answer, or the error, and whether the connection lives on."""
+    """The result of an exchange: response or error, and whether the connection is reused."""
 
     status: int
     headers: Headers
@@ -67,7 +67,7 @@ def exchange_over(
     header_limit: int = 65536,
     parser: ResponseParser | None = None,
 ) -> Http1Exchange:
-    """An exchange whose request has been sent."""
+    """Make an exchange whose request has been sent."""
     return Http1Exchange(
         cast(Http1Connection, peer),
         bodyless=method == b"HEAD",
@@ -88,7 +88,7 @@ async def response_to(
     eof: bool = False,
     parser: ResponseParser | None = None,
 ) -> Outcome:
-    """Feed an exchange the pieces of an answer, then read it as the forwarder does."""
+    """Feed an exchange the pieces of a response, then read it as the forwarder does."""
     peer = StandIn()
     exchange = exchange_over(
         peer, method=method, upgrade=upgrade, header_limit=header_limit, parser=parser
@@ -101,7 +101,7 @@ async def response_to(
     body = b""
     error: BaseException | None = None
     try:
-        async with asyncio.timeout(0):  # an answer that is not whole by now never will be
+        async with asyncio.timeout(0):  # a response that is incomplete by now stays so
             await exchange.head()
             while exchange.status != 101 and (piece := await exchange.read()):
                 body += piece

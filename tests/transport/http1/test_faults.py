@@ -1,4 +1,4 @@
-"""How exchanges and dials end when something breaks, from either side, in every phase."""
+"""Exchanges and dials end when something breaks, on either side and in every phase."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _descriptors() -> int:
 
 
 class _Stopped(Exception):
-    """What a test ends an exchange with."""
+    """The exception with which a test ends an exchange."""
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -44,7 +44,7 @@ class _Stopped(Exception):
     ],
 )
 @on_every_loop
-async def test_destination_breaks_off(
+async def test_destination_that_breaks_off_is_a_failure(
     how: str, sent: bytes, failure: Failure, answered: bool
 ) -> None:
     """Closed or reset, before, within and after the head."""
@@ -74,7 +74,7 @@ async def test_destination_breaks_off(
 
 @on_every_loop
 async def test_reset_of_a_close_delimited_body_is_no_end() -> None:
-    """Only an orderly close ends it."""
+    """Only a clean close ends such a body."""
     may_end = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -95,7 +95,7 @@ async def test_reset_of_a_close_delimited_body_is_no_end() -> None:
 
 @on_every_loop
 async def test_close_delimited_body_ends_with_its_connection() -> None:
-    """The whole of it, in however many pieces."""
+    """The whole body arrives, in any number of pieces."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -111,7 +111,7 @@ async def test_close_delimited_body_ends_with_its_connection() -> None:
 @pytest.mark.parametrize("phase", ["head", "body", "upload", "continue"])
 @on_every_loop
 async def test_fail_from_outside_ends_every_wait(phase: str) -> None:
-    """Whoever waits gets that error, the destination sees the connection go."""
+    """Every waiting call raises that error, and the destination sees the close."""
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
@@ -158,8 +158,8 @@ async def test_fail_from_outside_ends_every_wait(phase: str) -> None:
 
 
 @on_every_loop
-async def test_fail_before_anybody_waits() -> None:
-    """The error is there when somebody asks."""
+async def test_fail_before_a_call_is_raised_by_the_call() -> None:
+    """The error is kept for the next call."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         exchange = await exchange_on(transport, post(5), b"", more=True)
         exchange.fail(_Stopped())
@@ -176,8 +176,8 @@ async def test_fail_before_anybody_waits() -> None:
 
 
 @on_every_loop
-async def test_write_after_the_destination_closed() -> None:
-    """It says so, before and after the loop has noticed; nothing is logged."""
+async def test_write_after_the_destination_closed_raises() -> None:
+    """Before and after the loop has noticed; nothing is logged."""
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
@@ -201,7 +201,7 @@ async def test_write_after_the_destination_closed() -> None:
 
 @on_every_loop
 async def test_write_to_a_closed_exchange_does_nothing() -> None:
-    """A pump may come a moment late."""
+    """The pump may write a moment too late."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         exchange = await exchange_on(transport, post(5), b"", more=True)
         exchange.close()
@@ -214,8 +214,8 @@ async def test_write_to_a_closed_exchange_does_nothing() -> None:
 
 
 @on_every_loop
-async def test_early_answer_reaches_a_busy_writer() -> None:
-    """It is there while the upload still runs, and survives the close behind it."""
+async def test_early_response_arrives_during_an_upload() -> None:
+    """The response arrives while the upload runs, and survives the close after it."""
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
@@ -233,14 +233,14 @@ async def test_early_answer_reaches_a_busy_writer() -> None:
 
 @pytest.mark.parametrize("sent", [b"HTTP/1.1 100 Continue\r\n\r\n", response_bytes(401, b"no")])
 @on_every_loop
-async def test_wait_for_100_ends_with_100_or_an_answer(sent: bytes) -> None:
-    """A part of a head, or early hints, do not ask for the body."""
-    may_answer = asyncio.Event()
+async def test_wait_for_100_ends_with_100_or_a_response(sent: bytes) -> None:
+    """A part of a head, or early hints, do not end it."""
+    may_respond = asyncio.Event()
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
         await connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTT")
-        await may_answer.wait()
+        await may_respond.wait()
         await connection.send(sent[3:])
         await connection.peer_left()
 
@@ -251,7 +251,7 @@ async def test_wait_for_100_ends_with_100_or_an_answer(sent: bytes) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
         assert not waiting.done()
-        may_answer.set()
+        may_respond.set()
         await waiting
         await exchange.continued()
         exchange.close()
@@ -259,7 +259,7 @@ async def test_wait_for_100_ends_with_100_or_an_answer(sent: bytes) -> None:
 
 @on_every_loop
 async def test_wait_for_100_ends_with_the_connection() -> None:
-    """What broke is told by whoever reads the answer."""
+    """The error is raised by the call that reads the response."""
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
@@ -274,7 +274,7 @@ async def test_wait_for_100_ends_with_the_connection() -> None:
 
 @on_every_loop
 async def test_many_aborted_exchanges_leave_nothing() -> None:
-    """150 ended in turn while waiting, reading and writing: no task, socket or count."""
+    """150 exchanges, aborted while waiting, reading and writing, leave no task, socket or count."""
 
     async def script(connection: Connection) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Backpressure both ways: memory stays bounded whoever is slow."""
+"""Backpressure in both directions: memory stays bounded if either side is slow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def buffered(exchange: Http1Exchange) -> int:
 
 @on_every_loop
 async def test_reader_that_waits_stops_the_destination() -> None:
-    """At most one read over the high-water mark is held; the rest waits on the far side."""
+    """At most one read over the high-water mark is buffered; the rest stays at the destination."""
     sent = 0
 
     async def script(connection: Connection) -> None:
@@ -59,8 +59,8 @@ async def test_reader_that_waits_stops_the_destination() -> None:
 
 
 @on_every_loop
-async def test_destination_stays_stopped_until_more_is_asked_for() -> None:
-    """While a slow client takes one piece, no further one is held for it."""
+async def test_destination_stays_stopped_until_the_next_read() -> None:
+    """While a slow client takes one piece, no further piece is buffered."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -81,8 +81,8 @@ async def test_destination_stays_stopped_until_more_is_asked_for() -> None:
 
 
 @on_every_loop
-async def test_close_of_a_stalled_exchange_frees_it() -> None:
-    """Reading may be paused when the client leaves."""
+async def test_close_of_a_stalled_exchange_closes_its_connection() -> None:
+    """Reading may be paused when the client disconnects."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -100,8 +100,8 @@ async def test_close_of_a_stalled_exchange_frees_it() -> None:
 
 
 @on_every_loop
-async def test_whole_answer_that_stalled_gives_its_connection_back_readable() -> None:
-    """Paused at its last piece, it must read again for the next one."""
+async def test_connection_is_readable_again_after_a_stalled_response() -> None:
+    """Reading paused at the last piece must resume for the next response."""
 
     async def script(connection: Connection) -> None:
         body = b"x" * (BODY_HIGH_WATER_BYTES + 10)
@@ -126,7 +126,7 @@ async def test_whole_answer_that_stalled_gives_its_connection_back_readable() ->
 
 @on_every_loop
 async def test_slow_destination_stops_the_writer() -> None:
-    """``write`` returns only as the destination takes what was written."""
+    """``write`` returns only when the destination reads."""
     may_read = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -163,7 +163,7 @@ async def test_slow_destination_stops_the_writer() -> None:
 @pytest.mark.parametrize("how", ["close", "reset", "cancel", "abort"])
 @on_every_loop
 async def test_stalled_writer_is_released(how: str) -> None:
-    """By the destination's end, by cancellation, by the exchange's own end."""
+    """By the destination's close, by cancellation, by the end of the exchange."""
     may_end = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -196,13 +196,13 @@ async def test_stalled_writer_is_released(how: str) -> None:
 
 
 @on_every_loop
-async def test_activity_is_noted_both_ways() -> None:
-    """``last_activity`` moves with each byte read and written."""
-    may_answer = asyncio.Event()
+async def test_activity_is_recorded_in_both_directions() -> None:
+    """``last_activity`` changes with each byte read and written."""
+    may_respond = asyncio.Event()
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
-        await may_answer.wait()
+        await may_respond.wait()
         await connection.send(response_bytes(body=b"ok"))
         await connection.peer_left()
 
@@ -215,7 +215,7 @@ async def test_activity_is_noted_both_ways() -> None:
         exchange.finish()
         written = exchange.last_activity
         await until(lambda: loop.time() > written + 0.01)
-        may_answer.set()
+        may_respond.set()
         await exchange.head()
 
         assert begun < written < exchange.last_activity
@@ -223,8 +223,8 @@ async def test_activity_is_noted_both_ways() -> None:
 
 
 @on_every_loop
-async def test_connection_without_a_socket_bears_every_call() -> None:
-    """Before it is made and after it is gone, calls do nothing."""
+async def test_connection_without_a_socket_ignores_calls() -> None:
+    """Before it is made and after it is closed, calls do nothing."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         loop = asyncio.get_running_loop()
         unmade = Http1Connection(transport, loop)
@@ -250,7 +250,7 @@ async def test_connection_without_a_socket_bears_every_call() -> None:
 
 @on_every_loop
 async def test_second_writer_waits_with_the_first() -> None:
-    """One that was cancelled leaves its place to the next."""
+    """A cancelled writer does not keep the other one waiting."""
 
     async def script(connection: Connection) -> None:
         received = await connection.read_head()
@@ -273,8 +273,8 @@ async def test_second_writer_waits_with_the_first() -> None:
 
 
 @on_every_loop
-async def test_stalled_exchange_is_closed_after_the_destination_went() -> None:
-    """Reading cannot go on where the socket is about to close."""
+async def test_stalled_exchange_is_closed_after_the_destination_closed() -> None:
+    """Reading cannot resume on a socket that is closing."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -294,8 +294,8 @@ async def test_stalled_exchange_is_closed_after_the_destination_went() -> None:
 
 
 @on_every_loop
-async def test_close_right_behind_a_101_is_the_new_protocols() -> None:
-    """Frames and a close that came before the socket is taken over are not lost to it."""
+async def test_close_right_after_a_101_reaches_the_new_protocol() -> None:
+    """Frames and a close that arrive before the socket is handed over are not lost."""
     switch = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 
     async def script(connection: Connection) -> None:

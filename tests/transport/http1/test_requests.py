@@ -1,4 +1,4 @@
-"""The bytes of requests as they reach a destination, and those that never leave."""
+"""The bytes of requests as they reach a destination, and requests that are never sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class _Recording:
-    """A script that keeps every byte up to an end mark, then answers and closes."""
+    """A script that records every byte up to an end mark, then responds and closes."""
 
     def __init__(self, end: bytes, body: int = 0) -> None:
         self.end = end
@@ -28,8 +28,8 @@ class _Recording:
 
 
 @on_every_loop
-async def test_head_is_exactly_what_it_was_given() -> None:
-    """Request line and fields in order, nothing invented, nothing recoded."""
+async def test_head_is_sent_unchanged() -> None:
+    """Request line and headers in order; nothing is added or encoded again."""
     recording = _Recording(b"\r\n\r\n")
     request = get(
         b"/a%2Fb//;x?q=%20&q",
@@ -48,7 +48,7 @@ async def test_head_is_exactly_what_it_was_given() -> None:
 @pytest.mark.parametrize("size", [0, 5, 65536, 65537, 1 << 20])
 @on_every_loop
 async def test_whole_body_follows_its_head(size: int) -> None:
-    """Joined with the head or not: the same bytes."""
+    """Sent in one write with the head or not, the bytes are the same."""
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     recording = _Recording(body[-50:] if size else b"\r\n\r\n", size)
     async with ScriptedOrigin(recording) as origin, engine(origin) as transport:
@@ -61,7 +61,7 @@ async def test_whole_body_follows_its_head(size: int) -> None:
 
 @on_every_loop
 async def test_body_in_pieces_keeps_its_length() -> None:
-    """The first piece goes with the head, empty ones send nothing."""
+    """The first piece is sent with the head, empty pieces send nothing."""
     recording = _Recording(b"hello world")
     async with ScriptedOrigin(recording) as origin, engine(origin) as transport:
         exchange = await exchange_on(transport, post(11), b"hel", more=True)
@@ -76,8 +76,8 @@ async def test_body_in_pieces_keeps_its_length() -> None:
 
 @pytest.mark.parametrize("first", [b"", b"hel", b"x" * 70000])
 @on_every_loop
-async def test_chunked_body_in_pieces(first: bytes) -> None:
-    """One chunk a piece; an empty piece is not the last chunk."""
+async def test_chunked_body_has_a_chunk_for_each_piece(first: bytes) -> None:
+    """An empty piece is not sent as the last chunk."""
     recording = _Recording(b"0\r\n\r\n")
     async with ScriptedOrigin(recording) as origin, engine(origin) as transport:
         exchange = await exchange_on(transport, post(None), first, more=True)
@@ -96,8 +96,8 @@ async def test_chunked_body_in_pieces(first: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"hello"])
 @on_every_loop
-async def test_chunked_body_that_is_at_hand(body: bytes) -> None:
-    """It is ended at once."""
+async def test_complete_chunked_body_is_ended_at_once(body: bytes) -> None:
+    """The last chunk is sent with the head."""
     recording = _Recording(b"0\r\n\r\n")
     async with ScriptedOrigin(recording) as origin, engine(origin) as transport:
         await body_of(await exchange_on(transport, post(None), body))
@@ -113,8 +113,8 @@ _EVIL = [b"a\r\nx-b: c", b"a\nb", b"a\rb", b"a\0b", b"a\r\n\r\nGET /b HTTP/1.1\r
 @pytest.mark.parametrize("evil", _EVIL)
 @pytest.mark.parametrize("place", ["method", "target", "name", "value"])
 @on_every_loop
-async def test_line_ends_and_nul_never_leave(evil: bytes, place: str) -> None:
-    """In no part of a head; the connection that was dialled for it ends."""
+async def test_line_ends_and_nul_are_never_sent(evil: bytes, place: str) -> None:
+    """In no part of a head; the connection that was dialled is closed."""
     headers: Headers = [(b"host", b"origin")]
     if place == "name":
         headers.append((evil, b"x"))
@@ -154,7 +154,7 @@ async def test_line_ends_and_nul_never_leave(evil: bytes, place: str) -> None:
 )
 @on_every_loop
 async def test_request_line_has_three_words(method: bytes, target: bytes) -> None:
-    """RFC 9112 section 3: lenient servers split it at any whitespace."""
+    """RFC 9112 section 3: lenient servers split the line at any whitespace."""
     request = Request(method, target, [(b"host", b"origin")], 60.0)
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         with pytest.raises(InvalidRequest):
@@ -167,7 +167,7 @@ async def test_request_line_has_three_words(method: bytes, target: bytes) -> Non
 @pytest.mark.parametrize("body", [b"", b"hell", b"hello!", b"hello\r\nGET /b HTTP/1.1\r\n\r\n"])
 @on_every_loop
 async def test_whole_body_must_have_its_declared_length(body: bytes) -> None:
-    """Less or more would shift where the destination sees the next request begin."""
+    """With another length the destination would see the next request at another byte."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         with pytest.raises(ValueError, match="Content-Length"):
             await transport.start(post(5), body, more=False)
@@ -177,8 +177,8 @@ async def test_whole_body_must_have_its_declared_length(body: bytes) -> None:
 
 
 @on_every_loop
-async def test_undeclared_body_never_leaves() -> None:
-    """Without a length in the head its bytes would be the next request."""
+async def test_body_without_a_length_is_never_sent() -> None:
+    """Without a length in the head its bytes would be taken for the next request."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         with pytest.raises(ValueError, match="Content-Length"):
             await transport.start(get(), b"GET /b HTTP/1.1\r\n\r\n", more=False)
@@ -190,7 +190,7 @@ async def test_undeclared_body_never_leaves() -> None:
 @pytest.mark.parametrize("first", [b"", b"hel", b"hello", b"hello!"])
 @on_every_loop
 async def test_longer_body_than_declared_is_cut_off(first: bytes) -> None:
-    """Not a byte over the length leaves, and the connection is not used again."""
+    """No byte over the length is sent, and the connection is not used again."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
 
         async def overshoot() -> None:
@@ -210,7 +210,7 @@ async def test_longer_body_than_declared_is_cut_off(first: bytes) -> None:
 
 @on_every_loop
 async def test_shorter_body_than_declared_cannot_be_finished() -> None:
-    """The destination would read the next request into it."""
+    """The destination would read the next request as a part of the body."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         exchange = await exchange_on(transport, post(5), b"he", more=True)
         with pytest.raises(ValueError, match="shorter"):

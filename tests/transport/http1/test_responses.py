@@ -1,6 +1,6 @@
-"""What answers mean, byte by byte: status, headers, body, and whether the connection lives on.
+"""The parsing of responses, byte by byte: status, headers, body, and reuse of the connection.
 
-No socket: an exchange is fed whole answers, and the same ones a byte at a time.
+No socket: an exchange is fed whole responses, and the same responses a byte at a time.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ LENGTH_5 = OK + b"Content-Length: 5\r\n\r\n"
 
 
 def each_byte(data: bytes) -> list[bytes]:
-    """As many pieces as there are bytes."""
+    """Split data into single bytes."""
     return [data[at : at + 1] for at in range(len(data))]
 
 
 async def both_ways(data: bytes, **options: object) -> Outcome:
-    """What an answer comes to, whole and a byte at a time: the same."""
+    """Parse a response whole and a byte at a time, with the same outcome."""
     whole = await response_to([data], **options)  # type: ignore[arg-type]
     split = await response_to(each_byte(data), **options)  # type: ignore[arg-type]
     assert (whole.status, whole.headers, whole.body, whole.trailers, whole.reusable) == (
@@ -61,8 +61,8 @@ async def both_ways(data: bytes, **options: object) -> Outcome:
         (b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"", True),
     ],
 )
-async def test_answer_is_read_to_its_end(data: bytes, body: bytes, reusable: bool) -> None:
-    """The framing says where it ends; what it says of the connection is kept."""
+async def test_response_is_read_to_its_end(data: bytes, body: bytes, reusable: bool) -> None:
+    """The framing gives the end; ``Connection`` decides on the reuse."""
     outcome = await both_ways(data)
 
     assert outcome.error is None
@@ -71,7 +71,7 @@ async def test_answer_is_read_to_its_end(data: bytes, body: bytes, reusable: boo
 
 
 async def test_headers_keep_order_and_repeats_with_lower_case_names() -> None:
-    """Values are the bytes that came, without the whitespace around them."""
+    """Values keep their bytes, without the whitespace around them."""
     outcome = await both_ways(
         OK + b"Set-Cookie: a=1\r\nX-Byte:\t \xe9\xff \t\r\nset-cookie:b=2\r\nEmpty:\r\n"
         b"Content-Length: 0\r\n\r\n"
@@ -87,8 +87,8 @@ async def test_headers_keep_order_and_repeats_with_lower_case_names() -> None:
     assert [(name, value.strip()) for name, value in outcome.headers] == expected
 
 
-async def test_trailers_are_apart_from_headers() -> None:
-    """They are there once the body has been read."""
+async def test_trailers_are_separate_from_headers() -> None:
+    """Trailers are available once the body has been read."""
     outcome = await both_ways(CHUNKED + b"2\r\nhi\r\n0\r\nX-Sum: 1\r\nX-Sum: 2\r\n\r\n")
 
     assert outcome.body == b"hi"
@@ -97,8 +97,8 @@ async def test_trailers_are_apart_from_headers() -> None:
     assert outcome.reusable
 
 
-async def test_close_delimited_answer_ends_with_the_connection() -> None:
-    """RFC 9112 section 6.3 rule 8; before the end it is not complete."""
+async def test_close_delimited_response_ends_with_the_connection() -> None:
+    """RFC 9112 section 6.3 rule 8; before the close it is not complete."""
     data = OK + b"X: y\r\n\r\nuntil the end"
     open_ended = await both_ways(data)
     ended = await both_ways(data, eof=True)
@@ -113,8 +113,8 @@ async def test_close_delimited_answer_ends_with_the_connection() -> None:
     "data",
     [b"", b"HTT", OK, LENGTH_5 + b"hell", CHUNKED, CHUNKED + b"5\r\nhello\r\n0\r\n"],
 )
-async def test_answer_that_breaks_off_is_an_error(data: bytes) -> None:
-    """An end where more must follow is never taken for the answer's."""
+async def test_response_that_breaks_off_is_an_error(data: bytes) -> None:
+    """A close before the end of the framing does not end the response."""
     outcome = await both_ways(data, eof=True)
 
     assert isinstance(outcome.error, UpstreamDisconnected)
@@ -132,8 +132,8 @@ async def test_answer_that_breaks_off_is_an_error(data: bytes) -> None:
         b"HTTP/1.1 103 X\r\n\r\n" + OK + b"\r\n",
     ],
 )
-async def test_answer_to_head_ends_at_its_headers(data: bytes) -> None:
-    """Whatever length it states, no byte follows, and the next answer is not swallowed."""
+async def test_response_to_head_ends_at_its_headers(data: bytes) -> None:
+    """Whatever its length, the next response is read as one."""
     outcome = await both_ways(data, method=b"HEAD")
 
     assert outcome.error is None
@@ -154,8 +154,8 @@ async def test_answer_to_head_ends_at_its_headers(data: bytes) -> None:
         b"HTTP/1.1 304 Not Modified\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-async def test_bytes_behind_an_answer_end_the_connection(behind: bytes) -> None:
-    """They belong to no request; the answer itself stands."""
+async def test_bytes_after_a_response_end_the_connection(behind: bytes) -> None:
+    """The bytes belong to no request; the response itself is valid."""
     outcome = await both_ways(behind)
 
     assert outcome.error is None
@@ -164,8 +164,8 @@ async def test_bytes_behind_an_answer_end_the_connection(behind: bytes) -> None:
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-async def test_answer_to_head_that_closes_ends_the_connection(version: bytes) -> None:
-    """HTTP/1.0 closes unless it says otherwise, 1.1 when it says so."""
+async def test_response_to_head_that_closes_ends_the_connection(version: bytes) -> None:
+    """HTTP/1.0 closes by default, HTTP/1.1 only if ``Connection`` says so."""
     field = b"Connection: close\r\n" if version == b"1.1" else b""
     outcome = await both_ways(
         b"HTTP/" + version + b" 200 OK\r\n" + field + b"Content-Length: 5\r\n\r\n", method=b"HEAD"
@@ -177,10 +177,10 @@ async def test_answer_to_head_that_closes_ends_the_connection(version: bytes) ->
 
 @pytest.mark.parametrize("head", [LENGTH_5, CHUNKED, OK + b"\r\n"])
 @pytest.mark.parametrize("surplus", [b"x", b"0\r\n\r\n", b"5", b"\r\n", LENGTH_5 + b"hello"])
-async def test_bytes_behind_an_answer_to_head_end_the_connection(
+async def test_bytes_after_a_response_to_head_end_the_connection(
     head: bytes, surplus: bytes
 ) -> None:
-    """A body after all: the answer stands, the connection does not."""
+    """The response is valid, but the connection is not used again."""
     outcome = await both_ways(head + surplus, method=b"HEAD")
 
     assert outcome.error is None
@@ -238,13 +238,13 @@ _MALFORMED = {
     "switch unasked": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n"
     b"Connection: upgrade\r\n\r\n",
     "switch unasked, bare": b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
-    "switch unasked, then an answer": b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + CHUNKED,
+    "switch unasked, then a response": b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + CHUNKED,
 }
 
 
 @pytest.mark.parametrize("name", _MALFORMED)
 async def test_malformed_head_is_refused(name: str) -> None:
-    """Before there is a status: the error of a malformed response, and no reuse."""
+    """An error of a malformed response, without a status, and no reuse."""
     outcome = await both_ways(_MALFORMED[name])
 
     assert isinstance(outcome.error, UpstreamProtocolError), outcome
@@ -274,7 +274,7 @@ async def test_malformed_head_is_refused(name: str) -> None:
     ],
 )
 async def test_malformed_chunk_breaks_the_body(chunks: bytes) -> None:
-    """Each place where implementations disagree is an error, never a guess."""
+    """Each chunk that implementations read differently is an error."""
     split = await response_to([CHUNKED, *each_byte(chunks)])
 
     assert split.status == 200
@@ -284,7 +284,7 @@ async def test_malformed_chunk_breaks_the_body(chunks: bytes) -> None:
 
 
 async def test_framing_in_a_trailer_ends_the_connection() -> None:
-    """The answer is whole; a destination that frames there is not asked again this way."""
+    """The response is complete, but the connection is not used again."""
     outcome = await both_ways(CHUNKED + b"2\r\nhi\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n")
 
     assert outcome.error is None
@@ -293,7 +293,7 @@ async def test_framing_in_a_trailer_ends_the_connection() -> None:
 
 
 async def test_chunked_from_http_1_0_is_not_kept_alive() -> None:
-    """RFC 9112 section 6.1: its framing is faulty; the connection ends with it."""
+    """RFC 9112 section 6.1: the framing is faulty, so the connection is closed."""
     outcome = await both_ways(
         b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"2\r\nhi\r\n0\r\n\r\n"
@@ -303,10 +303,10 @@ async def test_chunked_from_http_1_0_is_not_kept_alive() -> None:
 
 
 class TestInformational:
-    """1xx answers come before the final one, and are not it."""
+    """1xx responses before the final response."""
 
-    async def test_they_are_told_and_forgotten(self) -> None:
-        """Status and headers of each, in order; none of it is left in the final answer."""
+    async def test_each_is_reported_and_not_kept(self) -> None:
+        """Status and headers of each, in order; the final response has none of them."""
         seen: list[tuple[int, Headers]] = []
         exchange = exchange_over(StandIn())
         exchange.on_informational = lambda status, headers: seen.append((status, headers))
@@ -328,7 +328,7 @@ class TestInformational:
         assert exchange.headers == [(b"content-length", b"5")]
         assert await exchange.read() == b"hello"
 
-    async def test_their_lengths_mean_nothing(self) -> None:
+    async def test_content_length_of_a_1xx_is_ignored(self) -> None:
         """A 1xx has no body (RFC 9110 section 15.2), whatever it states."""
         outcome = await both_ways(
             b"HTTP/1.1 103 X\r\nContent-Length: 3\r\n\r\n" + LENGTH_5 + b"hello"
@@ -338,15 +338,15 @@ class TestInformational:
         if outcome.error is None:
             assert outcome.headers == [(b"content-length", b"5")]
 
-    async def test_without_a_listener_they_pass_unseen(self) -> None:
-        """The final answer is the same."""
+    async def test_without_a_listener_they_are_dropped(self) -> None:
+        """The final response is the same."""
         outcome = await both_ways(b"HTTP/1.1 103 X\r\nLink: </a>\r\n\r\n" + LENGTH_5 + b"hello")
 
         assert outcome.headers == [(b"content-length", b"5")]
         assert outcome.reusable
 
-    async def test_whoever_waits_for_the_head_waits_on(self) -> None:
-        """They are no answer."""
+    async def test_head_waits_for_the_final_response(self) -> None:
+        """A 1xx does not end the wait."""
         exchange = exchange_over(StandIn())
         waiting = asyncio.ensure_future(exchange.head())
         exchange.feed(memoryview(b"HTTP/1.1 103 X\r\n\r\n"), 1.0)
@@ -357,30 +357,30 @@ class TestInformational:
 
         assert exchange.status == 200
 
-    async def test_endless_ones_are_refused(self) -> None:
-        """All heads together stay within the limit."""
+    async def test_endless_1xx_responses_are_refused(self) -> None:
+        """All heads together count against the limit."""
         hint = b"HTTP/1.1 103 Early Hints\r\n\r\n"
         outcome = await response_to([hint] * 100, header_limit=1000)
 
         assert isinstance(outcome.error, UpstreamProtocolError)
 
     async def test_switch_after_hints_is_refused_unless_asked(self) -> None:
-        """101 for a plain request is malformed wherever it stands."""
+        """101 for a plain request is malformed, also after other heads."""
         outcome = await both_ways(b"HTTP/1.1 103 X\r\n\r\n" + _MALFORMED["switch unasked"])
 
         assert isinstance(outcome.error, UpstreamProtocolError)
 
 
 class TestSwitching:
-    """101 as the answer to a handshake."""
+    """101 responses to a handshake."""
 
     SWITCH = (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
     )
 
     @pytest.mark.parametrize("surplus", [b"", b"\x81\x02hi", b"HTTP/1.1 200 OK\r\n\r\n"])
-    async def test_what_follows_belongs_to_the_new_protocol(self, surplus: bytes) -> None:
-        """Not a byte is parsed or lost, however the segments are cut."""
+    async def test_bytes_after_a_101_belong_to_the_new_protocol(self, surplus: bytes) -> None:
+        """No byte is parsed or lost, wherever the segments are split."""
         for cut in range(len(self.SWITCH + surplus) + 1):
             peer = _Detachable()
             exchange = exchange_over(peer, upgrade=True)
@@ -396,8 +396,8 @@ class TestSwitching:
             exchange.close()
             assert peer.end is None
 
-    async def test_each_byte_of_it(self) -> None:
-        """The same a byte at a time."""
+    async def test_101_is_read_a_byte_at_a_time(self) -> None:
+        """The same result, a byte at a time."""
         peer = _Detachable()
         exchange = exchange_over(peer, upgrade=True)
         for piece in each_byte(self.SWITCH + b"\x81\x02hi"):
@@ -405,7 +405,7 @@ class TestSwitching:
 
         assert exchange.detach() == (peer, b"\x81\x02hi")
 
-    async def test_without_upgrade_it_is_malformed(self) -> None:
+    async def test_101_without_upgrade_is_malformed(self) -> None:
         """RFC 9110 section 15.2.2: a 101 names the protocol."""
         outcome = await both_ways(
             b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + LENGTH_5 + b"hello", upgrade=True
@@ -413,8 +413,8 @@ class TestSwitching:
 
         assert isinstance(outcome.error, UpstreamProtocolError)
 
-    async def test_a_refusal_is_an_ordinary_answer(self) -> None:
-        """With a body, and the connection lives on."""
+    async def test_a_refusal_is_an_ordinary_response(self) -> None:
+        """The refusal has a body, and the connection is used again."""
         outcome = await both_ways(
             b"HTTP/1.1 403 No\r\nContent-Length: 5\r\nUpgrade: websocket\r\n\r\nhello",
             upgrade=True,
@@ -423,7 +423,7 @@ class TestSwitching:
         assert (outcome.status, outcome.body, outcome.reusable) == (403, b"hello", True)
 
     async def test_detach_of_a_broken_exchange_raises_its_error(self) -> None:
-        """There is no socket to hand over."""
+        """A broken exchange has no socket to hand over."""
         exchange = exchange_over(StandIn(), upgrade=True)
         exchange.fail(RuntimeError("why"))
         with pytest.raises(RuntimeError, match="why"):
@@ -440,7 +440,7 @@ class _Detachable(StandIn):
 
 
 class TestSizes:
-    """Heads and trailers have a limit; bodies have none."""
+    """Heads and trailers have a size limit; bodies have none."""
 
     @pytest.mark.parametrize(
         "head",
@@ -457,7 +457,7 @@ class TestSizes:
     )
     @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
     async def test_head_over_the_limit_is_refused(self, head: bytes, method: bytes) -> None:
-        """However complete it is, and however it is cut."""
+        """Also if the head is complete, and wherever it is split."""
         for pieces in ([head], each_byte(head)):
             outcome = await response_to(pieces, header_limit=500, method=method)
 
@@ -465,7 +465,7 @@ class TestSizes:
             assert outcome.error.failure is Failure.RESPONSE_MALFORMED
             assert not outcome.reusable
 
-    async def test_head_at_the_limit_passes_with_any_body_behind_it(self) -> None:
+    async def test_head_at_the_limit_is_accepted(self) -> None:
         """Body bytes of the same read do not count."""
         body = b"z" * 60000
         head = OK + b"X: " + b"y" * 400 + b"\r\nContent-Length: 60000\r\n\r\n"
@@ -476,7 +476,7 @@ class TestSizes:
 
     @pytest.mark.parametrize("count", [1, 100])
     async def test_trailers_over_the_limit_break_the_body(self, count: int) -> None:
-        """One large, or many small ones."""
+        """One large trailer, or many small ones."""
         trailers = (b"X-T: " + b"y" * (1000 // count) + b"\r\n") * count
         outcome = await response_to(
             [CHUNKED + b"2\r\nhi\r\n0\r\n", *each_byte(trailers + b"\r\n")], header_limit=500
@@ -486,8 +486,8 @@ class TestSizes:
         assert outcome.error.failure is Failure.RESPONSE_BODY
         assert not outcome.reusable
 
-    async def test_trailers_have_the_limit_for_themselves(self) -> None:
-        """Neither the head nor the body that came with it takes of it."""
+    async def test_trailers_have_a_limit_of_their_own(self) -> None:
+        """Neither the head nor the body counts against it."""
         body = b"z" * 450
         trailers = b"X-T: " + b"y" * 300 + b"\r\n\r\n"
         data = CHUNKED + b"%x\r\n%b\r\n0\r\n" % (len(body), body) + trailers
@@ -497,7 +497,7 @@ class TestSizes:
         assert outcome.trailers == [(b"x-t", b"y" * 300)]
 
     async def test_endless_chunk_extension_is_bounded(self) -> None:
-        """It is neither body nor header, but it is not kept either."""
+        """A chunk extension counts against the limit although it is dropped."""
         outcome = await response_to([CHUNKED, b"1;", *[b"x" * 10000] * 20, b"\r\na\r\n0\r\n\r\n"])
 
         assert outcome.body in {b"", b"a"}

@@ -1,4 +1,4 @@
-"""Which connections serve again, in which order, for how long, and which never do."""
+"""Which connections are used again, in which order and for how long."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.transport.loops import on_every_loop
 
 
 async def numbered(connection: Connection) -> None:
-    """Answer with the number of the connection."""
+    """Respond with the number of the connection."""
     while True:
         await connection.read_request()
         await connection.send(response_bytes(body=b"%d" % connection.number))
@@ -31,7 +31,7 @@ def stepped(transport: Http1Transport) -> SteppedLoop:
 
 
 async def open_idle(transport: Http1Transport, count: int) -> list[bytes]:
-    """Leave ``count`` connections idle, in the order of the numbers given back."""
+    """Leave ``count`` connections idle; give their numbers in order."""
     exchanges: list[Http1Exchange] = [
         await transport.start(get(), b"", more=False) for _ in range(count)
     ]
@@ -39,8 +39,8 @@ async def open_idle(transport: Http1Transport, count: int) -> list[bytes]:
 
 
 @on_every_loop
-async def test_connection_serves_again() -> None:
-    """One connection for any number of requests that follow each other."""
+async def test_connection_is_reused() -> None:
+    """One connection serves any number of consecutive requests."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         first = await exchange_on(transport, get())
         assert not first.reused
@@ -56,7 +56,7 @@ async def test_connection_serves_again() -> None:
 
 
 @on_every_loop
-async def test_none_at_hand_gives_none() -> None:
+async def test_reuse_without_an_idle_connection_gives_none() -> None:
     """``reuse`` never dials."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         assert transport.reuse(get(), b"", more=False) is None
@@ -66,7 +66,7 @@ async def test_none_at_hand_gives_none() -> None:
 
 @on_every_loop
 async def test_last_in_serves_first() -> None:
-    """The warmest connection serves, so the surplus can age out."""
+    """The connection used last serves, so that unused ones are closed."""
     async with ScriptedOrigin(numbered) as origin, engine(origin) as transport:
         order = await open_idle(transport, 3)
         taken = [transport.reuse(get(), b"", more=False) for _ in range(3)]
@@ -77,7 +77,7 @@ async def test_last_in_serves_first() -> None:
 
 @on_every_loop
 async def test_surplus_of_idle_connections_closes_oldest_first() -> None:
-    """The limit is for idle ones; those in use are never capped."""
+    """The limit is for idle connections; those in use have no limit."""
     async with (
         ScriptedOrigin(numbered) as origin,
         engine(origin, idle_connections=2, idle_seconds=60.0) as transport,
@@ -96,8 +96,8 @@ async def test_surplus_of_idle_connections_closes_oldest_first() -> None:
 
 
 @on_every_loop
-async def test_surplus_that_is_of_use_stays() -> None:
-    """Waves of more requests than may be idle dial once; between them all are idle."""
+async def test_surplus_that_is_used_stays() -> None:
+    """Bursts of more requests than the limit dial once; between them all are idle."""
     async with (
         ScriptedOrigin(numbered) as origin,
         engine(origin, idle_connections=2, idle_seconds=60.0) as transport,
@@ -119,8 +119,8 @@ async def test_surplus_that_is_of_use_stays() -> None:
 
 
 @on_every_loop
-async def test_surplus_is_closed_as_it_falls_out_of_use() -> None:
-    """Those that a smaller load still needs are not taken for surplus."""
+async def test_surplus_is_closed_when_it_is_not_used() -> None:
+    """Connections that a smaller load still uses are kept."""
     async with (
         ScriptedOrigin(numbered) as origin,
         engine(origin, idle_connections=1, idle_seconds=60.0) as transport,
@@ -143,8 +143,8 @@ async def test_surplus_is_closed_as_it_falls_out_of_use() -> None:
 
 
 @on_every_loop
-async def test_no_idle_connections_are_kept_when_none_are_wanted() -> None:
-    """``idle_connections`` of 0 closes each after its exchange."""
+async def test_idle_connections_of_zero_keeps_none() -> None:
+    """Each connection is closed after its exchange."""
     async with ScriptedOrigin() as origin, engine(origin, idle_connections=0) as transport:
         await body_of(await exchange_on(transport, get()))
         await origin.all_left()
@@ -154,7 +154,7 @@ async def test_no_idle_connections_are_kept_when_none_are_wanted() -> None:
 
 @on_every_loop
 async def test_idle_connections_expire() -> None:
-    """By one timer, oldest first; what came later stays its time."""
+    """By one timer, oldest first; later connections stay for their time."""
     async with ScriptedOrigin(numbered) as origin, engine(origin, idle_seconds=0.1) as transport:
         loop = stepped(transport)
         early = await transport.start(get(), b"", more=False)
@@ -173,8 +173,8 @@ async def test_idle_connections_expire() -> None:
 
 
 @on_every_loop
-async def test_request_takes_none_that_is_too_old_for_it() -> None:
-    """``reuse_within`` is the request's own; the connection stays for others."""
+async def test_request_takes_no_connection_that_is_too_old_for_it() -> None:
+    """``reuse_within`` is the request's own; other requests may use the connection."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         loop = stepped(transport)
         await body_of(await exchange_on(transport, get()))
@@ -188,7 +188,7 @@ async def test_request_takes_none_that_is_too_old_for_it() -> None:
 
 
 @on_every_loop
-async def test_connection_that_saw_eof_is_never_taken() -> None:
+async def test_connection_that_saw_eof_is_never_reused() -> None:
     """The destination closed it between requests."""
     may_close = asyncio.Event()
 
@@ -208,8 +208,8 @@ async def test_connection_that_saw_eof_is_never_taken() -> None:
 
 
 @on_every_loop
-async def test_connection_that_was_reset_is_never_taken() -> None:
-    """The same for a RST."""
+async def test_connection_that_was_reset_is_never_reused() -> None:
+    """The destination sent a RST between requests."""
     may_reset = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -228,7 +228,7 @@ async def test_connection_that_was_reset_is_never_taken() -> None:
 
 @on_every_loop
 async def test_bytes_on_an_idle_connection_end_it() -> None:
-    """They would be the answer to whoever comes next: a smuggled one."""
+    """The bytes would be taken for the response to the next request (smuggling)."""
     may_send = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -248,8 +248,8 @@ async def test_bytes_on_an_idle_connection_end_it() -> None:
 
 
 @on_every_loop
-async def test_answer_behind_an_answer_is_never_served() -> None:
-    """Pipelined by the destination in one segment; only the first is an answer."""
+async def test_second_response_in_a_segment_is_never_served() -> None:
+    """Only the first one is the response to a request."""
     script = always(response_bytes(body=b"ok") + response_bytes(body=b"evil"))
     async with ScriptedOrigin(script) as origin, engine(origin) as transport:
         for _ in range(3):
@@ -259,8 +259,8 @@ async def test_answer_behind_an_answer_is_never_served() -> None:
 
 
 @on_every_loop
-async def test_answer_to_head_leaves_the_next_answer_alone() -> None:
-    """Its Content-Length is of a body that does not come."""
+async def test_response_to_head_leaves_the_next_response_alone() -> None:
+    """The Content-Length is that of a body which is not sent."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -285,8 +285,8 @@ async def test_answer_to_head_leaves_the_next_answer_alone() -> None:
     ],
 )
 @on_every_loop
-async def test_connection_that_ends_with_its_answer_is_closed(reply: bytes) -> None:
-    """From our side too, though the destination holds it open."""
+async def test_connection_that_ends_with_its_response_is_closed(reply: bytes) -> None:
+    """By us too, even if the destination keeps it open."""
     async with ScriptedOrigin(always(reply)) as origin, engine(origin) as transport:
         assert await body_of(await exchange_on(transport, get())) == b"ok"
         await origin.all_left()
@@ -295,8 +295,8 @@ async def test_connection_that_ends_with_its_answer_is_closed(reply: bytes) -> N
 
 
 @on_every_loop
-async def test_answer_left_unread_ends_the_connection() -> None:
-    """What has not been read cannot be skipped; at the end of the body it can be kept."""
+async def test_response_left_unread_ends_the_connection() -> None:
+    """An unread body cannot be skipped; at its end the connection is kept."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -314,8 +314,8 @@ async def test_answer_left_unread_ends_the_connection() -> None:
 
 
 @on_every_loop
-async def test_early_answer_to_an_unfinished_request_ends_the_connection() -> None:
-    """The rest of the body is still owed, so no request may follow on it."""
+async def test_early_response_to_an_unfinished_request_ends_the_connection() -> None:
+    """The rest of the body was not sent, so no request may follow."""
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
@@ -332,7 +332,7 @@ async def test_early_answer_to_an_unfinished_request_ends_the_connection() -> No
 
 @on_every_loop
 async def test_connection_with_unsent_bytes_is_not_kept() -> None:
-    """The destination answered before it had read the request."""
+    """The destination responded before it had read the request."""
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
@@ -349,7 +349,7 @@ async def test_connection_with_unsent_bytes_is_not_kept() -> None:
 
 @on_every_loop
 async def test_probe_leaves_no_connection() -> None:
-    """Connect and close again."""
+    """``probe`` opens a connection and closes it."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         await transport.probe()
         await origin.all_left()
@@ -360,7 +360,7 @@ async def test_probe_leaves_no_connection() -> None:
 
 @on_every_loop
 async def test_aclose_leaves_no_connection() -> None:
-    """Idle ones close, those in use break, and none is made or kept afterwards."""
+    """Idle connections are closed, those in use broken off, and none is made afterwards."""
     never = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -392,8 +392,8 @@ async def test_aclose_leaves_no_connection() -> None:
 
 
 @on_every_loop
-async def test_greeting_before_any_request_is_no_connection_for_us() -> None:
-    """A server that speaks first (SSH, SMTP) speaks no HTTP."""
+async def test_greeting_of_a_server_makes_the_connection_unusable() -> None:
+    """A server that sends first (SSH, SMTP) does not speak HTTP."""
 
     async def script(connection: Connection) -> None:
         await connection.send(b"220 mail\r\n")
@@ -411,7 +411,7 @@ async def test_greeting_before_any_request_is_no_connection_for_us() -> None:
 
 @on_every_loop
 async def test_idle_connection_that_is_closing_is_skipped() -> None:
-    """Its socket failed in this very turn of the loop."""
+    """Its socket failed in this turn of the loop."""
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         await body_of(await exchange_on(transport, get()))
         (connection,) = transport._idle
@@ -423,8 +423,8 @@ async def test_idle_connection_that_is_closing_is_skipped() -> None:
 
 
 @on_every_loop
-async def test_switched_connection_is_given_away() -> None:
-    """It is ours no longer: not counted, not closed at the end, nor kept."""
+async def test_detached_connection_is_no_longer_ours() -> None:
+    """It is not counted, not kept, and not closed at the end."""
     switch = b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nhello"
 
     async def script(connection: Connection) -> None:

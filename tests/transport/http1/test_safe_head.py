@@ -1,4 +1,4 @@
-"""No line end or NUL leaves within a part of a request's head."""
+"""``is_safe_head``: no line end or NUL is sent within a part of a request's head."""
 
 from __future__ import annotations
 

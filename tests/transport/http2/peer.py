@@ -1,4 +1,4 @@
-"""What tests of HTTP/2 share: a hypercorn server, and a scripted peer on ``h2``."""
+"""A hypercorn server and a scripted peer on ``h2``, for tests of HTTP/2."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ E = TypeVar("E", bound=Event)
 
 
 def inner_app() -> ASGIApp:
-    """An app that says what it saw."""
+    """An app that responds with the request it got."""
     app = FastAPI()
 
     async def echo(request: Request) -> Response:
@@ -100,7 +100,7 @@ async def hypercorn(tls: tuple[str, str] | None = None) -> AsyncIterator[int]:
 
 
 class Peer:
-    """One accepted connection in the hands of a script."""
+    """One accepted connection, which a script uses."""
 
     def __init__(
         self,
@@ -117,11 +117,11 @@ class Peer:
         self._events: list[Event] = []
 
     def flush(self) -> None:
-        """Send what ``h2`` has to say."""
+        """Send the pending bytes of ``h2``."""
         self.writer.write(self.h2.data_to_send())
 
     async def next(self, kind: type[E]) -> E:
-        """Give the next event of a kind; those before it are dropped."""
+        """Give the next event of a kind; events before it are dropped."""
         while True:
             while self._events:
                 event = self._events.pop(0)
@@ -134,12 +134,12 @@ class Peer:
             self.flush()
 
     async def request(self) -> tuple[int, dict[bytes, bytes]]:
-        """Give the next request's stream and header fields."""
+        """Give stream and headers of the next request."""
         event = await self.next(RequestReceived)
         return event.stream_id, dict(event.headers)
 
-    def answer(self, stream: int, status: int = 200, *fields: tuple[bytes, bytes]) -> None:
-        """Send the head of an answer."""
+    def respond(self, stream: int, status: int = 200, *fields: tuple[bytes, bytes]) -> None:
+        """Send the head of a response."""
         self.h2.send_headers(stream, [(b":status", b"%d" % status), *fields])
         self.flush()
 
@@ -149,7 +149,7 @@ class Peer:
         self.flush()
 
     async def left(self) -> None:
-        """Wait until the other side has closed."""
+        """Wait until the other side has closed the connection."""
         with contextlib.suppress(ConnectionError):
             while await self.reader.read(65536):
                 pass
@@ -224,14 +224,14 @@ async def transport_to(
 def asks(
     method: bytes = b"GET", *fields: tuple[bytes, bytes], within: float = 4.0, **more: Any
 ) -> WireRequest:
-    """A request as the dispatcher makes it."""
+    """Make a request as the forwarder does."""
     headers: Headers = [(b"host", b"billing.example"), *fields]
     return WireRequest(method, b"/x?y=%20", headers, within, **more)
 
 
-async def answer_all(peer: Peer) -> None:
-    """Answer every request."""
+async def respond_to_all(peer: Peer) -> None:
+    """Respond to every request."""
     while True:
         stream, _ = await peer.request()
-        peer.answer(stream)
+        peer.respond(stream)
         peer.send(stream, b"ok", end=True)

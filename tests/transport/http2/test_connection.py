@@ -15,11 +15,11 @@ from fastapi_proxy_di.errors import (
     UpstreamProtocolError,
 )
 from tests.support.gateways import until
-from tests.transport.http2.peer import Peer, answer_all, asks, scripted, transport_to
+from tests.transport.http2.peer import Peer, asks, respond_to_all, scripted, transport_to
 
 
-async def test_http2_upload_heeds_a_socket_that_is_full() -> None:
-    """With windows that never close, the socket's own buffer holds the writer up."""
+async def test_http2_upload_waits_for_a_full_socket() -> None:
+    """With very large windows, the socket's own buffer stops the writer."""
     go_on = asyncio.Event()
     window = 2**30
 
@@ -31,7 +31,7 @@ async def test_http2_upload_heeds_a_socket_that_is_full() -> None:
         size = 0
         while size < 2**24:
             size += len((await peer.next(DataReceived)).data)
-        peer.answer(stream, 200)
+        peer.respond(stream, 200)
         peer.send(stream, b"%d" % size, end=True)
         await peer.left()
 
@@ -54,19 +54,19 @@ async def test_http2_upload_heeds_a_socket_that_is_full() -> None:
     assert (held, size) == (True, b"%d" % 2**24)
 
 
-async def test_http2_answer_that_nobody_reads_holds_up_no_other() -> None:
-    """A stream's window is its own."""
+async def test_http2_unread_response_delays_no_other() -> None:
+    """Each stream has its own window."""
 
     async def script(peer: Peer) -> None:
         slow, _ = await peer.request()
-        peer.answer(slow)
+        peer.respond(slow)
         sent = 0
         while sent < 10**6 and (room := peer.h2.local_flow_control_window(slow)):
             peer.send(slow, b"x" * min(room, 16384))
             sent += min(room, 16384)
         held.append(sent)
         other, _ = await peer.request()
-        peer.answer(other)
+        peer.respond(other)
         peer.send(other, b"quick", end=True)
         await peer.left()
 
@@ -89,8 +89,8 @@ async def test_http2_answer_that_nobody_reads_holds_up_no_other() -> None:
     assert (size, held) == (256 * 1024, [256 * 1024])
 
 
-async def test_http2_reset_that_comes_with_a_window() -> None:
-    """A window for a stream that the next frame resets is no fault of the connection."""
+async def test_http2_reset_right_after_a_window_is_no_fault() -> None:
+    """A window for a stream that the next frame resets does not break the connection."""
 
     async def script(peer: Peer) -> None:
         stream, _ = await peer.request()
@@ -98,7 +98,7 @@ async def test_http2_reset_that_comes_with_a_window() -> None:
         peer.h2.increment_flow_control_window(1000, stream)
         peer.h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
         peer.flush()
-        await answer_all(peer)
+        await respond_to_all(peer)
 
     async with scripted(script) as (url, peers), transport_to(url) as transport:
         refused = await transport.start(asks(b"POST"), b"x" * 100_000, more=False)
@@ -115,7 +115,7 @@ async def test_http2_reset_that_comes_with_a_window() -> None:
 
 
 async def test_http2_streams_end_with_their_connection() -> None:
-    """All of them, and each learns of it."""
+    """Every exchange of the connection fails."""
 
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -133,13 +133,13 @@ async def test_http2_streams_end_with_their_connection() -> None:
         assert transport.connections == 0
 
 
-async def test_http2_destination_that_goes_away_finishes_what_it_has() -> None:
-    """GOAWAY: what it did not look at fails and may go elsewhere, the rest is finished."""
+async def test_http2_goaway_lets_accepted_streams_finish() -> None:
+    """Streams that were not accepted fail and may be retried."""
 
     async def script(peer: Peer) -> None:
         first, _ = await peer.request()
         if len(peers) > 1:
-            peer.answer(first)
+            peer.respond(first)
             peer.send(first, b"second connection", end=True)
         else:
             await peer.request()
@@ -172,17 +172,17 @@ async def test_http2_destination_that_goes_away_finishes_what_it_has() -> None:
     assert (nothing, first, second) == (None, b"first", b"second connection")
 
 
-@pytest.mark.parametrize("answered", [False, True])
-async def test_http2_garbage_breaks_the_connection(answered: bool) -> None:
-    """What is not HTTP/2 fails every stream that was not whole."""
+@pytest.mark.parametrize("responded", [False, True])
+async def test_http2_garbage_breaks_the_connection(responded: bool) -> None:
+    """Every incomplete exchange of the connection fails."""
 
     async def script(peer: Peer) -> None:
         done, _ = await peer.request()
-        peer.answer(done)
+        peer.respond(done)
         peer.send(done, b"", end=True)
         stream, _ = await peer.request()
-        if answered:
-            peer.answer(stream)
+        if responded:
+            peer.respond(stream)
         await go_on.wait()
         peer.writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await peer.left()
@@ -194,20 +194,20 @@ async def test_http2_garbage_breaks_the_connection(answered: bool) -> None:
         assert exchange is not None
         await whole.head()
         await until(lambda: whole.complete)
-        if answered:
+        if responded:
             await exchange.head()
         go_on.set()
         with pytest.raises(UpstreamProtocolError, match="malformed") as raised:
-            await (exchange.read() if answered else exchange.head())
+            await (exchange.read() if responded else exchange.head())
         end = await whole.read()
         await until(lambda: not transport.connections)
 
-    failure = Failure.RESPONSE_BODY if answered else Failure.RESPONSE_MALFORMED
+    failure = Failure.RESPONSE_BODY if responded else Failure.RESPONSE_MALFORMED
     assert (raised.value.failure, end) == (failure, b"")
 
 
-async def test_http2_settings_may_change_on_the_way() -> None:
-    """A window that a new setting opens lets a body go on."""
+async def test_http2_settings_may_change_during_an_exchange() -> None:
+    """A window that a new setting opens lets a body continue."""
 
     async def script(peer: Peer) -> None:
         stream, _ = await peer.request()
@@ -218,7 +218,7 @@ async def test_http2_settings_may_change_on_the_way() -> None:
         size = 0
         while size < 50:
             size += len((await peer.next(DataReceived)).data)
-        peer.answer(stream)
+        peer.respond(stream)
         peer.send(stream, b"%d" % size, end=True)
         await peer.left()
 

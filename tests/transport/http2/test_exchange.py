@@ -20,8 +20,8 @@ from tests.support.http_client import connect, fetch, request
 from tests.transport.http2.peer import Peer, asks, scripted, transport_to
 
 
-async def test_http2_answer_with_informational_ones_and_trailers() -> None:
-    """103 is passed on, 100 lets the body go, trailers end the answer."""
+async def test_http2_response_with_1xx_and_trailers() -> None:
+    """103 is reported, 100 asks for the body, trailers end the response."""
 
     async def script(peer: Peer) -> None:
         stream, _ = await peer.request()
@@ -29,7 +29,7 @@ async def test_http2_answer_with_informational_ones_and_trailers() -> None:
         peer.h2.send_headers(stream, [(b":status", b"100")])
         peer.flush()
         data = await peer.next(DataReceived)
-        peer.answer(stream, 200, (b"x", b"1"), (b"x", b"2"))
+        peer.respond(stream, 200, (b"x", b"1"), (b"x", b"2"))
         peer.send(stream, data.data)
         peer.h2.send_headers(stream, [(b"x-sum", b"3")], end_stream=True)
         peer.flush()
@@ -51,13 +51,13 @@ async def test_http2_answer_with_informational_ones_and_trailers() -> None:
     assert exchange.trailers == [(b"x-sum", b"3")]
 
 
-async def test_http2_informational_answer_that_nobody_asked_for() -> None:
-    """Without a listener it is dropped."""
+async def test_http2_1xx_without_a_listener_is_dropped() -> None:
+    """The final response is the same."""
 
     async def script(peer: Peer) -> None:
         stream, _ = await peer.request()
         peer.h2.send_headers(stream, [(b":status", b"103")])
-        peer.answer(stream, 200)
+        peer.respond(stream, 200)
         peer.send(stream, b"", end=True)
         await peer.left()
 
@@ -69,7 +69,7 @@ async def test_http2_informational_answer_that_nobody_asked_for() -> None:
 
 
 async def test_http2_upload_waits_for_windows() -> None:
-    """A destination that takes nothing holds the writer up; both windows are heeded."""
+    """A destination that reads nothing stops the writer, by the window of stream or connection."""
     go_on = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -81,7 +81,7 @@ async def test_http2_upload_waits_for_windows() -> None:
             size += len(data.data)
             peer.h2.acknowledge_received_data(data.flow_controlled_length, stream)
             peer.flush()
-        peer.answer(stream, 200)
+        peer.respond(stream, 200)
         peer.send(stream, b"%d" % size, end=True)
         await peer.left()
 
@@ -101,8 +101,8 @@ async def test_http2_upload_waits_for_windows() -> None:
 
 
 @pytest.mark.e2e
-async def test_http2_exchange_that_is_given_up_is_reset() -> None:
-    """The destination learns at once that nobody waits; the connection serves on."""
+async def test_http2_exchange_that_is_closed_early_is_reset() -> None:
+    """The destination sees RST_STREAM at once; the connection is used again."""
     asked = asyncio.Event()
     resets: list[int | None] = []
 
@@ -111,7 +111,7 @@ async def test_http2_exchange_that_is_given_up_is_reset() -> None:
         asked.set()
         resets.append((await peer.next(StreamReset)).error_code)
         stream, _ = await peer.request()
-        peer.answer(stream)
+        peer.respond(stream)
         peer.send(stream, b"next", end=True)
         await peer.left()
 
@@ -125,13 +125,13 @@ async def test_http2_exchange_that_is_given_up_is_reset() -> None:
     assert (resets, reply.body, len(peers)) == ([ErrorCodes.CANCEL], b"next", 1)
 
 
-async def test_http2_early_answer_ends_the_upload() -> None:
-    """A refusal comes through in the middle of a body; the stream is reset."""
+async def test_http2_early_response_ends_the_upload() -> None:
+    """A refusal arrives in the middle of the upload; the stream is reset."""
     resets: list[int | None] = []
 
     async def script(peer: Peer) -> None:
         stream, _ = await peer.request()
-        peer.answer(stream, 413)
+        peer.respond(stream, 413)
         peer.send(stream, b"too large", end=True)
         resets.append((await peer.next(StreamReset)).error_code)
         await peer.left()
@@ -149,12 +149,12 @@ async def test_http2_early_answer_ends_the_upload() -> None:
     assert (exchange.status, body, resets) == (413, b"too large", [ErrorCodes.CANCEL])
 
 
-async def test_http2_destination_that_wants_no_more_of_a_body() -> None:
-    """RST_STREAM behind a whole answer is no failure (RFC 9113 section 8.1)."""
+async def test_http2_reset_after_a_complete_response_is_no_failure() -> None:
+    """RST_STREAM after the response only stops the upload (RFC 9113 section 8.1)."""
 
     async def script(peer: Peer) -> None:
         stream, _ = await peer.request()
-        peer.answer(stream)
+        peer.respond(stream)
         peer.send(stream, b"enough", end=True)
         peer.h2.reset_stream(stream, ErrorCodes.NO_ERROR)
         peer.flush()
@@ -172,33 +172,33 @@ async def test_http2_destination_that_wants_no_more_of_a_body() -> None:
     assert (body, exchange.complete) == (b"enough", True)
 
 
-@pytest.mark.parametrize("answered", [False, True])
-async def test_http2_stream_that_the_destination_resets(answered: bool) -> None:
-    """A failure of this exchange alone."""
+@pytest.mark.parametrize("responded", [False, True])
+async def test_http2_reset_fails_only_its_exchange(responded: bool) -> None:
+    """Before and after the head."""
 
     async def script(peer: Peer) -> None:
         stream, _ = await peer.request()
-        if answered:
-            peer.answer(stream)
+        if responded:
+            peer.respond(stream)
         peer.h2.reset_stream(stream, ErrorCodes.INTERNAL_ERROR)
         peer.flush()
         await peer.left()
 
     async with scripted(script) as (url, _), transport_to(url) as transport:
         exchange = await transport.start(asks(), b"", more=False)
-        if answered:
+        if responded:
             await exchange.head()
         with pytest.raises(UpstreamDisconnected, match="reset the stream") as raised:
-            await (exchange.read() if answered else exchange.head())
+            await (exchange.read() if responded else exchange.head())
         exchange.close()
         connections = transport.connections
 
-    failure = Failure.RESPONSE_BODY if answered else Failure.RESPONSE_HEAD
+    failure = Failure.RESPONSE_BODY if responded else Failure.RESPONSE_HEAD
     assert (raised.value.failure, connections) == (failure, 1)
 
 
-async def test_http2_exchange_that_failed_tells_why() -> None:
-    """The first reason stands."""
+async def test_http2_exchange_keeps_its_first_error() -> None:
+    """Later errors are ignored."""
 
     async def script(peer: Peer) -> None:
         await peer.left()
@@ -217,14 +217,14 @@ async def test_http2_exchange_that_failed_tells_why() -> None:
     ("status", "fields", "text"),
     [(601, (), "status 601"), (200, ((b"x", b"y" * 2000),), "larger than 1024 bytes")],
 )
-async def test_http2_answer_that_is_not_acceptable(
+async def test_http2_invalid_response_is_refused(
     status: int, fields: tuple[tuple[bytes, bytes], ...], text: str
 ) -> None:
-    """An impossible status, a head over the limit: refused, and reset."""
+    """An impossible status, or a head over the limit; the stream is reset."""
 
     async def script(peer: Peer) -> None:
         stream, _ = await peer.request()
-        peer.answer(stream, status, *fields)
+        peer.respond(stream, status, *fields)
         await peer.next(StreamReset)
         done.set()
 

@@ -28,12 +28,12 @@ from tests.support.gateways import billing, gateway, until
 from tests.support.http_client import connect, fetch
 from tests.support.origins import Connection, ScriptedOrigin
 from tests.support.servers import StartupFailed, blackhole, dead_port, run_app
-from tests.transport.http2.peer import Peer, answer_all, asks, hypercorn, scripted, transport_to
+from tests.transport.http2.peer import Peer, asks, hypercorn, respond_to_all, scripted, transport_to
 
 
 @pytest.mark.e2e
-async def test_http2_over_tls(certificates: tuple[str, str, str]) -> None:
-    """ALPN chooses HTTP/2; what the client sent arrives as it was."""
+async def test_http2_is_chosen_by_alpn_over_tls(certificates: tuple[str, str, str]) -> None:
+    """The client's request arrives unchanged."""
     cert, key, ca = certificates
     async with (
         hypercorn((cert, key)) as port,
@@ -69,7 +69,7 @@ async def test_http2_over_tls(certificates: tuple[str, str, str]) -> None:
 
 @pytest.mark.e2e
 async def test_http2_by_prior_knowledge_streams_both_ways() -> None:
-    """Without TLS from the first byte; pieces come back while others go up."""
+    """Without TLS from the first byte; pieces come back while others are sent."""
     async with (
         hypercorn() as port,
         gateway(f"http://127.0.0.1:{port}", http_version="2") as gate,
@@ -89,7 +89,7 @@ async def test_http2_by_prior_knowledge_streams_both_ways() -> None:
 
 @pytest.mark.e2e
 async def test_http2_requests_share_a_connection() -> None:
-    """Those that come at once wait for one dial and travel together."""
+    """Requests at the same time wait for one dial and use one connection."""
     async with (
         hypercorn() as port,
         Balancer.from_settings(
@@ -109,7 +109,7 @@ async def test_http2_requests_share_a_connection() -> None:
 async def test_http2_upstream_gets_websockets_over_http1(
     certificates: tuple[str, str, str],
 ) -> None:
-    """They need an upgrade, which HTTP/2 does not have."""
+    """WebSockets need an upgrade, which HTTP/2 does not have."""
     cert, key, ca = certificates
 
     def say(url: str) -> str:
@@ -125,14 +125,14 @@ async def test_http2_upstream_gets_websockets_over_http1(
     assert version == "1.1"
 
 
-async def test_http2_request_says_what_it_says() -> None:
-    """Pseudo-header fields from method, Host and target; no field of HTTP/1.1's framing."""
+async def test_http2_request_has_pseudo_headers_and_no_framing_headers() -> None:
+    """Pseudo-headers from method, Host and target; no framing headers of HTTP/1.1."""
     seen: list[list[tuple[bytes, bytes]]] = []
 
     async def script(peer: Peer) -> None:
         event = await peer.next(RequestReceived)
         seen.append([(bytes(name), bytes(value)) for name, value in event.headers])
-        peer.answer(event.stream_id, 204)
+        peer.respond(event.stream_id, 204)
         peer.h2.end_stream(event.stream_id)
         peer.flush()
         await peer.left()
@@ -158,7 +158,7 @@ async def test_http2_request_says_what_it_says() -> None:
 
 @pytest.mark.parametrize("pair", [(b"x", b"1\r\ny: 2"), (b"x\0", b"1")])
 async def test_http2_request_that_smuggles_is_never_sent(pair: tuple[bytes, bytes]) -> None:
-    """A line end within a field would be one behind the destination's own gateway."""
+    """A line end within a header could be one to an HTTP/1.1 server behind the destination."""
 
     async def script(peer: Peer) -> None:
         await peer.left()
@@ -168,8 +168,8 @@ async def test_http2_request_that_smuggles_is_never_sent(pair: tuple[bytes, byte
             await transport.start(asks(b"GET", pair), b"", more=False)
 
 
-async def test_http2_destination_that_speaks_http1() -> None:
-    """By prior knowledge a wrong guess is told as such."""
+async def test_http2_destination_that_speaks_http1_is_a_failure() -> None:
+    """With prior knowledge, the error says so."""
     refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 
     async def script(peer: Peer) -> None:
@@ -182,10 +182,10 @@ async def test_http2_destination_that_speaks_http1() -> None:
 
 
 @pytest.mark.e2e
-async def test_http2_destination_that_does_not_choose_h2(
+async def test_http2_destination_that_does_not_choose_h2_is_a_failure(
     certificates: tuple[str, str, str],
 ) -> None:
-    """ALPN without h2 is a failed connection that says why."""
+    """The error of the connection names ALPN."""
     cert, key, ca = certificates
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.load_cert_chain(cert, key)
@@ -200,8 +200,8 @@ async def test_http2_destination_that_does_not_choose_h2(
     assert (reply.status, reply.json()["failure"]) == (502, "connect")
 
 
-async def test_http2_destination_that_never_greets() -> None:
-    """The connect timeout holds until the destination's settings are there."""
+async def test_http2_destination_without_settings_times_out() -> None:
+    """The connect timeout applies until the destination's settings arrive."""
 
     async def script(peer: Peer) -> None:
         await peer.left()
@@ -216,8 +216,8 @@ async def test_http2_destination_that_never_greets() -> None:
     assert raised.value.failure is Failure.CONNECT_TIMEOUT
 
 
-async def test_http2_destination_that_refuses_or_closes() -> None:
-    """No connection, or one that ends at once, is a connect failure."""
+async def test_http2_destination_that_refuses_or_closes_is_a_failure() -> None:
+    """Both are failures to connect."""
 
     async def script(peer: Peer) -> None:
         return
@@ -230,8 +230,8 @@ async def test_http2_destination_that_refuses_or_closes() -> None:
             await transport.start(asks(), b"", more=False)
 
 
-async def test_http2_dial_that_nobody_waits_for() -> None:
-    """Whoever leaves leaves; closing ends the dial."""
+async def test_http2_dial_without_waiting_callers_is_ended_by_aclose() -> None:
+    """Cancelled callers leave the dial running, and ``aclose`` ends it."""
     with blackhole() as port:
         async with transport_to(f"http://127.0.0.1:{port}") as transport:
             waiting = asyncio.create_task(transport.start(asks(), b"", more=False))
@@ -247,7 +247,7 @@ async def test_http2_dial_that_nobody_waits_for() -> None:
 async def test_http2_over_a_unix_socket(tmp_path: Path) -> None:
     """Prior knowledge works on any socket."""
     path = str(tmp_path / "h2.sock")
-    async with scripted(answer_all, path=path) as (url, _), transport_to(url) as transport:
+    async with scripted(respond_to_all, path=path) as (url, _), transport_to(url) as transport:
         exchange = await transport.start(asks(), b"", more=False)
         await exchange.head()
         body = await exchange.read()
@@ -256,14 +256,14 @@ async def test_http2_over_a_unix_socket(tmp_path: Path) -> None:
     assert body == b"ok"
 
 
-async def test_http2_connection_that_is_full_gets_company() -> None:
-    """The destination's limit of streams is heeded: further ones get a connection."""
+async def test_http2_full_connection_makes_another_one() -> None:
+    """Requests over the destination's limit of streams get a new connection."""
     release = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         stream, _ = await peer.request()
         await release.wait()
-        peer.answer(stream)
+        peer.respond(stream)
         peer.send(stream, b"ok", end=True)
         await peer.left()
 
@@ -285,10 +285,10 @@ async def test_http2_connection_that_is_full_gets_company() -> None:
     assert (full, len(peers)) == (None, 3)
 
 
-async def test_http2_idle_connection_closes_after_a_while() -> None:
-    """Not while it is used, and not before its time."""
+async def test_http2_idle_connection_is_closed_in_time() -> None:
+    """Not while it is used, and not early."""
     async with (
-        scripted(answer_all) as (url, peers),
+        scripted(respond_to_all) as (url, peers),
         transport_to(url, idle_seconds=0.05) as transport,
     ):
         for _ in range(2):
@@ -309,7 +309,7 @@ async def test_http2_idle_connection_closes_after_a_while() -> None:
 async def test_http2_without_the_extra_is_a_fault_that_names_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At start, not at the first request."""
+    """The app fails at start, not at the first request."""
     for name in list(sys.modules):
         if name.startswith("fastapi_proxy_di.transport.http2."):
             monkeypatch.delitem(sys.modules, name)

@@ -1,4 +1,4 @@
-"""Frames as bytes: what the codec reads, what it builds, and how it ends. No sockets."""
+"""Frames as bytes: reading, building, and the end. No sockets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def server_frame(
 
 
 def read_client_frame(data: bytes) -> tuple[int, bytes, bytes]:
-    """Give first byte, unmasked payload, and what follows the frame."""
+    """Give first byte, unmasked payload, and the bytes after the frame."""
     assert data[1] & 0x80, "a client's frame must be masked"
     size, start = data[1] & 0x7F, 2
     if size == 126:
@@ -77,8 +77,8 @@ def test_receive_gives_the_same_messages_however_the_bytes_are_split(size: int) 
 
 
 @pytest.mark.parametrize("cut", range(1, len(server_frame(_PING, b"p" * 5)) + 1))
-def test_plain_frames_are_read_as_plain_again_behind_any_frame(cut: int) -> None:
-    """Wherever the bytes are cut within a ping, the messages behind it cost no protocol."""
+def test_plain_frames_after_other_frames_are_read_as_plain(cut: int) -> None:
+    """Wherever a ping is split, the messages after it take the fast way."""
     ping = server_frame(_PING, b"p" * 5)
     codec = FrameCodec()
     codec.receive(ping[:cut])
@@ -89,7 +89,7 @@ def test_plain_frames_are_read_as_plain_again_behind_any_frame(cut: int) -> None
 
 
 def test_frame_with_a_64_bit_length_is_followed_to_its_end() -> None:
-    """Its head may come byte by byte."""
+    """Its head may arrive byte by byte."""
     frame = server_frame(_BINARY, b"y" * 65_536)
     codec = FrameCodec()
     early = [codec.receive(frame[at : at + 1]) for at in range(12)]
@@ -109,7 +109,7 @@ def test_frame_with_a_64_bit_length_is_followed_to_its_end() -> None:
     ],
 )
 def test_close_frame_is_echoed_and_ends_reading(payload: bytes, end: Close) -> None:
-    """What came before it is given, what comes behind it is not."""
+    """Messages before it are given, bytes after it are not read."""
     codec = FrameCodec()
     before = server_frame(_TEXT, b"before")
     messages = codec.receive(before + server_frame(_CLOSE, payload) + server_frame(_TEXT, b"x"))
@@ -139,7 +139,7 @@ def test_close_frame_is_echoed_and_ends_reading(payload: bytes, end: Close) -> N
 )
 @pytest.mark.parametrize("split", [False, True])
 def test_fault_ends_with_its_code_and_a_close_frame(data: bytes, code: int, split: bool) -> None:
-    """Bad UTF-8 is 1007, too long 1009, all else 1002; nothing behind it is given."""
+    """Bad UTF-8 is 1007, too long 1009, all else 1002; later messages are not given."""
     codec = FrameCodec(max_message_bytes=1024)
     messages = []
     whole = server_frame(_TEXT, b"good") + data + server_frame(_TEXT, b"late")
@@ -155,8 +155,8 @@ def test_fault_ends_with_its_code_and_a_close_frame(data: bytes, code: int, spli
     assert (first, payload[:2]) == (0x80 | _CLOSE, code.to_bytes(2, "big"))
 
 
-def test_message_of_the_limit_passes() -> None:
-    """``max_message_bytes`` is the longest that passes, not the first that fails."""
+def test_message_at_the_limit_is_accepted() -> None:
+    """``max_message_bytes`` is the longest allowed message."""
     codec = FrameCodec(max_message_bytes=1024)
 
     assert codec.receive(server_frame(_BINARY, b"x" * 1024)) == [b"x" * 1024]
@@ -164,7 +164,7 @@ def test_message_of_the_limit_passes() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536])
 def test_message_is_one_masked_frame(size: int) -> None:
-    """In each of the three forms of a length, text and binary."""
+    """For each of the three forms of a length, text and binary."""
     codec = FrameCodec()
     text, text_size = codec.message("ü" + "x" * (size - 2) if size > 1 else "x" * size)
     binary, binary_size = codec.message(b"\x00" * size)
@@ -176,14 +176,14 @@ def test_message_is_one_masked_frame(size: int) -> None:
 
 
 def test_masks_differ() -> None:
-    """RFC 6455 section 5.3: a mask cannot be foreseen."""
+    """RFC 6455 section 5.3: a mask must be unpredictable."""
     codec = FrameCodec()
 
     assert len({codec.message(b"x" * 8)[0] for _ in range(20)}) > 1
 
 
 def test_ping_and_close_are_given_once() -> None:
-    """As frames of their own, in order."""
+    """Each is a frame of its own, in order."""
     codec = FrameCodec()
     codec.ping()
     codec.close(Close(4001, "done"))
@@ -195,8 +195,8 @@ def test_ping_and_close_are_given_once() -> None:
     assert codec.to_send() == []
 
 
-def test_compressed_messages_go_both_ways() -> None:
-    """RFC 7692: RSV1 marks them; a compressed text counts as what it is uncompressed."""
+def test_compressed_messages_are_read_and_built() -> None:
+    """RFC 7692: RSV1 marks them; their uncompressed size is counted."""
     codec = FrameCodec(extensions=[PerMessageDeflate(False, False, 15, 15)])
     compressor = zlib.compressobj(wbits=-15)
     packed = compressor.compress(b"z" * 5000) + compressor.flush(zlib.Z_SYNC_FLUSH)

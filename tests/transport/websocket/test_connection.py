@@ -1,6 +1,6 @@
-"""One upstream WebSocket, against peers that speak frame by frame and the real library.
+"""One upstream WebSocket, against peers that speak frame by frame and against the library.
 
-Long, because each frame that a peer may send has its case, with one peer made for them.
+The file is long because each frame that a peer may send has a test with the same peer.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Script = Callable[[FramePeer], Awaitable[None]]
 
 
 async def _until_left(peer: FramePeer) -> None:
-    """Read and drop until the client leaves."""
+    """Read and drop everything until the client disconnects."""
     while await peer.reader.read(65536):
         pass
 
 
 def _sends(*frames: bytes, then: Script = _until_left) -> Script:
-    """A script that sends these bytes and goes on with ``then``."""
+    """Make a script that sends these bytes and continues with ``then``."""
 
     async def script(peer: FramePeer) -> None:
         peer.writer.write(b"".join(frames))
@@ -66,7 +66,7 @@ async def _all(upstream: UpstreamWebSocket) -> list[str | bytes]:
 
 
 async def test_recv_gives_whole_messages_of_every_kind_in_order() -> None:
-    """Text, binary, empty ones, and fragments joined around a ping, which gets its pong."""
+    """Text, binary, empty messages, and fragments joined around a ping, which gets its pong."""
     pongs: list[tuple[int, bytes]] = []
 
     async def then(peer: FramePeer) -> None:
@@ -95,8 +95,8 @@ async def test_recv_gives_whole_messages_of_every_kind_in_order() -> None:
     assert upstream.received_bytes == 7 + 2 + 7 + 70_300
 
 
-async def test_recv_gives_what_came_behind_the_101() -> None:
-    """A message in the packet of the 101, half of another one, and the rest later."""
+async def test_recv_gives_messages_sent_with_the_101() -> None:
+    """A message in the packet of the 101, a part of another one, and the rest later."""
     whole = frame(_TEXT, b"first") + frame(_TEXT, b"second")
     async with _opened(_sends(whole[9:]), whole[:9]) as upstream:
         assert await upstream.recv() == "first"
@@ -149,10 +149,10 @@ async def test_send_writes_masked_frames_of_every_size() -> None:
         (b"", 1005, ""),
     ],
 )
-async def test_close_frame_ends_behind_the_messages_before_it(
+async def test_close_frame_ends_after_the_messages_before_it(
     payload: bytes, code: int, reason: str
 ) -> None:
-    """Code and reason are there after the last message; the frame is echoed."""
+    """Code and reason are set after the last message; the frame is echoed."""
     echoes: list[tuple[int, bytes]] = []
 
     async def then(peer: FramePeer) -> None:
@@ -187,7 +187,7 @@ async def test_close_frame_ends_behind_the_messages_before_it(
 async def test_fault_of_the_upstream_is_closed_with_its_code(
     frames: list[bytes], code: int, payload: bytes | None
 ) -> None:
-    """Bad UTF-8 is 1007, too long 1009, anything else 1002; what came before is given."""
+    """Bad UTF-8 is 1007, too long 1009, anything else 1002; earlier messages are given."""
     closes: list[tuple[int, bytes]] = []
 
     async def then(peer: FramePeer) -> None:
@@ -206,15 +206,15 @@ async def test_fault_of_the_upstream_is_closed_with_its_code(
     assert payload is None or closes[0][1][2:] == payload
 
 
-async def test_message_of_the_limit_passes() -> None:
-    """``max_message_bytes`` is the longest that passes, not the first that fails."""
+async def test_message_at_the_limit_is_accepted() -> None:
+    """``max_message_bytes`` is the longest allowed message."""
     async with _opened(_sends(frame(_TEXT, b"x" * 1024)), max_message_bytes=1024) as upstream:
         assert await upstream.recv() == "x" * 1024
 
 
 @pytest.mark.parametrize("how", ["reset", "end"])
 async def test_upstream_that_breaks_off_ends_with_1006(how: str) -> None:
-    """A reset, or an end without a close frame, is no clean end."""
+    """A reset, or an EOF without a close frame, is not a clean end."""
 
     async def then(peer: FramePeer) -> None:
         await peer.read()
@@ -240,10 +240,10 @@ async def test_upstream_that_breaks_off_ends_with_1006(how: str) -> None:
     ("close", "payload"),
     [(Close(), b""), (Close(1000), b"\x03\xe8"), (Close(4001, "ü"), b"\x0f\xa1" + "ü".encode())],
 )
-async def test_close_shakes_hands(
+async def test_close_does_the_closing_handshake(
     close: Close, payload: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Our close frame goes out behind what was sent; the upstream's end ends it."""
+    """Our close frame is sent after earlier messages; the upstream ends the connection."""
     monkeypatch.setattr(module, "_CLOSE_SECONDS", 60.0)
     seen: list[tuple[int, bytes]] = []
 
@@ -262,10 +262,10 @@ async def test_close_shakes_hands(
     assert await upstream.recv() is None
 
 
-async def test_close_ends_though_the_upstream_never_answers(
+async def test_close_ends_without_a_close_of_the_upstream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A handshake without a response is cut after its time."""
+    """The connection is aborted after its time."""
     monkeypatch.setattr(module, "_CLOSE_SECONDS", 0.01)
     left = asyncio.Event()
 
@@ -278,10 +278,10 @@ async def test_close_ends_though_the_upstream_never_answers(
         await asyncio.wait_for(left.wait(), 10)
 
 
-async def test_close_waits_for_a_busy_upstream_to_take_what_was_sent(
+async def test_close_waits_for_a_busy_upstream_to_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Data before the close frame is not lost to a peer that is only slow."""
+    """Data before the close frame is not lost if the peer is only slow."""
     monkeypatch.setattr(module, "_CLOSE_SECONDS", 0.01)
     read, finished = asyncio.Event(), asyncio.Event()
     total = 0
@@ -328,7 +328,7 @@ async def test_close_gives_up_on_an_upstream_that_never_reads(
 
 
 async def test_abort_ends_at_once_without_a_close_frame() -> None:
-    """The upstream sees a broken connection; our receiver sees the end."""
+    """The upstream sees a broken connection; ``recv`` gives the end."""
     rest: list[bytes] = []
     left = asyncio.Event()
 
@@ -351,7 +351,7 @@ async def test_abort_ends_at_once_without_a_close_frame() -> None:
 
 
 async def test_slow_receiver_stops_the_upstream() -> None:
-    """Without a receiver a bounded part of an endless stream is taken, then the rest."""
+    """Without a receiver a bounded part of an endless stream is read, later the rest."""
     count = 4000
     sent = 0
 
@@ -379,7 +379,7 @@ async def test_slow_receiver_stops_the_upstream() -> None:
 
 
 async def test_flood_of_empty_messages_stops_the_upstream() -> None:
-    """Messages without payload count as well, or a flood of them would fill the memory."""
+    """Messages without payload count too, or they would fill the memory."""
     count = 150_000
     async with _opened(_sends(frame(_BINARY) * count, frame(_CLOSE))) as upstream:
         seen = -1
@@ -391,8 +391,8 @@ async def test_flood_of_empty_messages_stops_the_upstream() -> None:
         assert len(await _all(upstream)) == count
 
 
-async def test_start_close_goes_on_reading_where_nobody_received() -> None:
-    """A stopped reader would never see the upstream's end."""
+async def test_start_close_resumes_reading() -> None:
+    """If reading stayed paused, the upstream's end would not be seen."""
     closed = asyncio.Event()
 
     async def script(peer: FramePeer) -> None:
@@ -408,7 +408,7 @@ async def test_start_close_goes_on_reading_where_nobody_received() -> None:
 
 
 async def test_slow_upstream_stops_the_sender_and_gets_the_latest_pong_only() -> None:
-    """``send`` waits for a peer that does not read, and its pings do not pile up."""
+    """``send`` waits for a peer that does not read, and only one pong is kept."""
     read = asyncio.Event()
     seen: list[tuple[int, int]] = []
 
@@ -435,8 +435,8 @@ async def test_slow_upstream_stops_the_sender_and_gets_the_latest_pong_only() ->
     assert seen == [(_BINARY, 8_000_000), (_PONG, 3)]
 
 
-async def test_cancelled_sender_and_receiver_leave_it_usable() -> None:
-    """A cancelled wait loses nothing."""
+async def test_cancelled_sender_and_receiver_lose_nothing() -> None:
+    """The WebSocket can be used after a cancelled wait."""
     go = asyncio.Event()
 
     async def script(peer: FramePeer) -> None:
@@ -457,8 +457,8 @@ async def test_cancelled_sender_and_receiver_leave_it_usable() -> None:
         assert await upstream.recv() == "late"
 
 
-async def test_silent_upstream_is_pinged_and_given_up() -> None:
-    """No byte after a ping ends it, with an error of its own."""
+async def test_silent_upstream_is_pinged_and_ended() -> None:
+    """If no byte arrives after a ping, the WebSocket ends with an error of its own."""
     async with _opened(_until_left, ping_interval=0.02, ping_timeout=0.02) as upstream:
         assert await asyncio.wait_for(upstream.recv(), 10) is None
 
@@ -467,8 +467,8 @@ async def test_silent_upstream_is_pinged_and_given_up() -> None:
     assert isinstance(upstream.error, UpstreamTimeout)
 
 
-async def test_any_byte_answers_a_ping() -> None:
-    """An upstream that talks or pongs lives on, pinged again and again when silent."""
+async def test_any_byte_counts_as_a_pong() -> None:
+    """An upstream that sends anything is pinged again and again, and not ended."""
     pings = 0
 
     async def script(peer: FramePeer) -> None:
@@ -486,7 +486,7 @@ async def test_any_byte_answers_a_ping() -> None:
 
 
 async def test_pings_without_a_timeout_go_on() -> None:
-    """``ping_timeout=None`` keeps the way open without ever giving up."""
+    """``ping_timeout=None`` sends pings and never ends the WebSocket."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -501,7 +501,7 @@ async def test_pings_without_a_timeout_go_on() -> None:
 
 
 async def test_busy_upstream_is_not_pinged() -> None:
-    """The timer moves on with what arrives, without a timer for each message."""
+    """The timer moves with received bytes, without a new timer for each message."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -520,8 +520,8 @@ async def test_busy_upstream_is_not_pinged() -> None:
     assert seen == [(_CLOSE, b"")]
 
 
-async def test_stopped_reading_is_no_silence_of_the_upstream() -> None:
-    """While our receiver holds the upstream up, no ping can be answered and none is sent."""
+async def test_paused_reading_sends_no_pings() -> None:
+    """While reading is paused no pong could arrive, so no ping is sent."""
 
     async def script(peer: FramePeer) -> None:
         peer.writer.write(frame(_BINARY, b"x" * 100_000) * 50 + frame(_CLOSE, b"\x03\xe8"))
@@ -542,7 +542,7 @@ async def test_stopped_reading_is_no_silence_of_the_upstream() -> None:
 
 @contextlib.asynccontextmanager
 async def _real_echo(**options: Any) -> AsyncIterator[int]:
-    """The ``websockets`` server, echoing."""
+    """Run the ``websockets`` server, which echoes messages."""
 
     async def echo(connection: Any) -> None:
         with contextlib.suppress(ConnectionClosed):
@@ -555,8 +555,8 @@ async def _real_echo(**options: Any) -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
-async def test_real_server_echoes_what_was_sent(compression: str | None) -> None:
-    """Seeded messages of all kinds and sizes come back alike, compressed or not."""
+async def test_real_server_echoes_messages(compression: str | None) -> None:
+    """Seeded messages of all kinds and sizes, compressed or not."""
     draw = random.Random(6455)
     messages: list[str | bytes] = [b"x" * 2**20, "y" * 2**20, "", b""]
     for _ in range(200):
@@ -574,7 +574,7 @@ async def test_real_server_echoes_what_was_sent(compression: str | None) -> None
 
 
 async def test_real_server_echoes_a_message_above_16_mib() -> None:
-    """Without a limit, size is no reason to fail."""
+    """Without a limit any size is accepted."""
     message = bytes(20 * 2**20)
     async with _real_echo(compression=None) as port:
         upstream, _ = await dial("127.0.0.1", port)
