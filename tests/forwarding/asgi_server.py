@@ -1,6 +1,6 @@
-"""A server reduced to ASGI messages, for what no server of the tests can do.
+"""A server reduced to ASGI messages, for tests of features that no real server has.
 
-It offers whatever extensions a test names, and keeps every message that it is sent.
+The server offers the extensions that a test names, and keeps every message that the app sends.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class AsgiServer:
         self._incoming: asyncio.Queue[Message] = asyncio.Queue()
 
     async def get(self, path: str = "/billing/x", *, receive: Receive | None = None) -> list[Any]:
-        """Send a GET as HTTP/2 would come, and give the messages of its response."""
+        """Send a GET as a server does for HTTP/2, and give the messages of the response."""
         self.messages = []
         self._incoming.put_nowait({"type": "http.request", "body": b"", "more_body": False})
         scope = {
@@ -74,7 +74,7 @@ class AsgiServer:
 
     @property
     def types(self) -> list[str]:
-        """Types of the messages, without their common beginning."""
+        """Types of the messages, without their common prefix."""
         return [message["type"].removeprefix("http.response.") for message in self.messages]
 
     @property
@@ -87,7 +87,7 @@ class AsgiServer:
 async def asgi_gateway(
     *destinations: str, extensions: Sequence[str], **options: Any
 ) -> AsyncIterator[AsgiServer]:
-    """Run an app as ``gateway_app`` builds it, without a socket in front."""
+    """Run an app built by ``gateway_app``, without a socket in front."""
     app = gateway_app(*destinations, **options)
     async with app.router.lifespan_context(app):
         yield AsgiServer(app, extensions)

@@ -1,4 +1,4 @@
-"""What tests of clients that leave share: an origin with phases, and an app that notes the ends."""
+"""An origin with phases, and an app that records disconnects, for tests of disconnects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.support.http_client import Client, request
 from tests.support.origins import Connection, chunk
 
-__all__ = ["PATIENCE_SECONDS", "PHASES", "DisconnectNoted", "PhasedOrigin", "come_as_far_as"]
+__all__ = ["PATIENCE_SECONDS", "PHASES", "DisconnectNoted", "PhasedOrigin", "request_up_to"]
 
 PATIENCE_SECONDS: Final = 10.0
 PHASES: Final = ["uploading", "thinking", "body", "events"]
@@ -20,7 +20,7 @@ _ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 40)
 
 
 class DisconnectNoted:
-    """An app that notes when the server says that a client has left."""
+    """An app that records when the server reports a disconnect."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -69,8 +69,8 @@ class PhasedOrigin:
             self.ends.append(asyncio.get_running_loop().time())
 
 
-async def come_as_far_as(phase: str, client: Client, arrived: asyncio.Semaphore) -> None:
-    """Send a request and wait until it is amid its phase."""
+async def request_up_to(phase: str, client: Client, arrived: asyncio.Semaphore) -> None:
+    """Send a request, and wait until it has reached its phase."""
     framing = [(b"Content-Length", b"9")] if phase == "uploading" else []
     piece = b"hello" if framing else b""
     await client.send(request("POST", f"/billing/{phase}", framing) + piece)

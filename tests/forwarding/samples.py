@@ -1,4 +1,4 @@
-"""Exchanges as the tests of single parts need them."""
+"""Exchanges for tests of single parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCOPE: dict[str, Any] = {"type": "http", "method": "GET", "query_string": b"", "
 
 
 def exchange_with(transport_exchange: TransportExchange) -> Exchange:
-    """An exchange that has a response, without a client and a watcher."""
+    """Make an exchange that has a response, without a client and a watcher."""
     exchange = Exchange(SCOPE, None, None, b"/", b"")
     exchange.transport_exchange = transport_exchange
     return exchange
@@ -28,7 +28,7 @@ def exchange_with(transport_exchange: TransportExchange) -> Exchange:
 def watched_exchange(
     receive: Receive | None, deadlines: Deadlines = NEVER, *, watcher: Watcher | None = None
 ) -> Exchange:
-    """An exchange whose time runs, in the running loop."""
+    """Make an exchange whose time runs, in the running loop."""
     exchange = Exchange(SCOPE, receive, None, b"/", b"")
     exchange.watcher = watcher or Watcher("billing", deadlines)
     exchange.watcher.start(exchange)

@@ -22,7 +22,7 @@ from tests.support.virtual_time import run_virtually
 
 
 class Door:
-    """An admission, and the requests that want in."""
+    """An admission, and the requests that ask for a place."""
 
     def __init__(self, **limits: Any) -> None:
         self.loop = asyncio.get_running_loop()
@@ -52,7 +52,7 @@ class Door:
         await self.settle()
 
     async def settle(self) -> None:
-        """Let everything happen that does not wait for time."""
+        """Run everything that does not wait for time."""
         for _ in range(10):
             await asyncio.sleep(0)
 
@@ -64,19 +64,19 @@ class Door:
             assert exchange.watcher.end(exchange) is None
 
     def refusal(self, name: str) -> LimitExceeded:
-        """Why a request was refused."""
+        """Give the reason of a request's refusal."""
         error = self.tasks[name].exception()
         assert isinstance(error, LimitExceeded)
         return error
 
     @property
     def counts(self) -> tuple[int, int]:
-        """In flight, waiting."""
+        """Give the numbers of requests in flight and waiting."""
         return self.admission.in_flight, self.admission.waiting
 
 
-def test_admission_lets_in_as_many_as_fit() -> None:
-    """One more request is refused at once, until another one leaves."""
+def test_admission_admits_up_to_the_limit() -> None:
+    """One more request is refused at once, until another one ends."""
 
     async def scenario() -> Door:
         door = Door(max_in_flight=2)
@@ -113,8 +113,8 @@ def test_admission_queue_is_fair_and_bounded() -> None:
     assert door.refusal("d").retry_after == 60
 
 
-def test_admission_place_goes_to_who_waits_not_to_who_comes() -> None:
-    """A newcomer of the same moment does not overtake the queue."""
+def test_admission_gives_a_free_place_to_the_queue() -> None:
+    """A new request of the same moment does not overtake the queue."""
 
     async def scenario() -> Door:
         door = Door(max_in_flight=1, queue=5, queue_timeout=60)
@@ -128,7 +128,7 @@ def test_admission_place_goes_to_who_waits_not_to_who_comes() -> None:
     assert door.entered == ["a", "b"]
 
 
-def test_admission_waits_only_so_long() -> None:
+def test_admission_queue_has_a_timeout() -> None:
     """After ``queue_timeout`` the place in the queue is free again."""
 
     async def scenario() -> tuple[Door, float]:
@@ -150,8 +150,8 @@ def test_admission_waits_only_so_long() -> None:
     assert door.entered == ["a", "c"]
 
 
-def test_admission_forgets_a_waiter_whose_client_left() -> None:
-    """At once; the next one moves up."""
+def test_admission_removes_a_request_whose_client_left() -> None:
+    """At once; the next request moves up."""
 
     async def scenario() -> Door:
         door = Door(max_in_flight=1, queue=2, queue_timeout=60)
@@ -172,8 +172,8 @@ def test_admission_forgets_a_waiter_whose_client_left() -> None:
 
 @pytest.mark.parametrize("first", ["place", "end"])
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_admission_passes_on_a_place_that_came_too_late(cancelled: bool, first: str) -> None:
-    """Handed over in the very turn in which its request ended, just before or just after."""
+def test_admission_passes_on_a_place_of_an_ended_request(cancelled: bool, first: str) -> None:
+    """The request ended in the same turn of the loop, just before or just after."""
 
     async def scenario() -> Door:
         door = Door(max_in_flight=1, queue=2, queue_timeout=60)
@@ -195,8 +195,8 @@ def test_admission_passes_on_a_place_that_came_too_late(cancelled: bool, first: 
     assert door.counts == (1, 0)
 
 
-def test_admission_of_one_that_is_over_takes_no_place() -> None:
-    """Its client left before it came to the queue."""
+def test_admission_of_an_ended_exchange_takes_no_place() -> None:
+    """The client disconnected before the request came to the queue."""
 
     async def scenario() -> Door:
         door = Door(max_in_flight=1, queue=2, queue_timeout=60)
@@ -211,7 +211,7 @@ def test_admission_of_one_that_is_over_takes_no_place() -> None:
 
 
 def test_admission_counts_by_the_window() -> None:
-    """Over ``max_requests`` 503 until the window turns, which Retry-After names."""
+    """Over ``max_requests`` 503 until the window turns, with the time in Retry-After."""
 
     async def scenario() -> Door:
         door = Door(max_requests=2, window=15.0)
@@ -233,7 +233,7 @@ def test_admission_counts_by_the_window() -> None:
 
 
 def test_admission_queue_does_not_outgrow_the_window() -> None:
-    """Those who waited are counted when they enter; the rest are refused then."""
+    """Waiting requests count when they enter; the rest are refused then."""
 
     async def scenario() -> Door:
         door = Door(max_in_flight=1, queue=5, queue_timeout=10, max_requests=2)
@@ -252,7 +252,7 @@ def test_admission_queue_does_not_outgrow_the_window() -> None:
 
 
 def test_admission_at_saturation_is_one_event() -> None:
-    """It refuses and admits by turns; one event reports that."""
+    """It refuses and admits in turn; one event reports that."""
 
     async def scenario() -> Door:
         door = Door(max_in_flight=1)

@@ -1,4 +1,4 @@
-"""The request body on its way up: what is read when, kept, limited and sent."""
+"""The request body: when it is read, what is kept, limits, and sending."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def piece(body: bytes, *, more: bool = True) -> dict[str, Any]:
 
 
 class Client:
-    """A ``receive`` that gives what the test puts in, and counts how often it was asked."""
+    """A ``receive`` that gives the messages of the test, and counts its calls."""
 
     def __init__(self, *messages: dict[str, Any]) -> None:
         self.asked = 0
@@ -44,7 +44,7 @@ class Client:
 
 
 def body_from(client: Client, **options: Any) -> RequestBody:
-    """A body of that client."""
+    """Make the body of a client."""
     given: dict[str, Any] = {
         "length": None,
         "limit": None,
@@ -55,19 +55,19 @@ def body_from(client: Client, **options: Any) -> RequestBody:
 
 
 def chunked_exchange(peer: StandIn) -> Http1Exchange:
-    """An exchange that takes a chunked body."""
+    """Make an exchange that takes a chunked body."""
     exchange = exchange_over(peer)
     exchange.expect_body(chunked=True, length=0)
     return exchange
 
 
 async def turns(count: int = 5) -> None:
-    """Let others run."""
+    """Let other tasks run."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-async def test_client_left_drops_what_still_comes() -> None:
+async def test_client_left_drops_messages_until_the_disconnect() -> None:
     """For HTTP and WebSocket alike."""
     for kind in ("http.disconnect", "websocket.disconnect"):
         await client_left(Client(piece(b"x"), piece(b"y"), {"type": kind}).receive)
@@ -83,26 +83,26 @@ async def test_client_left_drops_what_still_comes() -> None:
         ({"type": "http.request"}, None, b"", True),
     ],
 )
-async def test_prefetch_takes_the_first_piece(
+async def test_prefetch_reads_the_first_piece(
     message: dict[str, Any], length: int | None, first: bytes, ended: bool
 ) -> None:
-    """It is all of it when the length says so."""
+    """The body has ended if that is its whole length."""
     body = body_from(Client(message), length=length)
     await body.prefetch(None)
 
     assert (body.first, body.ended) == (first, ended)
 
 
-async def test_prefetch_ends_with_the_client() -> None:
-    """Gone, or silent."""
+async def test_prefetch_raises_without_a_client() -> None:
+    """The client has disconnected, or is silent."""
     with pytest.raises(ClientDisconnected):
         await body_from(Client(LEFT)).prefetch(None)
     with pytest.raises(RequestBodyTimeout):
         await body_from(Client()).prefetch(0.001)
 
 
-async def test_limit_holds_before_and_while_reading() -> None:
-    """A declared length is refused unread."""
+async def test_limit_is_checked_before_and_while_reading() -> None:
+    """A declared length over the limit is refused unread."""
     client = Client(piece(b"12345"), piece(b"6"))
     with pytest.raises(RequestBodyTooLarge):
         body_from(client, length=6, limit=5)
@@ -114,8 +114,8 @@ async def test_limit_holds_before_and_while_reading() -> None:
         await body.pump()
 
 
-async def test_pump_carries_the_rest_and_waits_for_the_client() -> None:
-    """It returns when the client has left, and only then."""
+async def test_pump_sends_the_rest_and_waits_for_the_disconnect() -> None:
+    """It returns when the client has disconnected, and only then."""
     client, peer = Client(piece(b"he")), StandIn()
     body = body_from(client)
     await body.prefetch(None)
@@ -135,7 +135,7 @@ async def test_pump_carries_the_rest_and_waits_for_the_client() -> None:
     await pumping
 
 
-async def test_pump_ends_when_the_client_leaves_amid_its_body() -> None:
+async def test_pump_ends_at_a_disconnect_within_the_body() -> None:
     """The body is not ended by that."""
     client, peer = Client(piece(b"he"), LEFT), StandIn()
     body = body_from(client)
@@ -146,8 +146,8 @@ async def test_pump_ends_when_the_client_leaves_amid_its_body() -> None:
     assert b"".join(peer.written) == b"2\r\nhe\r\n"
 
 
-async def test_pump_reads_a_little_ahead_of_its_exchange() -> None:
-    """While a dial takes its time; what it read goes first, in order."""
+async def test_pump_reads_ahead_during_the_dial() -> None:
+    """The bytes read ahead are sent first, in order."""
     client, peer = Client(piece(b"a"), piece(b"b" * 70000), piece(b"c", more=False)), StandIn()
     body = body_from(client)
     await body.prefetch(None)
@@ -172,7 +172,7 @@ async def test_pump_reads_a_little_ahead_of_its_exchange() -> None:
 
 
 async def test_body_that_ended_during_the_dial_is_finished_at_once() -> None:
-    """Nothing is left to pump."""
+    """The pump has nothing left to send."""
     client, peer = Client(piece(b"a"), piece(b"b", more=False), LEFT), StandIn()
     body = body_from(client)
     await body.prefetch(None)
@@ -183,8 +183,8 @@ async def test_body_that_ended_during_the_dial_is_finished_at_once() -> None:
 
 
 @pytest.mark.parametrize(("response", "read"), [(b"100 Continue", True), (b"401 No", False)])
-async def test_expecting_client_is_asked_only_when_wanted(response: bytes, read: bool) -> None:
-    """``receive`` makes the server send 100, so it is not called before the upstream's."""
+async def test_body_is_read_only_after_100(response: bytes, read: bool) -> None:
+    """``receive`` makes the server send 100 Continue, so it is not called earlier."""
     client, peer = Client(piece(b"hi", more=False), LEFT), StandIn()
     body = body_from(client, expects_continue=True)
     pumping = asyncio.ensure_future(body.pump())
@@ -202,8 +202,8 @@ async def test_expecting_client_is_asked_only_when_wanted(response: bytes, read:
     assert (peer.written != []) is read
 
 
-async def test_expecting_client_is_asked_after_a_while() -> None:
-    """An upstream that knows no 100 (RFC 9110 section 10.1.1)."""
+async def test_body_is_read_after_a_wait_without_100() -> None:
+    """An upstream may not support 100 Continue (RFC 9110 section 10.1.1)."""
     client, peer = Client(piece(b"hi", more=False), LEFT), StandIn()
     body = body_from(client, expects_continue=True)
     await body.attach(chunked_exchange(peer), 0, 0.001)
@@ -212,8 +212,8 @@ async def test_expecting_client_is_asked_after_a_while() -> None:
     assert b"".join(peer.written) == b"2\r\nhi\r\n0\r\n\r\n"
 
 
-async def test_stopped_body_is_read_no_further() -> None:
-    """The response has come; the client's departure is still watched for."""
+async def test_stopped_body_is_not_read() -> None:
+    """The response has arrived; the pump still waits for the disconnect."""
     client, peer = Client(), StandIn()
     body = body_from(client)
     await body.attach(chunked_exchange(peer), 0, None)
@@ -225,7 +225,7 @@ async def test_stopped_body_is_read_no_further() -> None:
 
 
 async def test_broken_exchange_stops_the_pump_quietly() -> None:
-    """The reader of the exchange reports the error, not the pump."""
+    """The reader of the exchange raises the error, not the pump."""
     client, peer = Client(piece(b"x"), piece(b"y"), LEFT), StandIn()
     body = body_from(client)
     exchange = chunked_exchange(peer)
@@ -239,8 +239,8 @@ async def test_broken_exchange_stops_the_pump_quietly() -> None:
 class TestReplayable:
     """Whether a further attempt can send the body again."""
 
-    async def test_before_anything_was_written(self) -> None:
-        """Always: nothing was taken from it."""
+    async def test_is_true_before_any_write(self) -> None:
+        """No bytes of the body were taken."""
         body = body_from(Client(piece(b"x" * 200)))
         await body.prefetch(None)
 
@@ -248,7 +248,7 @@ class TestReplayable:
         assert body.first == b"x" * 200
 
     @pytest.mark.parametrize(("retain", "replayable"), [(5, True), (4, False)])
-    async def test_whole_and_kept(self, retain: int, replayable: bool) -> None:
+    async def test_is_true_for_a_kept_whole_body(self, retain: int, replayable: bool) -> None:
         """Up to ``retain`` bytes."""
         client = Client(piece(b"he"), piece(b"llo", more=False), LEFT)
         body = body_from(client, retain=retain)
@@ -259,23 +259,23 @@ class TestReplayable:
         assert body.replayable(written=True) is replayable
         assert body.first == (b"hello" if replayable else b"he")
 
-    async def test_not_while_some_is_still_to_come(self) -> None:
-        """What was sent is gone with its exchange."""
+    async def test_is_false_for_a_partly_sent_body(self) -> None:
+        """The sent bytes are lost with their exchange."""
         body = body_from(Client(piece(b"he")))
         await body.prefetch(None)
 
         assert not body.replayable(written=True)
 
     @pytest.mark.parametrize(("retain", "replayable"), [(5, True), (4, False)])
-    async def test_given_whole(self, retain: int, replayable: bool) -> None:
-        """The same rule for a body that a caller gave."""
+    async def test_is_the_same_for_a_given_body(self, retain: int, replayable: bool) -> None:
+        """A caller gave the whole body."""
         body = RequestBody.whole(Client().receive, b"hello", None, retain)
 
         assert (body.first, body.ended, body.length) == (b"hello", True, 5)
         assert body.replayable(written=True) is replayable
 
-    async def test_given_whole_has_the_limit_too(self) -> None:
-        """The limit holds for a body that was read before, too."""
+    async def test_limit_applies_to_a_given_body(self) -> None:
+        """The body was read before."""
         with pytest.raises(RequestBodyTooLarge):
             RequestBody.whole(Client().receive, b"hello", 4, 100)
 
@@ -312,7 +312,7 @@ class Stalled:
 
 
 async def stalled_upload(client: Client) -> tuple[Stalled, RequestBody, asyncio.Task[None]]:
-    """An upload that waits for its destination."""
+    """Start an upload that waits for its destination."""
     stalled, body = Stalled(), body_from(client)
     await body.attach(cast(TransportExchange, stalled), 0, None)
     pumping = asyncio.create_task(body.pump())
@@ -320,8 +320,8 @@ async def stalled_upload(client: Client) -> tuple[Stalled, RequestBody, asyncio.
     return stalled, body, pumping
 
 
-async def test_departure_is_seen_while_the_destination_reads_nothing() -> None:
-    """The pump reads ahead, for only reading tells."""
+async def test_disconnect_is_seen_while_the_destination_reads_nothing() -> None:
+    """The pump reads ahead, because only reading shows a disconnect."""
     client = Client(piece(b"a"), piece(b"b"), LEFT)
     stalled, _, pumping = await stalled_upload(client)
 
@@ -329,8 +329,8 @@ async def test_departure_is_seen_while_the_destination_reads_nothing() -> None:
     assert stalled.taken == [b"a"]
 
 
-async def test_what_was_read_ahead_follows_in_order() -> None:
-    """Once the destination reads again, and the end with it."""
+async def test_bytes_read_ahead_are_sent_in_order() -> None:
+    """Once the destination reads again, followed by the end of the body."""
     client = Client(piece(b"a"), piece(b"b"), piece(b"c", more=False))
     stalled, _, pumping = await stalled_upload(client)
     stalled.reads.set()
@@ -343,7 +343,7 @@ async def test_what_was_read_ahead_follows_in_order() -> None:
 
 
 async def test_reading_ahead_is_bounded() -> None:
-    """What a destination does not take stays on the client's side."""
+    """Bytes that a destination does not read stay at the client."""
     client = Client(*(piece(b"x" * 40000) for _ in range(9)))
     stalled, _, pumping = await stalled_upload(client)
 
@@ -353,8 +353,8 @@ async def test_reading_ahead_is_bounded() -> None:
     await asyncio.wait((pumping,))
 
 
-async def test_stalled_upload_that_is_given_up_leaves_no_task() -> None:
-    """Neither the one that drains nor the one that reads ahead."""
+async def test_cancelled_stalled_upload_leaves_no_task() -> None:
+    """Neither the task that drains nor the one that reads ahead."""
     client = Client(piece(b"a"))
     _, _, pumping = await stalled_upload(client)
     pumping.cancel()
@@ -364,7 +364,7 @@ async def test_stalled_upload_that_is_given_up_leaves_no_task() -> None:
 
 
 async def test_destination_that_breaks_while_it_stalls_ends_the_upload_quietly() -> None:
-    """The exchange's own reader tells why; what the client still sends is dropped."""
+    """The reader of the exchange raises the error; later bytes of the client are dropped."""
     client = Client(piece(b"a"))
     stalled, _, pumping = await stalled_upload(client)
     stalled.error = UpstreamDisconnected("gone")
@@ -376,8 +376,8 @@ async def test_destination_that_breaks_while_it_stalls_ends_the_upload_quietly()
     assert stalled.taken == [b"a"]
 
 
-async def test_failure_at_the_moment_of_departure_is_retrieved() -> None:
-    """Both ends go at once: the drain's exception is retrieved, so asyncio logs none."""
+async def test_failure_at_the_moment_of_the_disconnect_is_retrieved() -> None:
+    """The exception of the drain is retrieved, so asyncio logs none."""
     client = Client(piece(b"a"))
     stalled, _, pumping = await stalled_upload(client)
     stalled.error = UpstreamDisconnected("gone")
@@ -388,7 +388,7 @@ async def test_failure_at_the_moment_of_departure_is_retrieved() -> None:
 
 
 async def test_large_body_given_whole_stops_at_an_early_response() -> None:
-    """A final response that is not a success wants no more of it."""
+    """After a final response that is no success the rest is not sent."""
     body = RequestBody.whole(Client().receive, b"x" * 200_000, None, 0)
     stalled = Stalled()
     stalled.status = 413

@@ -1,4 +1,4 @@
-"""Hedging: the first response of two is used, the other destination is not blamed."""
+"""Hedging: the first of two responses is used, and no failure of the other one is counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 
 
 def _silent(left: asyncio.Event) -> Script:
-    """Never responds; records when its peer has gone."""
+    """Never respond; record when the peer has closed."""
 
     async def script(connection: Connection) -> None:
         try:
@@ -31,8 +31,8 @@ def _counts(gate: Gateway) -> list[tuple[int, int]]:
     return [(one.in_flight, one.failures) for one in gate.balancer.destinations]
 
 
-async def test_hedge_responds_for_a_destination_that_is_silent() -> None:
-    """The second destination serves; the first exchange is cancelled without a failure counted."""
+async def test_hedge_responds_for_a_silent_destination() -> None:
+    """The first exchange is cancelled, and no failure is counted."""
     left = asyncio.Event()
     async with (
         ScriptedOrigin(_silent(left)) as silent,
@@ -51,7 +51,7 @@ async def test_hedge_responds_for_a_destination_that_is_silent() -> None:
 
 
 async def test_hedge_is_not_sent_when_the_response_comes_in_time() -> None:
-    """The usual request costs the second destination nothing."""
+    """The second destination gets no request."""
     async with (
         ScriptedOrigin() as one,
         ScriptedOrigin() as two,
@@ -92,7 +92,7 @@ async def test_hedge_that_fails_leaves_the_first_running() -> None:
 
 
 async def test_hedge_and_first_both_failing_is_a_failure() -> None:
-    """The client gets the first one's error."""
+    """The client gets the error of the first."""
     release = asyncio.Event()
 
     async def waits(connection: Connection) -> None:
@@ -116,7 +116,7 @@ async def test_hedge_and_first_both_failing_is_a_failure() -> None:
     assert reply.status == 502
 
 
-async def test_first_failing_before_the_hedge_is_tried_again_as_ever() -> None:
+async def test_failure_before_the_hedge_is_retried_as_usual() -> None:
     """A refused connection needs no hedge."""
     async with (
         ScriptedOrigin() as origin,
@@ -133,8 +133,8 @@ async def test_first_failing_before_the_hedge_is_tried_again_as_ever() -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-async def test_hedge_is_only_for_what_may_be_sent_twice(method: str) -> None:
-    """A method that is not listed waits for its one destination, body or not."""
+async def test_hedge_is_only_for_repeatable_requests(method: str) -> None:
+    """Other methods wait for their one destination, with and without a body."""
     release = asyncio.Event()
 
     async def slow(connection: Connection) -> None:
@@ -160,7 +160,7 @@ async def test_hedge_is_only_for_what_may_be_sent_twice(method: str) -> None:
 
 
 async def test_hedge_uses_the_retry_budget() -> None:
-    """A slow upstream is not asked twice for everything."""
+    """A slow upstream does not get every request twice."""
     release = asyncio.Event()
 
     async def slow(connection: Connection) -> None:
@@ -190,7 +190,7 @@ async def test_hedge_uses_the_retry_budget() -> None:
 
 
 async def test_hedge_needs_another_destination() -> None:
-    """The only one is not asked twice."""
+    """The only destination does not get the request twice."""
     release = asyncio.Event()
 
     async def slow(connection: Connection) -> None:
@@ -212,8 +212,8 @@ async def test_hedge_needs_another_destination() -> None:
     assert len(origin.requests) == 1
 
 
-async def test_client_that_leaves_ends_both() -> None:
-    """Neither exchange outlives its client, and no destination is blamed."""
+async def test_disconnect_ends_both_branches() -> None:
+    """No branch goes on, and no failure is counted."""
     one_left, other_left = asyncio.Event(), asyncio.Event()
     async with (
         ScriptedOrigin(_silent(one_left)) as one,
@@ -234,7 +234,7 @@ async def test_client_that_leaves_ends_both() -> None:
 
 @pytest.mark.parametrize("before", [0, 3])
 async def test_hedge_and_first_share_the_dials(before: int) -> None:
-    """Four for both together; where the first has made four itself, there is no hedge."""
+    """Four for both together; if the first has made four, there is no hedge."""
     with blackhole() as port:
         dead = [f"http://127.0.0.1:{dead_port()}" for _ in range(8)]
         dead.insert(before, f"http://127.0.0.1:{port}")
@@ -253,8 +253,8 @@ async def test_hedge_and_first_share_the_dials(before: int) -> None:
     assert sum(failures) == 4
 
 
-async def test_unhedged_request_dials_elsewhere_as_ever() -> None:
-    """A POST has no second runner, and its own dials."""
+async def test_unhedged_request_dials_other_destinations_as_usual() -> None:
+    """A POST has no second branch, and its own count of dials."""
     async with (
         ScriptedOrigin() as alive,
         gateway(
@@ -272,7 +272,7 @@ async def test_unhedged_request_dials_elsewhere_as_ever() -> None:
 
 
 async def test_hedge_keeps_the_timeouts() -> None:
-    """Each of the two has its own time to the first byte."""
+    """Each branch has its own time to the first byte."""
 
     async def silent(connection: Connection) -> None:
         await connection.read_request()
@@ -296,7 +296,7 @@ async def test_hedge_keeps_the_timeouts() -> None:
 
 
 async def test_two_responses_at_once_leave_nothing_behind() -> None:
-    """The later one is dropped, whenever it comes."""
+    """The later response is dropped, whenever it arrives."""
     waiting = 0
     both = asyncio.Event()
 

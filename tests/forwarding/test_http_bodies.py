@@ -1,4 +1,4 @@
-"""Bodies: framing kept, bytes kept, any size."""
+"""Bodies of any size are forwarded with their framing and bytes."""
 
 import gzip
 import hashlib
@@ -29,7 +29,7 @@ async def test_length_of_a_request_is_kept(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
 async def test_chunked_request_stays_chunked(method: str) -> None:
-    """A body of unknown length arrives as one."""
+    """A body of unknown length is sent in chunks."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url) as gate,
@@ -51,7 +51,7 @@ async def test_chunked_request_stays_chunked(method: str) -> None:
 
 
 async def test_empty_chunked_request_is_complete() -> None:
-    """A chunked body with nothing in it ends."""
+    """A chunked body without bytes is ended."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url) as gate,
@@ -68,7 +68,7 @@ async def test_empty_chunked_request_is_complete() -> None:
 
 
 async def test_empty_post_keeps_its_length() -> None:
-    """Content-Length: 0 is something else than no length."""
+    """``Content-Length: 0`` is different from no length."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(gate.address, "POST", "/billing/x", body=b"")
 
@@ -77,7 +77,7 @@ async def test_empty_post_keeps_its_length() -> None:
 
 
 async def test_get_without_body_has_no_framing() -> None:
-    """Nothing announces a body where there is none."""
+    """A request without a body has no framing header."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(gate.address, "GET", "/billing/x")
 
@@ -85,8 +85,8 @@ async def test_get_without_body_has_no_framing() -> None:
     assert not origin.request.chunked
 
 
-async def test_encoded_bodies_pass_undecoded() -> None:
-    """Gzip goes up and comes down as the bytes that it is."""
+async def test_encoded_bodies_are_not_decoded() -> None:
+    """Gzip is forwarded as its bytes, both ways."""
     up, down = gzip.compress(b"up" * 1000), gzip.compress(b"down" * 1000)
     raw = response_bytes(body=down, headers=[(b"Content-Encoding", b"gzip")])
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
@@ -103,7 +103,7 @@ async def test_encoded_bodies_pass_undecoded() -> None:
 
 
 async def test_chunked_response_stays_chunked() -> None:
-    """A response of unknown length keeps it unknown, and its end arrives."""
+    """A response of unknown length is sent in chunks, and is ended."""
     raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     raw += chunk(b"hel") + b"2;ext=1\r\nlo\r\n" + b"0\r\nX-Trailer: 1\r\n\r\n"
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
@@ -116,8 +116,8 @@ async def test_chunked_response_stays_chunked() -> None:
     assert origin.connections == 1
 
 
-async def test_coding_is_named_in_any_case() -> None:
-    """Transfer codings are case-insensitive (RFC 9112 7)."""
+async def test_transfer_coding_is_case_insensitive() -> None:
+    """RFC 9112 section 7."""
     raw = b"HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n" + chunk(b"hello") + chunk(b"")
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, target="/billing/x")
@@ -127,7 +127,7 @@ async def test_coding_is_named_in_any_case() -> None:
 
 @pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
 async def test_close_delimited_response_ends_cleanly(version: bytes) -> None:
-    """Without length or chunks the close is the end; the client gets a framed end."""
+    """The close ends it; the client gets a framed response."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -144,7 +144,7 @@ async def test_close_delimited_response_ends_cleanly(version: bytes) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 1_000_003])
 async def test_sizes_around_the_buffer_arrive_whole(size: int) -> None:
-    """No boundary of ours shows in a body."""
+    """Sizes near the limits of our buffers."""
     body = (_BLOCK * 16)[:size]
     async with (
         ScriptedOrigin(always(response_bytes(body=body))) as origin,
@@ -158,7 +158,7 @@ async def test_sizes_around_the_buffer_arrive_whole(size: int) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_large_upload_arrives_whole(chunked: bool) -> None:
-    """50 MiB go up unchanged."""
+    """50 MiB are sent unchanged."""
     expected = hashlib.sha256(_BLOCK * _BLOCKS).hexdigest()
     framing = (
         (b"Transfer-Encoding", b"chunked")
@@ -185,7 +185,7 @@ async def test_large_upload_arrives_whole(chunked: bool) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_large_download_arrives_whole(chunked: bool) -> None:
-    """50 MiB come down unchanged."""
+    """50 MiB are received unchanged."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()

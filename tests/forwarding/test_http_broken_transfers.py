@@ -1,4 +1,4 @@
-"""Faults after the first byte: the client must see that the response is not whole."""
+"""Failures after the first byte: the client must see that the response is not complete."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,7 @@ _FAULTS: dict[str, tuple[bytes, Callable[[Connection], Awaitable[None]]]] = {
 
 
 async def _response_to(address: tuple[str, int], seen: Callable[[], None]) -> RawResponse:
-    """Read the head and the first five bytes, let the fault happen, read on."""
+    """Read the head and five bytes of the body, let the fault happen, read the rest."""
     async with connect(address) as client:
         await client.send(request(target="/billing/x"))
         reply = await client.read_head()
@@ -82,10 +82,10 @@ async def _response_to(address: tuple[str, int], seen: Callable[[], None]) -> Ra
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 @pytest.mark.parametrize("name", _FAULTS)
 @pytest.mark.parametrize("http", ["httptools", "h11"])
-async def test_fault_amid_the_body_breaks_the_transfer(
+async def test_fault_within_the_body_breaks_the_transfer(
     name: str, middlewares: int, http: str
 ) -> None:
-    """No last chunk, no full length: also with the app's own HTTP middleware in front."""
+    """No last chunk, no full length; also with the app's own HTTP middleware in front."""
     first, fault = _FAULTS[name]
     seen = asyncio.Event()
 
@@ -116,10 +116,10 @@ async def test_fault_amid_the_body_breaks_the_transfer(
 
 @pytest.mark.parametrize("middlewares", [0, 1])
 @pytest.mark.parametrize("name", ["length, reset", "chunked, reset", "chunked, bad size"])
-async def test_fault_amid_the_body_breaks_the_transfer_of_hypercorn(
+async def test_fault_within_the_body_breaks_the_transfer_of_hypercorn(
     name: str, middlewares: int
 ) -> None:
-    """The same behind another server."""
+    """The same under another server."""
     first, fault = _FAULTS[name]
     seen = asyncio.Event()
 
@@ -140,7 +140,7 @@ async def test_fault_amid_the_body_breaks_the_transfer_of_hypercorn(
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 async def test_total_timeout_breaks_a_transfer_under_way(middlewares: int) -> None:
-    """``timeouts.total`` ends a response that flows too, and never as if it were whole."""
+    """``timeouts.total`` also ends a response that is being sent, never as if it were complete."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -157,8 +157,8 @@ async def test_total_timeout_breaks_a_transfer_under_way(middlewares: int) -> No
     assert (reply.body, reply.ending) == (b"hello", Ending.BROKEN)
 
 
-async def test_broken_transfer_leaves_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """One warning of ours says which upstream it was."""
+async def test_broken_transfer_logs_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """The warning names the upstream."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()

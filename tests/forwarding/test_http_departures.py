@@ -1,4 +1,4 @@
-"""Clients that leave: their exchange ends at once, and nothing stays behind."""
+"""Disconnects of clients: the exchange ends, and no task, socket or count is left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.forwarding.departures import (
     PHASES,
     DisconnectNoted,
     PhasedOrigin,
-    come_as_far_as,
+    request_up_to,
 )
 from tests.support.gateways import Gateway, gateway, gateway_app, until
 from tests.support.http_client import connect, request
@@ -31,12 +31,12 @@ _AT_ONCE = 20
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 @pytest.mark.parametrize("phase", PHASES)
 async def test_exchange_ends_when_its_client_has_left(phase: str, middlewares: int) -> None:
-    """The destination sees the end, after the server's ``http.disconnect``."""
+    """The destination sees the close, after the server's ``http.disconnect``."""
     script = PhasedOrigin()
     async with ScriptedOrigin(script) as origin:
         noted = DisconnectNoted(gateway_app(origin.url, middlewares=middlewares))
         async with run_app(noted) as running, connect(running.address) as client:
-            await come_as_far_as(phase, client, script.arrived)
+            await request_up_to(phase, client, script.arrived)
             client.reset()
             await origin.all_left()
 
@@ -46,7 +46,7 @@ async def test_exchange_ends_when_its_client_has_left(phase: str, middlewares: i
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 async def test_dial_ends_when_its_client_has_left(middlewares: int) -> None:
-    """A host that swallows our SYN is not waited for any longer."""
+    """A dial to a host that drops our SYN is cancelled."""
     with blackhole() as port:
         app = gateway_app(f"http://127.0.0.1:{port}", middlewares=middlewares)
         noted = DisconnectNoted(app)
@@ -61,8 +61,8 @@ async def test_dial_ends_when_its_client_has_left(middlewares: int) -> None:
     assert len(noted.times) == 1
 
 
-async def test_hundreds_that_leave_leave_nothing_behind() -> None:
-    """In five phases, closing and resetting in turn: no task, no socket, no count is left."""
+async def test_hundreds_of_disconnects_leave_nothing_behind() -> None:
+    """In five phases, closing and resetting in turn."""
     script = PhasedOrigin()
     with blackhole() as port:
         async with (
@@ -73,13 +73,13 @@ async def test_hundreds_that_leave_leave_nothing_behind() -> None:
             tasks, descriptors = asyncio.all_tasks(), _descriptors()
             for wave in range(_WAVES):
                 for phase in PHASES:
-                    await _come_and_leave(gate, phase, script.arrived, resets=bool(wave % 2))
-                await _come_and_leave(stuck, "connecting", None, resets=bool(wave % 2))
+                    await _disconnect_in_a_phase(gate, phase, script.arrived, resets=bool(wave % 2))
+                await _disconnect_in_a_phase(stuck, "connecting", None, resets=bool(wave % 2))
             await origin.all_left()
             await until(lambda: asyncio.all_tasks() <= tasks, PATIENCE_SECONDS)
             await until(lambda: _descriptors() <= descriptors, PATIENCE_SECONDS)
             async with connect(gate.address) as client:
-                await come_as_far_as("events", client, script.arrived)
+                await request_up_to("events", client, script.arrived)
             failures = [
                 destination.failures
                 for one in (gate, stuck)
@@ -90,17 +90,17 @@ async def test_hundreds_that_leave_leave_nothing_behind() -> None:
     assert failures == [0, 0]
 
 
-async def _come_and_leave(
+async def _disconnect_in_a_phase(
     gate: Gateway, phase: str, arrived: asyncio.Semaphore | None, *, resets: bool
 ) -> None:
-    """Let a wave of clients come as far as their phase and leave at once."""
+    """Let many clients send a request up to a phase, and disconnect at once."""
     async with contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connect(gate.address)) for _ in range(_AT_ONCE)]
         for client in clients:
             if arrived is None:
                 await client.send(request(target="/billing/x"))
             else:
-                await come_as_far_as(phase, client, arrived)
+                await request_up_to(phase, client, arrived)
         await until(lambda: gate.in_flight == _AT_ONCE, PATIENCE_SECONDS)
         for client in clients:
             if resets:
@@ -111,7 +111,7 @@ async def _come_and_leave(
 
 
 def _descriptors() -> set[str]:
-    """What this process has open, each socket by its own number."""
+    """Give the open files of this process, each socket by its own number."""
     found = set()
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the directory's own

@@ -1,4 +1,4 @@
-"""Clients that leave: the exchange ends at once, in any phase, and no destination is blamed."""
+"""Disconnects of clients in any phase: the exchange ends at once, and no failure is counted."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ async def _run(
     middlewares: int,
     caplog: pytest.LogCaptureFixture,
 ) -> ScriptedOrigin:
-    """Let a client come as far as ``phase`` and leave; the origin must see the end."""
+    """Let a client disconnect in ``phase``; the origin must see the close."""
     async with (
         ScriptedOrigin(script) as origin,
         gateway(origin.url, middlewares=middlewares) as gate,
@@ -45,7 +45,7 @@ async def _run(
 
 
 async def _untouched(gate: Gateway) -> None:
-    """Nothing is left in flight and every destination may still be picked."""
+    """Check that nothing is in flight and every destination may still be picked."""
     await until(lambda: gate.in_flight == 0)
     assert gate.balancer.available == gate.balancer.destinations
 
@@ -55,7 +55,7 @@ async def _untouched(gate: Gateway) -> None:
 async def test_client_leaves_before_the_first_byte(
     leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While the destination thinks, it sees us leave."""
+    """A destination that has not responded yet sees the close."""
     arrived = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -77,7 +77,7 @@ async def test_client_leaves_before_the_first_byte(
 async def test_client_leaves_before_the_first_byte_after_its_upload(
     leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The same when a body has been sent to its end."""
+    """The same after the whole body was sent."""
     arrived = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -99,10 +99,10 @@ async def test_client_leaves_before_the_first_byte_after_its_upload(
 @pytest.mark.parametrize(
     "framing", [(b"Content-Length", b"10"), (b"Transfer-Encoding", b"chunked")]
 )
-async def test_client_leaves_amid_its_upload(
+async def test_client_leaves_during_its_upload(
     framing: tuple[bytes, bytes], leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A cut upload is not ended cleanly towards the destination."""
+    """The destination does not see a complete upload."""
     arrived = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -122,10 +122,10 @@ async def test_client_leaves_amid_its_upload(
 
 @pytest.mark.parametrize("leave", _LEAVE)
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
-async def test_client_leaves_amid_an_idle_event_stream(
+async def test_client_leaves_during_an_idle_event_stream(
     leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A stream on which nothing moves ends too."""
+    """A silent stream is ended, too."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -142,10 +142,10 @@ async def test_client_leaves_amid_an_idle_event_stream(
 
 @pytest.mark.parametrize("leave", _LEAVE)
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
-async def test_client_leaves_amid_a_large_response(
+async def test_client_leaves_during_a_large_response(
     leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A download that is held back by the client ends with it."""
+    """A download that waits for the client is ended."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -163,10 +163,10 @@ async def test_client_leaves_amid_a_large_response(
 
 @pytest.mark.parametrize("leave", _LEAVE)
 @pytest.mark.parametrize("middlewares", [0, 1])
-async def test_client_leaves_while_we_connect(
+async def test_client_leaves_during_the_dial(
     leave: str, middlewares: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The dial to a host that drops our SYN ends."""
+    """The dial to a host that drops our SYN is cancelled."""
     with blackhole() as port:
         async with (
             gateway(f"http://127.0.0.1:{port}", middlewares=middlewares) as gate,

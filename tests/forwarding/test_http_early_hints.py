@@ -1,4 +1,4 @@
-"""103 Early Hints reach the client where the server can send them."""
+"""103 Early Hints reach the client if the server can send them."""
 
 import asyncio
 from typing import Any
@@ -19,7 +19,7 @@ EXTENSIONS = ["http.response.early_hint"]
 
 @pytest.mark.parametrize("include", [{}, {"dependencies": [Depends(lambda: None)]}])
 async def test_hints_come_before_the_response(include: dict[str, Any]) -> None:
-    """Their links and nothing else, with dependencies and without."""
+    """Only their links are sent, with dependencies and without."""
     script = always(HINT + response_bytes(body=b"ok"))
     async with (
         ScriptedOrigin(script) as origin,
@@ -33,7 +33,7 @@ async def test_hints_come_before_the_response(include: dict[str, Any]) -> None:
     assert messages[2]["body"] == b"ok"
 
 
-async def test_hints_are_passed_on_as_they_come() -> None:
+async def test_hints_are_forwarded_at_once() -> None:
     """Early hints are not held until the response."""
 
     async def script(connection: Connection) -> None:
@@ -59,8 +59,8 @@ async def test_hints_are_passed_on_as_they_come() -> None:
         b"HTTP/1.1 102 Processing\r\nLink: </a.css>\r\n\r\n",
     ],
 )
-async def test_other_informational_responses_stay(early: bytes) -> None:
-    """The extension has room for links alone."""
+async def test_other_informational_responses_are_not_forwarded(early: bytes) -> None:
+    """The extension only supports links."""
     async with (
         ScriptedOrigin(always(early + response_bytes(body=b"ok"))) as origin,
         asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
@@ -70,8 +70,8 @@ async def test_other_informational_responses_stay(early: bytes) -> None:
 
 
 @pytest.mark.e2e
-async def test_hints_stay_where_the_server_has_no_place_for_them() -> None:
-    """Uvicorn has none, nor does a server without the extension."""
+async def test_hints_are_dropped_without_the_extension() -> None:
+    """As with uvicorn."""
     async with ScriptedOrigin(always(HINT + response_bytes(body=b"ok"))) as origin:
         async with asgi_gateway(origin.url, extensions=[]) as server:
             await server.get()
@@ -81,7 +81,7 @@ async def test_hints_stay_where_the_server_has_no_place_for_them() -> None:
     assert (reply.informational, reply.body) == ([], b"ok")
 
 
-async def test_hints_stay_behind_a_middleware_that_would_fail() -> None:
+async def test_hints_are_dropped_behind_base_http_middleware() -> None:
     """``BaseHTTPMiddleware`` takes the first message for the response."""
     async with (
         ScriptedOrigin(always(HINT + response_bytes(body=b"ok"))) as origin,
@@ -92,8 +92,8 @@ async def test_hints_stay_behind_a_middleware_that_would_fail() -> None:
     assert b"".join(message.get("body", b"") for message in messages) == b"ok"
 
 
-async def test_hints_stay_where_something_reads_along() -> None:
-    """A ``receive`` that is not the server's own may hide such a middleware."""
+async def test_hints_are_dropped_behind_a_wrapped_receive() -> None:
+    """Such a ``receive`` may hide a middleware that would fail."""
     async with (
         ScriptedOrigin(always(HINT + response_bytes(body=b"ok"))) as origin,
         asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
@@ -106,8 +106,8 @@ async def test_hints_stay_where_something_reads_along() -> None:
     assert server.types == ["start", "body"]
 
 
-async def test_hint_that_a_client_does_not_take_ends_nothing() -> None:
-    """The server's ``OSError`` tells of a departure, which is watched elsewhere."""
+async def test_hint_to_a_disconnected_client_is_ignored() -> None:
+    """The server's ``OSError`` means a disconnect, which the watcher handles."""
     async with (
         ScriptedOrigin(always(HINT + response_bytes(body=b"ok"))) as origin,
         asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
@@ -118,7 +118,7 @@ async def test_hint_that_a_client_does_not_take_ends_nothing() -> None:
 
 
 async def test_hint_that_fails_leaks_nothing() -> None:
-    """A fault of the server's ends the request, and the exchange with it."""
+    """Another exception of the server ends the request and the exchange."""
     async with (
         ScriptedOrigin(always(HINT + response_bytes(body=b"ok"))) as origin,
         asgi_gateway(origin.url, extensions=EXTENSIONS) as server,

@@ -1,4 +1,4 @@
-"""Early responses: one that comes before the upload's end reaches the client at once."""
+"""Early responses reach the client before the end of its upload."""
 
 import asyncio
 
@@ -17,8 +17,8 @@ _SIZE = 50 << 20
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 @pytest.mark.parametrize("closes", [False, True])
 @pytest.mark.parametrize("status", [413, 401])
-async def test_response_amid_an_upload_arrives(status: int, closes: bool, middlewares: int) -> None:
-    """The client gets the response while it still has most of its body to send."""
+async def test_response_arrives_during_upload(status: int, closes: bool, middlewares: int) -> None:
+    """The client still has most of its body to send."""
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
@@ -45,7 +45,7 @@ async def test_response_amid_an_upload_arrives(status: int, closes: bool, middle
 
 
 async def test_connection_of_an_early_response_is_not_reused() -> None:
-    """The rest of the body would be read as the next request."""
+    """The rest of the body would be taken for the next request."""
 
     async def script(connection: Connection) -> None:
         received = await connection.read_head()
@@ -69,7 +69,7 @@ async def test_connection_of_an_early_response_is_not_reused() -> None:
 
 
 async def test_upload_stops_after_an_early_response() -> None:
-    """What the client sends after the response is dropped: the destination sees the end."""
+    """The rest of the client's body is dropped, and the destination sees the close."""
     responded = asyncio.Event()
     after = bytearray()
 

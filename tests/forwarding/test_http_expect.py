@@ -1,4 +1,4 @@
-"""``Expect: 100-continue``: the destination is asked before the body is read."""
+"""``Expect: 100-continue``: the destination gets the head before the body is read."""
 
 import asyncio
 from typing import Any
@@ -22,7 +22,7 @@ _HEAD = request("POST", "/billing/x", [(b"Expect", b"100-continue"), (b"Content-
 async def test_refusal_arrives_without_a_continue(
     middlewares: int, include: dict[str, Any]
 ) -> None:
-    """A destination that refuses is heard before the client sends its body."""
+    """A refusal reaches the client before it sends its body."""
 
     async def script(connection: Connection) -> None:
         received = await connection.read_head()
@@ -48,8 +48,8 @@ async def test_refusal_arrives_without_a_continue(
     assert reply.informational == []
 
 
-async def test_continue_is_passed_on() -> None:
-    """The client's body is asked for when the destination asks for it."""
+async def test_continue_is_forwarded() -> None:
+    """The client gets 100 Continue when the destination has sent it."""
     asked = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -77,7 +77,7 @@ async def test_continue_is_passed_on() -> None:
 
 
 async def test_silent_destination_gets_the_body_after_a_while() -> None:
-    """One that knows no 100 is sent the body after ``expect_continue`` seconds."""
+    """A destination without support for 100 Continue gets it after ``expect_continue`` seconds."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -99,7 +99,7 @@ async def test_silent_destination_gets_the_body_after_a_while() -> None:
 
 
 async def test_body_sent_without_waiting_arrives() -> None:
-    """A client may send its body at once all the same."""
+    """A client may send its body at once."""
 
     async def script(connection: Connection) -> None:
         received = await connection.read_head()
@@ -120,7 +120,7 @@ async def test_body_sent_without_waiting_arrives() -> None:
 
 
 async def test_server_that_sends_100_by_itself_still_works() -> None:
-    """Hypercorn has sent its 100 before the app is asked; the body arrives nevertheless."""
+    """Hypercorn sends 100 Continue before it calls the app; the body still arrives."""
 
     async def script(connection: Connection) -> None:
         received = await connection.read_head()

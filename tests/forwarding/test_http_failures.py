@@ -1,4 +1,4 @@
-"""Every fault of a destination: its status, its `Failure`, its side, and what it counts."""
+"""Each fault of a destination: its status, its `Failure`, its side, and its count."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def _then(connection: Connection, data: bytes, end: Callable[[Connection],
 
 
 def _sends(data: bytes, then: Callable[[Connection], Any] = Connection.peer_left) -> Place:
-    """An origin that sends these bytes, then closes, resets or falls silent."""
+    """Make an origin that sends these bytes, then closes, resets or stays silent."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -139,30 +139,30 @@ _AMID: dict[str, tuple[bytes, bytes, Callable[[Connection], Any], dict[str, Any]
 
 @pytest.fixture
 def access(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """The access log is on."""
+    """Turn the access log on."""
     caplog.set_level(logging.INFO, logger="fastapi_proxy_di.access")
     return caplog
 
 
 def _record(caplog: pytest.LogCaptureFixture) -> tuple[str, str]:
-    """Failure and side of the only record."""
+    """Give failure and side of the only record."""
     (record,) = [one for one in caplog.records if one.name == "fastapi_proxy_di.access"]
     seen: Any = record
     return seen.failure, seen.ended_by
 
 
 def _counted(gate: Gateway) -> tuple[int, int]:
-    """Failures that count against the destination, and what is in flight there."""
+    """Give the failures counted for the destination, and its exchanges in flight."""
     (destination,) = gate.balancer.destinations
     return destination.failures, destination.in_flight
 
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 @pytest.mark.parametrize("name", _BEFORE)
-async def test_fault_before_the_first_byte(
+async def test_fault_before_the_first_byte_gives_its_status(
     name: str, middlewares: int, access: pytest.LogCaptureFixture
 ) -> None:
-    """A whole error of its status and name that tells no address; it counts once."""
+    """The problem document names the failure and no address; the failure counts once."""
     place, settings, failure, status = _BEFORE[name]
     async with (
         place() as url,
@@ -182,10 +182,10 @@ async def test_fault_before_the_first_byte(
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 @pytest.mark.parametrize("name", _AMID)
-async def test_fault_amid_the_body(
+async def test_fault_within_the_body_breaks_the_transfer(
     name: str, middlewares: int, access: pytest.LogCaptureFixture
 ) -> None:
-    """The client's transfer breaks; the failure counts once, on the destination's side."""
+    """The failure counts once, on the destination's side."""
     first, rest, fault, settings, failure = _AMID[name]
     head_seen = asyncio.Event()
 
@@ -214,7 +214,7 @@ async def test_fault_amid_the_body(
 
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
-async def test_post_in_the_race_of_a_reused_connection(
+async def test_post_on_a_closing_connection_is_not_repeated(
     middlewares: int, access: pytest.LogCaptureFixture
 ) -> None:
     """RFC 9110 section 9.2.2 forbids to repeat a POST: 502, sent once."""
@@ -240,10 +240,10 @@ async def test_post_in_the_race_of_a_reused_connection(
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 @pytest.mark.parametrize("behind", [b"x", response_bytes(body=b"evil")], ids=["byte", "response"])
-async def test_garbage_behind_the_body_is_no_failure(
+async def test_bytes_after_the_body_are_no_failure(
     behind: bytes, middlewares: int, access: pytest.LogCaptureFixture
 ) -> None:
-    """The response was whole; its connection serves no further request."""
+    """The response was complete; the connection is not used again."""
     async with (
         _sends(response_bytes(body=b"good") + behind)() as url,
         gateway(url, middlewares=middlewares) as gate,
@@ -260,7 +260,7 @@ async def test_garbage_behind_the_body_is_no_failure(
 async def test_stalled_upload_is_the_clients_failure(
     middlewares: int, access: pytest.LogCaptureFixture
 ) -> None:
-    """408, and the destination is not blamed."""
+    """408, and no failure of the destination is counted."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, middlewares=middlewares, **_STALL) as gate,

@@ -1,4 +1,4 @@
-"""Faults before the first byte: a clean error of the right status, and no address in it."""
+"""Faults before the first byte give an error with the right status and without an address."""
 
 import ssl
 from pathlib import Path
@@ -65,7 +65,7 @@ _HEAD_MAY_PASS = {"bad chunk size"}
 
 
 def _is_clean(reply: RawResponse, status: int) -> bool:
-    """Whether it is an error of ours that tells nothing about the inside."""
+    """Whether the response is an error of ours that shows nothing internal."""
     return (
         reply.status == status
         and reply.whole
@@ -76,7 +76,7 @@ def _is_clean(reply: RawResponse, status: int) -> bool:
 
 @pytest.mark.parametrize("name", [name for name in _MALFORMED if name not in _HEAD_MAY_PASS])
 async def test_malformed_response_is_bad_gateway(name: str) -> None:
-    """What is not clearly an HTTP/1.1 response is refused."""
+    """A response that is not valid HTTP/1.1 is refused."""
     async with ScriptedOrigin(always(_MALFORMED[name])) as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, "POST", "/billing/x", body=b"x")
         await origin.all_left()
@@ -85,8 +85,8 @@ async def test_malformed_response_is_bad_gateway(name: str) -> None:
     assert len(origin.requests) == 1
 
 
-async def test_malformed_chunk_right_behind_the_head_never_ends_cleanly() -> None:
-    """Either the head was held back, or the transfer breaks."""
+async def test_malformed_chunk_right_after_the_head_never_ends_cleanly() -> None:
+    """The client gets an error, or a transfer that breaks."""
     raw = _MALFORMED["bad chunk size"]
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, "POST", "/billing/x", body=b"x")
@@ -122,8 +122,8 @@ async def test_head_over_the_limit_is_bad_gateway(script_head: bytes) -> None:
     assert _is_clean(reply, 502), reply
 
 
-async def test_head_under_the_limit_passes() -> None:
-    """The default leaves room for large heads."""
+async def test_head_under_the_limit_is_accepted() -> None:
+    """The default allows large heads."""
     raw = response_bytes(body=b"ok", headers=[(b"X-Long", b"y" * 60_000)])
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, target="/billing/x")
@@ -132,7 +132,7 @@ async def test_head_under_the_limit_passes() -> None:
 
 
 async def test_interim_responses_are_not_the_response() -> None:
-    """103 and 102 come before the final one, which is the one that counts."""
+    """The final response follows 103 and 102."""
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </x.css>; rel=preload\r\n\r\n"
     raw = early + b"HTTP/1.1 102 Processing\r\n\r\n" + response_bytes(201, b"made")
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
@@ -176,7 +176,7 @@ async def test_close_before_a_response_is_bad_gateway(script: Script, method: st
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("middlewares", [0, 1])
 async def test_refused_connection_is_bad_gateway(method: str, middlewares: int) -> None:
-    """No server listens there: 502."""
+    """Nothing listens on the port: 502."""
     async with gateway(f"http://127.0.0.1:{dead_port()}", middlewares=middlewares) as gate:
         reply = await fetch(gate.address, method, "/billing/x", body=b"x")
 
@@ -194,7 +194,7 @@ async def test_unknown_host_is_bad_gateway() -> None:
 @pytest.mark.parametrize("policy", ["round_robin", "power_of_two_choices", "first", "random"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_dead_destination_is_no_failed_request(method: str, policy: str) -> None:
-    """While another one is there, a refused connection is tried there, with any method."""
+    """A refused connection is retried at another destination, with any method."""
     dead = f"http://127.0.0.1:{dead_port()}"
     async with ScriptedOrigin() as origin, gateway(dead, origin.url, policy=policy) as gate:
         statuses = [
@@ -207,7 +207,7 @@ async def test_dead_destination_is_no_failed_request(method: str, policy: str) -
 
 
 async def test_connect_timeout_is_gateway_timeout() -> None:
-    """A host that swallows every SYN: 504 after ``timeouts.connect``."""
+    """A host drops every SYN: 504 after ``timeouts.connect``."""
     with blackhole() as port:
         async with gateway(f"http://127.0.0.1:{port}", timeouts={"connect": 0.1}) as gate:
             reply = await fetch(gate.address, target="/billing/x")
@@ -215,8 +215,8 @@ async def test_connect_timeout_is_gateway_timeout() -> None:
     assert _is_clean(reply, 504), reply
 
 
-async def test_connect_timeout_moves_on() -> None:
-    """Nothing was sent, so another destination may have it."""
+async def test_connect_timeout_is_retried_elsewhere() -> None:
+    """Nothing was sent, so the request may go to another destination."""
     with blackhole() as port:
         async with (
             ScriptedOrigin() as origin,
@@ -233,7 +233,7 @@ async def test_connect_timeout_moves_on() -> None:
 @pytest.mark.parametrize("timeout", ["first_byte", "activity", "total"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_silent_destination_is_gateway_timeout(method: str, timeout: str) -> None:
-    """A destination that reads and never responds: 504, and it sees us leave."""
+    """A destination that never responds: 504, and it sees the close."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -250,8 +250,8 @@ async def test_silent_destination_is_gateway_timeout(method: str, timeout: str) 
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_upload_outlives_a_slow_connect(chunked: bool) -> None:
-    """While a connection is being made nothing of the body may get lost."""
+async def test_upload_survives_a_slow_connect(chunked: bool) -> None:
+    """No byte of the body is lost during a dial."""
     body = bytes(range(256)) * 2000
     framing = (
         (b"Transfer-Encoding", b"chunked") if chunked else (b"Content-Length", b"%d" % len(body))
@@ -277,7 +277,7 @@ async def test_upload_outlives_a_slow_connect(chunked: bool) -> None:
 async def test_client_that_stalls_its_upload_is_a_request_timeout(
     framing: bytes, first: bytes
 ) -> None:
-    """It is the client that is slow: 408, and the destination is not to blame."""
+    """The client is slow: 408, and no failure of the destination."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -349,7 +349,7 @@ async def test_unix_socket_is_reached(tmp_path: Path) -> None:
 
 
 async def test_missing_unix_socket_is_bad_gateway(tmp_path: Path) -> None:
-    """A socket that is not there is a refused connection."""
+    """A missing socket is a refused connection."""
     path = str(tmp_path / "none.sock").replace("/", "%2F")
     async with gateway(f"http+unix://{path}") as gate:
         reply = await fetch(gate.address, target="/billing/x")

@@ -1,4 +1,4 @@
-"""Forwarding headers: who the client is, by the trust rule."""
+"""Forwarding headers describe the client, by the trust rule."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ _FORGED: Headers = [
 async def _seen(
     headers: Headers, *, server: dict[str, Any] | None = None, **forwarded: Any
 ) -> Received:
-    """What an origin sees of one GET through a gateway with these settings."""
+    """Give the headers that an origin gets of one GET through a gateway with these settings."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, forwarded=forwarded, server=server) as gate,
@@ -40,7 +40,7 @@ async def _seen(
 
 
 def _forwarding(received: Received) -> dict[bytes, bytes]:
-    """The forwarding headers but Via, each of which may be there once."""
+    """Give the forwarding headers but Via; each may occur only once."""
     pairs = [
         (name.lower(), value)
         for name, value in received.headers
@@ -59,25 +59,25 @@ _TRUE = {
 
 
 @pytest.mark.parametrize("headers", [[], _FORGED])
-async def test_set_tells_what_we_know(headers: Headers) -> None:
-    """By default the headers say what the connection shows, whatever the client claims."""
+async def test_set_describes_the_connection(headers: Headers) -> None:
+    """By default the client's own forwarding headers are ignored."""
     assert _forwarding(await _seen(headers)) == _TRUE
 
 
-async def test_off_adds_none_and_lets_none_through() -> None:
-    """``off`` is silence, not the client's word."""
+async def test_off_sends_no_forwarding_headers() -> None:
+    """Not the client's either."""
     assert _forwarding(await _seen(_FORGED, mode="off")) == {}
 
 
-async def test_append_from_a_stranger_starts_anew() -> None:
-    """A peer outside ``trusted_proxies`` is believed nothing."""
+async def test_append_replaces_headers_of_an_untrusted_peer() -> None:
+    """Only peers in ``trusted_proxies`` are trusted."""
     seen = await _seen(_FORGED, mode="append", trusted_proxies=["10.0.0.0/8"])
 
     assert _forwarding(seen) == _TRUE
 
 
 async def test_append_extends_a_trusted_peer_s_chain() -> None:
-    """A trusted peer's client comes first, the peer itself last."""
+    """The trusted peer's client is first, the peer last."""
     seen = await _seen(
         [(b"X-Forwarded-For", b"1.2.3.4"), (b"X-Forwarded-For", b"5.6.7.8")],
         mode="append",
@@ -88,7 +88,7 @@ async def test_append_extends_a_trusted_peer_s_chain() -> None:
 
 
 async def test_chain_cannot_be_nominated_away() -> None:
-    """A ``Connection`` that a trusted peer lets through hides no hop before it."""
+    """``Connection`` of a trusted peer cannot remove the hops before it."""
     chain = [(b"X-Forwarded-For", b"1.2.3.4"), (b"Forwarded", b"for=1.2.3.4")]
     names = b"close, x-forwarded-for, X-Forwarded-Host, forwarded, x-forwarded-proto"
     seen = await _seen(
@@ -104,8 +104,8 @@ async def test_chain_cannot_be_nominated_away() -> None:
     assert seen.one(b"x-forwarded-proto") == b"http"
 
 
-async def test_rfc7239_tells_the_same() -> None:
-    """``Forwarded`` carries client, scheme and host."""
+async def test_rfc7239_sends_forwarded() -> None:
+    """``Forwarded`` has client, scheme and host."""
     value = _forwarding(await _seen(_FORGED, rfc7239=True))[b"forwarded"]
 
     parts = {part.strip().replace(b'"', b"") for part in value.split(b";")}
@@ -114,7 +114,7 @@ async def test_rfc7239_tells_the_same() -> None:
 
 
 async def test_via_names_protocol_and_gateway() -> None:
-    """RFC 9110 7.6.3: each proxy adds itself at the end."""
+    """RFC 9110 section 7.6.3: each proxy adds itself at the end."""
     seen = await _seen([(b"Via", b"1.0 fred")])
 
     entries = b", ".join(seen.all(b"via")).split(b", ")
@@ -124,21 +124,21 @@ async def test_via_names_protocol_and_gateway() -> None:
 
 
 async def test_via_can_be_left_out() -> None:
-    """``via=false`` adds nothing and keeps what others added."""
+    """``via=false`` adds nothing and keeps the Via of earlier proxies."""
     seen = await _seen([(b"Via", b"1.0 fred")], via=False)
 
     assert seen.all(b"via") == [b"1.0 fred"]
 
 
 async def test_prefix_has_root_path_and_mount() -> None:
-    """What a link must start with is the server's root_path and then the mount."""
+    """The prefix of a link is the server's root_path followed by the mount."""
     seen = await _seen([], server={"root_path": "/api"})
 
     assert seen.one(b"x-forwarded-prefix") == b"/api/billing"
 
 
 async def test_prefix_has_all_nested_includes() -> None:
-    """Every include on the way belongs to the mount."""
+    """The prefixes of all includes belong to the mount."""
     async with ScriptedOrigin() as origin:
         inner, outer, app = APIRouter(), APIRouter(prefix="/v1"), FastAPI()
         inner.include_router(proxy_router(billing(origin.url)), prefix="/billing")
@@ -152,7 +152,7 @@ async def test_prefix_has_all_nested_includes() -> None:
 
 
 async def test_prefix_has_the_parameters_of_the_mount() -> None:
-    """A parameter in the mount appears with its value, as it came."""
+    """A parameter has its raw value."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, prefix="/{tenant}/billing") as gate,
@@ -164,7 +164,7 @@ async def test_prefix_has_the_parameters_of_the_mount() -> None:
 
 
 async def test_no_prefix_at_the_root() -> None:
-    """A mount at the root has none."""
+    """A mount at the root sends no prefix."""
     async with ScriptedOrigin() as origin, gateway(origin.url, prefix="") as gate:
         await fetch(gate.address, target="/x")
 

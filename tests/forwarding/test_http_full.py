@@ -1,4 +1,4 @@
-"""Destinations that are full: 503 with Retry-After for the client, no failure of a destination."""
+"""Full destinations: 503 with Retry-After, and no failure is counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 async def test_destinations_that_are_all_full_give_503(middlewares: int) -> None:
-    """Each at its own limit: 503 with Retry-After; it counts against neither."""
+    """Each is at its own limit."""
     release = asyncio.Event()
 
     async def script(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""What hypercorn does otherwise: early hints and trailers on HTTP/2, and its own Date."""
+"""Hypercorn: early hints and trailers on HTTP/2, and its own Date."""
 
 import asyncio
 
@@ -48,7 +48,7 @@ async def _get(address: tuple[str, int], path: str) -> list[Event]:
 
 
 async def test_hints_and_trailers_pass_through_hypercorn() -> None:
-    """Before the response and after it, on a real connection."""
+    """Hints before the response and trailers after it, on a real connection."""
     async with (
         ScriptedOrigin(always(RESPONSE)) as origin,
         run_hypercorn(gateway_app(origin.url)) as running,
@@ -68,7 +68,7 @@ async def test_hints_and_trailers_pass_through_hypercorn() -> None:
 
 
 async def test_date_and_server_are_not_doubled_by_hypercorn() -> None:
-    """It adds its own, so the destination's are dropped."""
+    """Hypercorn adds its own headers, so those of the destination are dropped."""
     theirs = [(b"Date", b"Mon, 01 Jan 2001 00:00:00 GMT"), (b"Server", b"origin/1")]
     async with (
         ScriptedOrigin(always(response_bytes(body=b"ok", headers=theirs))) as origin,

@@ -1,4 +1,4 @@
-"""Limits: what is too much is refused, before or while it comes."""
+"""Limits of bodies and of requests in flight: what exceeds them is refused."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.mark.parametrize("middlewares", [0, 1])
 async def test_body_over_the_limit_is_refused_by_its_length(middlewares: int) -> None:
-    """A length that is too much never reaches a destination."""
+    """The request is not sent to a destination."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, middlewares=middlewares, limits={"max_body_bytes": 10}) as gate,
@@ -28,8 +28,8 @@ async def test_body_over_the_limit_is_refused_by_its_length(middlewares: int) ->
 
 
 @pytest.mark.parametrize("middlewares", [0, 1])
-async def test_body_over_the_limit_is_refused_while_it_comes(middlewares: int) -> None:
-    """Without a length the count decides; the destination never sees a clean end."""
+async def test_body_over_the_limit_is_refused_while_it_is_read(middlewares: int) -> None:
+    """Without a length the bytes are counted; the destination never sees a complete body."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -53,7 +53,7 @@ async def test_body_over_the_limit_is_refused_while_it_comes(middlewares: int) -
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_body_at_the_limit_passes(chunked: bool) -> None:
+async def test_body_at_the_limit_is_forwarded(chunked: bool) -> None:
     """The limit itself is allowed."""
     body = b"0123456789"
     framing = (b"Transfer-Encoding", b"chunked") if chunked else (b"Content-Length", b"10")
@@ -100,7 +100,7 @@ async def test_full_upstream_gives_503() -> None:
 
 
 async def test_queue_waits_for_a_place() -> None:
-    """With a queue the second one waits for the first to end."""
+    """With a queue the second request waits for the end of the first."""
     release = asyncio.Event()
     async with (
         ScriptedOrigin(lambda connection: _until_released(connection, release)) as origin,
@@ -119,8 +119,8 @@ async def test_queue_waits_for_a_place() -> None:
     assert len(origin.requests) == 2
 
 
-async def test_upload_outlives_its_wait_in_the_queue() -> None:
-    """What the client sends meanwhile is not lost."""
+async def test_upload_survives_its_wait_in_the_queue() -> None:
+    """Bytes that the client sends meanwhile are not lost."""
     body = bytes(range(256)) * 2000
     release = asyncio.Event()
     async with (
@@ -143,8 +143,8 @@ async def test_upload_outlives_its_wait_in_the_queue() -> None:
     assert origin.requests[1].body == body * 2
 
 
-async def test_client_leaves_the_queue() -> None:
-    """A place in the queue is given up at once, and nothing is sent."""
+async def test_disconnect_in_the_queue_sends_nothing() -> None:
+    """The place in the queue is free at once."""
     release = asyncio.Event()
     async with (
         ScriptedOrigin(lambda connection: _until_released(connection, release)) as origin,
@@ -168,8 +168,8 @@ async def test_client_leaves_the_queue() -> None:
     assert [seen.target for seen in origin.requests] == [b"/x", b"/second"]
 
 
-async def test_queue_gives_up_in_time() -> None:
-    """``queue_timeout`` ends the wait with 503."""
+async def test_queue_timeout_gives_503() -> None:
+    """``queue_timeout`` ends the wait."""
     release = asyncio.Event()
     async with (
         ScriptedOrigin(lambda connection: _until_released(connection, release)) as origin,
@@ -186,7 +186,7 @@ async def test_queue_gives_up_in_time() -> None:
 
 
 async def test_full_destination_is_skipped() -> None:
-    """A destination's own limit sends the next request to another one."""
+    """The next request goes to another destination."""
     release = asyncio.Event()
     async with (
         ScriptedOrigin(lambda connection: _until_released(connection, release)) as small,

@@ -1,4 +1,4 @@
-"""``Max-Forwards``: the response as the final recipient, and when it does not count."""
+"""``Max-Forwards``: the gateway's own response at 0, and requests that ignore it."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ INCLUDES: list[dict[str, Any]] = [{}, {"dependencies": [Depends(lambda: None)]}]
 
 
 @pytest.mark.parametrize("include", INCLUDES)
-async def test_trace_at_zero_reflects_the_way_and_no_secret(include: dict[str, Any]) -> None:
-    """RFC 9110 section 9.3.8: ``message/http``, without what may be sensitive."""
+async def test_trace_at_zero_reflects_the_request_without_secrets(include: dict[str, Any]) -> None:
+    """RFC 9110 section 9.3.8: ``message/http``, without sensitive headers."""
     async with ScriptedOrigin() as origin, gateway(origin.url, include=include) as gate:
         reply = await fetch(
             gate.address,
@@ -47,7 +47,7 @@ async def test_trace_at_zero_reflects_the_way_and_no_secret(include: dict[str, A
 
 @pytest.mark.parametrize("include", INCLUDES)
 async def test_options_at_zero_gets_an_empty_response(include: dict[str, Any]) -> None:
-    """RFC 9110 section 9.3.7: a length of 0 says that there is nothing more to say."""
+    """RFC 9110 section 9.3.7 asks for a length of 0."""
     async with ScriptedOrigin() as origin, gateway(origin.url, include=include) as gate:
         reply = await fetch(gate.address, "OPTIONS", "/billing/x", [(b"Max-Forwards", b"00")])
 
@@ -56,15 +56,15 @@ async def test_options_at_zero_gets_an_empty_response(include: dict[str, Any]) -
 
 
 async def test_trace_without_a_query_reflects_none() -> None:
-    """Byte for byte."""
+    """The request line is reflected byte for byte."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, "TRACE", "/billing", [(b"Max-Forwards", b"0")])
     assert reply.body.startswith(b"TRACE /billing HTTP/1.1\r\n")
 
 
 @pytest.mark.parametrize("value", [b"-1", b"1.5", b"many", b"", b"9" * 30])
-async def test_max_forwards_that_is_no_count_passes(value: bytes) -> None:
-    """A value that cannot be counted down is forwarded unchanged."""
+async def test_invalid_max_forwards_is_forwarded(value: bytes) -> None:
+    """A value that is not a number is forwarded unchanged."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(gate.address, "OPTIONS", "/billing/x", [(b"Max-Forwards", value)])
     assert origin.request.one(b"max-forwards") == value

@@ -1,4 +1,4 @@
-"""Methods: every token that the server lets through, as it came."""
+"""Methods: every method that the server accepts is forwarded unchanged."""
 
 from typing import Any
 
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.e2e
         *("NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PURGE", "MKCALENDAR", "LINK", "UNLINK"),
     ],
 )
-async def test_method_is_sent_as_it_came(method: str) -> None:
-    """Nothing but the method's own token reaches the destination."""
+async def test_method_is_sent_unchanged(method: str) -> None:
+    """The destination gets the client's method."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, method, "/billing/x")
 
@@ -33,8 +33,8 @@ async def test_method_is_sent_as_it_came(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["BREW", "x-custom", "get"])
-async def test_method_of_ones_own_is_sent_as_it_came(method: str) -> None:
-    """Uvicorn's h11 lets any token through, and so do we, in its own case."""
+async def test_custom_method_is_sent_unchanged(method: str) -> None:
+    """Uvicorn's h11 accepts any token; its case is kept."""
     async with ScriptedOrigin() as origin, gateway(origin.url, server={"http": "h11"}) as gate:
         reply = await fetch(gate.address, method, "/billing/x")
 
@@ -43,7 +43,7 @@ async def test_method_of_ones_own_is_sent_as_it_came(method: str) -> None:
 
 
 async def test_methods_can_be_narrowed() -> None:
-    """``methods=`` leaves the rest unrouted."""
+    """``methods=`` leaves other methods unrouted."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, router={"methods": ["GET"]}) as gate,
@@ -57,7 +57,7 @@ async def test_methods_can_be_narrowed() -> None:
 
 
 async def test_head_keeps_length_and_connections() -> None:
-    """A response to HEAD has a length and no body, and both connections go on."""
+    """A response to HEAD has a length and no body, and both connections are used again."""
     async with (
         ScriptedOrigin(always(b"HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n")) as origin,
         gateway(origin.url) as gate,
@@ -75,7 +75,7 @@ async def test_head_keeps_length_and_connections() -> None:
     assert origin.connections == 1
 
 
-async def test_head_with_chunked_is_done_at_the_headers() -> None:
+async def test_head_with_chunked_ends_at_its_headers() -> None:
     """Transfer-Encoding in a response to HEAD announces no chunks."""
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with ScriptedOrigin(always(chunked)) as origin, gateway(origin.url) as gate:
@@ -88,7 +88,7 @@ async def test_head_with_chunked_is_done_at_the_headers() -> None:
 
 @pytest.mark.parametrize("method", ["TRACE", "OPTIONS"])
 async def test_max_forwards_counts_down(method: str) -> None:
-    """RFC 9110 7.6.2: a proxy passes on one less."""
+    """RFC 9110 section 7.6.2: a proxy sends one less."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(gate.address, method, "/billing/x", [(b"Max-Forwards", b"5")])
 
@@ -96,8 +96,8 @@ async def test_max_forwards_counts_down(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["TRACE", "OPTIONS"])
-async def test_max_forwards_zero_ends_here(method: str) -> None:
-    """RFC 9110 7.6.2: at zero the request goes no further."""
+async def test_max_forwards_zero_is_not_forwarded(method: str) -> None:
+    """RFC 9110 section 7.6.2."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, method, "/billing/x", [(b"Max-Forwards", b"0")])
 
@@ -106,8 +106,8 @@ async def test_max_forwards_zero_ends_here(method: str) -> None:
     assert origin.connections == 0
 
 
-async def test_max_forwards_on_get_is_left_alone() -> None:
-    """The header means something for TRACE and OPTIONS only."""
+async def test_max_forwards_on_get_is_unchanged() -> None:
+    """The header is only for TRACE and OPTIONS."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(gate.address, "GET", "/billing/x", [(b"Max-Forwards", b"0")])
 
@@ -118,7 +118,7 @@ async def test_max_forwards_on_get_is_left_alone() -> None:
 @pytest.mark.parametrize("target", ["/billing/x", "origin.test:443"])
 @pytest.mark.parametrize("include", [{}, {"dependencies": [Depends(lambda: None)]}])
 async def test_connect_is_refused(include: dict[str, Any], target: str, http: str) -> None:
-    """A gateway opens no tunnels to wherever the client wants."""
+    """A gateway opens no tunnels to arbitrary hosts."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, include=include, server={"http": http}) as gate,
@@ -146,7 +146,7 @@ async def test_options_star_never_reaches_a_destination() -> None:
 
 
 async def test_response_to_get_after_head_is_its_own() -> None:
-    """What HEAD announced is not taken from the next response."""
+    """The length announced for HEAD is not read from the next response."""
 
     async def script(connection: Connection) -> None:
         while True:

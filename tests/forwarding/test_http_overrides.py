@@ -1,4 +1,4 @@
-"""What ``forward`` sends instead of the client's body: its length, its type, its framing."""
+"""A body given to ``forward`` is sent with its own length, type and framing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DESCRIBING = {
 
 
 def _app(url: str, arguments: dict[str, Any]) -> FastAPI:
-    """An app that forwards ``POST /x`` with these arguments."""
+    """Make an app that forwards ``POST /x`` with these arguments."""
     app = FastAPI(lifespan=proxy_lifespan)
     upstream = Upstream(billing(url))
 
@@ -36,7 +36,7 @@ def _app(url: str, arguments: dict[str, Any]) -> FastAPI:
 
 
 async def _arrives(sent: bytes, **arguments: Any) -> Received:
-    """What reaches the origin of one request; the client's connection serves another one."""
+    """Give the request that reaches the origin; the client's connection must stay usable."""
     async with (
         ScriptedOrigin() as origin,
         run_app(_app(origin.url, arguments)) as running,
@@ -68,10 +68,10 @@ def _describing(received: Received) -> Headers:
     ],
 )
 @pytest.mark.parametrize("framing", ["length", "chunked", "none"])
-async def test_body_brings_its_own_length_and_type(
+async def test_given_body_has_its_own_length_and_type(
     framing: str, body: Any, length: bytes, media_type: bytes
 ) -> None:
-    """Whatever framed the client's; what was encoded about that is not about ours."""
+    """The framing and encoding headers of the client's body are dropped."""
     encoded = [
         (b"Content-Encoding", b"gzip"),
         (b"Content-MD5", b"Q2hlY2sgSW50ZWdyaXR5IQ=="),
@@ -90,8 +90,8 @@ async def test_body_brings_its_own_length_and_type(
     assert len(received.body) == int(length)
 
 
-async def test_body_is_sent_as_the_type_that_the_client_named() -> None:
-    """A type that is there stays, as for a body that was changed and not replaced."""
+async def test_given_body_keeps_the_clients_content_type() -> None:
+    """A content-type that exists is not replaced."""
     sent = request("POST", "/x", [(b"Content-Type", b"application/x-ours+json")], b"theirs")
     received = await _arrives(sent, override_body={"a": 1})
 
@@ -101,8 +101,8 @@ async def test_body_is_sent_as_the_type_that_the_client_named() -> None:
     ]
 
 
-async def test_body_without_the_clients_headers_has_a_type() -> None:
-    """``override_headers`` took the client's type away; one that it names stays."""
+async def test_given_body_with_override_headers_has_a_type() -> None:
+    """A type is added unless ``override_headers`` has one."""
     sent = request("POST", "/x", [(b"Content-Type", b"text/xml")], b"theirs")
     bare = await _arrives(sent, override_body="ours", override_headers={"x-a": "1"})
     named = await _arrives(
@@ -114,8 +114,8 @@ async def test_body_without_the_clients_headers_has_a_type() -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_headers_leave_the_clients_framing(chunked: bool) -> None:
-    """The body is still the client's."""
+async def test_override_headers_keep_the_clients_framing(chunked: bool) -> None:
+    """The body is still that of the client."""
     headers = [(b"Content-Type", b"text/xml")]
     if chunked:
         sent = request("POST", "/x", [_CHUNKED, *headers]) + chunk(b"theirs") + chunk(b"")
@@ -130,8 +130,8 @@ async def test_headers_leave_the_clients_framing(chunked: bool) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH"])
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_method_leaves_body_and_framing(chunked: bool, method: str) -> None:
-    """A body may follow any method."""
+async def test_given_method_keeps_body_and_framing(chunked: bool, method: str) -> None:
+    """Any method may have a body."""
     if chunked:
         sent = request("POST", "/x", [_CHUNKED]) + chunk(b"theirs") + chunk(b"")
     else:
@@ -142,8 +142,8 @@ async def test_method_leaves_body_and_framing(chunked: bool, method: str) -> Non
     assert received.chunked is chunked
 
 
-async def test_body_does_not_wait_for_the_clients() -> None:
-    """A client that has sent one byte of many gets its response, and no more is read."""
+async def test_given_body_does_not_wait_for_the_clients() -> None:
+    """A client that has sent one byte of many gets its response."""
     length = (b"Content-Length", b"1000000")
     async with (
         ScriptedOrigin() as origin,
@@ -175,8 +175,8 @@ async def test_body_does_not_wait_for_the_clients() -> None:
         {"override_host": "a\x7f"},
     ],
 )
-async def test_what_would_lead_elsewhere_is_a_value_error(arguments: dict[str, Any]) -> None:
-    """A tunnel, or a Host that another parser reads as more than a host."""
+async def test_dangerous_method_or_host_is_a_value_error(arguments: dict[str, Any]) -> None:
+    """CONNECT, or a Host that parsers may read differently."""
     async with ScriptedOrigin() as origin:
         app = _app(origin.url, arguments)
         async with app.router.lifespan_context(app):

@@ -1,4 +1,4 @@
-"""A gateway in a thread and loop of its own, as test-suites and notebooks run one."""
+"""A gateway in its own thread and loop, as test suites and notebooks run one."""
 
 import http.client
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.e2e
 
 
 async def test_gateway_serves_while_this_loop_is_blocked() -> None:
-    """Nothing of it is bound to the loop in which it was declared."""
+    """The gateway is not bound to the loop in which it was declared."""
     origin = FastAPI()
 
     @origin.get("/x")
@@ -32,7 +32,7 @@ async def test_gateway_serves_while_this_loop_is_blocked() -> None:
     assert (reply.status, body) == (200, b'"ok"')
 
 
-async def test_fault_at_start_is_raised_from_there_too() -> None:
-    """The text of the fault reaches the code that started it."""
+async def test_fault_at_start_is_raised_from_the_thread() -> None:
+    """The text of the fault reaches the code that started the gateway."""
     with pytest.raises(StartupFailed, match="billing"):
         await gateway("http://127.0.0.1:1", in_thread=True, policy="no.such:Policy").__aenter__()

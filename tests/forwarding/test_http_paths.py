@@ -1,4 +1,4 @@
-"""Paths: what is below the mount reaches the destination byte for byte, or not at all."""
+"""Paths: the part below the mount is forwarded byte for byte, or the request is refused."""
 
 import pytest
 
@@ -52,8 +52,8 @@ pytestmark = pytest.mark.e2e
         ("/%62illing/", "/"),
     ],
 )
-async def test_path_is_sent_as_it_came(target: str, sent: str) -> None:
-    """The raw path below the mount is neither decoded, re-encoded nor tidied up."""
+async def test_path_is_sent_unchanged(target: str, sent: str) -> None:
+    """The raw path below the mount is not decoded, encoded or normalised."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         response = await fetch(gate.address, target=target)
 
@@ -75,7 +75,7 @@ async def test_path_is_sent_as_it_came(target: str, sent: str) -> None:
     ],
 )
 async def test_path_outside_the_mount_is_not_found(target: str) -> None:
-    """An encoded slash is no border between segments, and a longer name is another one."""
+    """An encoded slash does not end a segment, and a longer name is another segment."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         response = await fetch(gate.address, target=target)
 
@@ -102,7 +102,7 @@ async def test_path_outside_the_mount_is_not_found(target: str) -> None:
     ],
 )
 async def test_path_that_climbs_out_is_refused(target: str, base: str) -> None:
-    """Dot segments that would leave the mount, in any spelling, never reach a destination."""
+    """Dot segments above the mount, in any spelling, never reach a destination."""
     async with ScriptedOrigin() as origin, gateway(origin.url + base) as gate:
         response = await fetch(gate.address, target=target)
 
@@ -123,7 +123,7 @@ async def test_path_that_climbs_out_is_refused(target: str, base: str) -> None:
     ],
 )
 async def test_path_is_joined_to_the_base_path(base: str, target: str, sent: str) -> None:
-    """A destination's base path comes first, with exactly one slash in between."""
+    """The destination's base path comes first, with exactly one slash in between."""
     async with ScriptedOrigin() as origin, gateway(origin.url + base) as gate:
         await fetch(gate.address, target=target)
 
@@ -134,8 +134,8 @@ async def test_path_is_joined_to_the_base_path(base: str, target: str, sent: str
     ("target", "sent"),
     [("/billing/a%2Fb", "/a%2Fb"), ("/billing/", "/"), ("/bill%69ng/x", "/x")],
 )
-async def test_path_below_root_path(target: str, sent: str) -> None:
-    """A root_path of the server belongs to what is in front of the mount."""
+async def test_root_path_is_not_sent(target: str, sent: str) -> None:
+    """The server's root_path is in front of the mount."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, server={"root_path": "/api"}) as gate,
@@ -146,7 +146,7 @@ async def test_path_below_root_path(target: str, sent: str) -> None:
 
 
 async def test_path_in_front_of_the_path_parameter_belongs_to_the_mount() -> None:
-    """What ``path=`` has before ``{path:path}`` is not sent."""
+    """The part of ``path=`` before ``{path:path}`` is not sent."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, router={"path": "/v1/{path:path}"}) as gate,

@@ -1,4 +1,4 @@
-"""Queries: byte for byte."""
+"""Queries are forwarded byte for byte."""
 
 import pytest
 
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.e2e
         "a=b:c@d!$'()*,",
     ],
 )
-async def test_query_is_sent_as_it_came(query: str) -> None:
-    """No pair is parsed, merged, sorted or re-encoded."""
+async def test_query_is_sent_unchanged(query: str) -> None:
+    """No pair is parsed, merged, sorted or encoded again."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(gate.address, target=f"/billing/x?{query}")
 
@@ -34,7 +34,7 @@ async def test_query_is_sent_as_it_came(query: str) -> None:
 
 
 async def test_query_follows_the_mount_without_a_slash() -> None:
-    """A mount that is forwarded without a slash carries its query too."""
+    """Also the query of a mount without a slash is forwarded."""
     router = {"bare_mount": "forward"}
     async with ScriptedOrigin() as origin, gateway(origin.url, router=router) as gate:
         response = await fetch(gate.address, target="/billing?a=1")

@@ -1,4 +1,4 @@
-"""Request headers: in order, with repeats, hop-by-hop headers gone, nothing invented."""
+"""Request headers: order and repeats are kept, hop-by-hop headers removed, none added."""
 
 import pytest
 
@@ -20,12 +20,12 @@ _OURS = {
 
 
 def _theirs(received: Received) -> Headers:
-    """The headers that are not the gateway's own, in order."""
+    """Give the headers that are not the gateway's own, in order."""
     return [(name.lower(), value) for name, value in received.headers if name.lower() not in _OURS]
 
 
 async def test_request_headers_keep_order_and_repeats() -> None:
-    """Equal names stay apart, in their places."""
+    """Repeated names are not joined."""
     pairs = [
         (b"x-b", b"1"),
         (b"accept", b"text/html"),
@@ -59,8 +59,8 @@ async def test_request_headers_keep_bytes() -> None:
     assert _theirs(origin.request) == pairs
 
 
-async def test_no_request_header_is_invented() -> None:
-    """A request with nothing but Host arrives with nothing but Host."""
+async def test_no_request_header_is_added() -> None:
+    """A request with only Host arrives with only Host."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, forwarded={"mode": "off", "via": False}) as gate,
@@ -71,7 +71,7 @@ async def test_no_request_header_is_invented() -> None:
 
 
 async def test_length_of_zero_is_the_only_framing_of_a_post_without_body() -> None:
-    """It stays, and nothing joins it."""
+    """The length is kept, and nothing is added."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(gate.address, "POST", "/billing/x", body=b"")
 
@@ -89,7 +89,7 @@ async def test_length_of_zero_is_the_only_framing_of_a_post_without_body() -> No
     ],
 )
 async def test_hop_by_hop_request_header_is_removed(header: tuple[bytes, bytes]) -> None:
-    """RFC 9110 7.6.1: these are for us, not for the destination."""
+    """RFC 9110 section 7.6.1: these headers are for the gateway only."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(gate.address, target="/billing/x", headers=[header, (b"X-Kept", b"1")])
 
@@ -101,7 +101,7 @@ async def test_hop_by_hop_request_header_is_removed(header: tuple[bytes, bytes])
     [[b"close, X-Hop"], [b"x-hOP"], [b"close", b"X-Hop"], [b"a,,X-Hop ,b"], [b"\tX-Hop"]],
 )
 async def test_nominated_request_header_is_removed(connection: list[bytes]) -> None:
-    """Every header that Connection names is removed, in any case and in any of its lines."""
+    """Every header that Connection names, in any case and in any of its lines."""
     pairs = [(b"X-Hop", b"secret"), (b"X-Kept", b"1"), (b"X-Hop", b"again")]
     pairs += [(b"Connection", value) for value in connection]
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
@@ -111,7 +111,7 @@ async def test_nominated_request_header_is_removed(connection: list[bytes]) -> N
 
 
 async def test_te_trailers_is_the_only_te_that_stays() -> None:
-    """``trailers`` is an end-to-end promise; transfer codings are ours to negotiate."""
+    """Transfer codings are negotiated per hop."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(
             gate.address, target="/billing/x", headers=[(b"TE", b"trailers, deflate;q=0.5")]
@@ -146,8 +146,8 @@ async def test_nominated_framing_and_identity_stay_ours() -> None:
     assert origin.request.one(b"via") is not None
 
 
-async def test_offer_of_h2c_is_not_passed_on() -> None:
-    """An upgrade is between the client and us; the request itself is served."""
+async def test_offer_of_h2c_is_not_forwarded() -> None:
+    """The offer is for this hop; the request itself is served."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         reply = await fetch(
             gate.address,
@@ -164,7 +164,7 @@ async def test_offer_of_h2c_is_not_passed_on() -> None:
 
 
 async def test_host_is_the_destination_s() -> None:
-    """By default Host names the destination, once, and comes first."""
+    """By default Host names the destination, once, and is first."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         await fetch(gate.address, target="/billing/x")
 
@@ -173,7 +173,7 @@ async def test_host_is_the_destination_s() -> None:
 
 
 async def test_host_can_be_preserved() -> None:
-    """With ``preserve_host`` the client's Host goes up."""
+    """With ``preserve_host`` the client's Host is sent."""
     async with ScriptedOrigin() as origin, gateway(origin.url, preserve_host=True) as gate:
         await fetch(gate.address, target="/billing/x", host=b"shop.example:8443")
 
@@ -181,7 +181,7 @@ async def test_host_can_be_preserved() -> None:
 
 
 async def test_cookies_of_one_client_do_not_reach_another() -> None:
-    """No cookie that a destination sets is kept by the gateway."""
+    """The gateway keeps no cookie that a destination sets."""
     reply = response_bytes(body=b"ok", headers=[(b"Set-Cookie", b"session=alice; Path=/")])
     async with ScriptedOrigin(always(reply)) as origin, gateway(origin.url) as gate:
         await fetch(gate.address, target="/billing/x")

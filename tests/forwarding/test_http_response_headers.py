@@ -1,4 +1,4 @@
-"""Response headers: in order, with repeats, hop-by-hop headers gone, nothing doubled."""
+"""Response headers: order and repeats are kept, hop-by-hop headers removed, none doubled."""
 
 from typing import Any
 
@@ -15,18 +15,18 @@ _SERVERS_OWN = {b"date", b"server"}
 
 
 def _theirs(reply: RawResponse) -> Headers:
-    """The headers that the server in front does not add by itself."""
+    """Give the headers that the server does not add itself."""
     return [(name.lower(), value) for name, value in reply.headers if name not in _SERVERS_OWN]
 
 
 async def _through(raw: bytes, **settings: Any) -> RawResponse:
-    """Send one GET through a gateway to an origin that sends these bytes."""
+    """Send a GET through a gateway to an origin that sends these bytes."""
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url, **settings) as gate:
         return await fetch(gate.address, target="/billing/x")
 
 
-async def test_set_cookie_three_times() -> None:
-    """Three cookies stay three headers; folding them would break their dates."""
+async def test_three_cookies_stay_three_headers() -> None:
+    """Joining them would break their dates."""
     cookies = [b"a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT", b"b=2; Secure", b"a=3; Path=/x"]
     reply = await _through(
         response_bytes(body=b"ok", headers=[(b"Set-Cookie", c) for c in cookies])
@@ -36,7 +36,7 @@ async def test_set_cookie_three_times() -> None:
 
 
 async def test_response_headers_keep_order_and_repeats() -> None:
-    """Equal names stay apart, in their places."""
+    """Repeated names are not joined."""
     pairs = [
         (b"x-b", b"1"),
         (b"vary", b"accept"),
@@ -67,15 +67,15 @@ async def test_response_headers_keep_bytes() -> None:
     assert _theirs(reply) == [*pairs, (b"content-length", b"2")]
 
 
-async def test_no_response_header_is_invented() -> None:
-    """No type, cache or buffering header appears that the destination did not send."""
+async def test_no_response_header_is_added() -> None:
+    """No type, cache or buffering header is added."""
     reply = await _through(response_bytes(body=b"ok"))
 
     assert _theirs(reply) == [(b"content-length", b"2")]
 
 
 async def test_date_and_server_are_not_doubled() -> None:
-    """Uvicorn adds its own, so the destination's are dropped."""
+    """Uvicorn adds its own headers, so those of the destination are dropped."""
     raw = response_bytes(
         body=b"ok",
         headers=[(b"Date", b"Mon, 01 Jan 2001 00:00:00 GMT"), (b"Server", b"origin/1")],
@@ -86,7 +86,7 @@ async def test_date_and_server_are_not_doubled() -> None:
     assert reply.one(b"date") is not None
 
 
-async def test_date_and_server_pass_where_the_server_adds_none() -> None:
+async def test_date_and_server_can_be_forwarded() -> None:
     """``response_server_headers=pass`` is for servers started without their own."""
     theirs = [(b"date", b"Mon, 01 Jan 2001 00:00:00 GMT"), (b"server", b"origin/1")]
     reply = await _through(
@@ -108,7 +108,7 @@ async def test_date_and_server_pass_where_the_server_adds_none() -> None:
     ],
 )
 async def test_hop_by_hop_response_header_is_removed(header: tuple[bytes, bytes]) -> None:
-    """RFC 9110 7.6.1: these are between the destination and us."""
+    """RFC 9110 section 7.6.1: these headers are for the gateway only."""
     reply = await _through(response_bytes(body=b"ok", headers=[header, (b"X-Kept", b"1")]))
 
     assert _theirs(reply) == [(b"x-kept", b"1"), (b"content-length", b"2")]
@@ -116,7 +116,7 @@ async def test_hop_by_hop_response_header_is_removed(header: tuple[bytes, bytes]
 
 @pytest.mark.parametrize("connection", [[b"X-Hop, close"], [b"close", b"x-hop"], [b",X-HOP,"]])
 async def test_nominated_response_header_is_removed(connection: list[bytes]) -> None:
-    """Whatever the destination's Connection names goes, which nginx forgets."""
+    """Every header that the destination's Connection names."""
     pairs = [(b"X-Hop", b"secret"), (b"X-Kept", b"1")]
     pairs += [(b"Connection", value) for value in connection]
     reply = await _through(response_bytes(body=b"ok", headers=pairs))
@@ -125,7 +125,7 @@ async def test_nominated_response_header_is_removed(connection: list[bytes]) -> 
 
 
 async def test_nominated_length_still_frames_the_response() -> None:
-    """Connection cannot take the framing away."""
+    """Connection cannot remove the framing."""
     raw = response_bytes(body=b"ok", headers=[(b"Connection", b"Content-Length, Set-Cookie")])
     reply = await _through(raw)
 
@@ -134,7 +134,7 @@ async def test_nominated_length_still_frames_the_response() -> None:
 
 
 async def test_not_modified_has_no_length() -> None:
-    """A 304 may tell the length of what it does not send; uvicorn would wait for it."""
+    """A 304 may have the length of a body it does not send; uvicorn would wait for it."""
     raw = b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nContent-Length: 42\r\n\r\n'
     async with (
         ScriptedOrigin(always(raw)) as origin,
@@ -153,7 +153,7 @@ async def test_not_modified_has_no_length() -> None:
 
 @pytest.mark.parametrize("header", [b"", b"Content-Length: 0\r\n"])
 async def test_no_content_has_no_body(header: bytes) -> None:
-    """A 204 ends at its head and both connections go on."""
+    """A 204 ends at its head, and both connections are used again."""
     raw = b"HTTP/1.1 204 No Content\r\nX-A: 1\r\n" + header + b"\r\n"
     async with (
         ScriptedOrigin(always(raw)) as origin,
@@ -174,8 +174,8 @@ async def test_no_content_has_no_body(header: bytes) -> None:
 @pytest.mark.parametrize(
     "status", [200, 201, 203, 206, 299, 301, 307, 400, 401, 404, 418, 429, 451]
 )
-async def test_status_passes(status: int) -> None:
-    """Every final status is the destination's to choose; nothing is followed or retried."""
+async def test_status_is_forwarded(status: int) -> None:
+    """Every final status; no redirect is followed, nothing retried."""
     raw = response_bytes(status, b"body", [(b"Location", b"http://other.example/x")])
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, target="/billing/x")
@@ -186,8 +186,8 @@ async def test_status_passes(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 599])
-async def test_error_status_of_the_destination_passes(status: int) -> None:
-    """By default an error response is sent on as it is, not tried again."""
+async def test_error_status_of_the_destination_is_forwarded(status: int) -> None:
+    """By default an error response is not retried."""
     raw = response_bytes(status, b"body", [(b"Retry-After", b"7")])
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, target="/billing/x")

@@ -1,4 +1,4 @@
-"""Retries: never twice what must not happen twice, always again what may."""
+"""Retries: only requests that may be sent twice are sent twice."""
 
 import asyncio
 from typing import Any
@@ -25,7 +25,7 @@ async def _respond_once_then_close_on_the_next(connection: Connection) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE"])
 async def test_listed_method_is_tried_elsewhere(method: str) -> None:
-    """A safe request that got no response goes to another destination."""
+    """A safe request without a response is sent to another destination."""
     async with (
         ScriptedOrigin(_read_and_close) as bad,
         ScriptedOrigin() as good,
@@ -39,7 +39,7 @@ async def test_listed_method_is_tried_elsewhere(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 async def test_unlisted_method_is_not_tried_elsewhere(method: str) -> None:
-    """What may have had its effect does not get a second one."""
+    """The first request may have had its effect."""
     async with (
         ScriptedOrigin(_read_and_close) as bad,
         ScriptedOrigin() as good,
@@ -52,7 +52,7 @@ async def test_unlisted_method_is_not_tried_elsewhere(method: str) -> None:
 
 
 async def test_idempotency_key_allows_a_post_elsewhere() -> None:
-    """The client's word that twice is once; the body is sent again as it was."""
+    """The client promises that a repetition is harmless; the whole body is sent again."""
     key: Headers = [(b"Idempotency-Key", b"42")]
     async with (
         ScriptedOrigin(_read_and_close) as bad,
@@ -67,7 +67,7 @@ async def test_idempotency_key_allows_a_post_elsewhere() -> None:
 
 @pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 502)])
 async def test_body_is_sent_again_while_it_is_replayable(size: int, status: int) -> None:
-    """Beyond ``replay_bytes`` nothing is kept, so nothing can be sent again."""
+    """A body over ``replay_bytes`` is not kept, so it cannot be sent again."""
     key: Headers = [(b"Idempotency-Key", b"42")]
     async with (
         ScriptedOrigin(_read_and_close) as bad,
@@ -80,8 +80,8 @@ async def test_body_is_sent_again_while_it_is_replayable(size: int, status: int)
 
 
 @pytest.mark.parametrize(("attempts", "tried"), [(0, 1), (1, 2), (2, 3)])
-async def test_attempts_bound_the_tries(attempts: int, tried: int) -> None:
-    """``retries.attempts`` counts the extra ones."""
+async def test_attempts_limits_the_retries(attempts: int, tried: int) -> None:
+    """``retries.attempts`` counts the further attempts."""
     async with (
         ScriptedOrigin(_read_and_close) as a,
         ScriptedOrigin(_read_and_close) as b,
@@ -97,7 +97,7 @@ async def test_attempts_bound_the_tries(attempts: int, tried: int) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"retries": {"attempts": 0}}])
 async def test_get_on_a_connection_that_just_closed_is_resent(settings: dict[str, Any]) -> None:
-    """The race of a reused connection costs a GET nothing, not even an attempt."""
+    """The retry is not counted."""
     async with (
         ScriptedOrigin(_respond_once_then_close_on_the_next) as origin,
         gateway(origin.url, **settings) as gate,
@@ -110,7 +110,7 @@ async def test_get_on_a_connection_that_just_closed_is_resent(settings: dict[str
 
 
 async def test_post_on_a_connection_that_just_closed_is_not_resent() -> None:
-    """Bytes were written, so it may have happened (RFC 9110 9.2.2)."""
+    """Bytes were written, so it may have been done (RFC 9110 section 9.2.2)."""
     async with (
         ScriptedOrigin(_respond_once_then_close_on_the_next) as origin,
         gateway(origin.url) as gate,
@@ -123,7 +123,7 @@ async def test_post_on_a_connection_that_just_closed_is_not_resent() -> None:
 
 
 async def test_listed_status_is_tried_elsewhere() -> None:
-    """A response with a listed status is dropped for another destination's."""
+    """The response is dropped for that of another destination."""
     async with (
         ScriptedOrigin(always(response_bytes(503, b"busy"))) as bad,
         ScriptedOrigin() as good,
@@ -137,7 +137,7 @@ async def test_listed_status_is_tried_elsewhere() -> None:
 
 
 async def test_last_listed_status_is_the_response() -> None:
-    """When no attempt is left the destination's own response reaches the client."""
+    """When no attempt is left, the client gets the destination's own response."""
     busy = always(response_bytes(503, b"busy"))
     async with (
         ScriptedOrigin(busy) as one,
@@ -151,7 +151,7 @@ async def test_last_listed_status_is_the_response() -> None:
 
 
 async def test_refused_connections_cost_no_attempts() -> None:
-    """Up to three further destinations are tried, with attempts at zero, for a POST."""
+    """Up to three further destinations, also with no attempts and for a POST."""
     dead = [f"http://127.0.0.1:{dead_port()}" for _ in range(3)]
     async with (
         ScriptedOrigin() as origin,
@@ -164,7 +164,7 @@ async def test_refused_connections_cost_no_attempts() -> None:
 
 
 async def test_streamed_upload_survives_a_refused_connection() -> None:
-    """Its body is read only once a connection is there."""
+    """The body is read only once there is a connection."""
     async with (
         ScriptedOrigin() as origin,
         gateway(f"http://127.0.0.1:{dead_port()}", origin.url, policy="first") as gate,
@@ -180,8 +180,8 @@ async def test_streamed_upload_survives_a_refused_connection() -> None:
     assert origin.request.body == b"hello"
 
 
-async def test_budget_bounds_the_retries() -> None:
-    """A storm of failures is not doubled: over the budget nothing is tried again."""
+async def test_budget_limits_the_retries() -> None:
+    """Over the budget nothing is retried."""
     async with (
         ScriptedOrigin(_read_and_close) as one,
         ScriptedOrigin(_read_and_close) as two,
@@ -201,7 +201,7 @@ async def test_budget_bounds_the_retries() -> None:
 
 
 async def test_nothing_is_tried_again_after_the_first_byte() -> None:
-    """A response that broke off stays broken and is not tried again."""
+    """A response that broke off is not retried."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()

@@ -1,4 +1,4 @@
-"""Connections to a destination: reused when clean, and only then."""
+"""Connections to a destination are reused if their exchange ended cleanly."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ _EVIL = response_bytes(body=b"evil")
 
 
 async def test_clean_connection_is_reused() -> None:
-    """One after the other, requests share one connection."""
+    """Consecutive requests share one connection."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         for method in ("GET", "POST", "DELETE", "GET"):
             reply = await fetch(gate.address, method, "/billing/x", body=b"hello")
@@ -26,7 +26,7 @@ async def test_clean_connection_is_reused() -> None:
 
 
 async def test_parallel_requests_do_not_wait_for_each_other() -> None:
-    """Connections are never silently capped."""
+    """The number of connections has no limit."""
     arrived = 0
     all_there = asyncio.Event()
 
@@ -49,8 +49,8 @@ async def test_parallel_requests_do_not_wait_for_each_other() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("garbage", [_EVIL, b"x", b"HTTP/1.1 ", b"HTTP/1.1 100 Continue\r\n\r\n"])
-async def test_garbage_behind_a_response_is_never_served(garbage: bytes, method: str) -> None:
-    """Bytes that come behind a response and belong to none end that connection."""
+async def test_bytes_after_a_response_are_never_served(garbage: bytes, method: str) -> None:
+    """Bytes that belong to no request end the connection."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -66,8 +66,8 @@ async def test_garbage_behind_a_response_is_never_served(garbage: bytes, method:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_garbage_on_an_idle_connection_is_never_served(method: str) -> None:
-    """A response to no request, sent while the connection idles, is not the next request's."""
+async def test_bytes_on_an_idle_connection_are_never_served(method: str) -> None:
+    """They are not taken for the response to the next request."""
     send_it, sent = asyncio.Event(), asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -90,7 +90,7 @@ async def test_garbage_on_an_idle_connection_is_never_served(method: str) -> Non
 
 
 async def test_late_body_of_head_is_never_served() -> None:
-    """An origin that wrongly sends a body to HEAD does not smuggle a response in."""
+    """A body that is wrongly sent to HEAD is not taken for a response."""
 
     async def script(connection: Connection) -> None:
         received = await connection.read_request()
@@ -108,8 +108,8 @@ async def test_late_body_of_head_is_never_served() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PATCH"])
 @pytest.mark.parametrize("reset", [False, True])
-async def test_idle_connection_closed_by_the_destination(method: str, reset: bool) -> None:
-    """A close seen between two requests makes no request fail, whatever the method."""
+async def test_close_between_requests_fails_no_request(method: str, reset: bool) -> None:
+    """Whatever the method."""
     closed = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -143,7 +143,7 @@ async def test_idle_connection_closed_by_the_destination(method: str, reset: boo
     ],
 )
 async def test_connection_that_will_close_is_not_reused(raw: bytes) -> None:
-    """A destination that announces its close is believed."""
+    """``Connection: close`` of a destination is respected."""
     async with ScriptedOrigin(always(raw)) as origin, gateway(origin.url) as gate:
         for _ in range(3):
             reply = await fetch(gate.address, target="/billing/x")
@@ -153,7 +153,7 @@ async def test_connection_that_will_close_is_not_reused(raw: bytes) -> None:
 
 
 async def test_idle_connections_are_closed_in_time() -> None:
-    """After ``idle_seconds`` the destination sees the end."""
+    """After ``idle_seconds`` the destination sees the close."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, limits={"idle_seconds": 0.1}) as gate,
@@ -164,8 +164,8 @@ async def test_idle_connections_are_closed_in_time() -> None:
     assert origin.connections == 1
 
 
-async def test_idle_connections_are_bounded() -> None:
-    """More than ``idle_connections`` are not kept for longer than a second."""
+async def test_idle_connections_are_limited() -> None:
+    """More than ``idle_connections`` are kept for at most a second."""
     arrived = 0
     all_there = asyncio.Event()
 

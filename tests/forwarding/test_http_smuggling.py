@@ -1,4 +1,4 @@
-"""Requests that two servers might part differently: one framing leaves, or nothing does."""
+"""Requests that two servers might split differently are sent with one framing, or refused."""
 
 import pytest
 
@@ -41,8 +41,8 @@ _AMBIGUOUS = {
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 @pytest.mark.parametrize("name", _AMBIGUOUS)
-async def test_ambiguous_request_leaves_once_and_unambiguous(name: str, http: str) -> None:
-    """The server refuses it, or we do, or it leaves with one framing and nothing behind it."""
+async def test_ambiguous_request_is_refused_or_sent_with_one_framing(name: str, http: str) -> None:
+    """By the server or by us; no byte follows the request."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, server={"http": http}) as gate,
@@ -69,7 +69,7 @@ async def test_ambiguous_request_leaves_once_and_unambiguous(name: str, http: st
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 @pytest.mark.parametrize("framing", [b"Content-Length: %d", b"Transfer-Encoding: chunked"])
 async def test_request_within_a_body_stays_body(framing: bytes, http: str) -> None:
-    """What looks like a request is one only where the framing says so."""
+    """Bytes that look like a request are part of the body."""
     if b"%d" in framing:
         data = _POST + framing % len(_EVIL) + b"\r\n\r\n" + _EVIL
     else:
@@ -86,7 +86,7 @@ async def test_request_within_a_body_stays_body(framing: bytes, http: str) -> No
 
 
 async def test_post_without_framing_gets_none() -> None:
-    """RFC 9110 section 8.6 would like a length of 0; the client did not send one."""
+    """RFC 9110 section 8.6 prefers a length of 0, but the client sent none."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, "POST", "/billing/x")
 
@@ -97,7 +97,7 @@ async def test_post_without_framing_gets_none() -> None:
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 async def test_two_hosts_are_refused(http: str) -> None:
-    """A check of the first, as ``TrustedHostMiddleware`` makes, must not let the second by."""
+    """``TrustedHostMiddleware`` checks only the first one."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, server={"http": http}, preserve_host=True) as gate,

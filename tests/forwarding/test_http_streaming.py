@@ -1,4 +1,4 @@
-"""Streaming: nothing is held back, nothing is piled up."""
+"""Streaming: bodies are forwarded at once, and memory stays bounded."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _SSE_HEAD = (
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 async def test_event_arrives_before_the_next_is_sent(middlewares: int) -> None:
-    """Each server-sent event passes at once; the destination waits for the client to see it."""
+    """The destination sends the next event only after the client has seen the last one."""
     seen = asyncio.Semaphore(0)
 
     async def script(connection: Connection) -> None:
@@ -52,7 +52,7 @@ async def test_event_arrives_before_the_next_is_sent(middlewares: int) -> None:
     "framing", [b"Transfer-Encoding: chunked", b"Content-Length: 5", b"X-Close-Delimited: 1"]
 )
 async def test_head_arrives_before_the_body(framing: bytes) -> None:
-    """A head alone passes on, whatever will frame its body."""
+    """The head is forwarded at once, with any framing."""
     seen = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -80,7 +80,7 @@ async def test_head_arrives_before_the_body(framing: bytes) -> None:
 
 @pytest.mark.parametrize("middlewares", [0, 1])
 async def test_upload_arrives_before_its_end(middlewares: int) -> None:
-    """A piece of the body reaches the destination while the client holds the rest back."""
+    """A piece of the body reaches the destination while the client holds the rest."""
     pieces: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def script(connection: Connection) -> None:
@@ -104,7 +104,7 @@ async def test_upload_arrives_before_its_end(middlewares: int) -> None:
 
 
 async def test_slow_reader_slows_the_destination() -> None:
-    """What the client does not read stays at the destination, not in the gateway."""
+    """Bytes that the client does not read stay at the destination."""
     block, blocks = bytes(1 << 20), 128
     sent = 0
 
@@ -134,7 +134,7 @@ async def test_slow_reader_slows_the_destination() -> None:
 
 
 async def test_slow_destination_slows_the_upload() -> None:
-    """What the destination does not read stays at the client, not in the gateway."""
+    """Bytes that the destination does not read stay at the client."""
     block, blocks = bytes(1 << 20), 128
     read_on = asyncio.Event()
     sent = 0
@@ -174,7 +174,7 @@ async def test_slow_destination_slows_the_upload() -> None:
 
 
 async def _standstill(count: Callable[[], int]) -> None:
-    """Wait until a counter has stopped: a transfer that is held back shows no other way."""
+    """Wait until a counter has stopped, which is the only sign of a transfer that is held back."""
     seen = -1
     while count() != seen:
         seen = count()

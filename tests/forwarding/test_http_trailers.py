@@ -1,4 +1,4 @@
-"""Trailers reach the client where the server offers the extension."""
+"""Trailers reach the client if the server offers the extension."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def _response(trailer: bytes) -> bytes:
 
 @pytest.mark.parametrize("middlewares", [0, 1])
 async def test_trailers_follow_the_body(middlewares: int) -> None:
-    """Announced and in order; none that frames, routes or controls (RFC 9110 section 6.5.1)."""
+    """In order, without framing and routing (RFC 9110 section 6.5.1)."""
     async with (
         ScriptedOrigin(always(_response(b"Trailer: X-Sum\r\n"))) as origin,
         asgi_gateway(origin.url, middlewares=middlewares, extensions=EXTENSIONS) as server,
@@ -41,8 +41,8 @@ async def test_trailers_follow_the_body(middlewares: int) -> None:
         }
 
 
-async def test_trailers_that_were_not_announced_stay() -> None:
-    """Whether there will be any must be said before the body."""
+async def test_trailers_that_were_not_announced_are_dropped() -> None:
+    """ASGI needs the announcement before the body."""
     async with (
         ScriptedOrigin(always(_response(b""))) as origin,
         asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
@@ -52,8 +52,8 @@ async def test_trailers_that_were_not_announced_stay() -> None:
     assert server.types[-1] == "body"
 
 
-async def test_trailers_stay_where_the_server_has_no_place_for_them() -> None:
-    """Nor are they announced then."""
+async def test_trailers_are_dropped_without_the_extension() -> None:
+    """They are not announced either."""
     async with (
         ScriptedOrigin(always(_response(b"Trailer: X-Sum\r\n"))) as origin,
         asgi_gateway(origin.url, extensions=[]) as server,
@@ -63,8 +63,8 @@ async def test_trailers_stay_where_the_server_has_no_place_for_them() -> None:
     assert server.types[-1] == "body"
 
 
-async def test_headers_of_what_follows_a_response_are_no_trailers() -> None:
-    """A response without a request ends its connection, and nothing of it reaches a client."""
+async def test_headers_of_a_second_response_are_no_trailers() -> None:
+    """A response without a request ends its connection, and nothing of it is forwarded."""
     good = response_bytes(body=b"hello", headers=[(b"Trailer", b"X-Sum")])
     surplus = b"HTTP/1.1 200 OK\r\nX-Sum: 666\r\n\r\n"
     async with (

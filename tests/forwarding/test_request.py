@@ -1,4 +1,4 @@
-"""The request that leaves, built from scopes: headers, framing, overrides."""
+"""The request builder: headers, framing and overrides, from ASGI scopes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOST = (b"host", b"api.example")
 
 
 def builder(**options: Any) -> RequestBuilder:
-    """One that adds nothing of its own by default."""
+    """Make a builder that adds nothing by default."""
     given_options: dict[str, Any] = {
         "forwarding": Forwarding("off", (), rfc7239=False),
         "via": False,
@@ -33,7 +33,7 @@ def builder(**options: Any) -> RequestBuilder:
 
 
 def scope(*headers: tuple[bytes, bytes], **fields: Any) -> dict[str, Any]:
-    """A request's scope."""
+    """Make the scope of a request."""
     return {
         "type": "http",
         "method": "GET",
@@ -53,19 +53,19 @@ def build(
     path: bytes = b"/x",
     **fields: Any,
 ) -> Exchange:
-    """Build from a scope with these headers."""
+    """Build a request from a scope with these headers."""
     exchange = Exchange(scope(*headers, **fields), None, None, path, b"/billing", overrides)
     builder(**(options or {})).build(exchange)
     return exchange
 
 
 def route(host: bytes = b"d", base_path: bytes = b"") -> Route:
-    """The way to a destination of that name."""
+    """Make the route to a destination."""
     return Route(cast("Transport", None), (b"host", host), base_path)
 
 
-def test_plain_headers_are_forwarded_as_they_are() -> None:
-    """Order, repeats and bytes; Host goes, it is the destination's."""
+def test_plain_headers_are_forwarded_unchanged() -> None:
+    """Order, repeats and bytes; Host is replaced by the destination's."""
     headers: Headers = [(b"x-a", b"1"), (b"cookie", b"a=b"), (b"x-a", b"\xe9"), (b"te", b"gzip")]
     exchange = build(*headers)
 
@@ -76,7 +76,7 @@ def test_plain_headers_are_forwarded_as_they_are() -> None:
 
 
 def test_nominated_headers_are_removed() -> None:
-    """Whatever Connection names, in any line; framing, Host and forwarding are not fooled."""
+    """In any line of Connection; framing, Host and forwarding headers stay."""
     trusting = Forwarding("off", [], rfc7239=False)
     exchange = build(
         (b"connection", b"X-Gone, host"),
@@ -125,7 +125,7 @@ def test_empty_connection_nominates_nothing() -> None:
         ),
     ],
 )
-def test_exactly_one_framing_leaves(
+def test_request_has_exactly_one_framing(
     headers: Headers, length: int | None, chunked: bool, has_body: bool, framing: Headers
 ) -> None:
     """RFC 9112 section 6.3: a coding wins over a length."""
@@ -159,13 +159,13 @@ def test_malformed_headers_are_the_clients_fault(headers: Headers) -> None:
 
 @pytest.mark.parametrize("path", [b"/..", b"/%2e%2e/x", b"/a/..%2f..%5cx"])
 def test_climbing_path_is_refused(path: bytes) -> None:
-    """Above where the proxy is mounted."""
+    """Dot segments lead above the mount."""
     with pytest.raises(InvalidRequest, match="above"):
         build(path=path)
 
 
-def test_expectation_goes_with_a_body_only() -> None:
-    """Another expectation passes as it is."""
+def test_expectation_is_sent_with_a_body_only() -> None:
+    """Another expectation is forwarded."""
     expect = (b"expect", b"100-Continue")
     with_body = build(expect, (b"content-length", b"5"))
     without = build(expect)
@@ -179,7 +179,7 @@ def test_expectation_goes_with_a_body_only() -> None:
     assert (b"expect", b"a") in other.headers
 
 
-def test_te_trailers_stays_where_the_server_takes_trailers() -> None:
+def test_te_trailers_is_sent_if_the_server_takes_trailers() -> None:
     """RFC 9110 section 10.1.4: with the Connection that nominates it."""
     extensions: dict[str, Any] = {"http.response.trailers": {}}
     headers = [(b"te", b"gzip, Trailers"), (b"connection", b"TE")]
@@ -196,8 +196,8 @@ def test_te_trailers_stays_where_the_server_takes_trailers() -> None:
     ("version", "via"),
     [("1.0", b"1.0"), ("1.1", b"1.1"), ("2", b"2.0"), ("3", b"3.0"), ("9", None)],
 )
-def test_via_names_the_version_it_came_by(version: str, via: bytes | None) -> None:
-    """RFC 9110 section 7.6.3; behind those of earlier hops."""
+def test_via_names_the_received_version(version: str, via: bytes | None) -> None:
+    """RFC 9110 section 7.6.3; after the Via of earlier proxies."""
     exchange = build((b"via", b"1.1 a"), options={"via": True}, http_version=version)
     expected = [(b"via", b"1.1 a")]
     if via:
@@ -207,7 +207,7 @@ def test_via_names_the_version_it_came_by(version: str, via: bytes | None) -> No
 
 
 def test_forwarding_headers_are_made_of_the_scope() -> None:
-    """A stranger's are gone; a scope may lack client, scheme and method."""
+    """Those of an untrusted peer are removed; the scope may lack client, scheme and method."""
     options = {"forwarding": Forwarding("set", (), rfc7239=False)}
     stated = build((b"X-Forwarded-For", b"6.6.6.6"), (b"forwarded", b"x"), options=options)
     bare = scope()
@@ -229,7 +229,7 @@ def test_forwarding_headers_are_made_of_the_scope() -> None:
 
 
 def test_settings_set_and_remove_headers() -> None:
-    """Set ones replace the client's."""
+    """Headers that the settings set replace the client's."""
     exchange = build(
         (b"x-key", b"forged"),
         (b"x-gone", b"1"),
@@ -241,7 +241,7 @@ def test_settings_set_and_remove_headers() -> None:
 
 
 def test_names_can_be_dropped() -> None:
-    """A WebSocket's own handshake headers."""
+    """As the handshake headers of a WebSocket."""
     exchange = Exchange(scope((b"sec-websocket-key", b"x"), (b"x", b"1")), None, None, b"/", b"")
     builder().build(exchange, drop=lambda name: name.startswith(b"sec-"))
 
@@ -250,7 +250,7 @@ def test_names_can_be_dropped() -> None:
 
 @pytest.mark.parametrize("framing", [(b"content-length", b"5"), (b"transfer-encoding", b"chunked")])
 def test_handshake_has_no_body(framing: tuple[bytes, bytes]) -> None:
-    """Else the destination would take the tunnel's first bytes for it."""
+    """Else the destination would take the tunnel's first bytes for a body."""
     headers = scope(framing, (b"expect", b"100-continue"), (b"x", b"1"))
     exchange = Exchange(headers, None, None, b"/", b"")
     builder().build(exchange, drop=lambda name: False)
@@ -280,10 +280,10 @@ def test_handshake_has_no_body(framing: tuple[bytes, bytes]) -> None:
         ([], {"method": "PURGE"}, None, False),
     ],
 )
-def test_repeatable_is_what_leaves(
+def test_repeatable_depends_on_the_sent_request(
     headers: Headers, fields: dict[str, Any], overrides: Overrides | None, repeatable: bool
 ) -> None:
-    """A listed method, or a key that the destination sees."""
+    """A listed method, or a key that is sent."""
     exchange = build(*headers, overrides=overrides, **fields)
 
     assert exchange.repeatable is repeatable
@@ -292,10 +292,10 @@ def test_repeatable_is_what_leaves(
 
 
 class TestOverrides:
-    """What a caller of ``forward`` wants otherwise."""
+    """The arguments of ``forward``."""
 
-    def test_additional_are_set_by_name(self) -> None:
-        """A client cannot forge them; they win over the settings."""
+    def test_additional_headers_are_set_by_name(self) -> None:
+        """The client cannot forge them; they win over the settings."""
         exchange = build(
             (b"x-tenant", b"forged"),
             (b"x-tenant", b"twice"),
@@ -305,7 +305,7 @@ class TestOverrides:
 
         assert exchange.headers == [(b"x-tenant", b"acme"), (b"x-s", b"mine")]
 
-    def test_replaced_stand_instead_of_the_clients(self) -> None:
+    def test_replaced_headers_are_sent_instead_of_the_clients(self) -> None:
         """Framing and expectation of the client's body stay."""
         exchange = build(
             (b"cookie", b"secret"),
@@ -324,8 +324,8 @@ class TestOverrides:
     @pytest.mark.parametrize(
         "framing", [(b"content-length", b"99"), (b"transfer-encoding", b"chunked")]
     )
-    def test_body_brings_its_own_framing_and_type(self, framing: tuple[bytes, bytes]) -> None:
-        """Length, encoding and expectation of the client's are gone."""
+    def test_given_body_has_its_own_framing_and_type(self, framing: tuple[bytes, bytes]) -> None:
+        """Length, encoding and expectation of the client's body are dropped."""
         exchange = build(
             framing,
             (b"content-encoding", b"gzip"),
@@ -340,8 +340,8 @@ class TestOverrides:
         assert (exchange.length, exchange.chunked, exchange.has_body) == (2, False, True)
         assert not exchange.expects_continue
 
-    def test_body_keeps_a_type_that_is_there(self) -> None:
-        """It sets the content type if absent."""
+    def test_given_body_keeps_an_existing_type(self) -> None:
+        """A content-type is added only if there is none."""
         exchange = build(
             (b"content-type", b"text/x"), overrides=Overrides(body=b"", content_type=b"text/y")
         )
@@ -349,13 +349,13 @@ class TestOverrides:
         assert exchange.headers == [(b"content-type", b"text/x"), (b"content-length", b"0")]
 
     def test_replaced_headers_describe_the_given_body(self) -> None:
-        """The caller's own Content-Encoding is of the caller's own body."""
+        """The caller's Content-Encoding is that of the given body."""
         overrides = Overrides(body=b"\x1f\x8b", replaced=[(b"content-encoding", b"gzip")])
         exchange = build((b"content-length", b"9"), overrides=overrides)
 
         assert exchange.headers == [(b"content-encoding", b"gzip"), (b"content-length", b"2")]
 
-    def test_method_host_and_query(self) -> None:
+    def test_method_host_and_query_are_replaced(self) -> None:
         """Each replaces the client's."""
         overrides = Overrides(method=b"PATCH", host=b"other", forward_query=False)
         exchange = build(query_string=b"a=b", overrides=overrides, path=b"/x?own=1")
@@ -365,7 +365,7 @@ class TestOverrides:
 
 
 def test_request_is_for_one_destination() -> None:
-    """Its Host comes first, its base path before the path."""
+    """Its Host is first, its base path in front of the path."""
     exchange = build((b"content-length", b"5"), query_string=b"q=%20")
     exchange.upgrade = True
     request = request_to(exchange, route(b"d", b"/base"), 4.0)
@@ -396,7 +396,7 @@ def test_frame_replaces_the_framing() -> None:
         (b"/a?o?p", b"q", (b"/a", b"o?p&q")),
     ],
 )
-def test_split_query_puts_its_own_first(
+def test_split_query_puts_the_given_query_first(
     path: bytes, query: bytes, expected: tuple[bytes, bytes]
 ) -> None:
     """The client's follows."""
@@ -415,8 +415,8 @@ def test_split_query_puts_its_own_first(
         max_size=8,
     )
 )  # fmt: skip
-def test_no_header_of_the_hop_ever_leaves(headers: Headers) -> None:
-    """Whatever comes together: refused, or one framing and nothing of this hop."""
+def test_hop_by_hop_headers_are_never_sent(headers: Headers) -> None:
+    """Any combination is refused, or sent with one framing and without them."""
     try:
         exchange = build(*headers)
     except InvalidRequest:

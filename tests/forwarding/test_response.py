@@ -1,4 +1,4 @@
-"""The response on its way to the client, and how it ends."""
+"""The response to the client, and the end of its exchange."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
 
 
 class Client:
-    """What a server would have sent, and how the exchange was finished."""
+    """Records the messages to the server, and the end of the exchange."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.messages: list[Any] = []
@@ -53,14 +53,14 @@ class Client:
 def response_over(
     peer: StandIn, data: bytes, client: Client, *, trailers: bool = False
 ) -> UpstreamResponse:
-    """A response of whose exchange these bytes have come."""
+    """Make a response whose exchange has received these bytes."""
     sent = exchange_over(peer)
     sent.feed(memoryview(data), 0.0)
     return UpstreamResponse(exchange_with(sent), sent.headers, trailers=trailers, end=client.end)
 
 
-async def test_whole_response_is_sent_and_finished_once() -> None:
-    """One message when it was all there; a second time is a mistake."""
+async def test_complete_response_is_sent_and_finished_once() -> None:
+    """In one message if all has arrived; a second call raises."""
     peer, client = StandIn(), Client()
     response = response_over(peer, OK + b"hello", client)
     await response({}, client.receive, client.send)
@@ -78,8 +78,8 @@ async def test_whole_response_is_sent_and_finished_once() -> None:
     assert client.finished == [None]
 
 
-async def test_trailers_follow_where_they_are_taken() -> None:
-    """Announced at the start, sent at the end."""
+async def test_trailers_are_announced_and_sent() -> None:
+    """Announced with the head, sent after the body."""
     client = Client()
     data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-T: y\r\n\r\n"
     await response_over(StandIn(), data, client, trailers=True)({}, client.receive, client.send)
@@ -89,7 +89,7 @@ async def test_trailers_follow_where_they_are_taken() -> None:
 
 
 async def test_response_that_breaks_off_is_never_ended() -> None:
-    """What came is sent, and no last message; the scope has the mark, the end its failure."""
+    """The received part is sent, without a last message; the scope has the mark."""
     peer, client = StandIn(), Client()
     exchange = exchange_over(peer)
     exchange.feed(memoryview(OK + b"hel"), 0.0)
@@ -110,7 +110,7 @@ async def test_response_that_breaks_off_is_never_ended() -> None:
 
 
 async def test_server_that_cannot_send_ends_the_exchange() -> None:
-    """Its error is its own; the upstream side closes."""
+    """The exception of the server is raised, and the exchange ends."""
     peer, client = StandIn(), Client(OSError("gone"))
     with pytest.raises(OSError, match="gone"):
         await response_over(peer, OK, client)({}, client.receive, client.send)
@@ -120,7 +120,7 @@ async def test_server_that_cannot_send_ends_the_exchange() -> None:
 
 
 async def test_cancelled_response_ends_the_exchange() -> None:
-    """And the cancellation goes on."""
+    """The cancellation is raised."""
     peer, client = StandIn(), Client()
     sending = asyncio.ensure_future(
         response_over(peer, OK + b"hel", client)({}, client.receive, client.send)
@@ -135,8 +135,8 @@ async def test_cancelled_response_ends_the_exchange() -> None:
     assert peer.end == "aborted"
 
 
-async def test_unused_response_gives_everything_back() -> None:
-    """Closed, or only forgotten."""
+async def test_unused_response_ends_its_exchange() -> None:
+    """Closed, or garbage collected."""
     peer, client = StandIn(), Client()
     await response_over(peer, OK, client).aclose()
     assert isinstance(client.finished[0], ClientDisconnected)
@@ -152,7 +152,7 @@ async def test_unused_response_gives_everything_back() -> None:
 
 
 async def test_forgotten_response_with_nothing_to_await() -> None:
-    """Most have no watcher any more."""
+    """The end of a short exchange gives no awaitable."""
     ended: list[BaseException | None] = []
 
     def response(data: bytes) -> UpstreamResponse:
@@ -180,7 +180,7 @@ async def test_forgotten_response_with_nothing_to_await() -> None:
 
 
 def test_break_off_without_a_wrapper_raises() -> None:
-    """A middleware might end the response that the app only returns from."""
+    """Else a middleware might complete the response."""
     with pytest.raises(TransferBroken):
         break_off({}, UpstreamDisconnected("gone"))
     with pytest.raises(TransferBroken):
@@ -188,8 +188,8 @@ def test_break_off_without_a_wrapper_raises() -> None:
     break_off({}, ClientDisconnected("left"))
 
 
-async def test_no_response_is_an_empty_one() -> None:
-    """For servers and middlewares that want to be sent something."""
+async def test_client_closed_request_is_an_empty_response() -> None:
+    """Servers and middlewares expect a response."""
     client = Client()
     response = client_closed_request()
     await response({}, client.receive, client.send)

@@ -1,4 +1,4 @@
-"""Which headers of a response cross to the client."""
+"""The response headers that are forwarded to the client."""
 
 import pytest
 
@@ -34,8 +34,8 @@ TABLE = HeaderKinds(RESPONSE_KINDS, [b"server"])
         ([(b"content-length", b"0")], 205, False, [(b"content-length", b"0")]),
     ],
 )
-def test_headers_that_cross(
+def test_only_end_to_end_headers_are_forwarded(
     headers: Headers, status: int, pass_trailers: bool, kept: Headers
 ) -> None:
-    """Nothing of the upstream's hop, nothing that its Connection names."""
+    """No hop-by-hop header, and none that Connection names."""
     assert end_to_end_headers(headers, status, TABLE, pass_trailers=pass_trailers) == kept

@@ -26,13 +26,13 @@ CONNECT = Failure.CONNECT
 
 
 def verdict(method: str = "GET", budget: RetryBudget | None = None, **fields: Any) -> Verdict:
-    """The decision on one outcome, with budget to spare unless given."""
+    """Decide on one outcome, with budget left unless given."""
     outcome = Outcome(**{"repeatable": method == "GET", **fields})
     return decide(outcome, SETTINGS, budget or RetryBudget(0.2, 10), 0.0)
 
 
 @pytest.mark.parametrize("failure", [one for one in Failure if one.side is not Side.DESTINATION])
-def test_decide_never_repeats_what_was_not_the_destinations_fault(failure: Failure) -> None:
+def test_decide_never_retries_failures_of_other_sides(failure: Failure) -> None:
     """The client's failures and ours end the request."""
     assert verdict(failure=failure, written=False) is NO
 
@@ -90,7 +90,7 @@ def test_decide_on_a_closed_connection(
     "failure",
     [Failure.FIRST_BYTE_TIMEOUT, Failure.ACTIVITY_TIMEOUT, Failure.RESPONSE_MALFORMED],
 )
-def test_decide_counts_failures_that_no_stale_connection_explains(failure: Failure) -> None:
+def test_decide_counts_failures_other_than_a_stale_connection(failure: Failure) -> None:
     """On a reused connection, too."""
     assert verdict(failure=failure, reused=True) is COUNTED
     assert verdict("POST", failure=failure, reused=True) is NO
@@ -107,13 +107,13 @@ def test_decide_counts_failures_that_no_stale_connection_explains(failure: Failu
         ("POST", {"status": 503, "repeatable": True}, COUNTED),
     ],
 )
-def test_decide_on_a_status(method: str, fields: dict[str, Any], expected: Verdict) -> None:
-    """Listed ones, for what may be sent twice."""
+def test_decide_on_listed_statuses(method: str, fields: dict[str, Any], expected: Verdict) -> None:
+    """For repeatable requests only."""
     assert verdict(method, answered=True, **fields) is expected
 
 
-def test_decide_withdraws_from_the_budget_only_what_it_counts() -> None:
-    """A refusal for another reason costs nothing; an empty budget is a no."""
+def test_decide_withdraws_only_counted_retries_from_the_budget() -> None:
+    """Refusals for other reasons withdraw nothing; an empty budget refuses."""
     budget = RetryBudget(0, 1)
 
     assert verdict("POST", budget, failure=CLOSED) is NO
@@ -135,7 +135,7 @@ def test_budget_allows_a_minimum_and_a_share() -> None:
 
 
 def test_budget_fills_again_as_the_window_moves() -> None:
-    """Two windows later only the minimum is there."""
+    """Two windows later only the minimum is left."""
     budget = RetryBudget(0.2, 3)
     for _ in range(100):
         budget.requests += 1
@@ -147,8 +147,8 @@ def test_budget_fills_again_as_the_window_moves() -> None:
 
 
 @given(st.floats(0, 1), st.integers(0, 20), st.integers(1, 200), st.integers(0, 100))
-def test_budget_bounds_a_storm(share: float, minimum: int, rate: int, seed: int) -> None:
-    """All requests fail for a minute: what is sent stays within 1 + share, and the minimum."""
+def test_budget_limits_a_storm(share: float, minimum: int, rate: int, seed: int) -> None:
+    """All requests fail for a minute: at most 1 + share, and the minimum, are sent."""
     budget = RetryBudget(share, minimum)
     random = Random(seed)
     requests = retries = 0
@@ -164,7 +164,7 @@ def test_budget_bounds_a_storm(share: float, minimum: int, rate: int, seed: int)
 
 
 def test_backoff_is_fully_jittered_and_capped() -> None:
-    """Anywhere from nothing to base times 2ⁿ, at most ten bases."""
+    """From 0 to base times 2ⁿ, at most ten times the base."""
     random = Random(1)
     for retry, most in ((0, 0.025), (1, 0.05), (2, 0.1), (3, 0.2), (4, 0.25), (10_000, 0.25)):
         pauses = [backoff(retry, 0.025, random) for _ in range(500)]

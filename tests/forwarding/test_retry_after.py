@@ -1,4 +1,4 @@
-"""Retry-After of a destination that wants to be left alone."""
+"""Retry-After of a destination that asks for a pause."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.support.origins import ScriptedOrigin, always, response_bytes
     ("value", "seconds"),
     [(b"7", 7), (b"0", 0), (b"-1", None), (b"soon", None), (b"", None), (b"1.5", None)],
 )
-def test_retry_after_in_seconds(value: bytes, seconds: float | None) -> None:
+def test_retry_after_is_read_as_seconds(value: bytes, seconds: float | None) -> None:
     """A whole number, or nothing."""
     assert retry_after_seconds([(b"x", b"1"), (b"retry-after", value)]) == seconds
 
 
-def test_retry_after_as_a_date() -> None:
-    """The seconds until then; in the past none are left."""
+def test_retry_after_is_read_as_a_date() -> None:
+    """The seconds until then; 0 for the past."""
     soon = formatdate(time.time() + 60, usegmt=True).encode("ascii")
     past = b"Sun, 06 Nov 1994 08:49:37 GMT"
 
@@ -48,10 +48,10 @@ def test_retry_after_may_be_missing() -> None:
         (500, b"60", True, [500, 500, 500]),
     ],
 )
-async def test_retry_after_takes_the_destination_out(
+async def test_retry_after_ejects_the_destination(
     status: int, after: bytes, respect: bool, served: list[int]
 ) -> None:
-    """For its time, where the settings say so; the response itself reaches its client."""
+    """For its time, if the settings say so; the response itself reaches its client."""
     events: list[Event] = []
     async with (
         ScriptedOrigin(always(response_bytes(status, headers=[(b"Retry-After", after)]))) as busy,

@@ -1,4 +1,4 @@
-"""Attempts on real sockets: where they go, what may follow, what is counted and left."""
+"""Attempts on real sockets: destinations, retries, counts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.transport.loops import on_every_loop
 
 
 class Sender:
-    """Sends requests on the journey of one upstream."""
+    """Sends requests as exchanges of one upstream."""
 
     def __init__(self, upstream: RunningUpstream) -> None:
         self.upstream = upstream
@@ -49,7 +49,7 @@ class Sender:
         repeatable: bool | None = None,
         exchange: Exchange | None = None,
     ) -> tuple[int, bytes, str]:
-        """Status, body and destination of one exchange."""
+        """Give status, body and destination of one exchange."""
         exchange = exchange or self.exchange()
         exchange.method = method
         exchange.repeatable = method in {b"GET", b"HEAD"} if repeatable is None else repeatable
@@ -70,7 +70,7 @@ class Sender:
                 await rest
 
     def exchange(self, receive: Receive | None = None) -> Exchange:
-        """One whose client stays."""
+        """Make an exchange whose client stays connected."""
         return watched_exchange(receive or _stays, Deadlines(5, None, None))
 
 
@@ -80,7 +80,7 @@ async def _stays() -> Any:
 
 @contextlib.asynccontextmanager
 async def sender(*urls: str, **settings: Any) -> AsyncIterator[Sender]:
-    """One upstream; afterwards nothing is in flight."""
+    """Run one upstream; at the end nothing may be in flight."""
     upstream = compose(billing(*urls, **{"policy": "first", **settings}))
     try:
         yield Sender(upstream)
@@ -92,12 +92,12 @@ async def sender(*urls: str, **settings: Any) -> AsyncIterator[Sender]:
 
 
 async def closes(connection: Connection) -> None:
-    """Take a request and close without a response."""
+    """Read a request, and close without a response."""
     await connection.read_request()
 
 
 def once_then_close(then: bytes = b"") -> Any:
-    """Serve one request of a connection, then close upon the next."""
+    """Respond to the first request of a connection, and close on the next."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -111,7 +111,7 @@ def once_then_close(then: bytes = b"") -> Any:
 
 @on_every_loop
 async def test_response_counts_as_success_and_in_flight() -> None:
-    """From the pick until the release."""
+    """In flight from the pick until the end."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
         assert await one.send() == (200, b"ok", origin.url)
         assert await one.send(b"POST", body=b"hello") == (200, b"ok", origin.url)
@@ -124,7 +124,7 @@ async def test_response_counts_as_success_and_in_flight() -> None:
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 @on_every_loop
 async def test_refused_dial_goes_elsewhere(method: bytes) -> None:
-    """Any method, with its body: none of it has been sent."""
+    """With any method and body, because no byte was sent."""
     dead = f"http://127.0.0.1:{dead_port()}"
     async with ScriptedOrigin() as origin, sender(dead, origin.url) as one:
         body = b"hello" if method == b"POST" else None
@@ -136,7 +136,7 @@ async def test_refused_dial_goes_elsewhere(method: bytes) -> None:
 
 @on_every_loop
 async def test_dials_end_after_three_further_destinations() -> None:
-    """Free of attempts and budget, but not endless; the error lists every attempt."""
+    """Not counted as attempts, but limited; the error lists every attempt."""
     dead = [f"http://127.0.0.1:{dead_port()}" for _ in range(6)]
     async with sender(*dead) as one:
         with pytest.raises(UpstreamConnectError) as caught:
@@ -148,8 +148,8 @@ async def test_dials_end_after_three_further_destinations() -> None:
 
 
 @on_every_loop
-async def test_refused_dial_takes_one_turn_of_the_others() -> None:
-    """By turns, the neighbours of a dead destination share what it refuses and lose nothing."""
+async def test_refused_dials_spread_over_the_other_destinations() -> None:
+    """With round robin each destination gets its share of the refused requests."""
     dead = f"http://127.0.0.1:{dead_port()}"
     async with (
         ScriptedOrigin() as first,
@@ -165,7 +165,7 @@ async def test_refused_dial_takes_one_turn_of_the_others() -> None:
 
 @on_every_loop
 async def test_only_destination_is_dialled_once() -> None:
-    """A further dial would meet the same."""
+    """A second dial would also fail."""
     async with sender(f"http://127.0.0.1:{dead_port()}") as one:
         with pytest.raises(UpstreamConnectError) as caught:
             await one.send()
@@ -175,7 +175,7 @@ async def test_only_destination_is_dialled_once() -> None:
 
 @on_every_loop
 async def test_stale_connection_is_replaced_for_repeatable_requests() -> None:
-    """Free of the count, on a fresh connection to the same destination, no failure counted."""
+    """Uncounted, on a new connection to the same destination, without a failure."""
     async with (
         ScriptedOrigin(once_then_close()) as origin,
         sender(origin.url, retries={"attempts": 0}) as one,
@@ -186,7 +186,7 @@ async def test_stale_connection_is_replaced_for_repeatable_requests() -> None:
 
 
 @on_every_loop
-async def test_stale_connection_ends_what_must_not_be_repeated() -> None:
+async def test_stale_connection_ends_other_requests() -> None:
     """RFC 9110 section 9.2.2: a POST may have been done."""
     async with ScriptedOrigin(once_then_close()) as origin, sender(origin.url) as one:
         await one.send()
@@ -197,8 +197,8 @@ async def test_stale_connection_ends_what_must_not_be_repeated() -> None:
 
 
 @on_every_loop
-async def test_stale_connection_with_a_key_and_a_body() -> None:
-    """The whole body goes again."""
+async def test_stale_connection_resends_a_body_with_a_key() -> None:
+    """The whole body is sent again."""
     async with ScriptedOrigin(once_then_close()) as origin, sender(origin.url) as one:
         await one.send()
         assert (await one.send(b"POST", body=b"hello", repeatable=True))[1] == b"2"
@@ -207,7 +207,7 @@ async def test_stale_connection_with_a_key_and_a_body() -> None:
 
 
 @on_every_loop
-async def test_disconnect_is_tried_again_elsewhere_within_the_count() -> None:
+async def test_disconnect_of_the_destination_is_retried_elsewhere() -> None:
     """GET once more, POST never."""
     async with (
         ScriptedOrigin(closes) as bad,
@@ -223,7 +223,7 @@ async def test_disconnect_is_tried_again_elsewhere_within_the_count() -> None:
 
 @on_every_loop
 async def test_only_destination_is_tried_again() -> None:
-    """Another one when there is one, else the same."""
+    """Another destination if there is one, else the same."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -236,7 +236,7 @@ async def test_only_destination_is_tried_again() -> None:
 
 @on_every_loop
 async def test_attempt_with_a_response_is_never_repeated() -> None:
-    """Once a byte of the response came, no retry follows."""
+    """Once a byte of the response has arrived, no retry follows."""
     async with (
         ScriptedOrigin(always(b"HTTP/9.9 200 OK\r\n\r\n")) as bad,
         ScriptedOrigin() as good,
@@ -279,8 +279,8 @@ async def test_listed_status_counts_against_its_destination() -> None:
 
 
 @on_every_loop
-async def test_policy_that_learns_observes_each_end() -> None:
-    """Success, failure; the time to the first byte with it."""
+async def test_policy_that_learns_observes_each_attempt() -> None:
+    """Success or failure, with the time to the first byte."""
     seen: list[tuple[str, bool]] = []
     async with (
         ScriptedOrigin() as origin,
@@ -306,8 +306,8 @@ async def test_policy_that_learns_observes_each_end() -> None:
 
 
 @on_every_loop
-async def test_nothing_available_and_everything_full() -> None:
-    """Both are 503, with exceptions of different types."""
+async def test_nothing_available_and_everything_full_are_503() -> None:
+    """With exceptions of different types."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
         one.upstream.pool.drain(one.upstream.pool.destinations[0])
         with pytest.raises(NoAvailableDestination) as none:
@@ -328,8 +328,8 @@ async def test_nothing_available_and_everything_full() -> None:
 
 
 @on_every_loop
-async def test_place_is_given_back_whatever_happens() -> None:
-    """``max_in_flight`` counts successes, failures and departures alike."""
+async def test_in_flight_counts_return_to_zero() -> None:
+    """After successes, failures and disconnects."""
     async with (
         ScriptedOrigin() as origin,
         sender(origin.url, limits={"max_in_flight": 1}) as one,
@@ -343,8 +343,8 @@ async def test_place_is_given_back_whatever_happens() -> None:
 
 
 @on_every_loop
-async def test_departure_before_the_head_counts_no_failure() -> None:
-    """Before the head: the exchange ends, no further attempt is made."""
+async def test_disconnect_before_the_head_counts_no_failure() -> None:
+    """The exchange ends, and no further attempt is made."""
     never = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -372,7 +372,7 @@ async def test_departure_before_the_head_counts_no_failure() -> None:
 
 @on_every_loop
 async def test_late_failure_is_counted_by_its_side() -> None:
-    """A failure after the head counts if it is the destination's, not if the client left."""
+    """A failure after the head counts, a disconnect of the client does not."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
         outcomes = one.upstream.journey.outcomes
         (destination,) = one.upstream.pool.destinations
@@ -389,8 +389,8 @@ async def test_late_failure_is_counted_by_its_side() -> None:
 
 
 @on_every_loop
-async def test_retry_after_takes_a_destination_out() -> None:
-    """Where it is respected; a date is not read."""
+async def test_retry_after_ejects_a_destination() -> None:
+    """If the settings respect it; a date is not read."""
     limited = always(response_bytes(429, b"", [(b"Retry-After", b"5")]))
     dated = always(response_bytes(503, b"", [(b"Retry-After", b"Fri, 31 Dec 1999 23:59:59 GMT")]))
     async with (
@@ -422,14 +422,14 @@ def test_retry_after_is_read_as_seconds(headers: Headers, seconds: float | None)
 
 @on_every_loop
 async def test_policy_that_does_not_learn_observes_nothing() -> None:
-    """There is nothing to tell it to."""
+    """It has no ``observe``."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
         one.upstream.journey.outcomes.observe(one.upstream.pool.destinations[0], 0.1, failed=False)
 
 
 @on_every_loop
-async def test_body_that_still_comes_follows_its_head() -> None:
-    """Its first piece goes along, the rest as the client sends it."""
+async def test_body_is_streamed_after_its_head() -> None:
+    """The first piece is sent with the head, the rest as the client sends it."""
     pieces = [b"lo ", b"world"]
 
     async def receive() -> Any:

@@ -1,4 +1,4 @@
-"""Retry storms: what an outage makes of a thousand requests, on real sockets."""
+"""Retry storms: a thousand requests during an outage, on real sockets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def _close(connection: Connection) -> None:
 
 
 async def _storm(gate: Gateway, method: str, body: bytes | None) -> set[int]:
-    """Send many requests over twenty connections; the statuses that came back."""
+    """Send many requests over twenty connections; give their statuses."""
     statuses: set[int] = set()
 
     async def one_client() -> None:
@@ -48,7 +48,7 @@ async def _storm(gate: Gateway, method: str, body: bytes | None) -> set[int]:
     ids=["503", "reset", "close"],
 )
 async def test_storm_of_failures_stays_within_the_budget(script: Script, status: int) -> None:
-    """Every destination fails everything; upstream sees at most 1.2 times the requests."""
+    """All requests fail; the upstream gets at most 1.2 times the requests."""
     async with AsyncExitStack() as stack:
         origins = [await stack.enter_async_context(ScriptedOrigin(script)) for _ in range(3)]
         gate = await stack.enter_async_context(
@@ -71,7 +71,7 @@ async def test_storm_of_failures_stays_within_the_budget(script: Script, status:
 
 @pytest.mark.parametrize("script", [always(response_bytes(503, b"busy")), _reset, _close])
 async def test_storm_never_sends_a_post_twice(script: Script) -> None:
-    """However many attempts and budget there are."""
+    """Whatever the attempts and the budget."""
     async with AsyncExitStack() as stack:
         origins = [await stack.enter_async_context(ScriptedOrigin(script)) for _ in range(3)]
         gate = await stack.enter_async_context(
@@ -95,8 +95,8 @@ async def test_storm_never_sends_a_post_twice(script: Script) -> None:
     ("destinations", "dials"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (8, 4)]
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_refused_dials_are_capped(destinations: int, dials: int, method: str) -> None:
-    """Four dials a request, each at another destination, and no budget for them."""
+async def test_refused_dials_are_limited(destinations: int, dials: int, method: str) -> None:
+    """Four dials per request, each at another destination, without the budget."""
     dead = [f"http://127.0.0.1:{dead_port()}" for _ in range(destinations)]
     async with gateway(
         *dead,
@@ -112,7 +112,7 @@ async def test_refused_dials_are_capped(destinations: int, dials: int, method: s
 
 
 async def test_refused_dials_of_a_websocket_go_elsewhere() -> None:
-    """A handshake is retried like any request; all dead, it is refused with 502."""
+    """A handshake is retried like any request; if all fail, it is refused with 502."""
     dead = [f"http://127.0.0.1:{dead_port()}" for _ in range(5)]
     async with gateway(*dead, ejection={"enabled": False}) as gate:
         async with connect(gate.address) as client:
@@ -124,7 +124,7 @@ async def test_refused_dials_of_a_websocket_go_elsewhere() -> None:
 
 
 async def test_handshake_that_breaks_off_is_tried_elsewhere() -> None:
-    """A GET without a body, so it may be sent twice; the refusal there is the response."""
+    """It is a GET without a body; the refusal of the second destination is forwarded."""
     async with (
         ScriptedOrigin(_close) as bad,
         ScriptedOrigin(always(response_bytes(401, b"who?"))) as good,

@@ -1,6 +1,6 @@
 """Tunnels through a real server: a client in front, an upstream behind, both able to break.
 
-Long, because each ending is shown from both sides with the same pair of peers.
+The file is long because each end is shown from both sides with the same pair of peers.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class _Gateway:
             raise
 
     async def end(self, seconds: float = 10.0) -> TunnelEnd:
-        """Wait for the end of a tunnel, and see that it left no task."""
+        """Wait for the end of a tunnel; no task may be left."""
         end = await asyncio.wait_for(self.ends.get(), seconds)
         assert isinstance(end, TunnelEnd)
         assert not _copy_tasks()
@@ -99,7 +99,7 @@ async def _scripted(script: Script, **options: Any) -> AsyncIterator[_Gateway]:
 
 @contextlib.asynccontextmanager
 async def _echoing(**options: Any) -> AsyncIterator[_Gateway]:
-    """A gateway in front of the ``websockets`` server, echoing."""
+    """Run a gateway in front of the ``websockets`` server, which echoes."""
 
     async def echo(connection: Any) -> None:
         with contextlib.suppress(ConnectionClosed):
@@ -148,7 +148,7 @@ async def test_tunnel_carries_messages_of_every_kind(ws: str) -> None:
 
 @pytest.mark.e2e
 async def test_tunnel_carries_a_message_above_16_mib() -> None:
-    """Where the server's own limit is raised, the tunnel adds none."""
+    """If the server's own limit is higher, the tunnel adds none."""
     message = bytes(20 * 2**20)
     async with _echoing(size=2**25) as gateway, _connect(gateway, ping_interval=None) as client:
         await client.send(message)
@@ -174,7 +174,7 @@ async def test_tunnel_carries_small_messages_in_order() -> None:
 @pytest.mark.parametrize("ws", _SERVERS)
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 3000, 4999])
 async def test_client_close_reaches_the_upstream(ws: str, code: int) -> None:
-    """The upstream sees the client's code and reason, behind its last message."""
+    """The upstream gets the client's code and reason, after its last message."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -191,7 +191,7 @@ async def test_client_close_reaches_the_upstream(ws: str, code: int) -> None:
 
 @contextlib.asynccontextmanager
 async def _raw_client(gateway: _Gateway) -> AsyncIterator[socket.socket]:
-    """A client that is a socket, past its handshake."""
+    """Open a WebSocket on a raw socket."""
     host, _, port = gateway.url.removeprefix("ws://").rstrip("/").partition(":")
     loop = asyncio.get_running_loop()
     with socket.socket() as raw:
@@ -210,7 +210,7 @@ async def _raw_client(gateway: _Gateway) -> AsyncIterator[socket.socket]:
 @pytest.mark.e2e
 @pytest.mark.parametrize("ws", _SERVERS)
 @pytest.mark.parametrize("how", ["reset", "end"])
-async def test_client_that_vanishes_breaks_the_upstream_off(ws: str, how: str) -> None:
+async def test_lost_client_breaks_off_the_upstream(ws: str, how: str) -> None:
     """Within a second the upstream's connection breaks, without a close frame."""
     left = asyncio.Event()
     rest = b""
@@ -249,7 +249,7 @@ async def test_client_that_vanishes_breaks_the_upstream_off(ws: str, how: str) -
 async def test_upstream_close_reaches_the_client(
     ws: str, payload: bytes, code: int, reason: str, noted: int
 ) -> None:
-    """The client sees the upstream's code and reason behind its last message."""
+    """The client gets the upstream's code and reason after its last message."""
 
     async def script(peer: FramePeer) -> None:
         peer.writer.write(frame(_TEXT, b"last") + frame(_CLOSE, payload))
@@ -266,8 +266,8 @@ async def test_upstream_close_reaches_the_client(
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("how", ["reset", "end"])
-async def test_upstream_that_vanishes_closes_the_client_with_1014(how: str) -> None:
-    """A broken upstream is a bad gateway to the client, within a second."""
+async def test_lost_upstream_closes_the_client_with_1014(how: str) -> None:
+    """1014 is a bad gateway; within a second."""
 
     async def script(peer: FramePeer) -> None:
         await peer.read()
@@ -314,7 +314,7 @@ async def test_fault_of_the_upstream_reaches_the_client(
 
 @pytest.mark.e2e
 async def test_silent_upstream_ends_the_tunnel() -> None:
-    """A dead peer behind the gateway is found by its missing pong."""
+    """A dead peer is found by its missing pong."""
     async with (
         _scripted(_until_left, ping_interval=0.02, ping_timeout=0.02) as gateway,
         _connect(gateway) as client,
@@ -328,7 +328,7 @@ async def test_silent_upstream_ends_the_tunnel() -> None:
 @pytest.mark.e2e
 @pytest.mark.parametrize("message", ["x" * 1025, "ü" * 513, b"x" * 1025])
 async def test_client_message_over_the_limit_closes_both_with_1009(message: str | bytes) -> None:
-    """``max_message_bytes`` counts bytes, and holds for the client as well."""
+    """``max_message_bytes`` counts bytes, and also limits the client."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -350,7 +350,7 @@ async def test_client_message_over_the_limit_closes_both_with_1009(message: str 
 
 @pytest.mark.e2e
 async def test_close_ends_a_running_tunnel_on_both_sides() -> None:
-    """A drain's time-out closes what remains, whatever it waits for."""
+    """A drain closes remaining tunnels after its time."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -367,8 +367,8 @@ async def test_close_ends_a_running_tunnel_on_both_sides() -> None:
 
 
 @pytest.mark.e2e
-async def test_cancellation_closes_both_sides_with_1012_and_goes_on() -> None:
-    """The task ends cancelled; both peers got a close; nothing is left."""
+async def test_cancellation_closes_both_sides_with_1012_and_is_raised() -> None:
+    """The task ends cancelled, and nothing is left."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -391,7 +391,7 @@ async def test_cancellation_closes_both_sides_with_1012_and_goes_on() -> None:
 @pytest.mark.e2e
 @pytest.mark.parametrize("ws", _SERVERS)
 async def test_server_shutdown_closes_both_sides_with_1012(ws: str) -> None:
-    """When uvicorn stops, the upstream hears it as well."""
+    """When uvicorn stops, the upstream is closed as well."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -463,7 +463,7 @@ async def test_slow_upstream_stops_the_client() -> None:
 
 
 async def _stalled(progress: Callable[[], int]) -> None:
-    """Wait until a counter that has begun to grow stands still."""
+    """Wait until a counter that has begun to grow stops."""
     await until(lambda: progress() > 0)
     still, before = 0, -1
     while still < 20:
@@ -476,7 +476,7 @@ async def _stalled(progress: Callable[[], int]) -> None:
 
 
 class _Client:
-    """The client's side of ASGI, with what it sends given and what it gets kept."""
+    """The client's side of ASGI, with given messages to receive, and recorded messages sent."""
 
     def __init__(self, *messages: Message) -> None:
         self.inbox: asyncio.Queue[Message | BaseException] = asyncio.Queue()
@@ -505,7 +505,7 @@ async def _by_hand(client: _Client, script: Script) -> AsyncIterator[Tunnel]:
         assert not _copy_tasks()
 
 
-async def test_both_shapes_of_a_received_message_are_taken() -> None:
+async def test_both_forms_of_a_received_message_are_read() -> None:
     """Servers may give one key, or both with one of them ``None``."""
     seen: list[tuple[int, bytes]] = []
 
@@ -528,14 +528,14 @@ async def test_both_shapes_of_a_received_message_are_taken() -> None:
 
 
 async def _floods(peer: FramePeer) -> None:
-    """An upstream that sends without end."""
+    """Run an upstream that sends without end."""
     while True:
         peer.send(_TEXT, b"x" * 1000)
         await peer.writer.drain()
 
 
-async def test_client_that_left_is_read_to_its_close() -> None:
-    """When ``send`` fails, the code is still in ``receive``, behind the last messages."""
+async def test_close_code_is_read_after_a_failed_send() -> None:
+    """``receive`` still has the code, after the last messages."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -557,8 +557,8 @@ async def test_client_that_left_is_read_to_its_close() -> None:
     assert (end.reason, end.code) == (WebSocketEnd.CLIENT_CLOSED, 1001)
 
 
-async def test_client_that_left_without_a_word_vanished() -> None:
-    """When ``send`` fails and ``receive`` stays silent, it is over within about a second."""
+async def test_silent_receive_after_a_failed_send_ends_the_tunnel() -> None:
+    """Within about a second."""
 
     async def left(message: Message) -> None:
         raise RuntimeError("closed")
@@ -584,7 +584,7 @@ async def test_close_before_run_ends_at_once() -> None:
 
 
 async def test_cancellation_of_a_drain_keeps_its_code() -> None:
-    """The first end stands; the task is cancelled nevertheless."""
+    """The first end is kept; the task is cancelled nevertheless."""
     client = _Client()
     async with _by_hand(client, _until_left) as tunnel:
         running = asyncio.create_task(tunnel.run())
@@ -597,8 +597,8 @@ async def test_cancellation_of_a_drain_keeps_its_code() -> None:
     assert client.got == [{"type": "websocket.close", "code": 4000, "reason": ""}]
 
 
-async def test_close_hurries_a_client_that_holds_its_close_frame_up() -> None:
-    """A client too slow for its last message does not hold a drain up; its end stands."""
+async def test_close_does_not_wait_for_a_slow_client() -> None:
+    """A client that is too slow for its last message does not delay a drain."""
     held = asyncio.Event()
 
     async def hold(message: Message) -> None:
@@ -622,8 +622,8 @@ async def test_close_hurries_a_client_that_holds_its_close_frame_up() -> None:
     assert end.reason is WebSocketEnd.UPSTREAM_CLOSED
 
 
-async def test_cancellation_is_quick_though_both_sides_hold_it_up() -> None:
-    """A second is all that a stuck client and a silent upstream get."""
+async def test_cancellation_does_not_wait_for_stuck_peers() -> None:
+    """A stuck client and a silent upstream get a second."""
     sending = asyncio.Event()
 
     async def hold(message: Message) -> None:
@@ -643,7 +643,7 @@ async def test_cancellation_is_quick_though_both_sides_hold_it_up() -> None:
 
 
 async def test_second_cancellation_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not wait for the orderly end that the first one began."""
+    """It does not wait for the end that the first one began."""
     monkeypatch.setattr(tunnel_module, "_END_SECONDS", 60.0)
     closing = asyncio.Event()
 
@@ -667,7 +667,7 @@ async def test_second_cancellation_ends_at_once(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("error", [KeyError("receive"), TimeoutError()])
 async def test_error_of_receive_is_raised_and_leaves_nothing(error: Exception) -> None:
-    """A fault of a middleware is its author's to see."""
+    """An exception of a middleware reaches the server."""
     client = _Client()
     client.inbox.put_nowait(error)
     async with _by_hand(client, _until_left) as tunnel:
@@ -678,7 +678,7 @@ async def test_error_of_receive_is_raised_and_leaves_nothing(error: Exception) -
 
 
 async def test_error_of_send_is_raised_and_leaves_nothing() -> None:
-    """The same where the other task meets it."""
+    """The same in the other task."""
 
     async def broken(message: Message) -> None:
         raise KeyError("send")

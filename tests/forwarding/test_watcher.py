@@ -1,4 +1,4 @@
-"""Who ends an exchange early: the client, the clock; and that nothing of it is left."""
+"""Watching exchanges: disconnects and deadlines end them, and nothing is left."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEFT = {"type": "http.disconnect"}
 
 
 class Client:
-    """A client that stays until it leaves, or whose server fails."""
+    """A client that disconnects when told, or whose server fails."""
 
     def __init__(self) -> None:
         self.gone = asyncio.Event()
@@ -43,14 +43,14 @@ class Client:
 
 
 def sent_now(peer: StandIn | None = None) -> Http1Exchange:
-    """An attempt that was sent just now."""
+    """Make an attempt that was sent just now."""
     exchange = exchange_over(peer or StandIn())
     exchange.last_activity = asyncio.get_running_loop().time()
     return exchange
 
 
 def at_once() -> Watcher:
-    """A watcher that watches after a millisecond."""
+    """Make a watcher that watches after a millisecond."""
     watcher = Watcher("billing", NEVER)
     watcher.unwatched_seconds = 0.001
     return watcher
@@ -64,7 +64,7 @@ def stepped(watcher: Watcher) -> SteppedLoop:
 
 
 async def ended(exchange: Exchange) -> None:
-    """End its watching and await what remains."""
+    """End the watching, and await the rest."""
     rest = exchange.watcher.end(exchange)
     if rest is not None:
         await rest
@@ -80,13 +80,13 @@ async def ended(exchange: Exchange) -> None:
     ],
 )
 async def test_watcher_begins_before_any_deadline(deadlines: Deadlines, seconds: float) -> None:
-    """Else a short deadline would come late."""
+    """Else a short deadline would be noticed late."""
     assert Watcher("billing", deadlines).unwatched_seconds == seconds
 
 
 @on_every_loop
 async def test_short_exchange_costs_no_task() -> None:
-    """It is over before watching begins."""
+    """It ends before watching begins."""
     tasks = asyncio.all_tasks()
     watcher = Watcher("billing", NEVER)
     watcher.unwatched_seconds = 60
@@ -101,7 +101,7 @@ async def test_short_exchange_costs_no_task() -> None:
 
 @on_every_loop
 async def test_recent_exchanges_share_one_timer() -> None:
-    """Each is watched when its own time is over, oldest first."""
+    """Each is watched when its own time has passed, oldest first."""
     watcher = Watcher("billing", NEVER)
     watcher.unwatched_seconds = 0.03
     loop = stepped(watcher)
@@ -122,8 +122,8 @@ async def test_recent_exchanges_share_one_timer() -> None:
 
 
 @on_every_loop
-async def test_departure_ends_the_exchange() -> None:
-    """What waits for its head fails."""
+async def test_disconnect_ends_the_exchange() -> None:
+    """A call that waits for the head raises."""
     client, peer = Client(), StandIn()
     exchange = watched_exchange(client.receive, watcher=at_once())
     sent = sent_now(peer)
@@ -141,8 +141,8 @@ async def test_departure_ends_the_exchange() -> None:
 
 
 @on_every_loop
-async def test_departure_ends_what_precedes_the_attempt() -> None:
-    """A dial, a place in a queue, a pause; and nothing further is begun."""
+async def test_disconnect_ends_the_wait_before_an_attempt() -> None:
+    """A dial, a place in the queue, a pause; and no attempt follows."""
     client = Client()
     exchange = watched_exchange(client.receive, watcher=at_once())
     client.gone.set()
@@ -169,7 +169,7 @@ async def test_departure_ends_what_precedes_the_attempt() -> None:
 
 @on_every_loop
 async def test_failing_receive_ends_the_exchange_with_its_error() -> None:
-    """Whatever the server raises."""
+    """Whatever exception the server raises."""
     client = Client()
     client.error = OSError("server")
     client.gone.set()
@@ -183,7 +183,7 @@ async def test_failing_receive_ends_the_exchange_with_its_error() -> None:
 
 @on_every_loop
 async def test_body_over_its_limit_ends_the_exchange() -> None:
-    """It is read by the watcher's one reader."""
+    """The client's task reads the body."""
 
     async def receive() -> Any:
         return {"type": "http.request", "body": b"x" * 10, "more_body": True}
@@ -201,7 +201,7 @@ async def test_body_over_its_limit_ends_the_exchange() -> None:
 
 @on_every_loop
 async def test_run_gives_the_result_and_passes_errors_on() -> None:
-    """As if it had been awaited."""
+    """As if the coroutine had been awaited."""
     exchange = watched_exchange(Client().receive)
 
     async def fine() -> int:
@@ -218,7 +218,7 @@ async def test_run_gives_the_result_and_passes_errors_on() -> None:
 
 @on_every_loop
 async def test_cancelled_run_stays_cancelled() -> None:
-    """The server's cancellation is no departure, also when both come together."""
+    """The server's cancellation is no disconnect, even if both come together."""
     for interrupted in (False, True):
         exchange = watched_exchange(Client().receive)
         running = asyncio.ensure_future(
@@ -237,7 +237,7 @@ async def test_cancelled_run_stays_cancelled() -> None:
 @pytest.mark.parametrize("result", ["exchange", "nothing", "error"])
 @on_every_loop
 async def test_dial_that_succeeds_as_it_is_cancelled_leaks_nothing(result: str) -> None:
-    """The connection it made is closed."""
+    """The connection is closed."""
     peer = StandIn()
     sent = sent_now(peer)
     made: asyncio.Future[Http1Exchange | None] = asyncio.get_running_loop().create_future()
@@ -289,7 +289,7 @@ async def test_nearest_deadline_ends_the_attempt(deadlines: Deadlines, failure: 
 
 @on_every_loop
 async def test_next_attempt_has_deadlines_of_its_own() -> None:
-    """The first byte is waited for from its own beginning."""
+    """The time to the first byte starts with each attempt."""
     exchange = watched_exchange(Client().receive, Deadlines(None, 0.02, None))
     for _ in range(2):
         sent = sent_now()
@@ -326,7 +326,7 @@ async def test_activity_moves_the_deadline() -> None:
 
 @on_every_loop
 async def test_total_ends_a_dial() -> None:
-    """Nothing else does: dials and queues have timeouts of their own."""
+    """Other deadlines do not: dials and queues have timeouts of their own."""
     exchange = watched_exchange(Client().receive, Deadlines(0.001, 0.001, 0.03))
     with pytest.raises(UpstreamTimeout) as caught:
         await exchange.watcher.run(exchange, asyncio.Event().wait(), "dial")
@@ -336,8 +336,8 @@ async def test_total_ends_a_dial() -> None:
 
 
 @on_every_loop
-async def test_reader_that_takes_nothing_is_the_clients_fault() -> None:
-    """The destination is not blamed for a client that stalls."""
+async def test_client_that_reads_nothing_is_at_fault() -> None:
+    """No failure of the destination is counted."""
     peer = StandIn()
     peer.read_paused = True
     exchange = watched_exchange(Client().receive, Deadlines(0.01, None, None))
@@ -368,7 +368,7 @@ async def test_stalled_upload_is_the_clients_fault() -> None:
 
 
 @on_every_loop
-async def test_close_awaits_the_reader() -> None:
+async def test_end_awaits_the_clients_task() -> None:
     """Also one that has ended, or that never ran."""
     client = Client()
     exchange = watched_exchange(

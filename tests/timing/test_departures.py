@@ -13,7 +13,7 @@ from tests.forwarding.departures import (
     PHASES,
     DisconnectNoted,
     PhasedOrigin,
-    come_as_far_as,
+    request_up_to,
 )
 from tests.support.gateways import gateway_app, until
 from tests.support.http_client import connect, request
@@ -39,7 +39,7 @@ async def test_exchange_ends_within_100_ms_of_the_word(phase: str, middlewares: 
         async with run_app(noted) as running:
             for count in range(1, _TIMED + 1):
                 async with connect(running.address) as client:
-                    await come_as_far_as(phase, client, script.arrived)
+                    await request_up_to(phase, client, script.arrived)
                     client.reset()
                     await origin.all_left()
                 assert len(noted.times) == len(script.ends) == count
