@@ -14,7 +14,7 @@ from tests.pools.samples import pool_of
 
 
 def test_affinity_keeps_the_client_on_its_destination() -> None:
-    """With its cookie always there, without one by the policy."""
+    """With a cookie always on the same one, without a cookie by the policy."""
     bound = Bound(pool_of(3))
     second = bound.pool.destinations[1]
 

@@ -1,4 +1,4 @@
-"""Cumulative weights: running sums, or none where an index will do."""
+"""Cumulative weights: running sums, or none if all weights are equal."""
 
 from fastapi_proxy_di.balancing.weights import cumulative_weights
 from tests.pools.samples import destinations_of

@@ -1,6 +1,6 @@
-"""The httpx client of an upstream: httpx above, our pool and transports below.
+"""The httpx client of an upstream: the API of httpx over our pool and transports.
 
-Long, because the client promises what forwarding does, and each promise is shown once more.
+The file is long because the client keeps each promise of forwarding, and each has a test here.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
 # -- what is sent --------------------------------------------------------------------------
 
 
-async def test_client_sends_what_the_caller_gave_and_adds_nothing() -> None:
-    """Path and query byte for byte, httpx's own headers, no forwarding headers, no Via."""
+async def test_client_adds_no_headers_of_its_own() -> None:
+    """Path and query byte for byte, httpx's headers, no forwarding headers, no Via."""
     async with ScriptedOrigin() as origin, running(origin.url + "/base") as balancer:
         reply = await balancer.client.get(
             "/a%2Fb//c;d?x=1&x=%20", headers=[("X-Two", "1"), ("X-Two", "2")]
@@ -78,7 +78,7 @@ async def test_client_sends_what_the_caller_gave_and_adds_nothing() -> None:
 
 
 async def test_client_sets_the_headers_of_the_settings() -> None:
-    """What the settings set is set here too; the app's own forwarding headers stay."""
+    """The app's own forwarding headers are kept."""
     async with (
         ScriptedOrigin() as origin,
         running(origin.url, request_headers={"x-key": "s3cret"}) as balancer,
@@ -90,7 +90,7 @@ async def test_client_sets_the_headers_of_the_settings() -> None:
 
 
 async def test_client_sends_a_host_that_the_caller_chose() -> None:
-    """The upstream's name is no host; any other is meant."""
+    """A Host other than the upstream's name is sent."""
     async with ScriptedOrigin() as origin, running(origin.url) as balancer:
         await balancer.client.get("/", headers={"host": "tenant.example"})
 
@@ -110,7 +110,7 @@ async def test_client_takes_absolute_urls_below_its_base_url() -> None:
     "url", ["http://other/", "https://billing/", "http://billing:81/", "http://127.0.0.1/"]
 )
 async def test_client_reaches_no_other_authority(url: str) -> None:
-    """Nothing leaves the pool, whatever a caller or an SDK asks for."""
+    """No request leaves the pool."""
     async with ScriptedOrigin() as origin, running(origin.url) as balancer:
         with pytest.raises(httpx.UnsupportedProtocol, match="'billing'"):
             await balancer.client.get(url)
@@ -119,7 +119,7 @@ async def test_client_reaches_no_other_authority(url: str) -> None:
 
 
 async def test_client_follows_no_redirect() -> None:
-    """A redirect is a response like any other; its location may be another host."""
+    """The location of a redirect may be another host."""
     moved = response_bytes(302, headers=[(b"Location", b"http://other/")])
     async with ScriptedOrigin(always(moved)) as origin, running(origin.url) as balancer:
         reply = await balancer.client.get("/")
@@ -128,7 +128,7 @@ async def test_client_follows_no_redirect() -> None:
 
 
 async def test_client_keeps_no_cookies() -> None:
-    """A cookie set for one user never travels with another's request."""
+    """A cookie of one user is never sent for another."""
     setting = response_bytes(headers=[(b"Set-Cookie", b"session=ada; Path=/")])
     async with ScriptedOrigin(always(setting)) as origin, running(origin.url) as balancer:
         first = await balancer.client.get("/")
@@ -142,7 +142,7 @@ async def test_client_keeps_no_cookies() -> None:
 
 
 async def test_client_refuses_a_path_that_climbs() -> None:
-    """Encoded dot segments lead out of the base path."""
+    """Encoded dot segments lead above the base path."""
     async with ScriptedOrigin() as origin, running(origin.url + "/base") as balancer:
         with pytest.raises(httpx.LocalProtocolError) as raised:
             await balancer.client.get("/x/%2e%2e/%2e%2e/admin")
@@ -155,7 +155,7 @@ async def test_client_refuses_a_path_that_climbs() -> None:
 
 
 async def test_client_sends_bytes_with_their_length() -> None:
-    """Content that is at hand goes with its length."""
+    """Content of known length is sent with its length."""
     async with ScriptedOrigin() as origin, running(origin.url) as balancer:
         await balancer.client.post("/", content=b"hello")
         await balancer.client.post("/")
@@ -165,7 +165,7 @@ async def test_client_sends_bytes_with_their_length() -> None:
 
 
 async def test_client_corrects_a_length_that_does_not_fit() -> None:
-    """What would be read as the next request is never sent."""
+    """Else bytes could be taken for the next request."""
     async with ScriptedOrigin() as origin, running(origin.url) as balancer:
         await balancer.client.post("/", content=b"hello", headers={"content-length": "2"})
         await balancer.client.post("/", content=b"hey", headers={"transfer-encoding": "chunked"})
@@ -196,7 +196,7 @@ async def test_client_frames_a_stream_that_has_no_framing() -> None:
 
 
 async def test_client_waits_for_100_continue() -> None:
-    """The body of a caller that asks first goes when the upstream says so."""
+    """The body is sent when the upstream asks for it."""
     asked: list[int] = []
 
     async def script(connection: Connection) -> None:
@@ -213,7 +213,7 @@ async def test_client_waits_for_100_continue() -> None:
 
 
 async def test_client_stops_an_upload_that_a_response_ends() -> None:
-    """A refusal comes through although the body has no end."""
+    """The caller gets a refusal although the body has no end."""
 
     async def endless() -> AsyncIterator[bytes]:
         while True:
@@ -233,8 +233,8 @@ async def test_client_stops_an_upload_that_a_response_ends() -> None:
     assert (reply.status_code, left) == (413, 0)
 
 
-async def test_client_raises_what_the_body_raised() -> None:
-    """A fault of the caller's generator is the caller's to see."""
+async def test_client_raises_the_error_of_the_body() -> None:
+    """The caller gets the exception of its own generator."""
 
     async def broken() -> AsyncIterator[bytes]:
         yield b"x"
@@ -250,8 +250,8 @@ async def test_client_raises_what_the_body_raised() -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_client_heeds_the_limit_on_bodies(streamed: bool) -> None:
-    """The upstream's limits hold for the app's own calls."""
+async def test_client_respects_the_limit_of_bodies(streamed: bool) -> None:
+    """The upstream's limits apply to the app's own calls."""
     content: Any = pieces(b"x" * 11) if streamed else b"x" * 11
     async with (
         ScriptedOrigin() as origin,
@@ -265,8 +265,8 @@ async def test_client_heeds_the_limit_on_bodies(streamed: bool) -> None:
 # -- responses -------------------------------------------------------------------------------
 
 
-async def test_client_streams_a_response_as_it_comes() -> None:
-    """Each piece is there before the next has been sent."""
+async def test_client_streams_a_response() -> None:
+    """Each piece arrives before the next is sent."""
     go_on = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -288,8 +288,8 @@ async def test_client_streams_a_response_as_it_comes() -> None:
     assert (seen, busy, free) == ([b"one", b"two"], 1, 0)
 
 
-async def test_client_decodes_what_the_upstream_encoded() -> None:
-    """Content-Encoding comes through, so httpx's decoders work."""
+async def test_client_decodes_an_encoded_response() -> None:
+    """Content-Encoding is kept, so httpx's decoders work."""
     packed = response_bytes(body=gzip.compress(b"hello"), headers=[(b"Content-Encoding", b"gzip")])
     async with ScriptedOrigin(always(packed)) as origin, running(origin.url) as balancer:
         reply = await balancer.client.get("/")
@@ -326,7 +326,7 @@ async def test_client_frees_a_response_that_is_closed_early() -> None:
 
 
 async def test_client_frees_a_response_that_is_never_closed() -> None:
-    """A response that is dropped holds neither its connection nor its count."""
+    """A dropped response keeps neither its connection nor its count."""
 
     async def endless(connection: Connection) -> None:
         await connection.read_request()
@@ -345,7 +345,7 @@ async def test_client_frees_a_response_that_is_never_closed() -> None:
 
 
 async def test_client_call_that_is_cancelled_ends_the_exchange() -> None:
-    """The upstream's side ends with the caller's, and no destination is blamed."""
+    """The upstream's side is closed, and no failure is counted."""
     async with ScriptedOrigin(silent) as origin, running(origin.url) as balancer:
         call = asyncio.create_task(balancer.client.get("/"))
         await until(lambda: origin.requests)
@@ -362,7 +362,7 @@ async def test_client_call_that_is_cancelled_ends_the_exchange() -> None:
 
 
 async def test_client_error_is_httpx_and_ours() -> None:
-    """SDKs know httpx's exceptions, the app ours: it is both, with ours as its cause."""
+    """SDKs catch httpx's exceptions, the app ours: the error is both."""
     port = dead_port()
     async with running(f"http://127.0.0.1:{port}") as balancer:
         with pytest.raises(httpx.ConnectError) as raised:
@@ -377,7 +377,7 @@ async def test_client_error_is_httpx_and_ours() -> None:
 
 @pytest.mark.parametrize("failure", list(Failure))
 def test_client_has_an_exception_for_every_failure_it_can_meet(failure: Failure) -> None:
-    """The map is whole, except for what needs a client of the proxy."""
+    """Except failures that need a client of the proxy."""
     request = httpx.Request("GET", "http://billing/")
     error = ProxyError("text", failure=failure)
     if failure in (Failure.REQUEST_BODY_TIMEOUT, Failure.REQUEST_BODY_CONSUMED):
@@ -389,7 +389,7 @@ def test_client_has_an_exception_for_every_failure_it_can_meet(failure: Failure)
 
 
 async def test_client_response_that_breaks_off_is_an_error() -> None:
-    """A truncated response never looks whole, and counts against its destination."""
+    """A truncated response counts against its destination."""
 
     async def cut(connection: Connection) -> None:
         await connection.read_request()
@@ -408,7 +408,7 @@ async def test_client_response_that_breaks_off_is_an_error() -> None:
 
 
 async def test_client_retries_elsewhere() -> None:
-    """The upstream's retries are the client's."""
+    """The retries of the settings apply."""
     async with (
         ScriptedOrigin() as good,
         running(f"http://127.0.0.1:{dead_port()}", good.url, policy="first") as balancer,
@@ -418,8 +418,8 @@ async def test_client_retries_elsewhere() -> None:
     assert (reply.status_code, good.request.body) == (200, b"hello")
 
 
-async def test_client_without_destinations_says_so() -> None:
-    """All drained: there is no connection to be had."""
+async def test_client_without_destinations_raises() -> None:
+    """All are drained."""
     async with ScriptedOrigin() as origin, running(origin.url) as balancer:
         await balancer.drain(origin.url)
         with pytest.raises(httpx.ConnectError) as raised:
@@ -430,7 +430,7 @@ async def test_client_without_destinations_says_so() -> None:
 
 
 async def test_client_waits_in_the_queue_as_long_as_the_caller_does() -> None:
-    """The pool timeout bounds the wait for a place; the settings' own bounds it as well."""
+    """The pool timeout limits the wait for a place, and so do the settings."""
     limits = {"max_in_flight": 1, "queue": 1, "queue_timeout": 30}
     async with ScriptedOrigin(silent) as origin, running(origin.url, limits=limits) as balancer:
         first = asyncio.create_task(balancer.client.get("/"))
@@ -444,8 +444,8 @@ async def test_client_waits_in_the_queue_as_long_as_the_caller_does() -> None:
     assert raised.value.upstream == "billing"
 
 
-async def test_client_read_timeout_is_the_callers_affair() -> None:
-    """A caller with a short timeout gets its ReadTimeout; the destination is not blamed."""
+async def test_client_read_timeout_counts_no_failure() -> None:
+    """The caller gets its ReadTimeout, and the destination is not blamed."""
     async with ScriptedOrigin(silent) as origin, running(origin.url) as balancer:
         with pytest.raises(httpx.ReadTimeout):
             await balancer.client.get("/", timeout=0.05)
@@ -459,10 +459,10 @@ async def test_client_read_timeout_is_the_callers_affair() -> None:
     ("timeouts", "given"),
     [({"activity": 0.05}, {}), ({"first_byte": 0.05}, {}), ({"total": 0.05}, {"timeout": None})],
 )
-async def test_client_timeouts_of_the_settings_hold(
+async def test_client_uses_the_timeouts_of_the_settings(
     timeouts: dict[str, float], given: dict[str, Any]
 ) -> None:
-    """Without a word of the caller the settings decide."""
+    """If the caller gives none."""
     async with ScriptedOrigin(silent) as origin, running(origin.url, timeouts=timeouts) as balancer:
         with pytest.raises(httpx.ReadTimeout):
             await balancer.client.get("/", **given)
@@ -492,7 +492,7 @@ async def test_client_connect_timeout_of_the_caller_ends_a_dial() -> None:
 
 
 async def test_client_connect_timeout_of_the_settings_is_a_connect_timeout() -> None:
-    """A dial that the settings end is not mistaken for the caller's own timeout."""
+    """It is not mistaken for the caller's own timeout."""
     with blackhole() as port:
         async with running(f"http://127.0.0.1:{port}", timeouts={"connect": 0.05}) as balancer:
             with pytest.raises(httpx.ConnectTimeout):
@@ -503,7 +503,7 @@ async def test_client_connect_timeout_of_the_settings_is_a_connect_timeout() -> 
 async def test_client_passes_on_a_timeout_that_is_not_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A TimeoutError from below is not taken for the caller's."""
+    """Another TimeoutError is not taken for the caller's."""
     async with ScriptedOrigin() as origin, running(origin.url) as balancer:
         transport = next(iter(balancer._running.routes.by_destination.values())).transport
 
@@ -517,7 +517,7 @@ async def test_client_passes_on_a_timeout_that_is_not_its_own(
 
 @pytest.mark.e2e
 async def test_client_failure_in_an_endpoint_becomes_its_status() -> None:
-    """An error that the endpoint does not catch is 502 for the app's client, not 500."""
+    """An error that the endpoint does not catch is 502, not 500."""
     app = FastAPI(lifespan=proxy_lifespan)
     upstream = Upstream(billing(f"http://127.0.0.1:{dead_port()}"))
 
@@ -535,7 +535,7 @@ async def test_client_failure_in_an_endpoint_becomes_its_status() -> None:
 
 
 async def test_client_is_one_and_survives_being_closed() -> None:
-    """SDKs close the client that they were given; others still use it."""
+    """SDKs close the client that they get; others still use it."""
     async with ScriptedOrigin() as origin, running(origin.url) as balancer:
         client = balancer.client
         async with client as entered:
@@ -550,7 +550,7 @@ async def test_client_is_one_and_survives_being_closed() -> None:
 
 
 async def test_client_has_httpx_auth_and_hooks() -> None:
-    """Event hooks and auth are httpx's own."""
+    """Event hooks and auth of httpx work."""
     seen: list[int] = []
 
     async def hook(reply: httpx.Response) -> None:
@@ -565,7 +565,7 @@ async def test_client_has_httpx_auth_and_hooks() -> None:
 
 
 async def test_client_requests_are_hashed_like_any_other() -> None:
-    """The policy hash sees the app's own calls: one path, one destination."""
+    """The policy ``hash`` keeps one path on one destination."""
     async with (
         ScriptedOrigin() as one,
         ScriptedOrigin() as two,
@@ -581,7 +581,7 @@ async def test_client_requests_are_hashed_like_any_other() -> None:
 
 
 async def completions(request: Request) -> Response:
-    """A fake of the chat API, streaming and not."""
+    """A replacement of the chat API, streaming and not."""
     asked = await request.json()
     words = ["pay", " ", "now"]
     base = {"id": "1", "created": 1, "model": asked["model"]}
@@ -620,7 +620,7 @@ async def test_client_serves_the_openai_sdk() -> None:
 
 
 async def test_client_requests_are_hedged_like_any_other() -> None:
-    """A second copy of a slow request goes elsewhere, and the quicker response is used."""
+    """A second copy of a slow request goes to another destination, and its response is used."""
     async with (
         ScriptedOrigin(silent) as slow,
         ScriptedOrigin() as quick,

@@ -1,4 +1,4 @@
-"""Leases: a destination for an SDK with its own client counts like a request of ours."""
+"""Leases: a destination for an SDK with its own client, counted like a request."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_lease_gives_a_destination_and_counts_it() -> None:
 
 
 async def test_lease_serves_a_client_of_ones_own() -> None:
-    """The address is for another HTTP client."""
+    """Another HTTP client uses the address."""
     async with (
         ScriptedOrigin() as origin,
         running(origin.url) as balancer,
@@ -83,7 +83,7 @@ async def test_lease_serves_a_client_of_ones_own() -> None:
 
 
 async def test_leases_spread_over_destinations() -> None:
-    """The policy sees the load that leases are."""
+    """Leases count as load for the policy."""
     async with (
         running(ONE, TWO, policy="least_requests") as balancer,
         balancer.lease() as first,
@@ -95,7 +95,7 @@ async def test_leases_spread_over_destinations() -> None:
 
 
 async def test_lease_with_a_key_sticks_to_its_destination() -> None:
-    """The policy hash keeps a key together, and spreads keys."""
+    """The policy ``hash`` keeps a key together, and spreads keys."""
 
     async def url(key: str | None) -> str:
         async with balancer.lease(key) as lease:
@@ -125,7 +125,7 @@ async def test_lease_that_failed_counts_towards_ejection() -> None:
 
 
 async def test_lease_does_not_count_an_exception_that_is_not_reported() -> None:
-    """An exception inside may be the caller's own: neither success nor failure."""
+    """An exception in the block may be the caller's own."""
     async with running() as balancer:
         with pytest.raises(LookupError):
             async with balancer.lease():
@@ -142,8 +142,8 @@ async def test_lease_does_not_count_an_exception_that_is_not_reported() -> None:
         (UpstreamTimeout("the caller's", failure=Failure.TOTAL_TIMEOUT), 0),
     ],
 )
-async def test_lease_reads_errors_of_ours(error: Exception, failures: int) -> None:
-    """Only what is the destination's fault counts."""
+async def test_lease_counts_failures_of_the_destination(error: Exception, failures: int) -> None:
+    """A ``ProxyError`` of another side is not counted."""
     policy = Learner()
     async with running(policy=policy) as balancer:
         async with balancer.lease() as lease:
@@ -155,7 +155,7 @@ async def test_lease_reads_errors_of_ours(error: Exception, failures: int) -> No
 
 
 async def test_lease_gives_a_learning_policy_the_time_to_the_response() -> None:
-    """``answered`` ends the latency; without it the lease's end does."""
+    """``answered`` ends the latency; without it the end of the lease does."""
     policy = Learner()
     async with running(policy=policy) as balancer:
         async with balancer.lease() as lease:
@@ -180,8 +180,8 @@ async def test_lease_after_a_response_that_broke_counts_the_failure_only_for_hea
     assert (failures, policy.observed) == (1, [(ONE, False)])
 
 
-async def test_lease_of_nothing_says_what_is_missing() -> None:
-    """No destination is an error of its own, and so is no room."""
+async def test_lease_without_a_destination_raises() -> None:
+    """No destination and no room have errors of their own."""
     async with running(max_requests=1, max_requests_window=60) as balancer:
         await balancer.drain(ONE)
         with pytest.raises(NoAvailableDestination) as nothing:
@@ -193,7 +193,7 @@ async def test_lease_of_nothing_says_what_is_missing() -> None:
 
 
 async def test_lease_takes_a_place_of_the_limits() -> None:
-    """In-flight limits count leases, the queue lets them wait."""
+    """In-flight limits count leases, and the queue lets them wait."""
     limits = {"max_in_flight": 1, "queue": 1, "queue_timeout": 30}
     release = asyncio.Event()
     async with running(limits=limits) as balancer:
@@ -211,7 +211,7 @@ async def test_lease_takes_a_place_of_the_limits() -> None:
 
 
 async def test_lease_that_is_cancelled_gives_its_place_back() -> None:
-    """In the queue and inside."""
+    """In the queue and in the block."""
     limits = {"max_in_flight": 1, "queue": 1, "queue_timeout": 30}
     release = asyncio.Event()
     async with running(limits=limits) as balancer:

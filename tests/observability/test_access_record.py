@@ -1,4 +1,4 @@
-"""One access record for each exchange, and why a destination was picked."""
+"""One access record for each exchange, and the reasons of picks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.testing.apps import Billing, gateway_app
 
 @pytest.fixture
 def access(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """Listen to the records of exchanges."""
+    """Record the access records."""
     caplog.set_level(logging.INFO, "fastapi_proxy_di.access")
     return caplog
 
@@ -44,8 +44,8 @@ def only(record: dict[str, Any], *names: str) -> tuple[Any, ...]:
     return tuple(record[name] for name in names)
 
 
-def test_record_has_what_an_exchange_was(access: pytest.LogCaptureFixture) -> None:
-    """Upstream, destination, attempts, status, bytes, timings, and who ended it."""
+def test_record_describes_an_exchange(access: pytest.LogCaptureFixture) -> None:
+    """Upstream, destination, attempts, status, bytes, timings, and the side that ended it."""
     app = gateway_app()
 
     with (
@@ -78,7 +78,7 @@ def test_record_has_what_an_exchange_was(access: pytest.LogCaptureFixture) -> No
 
 
 def test_record_is_not_made_where_the_logger_is_off(caplog: pytest.LogCaptureFixture) -> None:
-    """By default there is none."""
+    """By default there is no record."""
     app = gateway_app()
 
     with stand_in(app, "billing", reply()), TestClient(app) as client:
@@ -88,7 +88,7 @@ def test_record_is_not_made_where_the_logger_is_off(caplog: pytest.LogCaptureFix
 
 
 def test_record_of_a_retry_by_status(access: pytest.LogCaptureFixture) -> None:
-    """A response that was tried again is an attempt with its status."""
+    """The attempt has the status of its response."""
     app = gateway_app()
     settings: dict[str, Any] = {"retries": {"statuses": [503], "backoff": 0}, "policy": "first"}
 
@@ -121,7 +121,7 @@ def test_record_of_a_failure(
     settings: dict[str, Any],
     expected: tuple[object, ...],
 ) -> None:
-    """A request without a response has a record as well, with the status its client got."""
+    """A request without a response has a record with the client's status."""
     app = gateway_app()
     method = "GET" if "retries" in settings else "POST"
 
@@ -138,7 +138,7 @@ def test_record_of_a_failure(
 
 
 async def test_record_of_a_response_that_breaks_off(access: pytest.LogCaptureFixture) -> None:
-    """The status was sent, the end is the destination's."""
+    """The status was sent, and the destination ended it."""
     app = gateway_app()
 
     with stand_in(app, "billing", reset(b"part", 206)), TestClient(app) as client:
@@ -154,19 +154,19 @@ async def test_record_of_a_response_that_breaks_off(access: pytest.LogCaptureFix
 
 
 class Sending:
-    """An ASGI server's side whose client does something of its own."""
+    """The ASGI functions of a server whose client fails or waits."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
         self.head = asyncio.Event()
 
     async def receive(self) -> Message:  # pragma: no cover - asked only where the test is slow
-        """Nothing more comes from the client."""
+        """Wait for ever, because the client sends nothing more."""
         await asyncio.Event().wait()
         raise AssertionError
 
     async def send(self, message: Message) -> None:
-        """Take the head, and fail or wait."""
+        """Take the head, then fail or wait."""
         self.head.set()
         if self.error is not None:
             raise self.error
@@ -174,7 +174,7 @@ class Sending:
 
 
 def scope_of(app: FastAPI) -> Scope:
-    """Give a request as a server would."""
+    """Make the scope of a request."""
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -192,8 +192,8 @@ def scope_of(app: FastAPI) -> Scope:
     }
 
 
-async def test_record_of_a_client_that_left(access: pytest.LogCaptureFixture) -> None:
-    """A send that fails is the client's end."""
+async def test_record_of_a_disconnect(access: pytest.LogCaptureFixture) -> None:
+    """A failed ``send`` means that the client ended it."""
     app = gateway_app()
     server = Sending(OSError("gone"))
 
@@ -206,7 +206,7 @@ async def test_record_of_a_client_that_left(access: pytest.LogCaptureFixture) ->
 
 
 async def test_record_of_a_shutdown(access: pytest.LogCaptureFixture) -> None:
-    """A request that the server cancels is ended by this side, once."""
+    """A request that the server cancels is ended by the proxy, once."""
     app = gateway_app()
     server = Sending(None)
 
@@ -222,7 +222,7 @@ async def test_record_of_a_shutdown(access: pytest.LogCaptureFixture) -> None:
 
 
 async def test_record_of_a_response_that_is_not_used(access: pytest.LogCaptureFixture) -> None:
-    """A response that an endpoint drops has its record all the same."""
+    """A response that an endpoint drops has a record, too."""
     app = gateway_app()
 
     @app.get("/other")
@@ -238,7 +238,7 @@ async def test_record_of_a_response_that_is_not_used(access: pytest.LogCaptureFi
 
 
 def test_record_of_a_tunnel(access: pytest.LogCaptureFixture) -> None:
-    """A tunnel's record has its messages' bytes, its end and its close code."""
+    """The record has the bytes of messages, the end and the close code."""
     app = gateway_app()
 
     with (
@@ -263,7 +263,7 @@ def test_record_of_a_tunnel(access: pytest.LogCaptureFixture) -> None:
 
 
 def test_record_of_a_tunnel_that_the_upstream_closed(access: pytest.LogCaptureFixture) -> None:
-    """The record says which side closed."""
+    """The destination has ended it."""
     app = gateway_app()
 
     with (
@@ -282,7 +282,7 @@ def test_record_of_a_tunnel_that_the_upstream_closed(access: pytest.LogCaptureFi
 
 
 def test_record_of_a_message_that_is_too_big(access: pytest.LogCaptureFixture) -> None:
-    """It is the fault of the side that sent it."""
+    """The side that sent it has ended the tunnel."""
     app = gateway_app()
     settings: dict[str, Any] = {"websocket": {"max_message_bytes": 3}}
 
@@ -301,7 +301,7 @@ def test_record_of_a_message_that_is_too_big(access: pytest.LogCaptureFixture) -
 
 
 async def test_record_of_a_drained_tunnel(access: pytest.LogCaptureFixture) -> None:
-    """A tunnel that a drain closed was ended by this side."""
+    """The proxy has ended it."""
     app = gateway_app()
 
     with stand_in(app, "billing", echo()) as billing, TestClient(app) as client:
@@ -321,7 +321,7 @@ async def test_record_of_a_drained_tunnel(access: pytest.LogCaptureFixture) -> N
 
 
 def test_record_of_a_refused_handshake(access: pytest.LogCaptureFixture) -> None:
-    """A refusal has its status and no end of a tunnel."""
+    """The record has the status, and no end of a tunnel."""
     app = gateway_app()
 
     with (
@@ -341,7 +341,7 @@ def test_record_of_a_refused_handshake(access: pytest.LogCaptureFixture) -> None
 
 
 def test_explain_is_off_by_default() -> None:
-    """No address leaves the gateway unasked."""
+    """No response shows an address."""
     app = gateway_app()
 
     with stand_in(app, "billing", reply()), TestClient(app) as client:
@@ -350,8 +350,8 @@ def test_explain_is_off_by_default() -> None:
     assert "x-proxy-explain" not in response.headers
 
 
-def test_explain_says_why_in_a_header() -> None:
-    """Policy, candidates, and who was out and why; an entry for each attempt."""
+def test_explain_shows_the_reason_in_a_header() -> None:
+    """Policy, candidates, and the destinations left out; an entry for each attempt."""
     app = gateway_app()
     destinations = {
         "ejected": refuse(),
@@ -394,7 +394,7 @@ def test_explain_says_why_in_a_header() -> None:
     )
 
 
-def test_explain_says_full_and_panic() -> None:
+def test_explain_shows_full_and_panic() -> None:
     """Limits and panic are reasons, too."""
     app = gateway_app()
     settings: dict[str, Any] = {"explain": "header", "policy": "first"}
@@ -418,7 +418,7 @@ def test_explain_says_full_and_panic() -> None:
     assert panic == "first in panic picked http://b of 1: http://b; out: http://a (full)"
 
 
-def test_explain_names_no_more_than_fit() -> None:
+def test_explain_shortens_long_lists() -> None:
     """A large pool is shortened."""
     app = gateway_app()
     many = {f"d{number}": reply() for number in range(20)}
@@ -433,8 +433,8 @@ def test_explain_names_no_more_than_fit() -> None:
     assert explained.endswith("http://d7 and 12 more")
 
 
-def test_explain_says_in_the_log_that_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
-    """The log tells of picks and of their absence; no header does."""
+def test_explain_logs_that_no_destination_is_available(caplog: pytest.LogCaptureFixture) -> None:
+    """The log has picks and their absence; no header is set."""
     caplog.set_level(logging.INFO, "fastapi_proxy_di.explain")
     app = gateway_app()
     settings: dict[str, Any] = {"explain": "log", "when_none_available": "fail", "policy": "first"}
@@ -468,10 +468,8 @@ def test_explain_in_the_log_follows_its_level(caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize(
     ("headers", "how"), [({"x-session": "7"}, b"affinity"), ({}, b"power_of_two_choices")]
 )
-def test_explain_is_a_header_of_handshakes_and_names_what_picked(
-    headers: dict[str, str], how: bytes
-) -> None:
-    """A WebSocket's accept bears the header; affinity picks for clients that it knows."""
+def test_explain_sets_the_header_of_handshakes(headers: dict[str, str], how: bytes) -> None:
+    """A 101 has the header; it names affinity for known clients."""
     app = gateway_app()
     affinity = {"header": "x-session", "key": "0123456789abcdef0123456789abcdef"}
 
@@ -496,8 +494,8 @@ def test_explain_off_in_yaml_is_off() -> None:
     assert response.status_code == 200
 
 
-def test_record_of_a_request_that_ends_here(access: pytest.LogCaptureFixture) -> None:
-    """``Max-Forwards`` is 0: the gateway responds itself, without a destination."""
+def test_record_of_the_gateways_own_response(access: pytest.LogCaptureFixture) -> None:
+    """``Max-Forwards`` is 0, so there is no destination."""
     app = gateway_app()
 
     with stand_in(app, "billing", {"a": reply("x")}), TestClient(app) as client:

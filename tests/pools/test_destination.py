@@ -54,7 +54,7 @@ def test_destination_is_full_at_max_requests_even_when_idle() -> None:
 
 
 def test_destination_reports_each_fall_of_its_load() -> None:
-    """To the last set that it was given; also when a new window begins."""
+    """To the last given set; also when a new window begins."""
     destination = Destination(settings_of(0))
     old: set[Destination] = set()
     fallen: set[Destination] = set()

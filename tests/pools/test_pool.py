@@ -85,7 +85,7 @@ def test_pool_in_panic_uses_all_but_draining_destinations() -> None:
 
 
 def test_pool_does_not_panic_when_all_drain() -> None:
-    """There is none that may be used."""
+    """A draining destination is never used."""
     pool = pool_of(1)
     pool.drain(pool.destinations[0])
 
@@ -161,7 +161,7 @@ def test_pool_never_uses_a_removed_destination_again() -> None:
 
 
 def test_pool_turns_the_window_of_all() -> None:
-    """All have room again, and report it where a policy asks for that."""
+    """All have room again, and add themselves to ``fallen``."""
     pool = pool_of(2, max_requests=1)
     for destination in pool.destinations:
         destination.begin()

@@ -1,4 +1,4 @@
-"""Prober: when it probes, which responses are good, and that no failure stops it."""
+"""Prober: times of probes, good responses, and failures that do not stop it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.virtual_time import run_virtually
 
 
 class Probed:
-    """A prober over stand-in transports: records each probe and responds by ``reply``."""
+    """A prober over stand-in transports; records each probe and responds by ``reply``."""
 
     def __init__(
         self, pool: Pool, reply: Callable[[str, Request], Awaitable[int]], **health: Any
@@ -66,7 +66,7 @@ class Probed:
         return cast("Transport", _Transport(self, address.url)), address
 
     def sent_to(self, index: int) -> list[float]:
-        """Give when one destination was probed, in seconds since the loop began."""
+        """Give the times of one destination's probes, in seconds since the loop began."""
         url = self.pool.destinations[index].url
         return [round(at - 1000, 3) for at, to, _ in self.sent if to == url]
 
@@ -251,7 +251,7 @@ def test_prober_head_falls_back_to_get(status: int) -> None:
     [("200-399", 399, True), ("200-399", 400, False), ("204", 200, False), ("200,503", 503, True)],
 )
 def test_prober_expected_statuses_are_good(expected: str, status: int, ok: bool) -> None:
-    """Also where they are errors elsewhere."""
+    """Also error statuses, if ``expected`` has them."""
 
     async def scenario() -> bool:
         async def reply(url: str, request: Request) -> int:

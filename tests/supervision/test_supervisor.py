@@ -86,7 +86,7 @@ def virtually(scenario: Scenario) -> Callable[[], None]:
 
 @virtually
 async def test_supervisor_emits_down_and_up_once() -> None:
-    """The change is an event, the results that confirm it are not."""
+    """Later results that confirm the change emit nothing."""
     run = Supervised(pool_of(2))
     run.probe(0, False, False, False)
     run.probe(1, True, True)
@@ -100,7 +100,7 @@ async def test_supervisor_emits_down_and_up_once() -> None:
 
 @virtually
 async def test_supervisor_readmits_at_the_end_of_an_ejection() -> None:
-    """By its own timer, at the second of the end."""
+    """By a timer, at the second of the end."""
     run = Supervised(pool_of(3))
     run.eject(0)
     await asyncio.sleep(29.9)
@@ -315,7 +315,7 @@ async def test_supervisor_changes_the_window() -> None:
 
 @virtually
 async def test_supervisor_emits_a_limit_once_until_it_is_quiet() -> None:
-    """At saturation it is hit all the time; that is one change of state."""
+    """At saturation the limit is hit all the time, which is one event."""
     run = Supervised(pool_of(1))
     for _ in range(100):
         run.supervisor.limit_hit("max_requests")

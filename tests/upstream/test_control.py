@@ -1,4 +1,4 @@
-"""A balancer's run-time control on real sockets: what stays, what ends, which events come."""
+"""Changes of a running upstream, on real sockets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Holding:
-    """A script that keeps connections, says their number, and holds ``/held`` until ``go``."""
+    """Keeps connections, responds with their number, and holds ``/held`` until ``go``."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -37,12 +37,12 @@ class Holding:
 
 
 async def body_of(gate: Gateway, path: str = "x") -> bytes:
-    """What a GET through the gateway gives."""
+    """Give the body of a GET through the gateway."""
     return (await fetch(gate.address, target=f"/billing/{path}")).body
 
 
 async def test_replace_destinations_keeps_connections_counts_and_health() -> None:
-    """One stays and takes a new weight, one goes, one comes; nothing of the first is lost."""
+    """One stays with a new weight, one is removed, one is added."""
     async with (
         ScriptedOrigin(Holding()) as stays,
         ScriptedOrigin(Holding()) as goes,
@@ -69,7 +69,7 @@ async def test_replace_destinations_keeps_connections_counts_and_health() -> Non
 
 
 async def test_replaced_destination_finishes_its_work() -> None:
-    """A request under way gets its response, then its connection is closed; nothing new comes."""
+    """A request under way gets its response, then its connection is closed."""
     script = Holding()
     async with (
         ScriptedOrigin(script) as goes,
@@ -90,7 +90,7 @@ async def test_replaced_destination_finishes_its_work() -> None:
 
 
 async def test_replace_destinations_is_all_or_nothing() -> None:
-    """What is not valid changes nothing."""
+    """Invalid destinations change nothing."""
     async with ScriptedOrigin(Holding()) as origin, gateway(origin.url) as gate:
         before = gate.balancer.destinations
         for wrong in ([], [origin.url, f"{origin.url}/"], [origin.url, "ftp://other"]):
@@ -101,7 +101,7 @@ async def test_replace_destinations_is_all_or_nothing() -> None:
 
 
 async def test_drain_is_one_event_even_when_the_destination_is_removed_later() -> None:
-    """It took nothing new already, so its removal is no further change of state."""
+    """The removal of a draining destination emits nothing."""
     async with (
         ScriptedOrigin(Holding()) as one,
         ScriptedOrigin(Holding()) as two,
@@ -122,7 +122,7 @@ async def test_drain_is_one_event_even_when_the_destination_is_removed_later() -
 
 
 async def test_drain_waits_until_the_destination_is_empty() -> None:
-    """With a timeout it may be awaited; what is under way ends with its response."""
+    """With a timeout the drain may be awaited; requests under way get their response."""
     script = Holding()
     async with ScriptedOrigin(script) as origin, gateway(origin.url) as gate:
         held = asyncio.create_task(body_of(gate, "held"))
@@ -139,8 +139,8 @@ async def test_drain_waits_until_the_destination_is_empty() -> None:
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
-async def test_peek_tells_what_pick_gives(policy: str) -> None:
-    """However often it is called; also where the policy chooses a full destination."""
+async def test_peek_gives_the_next_pick(policy: str) -> None:
+    """However often it is called; also if the policy chooses a full destination."""
     async with (
         ScriptedOrigin(Holding()) as one,
         ScriptedOrigin(Holding()) as two,
@@ -168,7 +168,7 @@ async def test_peek_tells_what_pick_gives(policy: str) -> None:
 
 
 async def test_peek_reports_no_limit_and_pick_does() -> None:
-    """A look has no side effects: neither an event nor a turn."""
+    """``peek`` emits no event and does not advance the policy."""
     async with (
         ScriptedOrigin(Holding()) as one,
         ScriptedOrigin(Holding()) as two,

@@ -1,4 +1,4 @@
-"""What can be changed on a running upstream: probes and the limits of destinations."""
+"""Changes of probes and of the limits of destinations on a running upstream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 
 @pytest.mark.e2e
 async def test_configure_destination_limits_requests_at_once() -> None:
-    """From the next pick on, and off again; what is under way goes on."""
+    """From the next pick on; requests under way go on."""
     release = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -67,7 +67,7 @@ async def test_configure_destination_limits_requests_per_window() -> None:
 
 @pytest.mark.e2e
 async def test_configure_destination_keeps_the_rest() -> None:
-    """Counts, health, connections and what was not named."""
+    """Counts, health, connections, and settings that are not given."""
     async with (
         ScriptedOrigin() as one,
         ScriptedOrigin() as two,
@@ -102,10 +102,10 @@ async def test_configure_destination_keeps_the_rest() -> None:
         ("http://10.0.0.1", {"speed": 1}, "speed"),
     ],
 )
-async def test_configure_destination_refuses_what_is_not_valid(
+async def test_configure_destination_refuses_invalid_values(
     url: str, changes: dict[str, Any], text: str
 ) -> None:
-    """And changes nothing then."""
+    """Nothing is changed then."""
     async with Balancer.from_settings(billing("http://10.0.0.1")) as balancer:
         with pytest.raises(ValueError, match=text):
             balancer.configure_destination(url, **changes)
@@ -114,7 +114,7 @@ async def test_configure_destination_refuses_what_is_not_valid(
 
 
 async def test_configure_health_turns_probes_on_and_off() -> None:
-    """On: all are probed at once. Off: no destination stays unhealthy for ever."""
+    """On: all are probed at once. Off: no destination stays unhealthy."""
     heard: list[Event] = []
 
     async def script(connection: Connection) -> None:
@@ -148,7 +148,7 @@ async def test_configure_health_turns_probes_on_and_off() -> None:
 async def test_configure_health_moves_the_window_with_the_interval(
     own: float | None, left: float
 ) -> None:
-    """Unless the window has seconds of its own."""
+    """Unless ``max_requests_window`` is set."""
     settings = billing("http://10.0.0.1", max_requests=5, max_requests_window=own)
     async with Balancer.from_settings(settings) as balancer:
         balancer.configure_health(interval=60)
@@ -161,10 +161,8 @@ async def test_configure_health_moves_the_window_with_the_interval(
     ("changes", "text"),
     [({"path": "no-slash"}, "path"), ({"interval": 0}, "interval"), ({"pace": 1}, "pace")],
 )
-async def test_configure_health_refuses_what_is_not_valid(
-    changes: dict[str, Any], text: str
-) -> None:
-    """And goes on as before."""
+async def test_configure_health_refuses_invalid_values(changes: dict[str, Any], text: str) -> None:
+    """Nothing is changed then."""
     async with Balancer.from_settings(billing("http://10.0.0.1")) as balancer:
         before = balancer.health
         with pytest.raises(ValueError, match=text):
@@ -174,7 +172,7 @@ async def test_configure_health_refuses_what_is_not_valid(
 
 
 async def test_configure_health_keeps_the_probes_of_latency() -> None:
-    """The policy would compare numbers that are no longer measured."""
+    """The policy ``latency`` needs them."""
     async with (
         ScriptedOrigin() as origin,
         Balancer.from_settings(billing(origin.url, policy="latency")) as balancer,
@@ -186,7 +184,7 @@ async def test_configure_health_keeps_the_probes_of_latency() -> None:
 
 
 async def test_failing_listener_harms_nothing() -> None:
-    """Others hear the event, and the change is made."""
+    """Other listeners get the event, and the change is made."""
     heard: list[Event] = []
 
     def fail(event: Event) -> None:

@@ -1,7 +1,7 @@
-"""A gateway for WebSockets under each server that its tunnels must work with.
+"""Runs a gateway for WebSockets under each server that its tunnels must work with.
 
 ``GATEWAY_WEBSOCKETS`` names the servers to use, e.g. ``websockets`` for uvicorn's deprecated
-implementation in the tests that ask for no server as well.
+implementation, also in the tests that do not choose a server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tunnels are requests too: counted, limited, queued, probed, ejected and kept in place."""
+"""Tunnels are counted, limited, queued, probed, ejected and kept by affinity like requests."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def many_files() -> Iterator[None]:
 )
 @pytest.mark.slow
 async def test_long_tunnels_spread_evenly(policy: str, tolerance: float) -> None:
-    """Hundreds that stay are counted for all their life, half of them replaced or not."""
+    """Hundreds of open tunnels are counted for all their time; half of them are replaced or not."""
     async with contextlib.AsyncExitStack() as stack:
         origins = [await stack.enter_async_context(frames_from(until_left)) for _ in range(4)]
         gateway = await stack.enter_async_context(
@@ -125,7 +125,7 @@ async def test_destinations_limit_sends_the_next_tunnel_elsewhere() -> None:
 
 @every_server
 async def test_queued_handshake_opens_when_a_tunnel_ends(server: str) -> None:
-    """It waits for its place, before it is accepted."""
+    """The client is accepted after the wait."""
     async with (
         echo_server(EchoApp()) as upstream,
         tunnels(
@@ -148,7 +148,7 @@ async def test_queued_handshake_opens_when_a_tunnel_ends(server: str) -> None:
 
 @every_server
 async def test_cookie_keeps_tunnels_and_requests_on_one_destination(server: str) -> None:
-    """The 101 sets it, later handshakes and requests with it go to the same place."""
+    """The 101 sets the cookie; later handshakes and requests go to the same destination."""
     async with contextlib.AsyncExitStack() as stack:
         origins = [await stack.enter_async_context(_both()) for _ in range(3)]
         gateway = await stack.enter_async_context(
@@ -174,7 +174,7 @@ async def test_cookie_keeps_tunnels_and_requests_on_one_destination(server: str)
 
 
 async def test_cookie_of_a_request_keeps_its_tunnels() -> None:
-    """The page comes first, and its tunnels go where the page came from."""
+    """The tunnels of a page go to the destination of the page."""
     async with contextlib.AsyncExitStack() as stack:
         origins = [await stack.enter_async_context(_both()) for _ in range(3)]
         gateway = await stack.enter_async_context(
@@ -222,7 +222,7 @@ async def test_header_keeps_tunnels_and_requests_on_one_destination(
 
 
 def _both() -> ScriptedOrigin:
-    """An origin of WebSockets that serves requests as well."""
+    """Make an origin that serves WebSockets and requests."""
 
     async def script(connection: Connection) -> None:
         head = await connection.read_head()
@@ -237,7 +237,7 @@ def _both() -> ScriptedOrigin:
 
 
 async def test_unhealthy_destination_gets_no_new_tunnels_and_keeps_its_old_ones() -> None:
-    """Probes decide where tunnels go, never whether one that works goes on."""
+    """Probes do not end open tunnels."""
     unhealthy: set[str] = set()
     opened: Counter[str] = Counter()
 
@@ -284,7 +284,7 @@ async def test_unhealthy_destination_gets_no_new_tunnels_and_keeps_its_old_ones(
 
 
 async def test_tunnels_that_break_off_eject() -> None:
-    """An upstream that drops its tunnels is taken out of the choice for a while."""
+    """A destination that breaks off its tunnels is ejected."""
 
     async def drops(peer: FramePeer) -> None:
         await peer.read()
@@ -316,7 +316,7 @@ async def _echo_once(connection: Connection) -> None:
 
 
 async def test_tunnels_reach_a_unix_socket(tmp_path: Path) -> None:
-    """The handshake rides on the same engine as every request."""
+    """The handshake uses the transport of requests."""
     async with (
         ScriptedOrigin(_echo_once, unix_path=str(tmp_path / "app.sock")) as origin,
         tunnels(origin.url) as gateway,
@@ -326,8 +326,8 @@ async def test_tunnels_reach_a_unix_socket(tmp_path: Path) -> None:
         assert await client.recv() == "hello"
 
 
-async def test_tunnels_ride_on_tls(tmp_path: Path) -> None:
-    """Verified as every connection to an ``https://`` destination."""
+async def test_tunnels_use_tls(tmp_path: Path) -> None:
+    """Verified like every connection to an ``https://`` destination."""
     authority = trustme.CA()
     roots = tmp_path / "roots.pem"
     authority.cert_pem.write_to_path(str(roots))

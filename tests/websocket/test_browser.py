@@ -1,4 +1,4 @@
-"""A page in headless Chromium that talks through the gateway."""
+"""A page in headless Chromium uses a WebSocket through the gateway."""
 
 import asyncio
 import contextlib
@@ -54,7 +54,7 @@ run().catch(error => { report.error = String(error); })
 
 
 def _app(url: str, reports: asyncio.Queue[dict[str, Any]]) -> FastAPI:
-    """A gateway that serves the page and takes its report."""
+    """Make a gateway that serves the page and receives its report."""
     app = FastAPI(openapi_url=None)
 
     @app.get("/page")

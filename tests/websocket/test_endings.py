@@ -1,4 +1,4 @@
-"""How tunnels end: codes and reasons both ways, abrupt ends, and what is logged of each."""
+"""Ends of tunnels: codes and reasons in both directions, lost connections, and their log."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _log(caplog: pytest.LogCaptureFixture) -> None:
 async def test_close_of_the_client_reaches_the_upstream(
     server: str, code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Code and reason, behind the last message; the client gets its own code back."""
+    """Code and reason, after the last message; the client gets its own code back."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -79,7 +79,7 @@ async def test_close_of_the_client_reaches_the_upstream(
 async def test_empty_close_of_the_client_stays_empty(
     server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No code is invented on the way up."""
+    """The upstream gets no code either."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -97,7 +97,7 @@ async def test_empty_close_of_the_client_stays_empty(
 async def test_close_of_the_client_under_hypercorn_is_an_abrupt_end_upstream(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Hypercorn tells its app 1006 for each close, so the upstream cannot get a code."""
+    """Hypercorn gives its app 1006 for each close, so the upstream cannot get a code."""
     seen: list[bytes] = []
 
     async def script(peer: FramePeer) -> None:
@@ -118,7 +118,7 @@ async def test_close_of_the_client_under_hypercorn_is_an_abrupt_end_upstream(
 async def test_close_of_the_upstream_reaches_the_client(
     server: str, code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Code and reason, behind the last message."""
+    """Code and reason, after the last message."""
     payload = code.to_bytes(2) + "tschüß".encode()
     seen: list[tuple[int, bytes]] = []
 
@@ -145,7 +145,7 @@ async def test_close_of_the_upstream_reaches_the_client(
 async def test_empty_close_of_the_upstream_becomes_1000(
     server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """ASGI cannot send an empty one."""
+    """ASGI cannot send an empty close frame."""
 
     async def script(peer: FramePeer) -> None:
         peer.send(_CLOSE)
@@ -168,7 +168,7 @@ async def test_empty_close_of_the_upstream_becomes_1000(
 async def test_reserved_code_of_the_upstream_becomes_1014(
     server: str, code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What no endpoint may send is the upstream's fault, and the client sees a bad gateway."""
+    """A code that may not be sent is the upstream's fault: a bad gateway."""
 
     async def script(peer: FramePeer) -> None:
         peer.send(_CLOSE, code.to_bytes(2))
@@ -188,10 +188,10 @@ async def test_reserved_code_of_the_upstream_becomes_1014(
 
 @every_server
 @pytest.mark.parametrize("how", ["reset", "end"])
-async def test_client_that_vanishes_breaks_the_upstream_off(
+async def test_lost_client_breaks_off_the_upstream(
     server: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No timer is waited for, and no close frame makes it look clean."""
+    """At once, and without a close frame, which would look clean."""
     rest: list[bytes] = []
 
     async def script(peer: FramePeer) -> None:
@@ -215,10 +215,10 @@ async def test_client_that_vanishes_breaks_the_upstream_off(
 
 @every_server
 @pytest.mark.parametrize("how", ["reset", "end"])
-async def test_upstream_that_vanishes_ends_the_client(
+async def test_lost_upstream_closes_the_client(
     server: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As a bad gateway; a WARNING says which destination, and it counts."""
+    """As a bad gateway; a WARNING names the destination, and the failure counts."""
 
     async def script(peer: FramePeer) -> None:
         await peer.read()
@@ -269,7 +269,7 @@ async def test_broken_frames_of_the_upstream_are_1014(
 async def test_broken_frames_of_the_client_are_no_clean_end(
     server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What the server refuses reaches the upstream as 1002 or as an abrupt end."""
+    """The upstream gets 1002 or an abrupt end."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -288,8 +288,8 @@ async def test_broken_frames_of_the_client_are_no_clean_end(
 
 
 @every_server
-async def test_longest_reason_passes(server: str) -> None:
-    """As much as a close frame holds."""
+async def test_longest_reason_is_forwarded(server: str) -> None:
+    """The most that a close frame holds."""
     reason = "ü" * 61
 
     async def script(peer: FramePeer) -> None:
@@ -305,8 +305,8 @@ async def test_longest_reason_passes(server: str) -> None:
 
 
 @every_server
-async def test_closes_that_cross_leave_nothing(server: str) -> None:
-    """Both sides close at the same moment, many times over."""
+async def test_simultaneous_closes_leave_nothing(server: str) -> None:
+    """Both sides close at the same moment, many times."""
 
     async def script(peer: FramePeer) -> None:
         await peer.read()
@@ -331,7 +331,7 @@ async def test_closes_that_cross_leave_nothing(server: str) -> None:
 
 
 async def test_invalid_data_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """The upstream's text that is no UTF-8."""
+    """The upstream sends text that is not UTF-8."""
 
     async def script(peer: FramePeer) -> None:
         peer.send(_TEXT, b"\xff")
@@ -369,7 +369,7 @@ async def test_message_too_big_is_logged(
 
 
 async def test_ping_timeout_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """An upstream that sends no pong."""
+    """An upstream sends no pong."""
 
     async def deaf(peer: FramePeer) -> None:
         await asyncio.Event().wait()
@@ -384,7 +384,7 @@ async def test_ping_timeout_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_drain_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """What the drain closed itself."""
+    """The drain closed the tunnel."""
     async with (
         frames_from(until_left) as origin,
         tunnels(origin.url) as gateway,
@@ -397,7 +397,7 @@ async def test_drain_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 @every_uvicorn
 async def test_shutdown_is_logged(server: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What the end of the process closed."""
+    """The shutdown closed the tunnel."""
     async with frames_from(until_left) as origin:
         async with (
             contextlib.AsyncExitStack() as stack,
@@ -422,7 +422,7 @@ async def test_shutdown_is_logged(server: str, caplog: pytest.LogCaptureFixture)
 async def test_reserved_code_of_the_client_is_no_clean_end(
     server: str, code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No endpoint may send it: the upstream hears 1002, or sees an abrupt end."""
+    """The upstream gets 1002 or an abrupt end."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:

@@ -1,4 +1,4 @@
-"""``Balancer.forward_websocket``: what each argument changes."""
+"""``Balancer.forward_websocket``: each argument changes the handshake to the upstream."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def _app(url: str, *args: Any, faults: list[Exception] | None = None, **kwargs: 
 async def _arriving(
     *args: Any, headers: Headers = (), offer: tuple[str, ...] = (), **kwargs: Any
 ) -> Received:
-    """Open one tunnel and give the handshake as the upstream got it."""
+    """Open one tunnel, and give the handshake that the upstream got."""
     async with (
         frames_from(until_left) as origin,
         serving(_app(origin.url, *args, **kwargs)) as gateway,
@@ -62,7 +62,7 @@ async def _arriving(
 async def test_path_and_query_are_the_callers_choice(
     arguments: dict[str, Any], target: bytes
 ) -> None:
-    """A given path is sent as it is, its query first, the client's behind it or not at all."""
+    """A given path is sent unchanged, its query first, followed by the client's or not."""
     received = await _arriving(**arguments)
 
     assert received.target == target
@@ -75,14 +75,14 @@ async def test_path_and_query_are_the_callers_choice(
 async def test_subprotocols_replace_the_clients_offer(
     subprotocols: list[str], offer: bytes | None
 ) -> None:
-    """What the endpoint names is offered, nothing of the client's; none means no header."""
+    """Only the given subprotocols are offered; an empty sequence sends no header."""
     received = await _arriving(offer=("theirs",), subprotocols=subprotocols)
 
     assert received.one(b"sec-websocket-protocol") == offer
 
 
 async def test_subprotocol_that_the_upstream_chooses_reaches_the_client() -> None:
-    """The choice among the subprotocols is the upstream's."""
+    """The upstream chooses one of the offered subprotocols."""
     async with (
         echo_server(EchoApp(subprotocols=["billing.v2"])) as upstream,
         serving(_app(upstream.url, subprotocols=["billing.v1", "billing.v2"])) as gateway,
@@ -92,7 +92,7 @@ async def test_subprotocol_that_the_upstream_chooses_reaches_the_client() -> Non
 
 
 async def test_additional_headers_cannot_be_forged() -> None:
-    """They set by name: what the client sent under it goes, the rest stays."""
+    """They replace the client's headers of the same name."""
     received = await _arriving(
         headers=[(b"X-Tenant", b"forged"), (b"x-tenant", b"again"), (b"cookie", b"a=1")],
         additional_headers={"x-tenant": "acme"},
@@ -103,7 +103,7 @@ async def test_additional_headers_cannot_be_forged() -> None:
 
 
 async def test_override_headers_replace_the_clients() -> None:
-    """No header of the client's is forwarded; handshake and forwarding headers stay ours."""
+    """No header of the client is forwarded; handshake and forwarding headers are ours."""
     received = await _arriving(
         headers=[(b"cookie", b"a=1"), (b"origin", b"https://app.example")],
         override_headers=[("authorization", "Bearer ours"), ("x-a", "1"), ("x-a", "2")],
@@ -118,7 +118,7 @@ async def test_override_headers_replace_the_clients() -> None:
 
 
 async def test_open_timeout_replaces_the_settings() -> None:
-    """An endpoint that knows its upstream waits as long as it wants."""
+    """The endpoint chooses the timeout of the handshake."""
     async with ScriptedOrigin(lambda connection: connection.peer_left()) as origin:
         app = _app(origin.url, open_timeout=0.05)
         async with serving(app) as gateway, connect(gateway.address) as client:
@@ -140,7 +140,7 @@ async def test_open_timeout_replaces_the_settings() -> None:
     ],
 )
 async def test_malformed_argument_is_a_value_error(arguments: dict[str, Any]) -> None:
-    """Nothing is dialled, and the endpoint gets the error."""
+    """The endpoint gets the error, and nothing is dialled."""
     faults: list[Exception] = []
     async with ScriptedOrigin() as origin:
         app = _app(origin.url, faults=faults, **arguments)

@@ -1,4 +1,4 @@
-"""What of the upstream's response reaches the client: its 101, or its refusal."""
+"""The client gets the upstream's 101, or its refusal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_response_has_the_upstreams_headers(server: str) -> None:
 
 @every_server
 async def test_response_leaves_out_headers_of_the_upstreams_hop(server: str) -> None:
-    """The upstream's own accept, framing and nominated headers stay behind."""
+    """The upstream's accept, framing and nominated headers are not forwarded."""
     given = [
         (b"keep-alive", b"timeout=5"),
         (b"connection", b"x-only-here"),
@@ -63,7 +63,7 @@ async def test_response_leaves_out_headers_of_the_upstreams_hop(server: str) -> 
 
 @every_server
 async def test_response_has_the_subprotocol_that_the_upstream_chose(server: str) -> None:
-    """Not the first that was offered: the upstream's."""
+    """It need not be the first one that was offered."""
     app = EchoApp(subprotocols=["v1.chat"])
     async with (
         echo_server(app) as upstream,
@@ -79,7 +79,7 @@ async def test_response_has_the_subprotocol_that_the_upstream_chose(server: str)
 async def test_response_without_a_choice_has_no_subprotocol_header(
     server: str, offer: Sequence[str]
 ) -> None:
-    """An upstream that chooses none leaves the client without one, and both may talk."""
+    """The tunnel works without a subprotocol."""
     async with (
         echo_server(EchoApp()) as upstream,
         tunnels(upstream.url, server=server) as gateway,
@@ -91,7 +91,7 @@ async def test_response_without_a_choice_has_no_subprotocol_header(
 
 
 async def test_response_has_the_settings_headers() -> None:
-    """``response_headers`` and ``remove_response_headers`` hold here too."""
+    """``response_headers`` and ``remove_response_headers`` apply here too."""
     async with (
         frames_from(until_left, [(b"x-internal", b"1"), (b"x-hop", b"theirs")]) as origin,
         tunnels(
@@ -105,7 +105,7 @@ async def test_response_has_the_settings_headers() -> None:
 
 @every_server
 async def test_messages_sent_with_the_101_are_not_lost(server: str) -> None:
-    """An upstream may speak in the packet of its 101."""
+    """An upstream may send a message in the packet of its 101."""
 
     async def script(connection: Connection) -> None:
         head = await connection.read_head()
@@ -120,8 +120,8 @@ async def test_messages_sent_with_the_101_are_not_lost(server: str) -> None:
         assert [await client.recv(), await client.recv()] == ["first", "second"]
 
 
-async def test_flood_behind_the_101_is_no_header() -> None:
-    """An upstream may say a lot at once; the limit of its header does not count that."""
+async def test_many_messages_with_the_101_are_accepted() -> None:
+    """They do not count against the limit of the head."""
     message = b"\x82\x7e" + (10_000).to_bytes(2) + bytes(10_000)
 
     async def script(connection: Connection) -> None:
@@ -139,7 +139,7 @@ async def test_flood_behind_the_101_is_no_header() -> None:
 
 
 async def _refused(reply: bytes, server: str | None = None) -> RawResponse:
-    """Let the upstream respond to a handshake with these bytes; give what the client gets."""
+    """Let the upstream respond to a handshake with these bytes; give the client's response."""
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
@@ -155,7 +155,7 @@ async def _refused(reply: bytes, server: str | None = None) -> RawResponse:
 @every_server
 @pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 426, 429, 503])
 async def test_refusal_reaches_the_client(server: str, status: int) -> None:
-    """Status, headers and body, as the upstream wrote them."""
+    """Status, headers and body of the upstream."""
     headers = [
         (b"content-type", b"application/json"),
         (b"set-cookie", b"a=1"),
@@ -172,7 +172,7 @@ async def test_refusal_reaches_the_client(server: str, status: int) -> None:
 
 @every_server
 async def test_refusal_of_any_shape_reaches_the_client(server: str) -> None:
-    """Chunked, large and encoded ones pass as they are."""
+    """Chunked, large and encoded refusals."""
     body = gzip.compress(bytes(range(256)) * 2000, mtime=0) + bytes(300_000)
     head = response_bytes(
         403, headers=[(b"transfer-encoding", b"chunked"), (b"content-encoding", b"gzip")],
@@ -190,14 +190,14 @@ async def test_refusal_of_any_shape_reaches_the_client(server: str) -> None:
 
 @every_server
 async def test_refusal_without_a_body_has_none(server: str) -> None:
-    """An empty one is whole for the client."""
+    """The client gets a complete response."""
     refusal = await _refused(response_bytes(401), server)
 
     assert (refusal.status, refusal.body) == (401, b"")
 
 
-async def test_refusal_is_403_where_the_server_knows_no_denial() -> None:
-    """Without the ASGI extension a server can say 403 and no more."""
+async def test_refusal_is_403_without_denial_responses() -> None:
+    """A server without the ASGI extension can only send 403."""
 
     class WithoutDenial:
         def __init__(self, app: ASGIApp) -> None:
@@ -228,7 +228,7 @@ async def test_refusal_is_403_where_the_server_knows_no_denial() -> None:
 async def test_response_that_opens_no_websocket_is_502(
     server: str, headers: list[tuple[bytes, bytes]]
 ) -> None:
-    """A 101 whose accept does not match the key, or with nothing of it, is a bad gateway."""
+    """A 101 with a wrong accept, or without its headers, is a bad gateway."""
     refusal = await _refused(response_bytes(101, headers=headers, length=False), server)
 
     assert refusal.status == 502
@@ -256,7 +256,7 @@ async def test_choice_that_was_not_offered_is_502(name: bytes, value: bytes) -> 
 
 
 async def test_client_is_accepted_after_the_upstream() -> None:
-    """No 101 leaves before the upstream has sent its own."""
+    """The client gets no 101 before the upstream has sent one."""
     asked, go = asyncio.Event(), asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -281,8 +281,8 @@ async def test_client_is_accepted_after_the_upstream() -> None:
     assert accepted.status == 101
 
 
-async def test_browser_on_another_origin_is_the_upstreams_to_judge() -> None:
-    """The gateway takes no stance on Origin: the upstream sees it, and may refuse."""
+async def test_origin_is_checked_by_the_upstream() -> None:
+    """The gateway forwards Origin, and the upstream may refuse it."""
 
     async def script(connection: Connection) -> None:
         head = await connection.read_head()

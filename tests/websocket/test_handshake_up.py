@@ -1,4 +1,4 @@
-"""What of a client's handshake reaches the upstream, and what does not."""
+"""The upstream gets the client's handshake, without the headers of the client's hop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def _arriving(
     server: str | None = None,
     **options: Any,
 ) -> Received:
-    """Open one tunnel and give the handshake as the upstream got it."""
+    """Open one tunnel, and give the handshake that the upstream got."""
     async with (
         frames_from(until_left) as origin,
         tunnels(origin.url, server=server, **options) as gateway,
@@ -34,8 +34,8 @@ async def _arriving(
 
 
 @every_server
-async def test_handshake_carries_what_the_client_says(server: str) -> None:
-    """Origin, cookies, authorization and custom headers arrive as they are, repeats in order."""
+async def test_handshake_has_the_clients_headers(server: str) -> None:
+    """Origin, cookies, authorization and custom headers, repeats in order."""
     given = [
         (b"origin", b"https://app.example"),
         (b"cookie", b"a=1; b=2"),
@@ -55,8 +55,8 @@ async def test_handshake_carries_what_the_client_says(server: str) -> None:
 
 
 @every_server
-async def test_handshake_leaves_out_what_belongs_to_the_clients_hop(server: str) -> None:
-    """Hop-by-hop headers and those named by Connection are dropped; the key is the gateway's."""
+async def test_handshake_leaves_out_headers_of_the_clients_hop(server: str) -> None:
+    """Hop-by-hop and nominated headers are dropped; the key is the gateway's."""
     received = await _arriving(
         [
             (b"Sec-WebSocket-Extensions", b"permessage-deflate; client_max_window_bits"),
@@ -84,8 +84,8 @@ async def test_handshake_leaves_out_what_belongs_to_the_clients_hop(server: str)
 
 
 @every_server
-async def test_handshake_tells_who_asked(server: str) -> None:
-    """Forwarding headers are set as for HTTP, and a client's own are not believed."""
+async def test_handshake_has_forwarding_headers(server: str) -> None:
+    """As for HTTP; the client's own are not trusted."""
     received = await _arriving(
         [
             (b"X-Forwarded-For", b"6.6.6.6"),
@@ -105,8 +105,8 @@ async def test_handshake_tells_who_asked(server: str) -> None:
 
 
 @every_uvicorn
-async def test_handshake_tells_of_a_client_behind_tls(server: str) -> None:
-    """``wss`` is forwarded as https, and the address is that of uvicorn's trusted proxy."""
+async def test_handshake_forwards_wss_as_https(server: str) -> None:
+    """``wss`` becomes https, and the address is that of uvicorn's trusted proxy."""
     received = await _arriving(
         [(b"X-Forwarded-For", b"192.0.2.7"), (b"X-Forwarded-Proto", b"https")],
         server=server,
@@ -117,8 +117,8 @@ async def test_handshake_tells_of_a_client_behind_tls(server: str) -> None:
     assert received.all(b"x-forwarded-proto") == [b"https"]
 
 
-async def test_handshake_appends_to_what_a_trusted_proxy_says() -> None:
-    """``append`` extends the chain, as for HTTP; ``off`` and ``rfc7239`` hold too."""
+async def test_handshake_appends_to_headers_of_a_trusted_proxy() -> None:
+    """``append``, ``off`` and ``rfc7239`` work as for HTTP."""
     given = [(b"X-Forwarded-For", b"192.0.2.7"), (b"X-Forwarded-Proto", b"https")]
     trusted = {"mode": "append", "trusted_proxies": ["127.0.0.0/8"]}
     appended = await _arriving(given, forwarded=trusted)
@@ -134,8 +134,8 @@ async def test_handshake_appends_to_what_a_trusted_proxy_says() -> None:
 
 
 @every_server
-async def test_handshake_passes_the_offer_on(server: str) -> None:
-    """All offered subprotocols, in order of preference."""
+async def test_handshake_has_the_offered_subprotocols(server: str) -> None:
+    """All of them, in order of preference."""
     received = await _arriving(offer=("graphql-ws", "v2.chat", "v1.chat"), server=server)
 
     assert received.one(b"sec-websocket-protocol") == b"graphql-ws, v2.chat, v1.chat"
@@ -149,15 +149,15 @@ async def test_handshake_without_an_offer_has_no_subprotocol_header(server: str)
     assert b"sec-websocket-protocol" not in received.names
 
 
-async def test_handshake_asks_for_compression_only_where_it_is_wanted() -> None:
-    """``compression`` concerns the upstream's hop, whatever the client's hop has."""
+async def test_handshake_offers_compression_if_it_is_set() -> None:
+    """``compression`` is for the upstream's hop, whatever the client's hop has."""
     wanted = await _arriving(websocket={"compression": True})
 
     assert wanted.one(b"sec-websocket-extensions") == b"permessage-deflate; client_max_window_bits"
 
 
 async def test_handshake_has_the_settings_headers() -> None:
-    """``request_headers``, ``remove_request_headers`` and ``preserve_host`` hold here too."""
+    """``request_headers``, ``remove_request_headers`` and ``preserve_host`` apply here too."""
     received = await _arriving(
         [(b"x-secret", b"forged"), (b"x-internal", b"1")],
         request_headers={"x-secret": "s3cret"},

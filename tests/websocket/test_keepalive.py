@@ -1,4 +1,4 @@
-"""Idle tunnels: pings keep them through what cuts idle connections, and find dead peers."""
+"""Idle tunnels: pings keep connections open, and find dead peers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PING, _PONG, _CLOSE = 9, 10, 8
 
 
 class _Hop:
-    """A hop that cuts connections on which nothing came from either side for a while.
+    """A hop that cuts connections which were idle in both directions for a while.
 
     Attributes:
         passed: How many times something came.
@@ -40,7 +40,7 @@ class _Hop:
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
-        """Give its address."""
+        """Give the address of the hop."""
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         try:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -69,11 +69,10 @@ class _Hop:
             await writer.drain()
 
 
-async def test_pings_and_pongs_pass_a_hop_while_the_tunnel_is_idle() -> None:
-    """Each starts the hop's wait anew, and the tunnel then still works.
+async def test_pings_keep_an_idle_tunnel_open() -> None:
+    """Each ping restarts the hop's timer, and the tunnel still works.
 
-    How long an idle tunnel lives that way, with the settings of every day, follows in virtual
-    time.
+    The time that an idle tunnel stays open with the default settings is tested in virtual time.
     """
     async with echo_server(EchoApp()) as upstream:
         hop = _Hop(upstream.port, 20.0)
@@ -89,7 +88,7 @@ async def test_pings_and_pongs_pass_a_hop_while_the_tunnel_is_idle() -> None:
 
 
 async def test_without_pings_an_idle_tunnel_is_cut() -> None:
-    """The cut in the test above is a real one."""
+    """The hop of the test above really cuts connections."""
     async with (
         echo_server(EchoApp()) as upstream,
         _Hop(upstream.port, 0.5).listening() as hop,
@@ -100,7 +99,7 @@ async def test_without_pings_an_idle_tunnel_is_cut() -> None:
 
 
 async def test_silence_ends_no_tunnel() -> None:
-    """The time limits of requests do not count once a tunnel is open."""
+    """The timeouts of requests do not apply to an open tunnel."""
     timeouts = {"activity": 1.0, "first_byte": 1.0, "total": 1.0}
     async with (
         echo_server(EchoApp()) as upstream,
@@ -131,7 +130,7 @@ class _IdleCut(asyncio.Transport):
         self._protocol = protocol
 
     def resume_reading(self) -> None:
-        """It never stopped."""
+        """Do nothing, because reading never stops."""
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         assert bytes(data[:2]) == b"\x89\x80", "a masked, empty ping"
@@ -155,7 +154,7 @@ class _IdleCut(asyncio.Transport):
 
 @pytest.mark.parametrize("pings", [True, False])
 def test_default_pings_keep_an_idle_tunnel_through_a_cut_after_60_seconds(*, pings: bool) -> None:
-    """An hour of silence with the settings' defaults; without pings one minute is the end."""
+    """An hour of silence with the default settings; without pings a minute is the end."""
 
     async def idle() -> tuple[float, int, list[float]]:
         settings = WebSocketSettings() if pings else WebSocketSettings(ping_interval=None)
@@ -182,7 +181,7 @@ def test_default_pings_keep_an_idle_tunnel_through_a_cut_after_60_seconds(*, pin
 
 @every_uvicorn
 async def test_server_pings_the_client(server: str) -> None:
-    """The client's hop is kept alive by the server's own pings."""
+    """The server's own pings keep the client's hop open."""
     async with (
         echo_server(EchoApp()) as upstream,
         tunnels(upstream.url, server=server, uvicorn={"ws_ping_interval": 0.05}) as gateway,
@@ -196,7 +195,7 @@ async def test_server_pings_the_client(server: str) -> None:
 
 @every_server
 async def test_pings_stay_on_their_hop(server: str) -> None:
-    """The gateway sends the pong for a ping of either side; the other side sees no ping."""
+    """The gateway sends the pong to each side; the other side sees no ping."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -222,7 +221,7 @@ async def test_pings_stay_on_their_hop(server: str) -> None:
 
 
 async def test_dead_upstream_is_found() -> None:
-    """One that sends no pong is given up after ``ping_timeout``, as a bad gateway."""
+    """Without a pong within ``ping_timeout`` it is a bad gateway."""
 
     async def deaf(peer: FramePeer) -> None:
         await peer.reader.readexactly(0)
@@ -249,9 +248,9 @@ async def test_dead_upstream_is_found() -> None:
 @pytest.mark.slow
 @every_uvicorn
 async def test_dead_client_is_found(server: str) -> None:
-    """One that sends no pong is given up by the server, and the upstream with it.
+    """The server ends a client without a pong, and the upstream with it.
 
-    It sees an abrupt end or the server's own 1011, never a clean one.
+    The upstream sees an abrupt end or the server's own 1011, never a clean end.
     """
     seen: list[tuple[int, bytes]] = []
 

@@ -1,4 +1,4 @@
-"""The clients and servers that people use, on either side of the gateway."""
+"""Tunnels work with the WebSocket clients and servers that people use."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Talk = Callable[[str], Awaitable[tuple[list[str | bytes], str | None]]]
 
 
 async def _talk_websockets(url: str) -> tuple[list[str | bytes], str | None]:
-    """The library ``websockets``, which offers permessage-deflate."""
+    """Talk by the library ``websockets``, which offers permessage-deflate."""
 
     def talk() -> tuple[list[str | bytes], str | None]:
         offer = [Subprotocol(name) for name in _OFFER]
@@ -54,7 +54,7 @@ async def _talk_websockets(url: str) -> tuple[list[str | bytes], str | None]:
 
 
 async def _talk_aiohttp(url: str) -> tuple[list[str | bytes], str | None]:
-    """Aiohttp's client, compressing."""
+    """Talk by aiohttp's client, compressed."""
     got: list[str | bytes] = []
     async with (
         aiohttp.ClientSession() as session,
@@ -70,7 +70,7 @@ async def _talk_aiohttp(url: str) -> tuple[list[str | bytes], str | None]:
 
 
 async def _talk_httpx_ws(url: str) -> tuple[list[str | bytes], str | None]:
-    """httpx-ws, on wsproto."""
+    """Talk by httpx-ws, which uses wsproto."""
     got: list[str | bytes] = []
     connection: AsyncWebSocketSession
     async with (
@@ -93,7 +93,7 @@ async def _talk_httpx_ws(url: str) -> tuple[list[str | bytes], str | None]:
 
 
 async def _talk_wsproto(url: str) -> tuple[list[str | bytes], str | None]:
-    """Wsproto itself, every message in two fragments."""
+    """Talk by wsproto, with every message in two fragments."""
     authority, _, path = url.removeprefix("ws://").partition("/")
     host, _, port = authority.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -148,7 +148,7 @@ async def _talk_wsproto(url: str) -> tuple[list[str | bytes], str | None]:
     ids=lambda t: t.__name__,
 )
 async def test_clients_talk_through_the_gateway(server: str, talk: Talk) -> None:
-    """Each gets the upstream's subprotocol and its own messages back, whole and in order."""
+    """Each gets the upstream's subprotocol, and its own messages back in order."""
     async with (
         echo_server(EchoApp(subprotocols=["v1.chat"])) as upstream,
         tunnels(upstream.url, server=server) as gateway,
@@ -202,7 +202,7 @@ async def _aiohttp_server() -> AsyncIterator[str]:
 async def test_servers_talk_through_the_gateway(
     serve: Callable[[], contextlib.AbstractAsyncContextManager[str]], *, compression: bool
 ) -> None:
-    """The servers that people write behind it, plain and compressed."""
+    """Popular servers as upstreams, plain and compressed."""
     async with (
         serve() as url,
         tunnels(url, websocket={"compression": compression}) as gateway,

@@ -1,4 +1,4 @@
-"""Ends that the gateway decides on: shutdown, cancellation, drain. Nothing is left behind."""
+"""Ends of tunnels by the gateway: shutdown, cancellation, drain. Nothing is left behind."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ _PING = 9
 
 
 def _sockets() -> int:
-    """How many files this process has open."""
+    """Give the number of open files of this process."""
     return len(list(Path("/dev/fd").iterdir()))
 
 
@@ -38,7 +38,7 @@ async def _leaves_nothing() -> AsyncIterator[None]:
 
 
 def _hears(heard: list[tuple[int, bytes]]) -> ScriptedOrigin:
-    """An upstream that notes the first frame it gets, and ends."""
+    """Make an upstream that records its first frame, and ends."""
 
     async def script(peer: FramePeer) -> None:
         heard.append(await peer.read())
@@ -48,7 +48,7 @@ def _hears(heard: list[tuple[int, bytes]]) -> ScriptedOrigin:
 
 @every_uvicorn
 async def test_shutdown_closes_both_sides_with_1012(server: str) -> None:
-    """Service restart, for every open tunnel, and in bounded time."""
+    """For every open tunnel, in bounded time."""
     heard: list[tuple[int, bytes]] = []
     async with _hears(heard) as origin:
         async with tunnels(origin.url, server=server) as gateway:
@@ -68,7 +68,7 @@ async def test_shutdown_closes_both_sides_with_1012(server: str) -> None:
 
 
 async def test_shutdown_under_hypercorn_ends_both_sides() -> None:
-    """It ends its apps by cancellation, and the upstream hears 1012."""
+    """Hypercorn cancels its apps, and the upstream gets 1012."""
     heard: list[tuple[int, bytes]] = []
     async with _hears(heard) as origin:
         async with tunnels(origin.url, server="hypercorn") as gateway:
@@ -86,7 +86,7 @@ async def test_shutdown_under_hypercorn_ends_both_sides() -> None:
 
 @every_uvicorn
 async def test_shutdown_does_not_wait_for_stuck_peers(server: str) -> None:
-    """Neither an upstream that ignores the close nor a client that reads nothing holds it up."""
+    """Neither for an upstream that ignores the close nor for a client that reads nothing."""
 
     async def stuck(connection: Connection) -> None:
         await connection.send(accepting(await connection.read_head()))
@@ -107,7 +107,7 @@ async def test_shutdown_does_not_wait_for_stuck_peers(server: str) -> None:
 
 
 def _impatient(url: str, ended: asyncio.Event) -> FastAPI:
-    """An app whose endpoint gives its tunnels one second."""
+    """Make an app whose endpoint gives its tunnels one second."""
     app = FastAPI(lifespan=proxy_lifespan)
     upstream = Upstream(billing(url))
 
@@ -124,7 +124,7 @@ def _impatient(url: str, ended: asyncio.Event) -> FastAPI:
 
 @every_server
 async def test_cancellation_closes_both_sides_with_1012(server: str) -> None:
-    """The cancellation of the endpoint goes on, once both peers got a close."""
+    """Then the cancellation of the endpoint is raised."""
     heard: list[tuple[int, bytes]] = []
     ended = asyncio.Event()
     async with (
@@ -168,8 +168,8 @@ async def test_drain_lets_old_tunnels_finish(server: str) -> None:
 
 
 @every_server
-async def test_drain_with_a_timeout_closes_what_remains(server: str) -> None:
-    """1001 for both sides of each tunnel that is still open then."""
+async def test_drain_with_a_timeout_closes_remaining_tunnels(server: str) -> None:
+    """Both sides of each open tunnel get 1001."""
     heard: list[tuple[int, bytes]] = []
     async with (
         _hears(heard) as origin,
@@ -195,7 +195,7 @@ async def test_drain_with_a_timeout_closes_what_remains(server: str) -> None:
 
 
 async def test_drain_with_a_timeout_returns_when_all_have_finished() -> None:
-    """Shutdown does not wait for tunnels that are gone, and closes none by force."""
+    """The drain ends before its timeout if no tunnel is left."""
     async with (
         echo_server(EchoApp()) as upstream,
         echo_server(EchoApp()) as other,
@@ -213,7 +213,7 @@ async def test_drain_with_a_timeout_returns_when_all_have_finished() -> None:
 
 
 async def test_removed_destination_finishes_its_tunnels() -> None:
-    """``replace_destinations`` breaks nothing that is open."""
+    """``replace_destinations`` ends no open tunnel."""
     first, second = EchoApp(), EchoApp()
     async with (
         echo_server(first) as one,
@@ -232,7 +232,7 @@ async def test_removed_destination_finishes_its_tunnels() -> None:
 
 
 async def test_many_short_tunnels_leave_nothing() -> None:
-    """Opened, used and ended in every way, over and over: no task, no socket, no count."""
+    """Opened, used and ended in every way: no task, socket or count is left."""
     async with frames_from(until_left) as origin, tunnels(origin.url) as gateway:
 
         async def visit(number: int) -> None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 
 
 class _Chat:
-    """A Socket.IO service that says back what it hears."""
+    """A Socket.IO service that echoes."""
 
     def __init__(self) -> None:
         self.server = socketio.AsyncServer(async_mode="asgi")
@@ -46,7 +46,7 @@ async def _service(chat: _Chat) -> AsyncIterator[Running]:
 @every_server
 @pytest.mark.parametrize("transports", [["websocket"], ["polling", "websocket"]])
 async def test_socketio_talks_through_the_gateway(server: str, transports: list[str]) -> None:
-    """Events, acknowledgements and binary data, on either transport and after the upgrade."""
+    """Events, acknowledgements and binary data, by either transport and after the upgrade."""
     chat = _Chat()
     async with _service(chat) as upstream, tunnels(upstream.url, server=server) as gateway:
         async with aiohttp.ClientSession() as session:
@@ -73,7 +73,7 @@ async def test_socketio_talks_through_the_gateway(server: str, transports: list[
 
 
 async def test_socketio_needs_affinity_on_several_destinations() -> None:
-    """A polling session lives in one process: the cookie keeps requests and upgrade there."""
+    """A polling session is in one process, so the cookie keeps requests and upgrade there."""
     chats = [_Chat(), _Chat(), _Chat()]
     async with contextlib.AsyncExitStack() as stack:
         services = [await stack.enter_async_context(_service(chat)) for chat in chats]

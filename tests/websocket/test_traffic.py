@@ -1,4 +1,4 @@
-"""What travels through a tunnel: every kind and size of message, whole and in order."""
+"""Messages of every kind and size arrive whole and in order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SIZES = [1, 125, 126, 127, 65_535, 65_536, 1_000_000]
 
 @every_server
 async def test_messages_of_every_kind_come_back(server: str) -> None:
-    """Text stays text, binary binary, empty ones are messages too, at every size of frame."""
+    """Text, binary and empty messages, at every size of frame."""
     messages: list[str | bytes] = ["", b"", "grüße 🎉", b"\x00\xff\xfe", "\x00"]
     for size in _SIZES:
         messages += ["x" * size, b"\xff" * size]
@@ -45,7 +45,7 @@ async def test_messages_of_every_kind_come_back(server: str) -> None:
 
 @every_server
 async def test_fragments_arrive_whole(server: str) -> None:
-    """Fragments of either side are one message to the other, control frames in between."""
+    """Fragments of either side are one message on the other, with control frames in between."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -78,8 +78,8 @@ async def test_fragments_arrive_whole(server: str) -> None:
 
 
 @every_server
-async def test_message_above_16_mib_passes_where_the_server_lets_it(server: str) -> None:
-    """The servers' own limits are 16 MiB; the tunnel adds none, either way."""
+async def test_message_above_16_mib_is_forwarded(server: str) -> None:
+    """The servers' own limits are 16 MiB by default; the tunnel adds none."""
     message = bytes(range(256)) * (20 * 2**12)
     async with (
         echo_server(EchoApp(), ws="websockets-sansio") as upstream,
@@ -102,7 +102,7 @@ async def test_message_above_16_mib_passes_where_the_server_lets_it(server: str)
 
 @every_server
 async def test_thousands_of_small_messages_keep_their_order(server: str) -> None:
-    """None is lost, doubled or overtaken, while both directions are busy."""
+    """None is lost, doubled or overtaken, in both directions at once."""
     count, batch = 5_000, 500
 
     async def script(peer: FramePeer) -> None:
@@ -179,7 +179,7 @@ async def test_text_of_the_upstream_that_is_no_utf8_ends_with_1007(server: str) 
 
 @every_server
 async def test_message_of_the_upstream_over_the_limit_closes_1009(server: str) -> None:
-    """``max_message_bytes`` holds for what comes from the upstream."""
+    """``max_message_bytes`` limits messages of the upstream."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -200,7 +200,7 @@ async def test_message_of_the_upstream_over_the_limit_closes_1009(server: str) -
 
 @every_server
 async def test_message_of_the_client_over_the_limit_closes_1009(server: str) -> None:
-    """And for what the client sends, counted in bytes."""
+    """``max_message_bytes`` limits messages of the client, counted in bytes."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -247,8 +247,8 @@ async def test_message_over_the_servers_limit_closes_1009(server: str) -> None:
 
 
 @every_server
-async def test_permessage_deflate_on_the_clients_hop_is_the_servers(server: str) -> None:
-    """A browser's compression ends at the gateway; the upstream gets plain messages."""
+async def test_permessage_deflate_of_the_client_ends_at_the_gateway(server: str) -> None:
+    """The server decompresses; the upstream gets plain messages."""
     seen: list[tuple[int, bytes]] = []
 
     async def script(peer: FramePeer) -> None:
@@ -277,7 +277,7 @@ async def test_permessage_deflate_on_the_clients_hop_is_the_servers(server: str)
 
 
 @every_server
-async def test_compression_upstream_works_where_it_is_wanted(server: str) -> None:
+async def test_compression_upstream_works(server: str) -> None:
     """With ``compression`` the upstream's hop is compressed, whatever the client's is."""
     app = EchoApp()
     async with (
@@ -294,7 +294,7 @@ async def test_compression_upstream_works_where_it_is_wanted(server: str) -> Non
 
 
 async def test_many_tunnels_carry_long_mixes_at_once() -> None:
-    """What a notebook does: text and binary, small and large, on many sockets at once."""
+    """Text and binary, small and large, on many sockets at once, as a notebook does."""
     async with echo_server(EchoApp()) as upstream, tunnels(upstream.url) as gateway:
 
         async def talk(seat: int) -> int:
@@ -325,7 +325,7 @@ async def _send_all(client: WebSocketClient, messages: list[str | bytes]) -> Non
 
 @every_server
 async def test_slow_client_stops_the_upstream(server: str) -> None:
-    """A client that does not read stops an endless upstream: memory stays bounded."""
+    """A client that does not read stops an endless upstream."""
     sent = 0
 
     async def script(peer: FramePeer) -> None:
@@ -352,7 +352,7 @@ async def test_slow_client_stops_the_upstream(server: str) -> None:
 
 @every_server
 async def test_slow_upstream_stops_the_client(server: str) -> None:
-    """An upstream that does not read stops an endless client, and then gets all of it."""
+    """An upstream that does not read stops an endless client, and later gets everything."""
     go = asyncio.Event()
     taken = 0
 
@@ -388,7 +388,7 @@ async def test_slow_upstream_stops_the_client(server: str) -> None:
 
 
 async def _stalled(progress: Callable[[], int]) -> int:
-    """Wait until a counter that has begun to grow stands still for 0.2 s; give its value."""
+    """Wait until a counter that has begun to grow stops for 0.2 s; give its value."""
     await until(lambda: progress() > 0)
     before, still = -1, 0
     while still < 20:

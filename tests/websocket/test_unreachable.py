@@ -1,4 +1,4 @@
-"""Handshakes that no upstream accepts: another destination, then a status, never a 101."""
+"""Handshakes that no upstream accepts are retried or refused, never accepted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _dead() -> str:
 
 
 async def _refusal(*destinations: str, server: str | None = None, **options: Any) -> RawResponse:
-    """Ask for a tunnel and give the refusal; nothing may be left of it."""
+    """Send a handshake and give the refusal; nothing may be left of it."""
     async with tunnels(*destinations, server=server, **options) as gateway:
         async with connect(gateway.address) as client:
             response = await shake_hands(client, "/billing/live")
@@ -36,7 +36,7 @@ async def _refusal(*destinations: str, server: str | None = None, **options: Any
 
 @every_server
 async def test_dead_destination_is_skipped(server: str) -> None:
-    """Whichever destination is picked first: a tunnel opens as long as one destination lives."""
+    """A tunnel opens as long as one destination is alive."""
     async with (
         echo_server(EchoApp()) as upstream,
         tunnels(_dead(), upstream.url, server=server, policy="first") as gateway,
@@ -48,7 +48,7 @@ async def test_dead_destination_is_skipped(server: str) -> None:
 
 @every_server
 async def test_all_dead_is_502(server: str) -> None:
-    """The client gets the status and a body that names no address."""
+    """The body names no address."""
     refusal = await _refusal(_dead(), _dead(), server=server)
 
     assert refusal.status == 502
@@ -58,7 +58,7 @@ async def test_all_dead_is_502(server: str) -> None:
 
 @every_server
 async def test_silent_upstream_is_504(server: str) -> None:
-    """``open_timeout`` bounds the whole handshake."""
+    """``open_timeout`` limits the whole handshake."""
     async with ScriptedOrigin(Connection.peer_left) as origin:
         refusal = await _refusal(origin.url, server=server, websocket={"open_timeout": 0.1})
         await origin.all_left()
@@ -67,7 +67,7 @@ async def test_silent_upstream_is_504(server: str) -> None:
 
 
 async def test_connect_without_a_response_is_504() -> None:
-    """A SYN into the void is bounded as well."""
+    """``open_timeout`` also limits a dial without a response."""
     with blackhole() as port:
         refusal = await _refusal(f"http://127.0.0.1:{port}", websocket={"open_timeout": 0.1})
 
@@ -76,7 +76,7 @@ async def test_connect_without_a_response_is_504() -> None:
 
 @pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 101 Sw", b"SSH-2.0-x\r\n"])
 async def test_upstream_that_speaks_no_http_is_502(reply: bytes) -> None:
-    """An upstream that hangs up, in the middle of its head or before, is a bad gateway."""
+    """An upstream that closes, before or within its head, is a bad gateway."""
 
     async def script(connection: Connection) -> None:
         await connection.read_head()
@@ -90,7 +90,7 @@ async def test_upstream_that_speaks_no_http_is_502(reply: bytes) -> None:
 
 @every_server
 async def test_none_available_is_503(server: str) -> None:
-    """With ``fail`` an upstream whose probes fail is not dialled at all."""
+    """With ``fail`` an upstream whose probes fail is not dialled."""
     refusal = await _refusal(
         _dead(), server=server, health={"path": "/health"}, when_none_available="fail"
     )
@@ -101,7 +101,7 @@ async def test_none_available_is_503(server: str) -> None:
 
 @every_server
 async def test_dependencies_run_before_the_dial(server: str) -> None:
-    """A refused client costs the upstream nothing; one that may pass gets through."""
+    """A refused client reaches no upstream; an allowed one does."""
 
     def check(connection: HTTPConnection) -> None:
         if connection.headers.get("authorization") != "Bearer s3cret":
@@ -125,7 +125,7 @@ async def test_dependencies_run_before_the_dial(server: str) -> None:
 
 @every_server
 async def test_client_that_leaves_during_the_handshake_ends_the_dial(server: str) -> None:
-    """The dial ends with its client, and is no failure of the upstream."""
+    """No failure of the upstream is counted."""
     async with (
         ScriptedOrigin(_silent) as origin,
         tunnels(origin.url, server=server) as gateway,
@@ -151,7 +151,7 @@ async def _silent(connection: Connection) -> None:
 @every_server
 @pytest.mark.parametrize("reply", [b"", response_bytes(503, b"busy")])
 async def test_failed_handshake_is_tried_elsewhere(server: str, reply: bytes) -> None:
-    """As any GET: one that broke off, or whose response has a status to try again."""
+    """Like any GET: after a broken connection, or a listed status."""
 
     async def fails(connection: Connection) -> None:
         await connection.read_head()
@@ -178,10 +178,8 @@ async def test_failed_handshake_is_tried_elsewhere(server: str, reply: bytes) ->
 
 
 @pytest.mark.parametrize(("reply", "attempts"), [(b"", 0), (b"HTTP/1.1 101 Sw", 3)])
-async def test_failed_handshake_is_not_tried_elsewhere_against_the_rules(
-    reply: bytes, attempts: int
-) -> None:
-    """Without retries, or once a byte of the response is there, the client learns at once."""
+async def test_failed_handshake_is_not_always_retried(reply: bytes, attempts: int) -> None:
+    """Not without retries, and not after a byte of the response."""
 
     async def fails(connection: Connection) -> None:
         await connection.read_head()
@@ -197,7 +195,7 @@ async def test_failed_handshake_is_not_tried_elsewhere_against_the_rules(
 
 
 async def test_failed_handshakes_eject() -> None:
-    """A destination that breaks handshakes off is taken out, and the next one serves."""
+    """The next destination serves."""
 
     async def hangs_up(connection: Connection) -> None:
         await connection.read_head()

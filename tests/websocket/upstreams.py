@@ -1,4 +1,4 @@
-"""An upstream behind the tunnels: an echo app under a real server, which notes its handshakes."""
+"""An upstream for tunnels: an echo app under a real server, which records its handshakes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class EchoApp:
 
     @property
     def scope(self) -> Scope:
-        """Of the only handshake that came."""
+        """The scope of the only handshake."""
         assert len(self.scopes) == 1
         return self.scopes[0]
 
@@ -67,7 +67,7 @@ class EchoApp:
         return [value for key, value in self.scope["headers"] if key == name]
 
     async def end(self) -> Message:
-        """The next end, as the server gave it."""
+        """Give the next end, as reported by the server."""
         async with asyncio.timeout(10):
             return await self.ends.get()
 
