@@ -196,7 +196,8 @@ class Exchange:
         """Count the exchange as in flight at ``destination``."""
         self.destination = destination
         self.in_flight = True
-        destination.begin()
+        destination.in_flight += 1
+        destination.requests_in_window += 1
 
     def attach(self, transport_exchange: TransportExchange) -> None:
         """Store the attempt that was sent; from now on ``interrupt`` ends it."""

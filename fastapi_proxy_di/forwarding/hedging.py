@@ -14,7 +14,6 @@ from time import monotonic
 from typing import Any, Final
 
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
-from fastapi_proxy_di.forwarding.attempt import Picker
 from fastapi_proxy_di.forwarding.deadlines import Deadlines
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.retries import MAX_CONNECT_RETRIES, RetryBudget
@@ -33,7 +32,6 @@ class Hedging:
             the total one, which applies to the request.
         hedge_after: Seconds without a response until the second branch starts.
         retry_loop: Makes the attempts of each branch.
-        picker: Tells whether there is a second destination.
         budget: The retry budget.
     """
 
@@ -42,13 +40,11 @@ class Hedging:
         settings: UpstreamSettings,
         hedge_after: float,
         retry_loop: RetryLoop,
-        picker: Picker,
         budget: RetryBudget,
     ) -> None:
         self._name: Final = settings.name
         self._hedge_after: Final = hedge_after
         self._retry_loop: Final = retry_loop
-        self._picker: Final = picker
         self._budget: Final = budget
         deadlines = Deadlines.of(settings.timeouts)._replace(total=None)
         self._watcher: Final = Watcher(settings.name, deadlines)
@@ -106,7 +102,7 @@ class Hedging:
         assert dials is not None
         if dials.further >= MAX_CONNECT_RETRIES or not (first.in_flight or first.attempts):
             return False  # no further dial is allowed, or nothing was sent yet
-        if self._picker.pick(first.key, (first.destination,)) is None:
+        if self._retry_loop.pick(first.key, (first.destination,)) is None:
             return False
         if not self._budget.withdraw(monotonic()):
             return False

@@ -17,7 +17,6 @@ from typing import Any, Final, TypeAlias
 
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.admission import Admission
-from fastapi_proxy_di.forwarding.attempt import Picker
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.observer import Observers
 from fastapi_proxy_di.forwarding.outcomes import Outcomes
@@ -34,7 +33,7 @@ class Journey:
     Args:
         name: Name of the upstream.
         send: The retry loop, or hedging around it.
-        picker: Picks destinations.
+        hold: Picks a destination and counts the exchange there, without sending anything.
         outcomes: Receives late failures.
         admission: The upstream's own limits, ``None`` if it has none.
         observers: Makes the observers of exchanges; ``None`` for no observers.
@@ -52,18 +51,17 @@ class Journey:
         self,
         name: str,
         send: Send,
-        picker: Picker,
+        hold: Send,
         outcomes: Outcomes,
         admission: Admission | None,
         observers: Observers | None,
     ) -> None:
         self.name: Final = name
         self.outcomes: Final = outcomes
-        self._picker: Final = picker
         self._admission: Final = admission
         self.observers: Final = observers
         self.send: Send = send if admission is None else admission.around(send)
-        self.hold: Send = self._hold if admission is None else admission.around(self._hold)
+        self.hold: Send = hold if admission is None else admission.around(hold)
 
     def end(self, exchange: Exchange, failure: BaseException | None) -> Awaitable[None] | None:
         """End the exchange.
@@ -84,9 +82,3 @@ class Journey:
             if isinstance(failure, ProxyError):
                 self.outcomes.failed_late(exchange.destination, failure)
         return exchange.watcher.end(exchange)
-
-    async def _hold(self, exchange: Exchange) -> None:
-        destination = self._picker.pick(exchange.key)
-        if destination is None:
-            raise self._picker.unavailable(())
-        exchange.begin_attempt(destination)

@@ -8,20 +8,31 @@ admission are layers around the loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
+from functools import partial
 from random import Random
 from time import monotonic
 from typing import Any, Final
 
+from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
+from fastapi_proxy_di.balancing.selection import Selection
 from fastapi_proxy_di.errors import Attempt, ProxyError
-from fastapi_proxy_di.forwarding.attempt import Picker, Route, attempt
+from fastapi_proxy_di.forwarding.destination_transport import DestinationTransport
 from fastapi_proxy_di.forwarding.exchange import Dials, Exchange
 from fastapi_proxy_di.forwarding.outcomes import Outcomes
 from fastapi_proxy_di.forwarding.retries import Outcome, RetryBudget, Verdict, backoff, decide
+from fastapi_proxy_di.forwarding.unavailable import unavailable
 from fastapi_proxy_di.pools.destination import Destination
-from fastapi_proxy_di.settings import UpstreamSettings
+from fastapi_proxy_di.settings import LimitSettings, UpstreamSettings
+from fastapi_proxy_di.supervision.supervisor import Supervisor
+from fastapi_proxy_di.transport.protocol import OutgoingRequest, TransportExchange
+from fastapi_proxy_di.wire.targets import join_target
 
-__all__ = ["RetryLoop"]
+__all__ = ["FRESH_SECONDS", "RetryLoop", "attempt", "outgoing_request"]
+
+FRESH_SECONDS: Final = 1.0
+"""How long a connection may have been idle for a request that must not be sent twice. Servers
+close idle connections after some seconds, so a connection this fresh will hardly be closed."""
 
 
 class RetryLoop:
@@ -29,8 +40,10 @@ class RetryLoop:
 
     Args:
         settings: The settings of the upstream.
-        picker: Picks destinations.
-        routes: The route to each destination; destinations may be added while running.
+        policy: The policy, which chooses one of the candidates.
+        select: The selection: ``balancing.selection.select``, or that of an affinity.
+        supervisor: The supervisor of the pool; receives the destinations found full.
+        transports: The transport to each destination; destinations may be added while running.
         outcomes: Receives the results of the attempts.
         budget: The retry budget.
         random: The source of the jitter of pauses.
@@ -40,8 +53,10 @@ class RetryLoop:
         self,
         *,
         settings: UpstreamSettings,
-        picker: Picker,
-        routes: Mapping[Destination, Route],
+        policy: BalancingPolicy,
+        select: Selection,
+        supervisor: Supervisor,
+        transports: Mapping[Destination, DestinationTransport],
         outcomes: Outcomes,
         budget: RetryBudget,
         random: Random,
@@ -49,13 +64,36 @@ class RetryLoop:
         self._name: Final = settings.name
         self._settings: Final = settings.retries
         self._limits: Final = settings.limits
-        self._picker: Final = picker
-        self._routes: Final = routes
+        self._select: Final = partial(select, policy, supervisor.pool)
+        self._supervisor: Final = supervisor
+        health = settings.health
+        self._retry_after: Final = max(1.0, health.interval if health.enabled else 1.0)
+        self._transports: Final = transports
         self._outcomes: Final = outcomes
         self._budget: Final = budget
         self._random: Final = random
         # One set of both kinds of statuses, so that an ordinary response costs one look-up.
         self._notable: Final = settings.retries.statuses | outcomes.notable
+
+    def pick(
+        self, key: PickRequest | None, tried: Collection[Destination] = ()
+    ) -> Destination | None:
+        """Give a destination with room that has not been tried; report full destinations."""
+        destination, full = self._select(key, tried)
+        if full:
+            self._supervisor.limits_reached(full)
+        return destination
+
+    async def hold(self, exchange: Exchange) -> None:
+        """Pick a destination and count the exchange there, without sending anything.
+
+        Raises:
+            NoAvailableDestination: No destination is available; ``LimitExceeded`` if all are full.
+        """
+        destination = self.pick(exchange.key)
+        if destination is None:
+            raise self._unavailable(exchange)
+        exchange.begin_attempt(destination)
 
     def send(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
         """Count the request and make its attempts, as ``run`` does."""
@@ -70,27 +108,27 @@ class RetryLoop:
         Raises:
             ProxyError: No attempt has a response; the error carries every attempt.
         """
-        picker, outcomes = self._picker, self._outcomes
+        pick, outcomes = self.pick, self._outcomes
         tried = exchange.avoid
         retries = 0
         resent = False
         elsewhere: Destination | None = None
         while True:
-            destination = elsewhere or picker.pick(exchange.key, tried)
+            destination = elsewhere or pick(exchange.key, tried)
             elsewhere = None
             if destination is None and len(tried) > len(exchange.avoid):
                 # No other destination can be used, so one that was tried is tried again.
-                destination = picker.pick(exchange.key, exchange.avoid)
+                destination = pick(exchange.key, exchange.avoid)
             if exchange.observer is not None:
                 exchange.observer.picked(exchange, tried, destination)
             if destination is None:
-                raise picker.unavailable(exchange.attempts)
+                raise self._unavailable(exchange)
             exchange.begin_attempt(destination)
             # Not the loop's time, which uvloop rounds to milliseconds.
             started = monotonic() if outcomes.learns else 0.0
             try:
                 response = await attempt(
-                    exchange, self._routes[destination], self._limits, fresh=resent
+                    exchange, self._transports[destination], self._limits, fresh=resent
                 )
                 if response.status not in self._notable:
                     outcomes.succeeded(destination)
@@ -124,11 +162,17 @@ class RetryLoop:
                 tried += (destination,)
                 # Dial again only if there is another destination. The pick is kept, because
                 # a second pick of round robin would give the next destination.
-                elsewhere = picker.pick(exchange.key, tried)
+                elsewhere = pick(exchange.key, tried)
                 if elsewhere is None:
                     raise last_error
             else:
                 resent = True  # the connection was stale, not the destination
+
+    def _unavailable(self, exchange: Exchange) -> ProxyError:
+        supervisor = self._supervisor
+        return unavailable(
+            supervisor.pool, exchange.attempts, self._retry_after, supervisor.window_left
+        )
 
     def _decide_on_status(self, exchange: Exchange, retries: int) -> Verdict:
         """Decide whether another attempt follows a response."""
@@ -173,3 +217,58 @@ class RetryLoop:
         error.upstream = self._name
         error.destination = url
         error.attempts = exchange.attempts
+
+
+async def attempt(
+    exchange: Exchange, to: DestinationTransport, limits: LimitSettings, *, fresh: bool
+) -> TransportExchange:
+    """Send the request and wait for the final head of the response.
+
+    Args:
+        exchange: The exchange, with the request to send; stores the attempt once it is sent.
+        to: The transport to the destination.
+        limits: The limits of the upstream.
+        fresh: Whether to open a new connection even if an idle one can be used.
+
+    Raises:
+        ProxyError: There is no response.
+    """
+    request = outgoing_request(exchange, to, limits.idle_seconds)
+    body = exchange.body
+    first, more = b"", False
+    if body is not None:
+        first = body.at_hand
+        more = not body.ended or len(first) < len(body.first)
+    sent = None if fresh else to.transport.reuse(request, first, more=more)
+    if sent is None:
+        sent = await exchange.watcher.run(
+            exchange, to.transport.start(request, first, more=more), "dial"
+        )
+    exchange.attach(sent)
+    if more and body is not None:
+        exchange.watcher.watch_client(exchange)
+        await body.attach(sent, len(first), limits.expect_continue)
+    await sent.head()
+    return sent
+
+
+def outgoing_request(
+    exchange: Exchange, to: DestinationTransport, idle_seconds: float
+) -> OutgoingRequest:
+    """Make the transport's request for one destination.
+
+    Args:
+        exchange: The exchange, with the request to send.
+        to: The transport to the destination.
+        idle_seconds: How long a connection may have been idle for a request that may be sent
+            twice.
+    """
+    return OutgoingRequest(
+        exchange.method,
+        join_target(to.base_path, exchange.target, exchange.query),
+        [to.host if exchange.host is None else (b"host", exchange.host), *exchange.headers],
+        idle_seconds if exchange.repeatable else FRESH_SECONDS,
+        exchange.length,
+        exchange.chunked,
+        exchange.upgrade,
+    )

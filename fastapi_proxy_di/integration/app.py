@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 from fastapi_proxy_di.errors import ProxyError, ProxyNotStarted, SettingsError
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.integration.dependency import Upstream
-from fastapi_proxy_di.integration.lifespan import RUNTIME, is_overridden, overrides_of
+from fastapi_proxy_di.integration.lifespan import RUNTIME, is_overridden, overridden_upstreams
 from fastapi_proxy_di.integration.mounts import MountedUpstream
 from fastapi_proxy_di.integration.problems import (
     http_exception_response,
@@ -270,7 +270,7 @@ class ProxyApp(MountedUpstream):
             self._override(app)
 
     def _override(self, app: FastAPI) -> GivesBalancer:
-        override = overrides_of(app)[self.upstream.name]
+        override = overridden_upstreams(app)[self.upstream.name]
         if isinstance(override, GivesBalancer):
             return override
         raise SettingsError(

@@ -113,7 +113,7 @@ async def proxy_lifespan(app: Starlette) -> AsyncIterator[None]:
 
 async def _end_overrides(app: Starlette) -> None:
     async with AsyncExitStack() as stack:
-        for override in overrides_of(app).values():
+        for override in overridden_upstreams(app).values():
             if isinstance(override, EndsInLoop):
                 stack.push_async_callback(override.end_in_loop)
 
@@ -157,7 +157,7 @@ def mentions_of(app: Starlette, mounted: Iterable[MountedUpstream] = ()) -> dict
     """
     found: dict[str, Mention] = {}
     mentioned = {one.upstream.name for one in mounted_upstreams(app.routes)}
-    overridden = overrides_of(app)
+    overridden = overridden_upstreams(app)
     for mention in chain(_mentions_in_routes(app.routes), (one.upstream for one in mounted)):
         mentioned.add(mention.name)
         if mention.name in overridden:
@@ -183,7 +183,7 @@ def mentions_of(app: Starlette, mounted: Iterable[MountedUpstream] = ()) -> dict
     return found
 
 
-def overrides_of(app: Any) -> dict[str, object]:
+def overridden_upstreams(app: Any) -> dict[str, object]:
     """Return the current ``app.dependency_overrides`` of upstreams, by upstream name.
 
     Raises:
@@ -207,9 +207,9 @@ def is_overridden(app: Any, name: str) -> bool:
     """Whether ``app.dependency_overrides`` replaces an upstream now.
 
     Raises:
-        SettingsError: As for ``overrides_of``.
+        SettingsError: As for ``overridden_upstreams``.
     """
-    return bool(getattr(app, "dependency_overrides", None)) and name in overrides_of(app)
+    return bool(getattr(app, "dependency_overrides", None)) and name in overridden_upstreams(app)
 
 
 def warn_of_unreachable_websockets(app: FastAPI) -> None:

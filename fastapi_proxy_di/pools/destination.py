@@ -133,13 +133,8 @@ class Destination:
             self.in_flight >= self.in_flight_limit or self.requests_in_window >= self.window_limit
         )
 
-    def begin(self) -> None:
-        """Count a request that is about to be sent to the destination."""
-        self.in_flight += 1
-        self.requests_in_window += 1
-
     def end(self) -> None:
-        """Count the end of a request, whatever its outcome. Once per ``begin``."""
+        """Count the end of a request, whatever its outcome; ``Exchange`` counts its beginning."""
         self.in_flight -= 1
         if self._fallen is not None:
             self._fallen.add(self)

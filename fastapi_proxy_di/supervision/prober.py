@@ -18,7 +18,7 @@ from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import HealthSettings
 from fastapi_proxy_di.supervision.supervisor import Supervisor
-from fastapi_proxy_di.transport.protocol import Request, Transport, TransportExchange
+from fastapi_proxy_di.transport.protocol import OutgoingRequest, Transport, TransportExchange
 from fastapi_proxy_di.wire.addresses import Address
 from fastapi_proxy_di.wire.targets import join_target
 
@@ -160,7 +160,7 @@ class Prober:
         transport, address = self._transport_for(destination)
         path = destination.settings.health_path or self.settings.path or "/"
         raw, _, query = path.encode("ascii").partition(b"?")
-        request = Request(
+        request = OutgoingRequest(
             method,
             join_target(address.base_path, raw, query),
             [(b"host", address.authority), *self._headers],

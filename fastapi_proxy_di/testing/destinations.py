@@ -20,7 +20,7 @@ from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange
 from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
 from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
 from fastapi_proxy_di.transport.factory import TransportFactory
-from fastapi_proxy_di.transport.protocol import Request, Transport
+from fastapi_proxy_di.transport.protocol import OutgoingRequest, Transport
 from fastapi_proxy_di.wire.addresses import Address
 
 __all__ = ["Handler", "Place", "Source", "StandInFactory"]
@@ -75,7 +75,7 @@ class Place:
                 "for a response write reply(...), a mapping names destinations"
             )
 
-    def begin(self, request: Request) -> Play:
+    def begin(self, request: OutgoingRequest) -> Play:
         """Record a request, and choose the step for it.
 
         Raises:
@@ -162,10 +162,10 @@ class StandInTransport(AsgiTransport):
         self._place = place
         self._play: Play
 
-    def reuse(self, request: Request, body: bytes, *, more: bool) -> AsgiExchange | None:
+    def reuse(self, request: OutgoingRequest, body: bytes, *, more: bool) -> AsgiExchange | None:
         return None  # each attempt goes through `start`, where it may be refused
 
-    async def start(self, request: Request, body: bytes, *, more: bool) -> AsgiExchange:
+    async def start(self, request: OutgoingRequest, body: bytes, *, more: bool) -> AsgiExchange:
         await self.probe()
         # `_scope` reads `self._play`, which is that of this request, as there is no await between.
         self._play = play = self._place.begin(request)
@@ -180,7 +180,7 @@ class StandInTransport(AsgiTransport):
         exchange.offer = recording  # type: ignore[method-assign]
         return exchange
 
-    def _scope(self, request: Request) -> dict[str, Any]:
+    def _scope(self, request: OutgoingRequest) -> dict[str, Any]:
         return {**super()._scope(request), _TURN: self._play}
 
 

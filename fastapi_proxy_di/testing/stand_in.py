@@ -139,7 +139,7 @@ class StandIn:
             if self._clock is not None:
                 self._clock.attach(loop)
             factory = StandInFactory(self._settings, self._places)
-            running = self._running[loop] = _Running(compose(self._settings, transports=factory))
+            running = self._running[loop] = _Running(compose(self._settings, factory=factory))
             for url, place in self._places.items():
                 if not place.healthy:
                     _set_health(running.upstream, url, healthy=False)

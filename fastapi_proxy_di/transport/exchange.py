@@ -30,7 +30,7 @@ class _Ready:
 _READY: Final = _Ready()
 
 
-class Exchange:
+class BaseExchange:
     """The part of a `TransportExchange` that all transports share; see there for its members.
 
     The class has no constructor. Each transport sets the first three attributes in its own

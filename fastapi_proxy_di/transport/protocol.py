@@ -21,7 +21,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True, eq=False)
-class Request:
+class OutgoingRequest:
     """A request to send: validated, without hop-by-hop headers, with its framing.
 
     Attributes:
@@ -171,11 +171,15 @@ class OpensWebSocket(Protocol):
 class Transport(Protocol):
     """Sends requests to one destination."""
 
-    def reuse(self, request: Request, body: bytes, *, more: bool) -> TransportExchange | None:
+    def reuse(
+        self, request: OutgoingRequest, body: bytes, *, more: bool
+    ) -> TransportExchange | None:
         """Start a request at once on an idle connection; ``None`` if there is none."""
         ...
 
-    async def start(self, request: Request, body: bytes, *, more: bool) -> TransportExchange:
+    async def start(
+        self, request: OutgoingRequest, body: bytes, *, more: bool
+    ) -> TransportExchange:
         """Connect, then send the head and the first piece of the body.
 
         Args:

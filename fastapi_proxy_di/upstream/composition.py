@@ -18,7 +18,6 @@ from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.client.httpx_client import AsGiven, UpstreamClient, UpstreamTransport
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.appending import AppendingBuilder
-from fastapi_proxy_di.forwarding.attempt import Picker
 from fastapi_proxy_di.forwarding.hedging import Hedging
 from fastapi_proxy_di.forwarding.http import HttpForwarder
 from fastapi_proxy_di.forwarding.journey import Journey
@@ -41,8 +40,8 @@ from fastapi_proxy_di.supervision.supervisor import Supervisor
 from fastapi_proxy_di.transforms.pipeline import Pipeline, pipeline_of
 from fastapi_proxy_di.transport.factory import TransportFactory
 from fastapi_proxy_di.transport.protocol import Headers
-from fastapi_proxy_di.upstream.routes import Routes
 from fastapi_proxy_di.upstream.running import RunningUpstream
+from fastapi_proxy_di.upstream.transports import Transports
 from fastapi_proxy_di.wire.forwarded import Forwarding
 from fastapi_proxy_di.wire.headers import RESPONSE_KINDS, HeaderKinds
 
@@ -54,7 +53,7 @@ def compose(
     *,
     events: Events | None = None,
     random: Random | None = None,
-    transports: TransportFactory | None = None,
+    factory: TransportFactory | None = None,
 ) -> RunningUpstream:
     """Build the parts of one upstream, in the event loop that they will run in.
 
@@ -62,7 +61,7 @@ def compose(
         settings: The settings of the upstream.
         events: Emits the changes of state.
         random: Source of every random number, for picks, pauses and jitter.
-        transports: Makes the transports to destinations; tests give their own.
+        factory: Makes the transports to destinations; tests give their own.
 
     Raises:
         ValueError: A setting has a fault that validation cannot find, such as a policy that
@@ -85,12 +84,12 @@ def compose(
         events,
         window=settings.requests_window,
     )
-    routes = Routes(transports or TransportFactory(settings), pool.destinations)
+    transports = Transports(factory or TransportFactory(settings), pool.destinations)
     affinity = None if settings.affinity is None else affinity_of(settings.affinity, pool)
     binding = None if affinity is None else affinity.binding
     limited = settings.limits.max_in_flight is not None or settings.max_requests is not None
     admission = Admission(supervisor, settings.limits, settings.max_requests) if limited else None
-    journey = _journey(settings, policy, supervisor, routes, affinity, admission, random)
+    journey = _journey(settings, policy, supervisor, transports, affinity, admission, random)
     upstream_transforms = pipeline_of(settings.transforms)
     builder = request_builder(settings, upstream_transforms)
     own = secret_headers(settings.response_headers)
@@ -115,11 +114,11 @@ def compose(
         policy=policy,
         pool=pool,
         supervisor=supervisor,
-        routes=routes,
+        transports=transports,
         prober=Prober(
             supervisor=supervisor,
             settings=settings.health,
-            transport_for=routes.to_probe,
+            transport_for=transports.to_probe,
             headers=[],
             random=random,
         ),
@@ -136,24 +135,20 @@ def _journey(
     settings: UpstreamSettings,
     policy: BalancingPolicy,
     supervisor: Supervisor,
-    routes: Routes,
+    transports: Transports,
     affinity: Affinity | None,
     admission: Admission | None,
     random: Random,
 ) -> Journey:
     """Make the journey: admission and hedging around the retry loop."""
-    picker = Picker(
-        policy,
-        select if affinity is None else affinity.select,
-        supervisor,
-        retry_after=max(1.0, settings.health.interval if settings.health.enabled else 1.0),
-    )
     outcomes = Outcomes(supervisor, policy, settings.ejection)
     budget = RetryBudget(settings.retries.budget_share, settings.retries.budget_minimum)
     retry_loop = RetryLoop(
         settings=settings,
-        picker=picker,
-        routes=routes.by_destination,
+        policy=policy,
+        select=select if affinity is None else affinity.select,
+        supervisor=supervisor,
+        transports=transports.by_destination,
         outcomes=outcomes,
         budget=budget,
         random=random,
@@ -161,14 +156,14 @@ def _journey(
     send = retry_loop.send
     if settings.retries.hedge_after is not None:
         hedge_after = settings.retries.hedge_after
-        send = Hedging(settings, hedge_after, retry_loop, picker, budget).send
+        send = Hedging(settings, hedge_after, retry_loop, budget).send
 
     def how(scope: Scope, picked: Destination | None) -> str:
         chosen = affinity is not None and affinity.chose(scope, picked)
         return "affinity" if chosen else policy.name
 
     records = AccessRecords(settings.name, supervisor.pool, how, settings.explain)
-    return Journey(settings.name, send, picker, outcomes, admission, records)
+    return Journey(settings.name, send, retry_loop.hold, outcomes, admission, records)
 
 
 def _key_reader(settings: UpstreamSettings) -> KeyReader | None:

@@ -102,11 +102,11 @@ class Control:
         running = self._running
         known = {one.url for one in running.pool.destinations}
         # Validated first: if it fails, nothing has changed yet.
-        made = running.routes.make(one for one in settings if one.url not in known)
+        made = running.transports.make(one for one in settings if one.url not in known)
         added, removed = running.supervisor.replace(settings)
-        running.routes.add(added, made)
+        running.transports.add(added, made)
         for destination in removed:
-            _ = running.own(running.routes.retire(destination), f"retiring {destination.url}")
+            _ = running.own(running.transports.retire(destination), f"retiring {destination.url}")
         running.prober.start()
 
     async def _empty(self, destination: Destination, timeout: float) -> None:

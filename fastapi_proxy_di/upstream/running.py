@@ -26,7 +26,7 @@ from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.supervision.events import Events
 from fastapi_proxy_di.supervision.prober import Prober
 from fastapi_proxy_di.supervision.supervisor import Supervisor
-from fastapi_proxy_di.upstream.routes import Routes
+from fastapi_proxy_di.upstream.transports import Transports
 
 __all__ = ["RunningUpstream"]
 
@@ -42,7 +42,7 @@ class RunningUpstream:
         policy: Picks destinations.
         pool: The destinations.
         supervisor: Changes the pool.
-        routes: The transports to the destinations.
+        transports: The transports to the destinations.
         prober: Sends probes.
         admission: The upstream's own limits, ``None`` if it has none.
         journey: The steps that its exchanges go through.
@@ -58,7 +58,7 @@ class RunningUpstream:
     policy: BalancingPolicy
     pool: Pool
     supervisor: Supervisor
-    routes: Routes
+    transports: Transports
     prober: Prober
     admission: Admission | None
     journey: Journey
@@ -82,7 +82,7 @@ class RunningUpstream:
 
     async def start(self) -> None:
         """Start in-process apps, probe every destination once, then keep probing."""
-        await self.routes.start()
+        await self.transports.start()
         await self.prober.sweep()
         self.prober.start()
 
@@ -98,7 +98,7 @@ class RunningUpstream:
         self.supervisor.close()
         for task in self._tasks:
             task.cancel()
-        transports = self.routes.transports()
+        transports = self.transports.all()
         if self._client is not None:
             await self._client.shut_down()
         results = await asyncio.gather(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy
 from fastapi_proxy_di.pools.destination import Destination
+from tests.support.requests_in_flight import begin
 
 
 class Keyed:
@@ -40,5 +41,5 @@ def shares(
         destination = picked(policy, available)
         counts[destination] += 1
         if busy:
-            destination.begin()
+            begin(destination)
     return [counts[destination] / picks for destination in available]

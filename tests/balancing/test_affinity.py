@@ -11,6 +11,7 @@ from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from tests.balancing.affinities import COOKIE, Bound, scope_of
 from tests.pools.samples import pool_of
+from tests.support.requests_in_flight import begin
 
 
 def test_affinity_keeps_the_client_on_its_destination() -> None:
@@ -42,7 +43,7 @@ def _take_out(pool: Pool, destination: Destination, how: str) -> None:
         pool.replace([one.settings for one in pool.destinations if one is not destination])
     else:
         destination.configure(destination.settings.model_copy(update={"max_in_flight": 1}))
-        destination.begin()
+        begin(destination)
 
 
 WAYS = ["down", "ejected", "draining", "removed", "full"]

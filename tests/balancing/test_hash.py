@@ -11,6 +11,7 @@ from fastapi_proxy_di.balancing.hash import LOAD_FACTOR, Hash
 from fastapi_proxy_di.pools.destination import Destination
 from tests.balancing.drawing import Keyed
 from tests.pools.samples import destinations_of
+from tests.support.requests_in_flight import begin
 
 KEYS = [b"key-%d" % number for number in range(2000)]
 
@@ -62,7 +63,7 @@ def test_hash_bounds_the_load_of_a_popular_key() -> None:
     available = destinations_of(10)
     policy = Hash(random=Random(1))
     for total in range(1, 2001):
-        owner(policy, available, b"popular").begin()
+        begin(owner(policy, available, b"popular"))
         if total > 100:
             bound = LOAD_FACTOR * (total + len(available)) / len(available) + 1
 
@@ -76,7 +77,7 @@ def test_hash_keeps_a_key_together_at_low_load() -> None:
     picks = []
     for _ in range(8):
         picks.append(owner(policy, available, b"popular"))
-        picks[-1].begin()
+        begin(picks[-1])
 
     assert set(picks) == {picks[0]}
 

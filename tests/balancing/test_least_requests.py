@@ -10,6 +10,7 @@ from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from tests.balancing.drawing import picked
 from tests.pools.samples import destinations_of, pool_of, settings_of
+from tests.support.requests_in_flight import begin
 
 
 @given(
@@ -29,7 +30,7 @@ def test_least_requests_picks_the_true_minimum(weights: list[int], steps: list[i
                 one.in_flight / one.weight for one in available
             )
 
-            least.begin()
+            begin(least)
             running.append(least)
         else:
             running.pop(step % len(running)).end()
@@ -51,7 +52,7 @@ def test_least_requests_skips_full_destinations_until_they_have_room() -> None:
     first, second = pool.destinations
     policy = LeastRequests(random=Random(1))
     for _ in range(2):
-        picked(policy, pool.candidates).begin()
+        begin(picked(policy, pool.candidates))
 
     assert policy.pick(pool.candidates) is None
 
@@ -59,7 +60,7 @@ def test_least_requests_skips_full_destinations_until_they_have_room() -> None:
 
     assert policy.pick(pool.candidates) is first
 
-    first.begin()
+    begin(first)
     second.end()
 
     assert policy.pick(pool.candidates) is None
@@ -75,7 +76,7 @@ def test_least_requests_keeps_its_heap_small() -> None:
     policy = LeastRequests(random=Random(1))
     for _ in range(1000):
         for destination in pool.destinations:
-            destination.begin()
+            begin(destination)
         for destination in pool.destinations:
             destination.end()
         picked(policy, pool.candidates)

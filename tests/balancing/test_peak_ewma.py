@@ -7,6 +7,7 @@ import pytest
 from fastapi_proxy_di.balancing.peak_ewma import FAILURE_PENALTY_SECONDS, PeakEwma
 from tests.balancing.drawing import picked, shares
 from tests.pools.samples import destinations_of, pool_of, settings_of
+from tests.support.requests_in_flight import begin
 
 
 def test_peak_ewma_mean_rises_at_once_and_falls_slowly() -> None:
@@ -111,7 +112,7 @@ def test_peak_ewma_hanging_destination_does_not_become_attractive() -> None:
     for _ in range(5000):
         now += 0.05
         destination = picked(policy, available)
-        destination.begin()
+        begin(destination)
         if destination is not hanging:
             policy.observe(destination, 0.02, False, now)
             destination.end()

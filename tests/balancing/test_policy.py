@@ -18,6 +18,7 @@ from fastapi_proxy_di.balancing.two_choices import TwoChoices
 from fastapi_proxy_di.pools.destination import Destination
 from tests.balancing.drawing import Keyed, picked, shares
 from tests.pools.samples import destinations_of
+from tests.support.requests_in_flight import begin
 
 ALL = sorted(POLICIES)
 SPREADING = sorted(set(ALL) - {"first"})
@@ -127,7 +128,7 @@ def test_policy_copy_gives_the_next_pick_and_takes_no_turn(name: str, weights: l
 
         assert ahead is now
 
-        now.begin()
+        begin(now)
         running.append(now)
         if len(running) > 6:
             running.pop(0).end()

@@ -12,6 +12,7 @@ from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from tests.pools.samples import pool_of, settings_of
+from tests.support.requests_in_flight import begin
 
 
 def chosen(
@@ -58,7 +59,7 @@ def test_select_gives_none_without_candidates() -> None:
 def test_select_draws_again_twice() -> None:
     """The first pick is full, the second was tried before, the third is used."""
     pool, policy = pool_of(3, max_in_flight=1), Scripted(0, 1, 2)
-    pool.destinations[0].begin()
+    begin(pool.destinations[0])
 
     assert chosen(policy, pool, {pool.destinations[1]}) is pool.destinations[2]
     assert policy.asked == 3
@@ -74,7 +75,7 @@ def test_select_then_gives_the_least_loaded() -> None:
         policy = Scripted(0, 1, None)
         found = chosen(policy, pool)
         assert found is not None
-        found.begin()
+        begin(found)
         found.end()
         counts[found] += 1
 
@@ -88,7 +89,7 @@ def test_select_finds_the_only_one_with_room(name: str) -> None:
     """Of fifty; then it gives none."""
     pool, policy = pool_of(50, max_requests=1), POLICIES[name](Random(1))
     for destination in pool.destinations[:-1]:
-        destination.begin()
+        begin(destination)
 
     assert chosen(policy, pool) is pool.destinations[-1]
     assert chosen(policy, pool, [pool.destinations[-1]]) is None
@@ -109,7 +110,7 @@ def test_select_never_repeats_what_was_tried(name: str) -> None:
 def test_select_uses_the_order_of_the_policy() -> None:
     """With ``first`` the second always serves for a full first."""
     pool, policy = pool_of(4, max_in_flight=1), POLICIES["first"](Random(1))
-    pool.destinations[0].begin()
+    begin(pool.destinations[0])
 
     assert {chosen(policy, pool) for _ in range(20)} == {pool.destinations[1]}
 
@@ -126,7 +127,7 @@ def test_select_spills_over_to_the_next_tier(name: str) -> None:
     policy = POLICIES[name](Random(1))
     picks = []
     while (found := chosen(policy, pool)) is not None:
-        found.begin()
+        begin(found)
         picks.append(found)
 
     assert [destination.tier for destination in picks] == list(tiers)
@@ -141,7 +142,7 @@ def test_select_in_panic_gives_no_full_destination() -> None:
     pool, policy = pool_of(2, max_in_flight=1), POLICIES["random"](Random(1))
     for destination in pool.destinations:
         pool.set_health(destination, False)
-    pool.destinations[0].begin()
+    begin(pool.destinations[0])
 
     assert {chosen(policy, pool) for _ in range(20)} == {pool.destinations[1]}
 
@@ -150,7 +151,7 @@ def test_select_gives_the_full_destination_that_the_policy_chose() -> None:
     """The caller reports it; one that was only tried before is not full."""
     pool = pool_of(3, max_in_flight=1)
     first, second, third = pool.destinations
-    first.begin()
+    begin(first)
 
     assert select(Scripted(0, 1), pool) == (second, (first,))
     assert select(Scripted(1, 2), pool, tried=[second]) == (third, ())
@@ -167,12 +168,12 @@ def test_select_gives_the_full_destinations_of_each_tier_without_room(name: str)
     )
     policy = POLICIES[name](Random(1))
     for destination in pool.destinations[:3]:
-        destination.begin()
+        begin(destination)
     found, full = select(policy, pool)
 
     assert (found, full) == (pool.destinations[3], pool.destinations[:2])
 
-    pool.destinations[3].begin()
+    begin(pool.destinations[3])
     found, full = select(policy, pool)
 
     assert (found, sorted(full, key=pool.destinations.index)) == (None, list(pool.destinations))

@@ -7,6 +7,7 @@ import pytest
 from fastapi_proxy_di.balancing.two_choices import TwoChoices
 from tests.balancing.drawing import picked
 from tests.pools.samples import destinations_of
+from tests.support.requests_in_flight import begin
 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0, 4.0]])
@@ -42,6 +43,6 @@ def test_two_choices_spreads_over_a_big_pool() -> None:
     available = destinations_of(1000)
     policy = TwoChoices(random=Random(3))
     for _ in range(10_000):
-        picked(policy, available).begin()
+        begin(picked(policy, available))
 
     assert max(destination.in_flight for destination in available) <= 14

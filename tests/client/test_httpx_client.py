@@ -505,7 +505,7 @@ async def test_client_passes_on_a_timeout_that_is_not_its_own(
 ) -> None:
     """Another TimeoutError is not taken for the caller's."""
     async with ScriptedOrigin() as origin, running(origin.url) as balancer:
-        transport = next(iter(balancer._running.routes.by_destination.values())).transport
+        transport = next(iter(balancer._running.transports.by_destination.values())).transport
 
         async def start(*_: object, **__: object) -> None:
             raise TimeoutError("from below")

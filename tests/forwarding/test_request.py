@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_proxy_di.errors import InvalidRequest
-from fastapi_proxy_di.forwarding.attempt import FRESH_SECONDS, Route, request_to
+from fastapi_proxy_di.forwarding.destination_transport import DestinationTransport
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.request import RequestBuilder, split_query
+from fastapi_proxy_di.forwarding.retry_loop import FRESH_SECONDS, outgoing_request
 from fastapi_proxy_di.transport.protocol import Headers, Transport
 from fastapi_proxy_di.wire.forwarded import Forwarding
 
@@ -59,9 +60,9 @@ def build(
     return exchange
 
 
-def route(host: bytes = b"d", base_path: bytes = b"") -> Route:
-    """Make the route to a destination."""
-    return Route(cast("Transport", None), (b"host", host), base_path)
+def destination(host: bytes = b"d", base_path: bytes = b"") -> DestinationTransport:
+    """Make the transport to a destination."""
+    return DestinationTransport(cast("Transport", None), (b"host", host), base_path)
 
 
 def test_plain_headers_are_forwarded_unchanged() -> None:
@@ -287,7 +288,7 @@ def test_repeatable_depends_on_the_sent_request(
     exchange = build(*headers, overrides=overrides, **fields)
 
     assert exchange.repeatable is repeatable
-    idle = request_to(exchange, route(), 4.0).reuse_within
+    idle = outgoing_request(exchange, destination(), 4.0).reuse_within
     assert idle == (4.0 if repeatable else FRESH_SECONDS)
 
 
@@ -361,14 +362,14 @@ class TestOverrides:
         exchange = build(query_string=b"a=b", overrides=overrides, path=b"/x?own=1")
 
         assert (exchange.method, exchange.target, exchange.query) == (b"PATCH", b"/x", b"own=1")
-        assert request_to(exchange, route(), 4.0).headers[0] == (b"host", b"other")
+        assert outgoing_request(exchange, destination(), 4.0).headers[0] == (b"host", b"other")
 
 
 def test_request_is_for_one_destination() -> None:
     """Its Host is first, its base path in front of the path."""
     exchange = build((b"content-length", b"5"), query_string=b"q=%20")
     exchange.upgrade = True
-    request = request_to(exchange, route(b"d", b"/base"), 4.0)
+    request = outgoing_request(exchange, destination(b"d", b"/base"), 4.0)
 
     assert request.target == b"/base/x?q=%20"
     assert request.headers == [(b"host", b"d"), (b"content-length", b"5")]

@@ -4,6 +4,7 @@ import pytest
 
 from fastapi_proxy_di.pools.destination import Destination
 from tests.pools.samples import settings_of
+from tests.support.requests_in_flight import begin
 
 
 def test_destination_begins_available_and_empty() -> None:
@@ -30,11 +31,11 @@ def test_destination_is_unavailable_for_each_reason(field: str, value: object) -
 def test_destination_is_full_at_max_in_flight() -> None:
     """At the limit it is full; the end of a request makes room."""
     destination = Destination(settings_of(0, max_in_flight=2))
-    destination.begin()
+    begin(destination)
 
     assert not destination.full
 
-    destination.begin()
+    begin(destination)
 
     assert destination.full
 
@@ -46,7 +47,7 @@ def test_destination_is_full_at_max_in_flight() -> None:
 def test_destination_is_full_at_max_requests_even_when_idle() -> None:
     """Requests of the window count also after their end."""
     destination = Destination(settings_of(0, max_requests=1))
-    destination.begin()
+    begin(destination)
     destination.end()
 
     assert destination.in_flight == 0
@@ -60,8 +61,8 @@ def test_destination_reports_each_fall_of_its_load() -> None:
     fallen: set[Destination] = set()
     destination.report_falls(old)
     destination.report_falls(fallen)
-    destination.begin()
-    destination.begin()
+    begin(destination)
+    begin(destination)
 
     assert fallen == set()
 

@@ -5,6 +5,7 @@ import pytest
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from tests.pools.samples import pool_of, settings_of
+from tests.support.requests_in_flight import begin
 
 
 def test_pool_begins_with_all_available() -> None:
@@ -132,7 +133,7 @@ def test_pool_replacement_keeps_unchanged_destinations() -> None:
     """It is the same object with its counts and health, and gets the new settings."""
     pool = pool_of(3)
     first, second, third = pool.destinations
-    first.begin()
+    begin(first)
     pool.set_health(second, False)
     before = pool.candidates
 
@@ -150,7 +151,7 @@ def test_pool_never_uses_a_removed_destination_again() -> None:
     """It finishes its requests; late probe results change nothing."""
     pool = pool_of(2)
     gone = pool.destinations[1]
-    gone.begin()
+    begin(gone)
     pool.replace([settings_of(0)])
 
     assert gone.removed
@@ -164,7 +165,7 @@ def test_pool_turns_the_window_of_all() -> None:
     """All have room again, and add themselves to ``fallen``."""
     pool = pool_of(2, max_requests=1)
     for destination in pool.destinations:
-        destination.begin()
+        begin(destination)
     fallen: set[Destination] = set()
     pool.destinations[0].report_falls(fallen)
     pool.turn_window()

@@ -20,7 +20,7 @@ from fastapi_proxy_di.settings import DestinationSettings, EjectionSettings, Hea
 from fastapi_proxy_di.supervision.events import DestinationDown, DestinationUp, Event, Events
 from fastapi_proxy_di.supervision.prober import Prober
 from fastapi_proxy_di.supervision.supervisor import Supervisor
-from fastapi_proxy_di.transport.protocol import Request, Transport, TransportExchange
+from fastapi_proxy_di.transport.protocol import OutgoingRequest, Transport, TransportExchange
 from fastapi_proxy_di.wire.addresses import Address
 from tests.pools.samples import pool_of, settings_of
 from tests.support.gateways import gateway
@@ -33,11 +33,11 @@ class Probed:
     """A prober over stand-in transports; records each probe and responds by ``reply``."""
 
     def __init__(
-        self, pool: Pool, reply: Callable[[str, Request], Awaitable[int]], **health: Any
+        self, pool: Pool, reply: Callable[[str, OutgoingRequest], Awaitable[int]], **health: Any
     ) -> None:
         self.pool = pool
         self.reply = reply
-        self.sent: list[tuple[float, str, Request]] = []
+        self.sent: list[tuple[float, str, OutgoingRequest]] = []
         self.body = b"ok"
         self.closed = 0
         self.told: list[Event] = []
@@ -85,14 +85,16 @@ class _Transport:
         self._probed = probed
         self._url = url
 
-    async def start(self, request: Request, body: bytes, *, more: bool) -> TransportExchange:
+    async def start(
+        self, request: OutgoingRequest, body: bytes, *, more: bool
+    ) -> TransportExchange:
         probed = self._probed
         probed.sent.append((asyncio.get_running_loop().time(), self._url, request))
         return cast("TransportExchange", _Exchange(probed, self._url, request))
 
 
 class _Exchange:
-    def __init__(self, probed: Probed, url: str, request: Request) -> None:
+    def __init__(self, probed: Probed, url: str, request: OutgoingRequest) -> None:
         self.status = 0
         self._probed = probed
         self._url = url
@@ -109,7 +111,7 @@ class _Exchange:
         self._probed.closed += 1
 
 
-async def well(url: str, request: Request) -> int:
+async def well(url: str, request: OutgoingRequest) -> int:
     """Respond with 200."""
     return 200
 
@@ -138,7 +140,7 @@ def test_prober_first_sweep_changes_the_health_at_once() -> None:
     async def scenario() -> Probed:
         up = {"10.0.0.1"}
 
-        async def reply(url: str, request: Request) -> int:
+        async def reply(url: str, request: OutgoingRequest) -> int:
             return 200 if any(host in url for host in up) else 503
 
         probed = Probed(pool_of(2), reply, interval=10, fall=2)
@@ -167,7 +169,7 @@ def test_prober_slow_probe_delays_no_other() -> None:
     """One hangs until its timeout; the others keep their interval."""
 
     async def scenario() -> Probed:
-        async def reply(url: str, request: Request) -> int:
+        async def reply(url: str, request: OutgoingRequest) -> int:
             await asyncio.sleep(3600 if "10.0.0.1" in url else 0)
             return 200
 
@@ -193,7 +195,7 @@ def test_prober_probes_unhealthy_destinations_at_their_own_interval() -> None:
         probed = Probed(pool_of(2), well, interval=10, unhealthy_interval=1, fall=1)
         failing = probed.pool.destinations[0].url
 
-        async def reply(url: str, request: Request) -> int:
+        async def reply(url: str, request: OutgoingRequest) -> int:
             return 503 if url == failing and len(probed.sent_to(0)) < 3 else 200
 
         probed.reply = reply
@@ -231,7 +233,7 @@ def test_prober_head_falls_back_to_get(status: int) -> None:
     """Once for each destination; later probes are GET."""
 
     async def scenario() -> Probed:
-        async def reply(url: str, request: Request) -> int:
+        async def reply(url: str, request: OutgoingRequest) -> int:
             return status if request.method == b"HEAD" else 200
 
         probed = Probed(pool_of(1), reply, method="HEAD", interval=10)
@@ -254,7 +256,7 @@ def test_prober_expected_statuses_are_good(expected: str, status: int, ok: bool)
     """Also error statuses, if ``expected`` has them."""
 
     async def scenario() -> bool:
-        async def reply(url: str, request: Request) -> int:
+        async def reply(url: str, request: OutgoingRequest) -> int:
             return status
 
         probed = Probed(pool_of(1), reply, expected=expected)
@@ -345,7 +347,7 @@ def test_prober_goes_on_after_any_exception_of_a_probe(
     """After an expected one, and after one that is a bug."""
 
     async def scenario() -> Probed:
-        async def reply(url: str, request: Request) -> int:
+        async def reply(url: str, request: OutgoingRequest) -> int:
             raise error
 
         probed = Probed(pool_of(2), reply, interval=10)

@@ -29,6 +29,7 @@ from fastapi_proxy_di.supervision.events import (
 )
 from fastapi_proxy_di.supervision.supervisor import LIMIT_QUIET_SECONDS, Supervisor
 from tests.pools.samples import pool_of, settings_of
+from tests.support.requests_in_flight import begin
 from tests.support.virtual_time import run_virtually
 
 
@@ -286,7 +287,7 @@ async def test_supervisor_ticks_the_ejection_windows() -> None:
 async def test_supervisor_turns_the_window() -> None:
     """Destinations and upstream count from zero again."""
     run = Supervised(pool_of(2), window=15)
-    run[0].begin()
+    begin(run[0])
     run.supervisor.requests_in_window = 1
     await asyncio.sleep(5)
     left = run.supervisor.window_left
@@ -304,7 +305,7 @@ async def test_supervisor_changes_the_window() -> None:
     run.supervisor.set_window(15)
     same = run.supervisor.window_left
     run.supervisor.set_window(100)
-    run[0].begin()
+    begin(run[0])
     await asyncio.sleep(99)
     held = run[0].requests_in_window
     await asyncio.sleep(1.1)
@@ -342,9 +343,9 @@ async def test_supervisor_names_the_limit_of_a_full_destination() -> None:
         picked, full = select(First(), run.pool)
         run.supervisor.limits_reached(full)
         assert picked is not None
-        picked.begin()
+        begin(picked)
     run[0].end()
-    run[0].begin()
+    begin(run[0])
     run.supervisor.limits_reached(select(First(), run.pool)[1])
 
     assert run.emitted == [LimitHit("billing", run[0].url, "max_in_flight")]
@@ -388,7 +389,7 @@ async def test_supervisor_close_stops_all_timers() -> None:
     run.probe(1, False)
     run.probe(1, True)
     run.eject(0)
-    run[2].begin()
+    begin(run[2])
     run.supervisor.close()
     await asyncio.sleep(1000)
 

@@ -13,6 +13,7 @@ from fastapi_proxy_di.balancing.registry import POLICIES
 from fastapi_proxy_di.pools.destination import Destination
 from tests.balancing.drawing import Keyed
 from tests.pools.samples import destinations_of
+from tests.support.requests_in_flight import begin
 
 _PICKS = 3000
 
@@ -50,7 +51,7 @@ def seconds_per_pick(
         for number in range(_PICKS):
             destination = policy.pick(available, request(number))
             assert destination is not None
-            destination.begin()
+            begin(destination)
             running.append(destination)
             if len(running) > 50:
                 running.pop(0).end()

@@ -17,6 +17,7 @@ from fastapi_proxy_di.supervision.events import (
 from tests.support.gateways import Gateway, gateway, until
 from tests.support.http_client import fetch
 from tests.support.origins import Connection, ScriptedOrigin, response_bytes
+from tests.support.requests_in_flight import begin
 from tests.support.servers import dead_port
 
 pytestmark = pytest.mark.e2e
@@ -159,7 +160,7 @@ async def test_peek_gives_the_next_pick(policy: str) -> None:
         ) as gate,
     ):
         balancer = gate.balancer
-        balancer.destinations[3].begin()
+        begin(balancer.destinations[3])
         seen = [(balancer.peek(), balancer.peek(), balancer.pick()) for _ in range(30)]
         balancer.destinations[3].end()
 
@@ -181,7 +182,7 @@ async def test_peek_reports_no_limit_and_pick_does() -> None:
         events: list[Event] = []
         balancer.subscribe(events.append)
         first, second = balancer.destinations
-        first.begin()
+        begin(first)
         looks = {balancer.peek() for _ in range(3)}
         silent = list(events)
         picked = balancer.pick()

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from fastapi_proxy_di.errors import UpstreamProtocolError
 from fastapi_proxy_di.transport.asgi.inner_app import AsgiApp, Message
-from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES, Exchange
+from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES, BaseExchange
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.transport.signal import Signal
 from fastapi_proxy_di.wire.headers import TOKEN
@@ -25,7 +25,7 @@ _BODYLESS_STATUSES: Final = frozenset({204, 304})
 _UNSAFE: Final = re.compile(rb"[\x00\r\n]")
 
 
-class AsgiExchange(Exchange):
+class AsgiExchange(BaseExchange):
     """A `TransportExchange` with an app; see there for the meaning of its members.
 
     Args:

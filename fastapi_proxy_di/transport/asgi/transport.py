@@ -14,7 +14,7 @@ from fastapi_proxy_di.errors import UpstreamConnectError
 from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange
 from fastapi_proxy_di.transport.asgi.inner_app import AppStartFailed, InnerApp
 from fastapi_proxy_di.transport.asgi.websocket import AsgiHandshake
-from fastapi_proxy_di.transport.protocol import Request
+from fastapi_proxy_di.transport.protocol import OutgoingRequest
 from fastapi_proxy_di.transport.websocket.handshake import offered_subprotocols
 from fastapi_proxy_di.wire.addresses import Address
 
@@ -41,12 +41,12 @@ class AsgiTransport:
         self._exchanges: dict[asyncio.Task[None], AsgiExchange] = {}
         self._closed = False
 
-    def reuse(self, request: Request, body: bytes, *, more: bool) -> AsgiExchange | None:
+    def reuse(self, request: OutgoingRequest, body: bytes, *, more: bool) -> AsgiExchange | None:
         if not self._inner.started or self._closed:
             return None
         return self._begin(request, body, more)
 
-    async def start(self, request: Request, body: bytes, *, more: bool) -> AsgiExchange:
+    async def start(self, request: OutgoingRequest, body: bytes, *, more: bool) -> AsgiExchange:
         await self.probe()
         return self._begin(request, body, more)
 
@@ -75,7 +75,7 @@ class AsgiTransport:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._inner.release()
 
-    def _begin(self, request: Request, body: bytes, more: bool) -> AsgiExchange:
+    def _begin(self, request: OutgoingRequest, body: bytes, more: bool) -> AsgiExchange:
         scope = self._scope(request)
         exchange: AsgiExchange
         if request.upgrade:
@@ -107,7 +107,7 @@ class AsgiTransport:
     def _done(self, task: asyncio.Task[None]) -> None:
         del self._exchanges[task]
 
-    def _scope(self, request: Request) -> dict[str, Any]:
+    def _scope(self, request: OutgoingRequest) -> dict[str, Any]:
         raw_path, _, query = request.target.partition(b"?")
         return {
             "http_version": "1.1",

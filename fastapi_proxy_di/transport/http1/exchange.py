@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 import httptools
 
 from fastapi_proxy_di.errors import UpstreamDisconnected
-from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES, Exchange
+from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES, BaseExchange
 from fastapi_proxy_di.transport.http1.parser import ResponseParser
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import FRAMING, list_members
@@ -72,7 +72,7 @@ _TRANSITIONS: Final[dict[_State, dict[_Event, _State]]] = {
 _VERSIONS: Final = frozenset({"1.1", "1.0"})
 
 
-class Http1Exchange(Exchange):
+class Http1Exchange(BaseExchange):
     """A `TransportExchange` on one connection; see there for the meaning of its members.
 
     Args:

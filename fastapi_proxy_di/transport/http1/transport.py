@@ -19,7 +19,7 @@ from fastapi_proxy_di.settings import LimitSettings
 from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http1.connection import Http1Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
-from fastapi_proxy_di.transport.protocol import Request
+from fastapi_proxy_di.transport.protocol import OutgoingRequest
 
 _SURPLUS_SECONDS: Final = 1.0
 
@@ -59,7 +59,7 @@ class Http1Transport:
         """Number of idle connections."""
         return len(self._idle)
 
-    def reuse(self, request: Request, body: bytes, *, more: bool) -> Http1Exchange | None:
+    def reuse(self, request: OutgoingRequest, body: bytes, *, more: bool) -> Http1Exchange | None:
         idle = self._idle
         now = self._loop.time()
         within = min(request.reuse_within, self._idle_seconds)
@@ -74,7 +74,7 @@ class Http1Transport:
             connection.abort()
         return None
 
-    async def start(self, request: Request, body: bytes, *, more: bool) -> Http1Exchange:
+    async def start(self, request: OutgoingRequest, body: bytes, *, more: bool) -> Http1Exchange:
         connection = await self._dial()
         return self._begin(connection, request, body, more, reused=False, now=self._loop.time())
 
@@ -119,7 +119,7 @@ class Http1Transport:
     def _begin(
         self,
         connection: Http1Connection,
-        request: Request,
+        request: OutgoingRequest,
         body: bytes,
         more: bool,
         *,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fastapi_proxy_di.errors import UpstreamProtocolError
-from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES, Exchange
+from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES, BaseExchange
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.transport.signal import Signal
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http2.connection import Http2Connection
 
 
-class Http2Exchange(Exchange):
+class Http2Exchange(BaseExchange):
     """A `TransportExchange` on one stream; see there for the meaning of its members.
 
     Args:

@@ -19,7 +19,12 @@ from fastapi_proxy_di.errors import InvalidRequest
 from fastapi_proxy_di.settings import LimitSettings
 from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http2.connection import Http2Connection
-from fastapi_proxy_di.transport.protocol import Headers, Request, Transport, TransportExchange
+from fastapi_proxy_di.transport.protocol import (
+    Headers,
+    OutgoingRequest,
+    Transport,
+    TransportExchange,
+)
 
 _LINE_END_OR_NUL: Final = re.compile(rb"[\r\n\0]")
 _NOT_SENT: Final = frozenset({b"host", b"connection", b"transfer-encoding"})
@@ -53,7 +58,9 @@ class Http2Transport:
         """Number of open connections."""
         return len(self._open)
 
-    def reuse(self, request: Request, body: bytes, *, more: bool) -> TransportExchange | None:
+    def reuse(
+        self, request: OutgoingRequest, body: bytes, *, more: bool
+    ) -> TransportExchange | None:
         if request.upgrade:
             return self._http1.reuse(request, body, more=more)
         freshest = self._loop.time() - request.reuse_within
@@ -62,7 +69,9 @@ class Http2Transport:
                 return self._begin(connection, request, body, more)
         return None
 
-    async def start(self, request: Request, body: bytes, *, more: bool) -> TransportExchange:
+    async def start(
+        self, request: OutgoingRequest, body: bytes, *, more: bool
+    ) -> TransportExchange:
         if request.upgrade:
             return await self._http1.start(request, body, more=more)
         while True:
@@ -111,7 +120,7 @@ class Http2Transport:
     # -- inside ---------------------------------------------------------------------------
 
     def _begin(
-        self, connection: Http2Connection, request: Request, body: bytes, more: bool
+        self, connection: Http2Connection, request: OutgoingRequest, body: bytes, more: bool
     ) -> TransportExchange:
         headers = self._headers(request)
         timer = self._connections[connection]
@@ -120,7 +129,7 @@ class Http2Transport:
             self._connections[connection] = None
         return connection.begin(headers, body, more=more, bodied=more or bool(body))
 
-    def _headers(self, request: Request) -> Headers:
+    def _headers(self, request: OutgoingRequest) -> Headers:
         authority = self._dialler.address.authority
         headers: Headers = []
         for name, value in request.headers:

@@ -16,7 +16,7 @@ from fastapi_proxy_di.errors import UpstreamConnectError, UpstreamProtocolError
 from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange
 from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
 from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
-from fastapi_proxy_di.transport.protocol import Request as WireRequest
+from fastapi_proxy_di.transport.protocol import OutgoingRequest
 from fastapi_proxy_di.wire.addresses import parse_address
 from tests.support.gateways import billing, gateway, until
 from tests.support.http_client import connect, fetch, request
@@ -194,7 +194,7 @@ async def test_asgi_response_may_have_trailers(inner: Inner) -> None:
     transport = AsgiTransport(app, parse_address(f"asgi://{app.name}"))
     # Twice: the trailers of one response are not those of another.
     for _ in range(2):
-        exchange = await transport.start(WireRequest(b"GET", b"/", [], 1.0), b"", more=False)
+        exchange = await transport.start(OutgoingRequest(b"GET", b"/", [], 1.0), b"", more=False)
         await exchange.head()
         pieces = [await exchange.read(), await exchange.read()]
 

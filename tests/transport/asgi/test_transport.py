@@ -12,7 +12,7 @@ from fastapi_proxy_di import Balancer
 from fastapi_proxy_di.errors import UpstreamConnectError
 from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
 from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
-from fastapi_proxy_di.transport.protocol import Request as WireRequest
+from fastapi_proxy_di.transport.protocol import OutgoingRequest
 from fastapi_proxy_di.wire.addresses import parse_address
 from tests.support.gateways import billing, gateway
 from tests.support.http_client import fetch
@@ -87,7 +87,7 @@ async def test_asgi_app_that_never_ends_is_stopped_at_shutdown(inner: Inner) -> 
     url = inner(plain(handle))
     inner_app = InnerApp(url.removeprefix("asgi://"))
     transport = AsgiTransport(inner_app, parse_address(url))
-    exchange = await transport.start(WireRequest(b"GET", b"/", [], 1.0), b"", more=False)
+    exchange = await transport.start(OutgoingRequest(b"GET", b"/", [], 1.0), b"", more=False)
     await exchange.head()
     await transport.aclose()
     await transport.aclose()
@@ -96,8 +96,8 @@ async def test_asgi_app_that_never_ends_is_stopped_at_shutdown(inner: Inner) -> 
     with pytest.raises(UpstreamConnectError, match="shut down"):
         await exchange.read()
     with pytest.raises(UpstreamConnectError, match="shut down"):
-        await transport.start(WireRequest(b"GET", b"/", [], 1.0), b"", more=False)
-    assert transport.reuse(WireRequest(b"GET", b"/", [], 1.0), b"", more=False) is None
+        await transport.start(OutgoingRequest(b"GET", b"/", [], 1.0), b"", more=False)
+    assert transport.reuse(OutgoingRequest(b"GET", b"/", [], 1.0), b"", more=False) is None
 
 
 @pytest.mark.e2e

@@ -11,7 +11,7 @@ from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings, TlsSetting
 from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
-from fastapi_proxy_di.transport.protocol import Headers, Request
+from fastapi_proxy_di.transport.protocol import Headers, OutgoingRequest
 from fastapi_proxy_di.wire.addresses import parse_address
 from tests.support.origins import ScriptedOrigin
 
@@ -25,12 +25,16 @@ def get(
     headers: Sequence[tuple[bytes, bytes]] = (),
     reuse_within: float = 60.0,
     upgrade: bool = False,
-) -> Request:
+) -> OutgoingRequest:
     """A request without a body."""
-    return Request(method, target, [(b"host", b"origin"), *headers], reuse_within, upgrade=upgrade)
+    return OutgoingRequest(
+        method, target, [(b"host", b"origin"), *headers], reuse_within, upgrade=upgrade
+    )
 
 
-def post(length: int | None, *, method: bytes = b"POST", reuse_within: float = 60.0) -> Request:
+def post(
+    length: int | None, *, method: bytes = b"POST", reuse_within: float = 60.0
+) -> OutgoingRequest:
     """A request with a body of ``length`` bytes; ``None``: chunked."""
     framing = (
         (b"transfer-encoding", b"chunked")
@@ -38,7 +42,7 @@ def post(length: int | None, *, method: bytes = b"POST", reuse_within: float = 6
         else (b"content-length", b"%d" % length)
     )
     headers: Headers = [(b"host", b"origin"), framing]
-    return Request(
+    return OutgoingRequest(
         method, b"/", headers, reuse_within, content_length=length, chunked=length is None
     )
 
@@ -74,7 +78,7 @@ async def engine(origin: ScriptedOrigin, **options: Any) -> AsyncIterator[Http1T
 
 
 async def exchange_on(
-    transport: Http1Transport, request: Request, body: bytes = b"", *, more: bool = False
+    transport: Http1Transport, request: OutgoingRequest, body: bytes = b"", *, more: bool = False
 ) -> Http1Exchange:
     """Send a request as the forwarder does: on an idle connection, or on a new one."""
     exchange = transport.reuse(request, body, more=more)

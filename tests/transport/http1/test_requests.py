@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastapi_proxy_di.errors import InvalidRequest
-from fastapi_proxy_di.transport.protocol import Headers, Request
+from fastapi_proxy_di.transport.protocol import Headers, OutgoingRequest
 from tests.support.origins import Connection, ScriptedOrigin
 from tests.transport.http1.engine import body_of, engine, exchange_on, get, post
 from tests.transport.loops import on_every_loop
@@ -120,7 +120,7 @@ async def test_line_ends_and_nul_are_never_sent(evil: bytes, place: str) -> None
         headers.append((evil, b"x"))
     elif place == "value":
         headers.append((b"x", evil))
-    request = Request(
+    request = OutgoingRequest(
         evil if place == "method" else b"GET",
         evil if place == "target" else b"/",
         headers,
@@ -155,7 +155,7 @@ async def test_line_ends_and_nul_are_never_sent(evil: bytes, place: str) -> None
 @on_every_loop
 async def test_request_line_has_three_words(method: bytes, target: bytes) -> None:
     """RFC 9112 section 3: lenient servers split the line at any whitespace."""
-    request = Request(method, target, [(b"host", b"origin")], 60.0)
+    request = OutgoingRequest(method, target, [(b"host", b"origin")], 60.0)
     async with ScriptedOrigin() as origin, engine(origin) as transport:
         with pytest.raises(InvalidRequest):
             await transport.start(request, b"", more=False)

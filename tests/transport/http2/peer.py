@@ -23,8 +23,7 @@ from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings, TlsSetting
 from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.http2.transport import Http2Transport
-from fastapi_proxy_di.transport.protocol import Headers
-from fastapi_proxy_di.transport.protocol import Request as WireRequest
+from fastapi_proxy_di.transport.protocol import Headers, OutgoingRequest
 from fastapi_proxy_di.wire.addresses import parse_address
 from tests.support.servers import free_port
 
@@ -223,10 +222,10 @@ async def transport_to(
 
 def asks(
     method: bytes = b"GET", *fields: tuple[bytes, bytes], within: float = 4.0, **more: Any
-) -> WireRequest:
+) -> OutgoingRequest:
     """Make a request as the forwarder does."""
     headers: Headers = [(b"host", b"billing.example"), *fields]
-    return WireRequest(method, b"/x?y=%20", headers, within, **more)
+    return OutgoingRequest(method, b"/x?y=%20", headers, within, **more)
 
 
 async def respond_to_all(peer: Peer) -> None:

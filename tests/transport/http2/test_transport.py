@@ -97,7 +97,7 @@ async def test_http2_requests_share_a_connection() -> None:
         ) as balancer,
     ):
         replies = await asyncio.gather(*(balancer.client.get(f"/{n}") for n in range(30)))
-        route = next(iter(balancer._running.routes.by_destination.values()))
+        route = next(iter(balancer._running.transports.by_destination.values()))
         assert isinstance(route.transport, Http2Transport)
         connections = route.transport.connections
 

@@ -6,20 +6,20 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from fastapi_proxy_di.forwarding.attempt import Route, route_to
+from fastapi_proxy_di.forwarding.destination_transport import DestinationTransport
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import DestinationSettings
 from fastapi_proxy_di.transport.factory import TransportFactory
 from fastapi_proxy_di.transport.protocol import Transport
 from fastapi_proxy_di.wire.addresses import Address
 
-__all__ = ["Routes"]
+__all__ = ["Transports"]
 
 _LOOK_SECONDS: Final = 0.1
 """Seconds between two checks whether a removed destination is still in use."""
 
 
-class Routes:
+class Transports:
     """The transports to the destinations of one upstream.
 
     Args:
@@ -27,15 +27,17 @@ class Routes:
         destinations: The destinations of the settings.
 
     Attributes:
-        by_destination: The route to each destination, including removed ones in use.
+        by_destination: The transport to each destination, including removed ones in use.
     """
 
     def __init__(self, factory: TransportFactory, destinations: Iterable[Destination]) -> None:
         self._factory: Final = factory
         self._probe_transports: dict[Destination, Transport] = {}
-        self.by_destination: dict[Destination, Route] = {}
+        self.by_destination: dict[Destination, DestinationTransport] = {}
         for one in destinations:
-            self.by_destination[one] = route_to(one, factory.make(one.settings.address))
+            self.by_destination[one] = DestinationTransport.to(
+                one, factory.make(one.settings.address)
+            )
 
     def make(self, settings: Iterable[DestinationSettings]) -> dict[str, Transport]:
         """Make the transports of new destinations, by their URL.
@@ -48,7 +50,7 @@ class Routes:
     def add(self, destinations: Iterable[Destination], made: Mapping[str, Transport]) -> None:
         """Add new destinations with the transports made for them."""
         for one in destinations:
-            self.by_destination[one] = route_to(one, made[one.url])
+            self.by_destination[one] = DestinationTransport.to(one, made[one.url])
 
     async def start(self) -> None:
         """Start the in-process apps that are destinations."""
@@ -74,7 +76,7 @@ class Routes:
             transport = self._probe_transports[destination] = self._factory.make(address)
         return transport, address
 
-    def transports(self) -> list[Transport]:
+    def all(self) -> list[Transport]:
         """Return all transports, to close them."""
-        routes = [route.transport for route in self.by_destination.values()]
-        return routes + list(self._probe_transports.values())
+        forwarding = [one.transport for one in self.by_destination.values()]
+        return forwarding + list(self._probe_transports.values())

@@ -1,0 +1,36 @@
+"""Says why no destination could be picked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi_proxy_di.errors import Attempt, LimitExceeded, NoAvailableDestination
+from fastapi_proxy_di.pools.pool import Pool
+
+__all__ = ["unavailable"]
+
+
+def unavailable(
+    pool: Pool, attempts: Sequence[Attempt], retry_after: float, window_left: float
+) -> NoAvailableDestination:
+    """Make the error for a pick without a destination.
+
+    Args:
+        pool: The pool of the pick.
+        attempts: The earlier attempts of the exchange.
+        retry_after: Seconds after which the client may try again.
+        window_left: The same if only the window of ``max_requests`` is used up.
+    """
+    kind: type[NoAvailableDestination] = NoAvailableDestination
+    if not pool.candidates:
+        reason = f"no destination of {pool.name} is available"
+    elif all(one.full for tier in pool.tiers for one in tier):
+        kind, reason = LimitExceeded, f"every destination of {pool.name} is at its limit"
+        if all(one.requests_in_window >= one.window_limit for one in pool.candidates):
+            retry_after = max(1.0, window_left)
+    else:
+        # Some destination has room, so affinity has refused the pick.
+        reason = f"the destination of {pool.name} that the client belongs to is not available"
+    error = kind(reason, upstream=pool.name, attempts=attempts)
+    error.retry_after = retry_after
+    return error
