@@ -19,6 +19,8 @@ SUITES = (
     "tests/wire/test_close.py",
     "tests/transport/websocket",
     "tests/forwarding/test_tunnel.py",
+    "tests/forwarding/test_tunnel_by_hand.py",
+    "tests/forwarding/test_tunnel_endings.py",
     "tests/websocket",
 )
 ROOT = Path(__file__).parents[1]

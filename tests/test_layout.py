@@ -1,7 +1,8 @@
-"""Each file of the package has tests at a known place: the mirrored one, or a row of a table."""
+"""Each file of the package has tests at a known place, and no file is long without a reason."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -15,6 +16,8 @@ FILES = sorted(
     if file.name != "__init__.py"
 )
 TABLE = (TESTS / "README.md").read_text()
+LONG = 400
+"""Lines above which a file says why it is long."""
 ROWS = re.findall(r"^\| `([\w/.]+)` \| (.+) \|$", TABLE, re.MULTILINE)
 
 
@@ -51,3 +54,34 @@ def test_table_is_in_order() -> None:
     named = [file for file, _ in ROWS]
 
     assert named == sorted(set(named))
+
+
+def unexplained(file: Path) -> bool:
+    """Whether a file is long and its docstring does not say "Long because"."""
+    source = file.read_text()
+    if source.count("\n") <= LONG:
+        return False
+    return "long because" not in (ast.get_docstring(ast.parse(source)) or "").lower()
+
+
+def test_long_file_says_why() -> None:
+    """In its docstring, wherever it stands."""
+    folders = (PACKAGE, TESTS, TESTS.parent / "scripts")
+    files = [file for folder in folders for file in folder.rglob("*.py")]
+
+    assert [str(file) for file in files if unexplained(file)] == []
+
+
+@pytest.mark.parametrize(
+    ("docstring", "lines", "expected"),
+    [("What.", 400, False), ("What.", 401, True), ("What.\n\nLong because of it.", 401, False)],
+)
+def test_long_file_without_a_reason_is_found(
+    tmp_path: Path, docstring: str, lines: int, expected: bool
+) -> None:
+    """One line over the bound is."""
+    file = tmp_path / "long.py"
+    text = f'"""{docstring}"""\n'
+    file.write_text(text + "\n" * (lines - text.count("\n")))
+
+    assert unexplained(file) is expected

@@ -1,65 +1,22 @@
-"""The httpx client of an upstream: the API of httpx over our pool and transports.
-
-The file is long because the client keeps each promise of forwarding, and each has a test here.
-"""
+"""The httpx client of an upstream: the API of httpx over our pool and transports."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import gzip
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
-from openai import AsyncOpenAI
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from fastapi_proxy_di import (
-    Balancer,
-    LimitExceeded,
-    NoAvailableDestination,
     ProxyError,
-    Upstream,
-    UpstreamConnectError,
-    proxy_lifespan,
 )
-from fastapi_proxy_di.client.httpx_errors import httpx_error
-from fastapi_proxy_di.errors import Failure
-from tests.support.gateways import billing, until
-from tests.support.http_client import fetch
+from tests.client.upstreams import in_flight, pieces, running, silent
+from tests.support.gateways import until
 from tests.support.origins import Connection, ScriptedOrigin, always, chunk, response_bytes
-from tests.support.servers import blackhole, dead_port, run_app
-
-
-def running(*urls: str, **settings: Any) -> contextlib.AbstractAsyncContextManager[Balancer]:
-    """Run the upstream outside any app."""
-    return Balancer.from_settings(billing(*urls, **settings))
-
-
-def in_flight(balancer: Balancer) -> int:
-    """Requests in flight at all destinations."""
-    return sum(one.in_flight for one in balancer.destinations)
-
-
-async def silent(connection: Connection) -> None:
-    """Read a request and never respond."""
-    await connection.read_request()
-    await connection.peer_left()
-
-
-async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
-    """A streamed body."""
-    for part in parts:
-        yield part
-
-
-# -- what is sent --------------------------------------------------------------------------
 
 
 async def test_client_adds_no_headers_of_its_own() -> None:
@@ -149,9 +106,6 @@ async def test_client_refuses_a_path_that_climbs() -> None:
 
     assert isinstance(raised.value.__cause__, ProxyError)
     assert origin.requests == []
-
-
-# -- bodies --------------------------------------------------------------------------------
 
 
 async def test_client_sends_bytes_with_their_length() -> None:
@@ -262,9 +216,6 @@ async def test_client_respects_the_limit_of_bodies(streamed: bool) -> None:
         assert in_flight(balancer) == 0
 
 
-# -- responses -------------------------------------------------------------------------------
-
-
 async def test_client_streams_a_response() -> None:
     """Each piece arrives before the next is sent."""
     go_on = asyncio.Event()
@@ -358,182 +309,6 @@ async def test_client_call_that_is_cancelled_ends_the_exchange() -> None:
     assert (call.cancelled(), state) == (True, (0, 0))
 
 
-# -- failures ------------------------------------------------------------------------------
-
-
-async def test_client_error_is_httpx_and_ours() -> None:
-    """SDKs catch httpx's exceptions, the app ours: the error is both."""
-    port = dead_port()
-    async with running(f"http://127.0.0.1:{port}") as balancer:
-        with pytest.raises(httpx.ConnectError) as raised:
-            await balancer.client.get("/x")
-
-    error = raised.value
-    assert isinstance(error, UpstreamConnectError)
-    assert isinstance(error.__cause__, UpstreamConnectError)
-    assert (error.upstream, error.destination) == ("billing", f"http://127.0.0.1:{port}")
-    assert (len(error.attempts), error.request.url.path) == (1, "/x")
-
-
-@pytest.mark.parametrize("failure", list(Failure))
-def test_client_has_an_exception_for_every_failure_it_can_meet(failure: Failure) -> None:
-    """Except failures that need a client of the proxy."""
-    request = httpx.Request("GET", "http://billing/")
-    error = ProxyError("text", failure=failure)
-    if failure in (Failure.REQUEST_BODY_TIMEOUT, Failure.REQUEST_BODY_CONSUMED):
-        with pytest.raises(KeyError):
-            httpx_error(error, request)
-    else:
-        made: Any = httpx_error(error, request)
-        assert (str(made), made.failure, made.request) == ("text", failure, request)
-
-
-async def test_client_response_that_breaks_off_is_an_error() -> None:
-    """A truncated response counts against its destination."""
-
-    async def cut(connection: Connection) -> None:
-        await connection.read_request()
-        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
-
-    async with ScriptedOrigin(cut) as origin, running(origin.url) as balancer:
-        with pytest.raises(httpx.RemoteProtocolError):
-            await balancer.client.get("/")
-        async with balancer.client.stream("POST", "/", content=pieces(b"x")) as reply:
-            await until(lambda: any("client of" in t.get_name() for t in asyncio.all_tasks()))
-            with pytest.raises(httpx.RemoteProtocolError):
-                await reply.aread()
-        state = (in_flight(balancer), balancer.destinations[0].failures)
-
-    assert state == (0, 2)
-
-
-async def test_client_retries_elsewhere() -> None:
-    """The retries of the settings apply."""
-    async with (
-        ScriptedOrigin() as good,
-        running(f"http://127.0.0.1:{dead_port()}", good.url, policy="first") as balancer,
-    ):
-        reply = await balancer.client.post("/", content=b"hello")
-
-    assert (reply.status_code, good.request.body) == (200, b"hello")
-
-
-async def test_client_without_destinations_raises() -> None:
-    """All are drained."""
-    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
-        await balancer.drain(origin.url)
-        with pytest.raises(httpx.ConnectError) as raised:
-            await balancer.client.get("/")
-
-    assert isinstance(raised.value, NoAvailableDestination)
-    assert raised.value.retry_after == 1.0
-
-
-async def test_client_waits_in_the_queue_as_long_as_the_caller_does() -> None:
-    """The pool timeout limits the wait for a place, and so do the settings."""
-    limits = {"max_in_flight": 1, "queue": 1, "queue_timeout": 30}
-    async with ScriptedOrigin(silent) as origin, running(origin.url, limits=limits) as balancer:
-        first = asyncio.create_task(balancer.client.get("/"))
-        await until(lambda: origin.requests)
-        with pytest.raises(httpx.PoolTimeout) as raised:
-            await balancer.client.get("/", timeout=httpx.Timeout(None, pool=0.01))
-        first.cancel()
-        await asyncio.wait((first,))
-
-    assert isinstance(raised.value, LimitExceeded)
-    assert raised.value.upstream == "billing"
-
-
-async def test_client_read_timeout_counts_no_failure() -> None:
-    """The caller gets its ReadTimeout, and the destination is not blamed."""
-    async with ScriptedOrigin(silent) as origin, running(origin.url) as balancer:
-        with pytest.raises(httpx.ReadTimeout):
-            await balancer.client.get("/", timeout=0.05)
-        await origin.all_left()
-        failures = balancer.destinations[0].failures
-
-    assert failures == 0
-
-
-@pytest.mark.parametrize(
-    ("timeouts", "given"),
-    [({"activity": 0.05}, {}), ({"first_byte": 0.05}, {}), ({"total": 0.05}, {"timeout": None})],
-)
-async def test_client_uses_the_timeouts_of_the_settings(
-    timeouts: dict[str, float], given: dict[str, Any]
-) -> None:
-    """If the caller gives none."""
-    async with ScriptedOrigin(silent) as origin, running(origin.url, timeouts=timeouts) as balancer:
-        with pytest.raises(httpx.ReadTimeout):
-            await balancer.client.get("/", **given)
-
-
-async def test_client_request_without_timeouts_takes_the_settings() -> None:
-    """A transport may be driven without a client's defaults."""
-    async with (
-        ScriptedOrigin(silent) as origin,
-        running(origin.url, timeouts={"activity": 0.05}) as balancer,
-    ):
-        request = httpx.Request("GET", "http://billing/")
-        with pytest.raises(httpx.ReadTimeout):
-            await balancer.client.send(request)
-
-
-async def test_client_connect_timeout_of_the_caller_ends_a_dial() -> None:
-    """The shorter of the caller's and the settings' connect timeout holds."""
-    with blackhole() as port:
-        async with running(f"http://127.0.0.1:{port}") as balancer:
-            with pytest.raises(httpx.ConnectTimeout) as raised:
-                await balancer.client.get("/", timeout=httpx.Timeout(5, connect=0.05))
-            state = (in_flight(balancer), balancer.destinations[0].failures)
-
-    assert isinstance(raised.value, ProxyError)
-    assert state == (0, 0)
-
-
-async def test_client_connect_timeout_of_the_settings_is_a_connect_timeout() -> None:
-    """It is not mistaken for the caller's own timeout."""
-    with blackhole() as port:
-        async with running(f"http://127.0.0.1:{port}", timeouts={"connect": 0.05}) as balancer:
-            with pytest.raises(httpx.ConnectTimeout):
-                await balancer.client.get("/")
-            assert balancer.destinations[0].failures == 1
-
-
-async def test_client_passes_on_a_timeout_that_is_not_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Another TimeoutError is not taken for the caller's."""
-    async with ScriptedOrigin() as origin, running(origin.url) as balancer:
-        transport = next(iter(balancer._running.transports.by_destination.values())).transport
-
-        async def start(*_: object, **__: object) -> None:
-            raise TimeoutError("from below")
-
-        monkeypatch.setattr(transport, "start", start)
-        with pytest.raises(TimeoutError, match="from below"):
-            await balancer.client.get("/")
-
-
-@pytest.mark.e2e
-async def test_client_failure_in_an_endpoint_becomes_its_status() -> None:
-    """An error that the endpoint does not catch is 502, not 500."""
-    app = FastAPI(lifespan=proxy_lifespan)
-    upstream = Upstream(billing(f"http://127.0.0.1:{dead_port()}"))
-
-    @app.get("/", response_model=None)
-    async def call(balancer: Balancer = Depends(upstream)) -> Response:
-        return Response((await balancer.client.get("/")).content)
-
-    async with run_app(app) as server:
-        reply = await fetch(server.address, "GET", "/")
-
-    assert (reply.status, json.loads(reply.body)["failure"]) == (502, "connect")
-
-
-# -- its life ------------------------------------------------------------------------------
-
-
 async def test_client_is_one_and_survives_being_closed() -> None:
     """SDKs close the client that they get; others still use it."""
     async with ScriptedOrigin() as origin, running(origin.url) as balancer:
@@ -575,48 +350,6 @@ async def test_client_requests_are_hashed_like_any_other() -> None:
             await balancer.client.get("/same")
 
     assert sorted([len(one.requests), len(two.requests)]) == [0, 6]
-
-
-# -- an SDK --------------------------------------------------------------------------------
-
-
-async def completions(request: Request) -> Response:
-    """A replacement of the chat API, streaming and not."""
-    asked = await request.json()
-    words = ["pay", " ", "now"]
-    base = {"id": "1", "created": 1, "model": asked["model"]}
-
-    async def events() -> AsyncIterator[str]:
-        for word in words:
-            choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
-            event = {**base, "object": "chat.completion.chunk", "choices": [choice]}
-            yield f"data: {json.dumps(event)}\n\n"
-        yield "data: [DONE]\n\n"
-
-    if asked.get("stream"):
-        return StreamingResponse(events(), media_type="text/event-stream")
-    message = {"role": "assistant", "content": "".join(words)}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return JSONResponse({**base, "object": "chat.completion", "choices": [choice]})
-
-
-@pytest.mark.e2e
-async def test_client_serves_the_openai_sdk() -> None:
-    """The openai package runs on the upstream's client, streaming and not."""
-    fake = FastAPI()
-    fake.add_route("/chat/completions", completions, methods=["POST"])
-    question: Any = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
-    async with run_app(fake) as server, running(server.url) as balancer:
-        client: Any = balancer.client  # openai 3 says httpx2 and takes httpx as well
-        async with AsyncOpenAI(api_key="k", http_client=client, base_url=client.base_url) as sdk:
-            whole = await sdk.chat.completions.create(**question)
-            stream = await sdk.chat.completions.create(**question, stream=True)
-            parts = [part.choices[0].delta.content async for part in stream]
-        after = await client.get("/nothing")
-
-    assert whole.choices[0].message.content == "pay now"
-    assert parts == ["pay", " ", "now"]
-    assert after.status_code == 404
 
 
 async def test_client_requests_are_hedged_like_any_other() -> None:

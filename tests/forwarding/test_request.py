@@ -1,4 +1,7 @@
-"""The request builder: headers, framing and overrides, from ASGI scopes."""
+"""The request builder: headers, framing and overrides, from ASGI scopes.
+
+Long because each header with a rule of its own has a test, all of the same few scopes.
+"""
 
 from __future__ import annotations
 

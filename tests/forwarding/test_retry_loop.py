@@ -1,4 +1,7 @@
-"""Attempts on real sockets: destinations, retries, counts."""
+"""Attempts on real sockets: destinations, retries, counts.
+
+Long because each rule of attempts is shown with destinations scripted for it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``Balancer.forward``: what each argument changes, and what none can."""
+"""``Balancer.forward``: what each argument changes, and what none can.
+
+Long because each argument is shown with what it sends and with what it refuses.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,7 @@
-"""``proxy_app`` in a ``Mount`` or ``Host``: where it stands, what starts it, what it shares."""
+"""``proxy_app`` in a ``Mount`` or ``Host``: where it stands, what starts it, what it shares.
+
+Long because each mount, each wrapper and each fault of a start is shown around the same app.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Supervisor: timers that change a pool, and one event per change of state."""
+"""Supervisor: timers that change a pool, and one event per change of state.
+
+Long because each timer and each event has a scenario of its own.
+"""
 
 import asyncio
 from collections.abc import Callable, Coroutine

@@ -1,4 +1,7 @@
-"""Transforms of HTTP requests and responses, in exact bytes on both sides of a gateway."""
+"""Transforms of HTTP requests and responses, in exact bytes on both sides of a gateway.
+
+Long because each transform is shown in the exact bytes that both sides get.
+"""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,7 @@
-"""Ends of tunnels: codes and reasons in both directions, lost connections, and their log."""
+"""Ends of tunnels: codes and reasons in both directions, lost connections, and their log.
+
+Long because each ending is shown from both sides, and as it is logged.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which connections are used again, in which order and for how long."""
+"""Which connections are used again, in which order and for how long.
+
+Long because each way in which a connection stops being of use has a script of its own.
+"""
 
 from __future__ import annotations
 
