@@ -58,7 +58,7 @@ PROMISED = frozenset(
 
 
 def test_exports_are_sorted_and_exist() -> None:
-    """``__all__`` is in order, without repeats, and every name in it is there."""
+    """``__all__`` is sorted, without repeats, and every name exists."""
     exported = fastapi_proxy_di.__all__
 
     assert list(exported) == sorted(set(exported))
@@ -66,7 +66,7 @@ def test_exports_are_sorted_and_exist() -> None:
 
 
 def test_exports_hold_every_promised_name() -> None:
-    """No name that users rely on can vanish unnoticed."""
+    """No name that users rely on can be removed unnoticed."""
     assert set(fastapi_proxy_di.__all__) >= PROMISED
 
 
@@ -99,7 +99,7 @@ def test_exports_have_docstrings(module: ModuleType) -> None:
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_attributes_of_values_are_described(module: ModuleType) -> None:
-    """The fields of dataclasses stand in the docstring, those of settings below themselves."""
+    """Fields of dataclasses in the class's docstring, those of settings below each field."""
     missing: list[str] = []
     for name in module.__all__:
         value = getattr(module, name)

@@ -22,7 +22,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     "statement", ["from fastapi_proxy_di import *", "import fastapi_proxy_di.testing"]
 )
 def test_import_loads_no_extra(statement: str) -> None:
-    """Neither the commands nor the libraries of extras: they may not even be installed."""
+    """Neither the commands nor the libraries of extras, which may not be installed."""
     done = subprocess.run(
         [sys.executable, "-c", _NEW.format(statement=statement)],
         capture_output=True,

@@ -33,7 +33,7 @@ def mirrored(file: str) -> bool:
 
 @pytest.mark.parametrize("file", FILES)
 def test_file_of_the_package_has_tests(file: str) -> None:
-    """In the mirrored place, or where the table says, and not in both ways."""
+    """In the mirrored place or in a row of the table, and not in both."""
     rows = [named for named, _ in ROWS if named == file]
 
     assert len(rows) == (0 if mirrored(file) else 1), f"{file}: see tests/README.md"
@@ -50,7 +50,7 @@ def test_row_of_the_table_names_what_exists(file: str, cell: str) -> None:
 
 
 def test_table_is_in_order() -> None:
-    """Sorted by file, each once, so that two changes seldom meet in one line."""
+    """Sorted by file, each file once, so that two changes rarely conflict."""
     named = [file for file, _ in ROWS]
 
     assert named == sorted(set(named))

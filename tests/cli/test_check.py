@@ -19,7 +19,7 @@ from tests.support.servers import dead_port
 
 @pytest.fixture
 def listening() -> Iterator[int]:
-    """A port that accepts connections and never says a word."""
+    """A port that accepts connections and never sends anything."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
 

@@ -23,7 +23,7 @@ READY = r"^{}: http://127\.0\.0\.1:(\d+)({})$"
 
 
 class Billing(UpstreamSettings, name="billing"):
-    """Settings to set the server up for."""
+    """Settings for the configuration of the server."""
 
 
 @pytest.fixture

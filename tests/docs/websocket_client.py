@@ -1,4 +1,4 @@
-"""A WebSocket client in a thread for tests of the documentation."""
+"""A WebSocket client in a thread, for tests of the documentation."""
 
 from __future__ import annotations
 

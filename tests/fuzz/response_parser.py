@@ -151,9 +151,9 @@ def check(case: Case, ours: Outcome, second: Second) -> None:
         raise Disagreement(f"{'; '.join(faults)}\n{case}\nours: {ours}\nh11: {second}")
 
 
-def _meaning(fields: Headers) -> Headers:
+def _meaning(headers: Headers) -> Headers:
     """Normalise headers: h11 lowers codings and strips whitespace from values."""
-    bare = [(name, value.strip(b" \t")) for name, value in fields]
+    bare = [(name, value.strip(b" \t")) for name, value in headers]
     return [(name, value.lower() if name in _CODED else value) for name, value in bare]
 
 

@@ -28,7 +28,7 @@ _NAMES = st.from_regex(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}", fullmatch=True).fil
 _VALUES = st.binary(max_size=30).map(
     lambda value: bytes(byte for byte in value if byte >= 0x20 and byte != 0x7F).strip(b" \t")
 )
-_FIELDS = st.lists(st.tuples(_NAMES, _VALUES), max_size=6)
+_HEADERS = st.lists(st.tuples(_NAMES, _VALUES), max_size=6)
 _BODIES = st.lists(st.binary(min_size=1, max_size=200), max_size=5)
 
 
@@ -42,15 +42,15 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
 @settings(max_examples=300, deadline=None)
 @given(
     status=st.integers(200, 599).filter(lambda status: status not in {204, 304}),
-    fields=_FIELDS,
+    headers=_HEADERS,
     body=_BODIES,
     framing=st.sampled_from(["length", "chunked", "close"]),
-    trailers=_FIELDS,
+    trailers=_HEADERS,
     cuts=st.lists(st.integers(0, 5000), max_size=6),
 )
 def test_any_well_formed_response_is_read(
     status: int,
-    fields: Headers,
+    headers: Headers,
     body: list[bytes],
     framing: str,
     trailers: Headers,
@@ -58,21 +58,21 @@ def test_any_well_formed_response_is_read(
 ) -> None:
     """Status, headers and body are right for any framing and any split of the bytes."""
     head = b"HTTP/1.1 %d X\r\n" % status
-    head += b"".join(b"%b: %b\r\n" % field for field in fields)
+    head += b"".join(b"%b: %b\r\n" % header for header in headers)
     content = b"".join(body)
     if framing == "length":
         data = head + b"Content-Length: %d\r\n\r\n" % len(content) + content
     elif framing == "chunked":
         data = head + b"Transfer-Encoding: chunked\r\n\r\n"
         data += b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in body)
-        data += b"0\r\n" + b"".join(b"%b: %b\r\n" % field for field in trailers) + b"\r\n"
+        data += b"0\r\n" + b"".join(b"%b: %b\r\n" % header for header in trailers) + b"\r\n"
     else:
         data = head + b"\r\n" + content
     outcome = asyncio.run(response_to(cut(data, cuts), eof=framing == "close"))
 
     assert outcome.error is None
     assert outcome.status == status
-    assert outcome.headers[: len(fields)] == [(name.lower(), value) for name, value in fields]
+    assert outcome.headers[: len(headers)] == [(name.lower(), value) for name, value in headers]
     assert outcome.body == content
     if framing == "chunked":
         assert outcome.trailers == [(name.lower(), value) for name, value in trailers]

@@ -1,4 +1,4 @@
-"""What a process serves without any framework: a guarded upstream from the environment."""
+"""A process that serves a guarded upstream without a framework, by settings of variables."""
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -7,7 +7,7 @@ from fastapi_proxy_di import proxy_app
 
 
 async def refuse(connection: HTTPConnection) -> Response | None:
-    """Keep out who asks for it."""
+    """Refuse requests whose header asks for it."""
     return Response(status_code=401) if "x-refuse" in connection.headers else None
 
 

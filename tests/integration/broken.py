@@ -1,4 +1,4 @@
-"""An app for a process of its own: a proxied route behind the middlewares of ``STACK``."""
+"""An app for its own process: a proxied route behind the middlewares of ``STACK``."""
 
 import os
 

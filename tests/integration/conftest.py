@@ -1,4 +1,4 @@
-"""What the tests of the face share: those of what this FastAPI does not have are left out."""
+"""Leaves out the tests of features that the installed FastAPI does not have."""
 
 import inspect
 

@@ -1,8 +1,7 @@
-"""Ask the same of an ordinary route and of a proxied one, and keep what happened.
+"""Sends the same requests to an ordinary route and to a proxied one, and records both outcomes.
 
-Owns the two sides of the comparison: an app whose mount leads to an endpoint that returns a
-constant, and one whose mount is proxied to an origin that returns the same constant. Both
-write what runs into one log, in order. Knows nothing of the single compositions.
+One side is an app whose mount has an endpoint that returns a constant, the other an app whose mount
+is proxied to an origin that returns the same constant. Each side logs what runs, in order.
 """
 
 import asyncio
@@ -45,11 +44,11 @@ _OF_THE_SERVER: Final = {b"date", b"server", b"content-length", b"transfer-encod
 
 
 class Broken(Exception):
-    """What a guard raises that has a fault of its own."""
+    """The exception of a guard with a bug."""
 
 
 class Side:
-    """One app of a pair, and the log of what ran in it.
+    """One app of a pair, and the log of its guards and middlewares.
 
     Attributes:
         app: What is served unless a composition returns something else.
@@ -70,11 +69,11 @@ class Side:
         self.when_running: list[Callable[[], object]] = []
 
     def note(self, what: str) -> None:
-        """Write into the log."""
+        """Add an entry to the log."""
         self.log.append(what)
 
     def judge(self, name: str, headers: Mapping[str, str]) -> None:
-        """Note that a guard ran, and refuse or fail as the request's headers ask for.
+        """Log that a guard ran, and refuse or fail as the request's headers ask for.
 
         Raises:
             HTTPException: The request asks to be refused.
@@ -87,7 +86,7 @@ class Side:
             raise Broken(name)
 
     def guard(self, name: str = "guard") -> Callable[..., Any]:
-        """Make a dependency that judges, for HTTP and WebSocket."""
+        """Make a dependency that calls ``judge``, for HTTP and WebSocket."""
 
         async def guard(connection: HTTPConnection) -> None:
             self.judge(name, connection.headers)
@@ -95,7 +94,7 @@ class Side:
         return guard
 
     def guards(self, name: str = "guard") -> list[Any]:
-        """Make ``dependencies=`` of one guard."""
+        """Make ``dependencies=`` with one guard."""
         return [Depends(self.guard(name))]
 
     def router(
@@ -146,7 +145,7 @@ class Side:
         return router
 
     async def respond(self, connection: Connection) -> None:
-        """The origin's script: the same constant for everything."""
+        """The origin's script: the same constant for every request."""
         head = await connection.read_head()
         if head.one(b"upgrade") == b"websocket":
             self.note("reached by WebSocket")
@@ -169,7 +168,7 @@ async def _body(method: str) -> AsyncIterator[bytes]:
 
 
 class Gate:
-    """A pure ASGI middleware that notes, and refuses or fails as the headers ask for."""
+    """A pure ASGI middleware that logs, and refuses or fails as the headers ask for."""
 
     def __init__(self, app: ASGIApp, side: Side, name: str = "gate") -> None:
         self.app = app
@@ -191,7 +190,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request to ask of both sides; ``path`` comes behind the mount."""
+    """One request for both sides; ``path`` is below the mount."""
 
     name: str
     method: str = "GET"
@@ -238,7 +237,7 @@ ASKS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one request.
+    """The outcome of one request.
 
     Attributes:
         status: Status code; 101 for an open tunnel.
@@ -263,7 +262,7 @@ class Outcome:
 async def outcomes(
     compose: Callable[[Side], ASGIApp | None], *, proxied: bool, asks: Iterable[Ask] = ASKS
 ) -> dict[str, Outcome]:
-    """Build one side, serve it and ask it everything.
+    """Build one side, serve it and send it all requests.
 
     Args:
         compose: Puts the mount into the side's app; gives what to serve, if not that app.
@@ -281,7 +280,7 @@ async def outcomes(
             ended = asyncio.Event()
 
             async def watched(scope: Scope, receive: Receive, send: Send) -> None:
-                """What runs after the response has run when the app returns."""
+                """A function that must run before the app returns."""
                 try:
                     await app(scope, receive, send)
                 finally:

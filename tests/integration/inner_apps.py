@@ -1,4 +1,4 @@
-"""Apps that tests name as ``asgi://`` destinations."""
+"""Apps that tests use as ``asgi://`` destinations."""
 
 import contextlib
 from collections.abc import AsyncIterator

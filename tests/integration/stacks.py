@@ -1,4 +1,4 @@
-"""Stacks of middlewares that would end a response which broke off."""
+"""Stacks of middlewares that would complete a response which broke off."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ async def _again(gate: Gateway, before: RawResponse) -> RawResponse:
 
 
 @pytest.mark.parametrize("policy", ["round_robin", "hash"])
-async def test_affinity_over_http(policy: str) -> None:
-    """The first response sets the cookie, later ones do not; the destination never sees it."""
+async def test_affinity_sets_its_cookie_once(policy: str) -> None:
+    """Later responses have no cookie, and the destination never gets it."""
     async with (
         _named(b"one") as one,
         _named(b"two") as two,
@@ -101,7 +101,7 @@ async def test_affinity_fails_when_its_destination_drains() -> None:
 
 
 async def test_affinity_moves_when_its_destination_refuses() -> None:
-    """Before health notices: the retry goes elsewhere and sets a new cookie."""
+    """The retry goes to another destination and sets a new cookie."""
     dead = f"http://127.0.0.1:{dead_port()}"
     async with (
         _named(b"one") as one,
@@ -117,8 +117,8 @@ async def test_affinity_moves_when_its_destination_refuses() -> None:
     assert _cookie_of(reply) != pair
 
 
-async def test_affinity_over_websocket_handshakes() -> None:
-    """The 101 sets the cookie, a client that sends it stays, the destination never sees it."""
+async def test_affinity_sets_its_cookie_by_a_handshake() -> None:
+    """Clients that send it stay, and the destination never gets it."""
     app = FastAPI()
 
     @app.websocket("/x")
@@ -150,8 +150,8 @@ async def test_affinity_over_websocket_handshakes() -> None:
     assert repeated == {None}
 
 
-async def test_affinity_cookie_comes_with_a_refused_handshake() -> None:
-    """A login page behind a 401 may keep state as well."""
+async def test_affinity_sets_its_cookie_by_a_refused_handshake() -> None:
+    """A login page behind a 401 may also keep state."""
     async with (
         ScriptedOrigin(always(response_bytes(401, b"who?"))) as origin,
         gateway(origin.url, affinity=COOKIE) as gate,

@@ -1,4 +1,4 @@
-"""``forwarded.mode=append`` wants the real peer; a server that has replaced it is logged."""
+"""``forwarded.mode=append`` needs the real peer; a server that replaces it is logged."""
 
 import logging
 from typing import Any
@@ -32,7 +32,7 @@ async def test_replaced_peer_is_logged_once(
     warnings: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """One WARNING, for any number of requests; none where the peer is the real one."""
+    """One WARNING for any number of requests; none for the real peer."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, server={"proxy_headers": proxy_headers}, forwarded=forwarded) as gate,

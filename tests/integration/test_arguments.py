@@ -1,4 +1,4 @@
-"""Arguments that do not fit are refused where they are written, with what would be right."""
+"""Arguments that are wrong raise at once, with a hint what to write."""
 
 from typing import Any
 
@@ -32,10 +32,10 @@ from tests.support.servers import run_app
         (("billing", "users"), {}, "several upstreams need '{upstream}'"),
     ],
 )
-def test_router_says_what_does_not_fit(
+def test_router_explains_wrong_arguments(
     upstreams: tuple[str, ...], arguments: dict[str, Any], text: str
 ) -> None:
-    """Nothing is mounted half-way."""
+    """No route is made."""
     with pytest.raises(ValueError, match=text):
         proxy_router(*upstreams, **arguments)
 
@@ -51,7 +51,7 @@ def test_upstream_class_needs_a_name() -> None:
     """A base without a name is no upstream."""
 
     class HouseStyle(UpstreamSettings):
-        """Defaults that others inherit."""
+        """Defaults for subclasses."""
 
     with pytest.raises(SettingsError, match=r'class Billing\(UpstreamSettings, name="billing"\)'):
         Upstream(HouseStyle)
@@ -59,13 +59,13 @@ def test_upstream_class_needs_a_name() -> None:
 
 @pytest.mark.parametrize("name", ["", "Billing", "1st", "a b", "a.b"])
 def test_upstream_name_is_checked(name: str) -> None:
-    """At the mention, not at start."""
+    """When it is mentioned, not at start."""
     with pytest.raises(SettingsError, match="is not a name"):
         Upstream(name)
 
 
-def test_upstream_shows_its_name_alone() -> None:
-    """In tracebacks and overrides; settings may hold secrets."""
+def test_repr_of_upstream_shows_only_the_name() -> None:
+    """Settings may hold secrets."""
     settings = billing("http://10.0.0.1", request_headers={"x-key": "hidden"})
 
     assert repr(Upstream(settings)) == "Upstream('billing')"
@@ -86,8 +86,8 @@ def test_upstream_shows_its_name_alone() -> None:
         ({"override_body": float("nan")}, "give bytes, str or what JSON can encode"),
     ],
 )
-async def test_forward_says_what_it_cannot_send(arguments: dict[str, Any], text: str) -> None:
-    """A programming error: nothing goes up."""
+async def test_forward_explains_wrong_arguments(arguments: dict[str, Any], text: str) -> None:
+    """A programming error; nothing is sent."""
     app, upstream = FastAPI(lifespan=proxy_lifespan), Upstream("billing")
     raised: list[str] = []
     async with ScriptedOrigin() as origin:
@@ -117,7 +117,7 @@ async def test_lookup_of_an_upstream_that_the_app_does_not_mention_raises() -> N
 
 
 async def test_lookup_in_an_app_without_upstreams_raises() -> None:
-    """As in an app whose routes came too late."""
+    """As in an app whose routes were added too late."""
     app = FastAPI(lifespan=proxy_lifespan)
     async with app.router.lifespan_context(app):
         with pytest.raises(ProxyNotStarted, match="started: none"):
@@ -132,7 +132,7 @@ class Billing(UpstreamSettings, name="billing"):
     ("other", "shown"), [(Billing, "Billing"), (Billing(destinations=["http://b"]), "an instance")]
 )
 async def test_two_declarations_of_one_name_are_both_shown(other: Any, shown: str) -> None:
-    """The fault names what stands against what."""
+    """The fault names both."""
     app = gateway_app("http://127.0.0.1:1")
     app.include_router(proxy_router(other), prefix="/two")
 
@@ -156,7 +156,7 @@ async def test_mount_of_some_methods_refuses_the_others(guarded: bool) -> None:
     """With dependencies and without."""
 
     async def guard() -> None:
-        """Let everybody in."""
+        """Allow every request."""
 
     dependencies = [Depends(guard)] if guarded else []
     async with ScriptedOrigin() as origin:
@@ -173,8 +173,8 @@ async def test_mount_of_some_methods_refuses_the_others(guarded: bool) -> None:
     assert len(origin.requests) == 1
 
 
-async def test_websocket_that_left_before_it_began_dials_nothing() -> None:
-    """A guard that listens takes the first message; the next one is the client's leaving."""
+async def test_websocket_that_disconnected_before_forwarding_dials_nothing() -> None:
+    """A guard that listens takes the first message; the next one is the disconnect."""
     coming: list[Message] = [
         {"type": "websocket.disconnect", "code": 1006},
         {"type": "websocket.connect"},

@@ -1,4 +1,4 @@
-"""Dependencies guard a proxied mount, HTTP and WebSocket alike, wherever they are declared."""
+"""Dependencies protect a proxied mount, HTTP and WebSocket, wherever they are declared."""
 
 import logging
 from collections.abc import Callable
@@ -43,7 +43,7 @@ async def require_bearer(
 async def require_by_a_dependency_of_its_own(
     _: Annotated[None, Depends(require_token)],
 ) -> None:
-    """Refuse what the sub-dependency refuses."""
+    """Refuse the requests that the sub-dependency refuses."""
 
 
 _GUARD = [Depends(require_token)]
@@ -125,7 +125,7 @@ _PLACES: list[Callable[[str], FastAPI]] = [
 async def test_http_without_credentials_reaches_nothing(
     place: Callable[[str], FastAPI], method: str
 ) -> None:
-    """401, whatever the spelling of the path; the origin has seen no connection."""
+    """401, whatever the spelling of the path; the origin gets no connection."""
     async with ScriptedOrigin() as origin, run_app(place(origin.url)) as running:
         for target in ("/billing/x", "/billing", "/billing/", "/bill%69ng/x", "/billing//x"):
             reply = await fetch(running.address, method, target, [(b"X-Token", b"no")])
@@ -136,8 +136,8 @@ async def test_http_without_credentials_reaches_nothing(
 
 
 @pytest.mark.parametrize("place", _PLACES)
-async def test_http_with_credentials_gets_through(place: Callable[[str], FastAPI]) -> None:
-    """The guard opens for those it is meant for."""
+async def test_http_with_credentials_is_forwarded(place: Callable[[str], FastAPI]) -> None:
+    """The guard allows the request."""
     async with ScriptedOrigin() as origin, run_app(place(origin.url)) as running:
         reply = await fetch(running.address, "GET", "/billing/x", _TOKEN)
 
@@ -168,8 +168,8 @@ async def test_websocket_without_credentials_reaches_nothing(
 
 
 @pytest.mark.parametrize("place", _PLACES)
-async def test_websocket_with_credentials_gets_through(place: Callable[[str], FastAPI]) -> None:
-    """The handshake reaches the origin, whose refusal (no WebSocket there) comes back."""
+async def test_websocket_with_credentials_is_forwarded(place: Callable[[str], FastAPI]) -> None:
+    """The client gets the refusal of the origin, which has no WebSocket."""
     async with ScriptedOrigin() as origin, run_app(place(origin.url)) as running:
         reply = await _shake_hands(running.address, _TOKEN)
 
@@ -178,7 +178,7 @@ async def test_websocket_with_credentials_gets_through(place: Callable[[str], Fa
 
 
 async def test_security_scheme_guards_both() -> None:
-    """FastAPI's own schemes work on the mount, on either protocol."""
+    """FastAPI's own schemes work on the mount, for HTTP and WebSocket."""
     async with ScriptedOrigin() as origin:
         app = FastAPI()
         app.include_router(
@@ -201,7 +201,7 @@ async def test_security_scheme_guards_both() -> None:
 
 
 async def test_one_mount_s_guard_is_not_the_other_s() -> None:
-    """Two includes of one upstream: the open one opens nothing of the guarded one."""
+    """Two includes of one upstream have guards of their own."""
     async with ScriptedOrigin() as origin:
         app, router = FastAPI(), proxy_router(billing(origin.url))
         app.include_router(router, prefix="/open")
@@ -225,7 +225,7 @@ async def require_for_http_only(request: Request) -> None:
 async def test_dependency_on_request_never_dials_a_websocket(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It cannot run there, so the handshake is refused, and a warning at start says so."""
+    """It cannot run, so the handshake is refused, and a warning is logged at start."""
     caplog.set_level(logging.WARNING)
     async with ScriptedOrigin() as origin:
         app = FastAPI()
@@ -246,7 +246,7 @@ async def test_dependency_on_request_never_dials_a_websocket(
 
 
 class RequireForHttpOnly:
-    """A guard with a parameter of its own."""
+    """A guard with a parameter."""
 
     def __call__(self, request: Request) -> None:
         """Take ``Request`` as well."""
@@ -258,11 +258,11 @@ class RequireForHttpOnly:
 async def test_each_mount_that_no_websocket_can_reach_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """However many proxy routers the app has; a guard deeper down and an instance count too."""
+    """However many proxy routers; also for a guard of a dependency, and an instance."""
     guard = RequireForHttpOnly()
 
     async def deep(_: Annotated[None, Depends(guard)]) -> None:
-        """Depend on what takes ``Request``."""
+        """Depend on a guard that takes ``Request``."""
 
     caplog.set_level(logging.WARNING)
     async with ScriptedOrigin() as origin:
@@ -284,7 +284,7 @@ async def test_each_mount_that_no_websocket_can_reach_is_logged_once(
 
 
 async def test_no_warning_without_a_websocket_route(caplog: pytest.LogCaptureFixture) -> None:
-    """``websocket=False`` settles it: no route, no warning, no dial."""
+    """``websocket=False`` gives no route and no warning."""
     caplog.set_level(logging.WARNING)
     async with ScriptedOrigin() as origin:
         app = FastAPI()

@@ -1,4 +1,4 @@
-"""The mount without its slash: redirected for browsers, else forwarded as the root."""
+"""The mount without its slash is redirected for browsers, else forwarded as the root."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.e2e
         ("/bill%69ng", b"/bill%69ng/"),
     ],
 )
-async def test_browser_is_sent_to_the_slash(method: str, target: str, location: bytes) -> None:
-    """With a path, so that the host and scheme which the client used stay."""
+async def test_get_is_redirected_to_the_slash(method: str, target: str, location: bytes) -> None:
+    """By a path, so that host and scheme of the client stay."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, method, target)
 
@@ -38,7 +38,7 @@ async def test_browser_is_sent_to_the_slash(method: str, target: str, location: 
 
 
 async def test_other_methods_are_forwarded() -> None:
-    """A body need not be sent twice."""
+    """So that a client need not send a body twice."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, "POST", "/billing?a=1", body=b"x")
 
@@ -46,7 +46,7 @@ async def test_other_methods_are_forwarded() -> None:
 
 
 async def test_root_path_is_part_of_the_location() -> None:
-    """A proxy in front takes it off; the client needs it."""
+    """A proxy in front removes it, so the client needs it."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, server={"root_path": "/api"}) as gate,
@@ -57,7 +57,7 @@ async def test_root_path_is_part_of_the_location() -> None:
 
 
 async def test_location_never_names_a_host() -> None:
-    """However many slashes the root path starts with, or what it ends in."""
+    """However many slashes the root path starts with."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url)
         app.root_path = "//other.example/\\x"
@@ -84,15 +84,15 @@ def _forwarding(url: str) -> FastAPI:
     [(_with_base_path, b"/v1"), (_without_redirects, b"/"), (_forwarding, b"/")],
 )
 async def test_bare_mount_is_forwarded(make: Callable[[str], FastAPI], sent: bytes) -> None:
-    """A base path need not be a folder, and the app or the mount may not want redirects."""
+    """With a base path, which need not be a folder, or if app or mount turn redirects off."""
     async with ScriptedOrigin() as origin, run_app(make(origin.url)) as running:
         reply = await fetch(running.address, target="/billing")
 
     assert (reply.status, origin.request.target) == (200, sent)
 
 
-async def test_redirect_can_be_asked_for() -> None:
-    """Whatever the base path."""
+async def test_redirect_can_be_chosen() -> None:
+    """With any base path."""
     router = {"bare_mount": "redirect"}
     async with ScriptedOrigin() as origin, gateway(origin.url + "/v1", router=router) as gate:
         reply = await fetch(gate.address, target="/billing")
@@ -104,8 +104,8 @@ async def _refuse() -> None:
     raise HTTPException(401)
 
 
-async def test_dependencies_of_the_mount_come_first() -> None:
-    """Who is refused learns nothing."""
+async def test_dependencies_of_the_mount_run_before_the_redirect() -> None:
+    """A refused client gets no redirect."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, include={"dependencies": [Depends(_refuse)]}) as gate,
@@ -127,7 +127,7 @@ async def test_dependencies_of_the_mount_come_first() -> None:
     ],
 )
 async def test_websocket_is_forwarded(target: str, sent: bytes) -> None:
-    """A handshake follows no redirect; a second route takes what FastAPI's does not match."""
+    """A handshake follows no redirect; a second route matches the bare mount."""
     async with (
         frames_from(until_left) as origin,
         gateway(origin.url) as gate,
@@ -140,7 +140,7 @@ async def test_websocket_is_forwarded(target: str, sent: bytes) -> None:
 async def test_second_websocket_route_has_the_dependencies_of_the_mount(
     include: dict[str, Any],
 ) -> None:
-    """What refuses the one refuses the other."""
+    """Both routes refuse."""
     async with (
         frames_from(until_left) as origin,
         gateway(origin.url, prefix="/{tenant}/billing", include=include) as gate,
@@ -153,7 +153,7 @@ async def test_second_websocket_route_has_the_dependencies_of_the_mount(
 
 
 def test_router_at_the_root_has_no_bare_mount() -> None:
-    """There is always a slash."""
+    """A path always has a slash."""
     app = FastAPI()
     app.include_router(proxy_router("billing"))
     app.dependency_overrides[Upstream("billing")] = _StandIn
@@ -167,7 +167,7 @@ class _StandIn:
 
 
 def test_stand_in_is_treated_like_an_upstream_without_base_path() -> None:
-    """So that a test sees what the app does."""
+    """So a test gets the redirects of the app."""
     app = FastAPI()
     app.include_router(proxy_router("billing"), prefix="/billing")
     app.dependency_overrides[Upstream("billing")] = _StandIn
@@ -176,7 +176,7 @@ def test_stand_in_is_treated_like_an_upstream_without_base_path() -> None:
 
 
 async def test_nested_routers_redirect_to_themselves() -> None:
-    """The whole mount is in the location, with its parameters as they came."""
+    """The whole mount is in the location, with its raw parameters."""
     async with ScriptedOrigin() as origin:
         app, outer = FastAPI(), APIRouter()
         outer.include_router(proxy_router(billing(origin.url)), prefix="/{tenant}/billing")
@@ -188,6 +188,6 @@ async def test_nested_routers_redirect_to_themselves() -> None:
 
 
 def test_unknown_choice_is_refused() -> None:
-    """A word that is none of the three."""
+    """Only three words are allowed."""
     with pytest.raises(ValueError, match="none of auto, redirect, forward"):
         proxy_router("billing", bare_mount="yes")  # type: ignore[arg-type]

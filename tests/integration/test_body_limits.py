@@ -1,4 +1,4 @@
-"""``max_body_size`` of FastAPI holds on proxied routes, wherever it is given."""
+"""``max_body_size`` of FastAPI applies to proxied routes, wherever it is given."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -69,7 +69,7 @@ _PLACES: list[Callable[[str], FastAPI]] = [
 @pytest.mark.parametrize("place", _PLACES)
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 async def test_body_over_the_limit_is_refused(place: Callable[[str], FastAPI], method: str) -> None:
-    """One that says its length is 413 before anything goes up."""
+    """By its length with 413, before anything is sent."""
     async with ScriptedOrigin() as origin, run_app(place(origin.url)) as running:
         reply = await fetch(running.address, method, "/billing/x", body=b"x" * (_LIMIT + 1))
 
@@ -78,8 +78,8 @@ async def test_body_over_the_limit_is_refused(place: Callable[[str], FastAPI], m
 
 
 @pytest.mark.parametrize("place", _PLACES)
-async def test_body_within_the_limit_passes(place: Callable[[str], FastAPI]) -> None:
-    """The limit itself is allowed, and a request without a body."""
+async def test_body_within_the_limit_is_forwarded(place: Callable[[str], FastAPI]) -> None:
+    """The limit itself is allowed, and so is a request without a body."""
     async with ScriptedOrigin() as origin, run_app(place(origin.url)) as running:
         full = await fetch(running.address, "POST", "/billing/x", body=b"x" * _LIMIT)
         empty = await fetch(running.address, "GET", "/billing/x")
@@ -90,7 +90,7 @@ async def test_body_within_the_limit_passes(place: Callable[[str], FastAPI]) -> 
 
 @pytest.mark.parametrize("place", _PLACES)
 async def test_body_that_grows_over_the_limit_is_refused(place: Callable[[str], FastAPI]) -> None:
-    """One without a length is 413 as soon as it is too long; the upstream gets no whole one."""
+    """A body without a length is 413 once it is too long; the upstream gets no complete one."""
     async with (
         ScriptedOrigin() as origin,
         run_app(place(origin.url)) as running,
@@ -105,7 +105,7 @@ async def test_body_that_grows_over_the_limit_is_refused(place: Callable[[str], 
 
 
 async def test_other_include_has_no_limit() -> None:
-    """The limit of one mount is not the other's."""
+    """Each mount has its own limit."""
     async with ScriptedOrigin() as origin:
         app, router = FastAPI(), proxy_router(billing(origin.url))
         app.include_router(router, prefix="/small", max_body_size=_LIMIT)

@@ -1,4 +1,4 @@
-"""A response that broke off is broken for the client, whatever middlewares the app has."""
+"""A response that broke off is broken for the client, with any middlewares of the app."""
 
 import asyncio
 import contextlib
@@ -34,22 +34,22 @@ _BODY = random.Random(7).randbytes(60_000)
 
 
 def uvicorn_httptools(stack: str, url: str) -> Served:
-    """Uvicorn with its fast parser."""
+    """Run uvicorn with httptools."""
     return run_app(app_behind(stack, billing(url)), http="httptools")
 
 
 def uvicorn_h11(stack: str, url: str) -> Served:
-    """Uvicorn with the parser in Python."""
+    """Run uvicorn with h11."""
     return run_app(app_behind(stack, billing(url)), http="h11")
 
 
 def hypercorn(stack: str, url: str) -> Served:
-    """hypercorn, in this event loop."""
+    """Run hypercorn in this event loop."""
     return run_hypercorn(app_behind(stack, billing(url)))
 
 
 def granian(stack: str, url: str) -> Served:
-    """granian, which runs in no event loop but its own."""
+    """Run granian, which needs its own process."""
     environment = {"STACK": stack, "ORIGIN": url}
     return servers.granian("tests.integration.broken:app", environment=environment)
 
@@ -57,7 +57,7 @@ def granian(stack: str, url: str) -> Served:
 async def _response_to(
     address: tuple[str, int], target: str, break_off: asyncio.Event
 ) -> RawResponse:
-    """Read the head, let the upstream break off, read on."""
+    """Read the head, let the upstream break off, read the rest."""
     break_off.clear()
     async with connect(address) as client:
         await client.send(request(target=target, headers=[(b"Accept-Encoding", b"gzip")]))
@@ -94,8 +94,8 @@ async def test_client_sees_a_broken_transfer(
 
 
 @pytest.mark.parametrize("stack", STACKS)
-async def test_whole_response_passes(stack: str) -> None:
-    """The wrapper changes nothing of it."""
+async def test_complete_response_is_unchanged(stack: str) -> None:
+    """The wrapper changes nothing."""
     async with ScriptedOrigin() as origin, run_app(app_behind(stack, billing(origin.url))) as app:
         reply = await fetch(app.address, target="/billing/x")
 
@@ -103,8 +103,8 @@ async def test_whole_response_passes(stack: str) -> None:
     assert reply.ending is not Ending.BROKEN
 
 
-async def test_app_is_left_as_it_was() -> None:
-    """The wrapper stands around the middlewares while the app runs, start after start."""
+async def test_wrapper_is_removed_at_the_end() -> None:
+    """The app has the wrapper only while it runs, at every start."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url)
         app.middleware_stack = stack = app.build_middleware_stack()
@@ -115,8 +115,8 @@ async def test_app_is_left_as_it_was() -> None:
             assert app.middleware_stack is stack
 
 
-async def test_app_that_was_not_built_takes_middlewares_again() -> None:
-    """The lifespan alone builds no middlewares for good: more may be added after its end."""
+async def test_middlewares_can_be_added_after_the_lifespan() -> None:
+    """The lifespan leaves no built middleware stack."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url)
         async with proxy_lifespan(app):
@@ -127,7 +127,7 @@ async def test_app_that_was_not_built_takes_middlewares_again() -> None:
 
 
 async def test_middleware_put_around_meanwhile_stays() -> None:
-    """The end of the app takes away the wrapper only where it put it."""
+    """The wrapper is only removed from where it was put."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url)
         async with run_app(app):
@@ -137,7 +137,7 @@ async def test_middleware_put_around_meanwhile_stays() -> None:
 
 
 async def test_mounted_app_is_wrapped_once() -> None:
-    """Its middlewares and those of the app around it end nothing."""
+    """The middlewares of both apps complete nothing."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -168,10 +168,10 @@ async def test_mounted_app_is_wrapped_once() -> None:
         (ClientDisconnected("left"), contextlib.nullcontext()),
     ],
 )
-async def test_only_the_last_message_of_a_marked_response_is_held_back(
+async def test_only_the_last_message_of_a_broken_response_is_withheld(
     failure: Exception, expected: AbstractContextManager[Any]
 ) -> None:
-    """All else passes as the very objects that were sent."""
+    """All other messages are passed on unchanged."""
     sent: list[Message] = []
     start: Message = {"type": "http.response.start", "status": 200, "headers": []}
     more: Message = {"type": "http.response.body", "body": b"x", "more_body": True}

@@ -1,4 +1,4 @@
-"""Undocumented names of FastAPI and Starlette: what happens where one is missing."""
+"""Missing undocumented names of FastAPI and Starlette: an error at start, or a slower way."""
 
 import re
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def _hide_effective_route(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _WithoutVariable:
-    """The package ``fastapi`` as `compat` sees it, without the variable."""
+    """The package ``fastapi`` without the variable, as seen by `compat`."""
 
     def __init__(self, routing: Any) -> None:
         self.routing = _Without(routing, "_effective_route_context_var")
@@ -90,7 +90,7 @@ def _hide_stream_consumed(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_missing_name_is_a_fault_at_start(
     hide: Callable[[pytest.MonkeyPatch], None], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says which, and that another version is needed; the guard is never skipped."""
+    """The error has the name, and asks for another version; no guard is skipped."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url, include={"dependencies": [Depends(refuse)]})
         hide(monkeypatch)
@@ -100,7 +100,7 @@ async def test_missing_name_is_a_fault_at_start(
 
 
 class _HidesHandlers:
-    """Hides the table of exception handlers from what is within."""
+    """A middleware that hides the table of exception handlers."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -111,7 +111,7 @@ class _HidesHandlers:
 
 
 async def test_missing_table_of_handlers_makes_failures_a_500() -> None:
-    """The failure is logged by the server; guards run as ever."""
+    """The server logs the failure; guards run."""
     app = gateway_app(f"http://127.0.0.1:{dead_port()}")
     app.router.middleware_stack = _HidesHandlers(app.router.middleware_stack)
     async with run_app(app) as running:
@@ -123,7 +123,7 @@ async def test_missing_table_of_handlers_makes_failures_a_500() -> None:
 async def test_missing_exit_stack_closes_a_response_when_it_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A response that is not returned holds no connection."""
+    """A response that is not returned keeps no connection."""
     monkeypatch.setattr("fastapi_proxy_di.upstream.balancer.exit_stack", lambda scope: None)
     app = FastAPI(lifespan=proxy_lifespan)
     async with ScriptedOrigin() as origin:
@@ -142,7 +142,7 @@ async def test_missing_exit_stack_closes_a_response_when_it_is_forgotten(
 
 
 async def test_missing_send_passes_no_early_hints() -> None:
-    """All else is as ever."""
+    """Everything else works."""
 
     class Renamed(Request):
         def __init__(self, request: Request) -> None:
@@ -164,7 +164,7 @@ async def test_missing_send_passes_no_early_hints() -> None:
 
 
 async def test_missing_channel_tunnels_through_starlette(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through its state machine, which is slower."""
+    """By its state machine, which is slower."""
     used: list[WebSocket] = []
     channel_of = client_request.channel_of
 
@@ -185,7 +185,7 @@ async def test_missing_channel_tunnels_through_starlette(monkeypatch: pytest.Mon
 
 
 def test_unknown_path_pattern_is_a_fault() -> None:
-    """A pattern that is not widened would leave out paths, or match none."""
+    """Else some paths would not match."""
     router = proxy_router("billing")
     router.routes[0].path_regex = re.compile("^/(?P<path>.+)$")  # type: ignore[attr-defined]
     with pytest.raises(compat.UnknownFastAPI, match="pattern"):

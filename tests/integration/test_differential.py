@@ -79,7 +79,7 @@ TABLE: list[Composition] = []
 
 
 def composition(*, reaches: bool = True, refuses: bool = True) -> Callable[[Compose], Compose]:
-    """Put a function into the table; arguments as the attributes of ``Composition``."""
+    """Add a function to the table; arguments as the attributes of ``Composition``."""
 
     def put(compose: Compose) -> Compose:
         TABLE.append(Composition(compose, reaches, refuses))
@@ -89,7 +89,7 @@ def composition(*, reaches: bool = True, refuses: bool = True) -> Callable[[Comp
 
 
 def _takes(owner: Callable[..., Any], name: str) -> bool:
-    """Whether this FastAPI knows an argument, which came after the lowest supported version."""
+    """Whether this FastAPI has an argument that came after the lowest supported version."""
     return name in inspect.signature(owner).parameters
 
 
@@ -148,7 +148,7 @@ def _dependencies_of_every_level(side: Side) -> None:
 
 @composition(refuses=False)
 def _dependency_added_to_the_router_before_the_include(side: Side) -> None:
-    """Too late for the routes that it has, as everywhere."""
+    """It has no effect on existing routes, on either side."""
     router = side.router()
     router.dependencies.extend(side.guards())
     side.app.include_router(router, prefix="/mount")
@@ -289,7 +289,7 @@ def _background_tasks(side: Side) -> None:
 
 @composition(refuses=False)
 def _response_headers(side: Side) -> None:
-    """An endpoint that gives a response of its own does not take these up."""
+    """FastAPI ignores them for an endpoint that returns a response."""
 
     async def dependency(connection: HTTPConnection, response: Response) -> None:
         side.note(f"finds {response.headers.get('x-seen')}")
@@ -449,7 +449,7 @@ def _declaring_a_body(side: Side) -> None:
 
 @composition(refuses=False)
 def _declaring_a_form(side: Side) -> None:
-    """FastAPI keeps no bytes of a form, so neither side gets the body: each has an own error."""
+    """FastAPI keeps no bytes of a form, so neither side gets the body; their errors differ."""
 
     async def dependency(number: Annotated[int, Form()] = 0) -> None:
         side.note(f"given {number}")
@@ -527,7 +527,7 @@ def _pure_asgi_middleware_of_the_constructor(side: Side) -> None:
 
 @composition()
 def _base_http_middleware(side: Side) -> None:
-    """It sees no WebSockets, as everywhere."""
+    """It does not see WebSockets, on either side."""
     side.app.add_middleware(BaseHTTPMiddleware, dispatch=partial(_dispatch, side))
     side.mount()
 
@@ -650,7 +650,7 @@ class _Noting(APIRoute):
 
 @composition()
 def _route_class_of_the_parent_router(side: Side) -> None:
-    """An include keeps the class of a route, whatever its parent's."""
+    """An include keeps the class of its route."""
     parent = APIRouter(route_class=_Noting)
     side.mount(parent)
     side.app.include_router(parent, dependencies=side.guards())
@@ -683,7 +683,7 @@ Handle = Callable[[Any, Scope, Receive, Send], Awaitable[None]]
 
 
 def _hooked(side: Side, name: str, old: Handle) -> Handle:
-    """Put a hook in front of a method that takes scope, receive and send."""
+    """Wrap a method that takes scope, receive and send."""
 
     async def hooked(owner: Any, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -715,7 +715,7 @@ def _handle_of_api_routes_patched_late(side: Side) -> None:
 
 @composition(refuses=False)
 def _handle_of_starlette_routes_patched(side: Side) -> None:
-    """FastAPI does not come by for a route of an include, but others do."""
+    """FastAPI does not call it for the route of an include."""
     for owner in (starlette.routing.Route, starlette.routing.WebSocketRoute):
         hooked = _hooked(side, f"{owner.__name__}.handle", owner.handle)
         side.patch.setattr(owner, "handle", hooked)
@@ -743,7 +743,7 @@ def _call_of_starlette_patched(side: Side) -> None:
 
 @composition()
 def _matches_patched(side: Side) -> None:
-    """A hook may hide a route; how often a router asks it is the router's affair."""
+    """The hook may hide a route; the number of its calls may differ."""
     matches = APIRoute.matches
 
     def patched(route: APIRoute, scope: Scope) -> tuple[starlette.routing.Match, Scope]:
@@ -799,7 +799,7 @@ def _get_request_handler_patched(side: Side) -> None:
 
 
 def _hooked_function(side: Side, name: str) -> None:
-    """Note each call of a function of ``fastapi.routing``, and refuse there."""
+    """Log each call of a function of ``fastapi.routing``, and refuse in it."""
     old = getattr(fastapi.routing, name)
 
     async def patched(*arguments: Any, **named: Any) -> Any:
@@ -824,7 +824,7 @@ def _run_endpoint_function_patched(side: Side) -> None:
 
 @composition()
 def _hook_that_refuses_by_path_parameters(side: Side) -> None:
-    """As ddtrace's application security does: a look at what routing found, then a refusal."""
+    """As ddtrace's application security does: it reads the result of routing, and refuses."""
     handle = APIRoute.handle
 
     async def patched(route: APIRoute, scope: Scope, receive: Receive, send: Send) -> None:

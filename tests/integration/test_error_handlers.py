@@ -1,4 +1,4 @@
-"""Errors become responses: ours by default, the app's own where it has one."""
+"""Errors become problem documents, or the response of the app's own handler."""
 
 from collections.abc import Callable
 from unittest.mock import AsyncMock
@@ -79,8 +79,8 @@ async def test_default_response_is_a_problem_document(
 
 
 @pytest.mark.parametrize("face", _FACES)
-async def test_no_destination_says_when_to_retry(face: Callable[[Billing], FastAPI]) -> None:
-    """Everything is draining: 503 with Retry-After."""
+async def test_no_destination_gives_retry_after(face: Callable[[Billing], FastAPI]) -> None:
+    """All destinations are draining: 503 with Retry-After."""
     async with ScriptedOrigin() as origin:
         app = face(billing(origin.url))
         async with run_app(app) as running:
@@ -96,10 +96,10 @@ async def test_no_destination_says_when_to_retry(face: Callable[[Billing], FastA
 @pytest.mark.parametrize("face", _FACES)
 @pytest.mark.parametrize("kind", [ProxyError, UpstreamConnectError])
 @pytest.mark.parametrize("by_argument", [False, True])
-async def test_own_handler_is_honoured(
+async def test_own_handler_is_called(
     face: Callable[[Billing], FastAPI], kind: type[ProxyError], by_argument: bool
 ) -> None:
-    """A handler for the class or its base gets the error, with everything known about it."""
+    """A handler of the class or its base gets the error, with all its attributes."""
     url = f"http://127.0.0.1:{dead_port()}"
     seen: list[ProxyError] = []
 
@@ -124,8 +124,8 @@ async def test_own_handler_is_honoured(
 
 
 @pytest.mark.parametrize("face", _FACES)
-async def test_handler_of_another_class_is_not_asked(face: Callable[[Billing], FastAPI]) -> None:
-    """What the app does not handle stays with the default."""
+async def test_handler_of_another_class_is_not_called(face: Callable[[Billing], FastAPI]) -> None:
+    """Other errors get the default response."""
     handler = AsyncMock()
     app = face(billing(f"http://127.0.0.1:{dead_port()}"))
     app.add_exception_handler(NoAvailableDestination, handler)
@@ -138,7 +138,7 @@ async def test_handler_of_another_class_is_not_asked(face: Callable[[Billing], F
 
 
 async def test_error_can_be_caught_in_an_endpoint() -> None:
-    """``forward`` raises, so a fall-back is a ``try``."""
+    """``forward`` raises, so a fallback is a ``try``."""
     app = FastAPI(lifespan=proxy_lifespan)
     upstream = Upstream(billing(f"http://127.0.0.1:{dead_port()}"))
 
@@ -156,8 +156,8 @@ async def test_error_can_be_caught_in_an_endpoint() -> None:
 
 
 @pytest.mark.parametrize("denial", [True, False])
-async def test_refused_handshake_is_what_the_server_can_say(denial: bool) -> None:
-    """A problem document, or the bare 403 of a server without the denial extension."""
+async def test_refused_handshake_is_a_problem_document_or_403(denial: bool) -> None:
+    """403 under a server without the denial extension."""
 
     class WithoutDenial:
         def __init__(self, app: ASGIApp) -> None:
@@ -178,7 +178,7 @@ async def test_refused_handshake_is_what_the_server_can_say(denial: bool) -> Non
 
 
 async def test_own_handler_of_every_exception_comes_first() -> None:
-    """An app that handles ``Exception`` itself handles ours as well."""
+    """A handler of ``Exception`` gets our errors as well."""
 
     async def own(request: Request, error: Exception) -> Response:
         return JSONResponse({"own": type(error).__name__}, 500)
@@ -213,7 +213,7 @@ async def test_handlers_find_the_body_that_a_dependency_read() -> None:
 
 
 async def test_own_handler_of_status_500_comes_first() -> None:
-    """Starlette treats it as one of ``Exception``."""
+    """Starlette treats it as a handler of ``Exception``."""
 
     async def own(request: Request, error: Exception) -> Response:
         return JSONResponse({"own": type(error).__name__}, 500)

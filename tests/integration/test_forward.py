@@ -1,6 +1,6 @@
-"""``Balancer.forward``: what each argument changes, and what none can.
+"""``Balancer.forward``: the effect of each argument, and its limits.
 
-Long because each argument is shown with what it sends and with what it refuses.
+The file is long because each argument has tests of what it sends and of what it refuses.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _METHODS = ["GET", "POST", "PUT", "DELETE", "HEAD"]
 
 
 def _app(url: str, endpoint: Endpoint, **settings: Any) -> FastAPI:
-    """An app whose every path is served by ``endpoint``."""
+    """Make an app whose every path is served by ``endpoint``."""
     app = FastAPI(lifespan=proxy_lifespan, openapi_url=None)
     upstream = Upstream(billing(url, **settings))
 
@@ -37,7 +37,7 @@ def _app(url: str, endpoint: Endpoint, **settings: Any) -> FastAPI:
 
 
 def _forwarding(*args: Any, **kwargs: Any) -> Endpoint:
-    """An endpoint that forwards with these arguments."""
+    """Make an endpoint that forwards with these arguments."""
 
     async def endpoint(balancer: Balancer, request: Request) -> Response:
         return await balancer.forward(request, *args, **kwargs)
@@ -60,7 +60,7 @@ async def _exchange(
 
 @pytest.mark.parametrize("target", ["/", "/x", "/a%2Fb//c;d?q=%20", "/caf%C3%A9", "/a/../x"])
 async def test_path_of_none_is_the_raw_path(target: str) -> None:
-    """On a route of one's own the path goes up as it came."""
+    """An ordinary route sends its raw path."""
     async with ScriptedOrigin() as origin:
         await _exchange(origin, _forwarding(), target=target)
 
@@ -68,7 +68,7 @@ async def test_path_of_none_is_the_raw_path(target: str) -> None:
 
 
 async def test_path_of_none_is_below_root_path() -> None:
-    """The server's root_path is not the destination's business."""
+    """The server's root_path is not sent."""
     async with ScriptedOrigin() as origin:
         await _exchange(origin, _forwarding(), target="/a%2Fb", root_path="/api")
 
@@ -77,7 +77,7 @@ async def test_path_of_none_is_below_root_path() -> None:
 
 @pytest.mark.parametrize("path", ["/v2/pay", "/", "/a%2Fb//c;d", "/caf%C3%A9"])
 async def test_given_path_is_sent_as_it_is(path: str) -> None:
-    """Percent-encoded, so nothing is encoded again."""
+    """It is percent-encoded already, so nothing is encoded."""
     async with ScriptedOrigin() as origin:
         await _exchange(origin, _forwarding(path), target="/pay")
 
@@ -108,7 +108,7 @@ async def test_query_of_the_path_comes_first(
 async def _raised(
     origin: ScriptedOrigin, kind: type[Exception], *args: Any, **kwargs: Any
 ) -> Exception:
-    """What ``forward`` raises; the origin must not hear of it."""
+    """Give the exception of ``forward``; the origin must get no request."""
     caught: list[Exception] = []
 
     async def endpoint(balancer: Balancer, request: Request) -> Response:
@@ -129,14 +129,14 @@ async def _raised(
     ["", "x", "http://other.example/", "/a b", "/a\r\nX-Evil: 1", "/a\nb", "/caf\xe9", "/a\x00b"],
 )
 async def test_path_that_is_no_path_is_a_value_error(path: str) -> None:
-    """A programming error is raised to the caller, and is no failure of the destination."""
+    """The caller gets it, and no failure of the destination is counted."""
     async with ScriptedOrigin() as origin:
         await _raised(origin, ValueError, path)
 
 
 @pytest.mark.parametrize("path", ["//other.example/x", "/@other.example", "/:80"])
 async def test_path_never_changes_the_authority(path: str) -> None:
-    """Whatever it looks like, it is a path at our destination."""
+    """Any path goes to our destination."""
     async with ScriptedOrigin() as origin:
         await _exchange(origin, _forwarding(path))
 
@@ -145,7 +145,7 @@ async def test_path_never_changes_the_authority(path: str) -> None:
 
 
 async def test_method_is_replaced() -> None:
-    """``method`` goes up instead of the client's; the body stays."""
+    """``method`` is sent instead of the client's; the body stays."""
     async with ScriptedOrigin() as origin:
         await _exchange(origin, _forwarding(method="PATCH"), "POST", body=b"hello")
 
@@ -154,7 +154,7 @@ async def test_method_is_replaced() -> None:
 
 @pytest.mark.parametrize("length", [b"", b"Content-Length: 42\r\n"])
 async def test_head_by_method_has_no_body(length: bytes) -> None:
-    """A GET forwarded as HEAD gives the head alone, and no promise of a body."""
+    """A GET forwarded as HEAD gives only the head, without a length."""
     head = b"HTTP/1.1 200 OK\r\nX-A: 1\r\n" + length + b"\r\n"
     async with ScriptedOrigin(always(head)) as origin:
         reply = await _exchange(origin, _forwarding(method="HEAD"))
@@ -196,7 +196,7 @@ async def test_additional_headers_may_repeat() -> None:
 
 
 async def test_additional_header_cannot_be_nominated_away() -> None:
-    """The client's Connection names its own headers, not ours."""
+    """The client's Connection only names its own headers."""
     nominated = [(b"Connection", b"X-Tenant"), (b"X-Tenant", b"evil")]
     async with ScriptedOrigin() as origin:
         await _exchange(
@@ -207,7 +207,7 @@ async def test_additional_header_cannot_be_nominated_away() -> None:
 
 
 async def test_override_headers_replace_all() -> None:
-    """None of the client's own is left; the gateway's own stay; additional ones follow."""
+    """The gateway's own headers stay; additional headers are added."""
     async with ScriptedOrigin() as origin:
         await _exchange(
             origin,
@@ -243,7 +243,7 @@ async def test_override_headers_replace_all() -> None:
     ],
 )
 async def test_naming_a_header_of_ours_is_a_value_error(name: str, argument: str) -> None:
-    """Host, framing, hop-by-hop and forwarding headers are not the caller's."""
+    """Host, framing, hop-by-hop and forwarding headers."""
     async with ScriptedOrigin() as origin:
         error = await _raised(origin, ValueError, **{argument: {name: "1"}})
 
@@ -265,7 +265,7 @@ async def test_naming_a_header_of_ours_is_a_value_error(name: str, argument: str
 async def test_malformed_header_argument_is_a_value_error(
     pair: tuple[str, str], argument: str
 ) -> None:
-    """Nothing splits a request."""
+    """Else a header could split the request."""
     async with ScriptedOrigin() as origin:
         await _raised(origin, ValueError, **{argument: [pair]})
 
@@ -284,7 +284,7 @@ async def test_malformed_header_argument_is_a_value_error(
 async def test_override_body_is_sent_with_its_length(
     body: Any, sent: bytes, media_type: bytes | None, method: str
 ) -> None:
-    """The client's body is not; a type is added where the caller gave none."""
+    """Instead of the client's; a type is added if the caller gives none."""
     async with ScriptedOrigin() as origin:
         reply = await _exchange(
             origin, _forwarding(override_body=body), method, body=b"a much longer body"
@@ -301,7 +301,7 @@ async def test_override_body_is_sent_with_its_length(
 
 
 async def test_override_body_replaces_a_chunked_upload() -> None:
-    """The client's framing goes with its body, and the connection goes on."""
+    """The client's framing is dropped, and its connection stays usable."""
     async with (
         ScriptedOrigin() as origin,
         run_app(_app(origin.url, _forwarding(override_body=b"ours"))) as running,
@@ -330,7 +330,7 @@ async def test_override_body_keeps_a_given_type() -> None:
 
 
 async def test_override_host_is_sent() -> None:
-    """``override_host`` is the Host header, nothing else."""
+    """``override_host`` only changes the Host header."""
     async with ScriptedOrigin() as origin:
         await _exchange(origin, _forwarding(override_host="shop.example"))
 
@@ -338,7 +338,7 @@ async def test_override_host_is_sent() -> None:
 
 
 async def test_timeout_replaces_the_total() -> None:
-    """``timeout`` is the whole time of this request."""
+    """``timeout`` limits the whole exchange."""
     caught: list[UpstreamTimeout] = []
 
     async def script(connection: Connection) -> None:
@@ -360,7 +360,7 @@ async def test_timeout_replaces_the_total() -> None:
 
 
 async def test_response_can_be_read_and_changed() -> None:
-    """``forward`` returns when the head is there: status and headers are the caller's to see."""
+    """``forward`` returns at the head, so the caller may read status and headers."""
 
     async def endpoint(balancer: Balancer, request: Request) -> Response:
         response = await balancer.forward(request)
@@ -386,7 +386,7 @@ async def _endless_404(connection: Connection) -> None:
 
 @pytest.mark.parametrize("closes", [False, True])
 async def test_response_that_is_not_returned_is_closed(closes: bool) -> None:
-    """A fall-back on 404 leaks nothing: at the latest the request's end closes it."""
+    """At the end of the request at the latest, for example after a fallback on 404."""
     in_flight: list[int] = []
 
     async def endpoint(balancer: Balancer, request: Request) -> Response:
@@ -412,7 +412,7 @@ async def test_response_that_is_not_returned_is_closed(closes: bool) -> None:
 
 
 async def test_response_is_closed_when_the_endpoint_raises() -> None:
-    """An exception after ``forward`` leaks nothing either."""
+    """Also after ``forward``."""
 
     async def endpoint(balancer: Balancer, request: Request) -> Response:
         await balancer.forward(request)
@@ -440,8 +440,8 @@ async def test_two_upstream_calls_in_one_endpoint() -> None:
     assert [seen.target for seen in origin.requests] == [b"/first", b"/second"]
 
 
-async def test_client_that_left_is_a_quiet_499(caplog: pytest.LogCaptureFixture) -> None:
-    """``forward`` returns an empty response: no exception, no traceback."""
+async def test_disconnect_gives_an_empty_499(caplog: pytest.LogCaptureFixture) -> None:
+    """No exception and no traceback."""
     arrived, returned = asyncio.Event(), asyncio.Event()
     statuses: list[int] = []
 

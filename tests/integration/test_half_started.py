@@ -1,4 +1,4 @@
-"""Lifespans that fail half-way: everything that was started is stopped."""
+"""Lifespans that fail: everything that was started is stopped."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ class Users(UpstreamSettings, name="users"):
 
 
 class Broken(Exception):
-    """What goes wrong."""
+    """The exception of a failing lifespan."""
 
 
 @contextlib.asynccontextmanager
@@ -86,8 +86,8 @@ _PLACES = [_app_fails, _later_router_fails, _earlier_router_fails]
 
 
 @pytest.mark.parametrize("place", _PLACES)
-async def test_failing_start_stops_what_was_started(place: Callable[..., FastAPI]) -> None:
-    """Probers and connections end, wherever in the order the failure stands."""
+async def test_failing_start_stops_started_upstreams(place: Callable[..., FastAPI]) -> None:
+    """Probers and connections end, wherever the failing lifespan is."""
     async with ScriptedOrigin() as origin:
         app, before = place(origin.url, fails_at_start), _names()
         with pytest.raises(Broken):
@@ -96,8 +96,8 @@ async def test_failing_start_stops_what_was_started(place: Callable[..., FastAPI
 
 
 @pytest.mark.parametrize("place", _PLACES)
-async def test_failing_end_stops_the_rest_all_the_same(place: Callable[..., FastAPI]) -> None:
-    """A failure at shutdown keeps nothing running."""
+async def test_failing_end_stops_the_upstreams(place: Callable[..., FastAPI]) -> None:
+    """Nothing runs on after a failure at shutdown."""
     async with ScriptedOrigin() as origin:
         app, before = place(origin.url, fails_at_end), _names()
         with pytest.raises(Broken):
@@ -107,7 +107,7 @@ async def test_failing_end_stops_the_rest_all_the_same(place: Callable[..., Fast
 
 
 async def test_one_upstream_that_cannot_start_stops_the_others() -> None:
-    """Here the inner app of the second one fails; the first one's prober ends with it."""
+    """The in-process app of the second fails, and the first's prober ends."""
     async with ScriptedOrigin() as origin:
         app, before = FastAPI(), _names()
         app.include_router(proxy_router(_probed(origin.url)), prefix="/billing")
@@ -118,8 +118,8 @@ async def test_one_upstream_that_cannot_start_stops_the_others() -> None:
         await _nothing_is_left(app, origin, before)
 
 
-async def test_start_that_is_cancelled_stops_what_was_started() -> None:
-    """A server that stops while the app starts leaves nothing either."""
+async def test_cancelled_start_stops_started_upstreams() -> None:
+    """The server stops while the app starts."""
     asked = asyncio.Event()
 
     async def never_responds(connection: Connection) -> None:

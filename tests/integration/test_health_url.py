@@ -1,4 +1,4 @@
-"""``health_url``: probes that go to another address than the requests."""
+"""``health_url``: probes to another address than that of requests."""
 
 import pytest
 from fastapi import FastAPI
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.e2e
 
 
 async def test_probes_go_to_their_own_address_until_the_destination_leaves() -> None:
-    """The other port is asked, and nothing of it is left behind a destination that went."""
+    """After the removal no connection is left."""
     async with (
         ScriptedOrigin() as serving,
         ScriptedOrigin() as probed,

@@ -1,4 +1,4 @@
-"""Host routing and ``root_path``: what stands in front of a mount without being part of a path."""
+"""Host routing and ``root_path``, which are in front of a mount but not in its path."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -32,7 +32,7 @@ class Users(UpstreamSettings, name="users"):
 
 
 def _router_per_host(first: str, second: str) -> FastAPI:
-    """One app: its lifespan starts what routers behind hosts mention."""
+    """Make one app, whose lifespan starts the upstreams of routers behind hosts."""
     app = FastAPI(lifespan=proxy_lifespan)
     for host, settings in (
         ("billing.test", billing(first)),
@@ -45,7 +45,7 @@ def _router_per_host(first: str, second: str) -> FastAPI:
 
 
 def _app_per_host(first: str, second: str) -> FastAPI:
-    """Apps of their own behind each host, started by the outer one."""
+    """Make an app behind each host, started by the outer app."""
     apps = {"billing.test": FastAPI(), "{tenant}.users.test": FastAPI()}
     apps["billing.test"].include_router(proxy_router(billing(first)))
     apps["{tenant}.users.test"].include_router(proxy_router(Users(destinations=[second])))
@@ -65,7 +65,7 @@ def _app_per_host(first: str, second: str) -> FastAPI:
 
 @pytest.mark.parametrize("build", [_router_per_host, _app_per_host])
 async def test_host_picks_the_upstream(build: Callable[[str, str], FastAPI]) -> None:
-    """The same path goes where the Host says; another Host reaches no upstream."""
+    """The same path goes to the upstream of its Host; another Host reaches none."""
     async with (
         ScriptedOrigin(always(response_bytes(body=b"billing"))) as first,
         ScriptedOrigin(always(response_bytes(body=b"users"))) as second,
@@ -84,7 +84,7 @@ async def test_host_picks_the_upstream(build: Callable[[str, str], FastAPI]) -> 
 
 @pytest.mark.parametrize("build", [_router_per_host, _app_per_host])
 async def test_host_picks_the_upstream_of_a_websocket(build: Callable[[str, str], FastAPI]) -> None:
-    """Tunnels too; another Host dials no upstream."""
+    """Another Host dials no upstream."""
     app = EchoApp()
     async with (
         echo_server(app) as echo,
@@ -105,7 +105,7 @@ async def test_host_picks_the_upstream_of_a_websocket(build: Callable[[str, str]
 
 @pytest.mark.parametrize("target", ["/billing/x%2Fy", "/gate/billing/x%2Fy"])
 async def test_root_path_of_the_app_is_no_part_of_the_target(target: str) -> None:
-    """``FastAPI(root_path=...)``: whether the proxy in front has cut it off or not."""
+    """``FastAPI(root_path=...)``, whether the proxy in front has removed it or not."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url)
         app.root_path = "/gate"
@@ -118,7 +118,7 @@ async def test_root_path_of_the_app_is_no_part_of_the_target(target: str) -> Non
 
 
 async def test_root_path_of_the_server_is_no_part_of_the_target() -> None:
-    """Uvicorn's ``--root-path`` is for a proxy in front that has cut it off."""
+    """Uvicorn's ``--root-path`` is for a proxy in front that removes it."""
     async with (
         ScriptedOrigin() as origin,
         run_app(gateway_app(origin.url), root_path="/gate") as running,
@@ -130,7 +130,7 @@ async def test_root_path_of_the_server_is_no_part_of_the_target() -> None:
     assert origin.request.one(b"x-forwarded-prefix") == b"/gate/billing"
 
 
-async def test_root_path_before_a_websocket() -> None:
+async def test_root_path_is_no_part_of_the_target_of_a_websocket() -> None:
     """The same for tunnels."""
     app = EchoApp()
     async with (
@@ -147,7 +147,7 @@ async def test_root_path_before_a_websocket() -> None:
 
 
 async def test_mounted_router_is_started_by_the_app() -> None:
-    """A plain router mounted by path is the app's own; only a mounted app has its own lifespan."""
+    """A mounted router has no lifespan, a mounted app has one."""
     async with ScriptedOrigin() as origin:
         inner = APIRouter()
         inner.include_router(proxy_router(billing(origin.url)), prefix="/billing")

@@ -1,4 +1,4 @@
-"""Apps that proxy under test: ``TestClient`` entered, and async clients without a server."""
+"""Tests of apps that proxy, by ``TestClient`` and by async clients without a server."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from tests.websocket.upstreams import EchoApp
 
 
 def _echoing() -> FastAPI:
-    """An upstream that needs no event loop of the test's: HTTP and WebSocket."""
+    """Make the app of an upstream that echoes: HTTP and WebSocket."""
     app = FastAPI()
     app.mount("/live", EchoApp())
 
@@ -36,7 +36,7 @@ async def _upstream() -> AsyncIterator[Running]:
 
 @pytest.mark.e2e
 async def test_test_client_that_is_entered_proxies() -> None:
-    """``with TestClient(app)`` runs the lifespan, so all works as under a server."""
+    """``with TestClient(app)`` runs the lifespan."""
     async with _upstream() as upstream:
         app = gateway_app(upstream.url)
         with TestClient(app) as client:
@@ -53,7 +53,7 @@ async def test_test_client_that_is_entered_proxies() -> None:
 
 @pytest.mark.e2e
 async def test_test_client_can_be_entered_again() -> None:
-    """Each ``with`` starts the upstreams anew in a loop of its own; between them none runs."""
+    """Each ``with`` starts the upstreams in a new loop; between them none runs."""
     async with _upstream() as upstream:
         app = gateway_app(upstream.url)
         contents = []
@@ -68,7 +68,7 @@ async def test_test_client_can_be_entered_again() -> None:
 
 @contextlib.asynccontextmanager
 async def _async_client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """What async tests use: no server, the lifespan by hand."""
+    """Make the client of async tests: no server, the lifespan by hand."""
     async with (
         proxy_lifespan(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client,
@@ -77,7 +77,7 @@ async def _async_client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_async_client_with_the_lifespan_proxies() -> None:
-    """``async with proxy_lifespan(app)`` is all that an async test needs."""
+    """An async test only needs ``async with proxy_lifespan(app)``."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url)
         async with _async_client(app) as client:
@@ -89,7 +89,7 @@ async def test_async_client_with_the_lifespan_proxies() -> None:
 
 
 async def test_async_client_reaches_injected_upstreams() -> None:
-    """Endpoints of one's own too, and ``Upstream.of`` beside them."""
+    """By endpoints, and by ``Upstream.of``."""
     async with ScriptedOrigin() as origin:
         upstream = Upstream(billing(origin.url))
         app = FastAPI()
@@ -107,7 +107,7 @@ async def test_async_client_reaches_injected_upstreams() -> None:
 
 
 async def test_async_client_without_the_lifespan_gets_an_error_that_says_so() -> None:
-    """The error says the line to add; nothing hangs, nothing is dialled."""
+    """The error has the line to add; nothing is dialled."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url)
         async with httpx.AsyncClient(

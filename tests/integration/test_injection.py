@@ -1,4 +1,4 @@
-"""Every way in which FastAPI injects gives the one balancer, in HTTP and WebSocket endpoints."""
+"""Every way of injection in FastAPI gives the same balancer, for HTTP and WebSocket."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, TypeAlias
@@ -28,7 +28,7 @@ def in_a_function(balancer: Billing) -> Balancer:
 
 
 async def in_a_coroutine(balancer: Billing) -> Balancer:
-    """The same as a coroutine."""
+    """A coroutine that takes the alias."""
     return balancer
 
 
@@ -38,12 +38,12 @@ async def two_levels_up(balancer: Annotated[Balancer, Depends(in_a_coroutine)]) 
 
 
 async def until_the_end(balancer: Billing) -> AsyncIterator[Balancer]:
-    """A dependency with an end of its own."""
+    """A dependency with ``yield``."""
     yield balancer
 
 
 class Service:
-    """A class as dependency: made for each request."""
+    """A class as dependency, made for each request."""
 
     def __init__(self, balancer: Billing, connection: HTTPConnection) -> None:
         self.balancer = balancer
@@ -51,18 +51,18 @@ class Service:
 
 
 def in_a_class(service: Annotated[Service, Depends()]) -> Balancer:
-    """What a class was given."""
+    """Give the balancer of the class."""
     return service.balancer
 
 
 class Chosen:
-    """An instance as dependency: parameterised once."""
+    """An instance as dependency, with a parameter."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     async def __call__(self, balancer: Billing) -> Balancer:
-        """Give the balancer; its name is the one asked for."""
+        """Give the balancer of the chosen name."""
         assert balancer.name == self.name
         return balancer
 
@@ -91,14 +91,14 @@ def _app(way: Callable[..., Any], url: str) -> FastAPI:
 
     @app.get("/settings")
     async def settings(_: Annotated[Balancer, Depends(Upstream(billing(url)))]) -> None:
-        """Carry the settings, which no other mention has."""
+        """Mention the upstream with settings; all others mention its name."""
 
     return app
 
 
 @pytest.mark.parametrize("way", _WAYS)
-async def test_http_endpoint_gets_it(way: Callable[..., Any]) -> None:
-    """However it is asked for, it forwards."""
+async def test_http_endpoint_gets_the_balancer(way: Callable[..., Any]) -> None:
+    """However it is injected, it forwards."""
     async with ScriptedOrigin() as origin, run_app(_app(way, origin.url)) as running:
         reply = await fetch(running.address, target="/x?q=1")
 
@@ -107,8 +107,8 @@ async def test_http_endpoint_gets_it(way: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("way", _WAYS)
-async def test_websocket_endpoint_gets_it(way: Callable[..., Any]) -> None:
-    """The same dependencies serve WebSocket endpoints."""
+async def test_websocket_endpoint_gets_the_balancer(way: Callable[..., Any]) -> None:
+    """The same dependencies work for WebSockets."""
     async with (
         echo_server(EchoApp()) as echo,
         serving(_app(way, echo.url)) as gateway,
@@ -121,7 +121,7 @@ async def test_websocket_endpoint_gets_it(way: Callable[..., Any]) -> None:
 
 
 async def test_request_resolves_an_upstream_once() -> None:
-    """All mentions within a request are one balancer, and so are those of every request."""
+    """All mentions in all requests give the same balancer."""
     seen: list[Balancer] = []
     app = FastAPI(lifespan=proxy_lifespan)
 
@@ -148,7 +148,7 @@ async def test_request_resolves_an_upstream_once() -> None:
 
 
 async def test_two_upstreams_in_one_endpoint() -> None:
-    """A tenant's upstream is picked by a dependency that takes them all."""
+    """A dependency takes both and picks that of the tenant."""
 
     async def of_the_tenant(
         tenant: str, billing: Billing, users: Annotated[Balancer, Depends(Upstream("users"))]
@@ -186,7 +186,7 @@ async def test_two_upstreams_in_one_endpoint() -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_yield_dependency_ends_after_the_body(fails: bool) -> None:
-    """What a ``yield`` dependency holds is there while the response streams, and ends then."""
+    """It ends after the response was streamed."""
     events: list[str] = []
 
     async def session(balancer: Billing) -> AsyncIterator[Balancer]:
@@ -219,7 +219,7 @@ async def test_yield_dependency_ends_after_the_body(fails: bool) -> None:
 
 
 async def test_upstream_in_a_dependency_of_a_router_is_started() -> None:
-    """A mention that only a router's or the app's dependencies make counts as well."""
+    """Also if only a dependency of a router or of the app mentions it."""
     seen: list[str] = []
 
     async def on_the_app(balancer: Billing) -> None:

@@ -1,4 +1,4 @@
-"""Local routes in front of a proxied mount: the strangler's way."""
+"""Local routes in front of a proxied mount, to replace an upstream step by step."""
 
 import pytest
 from fastapi import FastAPI
@@ -21,7 +21,7 @@ def _with_local(app: FastAPI) -> FastAPI:
 
 
 async def test_local_route_declared_before_wins() -> None:
-    """What has been rewritten is served here; the rest goes on upwards."""
+    """The app serves its own paths; the rest is forwarded."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, app=_with_local(FastAPI())) as gate,
@@ -35,7 +35,7 @@ async def test_local_route_declared_before_wins() -> None:
 
 
 async def test_local_route_shadows_its_own_methods_only() -> None:
-    """POST and HEAD on the path of a local GET still go upstream, as the docs say."""
+    """POST and HEAD on the path of a local GET are forwarded."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, app=_with_local(FastAPI())) as gate,
@@ -48,7 +48,7 @@ async def test_local_route_shadows_its_own_methods_only() -> None:
 
 
 async def test_local_route_declared_after_is_shadowed() -> None:
-    """Order decides, as everywhere in FastAPI."""
+    """The order decides, as always in FastAPI."""
     async with (
         ScriptedOrigin() as origin,
         run_app(_with_local(gateway_app(origin.url))) as running,
@@ -59,7 +59,7 @@ async def test_local_route_declared_after_is_shadowed() -> None:
 
 
 async def test_own_documentation_stays_in_front_of_a_root_mount() -> None:
-    """FastAPI's own routes come first, unless they are off."""
+    """FastAPI's own routes are first, unless they are off."""
     async with ScriptedOrigin() as origin:
         ours, theirs = FastAPI(), FastAPI(openapi_url=None)
         for app in (ours, theirs):

@@ -1,4 +1,4 @@
-"""Middlewares that apps put around everything: what they do, they do to proxied responses too."""
+"""Middlewares of the app also work for proxied responses."""
 
 import gzip
 from typing import Any
@@ -36,10 +36,10 @@ _GZIP: Headers = [(b"Accept-Encoding", b"gzip")]
 
 
 class Marking(BaseHTTPMiddleware):
-    """Changes a request and its response, the way most middlewares are written."""
+    """A middleware that changes a request and its response."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        """Refuse what is marked; mark the rest."""
+        """Refuse marked requests; mark the others."""
         if "x-refuse" in request.headers:
             return Response("refused", 403)
         response = await call_next(request)
@@ -54,7 +54,7 @@ def _behind(middleware: Any, url: str, **options: Any) -> FastAPI:
 
 
 async def test_base_http_middleware_sees_and_changes() -> None:
-    """It refuses before anything is forwarded, and adds headers to a response that streams on."""
+    """It refuses before a request is forwarded, and adds headers to a streamed response."""
     body = b"x" * 300_000
     async with (
         ScriptedOrigin(
@@ -74,7 +74,7 @@ async def test_base_http_middleware_sees_and_changes() -> None:
 
 
 async def test_base_http_middleware_lets_uploads_through() -> None:
-    """A chunked upload streams through it."""
+    """A chunked upload is streamed."""
     async with (
         ScriptedOrigin(echo) as origin,
         run_app(_behind(Marking, origin.url)) as running,
@@ -88,8 +88,8 @@ async def test_base_http_middleware_lets_uploads_through() -> None:
     assert origin.request.body == b"one two"
 
 
-async def test_gzip_compresses_what_is_plain() -> None:
-    """A plain response is compressed on the way; its length is not kept."""
+async def test_gzip_compresses_plain_responses() -> None:
+    """Without the original length."""
     text = b"all work and no play " * 500
     reply_bytes = response_bytes(body=text, headers=[(b"Content-Type", b"text/plain")])
     async with (
@@ -103,8 +103,8 @@ async def test_gzip_compresses_what_is_plain() -> None:
     assert reply.whole
 
 
-async def test_gzip_leaves_what_is_encoded() -> None:
-    """A response that the upstream has compressed is not compressed again."""
+async def test_gzip_leaves_encoded_responses() -> None:
+    """A compressed response is not compressed again."""
     packed = gzip.compress(b"all work and no play " * 500)
     reply_bytes = response_bytes(
         body=packed, headers=[(b"Content-Type", b"text/plain"), (b"Content-Encoding", b"gzip")]
@@ -120,7 +120,7 @@ async def test_gzip_leaves_what_is_encoded() -> None:
 
 
 async def test_gzip_does_not_hold_event_streams() -> None:
-    """An event arrives while the stream is open, whatever the client accepts."""
+    """An event arrives while the stream is open."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -142,7 +142,7 @@ async def test_gzip_does_not_hold_event_streams() -> None:
 
 
 async def test_cors_middleware_responds_to_preflights_itself() -> None:
-    """A preflight ends at the middleware; the real request's response gets its headers."""
+    """The response of the real request gets its headers."""
     async with (
         ScriptedOrigin() as origin,
         run_app(_behind(CORSMiddleware, origin.url, allow_origins=["https://app.test"])) as running,
@@ -159,8 +159,8 @@ async def test_cors_middleware_responds_to_preflights_itself() -> None:
     assert (options.status, len(origin.requests)) == (200, 2)
 
 
-async def test_cors_speaks_once() -> None:
-    """Where the upstream speaks CORS as well, the browser gets one set of headers, the app's."""
+async def test_cors_headers_are_not_doubled() -> None:
+    """If the upstream sends CORS headers as well, the browser gets those of the app."""
     allowed = response_bytes(headers=[(b"Access-Control-Allow-Origin", b"*")])
     async with (
         ScriptedOrigin(always(allowed)) as origin,
@@ -188,8 +188,8 @@ async def test_proxy_headers_name_the_client(trusted: str, seen: bytes) -> None:
     ]
 
 
-async def test_trusted_host_refuses_before_anything_goes_up() -> None:
-    """A Host that is not the app's reaches no destination."""
+async def test_trusted_host_refuses_before_forwarding() -> None:
+    """An unknown Host reaches no destination."""
     async with (
         ScriptedOrigin() as origin,
         run_app(_behind(TrustedHostMiddleware, origin.url, allowed_hosts=["ours.test"])) as running,
@@ -212,8 +212,8 @@ async def test_trusted_host_refuses_before_anything_goes_up() -> None:
         (TrustedHostMiddleware, {"allowed_hosts": ["gateway.test"]}),
     ],
 )
-async def test_websocket_tunnels_through(middleware: Any, options: dict[str, Any]) -> None:
-    """None of them stands in the way of a tunnel."""
+async def test_websocket_is_tunnelled(middleware: Any, options: dict[str, Any]) -> None:
+    """With each of them."""
     async with (
         echo_server(EchoApp()) as echo,
         serving(_behind(middleware, echo.url, **options)) as gateway,
@@ -224,7 +224,7 @@ async def test_websocket_tunnels_through(middleware: Any, options: dict[str, Any
         assert await client.recv() == "hello"
 
 
-async def test_all_of_them_at_once() -> None:
+async def test_all_middlewares_work_together() -> None:
     """A stack as apps have it."""
     text = b"all work and no play " * 500
     async with ScriptedOrigin(

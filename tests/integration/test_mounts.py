@@ -1,4 +1,4 @@
-"""Mounts: where a proxy router may sit and what it shares."""
+"""Mounts of proxy routers: places, shared pools, parameters."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def users(*destinations: str) -> Users:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
 async def test_root_of_the_mount_is_forwarded(method: str) -> None:
-    """With its slash it is the root of the upstream."""
+    """The mount with its slash is the root of the upstream."""
     target = "/billing/"
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         reply = await fetch(gate.address, method, target)
@@ -35,7 +35,7 @@ async def test_root_of_the_mount_is_forwarded(method: str) -> None:
 
 
 async def test_nested_routers_serve() -> None:
-    """A proxy router may sit any number of routers deep."""
+    """Routers may be nested to any depth."""
     async with ScriptedOrigin() as origin:
         app, outer, inner = FastAPI(), APIRouter(prefix="/a"), APIRouter(prefix="/b")
         inner.include_router(proxy_router(billing(origin.url)), prefix="/c")
@@ -48,7 +48,7 @@ async def test_nested_routers_serve() -> None:
 
 
 async def test_two_mounts_share_one_pool() -> None:
-    """Two routers for one upstream are one balancer and one set of connections."""
+    """Two routers of one upstream have one balancer and one set of connections."""
     async with ScriptedOrigin() as origin:
         app, settings = FastAPI(), billing(origin.url)
         app.include_router(proxy_router(settings), prefix="/one")
@@ -70,7 +70,7 @@ async def test_two_mounts_share_one_pool() -> None:
 
 
 async def test_two_different_settings_of_one_name_are_a_fault() -> None:
-    """It is undecided which ones count."""
+    """It would be undecided which ones apply."""
     app = FastAPI()
     app.include_router(proxy_router(billing("http://127.0.0.1:1")), prefix="/one")
     app.include_router(proxy_router(billing("http://127.0.0.1:2")), prefix="/two")
@@ -104,7 +104,7 @@ async def test_several_upstreams_by_name() -> None:
 
 @pytest.mark.parametrize("name", ["orders", "Billing", "billing2", "", "%2e%2e"])
 async def test_unknown_upstream_is_not_found(name: str) -> None:
-    """A name that is none of them is 404, and reaches no upstream."""
+    """404, and no upstream is reached."""
     async with (
         ScriptedOrigin() as first,
         ScriptedOrigin() as second,
@@ -126,7 +126,7 @@ async def test_unknown_upstream_is_not_found(name: str) -> None:
     ],
 )
 async def test_parameters_of_the_mount_are_not_sent(target: str, sent: bytes) -> None:
-    """A parameter in the prefix belongs to the mount, however it is encoded."""
+    """They belong to the mount, in any encoding."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, prefix="/{tenant}/billing") as gate,
@@ -137,7 +137,7 @@ async def test_parameters_of_the_mount_are_not_sent(target: str, sent: bytes) ->
 
 
 async def test_parameter_of_the_mount_is_one_segment() -> None:
-    """An encoded slash in the parameter does not shift the border: 404."""
+    """An encoded slash in the parameter gives a 404."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, prefix="/{tenant}/billing") as gate,
@@ -149,7 +149,7 @@ async def test_parameter_of_the_mount_is_one_segment() -> None:
 
 
 async def test_mount_at_the_root_serves_everything() -> None:
-    """Without a prefix every path goes up."""
+    """Without a prefix every path is forwarded."""
     async with ScriptedOrigin() as origin, gateway(origin.url, prefix="") as gate:
         for target in ("/", "/x", "//x", "/docs-of-theirs"):
             assert (await fetch(gate.address, target=target)).status == 200
@@ -158,7 +158,7 @@ async def test_mount_at_the_root_serves_everything() -> None:
 
 
 async def test_proxied_routes_are_not_in_the_schema() -> None:
-    """By default the app's own documentation shows the app's own routes."""
+    """By default the documentation has only the app's own routes."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
         schema = (await fetch(gate.address, target="/openapi.json")).json()
 
@@ -166,7 +166,7 @@ async def test_proxied_routes_are_not_in_the_schema() -> None:
 
 
 async def test_class_with_defaults_serves_the_name() -> None:
-    """A class given once serves every mention of its name."""
+    """A class given once applies to every mention of its name."""
     async with ScriptedOrigin() as origin:
 
         class Declared(UpstreamSettings, name="billing"):
@@ -185,7 +185,7 @@ async def test_class_with_defaults_serves_the_name() -> None:
 
 
 async def test_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line of code and one variable make a gateway."""
+    """One line of code and one variable are a gateway."""
     async with ScriptedOrigin() as one, ScriptedOrigin() as two:
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"{one.url},{two.url}")
         monkeypatch.setenv("UPSTREAM_BILLING_POLICY", "round_robin")

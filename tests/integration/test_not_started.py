@@ -1,4 +1,4 @@
-"""An upstream asked for where no lifespan has started it: a clear error, never a hang."""
+"""An upstream that no lifespan has started raises a clear error."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ def _dead() -> str:
 
 
 def test_app_that_only_injects_names_the_lifespan() -> None:
-    """Without router or lifespan the error says the line to add."""
+    """The error has the line to add."""
     with (
         TestClient(_injecting(FastAPI(), _dead())) as client,
         pytest.raises(ProxyNotStarted, match="proxy_lifespan"),
@@ -53,7 +53,7 @@ def test_test_client_without_with_gets_an_error_that_says_so() -> None:
 
 
 def test_lookup_outside_requests_raises_an_error_that_says_so() -> None:
-    """``Upstream.of`` an app that has not started raises too."""
+    """``Upstream.of`` an app that has not started."""
     with pytest.raises(ProxyNotStarted):
         Upstream("billing").of(gateway_app(_dead()))
 
@@ -75,7 +75,7 @@ def test_not_started_is_no_proxy_error() -> None:
 
 @pytest.mark.e2e
 async def test_app_with_the_lifespan_works() -> None:
-    """The line that the error asks for is enough."""
+    """With the line of the error."""
     app = FastAPI(lifespan=proxy_lifespan)
     async with ScriptedOrigin() as origin, run_app(_injecting(app, origin.url)) as running:
         reply = await fetch(running.address, target="/x")
@@ -85,7 +85,7 @@ async def test_app_with_the_lifespan_works() -> None:
 
 @pytest.mark.e2e
 async def test_lifespan_within_one_of_ones_own_works() -> None:
-    """``async with proxy_lifespan(app)`` starts it, and the balancer is there at once."""
+    """``async with proxy_lifespan(app)`` starts the upstream at once."""
     seen: list[Balancer] = []
 
     @contextlib.asynccontextmanager
@@ -104,7 +104,7 @@ async def test_lifespan_within_one_of_ones_own_works() -> None:
 
 @pytest.mark.e2e
 async def test_lifespan_and_router_start_once() -> None:
-    """Both in one app share one runtime."""
+    """Both in one app share a runtime."""
     seen: list[Balancer] = []
 
     @contextlib.asynccontextmanager
@@ -138,7 +138,7 @@ async def test_mounted_app_gets_an_error_that_says_so() -> None:
 
 @pytest.mark.e2e
 async def test_mounted_app_works_with_its_lifespan_in_ours() -> None:
-    """The outer lifespan starts the inner app's upstreams; the mount shows in the prefix."""
+    """The outer lifespan starts the inner app's upstreams; the prefix has the mount."""
     async with ScriptedOrigin() as origin:
         inner = gateway_app(origin.url)
 
@@ -159,7 +159,7 @@ async def test_mounted_app_works_with_its_lifespan_in_ours() -> None:
 
 @pytest.mark.e2e
 async def test_app_can_be_started_again() -> None:
-    """After a shutdown the same app starts anew, with fresh pools."""
+    """After a shutdown, with new pools."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url)
         for _ in range(2):

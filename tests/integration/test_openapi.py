@@ -1,4 +1,4 @@
-"""Proxied routes in the app's OpenAPI schema, where ``include_in_schema`` asks for them."""
+"""Proxied routes in the app's OpenAPI schema, with ``include_in_schema``."""
 
 import re
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ _METHODS = {"get", "head", "post", "put", "patch", "delete", "options", "trace"}
 
 
 def _parameters(app: FastAPI, path: str, method: str = "get") -> dict[str, dict[str, Any]]:
-    """Give an operation's parameters by name; each is there once, as OpenAPI demands."""
+    """Give an operation's parameters by name; each may occur once."""
     listed = app.openapi()["paths"][path][method]["parameters"]
     assert len({one["name"] for one in listed}) == len(listed)
     return {one["name"]: one for one in listed}
@@ -35,7 +35,7 @@ def test_every_method_is_an_operation_of_its_own() -> None:
 
 
 def test_only_the_methods_that_are_forwarded_are_documented() -> None:
-    """``methods`` bounds the schema as well."""
+    """``methods`` limits the schema as well."""
     app = FastAPI()
     router = proxy_router("billing", methods=["GET", "POST"], include_in_schema=True)
     app.include_router(router, prefix="/billing")
@@ -44,7 +44,7 @@ def test_only_the_methods_that_are_forwarded_are_documented() -> None:
 
 
 def test_parameters_of_each_include_are_declared() -> None:
-    """Every name in the path is a parameter, with the type that its convertor says."""
+    """Every name in the path, with the type of its convertor."""
     app, outer = FastAPI(), APIRouter(prefix="/regions/{region}")
     router = proxy_router("billing", path="/v/{version:float}/{path:path}", include_in_schema=True)
     outer.include_router(router, prefix="/{number:int}")
@@ -80,7 +80,7 @@ def test_parameter_that_a_dependency_takes_is_declared_once() -> None:
         tenant: Annotated[str, Path(description="who pays")],
         _: Annotated[str, Depends(of_the_path)],
     ) -> None:
-        """Take what the prefix holds."""
+        """Take the parameter of the prefix."""
 
     app = FastAPI()
     app.include_router(
@@ -95,8 +95,8 @@ def test_parameter_that_a_dependency_takes_is_declared_once() -> None:
     assert named["tenant"]["description"] == "who pays"
 
 
-def test_what_else_a_route_says_of_itself_is_kept() -> None:
-    """``openapi_extra`` gets the parameters, and loses nothing."""
+def test_openapi_extra_is_kept() -> None:
+    """It gets the parameters, and loses nothing."""
     router = proxy_router("billing", methods=["GET"], include_in_schema=True)
     header = {"name": "x-tenant", "in": "header", "schema": {"type": "string"}}
     for route in router.routes:
@@ -112,7 +112,7 @@ def test_what_else_a_route_says_of_itself_is_kept() -> None:
 
 
 def test_endpoints_are_named_by_their_upstream() -> None:
-    """Tools that group by the endpoint's name tell two mounts apart."""
+    """For tools that identify endpoints by name."""
     routes = [*proxy_router("billing").routes, *proxy_router("archive").routes]
 
     names = {route.endpoint.__qualname__ for route in routes}  # type: ignore[attr-defined]
@@ -121,7 +121,7 @@ def test_endpoints_are_named_by_their_upstream() -> None:
 
 @pytest.mark.e2e
 async def test_own_route_in_the_router_is_an_ordinary_one() -> None:
-    """It takes its own path and no more."""
+    """It matches its own path only."""
     async with ScriptedOrigin() as origin:
         router = proxy_router(billing(origin.url))
 

@@ -1,4 +1,4 @@
-"""``proxy_router(options=...)``: what a request needs is chosen by a dependency."""
+"""``proxy_router(options=...)``: a dependency chooses options per request."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -26,19 +26,19 @@ _BEARER: Headers = [(b"Authorization", b"Bearer outside")]
 async def exchanged(
     credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())],
 ) -> str:
-    """Give the token that the upstream wants for the client's."""
+    """Give the upstream's token for the client's."""
     if credentials.credentials != "outside":
         raise HTTPException(403)
     return "inside"
 
 
 async def with_the_token(token: Annotated[str, Depends(exchanged)]) -> ForwardOptions:
-    """Send the exchanged token in place of the client's."""
+    """Send the exchanged token instead of the client's."""
     return ForwardOptions(headers={"authorization": f"Bearer {token}"})
 
 
 async def test_token_is_exchanged() -> None:
-    """The upstream sees the new token alone; without the old one nothing goes up."""
+    """The upstream gets only the new token; without the old one nothing is sent."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url, router={"options": with_the_token})
         async with run_app(app) as running:
@@ -72,7 +72,7 @@ async def test_token_of_a_websocket_is_exchanged() -> None:
 
 
 async def test_websocket_without_the_token_dials_nothing() -> None:
-    """What an ``options`` dependency raises, holds on both protocols."""
+    """An exception of the dependency refuses the handshake."""
     async with (
         ScriptedOrigin() as origin,
         serving(gateway_app(origin.url, router={"options": with_the_token})) as gateway,
@@ -85,7 +85,7 @@ async def test_websocket_without_the_token_dials_nothing() -> None:
 
 
 async def test_headers_cannot_be_forged() -> None:
-    """What the client sends under a name that the options set does not go up."""
+    """A client's header of the same name is not forwarded."""
 
     async def options() -> ForwardOptions:
         return ForwardOptions(headers=[("x-tenant", "acme"), ("x-tenant", "two")])
@@ -99,7 +99,7 @@ async def test_headers_cannot_be_forged() -> None:
 
 
 async def test_affinity_key_keeps_a_tenant_on_one_destination() -> None:
-    """With the policy ``hash`` the key decides, not the client."""
+    """With the policy ``hash`` the key decides."""
 
     async def options(x_tenant: Annotated[str, Header()]) -> ForwardOptions:
         return ForwardOptions(affinity_key=x_tenant)
@@ -124,7 +124,7 @@ async def test_affinity_key_keeps_a_tenant_on_one_destination() -> None:
 
 
 async def test_timeout_is_the_requests_own() -> None:
-    """A request may be given less time than the upstream's."""
+    """A request may have less time than the upstream's settings."""
 
     async def options(x_slow: Annotated[str | None, Header()] = None) -> ForwardOptions:
         return ForwardOptions(timeout=None if x_slow else 0.05)
@@ -143,7 +143,7 @@ async def test_timeout_is_the_requests_own() -> None:
 
 
 async def test_timeout_of_a_websocket_is_for_its_handshake() -> None:
-    """An upstream that does not respond is given up; a tunnel that is open lives on."""
+    """A silent upstream is ended; an open tunnel goes on."""
 
     async def options(connection: HTTPConnection) -> ForwardOptions:
         return ForwardOptions(timeout=0.05 if connection.url.path.endswith("/slow") else 30)
@@ -157,7 +157,7 @@ async def test_timeout_of_a_websocket_is_for_its_handshake() -> None:
 
 
 async def test_affinity_key_of_a_websocket_counts() -> None:
-    """The tenant's tunnels go where its requests go."""
+    """The tenant's tunnels go to the destination of its requests."""
 
     async def options(x_tenant: Annotated[str, Header()]) -> ForwardOptions:
         return ForwardOptions(affinity_key=x_tenant)
@@ -190,7 +190,7 @@ async def test_affinity_key_of_a_websocket_counts() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PROPFIND"])
 async def test_override_host_is_sent(method: str) -> None:
-    """The Host of a tenant's own."""
+    """Each tenant has its own Host."""
 
     async def options(connection: HTTPConnection) -> ForwardOptions:
         return ForwardOptions(override_host=f"{connection.path_params['tenant']}.test")
@@ -207,7 +207,7 @@ async def test_override_host_is_sent(method: str) -> None:
 
 
 async def test_empty_options_change_nothing() -> None:
-    """All of them are optional."""
+    """All options are optional."""
 
     async def options() -> ForwardOptions:
         return ForwardOptions()
@@ -223,7 +223,7 @@ async def test_empty_options_change_nothing() -> None:
 
 
 async def test_sub_dependency_of_options_and_guard_runs_once() -> None:
-    """It is cached within the request, as everywhere in FastAPI, and ends after it."""
+    """It is cached within the request and ends after it."""
     events: list[str] = []
 
     async def session() -> AsyncIterator[str]:
@@ -255,7 +255,7 @@ async def test_sub_dependency_of_options_and_guard_runs_once() -> None:
 
 
 async def test_options_can_be_overridden() -> None:
-    """``dependency_overrides`` reaches them like any dependency."""
+    """``dependency_overrides`` replaces the dependency."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url, router={"options": with_the_token})
         app.dependency_overrides[exchanged] = lambda: "of the test"
@@ -268,7 +268,7 @@ async def test_options_can_be_overridden() -> None:
 
 @pytest.mark.parametrize("name", ["Host", "Content-Length", "X-Forwarded-For", "Connection"])
 async def test_header_of_ours_is_a_programming_error(name: str) -> None:
-    """As for ``forward``: 500, and nothing goes up."""
+    """500, and nothing is sent."""
 
     async def options() -> ForwardOptions:
         return ForwardOptions(headers={name: "1"})

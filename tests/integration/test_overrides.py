@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 
 
 async def test_override_replaces_the_upstream_of_a_proxied_route() -> None:
-    """The stand-in gets the traffic; the real one gets nothing."""
+    """The real upstream gets no request."""
     async with (
         ScriptedOrigin(always(response_bytes(body=b"real"))) as real,
         ScriptedOrigin(always(response_bytes(body=b"stand-in"))) as stand_in,
@@ -33,7 +33,7 @@ async def test_override_replaces_the_upstream_of_a_proxied_route() -> None:
 
 
 async def test_override_set_while_running_works() -> None:
-    """A test may override after the app has started, and take it back."""
+    """It can be removed again as well."""
     async with (
         ScriptedOrigin(always(response_bytes(body=b"real"))) as real,
         ScriptedOrigin(always(response_bytes(body=b"stand-in"))) as stand_in,
@@ -51,7 +51,7 @@ async def test_override_set_while_running_works() -> None:
 
 
 async def test_override_replaces_an_injected_upstream() -> None:
-    """Anything may stand in for a balancer in an endpoint."""
+    """Any object may replace a balancer in an endpoint."""
     app = FastAPI(lifespan=proxy_lifespan)
 
     @app.get("/name")
@@ -66,7 +66,7 @@ async def test_override_replaces_an_injected_upstream() -> None:
 
 
 async def test_overridden_upstream_needs_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is overridden at start is neither validated nor started."""
+    """It is neither validated nor started."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "ftp://nonsense")
     async with (
         ScriptedOrigin() as origin,
@@ -87,7 +87,7 @@ async def refuse() -> None:
 
 
 async def test_override_of_a_guard_opens_it() -> None:
-    """A guard replaced in a test lets everybody in."""
+    """The replaced guard allows every request."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url, include={"dependencies": [Depends(refuse)]})
         async with run_app(app) as running:
@@ -100,7 +100,7 @@ async def test_override_of_a_guard_opens_it() -> None:
 
 
 async def test_override_that_guards_the_upstream_runs() -> None:
-    """An override is a dependency like any other: what it raises, holds."""
+    """An exception of the override refuses the request."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(origin.url)
         async with run_app(app) as running:
@@ -112,7 +112,7 @@ async def test_override_that_guards_the_upstream_runs() -> None:
 
 
 def test_upstream_has_no_subclasses() -> None:
-    """A proxied route would not run what they add."""
+    """A proxied route would not call them."""
     with pytest.raises(TypeError, match="dependencies="):
 
         class _Guarded(Upstream):  # type: ignore[misc]
@@ -126,7 +126,7 @@ def _overridden_by(other: Balancer) -> FastAPI:
 
 
 async def test_failure_of_an_override_is_a_problem_document() -> None:
-    """As of the upstream that it replaces."""
+    """As for the upstream that it replaces."""
     dead = billing(f"http://127.0.0.1:{dead_port()}")
     async with (
         Balancer.from_settings(dead) as other,
@@ -138,7 +138,7 @@ async def test_failure_of_an_override_is_a_problem_document() -> None:
 
 
 async def test_failure_of_an_override_denies_a_websocket() -> None:
-    """By the same problem document."""
+    """With the same problem document."""
     dead = billing(f"http://127.0.0.1:{dead_port()}")
     async with (
         Balancer.from_settings(dead) as other,

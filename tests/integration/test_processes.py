@@ -40,7 +40,7 @@ app.include_router(proxy_router("billing"), prefix="/billing")
 async def _uvicorn(
     folder: Path, origin: ScriptedOrigin, *options: str
 ) -> AsyncIterator[tuple[str, int]]:
-    """Run the app in ``folder`` by the command; ended in order, with its children."""
+    """Run the app in ``folder`` by the command; end it with its children."""
     words = ("-m", "uvicorn", "gate:app", "--port", "0", "--app-dir", str(folder), *options)
     variables = {"UPSTREAM_BILLING_DESTINATIONS": origin.url, "PYTHONPATH": str(ROOT)}
     async with running(sys.executable, *words, environment=variables, folder=folder) as process:
@@ -51,7 +51,7 @@ async def _uvicorn(
 
 
 async def _until(address: tuple[str, int], target: str, wanted: bytes) -> None:
-    """Ask until a worker listens and responds as wanted."""
+    """Send requests until a worker responds as expected."""
     async with asyncio.timeout(_DEADLINE_SECONDS):
         while True:
             with contextlib.suppress(OSError, EOFError):
@@ -62,7 +62,7 @@ async def _until(address: tuple[str, int], target: str, wanted: bytes) -> None:
 
 
 async def test_each_worker_proxies(tmp_path: Path) -> None:
-    """``--workers 2``: each has its own pool; all connections are gone when they end."""
+    """``--workers 2``: each has its own pool; no connection is left at the end."""
     (tmp_path / "gate.py").write_text(_APP.format(name="one"))
     async with ScriptedOrigin() as origin:
         async with _uvicorn(tmp_path, origin, "--workers", "2") as address:
@@ -79,7 +79,7 @@ async def test_each_worker_proxies(tmp_path: Path) -> None:
 
 
 async def test_reload_starts_anew(tmp_path: Path) -> None:
-    """``--reload``: the changed app proxies; the old one has left nothing connected."""
+    """``--reload``: the changed app proxies; the old one left no connection."""
     gate = tmp_path / "gate.py"
     gate.write_text(_APP.format(name="one"))
     async with ScriptedOrigin() as origin:

@@ -1,6 +1,6 @@
-"""``proxy_app`` in a ``Mount`` or ``Host``: where it stands, what starts it, what it shares.
+"""``proxy_app`` in a ``Mount`` or ``Host``: its paths, its start, its shared pool.
 
-Long because each mount, each wrapper and each fault of a start is shown around the same app.
+The file is long because each mount, wrapper and fault of a start is tested around the same app.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ pytestmark = pytest.mark.e2e
 
 
 def in_fastapi(proxy: ASGIApp) -> FastAPI:
-    """Mount it as a user of FastAPI does."""
+    """Mount the application in FastAPI."""
     app = FastAPI(lifespan=proxy_lifespan)
     app.mount("/billing", proxy)
     return app
 
 
 def in_starlette(proxy: ASGIApp) -> Starlette:
-    """Mount it as a user of Starlette does."""
+    """Mount the application in Starlette."""
     return Starlette(routes=[Mount("/billing", proxy)], lifespan=proxy_lifespan)
 
 
 def by_hand(proxy: ProxyApp) -> Starlette:
-    """The framework's own lifespan starts it."""
+    """Start the application in the framework's own lifespan."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -65,8 +65,10 @@ every_mount = pytest.mark.parametrize("mounted", [in_fastapi, in_starlette, by_h
 
 
 @every_mount
-async def test_requests_pass_below_the_mount(mounted: Callable[[ProxyApp], ASGIApp]) -> None:
-    """Raw path, query and body go up; the mount is sent as X-Forwarded-Prefix."""
+async def test_requests_below_the_mount_are_sent(
+    mounted: Callable[[ProxyApp], ASGIApp],
+) -> None:
+    """Raw path, query and body; the mount is sent as X-Forwarded-Prefix."""
     async with ScriptedOrigin(echo) as origin:
         app = mounted(proxy_app(billing(origin.url)))
         async with run_app(app) as running:
@@ -77,7 +79,9 @@ async def test_requests_pass_below_the_mount(mounted: Callable[[ProxyApp], ASGIA
 
 
 @every_mount
-async def test_websockets_pass_below_the_mount(mounted: Callable[[ProxyApp], ASGIApp]) -> None:
+async def test_websockets_below_the_mount_work(
+    mounted: Callable[[ProxyApp], ASGIApp],
+) -> None:
     """Messages both ways, at the raw path."""
     upstream = EchoApp(subprotocols=["v1"])
     async with echo_server(upstream) as origin:
@@ -95,7 +99,7 @@ async def test_websockets_pass_below_the_mount(mounted: Callable[[ProxyApp], ASG
 
 
 @pytest.mark.parametrize("method", ["PROPFIND", "OPTIONS", "TRACE", "QUERY"])
-async def test_every_method_passes(method: str) -> None:
+async def test_every_method_is_forwarded(method: str) -> None:
     """A mount has no list of methods."""
     async with (
         ScriptedOrigin() as origin,
@@ -107,7 +111,7 @@ async def test_every_method_passes(method: str) -> None:
 
 
 async def test_connect_is_not_forwarded() -> None:
-    """It asks for a tunnel: 405."""
+    """A CONNECT gets 405."""
     async with (
         ScriptedOrigin() as origin,
         run_app(in_fastapi(proxy_app(billing(origin.url)))) as running,
@@ -119,7 +123,7 @@ async def test_connect_is_not_forwarded() -> None:
 
 
 class Rooted:
-    """Adds to ``root_path`` as a server does that leaves the path as it came."""
+    """A middleware that adds to ``root_path`` and leaves the path, as some servers do."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         self._app = app
@@ -143,7 +147,7 @@ class Rooted:
 async def test_root_path_is_part_of_the_prefix(
     server: dict[str, Any], root_path: str, target: str
 ) -> None:
-    """Whether the path has it or not, only what is below the mount goes up."""
+    """Whether or not the path has it, only the part below the mount is sent."""
     async with ScriptedOrigin() as origin:
         app = Rooted(in_fastapi(proxy_app(billing(origin.url))), root_path)
         async with run_app(app, **server) as running:
@@ -155,7 +159,7 @@ async def test_root_path_is_part_of_the_prefix(
 
 
 async def test_mounts_nest_and_have_parameters() -> None:
-    """Everything in front belongs to the mount, as it was encoded."""
+    """The raw path of all mounts is the prefix."""
     async with ScriptedOrigin() as origin:
         proxy = proxy_app(billing(origin.url))
         inner = Starlette(routes=[Mount("/{tenant}/billing", proxy)])
@@ -182,7 +186,7 @@ async def test_encoded_slash_at_the_border_is_not_found() -> None:
     assert reply.one(b"content-type") == b"application/problem+json"
 
 
-async def test_host_leads_to_it() -> None:
+async def test_host_route_forwards() -> None:
     """By name, at the root; other names are not found."""
     async with ScriptedOrigin(echo) as origin:
         app = FastAPI(lifespan=proxy_lifespan)
@@ -196,7 +200,7 @@ async def test_host_leads_to_it() -> None:
     assert origin.request.one(b"x-forwarded-prefix") is None
 
 
-async def test_included_router_may_mount_it() -> None:
+async def test_included_router_may_mount_the_application() -> None:
     """Its prefix is part of the mount."""
     async with ScriptedOrigin() as origin:
         router = APIRouter(prefix="/ignored-by-mount")
@@ -226,8 +230,8 @@ WRAPPERS: dict[str, Callable[[ProxyApp], BaseRoute]] = {
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-async def test_it_is_found_in_what_wraps_it(wrapper: str) -> None:
-    """Wrappers that keep what they wrap as ``app`` are looked through."""
+async def test_application_is_found_inside_wrappers(wrapper: str) -> None:
+    """Wrappers that keep the wrapped application as ``app``."""
     async with ScriptedOrigin() as origin:
         route = WRAPPERS[wrapper](proxy_app(billing(origin.url)))
         app = FastAPI(lifespan=proxy_lifespan, routes=[route])
@@ -245,14 +249,14 @@ class Ring:
 
 
 async def test_wrapper_around_itself_ends_the_search() -> None:
-    """Nothing is found, and the app starts."""
+    """No application is found, and the app starts."""
     app = Starlette(routes=[Mount("/billing", Ring())], lifespan=proxy_lifespan)  # type: ignore[arg-type]
     async with run_app(app):
         pass
 
 
 async def test_pool_is_shared_with_routes() -> None:
-    """One balancer, one set of connections, however often the upstream is mentioned."""
+    """One balancer and one set of connections for all mentions."""
     async with ScriptedOrigin() as origin:
         app, settings = FastAPI(), billing(origin.url)
         app.include_router(proxy_router(settings), prefix="/routed")
@@ -269,7 +273,7 @@ async def test_pool_is_shared_with_routes() -> None:
 
 
 async def test_two_different_settings_of_one_name_are_a_fault() -> None:
-    """As on routes."""
+    """As for routes."""
     app = FastAPI()
     app.include_router(proxy_router(billing("http://127.0.0.1:1")), prefix="/one")
     app.mount("/two", proxy_app(billing("http://127.0.0.1:2")))
@@ -279,7 +283,7 @@ async def test_two_different_settings_of_one_name_are_a_fault() -> None:
 
 
 async def test_transforms_change_requests_and_responses() -> None:
-    """Functions and models, as on routes."""
+    """Functions and models, as for routes."""
 
     def stamp(request: OutboundRequest) -> None:
         request.headers["x-seen"] = "up"
@@ -295,8 +299,8 @@ async def test_transforms_change_requests_and_responses() -> None:
     assert (origin.request.one(b"x-seen"), reply.one(b"x-seen")) == (b"up", b"down")
 
 
-async def test_failures_are_problems() -> None:
-    """Without a handler in the outer app, HTTP and WebSocket alike."""
+async def test_failures_are_problem_documents() -> None:
+    """Without a handler in the outer app, for HTTP and WebSocket."""
     proxy = proxy_app(billing(f"http://127.0.0.1:{dead_port()}"))
     app = in_starlette(proxy)
     async with run_app(app) as running:
@@ -311,7 +315,7 @@ async def test_failures_are_problems() -> None:
 
 
 async def test_failures_register_nothing_in_the_app() -> None:
-    """Its table of handlers stays as it was."""
+    """Its table of handlers is not changed."""
     app = in_fastapi(proxy_app(billing(f"http://127.0.0.1:{dead_port()}")))
     before = dict(app.exception_handlers)
     async with run_app(app) as running:
@@ -321,7 +325,7 @@ async def test_failures_register_nothing_in_the_app() -> None:
 
 
 async def test_body_that_a_middleware_has_read_is_sent() -> None:
-    """``BaseHTTPMiddleware`` plays it again."""
+    """``BaseHTTPMiddleware`` replays it."""
     async with ScriptedOrigin(echo) as origin:
         app = in_fastapi(proxy_app(billing(origin.url)))
         app.middleware("http")(pass_through)
@@ -336,7 +340,7 @@ async def nobody() -> None:
 
 
 async def test_app_level_dependencies_are_a_fault() -> None:
-    """A mount runs none of them, so the app does not start by accident."""
+    """A mount does not run them, so the app does not start."""
     app = FastAPI(lifespan=proxy_lifespan, dependencies=[Depends(nobody)])
     app.mount("/billing", proxy_app(billing("http://127.0.0.1:1")))
 
@@ -344,8 +348,8 @@ async def test_app_level_dependencies_are_a_fault() -> None:
         await run_app(app).__aenter__()
 
 
-async def test_app_level_dependencies_may_be_passed_by() -> None:
-    """Said so, they are."""
+async def test_unguarded_allows_app_level_dependencies() -> None:
+    """They do not run for the mount."""
 
     async def refuse() -> None:
         raise AssertionError("a mount runs no dependencies")
@@ -360,7 +364,7 @@ async def test_app_level_dependencies_may_be_passed_by() -> None:
 
 
 async def test_app_level_dependencies_are_a_fault_for_one_started_by_hand() -> None:
-    """Its start does not see the app; its first request does."""
+    """Its first request fails, because its start does not see the app."""
     proxy = proxy_app(billing("http://127.0.0.1:1"))
     app = FastAPI(dependencies=[Depends(nobody)])
     app.mount("/billing", proxy)
@@ -370,8 +374,8 @@ async def test_app_level_dependencies_are_a_fault_for_one_started_by_hand() -> N
     assert [reply.status for reply in replies] == [500, 500]
 
 
-def test_not_started_says_what_starts_it() -> None:
-    """500 with the lines to add, and a traceback for the log."""
+def test_not_started_is_500_with_the_line_to_add() -> None:
+    """The server logs a traceback."""
     app = FastAPI()
     app.mount("/billing", proxy_app(billing("http://127.0.0.1:1")))
 
@@ -384,7 +388,7 @@ def test_not_started_says_what_starts_it() -> None:
 
 
 async def test_not_started_refuses_websockets() -> None:
-    """The same 500 as the handshake's denial."""
+    """With the same 500."""
     app = FastAPI()
     app.mount("/billing", proxy_app(billing("http://127.0.0.1:1")))
     async with run_app(app) as running, connect(running.address) as client:
@@ -393,8 +397,8 @@ async def test_not_started_refuses_websockets() -> None:
     assert refused.status == 500
 
 
-async def test_it_can_be_started_again() -> None:
-    """Each start has a runtime of its own, and ends with the app."""
+async def test_application_can_be_started_again() -> None:
+    """Each start has its own runtime."""
     async with ScriptedOrigin() as origin:
         proxy = proxy_app(billing(origin.url))
         statuses = []
@@ -407,7 +411,7 @@ async def test_it_can_be_started_again() -> None:
 
 
 async def test_one_in_two_running_apps_is_a_fault() -> None:
-    """It is undecided which one's upstream it would use."""
+    """It would be undecided which runtime it uses."""
     async with ScriptedOrigin() as origin:
         proxy = proxy_app(billing(origin.url))
         async with run_app(in_fastapi(proxy)) as running:
@@ -419,7 +423,7 @@ async def test_one_in_two_running_apps_is_a_fault() -> None:
 
 
 async def test_failed_start_leaves_it_startable() -> None:
-    """All faults in one message; a later start is not disturbed."""
+    """All faults are in one message; a later start works."""
     proxy = proxy_app("billing")
     with pytest.raises(StartupFailed, match="UPSTREAM_BILLING_DESTINATIONS"):
         await run_app(in_fastapi(proxy)).__aenter__()
@@ -428,7 +432,7 @@ async def test_failed_start_leaves_it_startable() -> None:
 
 
 async def test_running_within_running_does_nothing() -> None:
-    """The first one in starts and closes."""
+    """The outer block starts and closes the upstream."""
     async with ScriptedOrigin() as origin:
         proxy = proxy_app(billing(origin.url))
         async with proxy.running():
@@ -444,8 +448,8 @@ async def test_running_within_running_does_nothing() -> None:
     assert reply.status == 200
 
 
-async def test_balancer_is_the_apps() -> None:
-    """``Upstream.of`` finds it, in FastAPI and in Starlette."""
+async def test_upstream_of_gives_the_balancer() -> None:
+    """In FastAPI and in Starlette."""
     async with ScriptedOrigin() as origin:
         for mounted in (in_fastapi, in_starlette):
             app = mounted(proxy_app(billing(origin.url)))
@@ -456,7 +460,7 @@ async def test_balancer_is_the_apps() -> None:
 
 
 async def test_keepalive_connection_serves_after_a_refusal() -> None:
-    """A fault of ours leaves the client's connection as it is."""
+    """The client's connection stays open."""
     proxy = proxy_app(billing(f"http://127.0.0.1:{dead_port()}"))
     async with run_app(in_fastapi(proxy)) as running, connect(running.address) as client:
         for _ in range(2):
@@ -465,18 +469,18 @@ async def test_keepalive_connection_serves_after_a_refusal() -> None:
 
 
 def test_name_is_checked_at_once() -> None:
-    """A bad name is no matter of the start."""
+    """A bad name raises before the start."""
     with pytest.raises(ValueError, match="name"):
         proxy_app("Not A Name")
 
 
-def test_repr_says_the_upstream() -> None:
+def test_repr_has_the_upstreams_name() -> None:
     """For messages and debuggers."""
     assert repr(proxy_app("billing")) == "proxy_app('billing')"
 
 
-async def test_dependencies_of_another_app_around_it_are_not_passed_by() -> None:
-    """One object in the app that starts it and in a mounted app: 500 there, not the upstream."""
+async def test_dependencies_of_a_second_app_are_a_fault() -> None:
+    """One application in two apps: 500 in the one with dependencies."""
 
     async def refuse() -> None:
         raise AssertionError("a mount runs no dependencies")

@@ -1,4 +1,4 @@
-"""``proxy_app`` served by itself: under each server, started by its lifespan or by hand."""
+"""``proxy_app`` served alone under each server, started by its lifespan or by hand."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ Served = AbstractAsyncContextManager[Running | Process]
 
 
 def granian(url: str, *options: str) -> Served:
-    """Serve it by granian, which runs in no event loop but its own."""
+    """Serve the application by granian, which needs its own process."""
     environment = {"UPSTREAM_BILLING_DESTINATIONS": url}
     return servers.granian("tests.integration.alone:billing", *options, environment=environment)
 
 
 def uvicorn(url: str, **options: object) -> Served:
-    """Serve it by uvicorn."""
+    """Serve the application by uvicorn."""
     return run_app(proxy_app(billing(url), guard=refuse), **options)
 
 
 def hypercorn(url: str, **options: object) -> Served:
-    """Serve it by hypercorn."""
+    """Serve the application by hypercorn."""
     return run_hypercorn(proxy_app(billing(url), guard=refuse), **options)
 
 
@@ -52,8 +52,8 @@ every_server = pytest.mark.parametrize("serve", [uvicorn, hypercorn, granian])
 
 
 @every_server
-async def test_requests_pass(serve: Callable[[str], Served]) -> None:
-    """Everything is forwarded as it came, without X-Forwarded-Prefix."""
+async def test_requests_are_forwarded(serve: Callable[[str], Served]) -> None:
+    """Unchanged, and without X-Forwarded-Prefix."""
     async with ScriptedOrigin(echo) as origin, serve(origin.url) as server:
         reply = await fetch(server.address, "POST", "/a%2Fb//c%FF?q=%20", body=b"hello")
 
@@ -62,7 +62,7 @@ async def test_requests_pass(serve: Callable[[str], Served]) -> None:
 
 
 @every_server
-async def test_websockets_pass(serve: Callable[[str], Served]) -> None:
+async def test_websockets_are_forwarded(serve: Callable[[str], Served]) -> None:
     """Messages both ways."""
     upstream = EchoApp()
     async with (
@@ -90,8 +90,8 @@ async def test_guard_refuses(serve: Callable[[str], Served]) -> None:
 
 
 @every_server
-async def test_failures_are_problems(serve: Callable[[str], Served]) -> None:
-    """No framework stands around it to make them so."""
+async def test_failures_are_problem_documents(serve: Callable[[str], Served]) -> None:
+    """Without a framework around the application."""
     async with serve(f"http://127.0.0.1:{dead_port()}") as server:
         reply = await fetch(server.address, target="/x")
         async with connect(server.address) as client:
@@ -114,7 +114,7 @@ async def test_failures_are_problems(serve: Callable[[str], Served]) -> None:
 async def test_response_that_breaks_off_is_broken(
     serve: Callable[[str], Served], head: bytes
 ) -> None:
-    """It never ends as if it were whole."""
+    """The client does not see a complete response."""
 
     async def break_off(connection: Connection) -> None:
         await connection.read_request()
@@ -136,7 +136,7 @@ ROOTED: dict[str, Callable[[str], Served]] = {
 
 @pytest.mark.parametrize("server", ROOTED)
 async def test_root_path_is_the_prefix(server: str) -> None:
-    """A proxy in front has it taken off, or left there for hypercorn and granian."""
+    """A proxy in front has removed it, or left it for hypercorn and granian."""
     targets = ["/x%2Fy"] if server == "uvicorn" else ["/x%2Fy", "/api/x%2Fy"]
     async with ScriptedOrigin() as origin, ROOTED[server](origin.url) as running:
         for target in targets:
@@ -148,13 +148,13 @@ async def test_root_path_is_the_prefix(server: str) -> None:
 
 
 async def test_settings_faults_end_the_start() -> None:
-    """All of them in the message that the server shows."""
+    """The server shows all of them in one message."""
     with pytest.raises(StartupFailed, match="UPSTREAM_BILLING_DESTINATIONS"):
         await run_app(proxy_app("billing")).__aenter__()
 
 
 async def test_server_without_lifespan_serves_nothing() -> None:
-    """500, and the log says what to add."""
+    """500, and the log has the line to add."""
     async with run_app(proxy_app("billing"), lifespan="off") as server:
         reply = await fetch(server.address, target="/x")
 
@@ -163,7 +163,7 @@ async def test_server_without_lifespan_serves_nothing() -> None:
 
 
 async def test_running_serves_without_the_servers_lifespan() -> None:
-    """Started by hand, its balancer is at hand as well."""
+    """The balancer is available as well."""
     async with ScriptedOrigin() as origin:
         proxy = proxy_app(billing(origin.url))
         async with proxy.running(), run_app(proxy, lifespan="off") as server:
@@ -173,8 +173,8 @@ async def test_running_serves_without_the_servers_lifespan() -> None:
     assert (reply.status, destination.successes) == (200, 1)
 
 
-async def test_running_says_every_fault() -> None:
-    """As the app's start does."""
+async def test_running_raises_every_fault() -> None:
+    """As the start of an app does."""
     proxy = proxy_app("billing")
     with pytest.raises(SettingsError, match="UPSTREAM_BILLING_DESTINATIONS"):
         await proxy.running().__aenter__()
@@ -182,8 +182,8 @@ async def test_running_says_every_fault() -> None:
         Upstream("billing").of(proxy)
 
 
-async def test_lifespan_tells_the_server_what_failed() -> None:
-    """The protocol's own message, then the exception for servers that log it."""
+async def test_lifespan_reports_a_failed_start() -> None:
+    """By the ASGI message, and then the exception."""
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -200,8 +200,8 @@ async def test_lifespan_tells_the_server_what_failed() -> None:
     assert "UPSTREAM_BILLING_DESTINATIONS" in failed["message"]
 
 
-async def test_lifespan_tells_the_server_that_the_end_failed() -> None:
-    """A server that is gone does not hold the upstream."""
+async def test_lifespan_reports_a_failed_shutdown() -> None:
+    """The upstream is closed although the server has ended."""
     sent: list[str] = []
 
     async def receive() -> Message:
@@ -222,7 +222,7 @@ async def test_lifespan_tells_the_server_that_the_end_failed() -> None:
 
 
 async def test_shutdown_cuts_open_streams() -> None:
-    """The client sees the cut, and the upstream's connection ends."""
+    """The client sees the break, and the upstream's connection ends."""
     left = asyncio.Event()
 
     async def stream(connection: Connection) -> None:
@@ -249,7 +249,7 @@ async def test_shutdown_cuts_open_streams() -> None:
 
 
 async def test_shutdown_closes_open_websockets() -> None:
-    """1012: the service restarts."""
+    """With 1012, service restart."""
     async with echo_server(EchoApp()) as origin:
         async with uvicorn(origin.url) as server:
             stack = open_websocket(server.address, "/live")

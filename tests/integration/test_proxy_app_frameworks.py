@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 
 
 def in_litestar(proxy: ProxyApp) -> ASGIApp:
-    """Litestar takes the mount out of the path, and says nowhere what it was."""
+    """Litestar removes the mount from the path, and does not name it anywhere."""
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -37,7 +37,7 @@ def in_litestar(proxy: ProxyApp) -> ASGIApp:
 
 
 def in_quart(proxy: ProxyApp) -> ASGIApp:
-    """Quart has no mounts; its documentation has hypercorn's dispatcher beside it."""
+    """Quart has no mounts; its documentation uses hypercorn's dispatcher."""
     app = Quart(__name__)
     return DispatcherMiddleware({"/billing": proxy, "/": app})  # type: ignore[dict-item, return-value]
 
@@ -46,7 +46,7 @@ every_framework = pytest.mark.parametrize("mounted", [in_litestar, in_quart])
 
 
 async def refuse(connection: HTTPConnection) -> Response | None:
-    """Refuse who does not know the key."""
+    """Refuse requests without the key."""
     known = connection.headers.get("x-key") == "s3cret"
     return None if known else Response(status_code=401)
 
@@ -63,10 +63,10 @@ async def refuse(connection: HTTPConnection) -> Response | None:
         ("/billing/", b"/"),
     ],
 )
-async def test_requests_pass_below_the_mount(
+async def test_requests_are_forwarded_below_the_mount(
     mounted: Callable[[ProxyApp], ASGIApp], target: str, sent: bytes
 ) -> None:
-    """The raw path below it, whatever the framework has made of the decoded one."""
+    """With the raw path, whatever the framework makes of the decoded one."""
     async with (
         ScriptedOrigin(echo) as origin,
         run_app(mounted(proxy_app(billing(origin.url)))) as running,
@@ -79,7 +79,7 @@ async def test_requests_pass_below_the_mount(
 
 
 @every_framework
-async def test_websockets_pass(mounted: Callable[[ProxyApp], ASGIApp]) -> None:
+async def test_websockets_are_forwarded(mounted: Callable[[ProxyApp], ASGIApp]) -> None:
     """Messages both ways, at the raw path."""
     upstream = EchoApp()
     async with (
@@ -111,7 +111,7 @@ async def test_guard_refuses(mounted: Callable[[ProxyApp], ASGIApp]) -> None:
 
 
 async def test_path_that_litestar_rewrites_is_not_found() -> None:
-    """Where the mount ends cannot be seen in a path with empty segments."""
+    """In a path with empty segments the end of the mount cannot be found."""
     async with (
         ScriptedOrigin() as origin,
         run_app(in_litestar(proxy_app(billing(origin.url)))) as running,

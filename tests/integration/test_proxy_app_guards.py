@@ -1,4 +1,4 @@
-"""``proxy_app(guard=...)``: what runs before anything is read or dialled."""
+"""``proxy_app(guard=...)``: guards run before anything is read or dialled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Guard:
-    """Notes what it is asked for, and refuses by what it is given.
+    """Records its calls, and gives a fixed result.
 
     Attributes:
         seen: Type and path of each connection.
@@ -40,7 +40,7 @@ class Guard:
         self._outcome = outcome
 
     async def __call__(self, connection: HTTPConnection) -> Response | None:
-        """Decide."""
+        """Give the result."""
         assert type(connection) is HTTPConnection
         self.seen.append((connection.scope["type"], connection.url.path))
         if isinstance(self._outcome, Exception):
@@ -58,8 +58,8 @@ async def guarded(guard: Any) -> AsyncIterator[tuple[Running, ScriptedOrigin]]:
             yield running, origin
 
 
-async def test_guard_lets_pass_by_none() -> None:
-    """HTTP and WebSocket, each asked once, with the whole path."""
+async def test_guard_allows_by_none() -> None:
+    """HTTP and WebSocket, called once each, with the whole path."""
     guard = Guard()
     async with echo_server(EchoApp()) as origin:
         app = FastAPI(lifespan=proxy_lifespan)
@@ -83,7 +83,7 @@ REFUSALS: dict[str, Callable[[], Response | Exception]] = {
 
 @pytest.mark.parametrize("refusal", REFUSALS)
 async def test_refused_request_reaches_no_upstream(refusal: str) -> None:
-    """The guard's response, or that of its exception, and no connection upstream."""
+    """By a response or an exception of the guard."""
     async with guarded(Guard(REFUSALS[refusal]())) as (running, origin):
         reply = await fetch(running.address, "POST", "/billing/x", body=b"hello")
         async with connect(running.address) as client:
@@ -96,7 +96,7 @@ async def test_refused_request_reaches_no_upstream(refusal: str) -> None:
 
 
 async def test_http_exception_gives_the_response_that_fastapi_gives() -> None:
-    """Also where no FastAPI stands around it."""
+    """Also without FastAPI around the application."""
     async with ScriptedOrigin() as origin:
         guard = Guard(HTTPException(403, {"reason": "expired"}))
         proxy = proxy_app(billing(origin.url), guard=guard)
@@ -106,8 +106,8 @@ async def test_http_exception_gives_the_response_that_fastapi_gives() -> None:
     assert (reply.status, reply.json()) == (403, {"detail": {"reason": "expired"}})
 
 
-async def test_guards_run_in_order_and_the_first_refusal_is_the_last_word() -> None:
-    """The ones behind it are not asked."""
+async def test_guards_run_until_the_first_refusal() -> None:
+    """Later guards are not called."""
     passing, refusing, never = Guard(), Guard(Response(status_code=403)), Guard()
     async with guarded([passing, refusing, never]) as (running, origin):
         reply = await fetch(running.address, target="/billing/x")
@@ -118,7 +118,7 @@ async def test_guards_run_in_order_and_the_first_refusal_is_the_last_word() -> N
 
 
 async def test_guard_runs_before_the_body_is_read() -> None:
-    """A client that waits to be asked for its body is refused without it."""
+    """A client that waits for 100 Continue is refused without its body."""
     async with (
         guarded(Guard(Response(status_code=403))) as (running, _),
         connect(running.address) as client,
@@ -153,7 +153,7 @@ async def test_refused_websocket_is_closed_where_no_response_can_be_sent(
 
 
 async def test_websocket_exception_refuses_the_handshake() -> None:
-    """As from a dependency."""
+    """As in a dependency."""
     async with (
         guarded(Guard(WebSocketException(1008))) as (running, origin),
         connect(running.address) as client,
@@ -164,7 +164,7 @@ async def test_websocket_exception_refuses_the_handshake() -> None:
 
 
 async def test_proxy_error_of_a_guard_gives_a_response() -> None:
-    """A guard may ask an upstream of its own."""
+    """A guard may call an upstream."""
     async with guarded(Guard(NoAvailableDestination("the auth service is down"))) as (running, _):
         reply = await fetch(running.address, target="/billing/x")
 
@@ -173,7 +173,7 @@ async def test_proxy_error_of_a_guard_gives_a_response() -> None:
 
 @pytest.mark.parametrize("outcome", [True, False, "", 0])
 async def test_anything_else_than_a_response_refuses_the_request(outcome: Any) -> None:
-    """A guard that says ``True`` or ``False`` is wrong, not lenient."""
+    """A guard that returns ``True`` or ``False`` is an error."""
     async with guarded(Guard(outcome)) as (running, origin):
         reply = await fetch(running.address, target="/billing/x")
 
@@ -181,7 +181,7 @@ async def test_anything_else_than_a_response_refuses_the_request(outcome: Any) -
 
 
 async def test_guard_that_fails_refuses_the_request() -> None:
-    """500."""
+    """With 500."""
     async with guarded(Guard(KeyError("tenant"))) as (running, origin):
         reply = await fetch(running.address, target="/billing/x")
 
@@ -189,7 +189,7 @@ async def test_guard_that_fails_refuses_the_request() -> None:
 
 
 async def test_guard_runs_for_an_upstream_that_is_not_started() -> None:
-    """Strangers learn nothing of that."""
+    """Refused clients do not see that it is not started."""
     app = FastAPI()
     app.mount("/billing", proxy_app("billing", guard=Guard(Response(status_code=401))))
     async with run_app(app) as running:
@@ -199,7 +199,7 @@ async def test_guard_runs_for_an_upstream_that_is_not_started() -> None:
 
 
 async def test_fastapis_security_classes_serve_in_a_guard() -> None:
-    """They take an ``HTTPConnection`` as well."""
+    """They take an ``HTTPConnection``."""
     bearer = HTTPBearer()
 
     async def check(connection: HTTPConnection) -> None:
@@ -223,7 +223,7 @@ async def test_fastapis_security_classes_serve_in_a_guard() -> None:
 
 
 async def test_guard_leaves_state_for_transforms() -> None:
-    """What it found out goes up in a header that no client can forge."""
+    """Its result is sent in a header that no client can forge."""
 
     async def identify(connection: HTTPConnection) -> None:
         connection.state.tenant = "acme"
@@ -240,7 +240,7 @@ async def test_guard_leaves_state_for_transforms() -> None:
 
 
 async def test_background_task_of_a_refusal_runs() -> None:
-    """It is a response like any other."""
+    """A refusal is an ordinary response."""
     from starlette.background import BackgroundTask
 
     refused = asyncio.Event()
@@ -270,7 +270,7 @@ class Sync:
 
 @pytest.mark.parametrize("guard", [sync, Sync(), partial(sync), [Guard(), sync], ["check"]])
 def test_guard_must_be_async(guard: Any) -> None:
-    """Said where it is written, not at the first request."""
+    """A guard that is not raises at once."""
     with pytest.raises(TypeError, match="must be an async function"):
         proxy_app("billing", guard=guard)
 

@@ -1,4 +1,4 @@
-"""Test doubles in front of ``proxy_app``: used, or refused, never passed by without a word."""
+"""Overrides in front of ``proxy_app`` are used or refused, never ignored silently."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.e2e
 
 
 def mounted(proxy: ProxyApp) -> FastAPI:
-    """An app that mounts it."""
+    """Make an app that mounts the application."""
     app = FastAPI(lifespan=proxy_lifespan)
     app.mount("/billing", proxy)
     return app
 
 
 def test_stand_in_responds_for_the_mount() -> None:
-    """It needs no settings, and the paths are those below the mount."""
+    """It needs no settings, and gets the paths below the mount."""
     app = mounted(proxy_app("billing"))
     with stand_in(app, "billing", reply({"total": 70})) as double, TestClient(app) as client:
         found = client.get("/billing/invoices/7")
@@ -37,7 +37,7 @@ def test_stand_in_responds_for_the_mount() -> None:
 
 
 def test_stand_in_serves_websockets() -> None:
-    """As it does on routes."""
+    """As on routes."""
     app = mounted(proxy_app("billing"))
     with (
         stand_in(app, "billing", websocket_echo()),
@@ -49,7 +49,7 @@ def test_stand_in_serves_websockets() -> None:
 
 
 def test_stand_in_is_shared_with_routes() -> None:
-    """One double for all mentions of the upstream."""
+    """One stand-in for all mentions of the upstream."""
     app = mounted(proxy_app("billing"))
     app.include_router(proxy_router("billing"), prefix="/routed")
     with stand_in(app, "billing", reply("ok")) as double, TestClient(app) as client:
@@ -60,7 +60,7 @@ def test_stand_in_is_shared_with_routes() -> None:
 
 
 async def test_late_stand_in_responds_instead_of_the_upstream() -> None:
-    """Also once the app runs; the upstream serves again when it is gone."""
+    """Also while the app runs; after its end the upstream serves again."""
     async with ScriptedOrigin() as origin:
         app = mounted(proxy_app(billing(origin.url)))
         async with run_app(app) as running:
@@ -72,8 +72,8 @@ async def test_late_stand_in_responds_instead_of_the_upstream() -> None:
     assert (first.body, reached, second.body) == (b"double", 0, b"ok")
 
 
-async def test_stand_in_of_the_start_leaves_nothing_behind_it() -> None:
-    """Without it the upstream was never started: 500, not the real one."""
+async def test_upstream_is_not_started_after_a_stand_in_of_the_start() -> None:
+    """500, and the real upstream is not reached."""
     app = mounted(proxy_app("billing"))
     double = stand_in(app, "billing", reply("double"))
     async with run_app(app) as running:
@@ -85,7 +85,7 @@ async def test_stand_in_of_the_start_leaves_nothing_behind_it() -> None:
 
 
 async def test_stand_in_counts_for_one_started_by_hand() -> None:
-    """The app around it says so with each request."""
+    """The app around the application has the override."""
     async with ScriptedOrigin() as origin:
         proxy = proxy_app(billing(origin.url))
         app = FastAPI()
@@ -110,14 +110,14 @@ async def test_stand_in_counts_within_a_starlette_app() -> None:
 
 
 async def test_misspelt_stand_in_is_a_fault() -> None:
-    """It would let the test reach the real upstream."""
+    """Else the test would reach the real upstream."""
     app = mounted(proxy_app(billing("http://127.0.0.1:1")))
     with stand_in(app, "biling", reply("ok")), pytest.raises(StartupFailed, match="biling"):
         await run_app(app).__aenter__()
 
 
 async def test_other_overrides_are_a_fault_at_start() -> None:
-    """A mount solves no dependencies, so a function cannot be asked."""
+    """A mount solves no dependencies, so it cannot call a function."""
     app = mounted(proxy_app(billing("http://127.0.0.1:1")))
     app.dependency_overrides[Upstream("billing")] = lambda: None
 
@@ -126,7 +126,7 @@ async def test_other_overrides_are_a_fault_at_start() -> None:
 
 
 async def test_other_overrides_that_come_late_reach_no_upstream() -> None:
-    """500, and no connection upstream."""
+    """500, and no connection to the upstream."""
     async with ScriptedOrigin() as origin:
         app = mounted(proxy_app(billing(origin.url)))
         async with run_app(app) as running:
@@ -136,7 +136,7 @@ async def test_other_overrides_that_come_late_reach_no_upstream() -> None:
     assert (refused.status, origin.connections) == (500, 0)
 
 
-async def test_overrides_of_others_change_nothing() -> None:
+async def test_overrides_of_other_upstreams_change_nothing() -> None:
     """They are for other names."""
     async with ScriptedOrigin() as origin:
         app = mounted(proxy_app(billing(origin.url)))
@@ -149,7 +149,7 @@ async def test_overrides_of_others_change_nothing() -> None:
 
 @pytest.mark.parametrize("overridden", ["outer", "inner"])
 async def test_stand_in_of_either_app_around_it_responds(overridden: str) -> None:
-    """The app that starts it, and the mounted app that the request comes through."""
+    """Of the app that starts it, and of the mounted app that the request comes through."""
     async with ScriptedOrigin() as origin:
         proxy = proxy_app(billing(origin.url))
         apps = {"outer": mounted(proxy), "inner": FastAPI()}

@@ -1,4 +1,4 @@
-"""``upstreams_ready``: an endpoint that says whether the app can do its work."""
+"""``upstreams_ready``: an endpoint that tells whether the app can work."""
 
 import pytest
 from fastapi import Depends, FastAPI
@@ -59,7 +59,7 @@ def test_readiness_starts_the_upstreams_it_names(monkeypatch: pytest.MonkeyPatch
 
 
 def test_readiness_has_a_typed_exception() -> None:
-    """An app may respond in its own words."""
+    """An app may give its own response."""
     app = app_with_readiness()
 
     @app.exception_handler(UpstreamsNotReady)
@@ -82,7 +82,7 @@ def test_readiness_has_a_typed_exception() -> None:
 @pytest.mark.parametrize(
     ("names", "text"), [((), "needs an upstream"), (("billing", "billing"), "twice")]
 )
-def test_readiness_says_what_is_wrong_with_its_arguments(names: tuple[str, ...], text: str) -> None:
-    """Nothing, and one twice, are slips."""
+def test_readiness_explains_wrong_arguments(names: tuple[str, ...], text: str) -> None:
+    """No upstream, and one twice."""
     with pytest.raises(ValueError, match=text):
         upstreams_ready(*names)

@@ -1,4 +1,4 @@
-"""Bodies that something else has read: sent from what it kept, or refused at once."""
+"""Bodies that other code has read: forwarded if they were kept, else refused at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -63,7 +63,7 @@ _FACES = [_proxied, _injected]
 async def test_body_that_was_kept_is_sent(
     face: Callable[[str, Callable[..., Awaitable[None]]], FastAPI], chunked: bool
 ) -> None:
-    """``request.body()`` in a dependency costs the destination nothing; the length is known."""
+    """After ``request.body()`` in a dependency the body is sent, with its length."""
     async with (
         ScriptedOrigin() as origin,
         run_app(face(origin.url, read_body)) as running,
@@ -98,7 +98,7 @@ async def test_body_that_was_consumed_is_an_error_at_once(
 
 
 async def test_consumed_body_can_be_replaced() -> None:
-    """With ``override_body`` it does not matter who read the client's."""
+    """``override_body`` does not need the client's body."""
     app = FastAPI(lifespan=proxy_lifespan)
     caught: list[RequestBodyConsumed] = []
 
@@ -129,7 +129,7 @@ _CLIENT_BODIES = [None, b"", b"hello", b"x" * 300_000]
 
 
 def _authorizing(url: str, *, closes: bool) -> FastAPI:
-    """An app whose dependency sends a body of its own before the client's is read."""
+    """Make an app whose dependency sends another body before the client's is read."""
     app = FastAPI(lifespan=proxy_lifespan)
     upstream = Upstream(billing(url))
 
@@ -149,10 +149,10 @@ def _authorizing(url: str, *, closes: bool) -> FastAPI:
 @pytest.mark.parametrize("body", _CLIENT_BODIES, ids=["none", "empty", "small", "large"])
 @pytest.mark.parametrize("closes", [True, False])
 @pytest.mark.parametrize("path", ["/own/x", "/billing/x"])
-async def test_body_is_there_behind_a_dependency_that_sent_another(
+async def test_body_is_kept_while_a_dependency_sends_another(
     path: str, closes: bool, body: bytes | None
 ) -> None:
-    """What was read of it, to see the client leave meanwhile, is not lost."""
+    """The part that was read to notice a disconnect is not lost."""
 
     async def script(connection: Connection) -> None:
         while True:
@@ -175,8 +175,8 @@ async def test_body_is_there_behind_a_dependency_that_sent_another(
 
 
 @pytest.mark.parametrize("body", _CLIENT_BODIES[:3], ids=["none", "empty", "small"])
-async def test_client_is_seen_to_leave_while_another_body_is_sent(body: bytes | None) -> None:
-    """The upstream is let go at once."""
+async def test_disconnect_is_seen_while_another_body_is_sent(body: bytes | None) -> None:
+    """The upstream's connection is closed at once."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
@@ -193,7 +193,7 @@ async def test_client_is_seen_to_leave_while_another_body_is_sent(body: bytes | 
 
 
 async def test_body_read_by_a_middleware_is_sent() -> None:
-    """Starlette replays what ``@app.middleware`` has read."""
+    """Starlette replays the body that ``@app.middleware`` has read."""
 
     async def reading(request: Request, call_next: RequestResponseEndpoint) -> Response:
         await request.body()
@@ -214,7 +214,7 @@ async def test_body_read_by_a_middleware_is_sent() -> None:
 async def test_request_without_body_behind_a_dependency_that_reads_is_sent(
     reads: Callable[..., Awaitable[None]], method: str, body: bytes | None
 ) -> None:
-    """There is no body to be consumed, whichever way it was read."""
+    """There is no body to lose, however it was read."""
     async with ScriptedOrigin() as origin, run_app(_proxied(origin.url, reads)) as running:
         reply = await fetch(running.address, method, "/billing/x", body=body)
 

@@ -1,4 +1,4 @@
-"""FastAPI's security schemes guard proxied mounts and injected endpoints, on both protocols."""
+"""FastAPI's security schemes protect proxied mounts and injected endpoints, HTTP and WebSocket."""
 
 import base64
 from typing import Annotated, Any
@@ -76,7 +76,7 @@ _each_face = pytest.mark.parametrize("face", [_proxied, _injected])
 async def test_http_needs_the_credentials(
     face: Any, scheme: Any, query: str, headers: Headers
 ) -> None:
-    """Without them nothing goes up."""
+    """Without them nothing is sent."""
     async with ScriptedOrigin() as origin, run_app(face(scheme, origin.url)) as running:
         refused = await fetch(running.address, target="/billing/x")
         before = origin.connections
@@ -108,7 +108,7 @@ async def test_websocket_needs_the_credentials(
 
 
 async def test_scheme_of_a_proxied_route_is_in_the_schema() -> None:
-    """With ``include_in_schema`` the documentation tells what a mount asks for."""
+    """With ``include_in_schema`` the documentation has the scheme of a mount."""
     async with ScriptedOrigin() as origin:
         app = gateway_app(
             origin.url,

@@ -1,4 +1,4 @@
-"""Faults at start: all of them in one message, each with its variable, and nothing left."""
+"""Faults at start are in one message, each with its variable, and nothing is left running."""
 
 import asyncio
 import contextlib
@@ -62,7 +62,7 @@ async def test_faults_of_every_upstream_are_named(monkeypatch: pytest.MonkeyPatc
 async def test_fault_that_shows_late_is_named_with_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A policy that cannot be imported is reported at the same start."""
+    """A policy that cannot be imported is in the same message."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "ftp://x")
     monkeypatch.setenv("UPSTREAM_USERS_DESTINATIONS", "http://127.0.0.1:1")
     monkeypatch.setenv("UPSTREAM_USERS_POLICY", "nowhere.to_be_found:Policy")
@@ -76,7 +76,7 @@ async def test_fault_that_shows_late_is_named_with_the_rest(
 async def test_mistyped_variable_is_logged_with_the_near_name(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One WARNING for each variable that sets nothing; the app starts all the same."""
+    """One WARNING for each variable that sets nothing; the app starts."""
     async with ScriptedOrigin() as origin:
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", origin.url)
         monkeypatch.setenv("UPSTREAM_BILLING_POLICI", "first")
@@ -100,7 +100,7 @@ async def test_mistyped_variable_is_logged_with_the_near_name(
 async def test_mistyped_variable_is_logged_when_the_start_fails(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An app that does not start because a variable is missing logs which one was meant."""
+    """The log has the variable that was probably meant."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATION", "http://127.0.0.1:1")
 
     message = await _message(_app("billing"))
@@ -124,21 +124,21 @@ async def test_mistyped_variable_of_a_declared_upstream_is_logged(
 
 
 async def test_injected_upstream_is_validated_at_start() -> None:
-    """One that only an endpoint's sub-dependency mentions is found as well."""
+    """Also if only a sub-dependency of an endpoint mentions it."""
     app = FastAPI(lifespan=proxy_lifespan)
 
     async def client(billing: Annotated[Balancer, Depends(Upstream("billing"))]) -> None:
-        """Only mention it."""
+        """Mention the upstream."""
 
     @app.get("/x")
     async def x(client: Annotated[None, Depends(client)]) -> None:
-        """Depend on what mentions it."""
+        """Depend on a function that mentions the upstream."""
 
     assert "UPSTREAM_BILLING_DESTINATIONS" in await _message(app)
 
 
 async def test_secret_in_a_fault_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials in an address are a fault that does not repeat them."""
+    """The fault does not show credentials of an address."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://user:hunter2@10.0.0.1")
 
     message = await _message(_app("billing"))
@@ -148,7 +148,7 @@ async def test_secret_in_a_fault_is_not_printed(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_fault_of_one_upstream_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The good one's prober does not run on when the bad one stops the start."""
+    """No prober of the valid upstream runs."""
     async with ScriptedOrigin() as origin:
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", origin.url)
         monkeypatch.setenv("UPSTREAM_BILLING_HEALTH__PATH", "/health")
@@ -160,8 +160,8 @@ async def test_fault_of_one_upstream_starts_none(monkeypatch: pytest.MonkeyPatch
     assert origin.connections == 0
 
 
-async def test_start_that_fails_later_ends_what_was_started() -> None:
-    """When the app's own lifespan fails behind ours, tasks and connections end."""
+async def test_later_failure_of_the_start_ends_the_upstreams() -> None:
+    """The app's own lifespan fails after ours; tasks and connections end."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -184,7 +184,7 @@ async def test_start_that_fails_later_ends_what_was_started() -> None:
 
 
 async def test_shutdown_leaves_nothing() -> None:
-    """After the app has ended no task, probe or connection of it is left."""
+    """No task, probe or connection is left after the app has ended."""
     async with ScriptedOrigin() as origin:
         before = asyncio.all_tasks()
         app = gateway_app(origin.url, health={"path": "/health", "interval": 0.05})

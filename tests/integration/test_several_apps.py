@@ -1,4 +1,4 @@
-"""Several apps in one process, as every test-suite has them: none sees another's settings."""
+"""Several apps in one process, as in test suites, do not see each other's settings."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 
 
 async def test_two_mounted_apps_have_their_own_upstreams() -> None:
-    """Two apps proxy to one name with different settings, one after the other and at once."""
+    """The same name with different settings, one after the other and at once."""
     async with (
         ScriptedOrigin(always(response_bytes(body=b"one"))) as one,
         ScriptedOrigin(always(response_bytes(body=b"two"))) as two,
@@ -47,7 +47,7 @@ def _injecting(upstream: Upstream) -> FastAPI:
 
 
 async def test_two_injecting_apps_have_their_own_upstreams() -> None:
-    """``Annotated`` caches what compares equal, which must not swap the settings."""
+    """``Annotated`` caches by equality, which must not mix up the settings."""
     async with (
         ScriptedOrigin(always(response_bytes(body=b"one"))) as one,
         ScriptedOrigin(always(response_bytes(body=b"two"))) as two,
@@ -60,7 +60,7 @@ async def test_two_injecting_apps_have_their_own_upstreams() -> None:
 
 
 async def test_settings_count_although_the_name_was_mentioned_before() -> None:
-    """A mention by name alone elsewhere in the process does not hide a later class."""
+    """A mention by name elsewhere in the process does not hide a later class."""
     _injecting(Upstream("billing"))
     async with (
         ScriptedOrigin() as origin,
@@ -99,11 +99,11 @@ async def test_class_counts_beside_the_name_in_one_app() -> None:
 
 
 class _Fails(BrokenPipeError):
-    """What an override raises at its end."""
+    """The exception of an override at its end."""
 
 
 class _FailsAtEnd:
-    """An override that runs something in the app's loop and cannot end it."""
+    """An override whose end fails."""
 
     async def end_in_loop(self) -> None:
         raise _Fails
@@ -113,7 +113,7 @@ class _FailsAtEnd:
 async def test_lifespan_closes_upstreams_although_an_override_fails(
     fault: type[Exception],
 ) -> None:
-    """What an override raises at the end is raised on, and no connection stays open."""
+    """The exception is raised, and no connection stays open."""
     async with ScriptedOrigin() as origin:
         upstream = Upstream(billing(origin.url))
         app = _injecting(upstream)

@@ -1,4 +1,4 @@
-"""``dependency_overrides`` with stand-ins of all kinds, on every route."""
+"""``dependency_overrides`` with objects of all kinds, on every route."""
 
 import subprocess
 import sys
@@ -27,13 +27,13 @@ from tests.support.servers import StartupFailed, run_app
 
 
 class Declared(UpstreamSettings, name="billing"):
-    """Has a destination where no server listens."""
+    """Settings with a destination where nothing listens."""
 
     destinations: Destinations = ("http://127.0.0.1:1",)
 
 
 class Recorder:
-    """A stand-in with nothing but the two methods that a route needs.
+    """An object with only the two methods that a route needs.
 
     Attributes:
         calls: Path and keyword arguments of each call.
@@ -43,14 +43,14 @@ class Recorder:
         self.calls: list[tuple[str | None, dict[str, Any]]] = []
 
     async def forward(self, request: Request, path: str | None = None, **given: Any) -> Response:
-        """Respond without an upstream."""
+        """Record the call, and give a response."""
         self.calls.append((path, given))
         return Response(b"stand-in " + request.method.encode() + b" " + await request.body())
 
     async def forward_websocket(
         self, websocket: WebSocket, path: str | None = None, **given: Any
     ) -> None:
-        """Talk by oneself."""
+        """Record the call, and send a message."""
         self.calls.append((path, given))
         await websocket.accept()
         await websocket.send_text("stand-in")
@@ -58,7 +58,7 @@ class Recorder:
 
 
 async def options() -> ForwardOptions:
-    """Choose everything."""
+    """Give a value for every option."""
     return ForwardOptions(
         headers={"x-tenant": "acme"}, timeout=3, affinity_key="k", override_host="acme.test"
     )
@@ -81,8 +81,8 @@ def _app(**router: Any) -> FastAPI:
     return app
 
 
-def test_object_with_the_public_methods_stands_in() -> None:
-    """On proxied routes and endpoints alike it gets what a balancer gets."""
+def test_object_with_the_public_methods_replaces_a_balancer() -> None:
+    """On proxied routes and in endpoints it gets the same calls."""
     app, stand_in = _app(), Recorder()
     app.dependency_overrides[Upstream("billing")] = lambda: stand_in
 
@@ -108,7 +108,7 @@ def test_object_with_the_public_methods_stands_in() -> None:
 
 
 def test_stand_in_gets_the_options() -> None:
-    """What the ``options`` dependency chose comes by the public names."""
+    """The options are given as public arguments."""
     app, stand_in = _app(options=options), Recorder()
     app.dependency_overrides[Upstream("billing")] = lambda: stand_in
 
@@ -131,8 +131,8 @@ def test_stand_in_gets_the_options() -> None:
 
 
 @pytest.mark.parametrize("make", [AsyncMock, create_autospec])
-def test_mock_stands_in(make: Callable[..., Any]) -> None:
-    """Mocks of a ``Balancer`` are asked by its public methods, however true they are to it."""
+def test_mock_replaces_a_balancer(make: Callable[..., Any]) -> None:
+    """Also a mock with a ``spec`` is called by the public methods."""
     mock = make(spec=Balancer) if make is AsyncMock else make(Balancer, instance=True)
     mock.forward.return_value = Response("mocked", 418)
     app = _app()
@@ -146,8 +146,8 @@ def test_mock_stands_in(make: Callable[..., Any]) -> None:
 
 
 @pytest.mark.e2e
-async def test_real_balancer_stands_in_on_both_protocols() -> None:
-    """One made from settings is used the raw way, options and all."""
+async def test_other_balancer_replaces_a_balancer() -> None:
+    """One made from settings gets raw paths and all options."""
     async with (
         ScriptedOrigin(always(response_bytes(body=b"stand-in"))) as origin,
         Balancer.from_settings(billing(origin.url)) as balancer,
@@ -170,7 +170,7 @@ async def test_real_balancer_stands_in_on_both_protocols() -> None:
 def test_overridden_upstream_needs_no_settings(
     variable: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither on proxied routes nor where it is injected, at any depth."""
+    """Neither on proxied routes nor where it is injected."""
     if variable:
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", variable)
 
@@ -193,7 +193,7 @@ def test_overridden_upstream_needs_no_settings(
 
 @pytest.mark.e2e
 async def test_override_may_have_dependencies_of_its_own() -> None:
-    """An override is a dependency: it may take the request, and end after it."""
+    """It may take the request, and end after it."""
     seen: list[str] = []
 
     async def by_tenant(request: Request) -> AsyncIterator[Recorder]:
@@ -211,7 +211,7 @@ async def test_override_may_have_dependencies_of_its_own() -> None:
 
 @pytest.mark.e2e
 async def test_override_of_one_upstream_leaves_the_other() -> None:
-    """Only the one that is named is replaced; the other starts and serves."""
+    """The other one starts and serves."""
     async with ScriptedOrigin() as origin:
 
         class Users(UpstreamSettings, name="users"):
@@ -230,7 +230,7 @@ async def test_override_of_one_upstream_leaves_the_other() -> None:
 
 @pytest.mark.e2e
 async def test_override_by_settings_is_refused_at_start() -> None:
-    """FastAPI would not find it where the upstream is mentioned by its name."""
+    """FastAPI would not apply it where the upstream is mentioned by name."""
     app = _app()
     app.dependency_overrides[Upstream(Declared)] = Recorder
 
@@ -242,7 +242,7 @@ async def test_override_by_settings_is_refused_at_start() -> None:
 @pytest.mark.e2e
 @pytest.mark.parametrize("target", ["/tenants/acme/billing/x", "/own"])
 async def test_override_by_settings_never_reaches_the_real_upstream(target: str) -> None:
-    """One that is set while the app runs is a fault of every request."""
+    """Set while the app runs, it fails every request."""
     async with ScriptedOrigin() as origin:
         app = FastAPI()
         app.include_router(proxy_router(billing(origin.url)), prefix="/tenants/{tenant}/billing")
@@ -263,7 +263,7 @@ async def test_override_by_settings_never_reaches_the_real_upstream(target: str)
 
 @pytest.mark.e2e
 def test_override_is_set_at_the_top_level_of_a_script(tmp_path: Path) -> None:
-    """Nothing looks at who asks for the hash."""
+    """Hashing an upstream works in any module."""
     script = tmp_path / "script.py"
     script.write_text(
         "from fastapi import FastAPI\n"
@@ -280,7 +280,7 @@ def test_override_is_set_at_the_top_level_of_a_script(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 async def test_tasks_of_an_override_run_after_the_response() -> None:
-    """Those of the dependencies of the mount run as well."""
+    """Background tasks of the mount's dependencies run as well."""
     ran: list[str] = []
 
     async def of_the_mount(tasks: BackgroundTasks) -> None:

@@ -17,7 +17,7 @@ MODELS = [
 
 
 def descriptions(model: type[BaseModel]) -> dict[str, str | None]:
-    """Give what the fields of a model are described as."""
+    """Give the descriptions of a model's fields."""
     return {name: field.description for name, field in model.model_fields.items()}
 
 

@@ -1,4 +1,4 @@
-"""What the timed tests borrow: the upstream of the end-to-end tests, as a process."""
+"""Fixtures of the timed tests: the upstream of the end-to-end tests, as a process."""
 
 from tests.e2e.conftest import upstream
 

@@ -1,4 +1,4 @@
-"""How soon an exchange ends once the server has said that its client left."""
+"""The time from the server's disconnect message to the end of the exchange."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _TIMED = 5
 
 
 def _median_delay(words: list[float], ends: list[float]) -> float:
-    """The median, for a pause of the machine's is not the gateway's."""
+    """The median of several runs, because a single pause may be the machine's."""
     return statistics.median(end - word for word, end in zip(words, ends, strict=True))
 
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 @pytest.mark.parametrize("phase", PHASES)
-async def test_exchange_ends_within_100_ms_of_the_word(phase: str, middlewares: int) -> None:
+async def test_exchange_ends_within_100_ms_of_the_disconnect(phase: str, middlewares: int) -> None:
     """From the server's ``http.disconnect`` to the end that the destination sees."""
     script = PhasedOrigin()
     async with ScriptedOrigin(script) as origin:
@@ -48,8 +48,8 @@ async def test_exchange_ends_within_100_ms_of_the_word(phase: str, middlewares: 
 
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
-async def test_dial_ends_within_100_ms_of_the_word(middlewares: int) -> None:
-    """A host that swallows our SYN is not waited for any longer."""
+async def test_dial_ends_within_100_ms_of_the_disconnect(middlewares: int) -> None:
+    """A dial to a host that drops our SYN is cancelled."""
     ends: list[float] = []
     with blackhole() as port:
         app = gateway_app(f"http://127.0.0.1:{port}", middlewares=middlewares)

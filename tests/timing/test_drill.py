@@ -1,4 +1,4 @@
-"""The outage drill in its short form: real processes, and its goals, most of them times."""
+"""The outage drill in its short form: real processes, and goals that are mostly times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.drill.drill import FAULTS, SHORT, run
 
 @pytest.mark.timeout(300)
 async def test_drill_meets_its_goals() -> None:
-    """Destinations die, hang, slow down, lie and return; clients notice what they must."""
+    """Destinations die, hang, slow down, lie and return; few clients notice."""
     begun: list[str] = []
     # A busy machine may miss a time, but not every time.
     for _ in range(3):

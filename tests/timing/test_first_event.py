@@ -1,4 +1,4 @@
-"""How soon the first event of a stream is through the gateway, as processes."""
+"""The time of the first event of a stream through the gateway, as processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.http_client import connect, request
 
 
 async def first_event_seconds(address: tuple[str, int], target: str) -> float:
-    """How long the first event of a stream takes, on a connection that is open already."""
+    """Measure the first event of a stream, on a connection that is open already."""
     async with connect(address) as client:
         await client.send(request("GET", "/nowhere"))
         await client.read_response()
@@ -22,8 +22,8 @@ async def first_event_seconds(address: tuple[str, int], target: str) -> float:
         return time.perf_counter() - start
 
 
-async def test_first_event_is_through_within_twenty_milliseconds(upstream: Upstream) -> None:
-    """The median through the gateway over the median of the upstream itself, taken in turns."""
+async def test_first_event_is_delayed_by_less_than_twenty_milliseconds(upstream: Upstream) -> None:
+    """The median through the gateway minus that of the upstream alone, measured in turns."""
     direct, through = [], []
     async with gateway("tests.e2e.gateway:app", upstream.destination) as server:
         for _ in range(15):

@@ -1,4 +1,4 @@
-"""What a pick costs at a thousand destinations, over what it costs at three."""
+"""The cost of a pick among a thousand destinations, compared with three."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PICKS = 3000
 def test_policy_costs_at_a_thousand_about_what_it_costs_at_three(
     name: str, weights: list[float]
 ) -> None:
-    """Far below the factor of 300 that looking at all of them would cost."""
+    """Visiting all of them would cost 300 times as much."""
     few = destinations_of(3, (weights * 3)[:3])
     many = destinations_of(1000, (weights * 1000)[:1000])
     keys = [Keyed(b"%d" % number) for number in range(_PICKS)]
@@ -42,7 +42,7 @@ def seconds_per_pick(
     available: Sequence[Destination],
     request: Callable[[int], PickRequest | None],
 ) -> float:
-    """Best of five of a pick with its begin and the end of an earlier one."""
+    """Measure a pick with its ``begin`` and the ``end`` of an earlier one; best of five."""
     best = float("inf")
     running: list[Destination] = []
     policy.pick(available, request(0))

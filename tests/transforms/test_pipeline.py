@@ -37,7 +37,7 @@ class Stamp:
 
 
 class AsyncStamp:
-    """What a transform cannot be."""
+    """A transform with an async ``__call__``, which is not allowed."""
 
     async def __call__(self, response: OutboundResponse) -> None:
         """Wait."""
@@ -48,7 +48,7 @@ async def waiting(request: OutboundRequest) -> None:
 
 
 def unannotated(request) -> None:  # type: ignore[no-untyped-def]
-    """Say nothing of what is changed."""
+    """Have no annotation."""
 
 
 def wrong(request: int) -> None:

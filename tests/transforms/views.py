@@ -14,7 +14,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 def inbound(
     path: bytes = b"/x", *, mount: bytes = b"/billing", headers: Headers = (), **scope: Any
 ) -> InboundRequest:
-    """A client's request; keywords are the scope's."""
+    """Make a client's request; keywords are entries of the scope."""
     whole = {
         "type": "http",
         "method": "GET",
@@ -34,7 +34,7 @@ def outbound(
     method: bytes = b"GET",
     **scope: Any,
 ) -> OutboundRequest:
-    """A request that leaves."""
+    """Make a request to send."""
     return OutboundRequest(inbound(path, headers=headers, **scope), method, path, query, [*headers])
 
 
@@ -58,7 +58,7 @@ def response(
 
 
 def changed(request: OutboundRequest, *transforms: Transform) -> OutboundRequest:
-    """Run request transforms."""
+    """Run request transforms, and give the changed request."""
     pipeline = pipeline_of(transforms)
     assert pipeline is not None
     assert not pipeline.response

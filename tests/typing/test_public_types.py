@@ -1,4 +1,4 @@
-"""What type checkers see of the public names. mypy and pyright check this file; pytest runs it."""
+"""The types of the public names. mypy and pyright check this file; pytest runs it."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -31,7 +31,7 @@ from fastapi_proxy_di.testing import Clock, Received, StandIn, Step, refuse, rep
 
 
 class Billing(UpstreamSettings, name="billing"):
-    """Declared as the documentation shows it."""
+    """Settings declared as in the documentation."""
 
     destinations: Destinations = ["http://10.0.0.1", DestinationSettings(url="http://10.0.0.2")]
     health: HealthSettings = HealthSettings(interval=5)
@@ -49,7 +49,7 @@ def test_types_of_settings() -> None:
 
 
 def test_types_of_mounts_and_dependencies() -> None:
-    """Names, classes, instances and upstreams are taken alike."""
+    """Names, classes, instances and upstreams are accepted."""
     app = FastAPI(lifespan=proxy_lifespan)
     upstream = Upstream("billing")
 
@@ -64,7 +64,7 @@ def test_types_of_mounts_and_dependencies() -> None:
 
 
 async def test_types_of_a_balancer() -> None:
-    """Everything that an endpoint gets from one."""
+    """The methods and attributes of a balancer."""
     async with stand_in(FastAPI(), Billing, {"a": reply(b"x")}) as billing:
         balancer = assert_type(await billing.balancer(), Balancer)
 
@@ -83,7 +83,7 @@ async def test_types_of_a_balancer() -> None:
 
 
 async def forwarded(balancer: Balancer, request: Request) -> None:
-    """Forward, with every kind of header argument."""
+    """Call ``forward`` with every kind of header argument."""
     await assert_type(await balancer.forward(request), ProxiedResponse).aclose()
     json = await balancer.forward(request, "/x", additional_headers={"a": "b"}, override_body=[1])
     await json.aclose()
@@ -92,7 +92,7 @@ async def forwarded(balancer: Balancer, request: Request) -> None:
 
 
 async def test_types_of_forwarding() -> None:
-    """What ``forward`` takes and gives."""
+    """The arguments and results of ``forward``."""
     async with StandIn("billing", [reply(), reply(), reply(), refuse()]) as billing:
         balancer = await billing.balancer()
         scope: dict[str, Any] = {
@@ -115,7 +115,7 @@ async def test_types_of_forwarding() -> None:
 
 
 def test_types_of_errors() -> None:
-    """A subclass has what its base has, and its own."""
+    """A subclass has the attributes of its base, and its own."""
     error = NoAvailableDestination("none")
 
     assert_type(error.retry_after, float)

@@ -29,7 +29,7 @@ RECEIVED: Headers = [
 ]
 
 
-def fields(
+def headers_sent(
     mode: Mode,
     received: Headers,
     *,
@@ -40,7 +40,7 @@ def fields(
     host: bytes | None = HOST,
     prefix: bytes = b"/billing",
 ) -> Headers:
-    """What leaves for one request."""
+    """Give the forwarding headers that are sent for one request."""
     forwarding = Forwarding(mode, NETWORKS if trusted else [], rfc7239=rfc7239)
     return list(forwarding.headers(peer, scheme, host, prefix, received))
 
@@ -49,19 +49,19 @@ def fields(
 @pytest.mark.parametrize("received", [[], RECEIVED])
 def test_headers_of_an_untrusted_peer_are_replaced(mode: Mode, received: Headers) -> None:
     """In every mode."""
-    assert fields(mode, received, trusted=False) == STATED
+    assert headers_sent(mode, received, trusted=False) == STATED
 
 
 def test_off_adds_nothing() -> None:
     """Headers of an untrusted peer are removed, those of a trusted peer stay."""
-    assert fields("off", RECEIVED, trusted=False) == []
-    assert fields("off", RECEIVED) == RECEIVED
-    assert fields("off", []) == []
+    assert headers_sent("off", RECEIVED, trusted=False) == []
+    assert headers_sent("off", RECEIVED) == RECEIVED
+    assert headers_sent("off", []) == []
 
 
 def test_set_replaces_the_headers_of_a_trusted_peer() -> None:
     """Names that the proxy does not set are forwarded."""
-    sent = fields("set", RECEIVED)
+    sent = headers_sent("set", RECEIVED)
 
     assert sorted(sent) == sorted(
         [
@@ -75,7 +75,7 @@ def test_set_replaces_the_headers_of_a_trusted_peer() -> None:
 
 def test_set_with_rfc7239_gives_one_element() -> None:
     """``Forwarded`` of the peer is replaced."""
-    sent = fields("set", RECEIVED, rfc7239=True)
+    sent = headers_sent("set", RECEIVED, rfc7239=True)
 
     assert [value for name, value in sent if name == b"forwarded"] == [
         b"for=10.0.0.9;host=api.example;proto=https"
@@ -84,7 +84,7 @@ def test_set_with_rfc7239_gives_one_element() -> None:
 
 def test_append_extends_a_trusted_peer() -> None:
     """Addresses are joined in one header; scheme and host of the first hop stay."""
-    sent = dict(fields("append", RECEIVED))
+    sent = dict(headers_sent("append", RECEIVED))
 
     assert sent == {
         b"x-real-ip": b"1.2.3.4",
@@ -99,28 +99,30 @@ def test_append_extends_a_trusted_peer() -> None:
 
 def test_append_with_rfc7239_adds_an_element() -> None:
     """After the elements of the peer."""
-    sent = dict(fields("append", RECEIVED, rfc7239=True))
+    sent = dict(headers_sent("append", RECEIVED, rfc7239=True))
 
     assert sent[b"forwarded"] == b"for=1.2.3.4, for=10.0.0.9;host=api.example;proto=https"
 
 
 def test_append_adds_headers_that_the_peer_did_not_send() -> None:
     """The peer sent only ``X-Forwarded-For``."""
-    sent = fields("append", [(b"x-forwarded-for", b"1.2.3.4")])
+    sent = headers_sent("append", [(b"x-forwarded-for", b"1.2.3.4")])
 
     assert sent == [(b"x-forwarded-for", b"1.2.3.4, 10.0.0.9"), *STATED[1:]]
 
 
 def test_append_without_host_prefix_and_known_scheme() -> None:
     """The address is appended, and no other header."""
-    sent = fields("append", [(b"x-real-ip", b"1.2.3.4")], scheme="gopher", host=None, prefix=b"")
+    sent = headers_sent(
+        "append", [(b"x-real-ip", b"1.2.3.4")], scheme="gopher", host=None, prefix=b""
+    )
 
     assert sent == [(b"x-real-ip", b"1.2.3.4"), (b"x-forwarded-for", b"10.0.0.9")]
 
 
 def test_peer_without_address_is_not_trusted() -> None:
     """A unix socket has no address: no ``X-Forwarded-For`` is made."""
-    sent = fields("append", RECEIVED, peer=None, host=None, prefix=b"", rfc7239=True)
+    sent = headers_sent("append", RECEIVED, peer=None, host=None, prefix=b"", rfc7239=True)
 
     assert sent == [(b"x-forwarded-proto", b"https"), (b"forwarded", b"for=unknown;proto=https")]
 
@@ -131,7 +133,7 @@ def test_peer_without_address_is_not_trusted() -> None:
 )
 def test_proto_is_http_or_https(scheme: str, proto: bytes | None) -> None:
     """``ws`` becomes ``http``, ``wss`` becomes ``https``."""
-    assert dict(fields("set", [], scheme=scheme)).get(b"x-forwarded-proto") == proto
+    assert dict(headers_sent("set", [], scheme=scheme)).get(b"x-forwarded-proto") == proto
 
 
 @pytest.mark.parametrize(
@@ -173,6 +175,6 @@ def test_element_quotes_values_that_are_not_tokens(
 
 def test_peer_outside_latin_1_does_not_raise() -> None:
     """A server may give any text as the client's address."""
-    sent = dict(fields("set", [], peer="sömething→", trusted=False, rfc7239=True))
+    sent = dict(headers_sent("set", [], peer="sömething→", trusted=False, rfc7239=True))
 
     assert sent[b"x-forwarded-for"] == b"s\xf6mething?"

@@ -104,13 +104,13 @@ async def test_demo_killed_leaves_no_upstream_behind() -> None:
 
 
 def activated() -> dict[str, str]:
-    """The environment of a shell in which this interpreter is ``python``."""
+    """Make the environment of a shell in which this interpreter is ``python``."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path}
 
 
 async def shell(line: str) -> str:
-    """What a line typed into a shell prints."""
+    """Give the output of a line typed into a shell."""
     process = await asyncio.create_subprocess_shell(
         line, stdout=asyncio.subprocess.PIPE, env=activated()
     )
@@ -119,7 +119,7 @@ async def shell(line: str) -> str:
 
 
 async def typed(line: str, message: str) -> str:
-    """Who sends back what is typed into an interactive command."""
+    """Type into an interactive command; give the name that is echoed."""
     process = await asyncio.create_subprocess_shell(
         line,
         stdin=asyncio.subprocess.PIPE,

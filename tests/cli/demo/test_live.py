@@ -23,7 +23,7 @@ DOWN = Row(("b", "http://127.0.0.1:2", "-", "down", "0", "9", "3", "-"), False, 
 
 
 async def shown(console: Console, expected: str) -> str:
-    """Everything printed until ``expected`` is."""
+    """Give everything printed until ``expected`` is printed."""
     out = console.file
     assert isinstance(out, io.StringIO)
     async with asyncio.timeout(10):

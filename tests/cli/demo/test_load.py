@@ -1,4 +1,4 @@
-"""The clients of the demo, against an upstream without a gateway and broken ones."""
+"""The clients of the demo, against an upstream without a gateway, and against broken upstreams."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def responding(status: int, body: bytes) -> ASGIApp:
 
 
 async def broken(app: ASGIApp, kind: Kind) -> Break:
-    """What becomes of the first request of a kind."""
+    """Give the break of the first request of a kind."""
     async with loaded(app, kind) as load:
         await until(lambda: load.tally.breaks)
     return load.tally.breaks[0]

@@ -42,14 +42,14 @@ async def port(upstream: DemoUpstream) -> AsyncIterator[int]:
 
 @pytest.fixture
 async def connection(port: int) -> AsyncIterator[HttpConnection]:
-    """A connection to it."""
+    """A connection to the upstream."""
     connection = HttpConnection(port)
     yield connection
     connection.close()
 
 
 async def test_hello_gives_name_and_process(connection: HttpConnection) -> None:
-    """In the body and in the headers."""
+    """Both are in the body and in the headers."""
     response = await connection.send("GET", "/")
     body = json.loads(await connection.read())
 

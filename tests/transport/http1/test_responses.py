@@ -141,9 +141,9 @@ async def test_bytes_after_a_response_end_the_connection(behind: bytes) -> None:
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_response_to_head_that_closes_ends_the_connection(version: bytes) -> None:
     """HTTP/1.0 closes by default, HTTP/1.1 only if ``Connection`` says so."""
-    field = b"Connection: close\r\n" if version == b"1.1" else b""
+    header = b"Connection: close\r\n" if version == b"1.1" else b""
     outcome = await both_ways(
-        b"HTTP/" + version + b" 200 OK\r\n" + field + b"Content-Length: 5\r\n\r\n", method=b"HEAD"
+        b"HTTP/" + version + b" 200 OK\r\n" + header + b"Content-Length: 5\r\n\r\n", method=b"HEAD"
     )
 
     assert outcome.error is None

@@ -23,7 +23,7 @@ from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings, TlsSetting
 from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.http2.transport import Http2Transport
-from fastapi_proxy_di.transport.protocol import Headers, OutgoingRequest
+from fastapi_proxy_di.transport.protocol import OutgoingRequest
 from fastapi_proxy_di.wire.addresses import parse_address
 from tests.support.servers import free_port
 
@@ -137,9 +137,9 @@ class Peer:
         event = await self.next(RequestReceived)
         return event.stream_id, dict(event.headers)
 
-    def respond(self, stream: int, status: int = 200, *fields: tuple[bytes, bytes]) -> None:
+    def respond(self, stream: int, status: int = 200, *headers: tuple[bytes, bytes]) -> None:
         """Send the head of a response."""
-        self.h2.send_headers(stream, [(b":status", b"%d" % status), *fields])
+        self.h2.send_headers(stream, [(b":status", b"%d" % status), *headers])
         self.flush()
 
     def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
@@ -221,11 +221,12 @@ async def transport_to(
 
 
 def asks(
-    method: bytes = b"GET", *fields: tuple[bytes, bytes], within: float = 4.0, **more: Any
+    method: bytes = b"GET", *headers: tuple[bytes, bytes], within: float = 4.0, **more: Any
 ) -> OutgoingRequest:
     """Make a request as the forwarder does."""
-    headers: Headers = [(b"host", b"billing.example"), *fields]
-    return OutgoingRequest(method, b"/x?y=%20", headers, within, **more)
+    return OutgoingRequest(
+        method, b"/x?y=%20", [(b"host", b"billing.example"), *headers], within, **more
+    )
 
 
 async def respond_to_all(peer: Peer) -> None:

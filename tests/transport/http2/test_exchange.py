@@ -214,17 +214,17 @@ async def test_http2_exchange_keeps_its_first_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "fields", "text"),
+    ("status", "headers", "text"),
     [(601, (), "status 601"), (200, ((b"x", b"y" * 2000),), "larger than 1024 bytes")],
 )
 async def test_http2_invalid_response_is_refused(
-    status: int, fields: tuple[tuple[bytes, bytes], ...], text: str
+    status: int, headers: tuple[tuple[bytes, bytes], ...], text: str
 ) -> None:
     """An impossible status, or a head over the limit; the stream is reset."""
 
     async def script(peer: Peer) -> None:
         stream, _ = await peer.request()
-        peer.respond(stream, status, *fields)
+        peer.respond(stream, status, *headers)
         await peer.next(StreamReset)
         done.set()
 

@@ -137,9 +137,9 @@ async def test_http2_request_has_pseudo_headers_and_no_framing_headers() -> None
         peer.flush()
         await peer.left()
 
-    fields = ((b"te", b"trailers"), (b"connection", b"te"), (b"transfer-encoding", b"chunked"))
+    headers = ((b"te", b"trailers"), (b"connection", b"te"), (b"transfer-encoding", b"chunked"))
     async with scripted(script) as (url, _), transport_to(url) as transport:
-        exchange = await transport.start(asks(b"POST", *fields, chunked=True), b"", more=False)
+        exchange = await transport.start(asks(b"POST", *headers, chunked=True), b"", more=False)
         await exchange.head()
         nothing = await exchange.read()
         exchange.close()
