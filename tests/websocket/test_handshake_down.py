@@ -13,7 +13,7 @@ from tests.support.gateways import gateway_app
 from tests.support.http_client import RawResponse, connect
 from tests.support.origins import Connection, ScriptedOrigin, always, chunk, response_bytes
 from tests.support.websocket_client import Closed, open_websocket, shake_hands
-from tests.support.websocket_origin import accepting, frames_from, until_left
+from tests.support.websocket_origin import FramePeer, accepting, frames_from, until_left
 from tests.websocket.gateways import every_server, no_tunnel_left, serving, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server
 
@@ -106,14 +106,8 @@ async def test_response_has_the_settings_headers() -> None:
 @every_server
 async def test_messages_sent_with_the_101_are_not_lost(server: str) -> None:
     """An upstream may send a message in the packet of its 101."""
-
-    async def script(connection: Connection) -> None:
-        head = await connection.read_head()
-        await connection.send(accepting(head) + b"\x81\x05first\x81\x06second")
-        await connection.peer_left()
-
     async with (
-        ScriptedOrigin(script) as origin,
+        frames_from(until_left, leftover=b"\x81\x05first\x81\x06second") as origin,
         tunnels(origin.url, server=server) as gateway,
         open_websocket(gateway.address) as client,
     ):
@@ -123,15 +117,9 @@ async def test_messages_sent_with_the_101_are_not_lost(server: str) -> None:
 async def test_many_messages_with_the_101_are_accepted() -> None:
     """They do not count against the limit of the head."""
     message = b"\x82\x7e" + (10_000).to_bytes(2) + bytes(10_000)
-
-    async def script(connection: Connection) -> None:
-        head = await connection.read_head()
-        await connection.send(accepting(head) + 50 * message)
-        await connection.peer_left()
-
     limits = {"max_response_header_bytes": 4096}
     async with (
-        ScriptedOrigin(script) as origin,
+        frames_from(until_left, leftover=50 * message) as origin,
         tunnels(origin.url, limits=limits) as gateway,
         open_websocket(gateway.address) as client,
     ):
@@ -264,7 +252,7 @@ async def test_client_is_accepted_after_the_upstream() -> None:
         asked.set()
         await go.wait()
         await connection.send(accepting(head))
-        await connection.peer_left()
+        await until_left(FramePeer(connection.reader, connection.writer))
 
     async with (
         ScriptedOrigin(script) as origin,
