@@ -1,4 +1,4 @@
-"""``DestinationTransport``: what a request needs to know about the way to one destination."""
+"""``DestinationTransport``: the transport, Host header and base path of one destination."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ class DestinationTransport:
 
     @classmethod
     def to(cls, destination: Destination, transport: Transport) -> DestinationTransport:
-        """Make the one for ``destination``."""
+        """Make the `DestinationTransport` of ``destination``."""
         address = destination.settings.address
         return cls(transport, (b"host", address.authority), address.base_path)

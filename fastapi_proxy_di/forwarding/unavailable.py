@@ -1,4 +1,4 @@
-"""Says why no destination could be picked."""
+"""Makes the error for a pick without a destination."""
 
 from __future__ import annotations
 

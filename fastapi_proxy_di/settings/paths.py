@@ -1,4 +1,4 @@
-"""Paths in settings: those of probes, and those that transforms write."""
+"""Paths in settings: of probes, and of transforms."""
 
 import re
 from typing import Annotated, Final

@@ -84,7 +84,7 @@ def _label(
 ) -> str:
     if isinstance(source, EnvSettingsSource):
         names = [variable(settings_cls, path[:length]) for length in range(len(path), 0, -1)]
-        # Set by itself, or as part of its parent's JSON.
+        # Set by a variable of its own, or as part of its parent's JSON.
         set_by = next((name for name in names if name.lower() in source.env_vars), names[0])
         kind = "environment" if isinstance(source, EnvironmentSource) else "secrets directory"
         return f"{set_by} ({'.env' if isinstance(source, DotEnvSource) else kind})"

@@ -131,7 +131,7 @@ class PathRemovePrefix(_Transform):
     """Names this change."""
 
     prefix: RawPath
-    """E.g. ``/api``, which stands in front of ``/api/x`` and not of ``/apix``."""
+    """E.g. ``/api``, which is a prefix of ``/api/x`` and not of ``/apix``."""
 
 
 class PathSet(_Transform):

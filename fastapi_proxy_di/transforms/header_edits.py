@@ -46,7 +46,7 @@ def remove(name: str) -> HeaderEdit:
 
 
 def allow(names: tuple[str, ...]) -> HeaderEdit:
-    """Make the function that removes all headers but ``names`` and those that the proxy sets."""
+    """Make the function that removes all headers except ``names`` and those of the proxy."""
     allowed = frozenset(name.encode("latin-1") for name in names)
 
     def edit(message: OutboundRequest | OutboundResponse) -> None:

@@ -117,7 +117,7 @@ class EditableFields(HeaderFields):
         self.raw = without(self.raw, key)
 
     def keep_only(self, names: frozenset[bytes]) -> None:
-        """Remove all headers but ``names`` (lower case) and those that the proxy sets."""
+        """Remove all headers except ``names`` (lower case) and headers that the proxy sets."""
         self.raw = [pair for pair in self.raw if pair[0] in names or self.is_ours(pair[0])]
 
     def is_ours(self, name: bytes) -> bool:

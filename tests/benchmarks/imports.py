@@ -32,7 +32,7 @@ def import_milliseconds(rounds: int) -> dict[str, float]:
 
 
 def _import_once(statement: str) -> float:
-    # Byte code is cached, as wherever packages are installed, and nobody counts lines.
+    # Byte code is cached, as for installed packages, and coverage is off.
     environment = {
         name: value
         for name, value in os.environ.items()

@@ -140,7 +140,7 @@ class Run:
         effort = self._effort
         order = random.Random(_SEED)
         for _ in range(effort.heavy_rounds if load.kind in _HEAVY else effort.rounds):
-            # A new order each round, so that nobody always follows the same neighbour.
+            # A new order each round, so that no contender always follows the same one.
             for name in order.sample(names, len(names)):
                 if name in faults:
                     continue

@@ -112,6 +112,6 @@ class Tunnel(asyncio.Protocol):
         for future in (self.opened, self.echoed):
             if not future.done():
                 future.set_exception(OSError(reason))
-                # Read at once: nobody may be waiting for both.
+                # Retrieved at once, because no one may wait for one of them.
                 future.exception()
         self._transport.abort()

@@ -1,4 +1,4 @@
-"""An upstream outside any app, and what the tests of its client ask of it."""
+"""Runs an upstream outside any app, for tests of its client."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Attempts on real sockets: destinations, retries, counts.
 
-Long because each rule of attempts is shown with destinations scripted for it.
+Long because each rule of attempts has its own scripted destinations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tunnels carry messages both ways through a real server, and slow sides hold the other up."""
+"""Tunnels through a real server: messages in both directions, and backpressure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no real server does on demand: a tunnel whose client is two functions."""
+"""Tunnels whose client is two functions, for cases that no real server produces on demand."""
 
 from __future__ import annotations
 

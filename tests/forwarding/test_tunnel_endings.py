@@ -1,4 +1,4 @@
-"""How a tunnel through a real server ends: each side closes, breaks off or errs."""
+"""Ends of tunnels through a real server: each side closes, breaks off or fails."""
 
 from __future__ import annotations
 

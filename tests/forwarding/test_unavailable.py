@@ -15,7 +15,7 @@ def pool_of(*destinations: DestinationSettings) -> Pool:
 
 
 def test_no_candidate_is_unavailable_with_the_earlier_attempts() -> None:
-    """The client may try again after the given time."""
+    """Retry-After has the given time."""
     attempt = Attempt("http://a", Failure.RESPONSE_HEAD)
     error = unavailable(pool_of(), (attempt,), 7.0, 3.0)
 
@@ -29,7 +29,7 @@ def test_no_candidate_is_unavailable_with_the_earlier_attempts() -> None:
 
 
 def test_full_destinations_are_a_limit() -> None:
-    """Requests in flight end at any time, so the general time for another try holds."""
+    """Requests in flight may end at any time, so Retry-After has the usual time."""
     pool = pool_of(DestinationSettings(url="http://a", max_in_flight=1))
     begin(pool.destinations[0])
     error = unavailable(pool, (), 7.0, 3.0)

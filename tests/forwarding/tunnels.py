@@ -1,4 +1,4 @@
-"""A tunnel as the only route of a real server, with a client in front and an upstream behind."""
+"""Runs a real server whose only route is a tunnel, with a client and an upstream."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def copying_tasks() -> list[asyncio.Task[Any]]:
 async def tunnel_server(
     upstream: tuple[str, int], *, ws: str = "websockets-sansio", size: int = 2**24, **options: Any
 ) -> AsyncIterator[TunnelServer]:
-    """Run a server whose tunnels lead to that address."""
+    """Run a server whose tunnels go to an address."""
     gateway = TunnelServer(upstream, options)
     async with run_app(gateway, ws=ws, ws_max_size=size, ws_ping_interval=None) as running:
         gateway.url = f"ws://{running.authority}/"
@@ -106,7 +106,7 @@ async def tunnel_server(
 
 @contextlib.asynccontextmanager
 async def scripted(script: Script, **options: Any) -> AsyncIterator[TunnelServer]:
-    """Run one in front of an upstream that speaks frame by frame."""
+    """Run a tunnel server in front of an upstream that speaks frame by frame."""
     async with frames_from(script) as origin, tunnel_server(origin.address, **options) as gateway:
         yield gateway
 
@@ -132,7 +132,7 @@ def connect(gateway: TunnelServer, **options: Any) -> Any:
 
 
 async def until_left(peer: FramePeer) -> None:
-    """Drop what comes until the gateway closes."""
+    """Drop everything until the gateway closes."""
     while await peer.reader.read(65536):
         pass
 

@@ -243,7 +243,7 @@ class Outcome:
         status: Status code; 101 for an open tunnel.
         body: Body without its coding.
         headers: The headers that the app decides, sorted.
-        messages: What came through the tunnel.
+        messages: The messages received through the tunnel.
         log: What ran, in order.
     """
 
@@ -270,7 +270,7 @@ async def outcomes(
         asks: The requests.
 
     Returns:
-        What came of each request, by its name.
+        The outcome of each request, by its name.
     """
     with pytest.MonkeyPatch.context() as patch:
         side = Side(proxied=proxied, patch=patch)

@@ -1,6 +1,6 @@
 """``Balancer.forward``: the effect of each argument, and its limits.
 
-The file is long because each argument has tests of what it sends and of what it refuses.
+Long because each argument has tests of what it sends and of what it refuses.
 """
 
 import asyncio

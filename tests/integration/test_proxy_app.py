@@ -1,6 +1,6 @@
 """``proxy_app`` in a ``Mount`` or ``Host``: its paths, its start, its shared pool.
 
-The file is long because each mount, wrapper and fault of a start is tested around the same app.
+Long because each mount, wrapper and fault of a start is tested around the same app.
 """
 
 from __future__ import annotations

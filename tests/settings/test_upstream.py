@@ -87,7 +87,7 @@ class Fixed:
     index: int = 0
 
     def pick(self, available: tuple[object, ...], request: object) -> object:
-        """Give always the same."""
+        """Always pick the same destination."""
         return available[self.index]
 
 

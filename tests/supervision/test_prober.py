@@ -1,6 +1,6 @@
 """Prober: times of probes, good responses, and failures that do not stop it.
 
-Long because each setting of probes is shown in a run of virtual time.
+Long because each setting of probes is tested in a run of virtual time.
 """
 
 from __future__ import annotations

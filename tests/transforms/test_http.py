@@ -1,6 +1,6 @@
 """Transforms of HTTP requests and responses, in exact bytes on both sides of a gateway.
 
-Long because each transform is shown in the exact bytes that both sides get.
+Long because each transform is tested by the exact bytes on both sides.
 """
 
 from typing import Annotated, Any

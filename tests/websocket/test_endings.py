@@ -1,6 +1,6 @@
 """Ends of tunnels: codes and reasons in both directions, lost connections, and their log.
 
-Long because each ending is shown from both sides, and as it is logged.
+Long because each end is tested on both sides and in the log.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ async def test_handshake_has_the_clients_headers(server: str) -> None:
         (b"x-other", b"between"),
         (b"x-custom", b"two, three"),
     ]
-    if server != "websockets":  # which fails on it by itself
+    if server != "websockets":  # uvicorn's deprecated implementation fails on it
         given.append((b"x-latin", b"gr\xfc\xdfe"))
     received = await _arriving(given, "/billing/a%2Fb/live?x=1&x=%20", server=server)
 

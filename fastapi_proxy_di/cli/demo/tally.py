@@ -117,7 +117,7 @@ class Tally:
         ]
 
     def broken(self, *, under_way: bool) -> int:
-        """Count the breaks of requests that were under way, or of those that were not."""
+        """Count the breaks whose request was ``under_way``, or was not."""
         return sum(broken.under_way is under_way for broken in self.breaks)
 
 

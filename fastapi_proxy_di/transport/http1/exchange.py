@@ -211,7 +211,7 @@ class Http1Exchange(BaseExchange):
         if self.complete:
             return
         if error is None and self.status and self._close_delimited():
-            # RFC 9112 section 6.3 rule 8: the length is what came before the close.
+            # RFC 9112 section 6.3 rule 8: the body ends with the connection.
             self._reusable = False
             self._move(_CLOSE)
         elif self._error is None:

@@ -102,7 +102,7 @@ async def test_asgi_websocket_close_of_the_app_reaches_the_client(inner: Inner) 
 
     seen: list[Any] = []
     async with gateway(inner(plain(handle))) as gate:
-        # Not the library's client: that of websockets 12 loses what comes just before a close.
+        # Not the client of websockets 12, which loses messages that arrive just before a close.
         async with open_websocket(gate.address, "/billing/ws") as websocket:
             heard = [await websocket.recv(), await websocket.recv()]
         await until(lambda: len(seen) == 3)

@@ -1,4 +1,4 @@
-"""Responses parsed whole and a byte at a time, and the heads that tests begin them with."""
+"""Parses responses whole and a byte at a time; has the heads of the tests' responses."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class StandIn:
     """Replaces the connection of an exchange, and records its calls.
 
     Attributes:
-        end: ``released`` or ``aborted``, once the exchange has let go.
+        end: ``released`` or ``aborted``, once the exchange has called one of them.
     """
 
     def __init__(self) -> None:

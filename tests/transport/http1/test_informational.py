@@ -1,4 +1,4 @@
-"""What comes before the final response, or instead of it: 1xx, and 101 that switches."""
+"""Parsing of 1xx responses before the final response, and of 101 instead of it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Which connections are used again, in which order and for how long.
 
-Long because each way in which a connection stops being of use has a script of its own.
+Long because each reason why a connection is not used again has its own script.
 """
 
 from __future__ import annotations
