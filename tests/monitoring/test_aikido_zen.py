@@ -20,6 +20,8 @@ from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.processes import running
 
+pytestmark = pytest.mark.e2e
+
 _BLOCKED = [(b"x-forwarded-for", b"203.0.113.7")]
 _LISTS = {
     "success": True,

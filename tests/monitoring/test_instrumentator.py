@@ -9,6 +9,8 @@ from prometheus_fastapi_instrumentator import Instrumentator
 
 from tests.monitoring.apps import asked_of_both
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.parametrize("server", [{}, {"root_path": "/api"}], ids=["", "root_path"])
 async def test_requests_are_counted_for_the_handler_of_an_ordinary_router(

@@ -12,6 +12,8 @@ from opentelemetry.trace import SpanKind
 
 from tests.monitoring.apps import asked_of_both
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.parametrize("server", [{}, {"root_path": "/api"}], ids=["", "root_path"])
 async def test_spans_have_the_route_of_an_ordinary_router(server: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ from fastapi import FastAPI
 
 from tests.monitoring.apps import asked_of_both
 
+pytestmark = pytest.mark.e2e
+
 
 class _Kept:
     """A transport that keeps the kind and name of each item instead of sending it."""
