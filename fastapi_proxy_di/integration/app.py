@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.errors import ProxyError, ProxyNotStarted, SettingsError
 from fastapi_proxy_di.forwarding.overrides import Overrides
+from fastapi_proxy_di.integration.compat import app_dependencies
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.lifespan import RUNTIME, is_overridden, overridden_upstreams
 from fastapi_proxy_di.integration.mounts import MountedUpstream
@@ -260,7 +261,7 @@ class ProxyApp(MountedUpstream):
             SettingsError: The app has app-level dependencies, or an override of the upstream
                 that needs FastAPI.
         """
-        if app.router.dependencies and not self._unguarded:
+        if app_dependencies(app) and not self._unguarded:
             raise SettingsError(
                 f"{self!r} is mounted in an app with app-level dependencies, and a mount runs "
                 "none of them. Give what must run as proxy_app(..., guard=...) and say "

@@ -7,16 +7,21 @@ slower way with the same result. No guard is skipped. The names of Starlette's `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
 import fastapi
 import fastapi.routing
+from fastapi import FastAPI, params
 from fastapi.dependencies import models
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Scope
+
+_DEPENDANT_FIELDS: Final = ("call", "dependencies", "path_params", "request_param_name")
+"""The fields of a dependency tree that the integration reads."""
 
 
 class UnknownFastAPI(RuntimeError):
@@ -45,26 +50,59 @@ def effective_route(route: APIRoute) -> Any:
 def routes_of(routes: Iterable[BaseRoute]) -> Iterator[Any]:
     """Yield all routes of an app, with a separate object for each include of a route.
 
+    Each has the route that was included as ``original_route``.
+
     Raises:
-        UnknownFastAPI: FastAPI has no ``iter_route_contexts``.
+        UnknownFastAPI: FastAPI has no ``iter_route_contexts``, or no ``original_route``.
     """
     iter_route_contexts = getattr(fastapi.routing, "iter_route_contexts", None)
     if iter_route_contexts is None:
         raise UnknownFastAPI("fastapi.routing.iter_route_contexts")
-    yield from iter_route_contexts(list(routes))
+    for route in iter_route_contexts(list(routes)):
+        if not hasattr(route, "original_route"):
+            raise UnknownFastAPI("RouteContext.original_route")
+        yield route
+
+
+def pattern_of(route: Any) -> re.Pattern[str]:
+    """Return the compiled pattern of a route, or of an include of a route.
+
+    Raises:
+        UnknownFastAPI: The route has no ``path_regex``.
+    """
+    pattern = getattr(route, "path_regex", None)
+    if not isinstance(pattern, re.Pattern):
+        raise UnknownFastAPI("Route.path_regex")
+    return pattern
 
 
 def dependant_of(route: Any) -> Any | None:
     """Return the dependency tree of a route yielded by `routes_of`, ``None`` for no tree.
 
     Raises:
-        UnknownFastAPI: FastAPI has no ``Dependant``.
+        UnknownFastAPI: FastAPI has no ``Dependant``, or one without a field that we need.
     """
     kind = getattr(models, "Dependant", None)
     if kind is None:
         raise UnknownFastAPI("fastapi.dependencies.models.Dependant")
     dependant = getattr(route, "dependant", None)
-    return dependant if isinstance(dependant, kind) else None
+    if not isinstance(dependant, kind):
+        return None
+    for field in _DEPENDANT_FIELDS:
+        if not hasattr(dependant, field):
+            raise UnknownFastAPI(f"Dependant.{field}")
+    return dependant
+
+
+def app_dependencies(app: FastAPI) -> Sequence[params.Depends]:
+    """Return the app-level dependencies of ``app``.
+
+    Raises:
+        UnknownFastAPI: The router of the app has no ``dependencies``.
+    """
+    if not hasattr(app.router, "dependencies"):
+        raise UnknownFastAPI("APIRouter.dependencies")
+    return app.router.dependencies
 
 
 def exception_handlers(scope: Scope) -> dict[Any, Any] | None:

@@ -20,7 +20,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fastapi_proxy_di.forwarding.overrides import Overrides
-from fastapi_proxy_di.integration.compat import UnknownFastAPI, effective_route, routes_of
+from fastapi_proxy_di.integration.compat import (
+    UnknownFastAPI,
+    effective_route,
+    pattern_of,
+    routes_of,
+)
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.endpoints import (
     BareMount,
@@ -162,8 +167,9 @@ class ProxyRoute(APIRoute):
         if proxied is None:  # a route that the app added to our router
             return super().get_route_handler()
         route = effective_route(self)
-        if not _is_wide(route.path_regex):
-            route.path_regex = _wide(route.path_regex)
+        pattern = pattern_of(route)
+        if not _is_wide(pattern):
+            route.path_regex = _wide(pattern)
         if proxied.any_method:
             route.methods = EveryMethod(route.methods)
         if self.include_in_schema:

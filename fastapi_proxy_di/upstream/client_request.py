@@ -146,10 +146,10 @@ class UnknownStarlette(RuntimeError):
 
 
 async def check_request() -> None:
-    """Check that a ``Request`` has the attributes that say whether its body was read.
+    """Check that a ``Request`` has the attributes that tell and change how its body is read.
 
     Without them the proxy would wait for a body that a dependency has read already, until the
-    client disconnects.
+    client disconnects, or a body that the proxy has read would be lost.
 
     Raises:
         UnknownStarlette: An attribute is missing.
@@ -159,12 +159,13 @@ async def check_request() -> None:
         return {"type": "http.request", "body": b"x", "more_body": False}
 
     request = Request({"type": "http"}, receive)
-    unread = getattr(request, "_stream_consumed", None)
-    await request.body()
-    if unread is not False or getattr(request, "_body", None) != b"x":
+    known = hasattr(request, "_receive") and getattr(request, "_stream_consumed", None) is False
+    if known:
+        await request.body()
+    if not known or getattr(request, "_body", None) != b"x":
         raise UnknownStarlette(
-            "Starlette's Request has no _stream_consumed and _body, which fastapi_proxy_di needs. "
-            "Install a version that the installed fastapi_proxy_di supports"
+            "Starlette's Request has no _receive, _stream_consumed and _body, which "
+            "fastapi_proxy_di needs. Install a version that the installed fastapi_proxy_di supports"
         )
 
 

@@ -11,7 +11,7 @@ from fastapi.dependencies import models
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan, proxy_router
+from fastapi_proxy_di import Balancer, Upstream, proxy_app, proxy_lifespan, proxy_router
 from fastapi_proxy_di.integration import compat
 from fastapi_proxy_di.upstream import client_request
 from tests.support.gateways import billing, gateway_app, until
@@ -61,20 +61,24 @@ def _hide_dependant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(models, "Dependant")
 
 
-def _hide_middleware_stack(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compat, "hasattr", lambda app, name: False, raising=False)
+def _hide_attribute(hidden: str) -> Callable[[pytest.MonkeyPatch], None]:
+    def has(owner: object, name: str) -> bool:
+        return name != hidden and hasattr(owner, name)
+
+    return lambda monkeypatch: monkeypatch.setattr(compat, "hasattr", has, raising=False)
 
 
-def _hide_stream_consumed(monkeypatch: pytest.MonkeyPatch) -> None:
+def _hide_in_request(*names: str) -> Callable[[pytest.MonkeyPatch], None]:
     class Renamed(Request):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
-            del self._stream_consumed
+            for name in names:
+                delattr(self, name)
 
         async def body(self) -> bytes:
-            return b"x"
+            return b"x"  # and keeps it elsewhere
 
-    monkeypatch.setattr(client_request, "Request", Renamed)
+    return lambda monkeypatch: monkeypatch.setattr(client_request, "Request", Renamed)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +87,12 @@ def _hide_stream_consumed(monkeypatch: pytest.MonkeyPatch) -> None:
         (_hide_effective_route, "_effective_route_context_var"),
         (_hide_route_contexts, "iter_route_contexts"),
         (_hide_dependant, "Dependant"),
-        (_hide_middleware_stack, "middleware_stack"),
-        (_hide_stream_consumed, "_stream_consumed"),
+        (_hide_attribute("original_route"), "original_route"),
+        (_hide_attribute("request_param_name"), "Dependant.request_param_name"),
+        (_hide_attribute("middleware_stack"), "middleware_stack"),
+        (_hide_in_request("_receive"), "_receive"),
+        (_hide_in_request("_stream_consumed"), "_stream_consumed"),
+        (_hide_in_request(), "_body"),
     ],
 )
 async def test_missing_name_is_a_fault_at_start(
@@ -97,6 +105,18 @@ async def test_missing_name_is_a_fault_at_start(
         with pytest.raises(StartupFailed, match=named):
             async with run_app(app):
                 pass
+
+
+async def test_missing_dependencies_of_the_app_are_a_fault_at_start_of_a_mount(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise an app whose dependencies a mounted ``proxy_app`` does not run would start."""
+    app = FastAPI(lifespan=proxy_lifespan, dependencies=[Depends(refuse)])
+    app.mount("/billing", proxy_app(billing(f"http://127.0.0.1:{dead_port()}")))
+    _hide_attribute("dependencies")(monkeypatch)
+    with pytest.raises(StartupFailed, match=r"APIRouter\.dependencies"):
+        async with run_app(app):
+            pass
 
 
 class _HidesHandlers:
@@ -182,6 +202,14 @@ async def test_missing_channel_tunnels_through_starlette(monkeypatch: pytest.Mon
         heard = await client.recv()
 
     assert (heard, len(used)) == ("hello", 1)
+
+
+def test_missing_path_pattern_is_a_fault() -> None:
+    """The routes cannot be made without it."""
+    router = proxy_router("billing")
+    del router.routes[0].path_regex  # type: ignore[attr-defined]
+    with pytest.raises(compat.UnknownFastAPI, match="path_regex"):
+        router.routes[0].get_route_handler()  # type: ignore[attr-defined]
 
 
 def test_unknown_path_pattern_is_a_fault() -> None:
