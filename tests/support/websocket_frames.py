@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import struct
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-__all__ = ["BINARY", "CLOSE", "CONT", "PING", "PONG", "TEXT", "Frame", "frame", "read_frame"]
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "CONT",
+    "PING",
+    "PONG",
+    "TEXT",
+    "Frame",
+    "frame",
+    "read_frame",
+    "split_frame",
+]
 
 CONT: Final = 0
 TEXT: Final = 1
@@ -25,12 +35,14 @@ class Frame(NamedTuple):
         payload: Its payload.
         fin: Whether it is the last fragment.
         masked: Whether it came masked, as a client's must.
+        compressed: Whether RSV1 is set (RFC 7692).
     """
 
     opcode: int
     payload: bytes
     fin: bool
     masked: bool
+    compressed: bool
 
 
 def frame(
@@ -65,7 +77,33 @@ def frame(
     return head + mask + _xor(payload, mask)
 
 
-async def read_frame(reader: asyncio.StreamReader) -> Frame:
+class _Reader(Protocol):
+    async def readexactly(self, n: int) -> bytes: ...
+
+
+class _Bytes:
+    """Bytes with the method of ``asyncio.StreamReader`` that a frame is read by."""
+
+    def __init__(self, data: bytes) -> None:
+        self.left = data
+
+    async def readexactly(self, n: int) -> bytes:
+        data, self.left = self.left[:n], self.left[n:]
+        assert len(data) == n, "the frame is not whole"
+        return data
+
+
+def split_frame(data: bytes) -> tuple[Frame, bytes]:
+    """Read one frame at the beginning of ``data``; give the bytes after it as well."""
+    rest = _Bytes(data)
+    try:
+        read_frame(rest).send(None)
+    except StopIteration as done:
+        return done.value, rest.left
+    raise AssertionError  # pragma: no cover - bytes are never waited for
+
+
+async def read_frame(reader: _Reader) -> Frame:
     """Read one frame.
 
     Raises:
@@ -81,7 +119,11 @@ async def read_frame(reader: asyncio.StreamReader) -> Frame:
     mask = await reader.readexactly(4) if masked else b""
     payload = await reader.readexactly(size)
     return Frame(
-        first & 0x0F, _xor(payload, mask) if masked else payload, bool(first & 0x80), masked
+        opcode=first & 0x0F,
+        payload=_xor(payload, mask) if masked else payload,
+        fin=bool(first & 0x80),
+        masked=masked,
+        compressed=bool(first & 0x40),
     )
 
 

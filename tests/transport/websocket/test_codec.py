@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 
 import pytest
@@ -11,50 +10,38 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from fastapi_proxy_di.errors import UpstreamProtocolError
 from fastapi_proxy_di.transport.websocket.codec import FrameCodec
 from fastapi_proxy_di.wire.close import Close
-
-_CONT, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-
-
-def server_frame(
-    opcode: int, payload: bytes = b"", *, fin: bool = True, rsv1: bool = False
-) -> bytes:
-    """Build an unmasked frame, as a server sends it."""
-    size = len(payload)
-    if size < 126:
-        length = bytes([size])
-    elif size < 65536:
-        length = b"\x7e" + struct.pack("!H", size)
-    else:
-        length = b"\x7f" + struct.pack("!Q", size)
-    return bytes([opcode | (0x80 if fin else 0) | (0x40 if rsv1 else 0)]) + length + payload
+from tests.support.websocket_frames import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PING,
+    PONG,
+    TEXT,
+    frame,
+    split_frame,
+)
 
 
 def read_client_frame(data: bytes) -> tuple[int, bytes, bytes]:
-    """Give first byte, unmasked payload, and the bytes after the frame."""
-    assert data[1] & 0x80, "a client's frame must be masked"
-    size, start = data[1] & 0x7F, 2
-    if size == 126:
-        size, start = struct.unpack_from("!H", data, 2)[0], 4
-    elif size == 127:
-        size, start = struct.unpack_from("!Q", data, 2)[0], 10
-    mask, masked = data[start : start + 4], data[start + 4 : start + 4 + size]
-    assert len(masked) == size
-    payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(masked))
-    return data[0], payload, data[start + 4 + size :]
+    """Give opcode, unmasked payload, and the bytes after the frame, which is whole."""
+    sent, rest = split_frame(data)
+    assert sent.masked, "a client's frame must be masked"
+    assert (sent.fin, sent.compressed) == (True, False)
+    return sent.opcode, sent.payload, rest
 
 
 _STREAM = (
-    server_frame(_TEXT, "grüße".encode())
-    + server_frame(_BINARY, b"\x00\xff")
-    + server_frame(_TEXT)
-    + server_frame(_TEXT, b"gr\xc3", fin=False)
-    + server_frame(_PING, b"hi")
-    + server_frame(_CONT, b"\xbc", fin=False)
-    + server_frame(_CONT, "ße".encode())
-    + server_frame(_BINARY, b"a" * 300)
-    + server_frame(_BINARY, b"b" * 70_000)
-    + server_frame(_PONG)
-    + server_frame(_TEXT, b"last")
+    frame(TEXT, "grüße".encode())
+    + frame(BINARY, b"\x00\xff")
+    + frame(TEXT)
+    + frame(TEXT, b"gr\xc3", fin=False)
+    + frame(PING, b"hi")
+    + frame(CONT, b"\xbc", fin=False)
+    + frame(CONT, "ße".encode())
+    + frame(BINARY, b"a" * 300)
+    + frame(BINARY, b"b" * 70_000)
+    + frame(PONG)
+    + frame(TEXT, b"last")
 )
 _MESSAGES = ["grüße", b"\x00\xff", "", "grüße", b"a" * 300, b"b" * 70_000, "last"]
 
@@ -71,32 +58,32 @@ def test_receive_gives_the_same_messages_however_the_bytes_are_split(size: int) 
 
     assert messages == _MESSAGES
     assert [type(message) for message in messages] == [type(message) for message in _MESSAGES]
-    assert read_client_frame(sent) == (0x80 | _PONG, b"hi", b"")
+    assert read_client_frame(sent) == (PONG, b"hi", b"")
     assert codec.received_bytes == 7 + 2 + 7 + 300 + 70_000 + 4
     assert codec.end is None
 
 
-@pytest.mark.parametrize("cut", range(1, len(server_frame(_PING, b"p" * 5)) + 1))
+@pytest.mark.parametrize("cut", range(1, len(frame(PING, b"p" * 5)) + 1))
 def test_plain_frames_after_other_frames_are_read_as_plain(cut: int) -> None:
     """Wherever a ping is split, the messages after it take the fast way."""
-    ping = server_frame(_PING, b"p" * 5)
+    ping = frame(PING, b"p" * 5)
     codec = FrameCodec()
     codec.receive(ping[:cut])
     codec.receive(ping[cut:])
 
-    assert codec.receive(server_frame(_TEXT, b"xx") * 3) == ["xx"] * 3
+    assert codec.receive(frame(TEXT, b"xx") * 3) == ["xx"] * 3
     assert codec.plain
 
 
 def test_frame_with_a_64_bit_length_is_followed_to_its_end() -> None:
     """Its head may arrive byte by byte."""
-    frame = server_frame(_BINARY, b"y" * 65_536)
+    large = frame(BINARY, b"y" * 65_536)
     codec = FrameCodec()
-    early = [codec.receive(frame[at : at + 1]) for at in range(12)]
+    early = [codec.receive(large[at : at + 1]) for at in range(12)]
 
     assert early == [[]] * 12
-    assert codec.receive(frame[12:]) == [b"y" * 65_536]
-    assert codec.receive(server_frame(_TEXT, b"xx")) == ["xx"]
+    assert codec.receive(large[12:]) == [b"y" * 65_536]
+    assert codec.receive(frame(TEXT, b"xx")) == ["xx"]
     assert codec.plain
 
 
@@ -111,29 +98,29 @@ def test_frame_with_a_64_bit_length_is_followed_to_its_end() -> None:
 def test_close_frame_is_echoed_and_ends_reading(payload: bytes, end: Close) -> None:
     """Messages before it are given, bytes after it are not read."""
     codec = FrameCodec()
-    before = server_frame(_TEXT, b"before")
-    messages = codec.receive(before + server_frame(_CLOSE, payload) + server_frame(_TEXT, b"x"))
+    before = frame(TEXT, b"before")
+    messages = codec.receive(before + frame(CLOSE, payload) + frame(TEXT, b"x"))
 
     assert messages == ["before"]
     assert (codec.end, codec.error) == (end, None)
-    assert read_client_frame(b"".join(codec.to_send())) == (0x80 | _CLOSE, payload, b"")
+    assert read_client_frame(b"".join(codec.to_send())) == (CLOSE, payload, b"")
 
 
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (server_frame(_TEXT, b"\xff"), 1007),
-        (server_frame(_TEXT, b"\xc3", fin=False) + server_frame(_CONT, b"\x28"), 1007),
-        (server_frame(_BINARY, b"x" * 1025), 1009),
-        (server_frame(_BINARY, b"x" * 1000, fin=False) + server_frame(_CONT, b"x" * 25), 1009),
-        (server_frame(_CONT, b"x"), 1002),
-        (server_frame(_TEXT, b"x", fin=False) + server_frame(_TEXT, b"y"), 1002),
-        (server_frame(_PING, b"x" * 126), 1002),
-        (server_frame(_PING, fin=False), 1002),
-        (server_frame(_CLOSE, b"\x03"), 1002),
-        (server_frame(_CLOSE, b"\x03\xed"), 1002),
-        (server_frame(_TEXT, b"x", rsv1=True), 1002),
-        (server_frame(0x3, b"x"), 1002),
+        (frame(TEXT, b"\xff"), 1007),
+        (frame(TEXT, b"\xc3", fin=False) + frame(CONT, b"\x28"), 1007),
+        (frame(BINARY, b"x" * 1025), 1009),
+        (frame(BINARY, b"x" * 1000, fin=False) + frame(CONT, b"x" * 25), 1009),
+        (frame(CONT, b"x"), 1002),
+        (frame(TEXT, b"x", fin=False) + frame(TEXT, b"y"), 1002),
+        (frame(PING, b"x" * 126), 1002),
+        (frame(PING, fin=False), 1002),
+        (frame(CLOSE, b"\x03"), 1002),
+        (frame(CLOSE, b"\x03\xed"), 1002),
+        (frame(TEXT, b"x", compressed=True), 1002),
+        (frame(0x3, b"x"), 1002),
         (b"\x81\x81\x00\x00\x00\x00x", 1002),
     ],
 )
@@ -142,7 +129,7 @@ def test_fault_ends_with_its_code_and_a_close_frame(data: bytes, code: int, spli
     """Bad UTF-8 is 1007, too long 1009, all else 1002; later messages are not given."""
     codec = FrameCodec(max_message_bytes=1024)
     messages = []
-    whole = server_frame(_TEXT, b"good") + data + server_frame(_TEXT, b"late")
+    whole = frame(TEXT, b"good") + data + frame(TEXT, b"late")
     for piece in [whole[at : at + 1] for at in range(len(whole))] if split else [whole]:
         if codec.end is None:
             messages += codec.receive(piece)
@@ -151,15 +138,15 @@ def test_fault_ends_with_its_code_and_a_close_frame(data: bytes, code: int, spli
     assert codec.end is not None
     assert codec.end.code == code
     assert isinstance(codec.error, UpstreamProtocolError)
-    first, payload, _ = read_client_frame(b"".join(codec.to_send()))
-    assert (first, payload[:2]) == (0x80 | _CLOSE, code.to_bytes(2, "big"))
+    opcode, payload, _ = read_client_frame(b"".join(codec.to_send()))
+    assert (opcode, payload[:2]) == (CLOSE, code.to_bytes(2, "big"))
 
 
 def test_message_at_the_limit_is_accepted() -> None:
     """``max_message_bytes`` is the longest allowed message."""
     codec = FrameCodec(max_message_bytes=1024)
 
-    assert codec.receive(server_frame(_BINARY, b"x" * 1024)) == [b"x" * 1024]
+    assert codec.receive(frame(BINARY, b"x" * 1024)) == [b"x" * 1024]
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536])
@@ -170,9 +157,9 @@ def test_message_is_one_masked_frame(size: int) -> None:
     binary, binary_size = codec.message(b"\x00" * size)
 
     assert (text_size, binary_size) == (size, size)
-    assert read_client_frame(text)[::2] == (0x80 | _TEXT, b"")
+    assert read_client_frame(text)[::2] == (TEXT, b"")
     assert read_client_frame(text)[1].decode().strip("x") in {"", "ü"}
-    assert read_client_frame(binary) == (0x80 | _BINARY, b"\x00" * size, b"")
+    assert read_client_frame(binary) == (BINARY, b"\x00" * size, b"")
 
 
 def test_masks_differ() -> None:
@@ -189,9 +176,9 @@ def test_ping_and_close_are_given_once() -> None:
     codec.close(Close(4001, "done"))
     data = b"".join(codec.to_send())
 
-    first, payload, rest = read_client_frame(data)
-    assert (first, payload) == (0x80 | _PING, b"")
-    assert read_client_frame(rest) == (0x80 | _CLOSE, b"\x0f\xa1done", b"")
+    opcode, payload, rest = read_client_frame(data)
+    assert (opcode, payload) == (PING, b"")
+    assert read_client_frame(rest) == (CLOSE, b"\x0f\xa1done", b"")
     assert codec.to_send() == []
 
 
@@ -200,10 +187,11 @@ def test_compressed_messages_are_read_and_built() -> None:
     codec = FrameCodec(extensions=[PerMessageDeflate(False, False, 15, 15)])
     compressor = zlib.compressobj(wbits=-15)
     packed = compressor.compress(b"z" * 5000) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    messages = codec.receive(server_frame(_TEXT, packed[:-4], rsv1=True))
+    messages = codec.receive(frame(TEXT, packed[:-4], compressed=True))
     sent, size = codec.message("z" * 5000)
-    first, payload, _ = read_client_frame(sent)
-    unpacked = zlib.decompressobj(wbits=-15).decompress(payload + b"\x00\x00\xff\xff")
+    one, rest = split_frame(sent)
+    unpacked = zlib.decompressobj(wbits=-15).decompress(one.payload + b"\x00\x00\xff\xff")
 
     assert (messages, codec.received_bytes, size) == (["z" * 5000], 5000, 5000)
-    assert (first, unpacked) == (0x80 | 0x40 | _TEXT, b"z" * 5000)
+    assert (one.opcode, one.compressed, one.fin, one.masked) == (TEXT, True, True, True)
+    assert (unpacked, rest) == (b"z" * 5000, b"")
