@@ -20,6 +20,9 @@ from tests.support.http_client import connect, request
 from tests.support.origins import ScriptedOrigin
 from tests.support.servers import blackhole, run_app
 
+pytestmark = pytest.mark.e2e
+
+
 _LIMIT_SECONDS = 0.1
 _TIMED = 5
 

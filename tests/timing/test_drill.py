@@ -8,6 +8,8 @@ import pytest
 
 from tests.drill.drill import FAULTS, SHORT, run
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.timeout(300)
 async def test_drill_meets_its_goals() -> None:

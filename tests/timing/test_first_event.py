@@ -5,9 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 
+import pytest
+
 from tests.e2e.conftest import Upstream
 from tests.e2e.test_flow import gateway
 from tests.support.http_client import connect, request
+
+pytestmark = pytest.mark.e2e
 
 
 async def first_event_seconds(address: tuple[str, int], target: str) -> float:
