@@ -106,15 +106,16 @@ async def test_shutdown_does_not_wait_for_stuck_peers(server: str) -> None:
     assert took < 15
 
 
-def _impatient(url: str, ended: asyncio.Event) -> FastAPI:
-    """Make an app whose endpoint gives its tunnels one second."""
+def _impatient(url: str, timers: list[asyncio.Timeout], ended: asyncio.Event) -> FastAPI:
+    """Make an app whose endpoint ends its tunnels by a timeout that the test sets."""
     app = FastAPI(lifespan=proxy_lifespan)
     upstream = Upstream(billing(url))
 
     @app.websocket("/live")
     async def live(websocket: WebSocket, balancer: Balancer = Depends(upstream)) -> None:
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(None) as timer:
+                timers.append(timer)
                 await balancer.forward_websocket(websocket)
         except TimeoutError:
             ended.set()
@@ -126,12 +127,14 @@ def _impatient(url: str, ended: asyncio.Event) -> FastAPI:
 async def test_cancellation_closes_both_sides_with_1012(server: str) -> None:
     """Then the cancellation of the endpoint is raised."""
     heard: list[tuple[int, bytes]] = []
+    timers: list[asyncio.Timeout] = []
     ended = asyncio.Event()
     async with (
         _hears(heard) as origin,
-        serving(_impatient(origin.url, ended), server=server) as gateway,
+        serving(_impatient(origin.url, timers, ended), server=server) as gateway,
     ):
         async with open_websocket(gateway.address, "/live") as client:
+            timers[0].reschedule(asyncio.get_running_loop().time())
             assert await client.ended() == Closed(1012)
         async with asyncio.timeout(10):
             await ended.wait()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 
@@ -20,6 +18,7 @@ from fastapi_proxy_di.cli.demo import upstream as demo_upstream
 from fastapi_proxy_di.cli.demo.load_http import HttpConnection
 from fastapi_proxy_di.cli.demo.load_websocket import LoadWebSocket
 from fastapi_proxy_di.cli.demo.upstream import DemoUpstream
+from tests.support.processes import running
 
 pytestmark = pytest.mark.e2e
 
@@ -119,68 +118,47 @@ async def test_echo_puts_its_name_in_front(port: int) -> None:
     assert websocket.headers["x-demo-upstream"] == "q"
 
 
-def test_process_prints_its_address_and_ends_on_sigterm() -> None:
+async def test_process_prints_its_address_and_ends_on_sigterm() -> None:
     """The demo waits for the printed line."""
-    process = subprocess.Popen([*COMMAND, "--port", "0"], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    with process:
-        line = process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-        rest = process.stdout.read()
+    async with running(*COMMAND, "--port", "0") as process:
+        await process.line(f"^{demo_upstream.READY}http://127.0.0.1:\\d+$")
+        process.signal(signal.SIGTERM)
+        status = await process.end()
 
-    assert line.startswith(f"{demo_upstream.READY}http://127.0.0.1:")
-    assert rest == ""
-    assert process.returncode == -signal.SIGTERM
+    assert (status, len(process.lines)) == (-signal.SIGTERM, 1)
 
 
-def test_process_ended_by_ctrl_c_prints_no_traceback() -> None:
+async def test_process_ended_by_ctrl_c_prints_no_traceback() -> None:
     """As for the other commands."""
-    process = subprocess.Popen(
-        COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process:
-        process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        error = process.stderr.read()
+    async with running(*COMMAND) as process:
+        await process.line(f"^{demo_upstream.READY}")
+        process.signal(signal.SIGINT)
+        status = await process.end()
 
-    assert error == ""
-    assert process.returncode == 130
+    assert (status, len(process.lines)) == (130, 1)
 
 
-def test_process_reports_a_port_in_use() -> None:
+async def test_process_reports_a_port_in_use() -> None:
     """Exit status 2 and one line."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = subprocess.run(
-            [*COMMAND, "--port", str(port)], capture_output=True, text=True, check=False
-        )
+        async with running(*COMMAND, "--port", str(port)) as process:
+            status = await process.end()
 
-    assert done.returncode == 2
-    assert done.stderr == (f"Cannot listen on 127.0.0.1 port {port}: Address already in use\n")
+    assert status == 2
+    assert process.lines == [f"Cannot listen on 127.0.0.1 port {port}: Address already in use"]
 
 
 async def test_process_ends_when_its_parent_is_gone() -> None:
     """A demo that was killed leaves no upstream behind."""
-    shell = await asyncio.create_subprocess_exec(
-        "sh",
-        "-c",
-        # Not the shell's last command, so that the shell stays as its parent.
-        '"$@" & echo $!; wait',
-        "sh",
-        *COMMAND,
-        "--with-parent",
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert shell.stdout is not None
-    pid = int(await shell.stdout.readline())
-    listening = await shell.stdout.readline()
-    shell.kill()
-    await shell.wait()
-    # The orphan holds the other end of the pipe: its end is the end of the file.
-    rest = await shell.stdout.read()
+    # Not the shell's last command, so that the shell stays as its parent.
+    background = ("sh", "-c", '"$@" & echo $!; wait', "sh")
+    async with running(*background, *COMMAND, "--with-parent") as shell:
+        pid = await shell.line(r"^\d+$")
+        await shell.line(f"^{demo_upstream.READY}")
+        shell.signal(signal.SIGKILL)
+        # The orphan holds the other end of the pipe, so the output ends with the orphan.
+        status = await shell.end()
 
-    assert pid != shell.pid
-    assert listening.startswith(demo_upstream.READY.encode())
-    assert rest == b""
+    assert int(pid[0]) != shell.pid
+    assert (status, len(shell.lines)) == (-signal.SIGKILL, 2)

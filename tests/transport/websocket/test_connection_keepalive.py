@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from fastapi_proxy_di.errors import UpstreamTimeout
+from fastapi_proxy_di.transport.websocket.connection import UpstreamWebSocket
 from tests.support.gateways import until
+from tests.support.virtual_time import run_virtually
 from tests.support.websocket_frames import frame
 from tests.support.websocket_origin import FramePeer
 from tests.transport.websocket.peers import (
@@ -63,24 +66,45 @@ async def test_pings_without_a_timeout_go_on() -> None:
     assert upstream.close_code == 1000
 
 
-async def test_busy_upstream_is_not_pinged() -> None:
-    """The timer moves with received bytes, without a new timer for each message."""
-    seen: list[tuple[int, bytes]] = []
+class _Written(asyncio.Transport):
+    """A transport that keeps what is written."""
 
-    async def script(peer: FramePeer) -> None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + 1.5
-        while loop.time() < end:
-            peer.send(TEXT, b"tick")
-            await asyncio.sleep(0.01)
-        peer.send(CLOSE)
-        seen.append(await peer.read())
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
 
-    async with opened(script, ping_interval=1.0, ping_timeout=1.0) as upstream:
-        assert set(await receive_all(upstream)) == {"tick"}
-        await upstream.wait_closed()
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Do nothing; the test calls the protocol."""
 
-    assert seen == [(CLOSE, b"")]
+    def resume_reading(self) -> None:
+        """Do nothing, because reading never stops."""
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        self.written.append(bytes(data))
+
+    def abort(self) -> None:
+        """Do nothing, because there is no connection."""
+
+
+def test_busy_upstream_is_not_pinged() -> None:
+    """The timer moves with received bytes; the first silence of a whole interval is pinged."""
+
+    async def busy() -> tuple[int, int]:
+        transport = _Written()
+        upstream = UpstreamWebSocket(transport, ping_interval=1.0, ping_timeout=1.0)
+        message = frame(TEXT, b"tick")
+        for _ in range(20):
+            await asyncio.sleep(0.9)
+            upstream.get_buffer(-1)[: len(message)] = message
+            upstream.buffer_updated(len(message))
+            assert await upstream.recv() == "tick"
+        while_busy = len(transport.written)
+        await asyncio.sleep(1.1)
+        while_silent = len(transport.written)
+        upstream.connection_lost(None)
+        return while_busy, while_silent
+
+    assert run_virtually(busy()) == (0, 1)
 
 
 async def test_paused_reading_sends_no_pings() -> None:
