@@ -58,9 +58,9 @@ def proxy_app(
     transforms: Iterable[Transform] = (),
     unguarded: bool = False,
 ) -> ProxyApp:
-    """Give an ASGI application that forwards every request to an upstream.
+    """Give an ASGI application that forwards every request, and runs no FastAPI dependencies.
 
-    A mount runs no FastAPI dependencies, so the application is protected by its ``guard``:
+    No mount runs dependencies, so the application is protected by its ``guard``:
 
     ```python
     async def check_key(connection: HTTPConnection) -> Response | None:
@@ -105,7 +105,7 @@ def proxy_app(
 
 
 class ProxyApp(MountedUpstream):
-    """An ASGI application in front of one upstream, made by ``proxy_app``.
+    """An ASGI application in front of one upstream, made by ``proxy_app``; runs no dependencies.
 
     Attributes:
         upstream: The upstream that requests are forwarded to. Its `Balancer` is

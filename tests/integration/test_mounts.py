@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.requests import HTTPConnection
 
-from fastapi_proxy_di import Upstream, UpstreamSettings, proxy_router
+from fastapi_proxy_di import Balancer, Upstream, UpstreamSettings, proxy_router
 from tests.support.gateways import Billing, billing, gateway, gateway_app
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin, always, response_bytes
@@ -196,6 +197,36 @@ async def test_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> N
                 assert (await fetch(running.address, target="/billing/x")).status == 200
 
     assert (len(one.requests), len(two.requests)) == (2, 2)
+
+
+async def test_http_route_finds_its_balancer_without_solving_the_upstream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An endpoint that injects the upstream calls the dependency; a proxied one does not."""
+    solved: list[str] = []
+    call = Upstream.__call__
+
+    async def counted(
+        self: Upstream, connection: HTTPConnection | None = None, balancer: Any = None
+    ) -> Balancer:
+        solved.append(self.name)
+        return await call(self, connection, balancer)
+
+    monkeypatch.setattr(Upstream, "__call__", counted)
+    async with ScriptedOrigin() as origin:
+        app = gateway_app(origin.url)
+
+        @app.get("/own", dependencies=[Depends(Upstream("billing"))])
+        async def own() -> str:
+            return "own"
+
+        async with run_app(app) as running:
+            reply = await fetch(running.address, target="/billing/x")
+            by_the_route = list(solved)
+            await fetch(running.address, target="/own")
+
+    assert reply.status == 200
+    assert (by_the_route, solved) == ([], ["billing"])
 
 
 def test_upstream_is_one_dependency() -> None:
