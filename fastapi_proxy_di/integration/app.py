@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -31,12 +31,11 @@ from fastapi_proxy_di.integration.problems import (
     problem_response,
     send_response,
 )
+from fastapi_proxy_di.integration.runtime import Runtime
 from fastapi_proxy_di.settings import Mention
 from fastapi_proxy_di.transforms.pipeline import Transform, pipeline_of
+from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.wire.targets import PathOutsideMount, target_in_mount
-
-if TYPE_CHECKING:
-    from fastapi_proxy_di.upstream.balancer import Balancer
 
 Guard = Callable[[HTTPConnection], Awaitable[Response | None]]
 """An async function that returns ``None`` to allow a request, or a response to refuse it."""
@@ -300,9 +299,6 @@ async def running_together(proxies: Iterable[ProxyApp]) -> AsyncIterator[None]:
     Raises:
         SettingsError: Every fault of every upstream.
     """
-    # Imported late, because the runtime would double the cost of importing the package.
-    from fastapi_proxy_di.integration.runtime import Runtime  # noqa: PLC0415
-
     runtime = Runtime()
     own = [one for one in proxies if one._starter is None]  # noqa: SLF001
     for one in own:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from fastapi import FastAPI
 from fastapi.routing import APIWebSocketRoute
@@ -23,12 +23,10 @@ from fastapi_proxy_di.integration.broken_responses import kept_broken
 from fastapi_proxy_di.integration.compat import dependant_of, routes_of
 from fastapi_proxy_di.integration.mounts import MountedUpstream, claimed, mounted_upstreams
 from fastapi_proxy_di.integration.proxied import proxied_by
+from fastapi_proxy_di.integration.runtime import Runtime
 from fastapi_proxy_di.settings import Mention, UpstreamSettings
+from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.upstream.client_request import check_request
-
-if TYPE_CHECKING:
-    from fastapi_proxy_di.integration.runtime import Runtime
-    from fastapi_proxy_di.upstream.balancer import Balancer
 
 _logger = logging.getLogger("fastapi_proxy_di.lifespan")
 
@@ -93,9 +91,6 @@ async def proxy_lifespan(app: Starlette) -> AsyncIterator[None]:
     if hasattr(app, RUNTIME):
         yield
         return
-    # Imported late, because the runtime would double the cost of importing the package.
-    from fastapi_proxy_di.integration.runtime import Runtime  # noqa: PLC0415
-
     await check_request()
     runtime = Runtime()
     setattr(app, RUNTIME, runtime)
