@@ -1,4 +1,4 @@
-"""Write the tables of ``docs/reference/settings.md`` from the settings' own docstrings.
+"""Write the tables of ``docs/reference/settings.md`` from the settings' descriptions.
 
     python scripts/settings_reference.py
 

@@ -99,7 +99,7 @@ def test_exports_have_docstrings(module: ModuleType) -> None:
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_attributes_of_values_are_described(module: ModuleType) -> None:
-    """Fields of dataclasses in the class's docstring, those of settings below each field."""
+    """Fields of dataclasses in the class's docstring, those of settings in ``Field``."""
     missing: list[str] = []
     for name in module.__all__:
         value = getattr(module, name)

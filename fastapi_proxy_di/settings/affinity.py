@@ -2,7 +2,14 @@
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from fastapi_proxy_di.settings.headers import TOKEN, header_token
 from fastapi_proxy_di.settings.model import SettingsModel
@@ -27,18 +34,30 @@ def _header(value: str | None) -> str | None:
 class AffinitySettings(SettingsModel):
     """Keeps a client on one destination, by a signed cookie or by a header."""
 
-    cookie: Annotated[str | None, AfterValidator(_cookie_name), OrNone] = None
-    """Name of the cookie. It is signed, HttpOnly, SameSite=Lax, and Secure as the request."""
+    cookie: Annotated[str | None, AfterValidator(_cookie_name), OrNone] = Field(
+        default=None,
+        description=(
+            "Name of the cookie. It is signed, HttpOnly, SameSite=Lax, and Secure as the request."
+        ),
+    )
 
-    header: Annotated[str | None, AfterValidator(_header), OrNone] = None
-    """Name of the header whose value chooses the destination, instead of a cookie."""
+    header: Annotated[str | None, AfterValidator(_header), OrNone] = Field(
+        default=None,
+        description="Name of the header whose value chooses the destination, instead of a cookie.",
+    )
 
-    key: SecretStr | None = None
-    """Secret that signs the cookie, 16 characters or more; the same in all workers. Required
-    with ``cookie``."""
+    key: SecretStr | None = Field(
+        default=None,
+        description=(
+            "Secret that signs the cookie, 16 characters or more; the same in all workers. Required"
+            " with ``cookie``."
+        ),
+    )
 
-    on_missing: Literal["redistribute", "fail"] = "redistribute"
-    """When the destination is not available: choose another (YARP), or 503."""
+    on_missing: Literal["redistribute", "fail"] = Field(
+        default="redistribute",
+        description="When the destination is not available: choose another (YARP), or 503.",
+    )
 
     @field_validator("key")
     @classmethod

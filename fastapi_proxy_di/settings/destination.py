@@ -18,30 +18,51 @@ __all__ = ["DestinationSettings", "Destinations"]
 class DestinationSettings(SettingsModel):
     """One destination of an upstream."""
 
-    url: str
-    """The destination's address, normalised: ``http://``, ``https://``, ``http+unix://%2Frun%2Fapp.sock``
-    or ``asgi://package.module:app``, with a base path or without."""
+    url: str = Field(
+        description=(
+            "The destination's address, normalised: ``http://``, ``https://``,"
+            " ``http+unix://%2Frun%2Fapp.sock`` or ``asgi://package.module:app``, with a base path"
+            " or without."
+        )
+    )
 
-    weight: Annotated[float, Field(gt=0, le=65535, allow_inf_nan=False)] = 1
-    """Share of the traffic, relative to the other destinations' weights (nginx: 1)."""
+    weight: float = Field(
+        default=1,
+        gt=0,
+        le=65535,
+        allow_inf_nan=False,
+        description="Share of the traffic, relative to the other destinations' weights (nginx: 1).",
+    )
 
-    max_requests: OptionalLimit = None
-    """Requests per ``max_requests_window``; none for no limit."""
+    max_requests: OptionalLimit = Field(
+        default=None, description="Requests per ``max_requests_window``; none for no limit."
+    )
 
-    max_in_flight: OptionalLimit = None
-    """Requests and WebSockets under way at once; none for no limit (nginx ``max_conns``)."""
+    max_in_flight: OptionalLimit = Field(
+        default=None,
+        description=(
+            "Requests and WebSockets under way at once; none for no limit (nginx ``max_conns``)."
+        ),
+    )
 
-    health_path: ProbePath = None
-    """Path that is probed instead of ``health.path``."""
+    health_path: ProbePath = Field(
+        default=None, description="Path that is probed instead of ``health.path``."
+    )
 
-    health_url: Annotated[str | None, OrNone] = None
-    """Address that is probed instead of ``url``, e.g. another port."""
+    health_url: Annotated[str | None, OrNone] = Field(
+        default=None, description="Address that is probed instead of ``url``, e.g. another port."
+    )
 
-    tier: Annotated[int, Field(ge=0)] = 0
-    """Priority: tier 1 gets traffic when tier 0 has nothing available, and so on."""
+    tier: int = Field(
+        default=0,
+        ge=0,
+        description="Priority: tier 1 gets traffic when tier 0 has nothing available, and so on.",
+    )
 
-    metadata: dict[str, str] = Field(default_factory=dict)
-    """Texts for your own policies and transforms; the proxy does not read them."""
+    metadata: dict[str, str] = Field(
+        default_factory=dict,
+        description="Texts for your own policies and transforms; the proxy does not read them.",
+    )
 
     @field_validator("url", "health_url")
     @classmethod

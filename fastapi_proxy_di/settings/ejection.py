@@ -1,6 +1,6 @@
 """Settings of ejection from live traffic."""
 
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -15,38 +15,62 @@ __all__ = ["EjectionSettings"]
 class EjectionSettings(SettingsModel):
     """Removal for a while of destinations that fail live traffic."""
 
-    enabled: bool = True
-    """Whether failures of live traffic eject destinations."""
+    enabled: bool = Field(
+        default=True, description="Whether failures of live traffic eject destinations."
+    )
 
-    window: Duration = 60.0
-    """Seconds over which failures are counted (YARP: 60)."""
+    window: Duration = Field(
+        default=60.0, description="Seconds over which failures are counted (YARP: 60)."
+    )
 
-    minimum_requests: AtLeastOne = 10
-    """Requests within the window before the failure rate counts (YARP: 10)."""
+    minimum_requests: AtLeastOne = Field(
+        default=10,
+        description="Requests within the window before the failure rate counts (YARP: 10).",
+    )
 
-    failure_rate: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """Share of failures within the window that ejects (YARP: 0.3)."""
+    failure_rate: float = Field(
+        default=0.3,
+        gt=0,
+        le=1,
+        description="Share of failures within the window that ejects (YARP: 0.3).",
+    )
 
-    consecutive: AtLeastOne = 5
-    """Failures in a row that eject (Envoy: 5)."""
+    consecutive: AtLeastOne = Field(
+        default=5, description="Failures in a row that eject (Envoy: 5)."
+    )
 
-    base_time: Duration = 30.0
-    """Seconds of an ejection, times the number of ejections so far (Envoy: 30)."""
+    base_time: Duration = Field(
+        default=30.0,
+        description="Seconds of an ejection, times the number of ejections so far (Envoy: 30).",
+    )
 
-    max_time: Duration = 300.0
-    """Longest ejection in seconds (Envoy: 300)."""
+    max_time: Duration = Field(
+        default=300.0, description="Longest ejection in seconds (Envoy: 300)."
+    )
 
-    max_share: Share = 0.5
-    """Largest share of the destinations that is ejected at once; never the only one. Envoy's
-    0.1 would never eject one of three."""
+    max_share: Share = Field(
+        default=0.5,
+        description=(
+            "Largest share of the destinations that is ejected at once; never the only one. Envoy's"
+            " 0.1 would never eject one of three."
+        ),
+    )
 
-    statuses: StatusCodes = StatusCodes()
-    """Responses that count as failures beside transport failures, e.g. ``502,503``. Empty,
-    because a 500 says more about a request than about a destination (YARP)."""
+    statuses: StatusCodes = Field(
+        default=StatusCodes(),
+        description=(
+            "Responses that count as failures beside transport failures, e.g. ``502,503``. Empty,"
+            " because a 500 says more about a request than about a destination (YARP)."
+        ),
+    )
 
-    respect_retry_after: bool = False
-    """Whether ``Retry-After`` on a 429 or 503 ejects its destination for that time, at most
-    ``max_time``."""
+    respect_retry_after: bool = Field(
+        default=False,
+        description=(
+            "Whether ``Retry-After`` on a 429 or 503 ejects its destination for that time, at most"
+            " ``max_time``."
+        ),
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fastapi_proxy_di.settings.durations import Duration, OptionalDuration
 from fastapi_proxy_di.settings.model import SettingsModel
@@ -31,37 +31,59 @@ def _upper(value: object) -> object:
 class HealthSettings(SettingsModel):
     """Active probes; they are sent when ``path`` is set."""
 
-    path: ProbePath = None
-    """Path that is probed on each destination, joined to its base path; none for no probes.
-    The policy ``latency`` sets ``/``."""
+    path: ProbePath = Field(
+        default=None,
+        description=(
+            "Path that is probed on each destination, joined to its base path; none for no probes."
+            " The policy ``latency`` sets ``/``."
+        ),
+    )
 
-    method: Annotated[Literal["GET", "HEAD"], BeforeValidator(_upper)] = "GET"
-    """Method of a probe; HEAD falls back to GET on 405 and 501."""
+    method: Annotated[Literal["GET", "HEAD"], BeforeValidator(_upper)] = Field(
+        default="GET", description="Method of a probe; HEAD falls back to GET on 405 and 501."
+    )
 
-    interval: Duration = 15.0
-    """Seconds between two probes of a destination (YARP: 15)."""
+    interval: Duration = Field(
+        default=15.0, description="Seconds between two probes of a destination (YARP: 15)."
+    )
 
-    jitter: Share = 0.1
-    """Share of the interval by which it varies at random, so that workers do not probe in step."""
+    jitter: Share = Field(
+        default=0.1,
+        description=(
+            "Share of the interval by which it varies at random, so that workers do not probe in"
+            " step."
+        ),
+    )
 
-    timeout: Duration = 5.0
-    """Seconds until a probe has failed (Traefik, Caddy: 5)."""
+    timeout: Duration = Field(
+        default=5.0, description="Seconds until a probe has failed (Traefik, Caddy: 5)."
+    )
 
-    fall: AtLeastOne = 2
-    """Failed probes in a row until a destination is unhealthy (YARP: 2)."""
+    fall: AtLeastOne = Field(
+        default=2, description="Failed probes in a row until a destination is unhealthy (YARP: 2)."
+    )
 
-    rise: AtLeastOne = 1
-    """Good probes in a row until it is healthy again (YARP: 1)."""
+    rise: AtLeastOne = Field(
+        default=1, description="Good probes in a row until it is healthy again (YARP: 1)."
+    )
 
-    expected: StatusCodes = StatusCodes("200-399")
-    """Statuses of a good probe (nginx, Traefik: 2xx and 3xx)."""
+    expected: StatusCodes = Field(
+        default=StatusCodes("200-399"),
+        description="Statuses of a good probe (nginx, Traefik: 2xx and 3xx).",
+    )
 
-    unhealthy_interval: OptionalDuration = None
-    """Seconds between probes of an unhealthy destination; none for ``interval``."""
+    unhealthy_interval: OptionalDuration = Field(
+        default=None,
+        description="Seconds between probes of an unhealthy destination; none for ``interval``.",
+    )
 
-    body_match: Annotated[str | None, AfterValidator(_pattern), OrNone] = None
-    """Regular expression that must be found in the body of a good probe; none for any body.
-    Needs the method GET."""
+    body_match: Annotated[str | None, AfterValidator(_pattern), OrNone] = Field(
+        default=None,
+        description=(
+            "Regular expression that must be found in the body of a good probe; none for any body."
+            " Needs the method GET."
+        ),
+    )
 
     @model_validator(mode="after")
     def _readable(self) -> Self:

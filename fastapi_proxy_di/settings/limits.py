@@ -15,29 +15,48 @@ __all__ = ["LimitSettings"]
 class LimitSettings(SettingsModel):
     """Limits of requests, connections and bytes for one upstream."""
 
-    max_in_flight: OptionalLimit = None
-    """Requests and WebSockets under way at once; none for no limit."""
+    max_in_flight: OptionalLimit = Field(
+        default=None, description="Requests and WebSockets under way at once; none for no limit."
+    )
 
-    queue: Count = 0
-    """Requests that may wait for a free place; more get 503."""
+    queue: Count = Field(
+        default=0, description="Requests that may wait for a free place; more get 503."
+    )
 
-    queue_timeout: DurationOrZero = 1.0
-    """Seconds that a request may wait in the queue."""
+    queue_timeout: DurationOrZero = Field(
+        default=1.0, description="Seconds that a request may wait in the queue."
+    )
 
-    max_body_bytes: Annotated[int | None, Field(ge=0), OrNone] = None
-    """Largest request body; larger ones get 413. None for no limit."""
+    max_body_bytes: Annotated[int | None, Field(ge=0), OrNone] = Field(
+        default=None, description="Largest request body; larger ones get 413. None for no limit."
+    )
 
-    max_response_header_bytes: Annotated[int, Field(ge=1024)] = 65536
-    """Largest header block of a response; a larger one becomes 502 (YARP: 64 KiB)."""
+    max_response_header_bytes: int = Field(
+        default=65536,
+        ge=1024,
+        description="Largest header block of a response; a larger one becomes 502 (YARP: 64 KiB).",
+    )
 
-    idle_connections: Count = 100
-    """Idle connections kept per destination for longer than a second. Connections in use are
-    never capped."""
+    idle_connections: Count = Field(
+        default=100,
+        description=(
+            "Idle connections kept per destination for longer than a second. Connections in use are"
+            " never capped."
+        ),
+    )
 
-    idle_seconds: DurationOrZero = 4.0
-    """Seconds that an idle connection is kept: less than the 5 after which uvicorn and many
-    others close it."""
+    idle_seconds: DurationOrZero = Field(
+        default=4.0,
+        description=(
+            "Seconds that an idle connection is kept: less than the 5 after which uvicorn and many"
+            " others close it."
+        ),
+    )
 
-    expect_continue: DurationOrZero = 1.0
-    """Seconds to wait for the destination's 100 before the body is read all the same
-    (Go: 1)."""
+    expect_continue: DurationOrZero = Field(
+        default=1.0,
+        description=(
+            "Seconds to wait for the destination's 100 before the body is read all the same (Go:"
+            " 1)."
+        ),
+    )

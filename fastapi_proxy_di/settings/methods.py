@@ -16,10 +16,14 @@ def _method(value: str) -> str:
     return value.upper()
 
 
+def _listed(methods: frozenset[str]) -> list[str]:
+    return sorted(methods)
+
+
 Methods = Annotated[
     frozenset[Annotated[str, AfterValidator(_method)]],
     BeforeValidator(split_commas),
-    PlainSerializer(sorted, return_type=list[str], when_used="json"),
+    PlainSerializer(_listed, when_used="json"),
     AlsoText("Comma-separated methods."),
 ]
 """A set of methods."""

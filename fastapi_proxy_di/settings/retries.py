@@ -1,7 +1,5 @@
 """Settings of retries and hedging."""
 
-from typing import Annotated
-
 from pydantic import Field
 
 from fastapi_proxy_di.settings.durations import DurationOrZero, OptionalDuration
@@ -16,29 +14,54 @@ __all__ = ["RetrySettings"]
 class RetrySettings(SettingsModel):
     """Further attempts at other destinations."""
 
-    attempts: Annotated[int, Field(ge=0, le=100)] = 1
-    """Extra attempts after the first (Envoy, Linkerd: 1). Failed dials do not count."""
+    attempts: int = Field(
+        default=1,
+        ge=0,
+        le=100,
+        description=(
+            "Extra attempts after the first (Envoy, Linkerd: 1). Failed dials do not count."
+        ),
+    )
 
-    methods: Methods = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-    """Methods that may be sent twice (RFC 9110 §9.2.1, fastify); others only with an
-    ``Idempotency-Key`` or while no byte of them was written."""
+    methods: Methods = Field(
+        default=frozenset({"GET", "HEAD", "OPTIONS", "TRACE"}),
+        description=(
+            "Methods that may be sent twice (RFC 9110 §9.2.1, fastify); others only with an"
+            " ``Idempotency-Key`` or while no byte of them was written."
+        ),
+    )
 
-    statuses: StatusCodes = StatusCodes()
-    """Responses that are retried at another destination, e.g. ``502,503``."""
+    statuses: StatusCodes = Field(
+        default=StatusCodes(),
+        description="Responses that are retried at another destination, e.g. ``502,503``.",
+    )
 
-    replay_bytes: Count = 65536
-    """Bytes of a request body that are kept to send it again (Linkerd: 64 KiB)."""
+    replay_bytes: Count = Field(
+        default=65536,
+        description="Bytes of a request body that are kept to send it again (Linkerd: 64 KiB).",
+    )
 
-    budget_share: Share = 0.2
-    """Retries as a share of requests (Finagle, Envoy: 0.2), so that they cannot make an
-    outage worse."""
+    budget_share: Share = Field(
+        default=0.2,
+        description=(
+            "Retries as a share of requests (Finagle, Envoy: 0.2), so that they cannot make an"
+            " outage worse."
+        ),
+    )
 
-    budget_minimum: Count = 10
-    """Retries per 10 seconds that are always allowed."""
+    budget_minimum: Count = Field(
+        default=10, description="Retries per 10 seconds that are always allowed."
+    )
 
-    backoff: DurationOrZero = 0.025
-    """Seconds before a retry, times 2ⁿ, with full jitter (Envoy: 25 ms)."""
+    backoff: DurationOrZero = Field(
+        default=0.025,
+        description="Seconds before a retry, times 2ⁿ, with full jitter (Envoy: 25 ms).",
+    )
 
-    hedge_after: OptionalDuration = None
-    """Seconds without a response after which an idempotent request is also sent to a second
-    destination, under the same budget; none for never."""
+    hedge_after: OptionalDuration = Field(
+        default=None,
+        description=(
+            "Seconds without a response after which an idempotent request is also sent to a second"
+            " destination, under the same budget; none for never."
+        ),
+    )

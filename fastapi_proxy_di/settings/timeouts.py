@@ -1,5 +1,7 @@
 """Settings of timeouts."""
 
+from pydantic import Field
+
 from fastapi_proxy_di.settings.durations import Duration, OptionalDuration
 from fastapi_proxy_di.settings.model import SettingsModel
 
@@ -9,14 +11,25 @@ __all__ = ["TimeoutSettings"]
 class TimeoutSettings(SettingsModel):
     """Timeouts of requests and connections, in seconds."""
 
-    connect: Duration = 5.0
-    """For a connection, TLS included (Envoy: 5)."""
+    connect: Duration = Field(default=5.0, description="For a connection, TLS included (Envoy: 5).")
 
-    activity: Duration = 100.0
-    """Without any byte either way, in a request (YARP: 100). WebSockets have their pings."""
+    activity: Duration = Field(
+        default=100.0,
+        description=(
+            "Without any byte either way, in a request (YARP: 100). WebSockets have their pings."
+        ),
+    )
 
-    first_byte: OptionalDuration = None
-    """From the end of the request until the response's first byte; none for no limit."""
+    first_byte: OptionalDuration = Field(
+        default=None,
+        description=(
+            "From the end of the request until the response's first byte; none for no limit."
+        ),
+    )
 
-    total: OptionalDuration = None
-    """For the whole exchange, retries included; none for no limit, as streams have no end."""
+    total: OptionalDuration = Field(
+        default=None,
+        description=(
+            "For the whole exchange, retries included; none for no limit, as streams have no end."
+        ),
+    )

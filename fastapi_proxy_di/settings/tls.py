@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import FilePath, model_validator
+from pydantic import Field, FilePath, model_validator
 
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.text import OrNone
@@ -13,20 +13,27 @@ __all__ = ["TlsSettings"]
 class TlsSettings(SettingsModel):
     """TLS towards ``https://`` destinations; by default verified with the system's roots."""
 
-    ca_file: Annotated[FilePath | None, OrNone] = None
-    """PEM file with the roots to trust instead of the system's."""
+    ca_file: Annotated[FilePath | None, OrNone] = Field(
+        default=None, description="PEM file with the roots to trust instead of the system's."
+    )
 
-    client_cert: Annotated[FilePath | None, OrNone] = None
-    """PEM file with the certificate that is shown to destinations."""
+    client_cert: Annotated[FilePath | None, OrNone] = Field(
+        default=None, description="PEM file with the certificate that is shown to destinations."
+    )
 
-    client_key: Annotated[FilePath | None, OrNone] = None
-    """PEM file with the certificate's key, if the key is not in the same file."""
+    client_key: Annotated[FilePath | None, OrNone] = Field(
+        default=None,
+        description="PEM file with the certificate's key, if the key is not in the same file.",
+    )
 
-    verify: bool = True
-    """Whether certificates are checked. Off is for tests only."""
+    verify: bool = Field(
+        default=True, description="Whether certificates are checked. Off is for tests only."
+    )
 
-    server_name: Annotated[str | None, OrNone] = None
-    """Server name to send (SNI) and to check, instead of the URL's host."""
+    server_name: Annotated[str | None, OrNone] = Field(
+        default=None,
+        description="Server name to send (SNI) and to check, instead of the URL's host.",
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

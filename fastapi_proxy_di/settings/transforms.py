@@ -88,16 +88,17 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class _Transform(SettingsModel):
-    kind: str
-    """Which change it is."""
+    kind: str = Field(description="Which change it is.")
 
 
 class _SetOrAppend(_Transform):
-    set: SecretStr | None = None
-    """Replaces all values of that name. A secret: never shown."""
+    set: SecretStr | None = Field(
+        default=None, description="Replaces all values of that name. A secret: never shown."
+    )
 
-    append: SecretStr | None = None
-    """Is added after the values of that name. A secret: never shown."""
+    append: SecretStr | None = Field(
+        default=None, description="Is added after the values of that name. A secret: never shown."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -107,189 +108,201 @@ class _SetOrAppend(_Transform):
 
 
 class _HeaderSetOrAppend(_SetOrAppend):
-    set: HeaderValue | None = None
-    """Replaces all values of that name. A secret: never shown."""
+    set: HeaderValue | None = Field(
+        default=None, description="Replaces all values of that name. A secret: never shown."
+    )
 
-    append: HeaderValue | None = None
-    """Is added after the values of that name. A secret: never shown."""
+    append: HeaderValue | None = Field(
+        default=None, description="Is added after the values of that name. A secret: never shown."
+    )
 
 
 class PathPrefix(_Transform):
     """Puts a path in front of the request's."""
 
-    kind: Literal["path_prefix"] = "path_prefix"
-    """Names this change."""
+    kind: Literal["path_prefix"] = Field(default="path_prefix", description="Names this change.")
 
-    prefix: RawPath
-    """E.g. ``/v2``."""
+    prefix: RawPath = Field(description="E.g. ``/v2``.")
 
 
 class PathRemovePrefix(_Transform):
     """Removes a path from the front of the request's, at whole segments only."""
 
-    kind: Literal["path_remove_prefix"] = "path_remove_prefix"
-    """Names this change."""
+    kind: Literal["path_remove_prefix"] = Field(
+        default="path_remove_prefix", description="Names this change."
+    )
 
-    prefix: RawPath
-    """E.g. ``/api``, which is a prefix of ``/api/x`` and not of ``/apix``."""
+    prefix: RawPath = Field(
+        description="E.g. ``/api``, which is a prefix of ``/api/x`` and not of ``/apix``."
+    )
 
 
 class PathSet(_Transform):
     """Sends every request to one path."""
 
-    kind: Literal["path_set"] = "path_set"
-    """Names this change."""
+    kind: Literal["path_set"] = Field(default="path_set", description="Names this change.")
 
-    path: RawPath
-    """The path, percent-encoded."""
+    path: RawPath = Field(description="The path, percent-encoded.")
 
 
 class PathPattern(_Transform):
     """Makes the path from the path parameters of the mount."""
 
-    kind: Literal["path_pattern"] = "path_pattern"
-    """Names this change."""
+    kind: Literal["path_pattern"] = Field(default="path_pattern", description="Names this change.")
 
-    pattern: PatternPath
-    """E.g. ``/tenants/{tenant}/{path}``; ``{path}`` is what is forwarded, byte for byte."""
+    pattern: PatternPath = Field(
+        description=(
+            "E.g. ``/tenants/{tenant}/{path}``; ``{path}`` is what is forwarded, byte for byte."
+        )
+    )
 
 
 class QueryParameter(_SetOrAppend):
     """Sets or appends a query parameter; its value is not encoded."""
 
-    kind: Literal["query_parameter"] = "query_parameter"
-    """Names this change."""
+    kind: Literal["query_parameter"] = Field(
+        default="query_parameter", description="Names this change."
+    )
 
-    name: ParameterName
-    """Name of the parameter, not encoded."""
+    name: ParameterName = Field(description="Name of the parameter, not encoded.")
 
 
 class QueryRouteValue(_Transform):
     """Sets a query parameter to a path parameter of the mount."""
 
-    kind: Literal["query_route_value"] = "query_route_value"
-    """Names this change."""
+    kind: Literal["query_route_value"] = Field(
+        default="query_route_value", description="Names this change."
+    )
 
-    name: ParameterName
-    """Name of the query parameter."""
+    name: ParameterName = Field(description="Name of the query parameter.")
 
-    parameter: Identifier
-    """Path parameter of the mount, e.g. ``tenant`` for ``prefix="/{tenant}"``."""
+    parameter: Identifier = Field(
+        description='Path parameter of the mount, e.g. ``tenant`` for ``prefix="/{tenant}"``.'
+    )
 
 
 class QueryRemove(_Transform):
     """Removes a query parameter; all others stay byte for byte."""
 
-    kind: Literal["query_remove"] = "query_remove"
-    """Names this change."""
+    kind: Literal["query_remove"] = Field(default="query_remove", description="Names this change.")
 
-    name: ParameterName
-    """Name of the parameter, not encoded."""
+    name: ParameterName = Field(description="Name of the parameter, not encoded.")
 
 
 class MethodChange(_Transform):
     """Sends one method as another."""
 
-    kind: Literal["method_change"] = "method_change"
-    """Names this change."""
+    kind: Literal["method_change"] = Field(
+        default="method_change", description="Names this change."
+    )
 
-    method: Method
-    """The client's method."""
+    method: Method = Field(description="The client's method.")
 
-    set: Method
-    """The method to send. The client of a HEAD gets no body."""
+    set: Method = Field(description="The method to send. The client of a HEAD gets no body.")
 
 
 class RequestHeader(_HeaderSetOrAppend):
     """Sets or appends a request header."""
 
-    kind: Literal["request_header"] = "request_header"
-    """Names this change."""
+    kind: Literal["request_header"] = Field(
+        default="request_header", description="Names this change."
+    )
 
-    name: OwnRequestHeader
-    """Not a header that the proxy sets itself."""
+    name: OwnRequestHeader = Field(description="Not a header that the proxy sets itself.")
 
 
 class RequestHeaderRouteValue(_Transform):
     """Sets a request header to a path parameter of the mount."""
 
-    kind: Literal["request_header_route_value"] = "request_header_route_value"
-    """Names this change."""
+    kind: Literal["request_header_route_value"] = Field(
+        default="request_header_route_value", description="Names this change."
+    )
 
-    name: OwnRequestHeader
-    """Name of the header."""
+    name: OwnRequestHeader = Field(description="Name of the header.")
 
-    parameter: Identifier
-    """Path parameter of the mount; its value is percent-encoded as in a path."""
+    parameter: Identifier = Field(
+        description="Path parameter of the mount; its value is percent-encoded as in a path."
+    )
 
 
 class RequestHeaderRemove(_Transform):
     """Removes a header of the client."""
 
-    kind: Literal["request_header_remove"] = "request_header_remove"
-    """Names this change."""
+    kind: Literal["request_header_remove"] = Field(
+        default="request_header_remove", description="Names this change."
+    )
 
-    name: OwnRequestHeader
-    """All headers of that name are removed."""
+    name: OwnRequestHeader = Field(description="All headers of that name are removed.")
 
 
 class RequestHeadersAllowed(_Transform):
     """Removes all headers of the client except the named ones."""
 
-    kind: Literal["request_headers_allowed"] = "request_headers_allowed"
-    """Names this change."""
+    kind: Literal["request_headers_allowed"] = Field(
+        default="request_headers_allowed", description="Names this change."
+    )
 
-    names: RequestHeaderNames
-    """Headers that the proxy sets itself (host, framing, forwarding) stay in any case."""
+    names: RequestHeaderNames = Field(
+        description=(
+            "Headers that the proxy sets itself (host, framing, forwarding) stay in any case."
+        )
+    )
 
 
 class ResponseHeader(_HeaderSetOrAppend):
     """Sets or appends a response header."""
 
-    kind: Literal["response_header"] = "response_header"
-    """Names this change."""
+    kind: Literal["response_header"] = Field(
+        default="response_header", description="Names this change."
+    )
 
-    name: OwnResponseHeader
-    """Not a header that frames the response."""
+    name: OwnResponseHeader = Field(description="Not a header that frames the response.")
 
-    when: When = "success"
-    """``success`` is a status below 400 (YARP), ``failure`` any other, or ``always``."""
+    when: When = Field(
+        default="success",
+        description=(
+            "``success`` is a status below 400 (YARP), ``failure`` any other, or ``always``."
+        ),
+    )
 
 
 class ResponseHeaderRemove(_Transform):
     """Removes a header of the upstream."""
 
-    kind: Literal["response_header_remove"] = "response_header_remove"
-    """Names this change."""
+    kind: Literal["response_header_remove"] = Field(
+        default="response_header_remove", description="Names this change."
+    )
 
-    name: OwnResponseHeader
-    """All headers of that name are removed."""
+    name: OwnResponseHeader = Field(description="All headers of that name are removed.")
 
-    when: When = "success"
-    """As for ``response_header``."""
+    when: When = Field(default="success", description="As for ``response_header``.")
 
 
 class ResponseHeadersAllowed(_Transform):
     """Removes all headers of the upstream except the named ones."""
 
-    kind: Literal["response_headers_allowed"] = "response_headers_allowed"
-    """Names this change."""
+    kind: Literal["response_headers_allowed"] = Field(
+        default="response_headers_allowed", description="Names this change."
+    )
 
-    names: ResponseHeaderNames
-    """Headers that frame the response stay in any case."""
+    names: ResponseHeaderNames = Field(
+        description="Headers that frame the response stay in any case."
+    )
 
 
 class LocationRewrite(_Transform):
     """Rewrites redirects so that they lead through the gateway."""
 
-    kind: Literal["location"] = "location"
-    """Names this change."""
+    kind: Literal["location"] = Field(default="location", description="Names this change.")
 
-    match: Reference | None = None
-    """Start of Location; none for the destination's own address or path."""
+    match: Reference | None = Field(
+        default=None,
+        description="Start of Location; none for the destination's own address or path.",
+    )
 
-    replace: Reference | None = None
-    """Replacement of ``match``; none for the path of the mount."""
+    replace: Reference | None = Field(
+        default=None, description="Replacement of ``match``; none for the path of the mount."
+    )
 
     @model_validator(mode="after")
     def _both(self) -> Self:
@@ -301,27 +314,35 @@ class LocationRewrite(_Transform):
 class CookieDomain(_Transform):
     """Changes the Domain of the upstream's cookies."""
 
-    kind: Literal["cookie_domain"] = "cookie_domain"
-    """Names this change."""
+    kind: Literal["cookie_domain"] = Field(
+        default="cookie_domain", description="Names this change."
+    )
 
-    match: Domain | None = None
-    """Cookies of this domain only; none for all that name one."""
+    match: Domain | None = Field(
+        default=None, description="Cookies of this domain only; none for all that name one."
+    )
 
-    set: Domain | None = None
-    """The new domain; none removes it, so that the cookie belongs to the gateway's host alone."""
+    set: Domain | None = Field(
+        default=None,
+        description=(
+            "The new domain; none removes it, so that the cookie belongs to the gateway's host"
+            " alone."
+        ),
+    )
 
 
 class CookiePath(_Transform):
     """Changes the front of the Path of the upstream's cookies, at whole segments only."""
 
-    kind: Literal["cookie_path"] = "cookie_path"
-    """Names this change."""
+    kind: Literal["cookie_path"] = Field(default="cookie_path", description="Names this change.")
 
-    match: RawPath | None = None
-    """Start of Path; none for the destination's base path."""
+    match: RawPath | None = Field(
+        default=None, description="Start of Path; none for the destination's base path."
+    )
 
-    set: RawPath | None = None
-    """Replacement of ``match``; none for the path of the mount."""
+    set: RawPath | None = Field(
+        default=None, description="Replacement of ``match``; none for the path of the mount."
+    )
 
 
 TransformSettings: TypeAlias = (

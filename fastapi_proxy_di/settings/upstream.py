@@ -78,7 +78,7 @@ class UpstreamSettings(BaseSettings):
         extra="forbid",
         hide_input_in_errors=True,
         validate_default=True,
-        use_attribute_docstrings=True,
+        defer_build=True,
         arbitrary_types_allowed=True,
         case_sensitive=False,
         env_ignore_empty=True,
@@ -92,89 +92,144 @@ class UpstreamSettings(BaseSettings):
         # Required, but from any source: a constructor call without it is correctly typed.
         destinations: Destinations = ()
     else:
-        destinations: Destinations
-        """Where requests go: comma-separated addresses, or JSON with their weights and limits.
-        Required."""
+        destinations: Destinations = Field(
+            description=(
+                "Where requests go: comma-separated addresses, or JSON with their weights and"
+                " limits. Required."
+            )
+        )
 
-    policy: Policy = "power_of_two_choices"
-    """How a destination is picked (YARP: power of two choices): a built-in name,
-    ``package.module:Policy``, or in code an object."""
+    policy: Policy = Field(
+        default="power_of_two_choices",
+        description=(
+            "How a destination is picked (YARP: power of two choices): a built-in name,"
+            " ``package.module:Policy``, or in code an object."
+        ),
+    )
 
-    hash_key: HashKey = "client"
-    """What the policy ``hash`` keeps together: ``client`` (address), ``path``,
-    ``header:<name>``, ``cookie:<name>`` or ``query:<name>``."""
+    hash_key: HashKey = Field(
+        default="client",
+        description=(
+            "What the policy ``hash`` keeps together: ``client`` (address), ``path``,"
+            " ``header:<name>``, ``cookie:<name>`` or ``query:<name>``."
+        ),
+    )
 
-    health: HealthSettings = HealthSettings()
-    """Active probes."""
+    health: HealthSettings = Field(default=HealthSettings(), description="Active probes.")
 
-    ejection: EjectionSettings = EjectionSettings()
-    """Removal of destinations that fail live traffic."""
+    ejection: EjectionSettings = Field(
+        default=EjectionSettings(), description="Removal of destinations that fail live traffic."
+    )
 
-    slow_start: DurationOrZero = 0.0
-    """Seconds over which a destination that became available again grows to its full share of
-    the traffic (HAProxy, Envoy); 0 for at once."""
+    slow_start: DurationOrZero = Field(
+        default=0.0,
+        description=(
+            "Seconds over which a destination that became available again grows to its full share"
+            " of the traffic (HAProxy, Envoy); 0 for at once."
+        ),
+    )
 
-    when_none_available: Literal["panic", "fail"] = "panic"
-    """``panic`` uses unhealthy and ejected destinations again (YARP), never draining or full
-    ones; ``fail`` responds 503 with Retry-After."""
+    when_none_available: Literal["panic", "fail"] = Field(
+        default="panic",
+        description=(
+            "``panic`` uses unhealthy and ejected destinations again (YARP), never draining or full"
+            " ones; ``fail`` responds 503 with Retry-After."
+        ),
+    )
 
-    retries: RetrySettings = RetrySettings()
-    """Further attempts."""
+    retries: RetrySettings = Field(default=RetrySettings(), description="Further attempts.")
 
-    timeouts: TimeoutSettings = TimeoutSettings()
-    """How long to wait."""
+    timeouts: TimeoutSettings = Field(default=TimeoutSettings(), description="How long to wait.")
 
-    limits: LimitSettings = LimitSettings()
-    """What the upstream may use."""
+    limits: LimitSettings = Field(default=LimitSettings(), description="What the upstream may use.")
 
-    max_requests: OptionalLimit = None
-    """Requests per ``max_requests_window``, all destinations together; none for no limit."""
+    max_requests: OptionalLimit = Field(
+        default=None,
+        description=(
+            "Requests per ``max_requests_window``, all destinations together; none for no limit."
+        ),
+    )
 
-    max_requests_window: OptionalDuration = None
-    """Seconds after which ``max_requests`` counts anew; none for the health interval."""
+    max_requests_window: OptionalDuration = Field(
+        default=None,
+        description=(
+            "Seconds after which ``max_requests`` counts anew; none for the health interval."
+        ),
+    )
 
-    forwarded: ForwardedSettings = ForwardedSettings()
-    """Forwarding headers: what destinations learn about the client."""
+    forwarded: ForwardedSettings = Field(
+        default=ForwardedSettings(),
+        description="Forwarding headers: what destinations learn about the client.",
+    )
 
-    preserve_host: bool = False
-    """Whether the client's Host is passed on instead of the destination's own (YARP: no)."""
+    preserve_host: bool = Field(
+        default=False,
+        description=(
+            "Whether the client's Host is passed on instead of the destination's own (YARP: no)."
+        ),
+    )
 
-    request_headers: RequestHeaderValues = {}
-    """Headers that every request upstream gets, in place of the client's. Values are secrets:
-    never logged, dumped or shown."""
+    request_headers: RequestHeaderValues = Field(
+        default={},
+        description=(
+            "Headers that every request upstream gets, in place of the client's. Values are"
+            " secrets: never logged, dumped or shown."
+        ),
+    )
 
-    remove_request_headers: RequestHeaderNames = ()
-    """Headers of the client that are not passed on."""
+    remove_request_headers: RequestHeaderNames = Field(
+        default=(), description="Headers of the client that are not passed on."
+    )
 
-    response_headers: ResponseHeaderValues = {}
-    """Headers that every response gets, in place of the upstream's. Values are secrets."""
+    response_headers: ResponseHeaderValues = Field(
+        default={},
+        description=(
+            "Headers that every response gets, in place of the upstream's. Values are secrets."
+        ),
+    )
 
-    remove_response_headers: ResponseHeaderNames = ()
-    """Headers of the upstream that are not passed on."""
+    remove_response_headers: ResponseHeaderNames = Field(
+        default=(), description="Headers of the upstream that are not passed on."
+    )
 
-    response_server_headers: Literal["drop", "pass"] = "drop"
-    """The upstream's Date and Server: dropped, because uvicorn and hypercorn add their own, or
-    passed, for servers that are started without these headers."""
+    response_server_headers: Literal["drop", "pass"] = Field(
+        default="drop",
+        description=(
+            "The upstream's Date and Server: dropped, because uvicorn and hypercorn add their own,"
+            " or passed, for servers that are started without these headers."
+        ),
+    )
 
-    transforms: Transforms = ()
-    """Changes to requests and responses, as JSON: a list of objects with ``kind``, in their
-    order. Their values are secrets."""
+    transforms: Transforms = Field(
+        default=(),
+        description=(
+            "Changes to requests and responses, as JSON: a list of objects with ``kind``, in their"
+            " order. Their values are secrets."
+        ),
+    )
 
-    tls: TlsSettings = TlsSettings()
-    """TLS towards destinations."""
+    tls: TlsSettings = Field(default=TlsSettings(), description="TLS towards destinations.")
 
-    http_version: Annotated[Literal["1.1", "2"], BeforeValidator(_version)] = "1.1"
-    """HTTP version towards destinations; 2 needs the extra ``http2``."""
+    http_version: Annotated[Literal["1.1", "2"], BeforeValidator(_version)] = Field(
+        default="1.1", description="HTTP version towards destinations; 2 needs the extra ``http2``."
+    )
 
-    websocket: WebSocketSettings = WebSocketSettings()
-    """Limits and pings of WebSockets towards destinations."""
+    websocket: WebSocketSettings = Field(
+        default=WebSocketSettings(),
+        description="Limits and pings of WebSockets towards destinations.",
+    )
 
-    affinity: Annotated[AffinitySettings | None, OrNone] = None
-    """Keeps each client on one destination; none for off."""
+    affinity: Annotated[AffinitySettings | None, OrNone] = Field(
+        default=None, description="Keeps each client on one destination; none for off."
+    )
 
-    explain: Annotated[Literal["off", "header", "log"], BeforeValidator(_explain)] = "off"
-    """Where the reason for each pick is shown: ``header`` (X-Proxy-Explain, which shows
-    addresses to clients) or ``log`` (``fastapi_proxy_di.explain``)."""
+    explain: Annotated[Literal["off", "header", "log"], BeforeValidator(_explain)] = Field(
+        default="off",
+        description=(
+            "Where the reason for each pick is shown: ``header`` (X-Proxy-Explain, which shows"
+            " addresses to clients) or ``log`` (``fastapi_proxy_di.explain``)."
+        ),
+    )
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

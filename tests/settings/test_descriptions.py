@@ -1,11 +1,12 @@
-"""Descriptions of settings, from the text below each field."""
+"""Descriptions of settings."""
 
 from typing import ClassVar, Literal
 
 import pytest
 from pydantic import BaseModel, Field
+from pydantic_settings import SettingsConfigDict
 
-from fastapi_proxy_di import DestinationSettings, HealthSettings, UpstreamSettings
+from fastapi_proxy_di import DestinationSettings, UpstreamSettings
 from fastapi_proxy_di.settings import settings_class
 from fastapi_proxy_di.settings.fields import fields_at
 
@@ -44,18 +45,12 @@ def test_every_model_of_a_schema_is_described() -> None:
     assert missing == set()
 
 
-def test_description_is_the_text_without_its_indentation() -> None:
-    """Several lines are joined as by ``inspect.cleandoc``."""
-    assert HealthSettings.model_fields["path"].description == (
-        "Path that is probed on each destination, joined to its base path; none for no probes.\n"
-        "The policy ``latency`` sets ``/``."
-    )
-
-
 def test_description_of_a_changed_default_stays() -> None:
     """A declared class changes the default, not the description; its own fields get theirs."""
 
     class Payments(UpstreamSettings, name="payments"):
+        model_config = SettingsConfigDict(use_attribute_docstrings=True)
+
         policy: str = "random"
         """Not this."""
 
