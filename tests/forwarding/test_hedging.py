@@ -10,6 +10,7 @@ from tests.support.gateways import Gateway, gateway, until
 from tests.support.http_client import connect, fetch, request
 from tests.support.origins import Connection, Script, ScriptedOrigin, response_bytes
 from tests.support.servers import blackhole, dead_port
+from tests.support.stepped_loop import SteppedLoop
 
 pytestmark = pytest.mark.e2e
 
@@ -271,7 +272,7 @@ async def test_unhedged_request_dials_other_destinations_as_usual() -> None:
     assert failures == [1, 1, 1, 0]
 
 
-async def test_hedge_keeps_the_timeouts() -> None:
+async def test_hedge_keeps_the_timeouts(deadline_clock: SteppedLoop) -> None:
     """Each branch has its own time to the first byte."""
 
     async def silent(connection: Connection) -> None:
@@ -285,10 +286,14 @@ async def test_hedge_keeps_the_timeouts() -> None:
             one.url,
             other.url,
             retries={"hedge_after": 0.02, "attempts": 0},
-            timeouts={"first_byte": 1.0},
+            timeouts={"first_byte": 60, "activity": 86_400},
         ) as gate,
+        connect(gate.address) as client,
     ):
-        reply = await fetch(gate.address, target="/billing/x")
+        await client.send(request(target="/billing/x"))
+        await until(lambda: one.requests and other.requests)
+        deadline_clock.advance(3600)
+        reply = await client.read_response()
         await until(lambda: gate.in_flight == 0)
 
     assert reply.status == 504

@@ -11,6 +11,7 @@ from tests.support.gateways import gateway, gateway_app, until
 from tests.support.http_client import Ending, RawResponse, connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, chunk
 from tests.support.servers import run_hypercorn
+from tests.support.stepped_loop import SteppedLoop
 
 pytestmark = pytest.mark.e2e
 
@@ -83,7 +84,7 @@ async def _response_to(address: tuple[str, int], seen: Callable[[], None]) -> Ra
 @pytest.mark.parametrize("name", _FAULTS)
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 async def test_fault_within_the_body_breaks_the_transfer(
-    name: str, middlewares: int, http: str
+    name: str, middlewares: int, http: str, deadline_clock: SteppedLoop
 ) -> None:
     """No last chunk, no full length; also with the app's own HTTP middleware in front."""
     first, fault = _FAULTS[name]
@@ -93,16 +94,13 @@ async def test_fault_within_the_body_breaks_the_transfer(
         await connection.read_request()
         await connection.send(first)
         await seen.wait()
+        if fault is _stall:
+            deadline_clock.advance(3600)  # beyond ``timeouts.activity``
         await fault(connection)
 
     async with (
         ScriptedOrigin(script) as origin,
-        gateway(
-            origin.url,
-            middlewares=middlewares,
-            server={"http": http},
-            timeouts={"activity": 1.0},
-        ) as gate,
+        gateway(origin.url, middlewares=middlewares, server={"http": http}) as gate,
     ):
         reply = await _response_to(gate.address, seen.set)
         await origin.all_left()
@@ -139,7 +137,9 @@ async def test_fault_within_the_body_breaks_the_transfer_of_hypercorn(
 
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
-async def test_total_timeout_breaks_a_transfer_under_way(middlewares: int) -> None:
+async def test_total_timeout_breaks_a_transfer_under_way(
+    middlewares: int, deadline_clock: SteppedLoop
+) -> None:
     """``timeouts.total`` also ends a response that is being sent, never as if it were complete."""
 
     async def script(connection: Connection) -> None:
@@ -149,9 +149,11 @@ async def test_total_timeout_breaks_a_transfer_under_way(middlewares: int) -> No
 
     async with (
         ScriptedOrigin(script) as origin,
-        gateway(origin.url, middlewares=middlewares, timeouts={"total": 1.0}) as gate,
+        gateway(
+            origin.url, middlewares=middlewares, timeouts={"total": 60, "activity": 3600}
+        ) as gate,
     ):
-        reply = await fetch(gate.address, target="/billing/x")
+        reply = await _response_to(gate.address, lambda: deadline_clock.advance(61))
         await origin.all_left()
 
     assert (reply.body, reply.ending) == (b"hello", Ending.BROKEN)

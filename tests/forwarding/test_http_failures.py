@@ -10,12 +10,15 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from fastapi_proxy_di.errors import Failure, Side
 from tests.support.gateways import Gateway, gateway, until
 from tests.support.http_client import Ending, connect, fetch, request
 from tests.support.origins import Connection, Script, ScriptedOrigin, chunk, response_bytes
 from tests.support.servers import blackhole, dead_port
+from tests.support.stepped_loop import SteppedLoop
+from tests.support.taken import record_taken
 
 pytestmark = pytest.mark.e2e
 
@@ -126,14 +129,13 @@ _BEFORE: dict[str, tuple[Place, dict[str, Any], Failure, int]] = {
         502,
     ),
 }
-_STALL: dict[str, Any] = {"timeouts": {"activity": 1.0}}
-_AMID: dict[str, tuple[bytes, bytes, Callable[[Connection], Any], dict[str, Any], Failure]] = {
-    "stalled": (_CHUNKED, b"", Connection.peer_left, _STALL, Failure.ACTIVITY_TIMEOUT),
-    "reset": (_LENGTH, b"", Connection.reset, {}, Failure.RESPONSE_BODY),
-    "closed": (_LENGTH, b"", Connection.close, {}, Failure.RESPONSE_BODY),
-    "cut in a chunk": (_CHUNKED, b"ff\r\nnot so long", Connection.close, {}, Failure.RESPONSE_BODY),
-    "bad chunk": (_CHUNKED, b"zz\r\n", Connection.peer_left, {}, Failure.RESPONSE_BODY),
-    "no last chunk": (_CHUNKED, b"", Connection.close, {}, Failure.RESPONSE_BODY),
+_AMID: dict[str, tuple[bytes, bytes, Callable[[Connection], Any], Failure]] = {
+    "stalled": (_CHUNKED, b"", Connection.peer_left, Failure.ACTIVITY_TIMEOUT),
+    "reset": (_LENGTH, b"", Connection.reset, Failure.RESPONSE_BODY),
+    "closed": (_LENGTH, b"", Connection.close, Failure.RESPONSE_BODY),
+    "cut in a chunk": (_CHUNKED, b"ff\r\nnot so long", Connection.close, Failure.RESPONSE_BODY),
+    "bad chunk": (_CHUNKED, b"zz\r\n", Connection.peer_left, Failure.RESPONSE_BODY),
+    "no last chunk": (_CHUNKED, b"", Connection.close, Failure.RESPONSE_BODY),
 }
 
 
@@ -183,21 +185,23 @@ async def test_fault_before_the_first_byte_gives_its_status(
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 @pytest.mark.parametrize("name", _AMID)
 async def test_fault_within_the_body_breaks_the_transfer(
-    name: str, middlewares: int, access: pytest.LogCaptureFixture
+    name: str, middlewares: int, access: pytest.LogCaptureFixture, deadline_clock: SteppedLoop
 ) -> None:
     """The failure counts once, on the destination's side."""
-    first, rest, fault, settings, failure = _AMID[name]
+    first, rest, fault, failure = _AMID[name]
     head_seen = asyncio.Event()
 
     async def script(connection: Connection) -> None:
         await connection.read_request()
         await connection.send(first)
         await head_seen.wait()
+        if failure is Failure.ACTIVITY_TIMEOUT:
+            deadline_clock.advance(3600)
         await _then(connection, rest, fault)
 
     async with (
         ScriptedOrigin(script) as origin,
-        gateway(origin.url, middlewares=middlewares, **settings) as gate,
+        gateway(origin.url, middlewares=middlewares) as gate,
         connect(gate.address) as client,
     ):
         await client.send(request(target="/billing/x"))
@@ -258,15 +262,19 @@ async def test_bytes_after_the_body_are_no_failure(
 
 @pytest.mark.parametrize("middlewares", [0, 1, 2])
 async def test_stalled_upload_is_the_clients_failure(
-    middlewares: int, access: pytest.LogCaptureFixture
+    middlewares: int, access: pytest.LogCaptureFixture, deadline_clock: SteppedLoop
 ) -> None:
     """408, and no failure of the destination is counted."""
+    app = FastAPI()
+    taken = record_taken(app)
     async with (
         ScriptedOrigin() as origin,
-        gateway(origin.url, middlewares=middlewares, **_STALL) as gate,
+        gateway(origin.url, app=app, middlewares=middlewares) as gate,
         connect(gate.address) as client,
     ):
         await client.send(request("POST", "/billing/x", [(b"Content-Length", b"9")]) + b"half")
+        await until(lambda: origin.requests and taken.waits)
+        deadline_clock.advance(3600)
         reply = await client.read_response()
         await until(lambda: gate.in_flight == 0, 10)
         counted = _counted(gate)
