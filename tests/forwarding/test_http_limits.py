@@ -3,10 +3,12 @@
 import asyncio
 
 import pytest
+from fastapi import FastAPI
 
 from tests.support.gateways import gateway, until
 from tests.support.http_client import Ending, connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, chunk, response_bytes
+from tests.support.taken import record_taken
 
 pytestmark = pytest.mark.e2e
 
@@ -123,9 +125,13 @@ async def test_upload_survives_its_wait_in_the_queue() -> None:
     """Bytes that the client sends meanwhile are not lost."""
     body = bytes(range(256)) * 2000
     release = asyncio.Event()
+    app = FastAPI()
+    taken = record_taken(app)
     async with (
         ScriptedOrigin(lambda connection: _until_released(connection, release)) as origin,
-        gateway(origin.url, limits={"max_in_flight": 1, "queue": 1, "queue_timeout": 10}) as gate,
+        gateway(
+            origin.url, app=app, limits={"max_in_flight": 1, "queue": 1, "queue_timeout": 60}
+        ) as gate,
         connect(gate.address) as client,
     ):
         first = asyncio.create_task(fetch(gate.address, target="/billing/x"))
@@ -133,7 +139,7 @@ async def test_upload_survives_its_wait_in_the_queue() -> None:
         await client.send(
             request("POST", "/billing/x", [(b"Transfer-Encoding", b"chunked")]) + chunk(body)
         )
-        await asyncio.sleep(0.1)  # longer than an exchange may go unwatched
+        await until(lambda: any(message.get("body") for message in taken.messages))
         release.set()
         await client.send(chunk(body) + chunk(b""))
         reply = await client.read_response()

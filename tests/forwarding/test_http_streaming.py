@@ -174,7 +174,10 @@ async def test_slow_destination_slows_the_upload() -> None:
 
 
 async def _standstill(count: Callable[[], int]) -> None:
-    """Wait until a counter has stopped, which is the only sign of a transfer that is held back."""
+    """Wait until a counter has stopped, which is the only sign of a transfer that is held back.
+
+    A pause of the machine looks the same: the test then sees less, but does not fail.
+    """
     seen = -1
     while count() != seen:
         seen = count()

@@ -15,11 +15,11 @@ from fastapi_proxy_di import (
     proxy_lifespan,
     proxy_router,
 )
-from fastapi_proxy_di.forwarding.watcher import UNWATCHED_SECONDS
 from tests.support.gateways import billing, gateway_app, until
 from tests.support.http_client import connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, chunk, response_bytes
 from tests.support.servers import run_app
+from tests.support.taken import record_taken
 
 pytestmark = pytest.mark.e2e
 
@@ -158,16 +158,16 @@ async def test_body_is_kept_while_a_dependency_sends_another(
         while True:
             received = await connection.read_request()
             if received.target == b"/auth":
-                # Until the client is watched, and what it sends has been read.
-                await asyncio.sleep(10 * UNWATCHED_SECONDS)
+                await until(
+                    lambda: taken.messages
+                )  # the client is watched, its first part was read
             await connection.send(response_bytes(body=received.body))
 
-    async with (
-        ScriptedOrigin(script) as origin,
-        run_app(_authorizing(origin.url, closes=closes)) as running,
-        asyncio.timeout(30),
-    ):
-        reply = await fetch(running.address, "POST", path, body=body)
+    async with ScriptedOrigin(script) as origin:
+        app = _authorizing(origin.url, closes=closes)
+        taken = record_taken(app)
+        async with run_app(app) as running, asyncio.timeout(30):
+            reply = await fetch(running.address, "POST", path, body=body)
 
     assert reply.status == 200
     assert reply.body == (body or b"")
