@@ -71,8 +71,8 @@ class ObservingPolicy(BalancingPolicy, Protocol):
 
         Args:
             destination: The destination that the request was sent to.
-            seconds_to_first_byte: Time from sending the request to the first byte of the
-                response, or to the failure.
+            seconds_to_first_byte: Time from the pick, with the dial if there was one, to the
+                head of the response, or to the failure.
             failed: Whether the exchange failed on the destination's side, by status or
                 transport.
             now: Monotonic seconds.

@@ -101,7 +101,7 @@ class Hedging:
         dials = first.dials
         assert dials is not None
         if dials.further >= MAX_CONNECT_RETRIES or not (first.in_flight or first.attempts):
-            return False  # no further dial is allowed, or nothing was sent yet
+            return False  # no further dial is allowed, or no destination was picked yet
         if self._retry_loop.pick(first.key, (first.destination,)) is None:
             return False
         if not self._budget.withdraw(monotonic()):

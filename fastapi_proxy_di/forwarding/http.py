@@ -1,11 +1,13 @@
 """Forwards HTTP requests: takes an ASGI request, gives the raw response.
 
-1. Build the request to send (``request``): path, headers, framing.
-2. Read the part of the body that has already arrived (``body``).
-3. Begin and send the exchange (``journey``): pick, connect, send, wait for the head.
-4. Give the response (``response``), which streams when it is sent and ends the exchange.
+1. Begin the exchange (``exchange``).
+2. Build the request to send (``request``): path, headers, framing.
+3. Read the part of the body that has already arrived (``body``).
+4. Send the exchange (``journey``): pick, connect, send, wait for the head.
+5. Give the response (``response``), which streams when it is sent and ends the exchange.
 
-Everything that does not depend on the request was decided when the forwarder was made.
+Everything that does not depend on the request was decided when the forwarder was made. Only a
+request with a timeout of its own gets a watcher of its own.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ HTTP, WebSockets, the httpx client and leases share these steps:
 3. ``send`` goes through admission, hedging, the retry loop and its attempts; ``hold`` only
    picks a destination and counts it as in use.
 4. ``end`` closes the exchange, counts it as done, reports a late failure and stops watching.
-   It is called once for every exchange.
+   It is called once for every exchange that has begun. The branches of a hedged request do not
+   begin and end: the request that they belong to does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Protocol of observers, which follow exchanges for access records, spans and metrics.
+"""Protocol of observers, which follow exchanges; the access records are such observers.
 
 An exchange without an observer has ``Exchange.observer`` set to ``None``, which costs nothing.
 """

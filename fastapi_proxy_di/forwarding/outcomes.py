@@ -58,7 +58,7 @@ class Outcomes:
 
         Args:
             destination: The destination of the exchange.
-            started: Monotonic seconds at which the exchange began.
+            started: Monotonic seconds at which the attempt began.
             failed: Whether the destination failed.
         """
         if self._observe is not None:

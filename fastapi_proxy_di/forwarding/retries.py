@@ -5,7 +5,7 @@ The decision depends only on the ``Outcome`` of the last attempt, the settings a
 ```text
 what happened                                 which requests                    verdict
 failure of the client's or ours               -                                 NO
-no connection                                 any, 3 times                      RETRY_FREE
+no connection                                 any, 3 other destinations         RETRY_FREE
 a reused connection closed, nothing written   any, once                         RETRY_FREE
 a reused connection closed, no response byte  repeatable, once                  RETRY_FREE
 any other failure before a response byte      repeatable, or nothing written    RETRY_COUNTED

@@ -128,7 +128,7 @@ class RetryLoop:
             started = monotonic() if outcomes.learns else 0.0
             try:
                 response = await attempt(
-                    exchange, self._transports[destination], self._limits, fresh=resent
+                    exchange, self._transports[destination], self._limits, new_connection=resent
                 )
                 if response.status not in self._notable:
                     outcomes.succeeded(destination)
@@ -150,7 +150,7 @@ class RetryLoop:
             except BaseException:
                 exchange.end_attempt()
                 raise
-            dialled = exchange.transport_exchange is not None
+            sent = exchange.transport_exchange is not None
             exchange.end_attempt()
             if verdict is Verdict.RETRY_COUNTED:
                 tried += (destination,)
@@ -158,7 +158,7 @@ class RetryLoop:
                 retries += 1
                 if pause:
                     await exchange.watcher.run(exchange, asyncio.sleep(pause), "back-off")
-            elif not dialled:
+            elif not sent:
                 tried += (destination,)
                 # Dial again only if there is another destination. The pick is kept, because
                 # a second pick of round robin would give the next destination.
@@ -220,7 +220,7 @@ class RetryLoop:
 
 
 async def attempt(
-    exchange: Exchange, to: DestinationTransport, limits: LimitSettings, *, fresh: bool
+    exchange: Exchange, to: DestinationTransport, limits: LimitSettings, *, new_connection: bool
 ) -> TransportExchange:
     """Send the request and wait for the final head of the response.
 
@@ -228,7 +228,7 @@ async def attempt(
         exchange: The exchange, with the request to send; stores the attempt once it is sent.
         to: The transport to the destination.
         limits: The limits of the upstream.
-        fresh: Whether to open a new connection even if an idle one can be used.
+        new_connection: Whether to open one even if an idle connection can be used.
 
     Raises:
         ProxyError: There is no response.
@@ -239,7 +239,7 @@ async def attempt(
     if body is not None:
         first = body.at_hand
         more = not body.ended or len(first) < len(body.first)
-    sent = None if fresh else to.transport.reuse(request, first, more=more)
+    sent = None if new_connection else to.transport.reuse(request, first, more=more)
     if sent is None:
         sent = await exchange.watcher.run(
             exchange, to.transport.start(request, first, more=more), "dial"

@@ -168,9 +168,11 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
     """
     transforms = mount.overrides
 
-    # Not Annotated: ``typing`` caches it, and may give one with an equal, other upstream.
+    # A default instead of ``Annotated``: ``typing`` caches ``Annotated`` types, and may give one
+    # that was made with another upstream that is equal.
     async def tunnel(websocket: WebSocket, balancer: Balancer = Depends(upstream)) -> None:
-        install_handler(websocket.scope)  # an overridden upstream did not
+        # ``Upstream`` does this while it is solved; an override takes its place.
+        install_handler(websocket.scope)
         path, prefix = _target(websocket.scope)
         if not _is_real(balancer):
             await balancer.forward_websocket(websocket, _given(path))
@@ -182,7 +184,8 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
         balancer: Balancer = Depends(upstream),
         chosen: ForwardOptions = Depends(mount.options),
     ) -> None:
-        install_handler(websocket.scope)  # an overridden upstream did not
+        # ``Upstream`` does this while it is solved; an override takes its place.
+        install_handler(websocket.scope)
         path, prefix = _target(websocket.scope)
         if not _is_real(balancer):
             await balancer.forward_websocket(

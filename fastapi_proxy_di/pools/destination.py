@@ -39,8 +39,8 @@ class Destination:
         ejected_until: Monotonic seconds at which the ejection ends, ``None`` if not ejected.
         draining: Whether the destination takes no new requests and finishes the old ones.
         removed: Whether the destination has left its pool; it finishes its requests.
-        successes: Exchanges since the last ejection that did not fail on the destination's
-            side.
+        successes: Exchanges since the last ejection whose response began without a failure on
+            the destination's side; a response that breaks off later counts as a failure too.
         failures: Exchanges since the last ejection that failed on the destination's side.
         ejections: How often the destination was ejected.
         returns: How often the destination became healthy again or was readmitted.

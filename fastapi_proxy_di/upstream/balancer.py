@@ -211,7 +211,8 @@ class Balancer:
     def pick(self) -> Destination | None:
         """Give the destination that the policy picks now, ``None`` if there is none.
 
-        The pick advances the policy but counts no request; ``lease`` counts one.
+        The pick advances the policy but counts no request; ``lease`` counts one. Affinity does
+        not apply, because there is no client.
         """
         destination, full = select(self._running.policy, self._running.pool)
         self._running.supervisor.limits_reached(full)

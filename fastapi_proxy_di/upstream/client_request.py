@@ -1,8 +1,8 @@
 """Turns the client's ``Request`` or ``WebSocket`` into an exchange, and forwards it.
 
 The file also has the undocumented names of Starlette's ``Request`` and ``WebSocket``, one
-accessor each, which says what happens if the name is missing. The undocumented names of FastAPI
-are in ``integration.compat``.
+accessor each, which says what happens if the name is missing, and FastAPI's exit stack of a
+request. The other undocumented names of FastAPI are in ``integration.compat``.
 """
 
 from __future__ import annotations

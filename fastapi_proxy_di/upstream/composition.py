@@ -45,7 +45,8 @@ from fastapi_proxy_di.upstream.transports import Transports
 from fastapi_proxy_di.wire.forwarded import Forwarding
 from fastapi_proxy_di.wire.headers import RESPONSE_KINDS, HeaderKinds
 
-_POLICIES_WITHOUT_KEY: Final = frozenset(POLICIES) - {"hash"}
+_POLICIES_WITH_KEY: Final = frozenset({"hash"})
+"""The built-in policies that read the key of a request."""
 
 
 def compose(
@@ -169,7 +170,7 @@ def _journey(
 def _key_reader(settings: UpstreamSettings) -> KeyReader | None:
     """Give the reader of hash keys; ``None`` if neither policy nor affinity uses a key."""
     policy = settings.policy
-    if settings.affinity is None and isinstance(policy, str) and policy in _POLICIES_WITHOUT_KEY:
+    if settings.affinity is None and policy in POLICIES and policy not in _POLICIES_WITH_KEY:
         return None
     return key_reader(settings.hash_key)
 
