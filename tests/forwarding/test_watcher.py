@@ -29,7 +29,7 @@ LEFT = {"type": "http.disconnect"}
 
 
 class Client:
-    """A client that disconnects when told, or whose server fails."""
+    """A client that disconnects when the test says so; its server may fail instead."""
 
     def __init__(self) -> None:
         self.gone = asyncio.Event()

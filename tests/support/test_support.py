@@ -108,7 +108,7 @@ async def test_failed_start_has_the_reason() -> None:
 
 
 def test_server_without_the_mark_fails_the_test() -> None:
-    """A test that forgets the mark ``e2e`` is told so."""
+    """Making a server in a test without the mark ``e2e`` fails with a text that names the mark."""
     with pytest.raises(pytest.fail.Exception, match="marked e2e"):
         uvicorn.Server(uvicorn.Config("no:app"))
     with pytest.raises(pytest.fail.Exception, match="marked e2e"):

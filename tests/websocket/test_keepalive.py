@@ -109,7 +109,7 @@ async def test_without_pings_an_idle_tunnel_is_cut() -> None:
 
 
 async def test_silence_ends_no_tunnel() -> None:
-    """The timeouts of requests do not apply to a tunnel. Nothing tells of what does not happen."""
+    """The timeouts of requests do not apply to a tunnel that is silent for longer than they are."""
     timeouts = {"activity": 0.05, "first_byte": 0.05, "total": 0.05}
     async with (
         echo_server(EchoApp()) as upstream,
