@@ -30,8 +30,10 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
 
     __slots__ = (
         "_closed",
+        "_detached",
         "_drained",
         "_exchange",
+        "_lost",
         "_owner",
         "_transport",
         "_view",
@@ -54,6 +56,8 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
         self._exchange: Http1Exchange | None = None
         self._drained = Signal()
         self._closed = False
+        self._lost = False
+        self._detached: asyncio.Transport | None = None
 
     # -- what the transport and the exchange call -------------------------------------
 
@@ -120,14 +124,21 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
             exchange.fail(UpstreamDisconnected("the upstream is shut down"))
 
     def detach(self) -> asyncio.Transport:
-        """Hand over the socket to a new protocol, which must be set before the next read."""
+        """Hand over the socket to a new protocol, which must be set before the next read.
+
+        If the destination has closed the connection already, the new protocol learns that in
+        the next turn of the loop, after the bytes that came before.
+        """
         transport = self._transport
-        if transport is None or self._closed:
+        if transport is None or (self._closed and not self._lost):
             raise UpstreamDisconnected("the connection is gone")
         self._exchange = None
         self._transport = None
+        self._detached = transport
         self._closed = True
         self._owner.forget(self)
+        if self._lost:
+            self.loop.call_soon(self.connection_lost, None)
         return transport
 
     # -- what asyncio calls -----------------------------------------------------------
@@ -155,8 +166,14 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._detached is not None:
+            # TLS schedules the call for the protocol of that moment, before the handover.
+            successor = self._detached.get_protocol()
+            if successor is not self:
+                successor.connection_lost(exc)
+            return
         exchange, self._exchange = self._exchange, None
-        self._closed = True
+        self._closed = self._lost = True
         self._owner.forget(self)
         if exchange is not None:
             exchange.ended(exc or ConnectionResetError("connection lost"))

@@ -64,7 +64,7 @@ _TRANSITIONS: Final[dict[_State, dict[_Event, _State]]] = {
     },
     _INTERIM: {_END: _HEAD, _FAIL: _BROKEN},
     _BODY: {_PIECE: _BODY, _END: _WHOLE, _CLOSE: _WHOLE, _FAIL: _BROKEN},
-    _SWITCHED: {_PIECE: _SWITCHED, _END: _SWITCHED, _CLOSE: _WHOLE, _FAIL: _BROKEN},
+    _SWITCHED: {_PIECE: _SWITCHED, _END: _SWITCHED, _FAIL: _BROKEN},
     _WHOLE: {_END: _WHOLE},  # llhttp sees the end of a response to HEAD after we do
     _BROKEN: {_END: _BROKEN, _FAIL: _BROKEN},
 }
@@ -208,7 +208,8 @@ class Http1Exchange(BaseExchange):
 
     def ended(self, error: Exception | None) -> None:
         """Handle the end of the connection: closed (``None``) or broken by the destination."""
-        if self.complete:
+        if self.complete or self._state is _SWITCHED:
+            # After a 101 the end belongs to the new protocol, like the bytes.
             return
         if error is None and self.status and self._close_delimited():
             # RFC 9112 section 6.3 rule 8: the body ends with the connection.
