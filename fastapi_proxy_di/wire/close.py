@@ -10,6 +10,10 @@ __all__ = ["Close", "close_downwards", "close_upwards", "may_be_sent"]
 
 # IANA's WebSocket Close Code Number Registry without the codes reserved for local use.
 _REGISTERED_CODES: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+# Registered, but a protocol error to clients on wsproto and gorilla/websocket, which then
+# report 1002 of their own instead of what happened.
+_BAD_GATEWAY: Final = 1014
+_INTERNAL_ERROR: Final = 1011
 # RFC 6455 section 5.5: a control frame holds 125 bytes; the code takes two of them.
 _MAX_REASON_BYTES: Final = 123
 
@@ -58,11 +62,14 @@ def close_downwards(code: int, reason: str = "") -> Close:
 
     Returns:
         A close frame with a code, because ASGI cannot send an empty one. An empty close becomes
-        1000, a code that may not be sent becomes 1014, bad gateway.
+        1000. A code that may not be sent, or that many clients do not know (1014), becomes 1011,
+        and always has a reason.
     """
     if code == 1005:
         return Close(1000)
-    return Close(code if may_be_sent(code) else 1014, _cut(reason))
+    if may_be_sent(code) and code != _BAD_GATEWAY:
+        return Close(code, _cut(reason))
+    return Close(_INTERNAL_ERROR, _cut(reason or "bad gateway"))
 
 
 def _cut(reason: str) -> str:

@@ -110,7 +110,9 @@ class Forwarding:
         """Mode ``append``: keep the peer's values and add ours after them."""
         by_name: dict[bytes, list[bytes]] = {}
         for name, value in received:
-            by_name.setdefault(name, []).append(value)
+            # RFC 9110 section 5.6.1.1: no empty list element is sent.
+            if members := value.strip(b", \t"):
+                by_name.setdefault(name, []).append(members)
         headers = [pair for pair in received if pair[0] not in _OURS and pair[0] != b"forwarded"]
         hops = [*by_name.get(b"x-forwarded-for", ()), *([peer.encode("latin-1")] if peer else ())]
         if hops:

@@ -90,6 +90,8 @@ REQUEST_KINDS: Final[Mapping[bytes, HeaderKind]] = {
 RESPONSE_KINDS: Final[Mapping[bytes, HeaderKind]] = {
     b"connection": HeaderKind.CONNECTION,
     b"trailer": HeaderKind.TRAILER,
+    # RFC 7838 section 3: it names other ports and protocols of the upstream's own host.
+    b"alt-svc": HeaderKind.DROP,
 }
 """Response headers that the proxy handles itself."""
 

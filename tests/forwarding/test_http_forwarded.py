@@ -87,6 +87,24 @@ async def test_append_extends_a_trusted_peer_s_chain() -> None:
     assert b", ".join(seen.all(b"x-forwarded-for")) == b"1.2.3.4, 5.6.7.8, 127.0.0.1"
 
 
+@pytest.mark.parametrize(
+    ("received", "sent"),
+    [
+        (b"", b"127.0.0.1"),
+        (b" , ", b"127.0.0.1"),
+        (b"1.2.3.4,", b"1.2.3.4, 127.0.0.1"),
+        (b", 1.2.3.4", b"1.2.3.4, 127.0.0.1"),
+    ],
+)
+async def test_append_sends_no_empty_element(received: bytes, sent: bytes) -> None:
+    """RFC 9110 section 5.6.1.1: a sender generates none."""
+    seen = await _seen(
+        [(b"X-Forwarded-For", received)], mode="append", trusted_proxies=["127.0.0.0/8"]
+    )
+
+    assert seen.all(b"x-forwarded-for") == [sent]
+
+
 async def test_chain_cannot_be_nominated_away() -> None:
     """``Connection`` of a trusted peer cannot remove the hops before it."""
     chain = [(b"X-Forwarded-For", b"1.2.3.4"), (b"Forwarded", b"for=1.2.3.4")]

@@ -74,6 +74,13 @@ async def test_no_response_header_is_added() -> None:
     assert _theirs(reply) == [(b"content-length", b"2")]
 
 
+async def test_alternative_service_of_the_upstream_is_dropped() -> None:
+    """RFC 7838 section 3: it names ports of the upstream's own host, not of the gateway."""
+    raw = response_bytes(body=b"ok", headers=[(b"Alt-Svc", b'h3=":443"; ma=86400')])
+
+    assert _theirs(await _through(raw)) == [(b"content-length", b"2")]
+
+
 async def test_date_and_server_are_not_doubled() -> None:
     """Uvicorn adds its own headers, so those of the destination are dropped."""
     raw = response_bytes(

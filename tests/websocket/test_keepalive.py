@@ -105,7 +105,7 @@ async def test_without_pings_an_idle_tunnel_is_cut() -> None:
             open_websocket(gateway.address) as client,
         ):
             hop.shorten(0.1)
-            assert await client.ended() == Closed(1014, "upstream disconnected")
+            assert await client.ended() == Closed(1011, "upstream disconnected")
 
 
 async def test_silence_ends_no_tunnel() -> None:
@@ -243,7 +243,7 @@ async def test_dead_upstream_is_found() -> None:
         open_websocket(gateway.address) as client,
     ):
         started = time.monotonic()
-        assert await client.ended() == Closed(1014, "upstream ping timeout")
+        assert await client.ended() == Closed(1011, "upstream ping timeout")
         took = time.monotonic() - started
         client.client.close()
         await no_tunnel_left(gateway)

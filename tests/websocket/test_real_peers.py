@@ -13,6 +13,7 @@ import httpx
 import pytest
 import websockets
 import wsproto
+import wsproto.connection
 import wsproto.events
 from httpx_ws import AsyncWebSocketSession, aconnect_ws
 from websockets.exceptions import ConnectionClosed
@@ -20,6 +21,7 @@ from websockets.sync.client import connect as websockets_connect
 from websockets.typing import Subprotocol
 
 from tests.support.websocket_client import open_websocket
+from tests.support.websocket_origin import FramePeer, frames_from
 from tests.websocket.gateways import every_server, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server
 
@@ -157,6 +159,26 @@ async def test_clients_talk_through_the_gateway(server: str, talk: Talk) -> None
 
     assert got == _MESSAGES
     assert subprotocol == "v1.chat"
+
+
+@every_server
+async def test_wsproto_reads_the_close_frame_of_a_lost_upstream(server: str) -> None:
+    """Code and reason; it takes 1014 for a protocol error (as gorilla/websocket does)."""
+
+    async def vanish(peer: FramePeer) -> None:
+        peer.reset()
+
+    async with frames_from(vanish) as origin, tunnels(origin.url, server=server) as gateway:
+        async with open_websocket(gateway.address) as client:
+            connection = wsproto.connection.Connection(wsproto.ConnectionType.CLIENT)
+            events: list[wsproto.events.Event] = []
+            while not events:
+                connection.receive_data(await client.client.reader.read(65536))
+                events.extend(connection.events())
+
+    (closed,) = events
+    assert isinstance(closed, wsproto.events.CloseConnection)
+    assert (closed.code, closed.reason) == (1011, "upstream disconnected")
 
 
 @contextlib.asynccontextmanager

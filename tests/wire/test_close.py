@@ -55,11 +55,17 @@ def test_close_upwards_sends_no_frame_for_a_lost_connection(
 
 @pytest.mark.parametrize(
     ("code", "expected"),
-    [(1000, 1000), (1001, 1001), (1005, 1000), (1006, 1014), (1015, 1014), (4000, 4000), (0, 1014)],
+    [(1000, 1000), (1001, 1001), (1005, 1000), (1006, 1011), (1015, 1011), (4000, 4000), (0, 1011)],
 )
 def test_close_downwards_gives_a_code_that_may_be_sent(code: int, expected: int) -> None:
-    """An empty close becomes 1000; a lost connection becomes 1014, not a clean close."""
+    """An empty close becomes 1000; a lost connection becomes 1011, not a clean close."""
     assert close_downwards(code, "").code == expected
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1014, ""), (1006, ""), (1014, "why"), (1015, "why")])
+def test_close_downwards_says_why_instead_of_1014(code: int, reason: str) -> None:
+    """wsproto and gorilla/websocket take 1014 for a protocol error."""
+    assert close_downwards(code, reason) == Close(1011, reason or "bad gateway")
 
 
 @given(st.text(max_size=200))

@@ -111,6 +111,14 @@ def test_append_adds_headers_that_the_peer_did_not_send() -> None:
     assert sent == [(b"x-forwarded-for", b"1.2.3.4, 10.0.0.9"), *STATED[1:]]
 
 
+def test_append_leaves_out_empty_elements() -> None:
+    """A peer with empty headers counts as one that sent none (RFC 9110 section 5.6.1.1)."""
+    names = ("for", "proto", "host", "prefix")
+    empty = [(b"x-forwarded-" + name.encode(), b" ,") for name in names]
+
+    assert headers_sent("append", [*empty, (b"forwarded", b"")]) == STATED
+
+
 def test_append_without_host_prefix_and_known_scheme() -> None:
     """The address is appended, and no other header."""
     sent = headers_sent(
