@@ -10,7 +10,7 @@ ProxyError                          one request failed; a handler turns it into 
 ├── UpstreamDisconnected     502    the destination disconnected before its response was complete
 ├── UpstreamProtocolError    502    the response is malformed, or over a limit
 ├── UpstreamTimeout          504    connect, first byte, activity or total time ran out
-├── InvalidRequest           400    the path climbs above the mount, or a header is malformed
+├── InvalidRequest           400    the path has dot segments, or a header is malformed
 ├── RequestBodyTimeout       408    the client stopped sending its body
 ├── RequestBodyTooLarge      413    over ``limits.max_body_bytes``
 ├── RequestBodyConsumed      500    a dependency or middleware had read the body as a stream or form
@@ -238,7 +238,7 @@ class UpstreamTimeout(ProxyError):
 
 
 class InvalidRequest(ProxyError):
-    """The path climbs above the mount or the base path, or a header is malformed."""
+    """The path has dot segments that are not passed on, or a header is malformed."""
 
     default_failure = Failure.REQUEST_INVALID
 

@@ -32,6 +32,7 @@ class Overrides:
         forward_query: Whether the client's query is sent.
         timeout: Seconds for the whole exchange, instead of ``timeouts.total``.
         transforms: The transforms of the mount, which run after the upstream's.
+        path_given: Whether code gave the path of the exchange, which is sent as it is.
     """
 
     method: bytes | None = None
@@ -43,6 +44,7 @@ class Overrides:
     forward_query: bool = True
     timeout: float | None = None
     transforms: Pipeline | None = None
+    path_given: bool = False
 
 
 def overrides_of(
@@ -54,6 +56,7 @@ def overrides_of(
     body: Any = None,
     host: str | None = None,
     timeout: float | None = None,
+    path_given: bool = False,
 ) -> Overrides | None:
     """Validate the arguments of ``forward``; ``None`` if all have their defaults.
 
@@ -65,12 +68,13 @@ def overrides_of(
         body: The body to send instead of the client's: bytes, str, or data for JSON.
         host: The Host to send instead of the destination's authority.
         timeout: Seconds for the whole exchange.
+        path_given: Whether the path is given too.
 
     Raises:
         ValueError: An argument is malformed or not allowed.
     """
     given = (method, additional, replaced, body, host, timeout)
-    if forward_query and all(argument is None for argument in given):
+    if forward_query and not path_given and all(argument is None for argument in given):
         return None
     content, content_type = (None, None) if body is None else _content(body)
     if method is not None and not TOKEN.match(method.encode("latin-1", "replace")):
@@ -93,6 +97,7 @@ def overrides_of(
         host=None if host is None else host.encode("ascii"),
         forward_query=forward_query,
         timeout=timeout,
+        path_given=path_given,
     )
 
 

@@ -27,7 +27,7 @@ from fastapi_proxy_di.wire.headers import (
     nominated,
     set_headers,
 )
-from fastapi_proxy_di.wire.targets import climbs
+from fastapi_proxy_di.wire.targets import climbs, has_dot_segments
 
 # Looking a member up in its enum takes 0.15 µs on CPython 3.11.
 _CODING: Final = HeaderKind.CODING
@@ -64,6 +64,7 @@ class RequestBuilder:
         repeatable_methods: Methods that may be sent twice.
         transforms: The transforms of the upstream.
         is_hop: Whether this proxy is a hop, which counts ``Max-Forwards`` down.
+        pass_dot_segments: Whether a client's path may have dot segments, unless it climbs.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class RequestBuilder:
         repeatable_methods: frozenset[str],
         transforms: Pipeline | None = None,
         is_hop: bool = True,
+        pass_dot_segments: bool = False,
     ) -> None:
         self._forwarding = forwarding
         self._preserve_host = preserve_host
@@ -91,6 +93,7 @@ class RequestBuilder:
         self._repeatable = repeatable_methods
         self._transforms = transforms
         self._is_hop = is_hop
+        self._pass_dot_segments = pass_dot_segments
 
     def build(self, exchange: Exchange, *, drop: Callable[[bytes], bool] | None = None) -> None:
         """Build the request to send, and store it in ``exchange``.
@@ -100,7 +103,8 @@ class RequestBuilder:
             drop: Tells which further headers to leave out, e.g. those of a handshake.
 
         Raises:
-            InvalidRequest: The path climbs above its start, or a header is malformed.
+            InvalidRequest: The path has dot segments that may not be sent, or a header is
+                malformed.
             LastHop: ``Max-Forwards`` is 0.
         """
         scope, overrides = exchange.scope, exchange.overrides
@@ -110,8 +114,12 @@ class RequestBuilder:
             exchange.path, query = split_query(exchange.path, query)
             exchange.target = exchange.path
         exchange.query = query
-        if climbs(exchange.path):
-            raise InvalidRequest("the path leads above where the proxy is mounted")
+        if self._pass_dot_segments or (overrides is not None and overrides.path_given):
+            if climbs(exchange.path):
+                raise InvalidRequest("the path leads above where the proxy is mounted")
+        elif has_dot_segments(exchange.path):
+            # A guard by path has seen another path than the one that the destination resolves.
+            raise InvalidRequest("the path has dot segments; dot_segments=pass forwards them")
         kept, received, host, has_idempotency_key = self._sift(exchange)
         if drop is not None:
             # A handshake has no body; the bytes after it belong to the tunnel.

@@ -169,6 +169,14 @@ class UpstreamSettings(BaseSettings):
         ),
     )
 
+    dot_segments: Literal["reject", "pass"] = Field(
+        default="reject",
+        description=(
+            "A client's path with ``.`` or ``..`` segments, plain or encoded: refused with 400, or"
+            " passed on unless they lead above the mount."
+        ),
+    )
+
     request_headers: RequestHeaderValues = Field(
         default={},
         description=(

@@ -84,8 +84,9 @@ class Balancer:
 
         Args:
             request: The client's request.
-            path: The path to send, percent-encoded, starting with ``/``; sent unchanged. A
-                query in it comes before the client's. Default: the raw path below the mount.
+            path: The path to send, percent-encoded, starting with ``/``; sent unchanged,
+                dot segments too, unless they lead above its start. A query in it comes before
+                the client's. Default: the raw path below the mount.
             method: The method to send instead of the client's.
             forward_query: Whether the client's query is sent.
             additional_headers: Headers to set by name; they replace the client's of the same
@@ -111,6 +112,7 @@ class Balancer:
             body=override_body,
             host=override_host,
             timeout=timeout,
+            path_given=path is not None,
         )
         raw, prefix = _target(request.scope, path)
         response = await self.forwarder.request(request, raw, prefix, overrides)
@@ -149,7 +151,10 @@ class Balancer:
             ValueError: An argument is malformed or not allowed.
         """
         overrides = overrides_of(
-            forward_query=forward_query, additional=additional_headers, replaced=override_headers
+            forward_query=forward_query,
+            additional=additional_headers,
+            replaced=override_headers,
+            path_given=path is not None,
         )
         raw, prefix = _target(websocket.scope, path)
         await self.forwarder.websocket(

@@ -197,6 +197,7 @@ def request_builder(settings: UpstreamSettings, transforms: Pipeline | None) -> 
         remove=frozenset(name.encode("latin-1") for name in settings.remove_request_headers),
         repeatable_methods=frozenset(settings.retries.methods),
         transforms=transforms,
+        pass_dot_segments=settings.dot_segments == "pass",
     )
 
 
@@ -210,6 +211,7 @@ def client_builder(settings: UpstreamSettings) -> RequestBuilder:
         remove=frozenset(name.encode("latin-1") for name in settings.remove_request_headers),
         repeatable_methods=frozenset(settings.retries.methods),
         is_hop=False,
+        pass_dot_segments=True,
     )
 
 

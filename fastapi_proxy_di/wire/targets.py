@@ -231,10 +231,21 @@ def _climbs(segments: list[bytes]) -> bool:
     return False
 
 
+# Between two of all separators that some server knows; path parameters as in ``climbs``.
+_DOT_SEGMENT: Final = re.compile(
+    rb"(?:^|/|\\|%2f|%5c)(?:\.|%2e){1,2}(?:/|\\|%2f|%5c|;|\Z)", re.IGNORECASE
+)
+
+
 def has_dot_segments(path: bytes) -> bool:
-    """Whether a segment is ``.`` or ``..``, plain or encoded, as any server might read it."""
-    return any(_is_dots(segment) for segment in _SEPARATOR_SETS[-1].split(path))
+    """Whether a segment is ``.`` or ``..`` (RFC 3986 §3.3), as any server might read it.
 
+    The readings are those of ``climbs``: each path that climbs has dot segments.
 
-def _is_dots(segment: bytes) -> bool:
-    return _DOT.sub(b".", segment).partition(b";")[0] in (b".", b"..")
+    Args:
+        path: Raw path.
+    """
+    # 0.1 µs for a path without dots, as in ``climbs``.
+    if path.find(b".") < 0 and path.find(b"%2") < 0:
+        return False
+    return _DOT_SEGMENT.search(path) is not None

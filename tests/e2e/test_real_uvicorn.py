@@ -66,7 +66,7 @@ async def _through(upstream: Running, sent: bytes) -> RawResponse:
         "//x",
         "/a//b//",
         "/a;v=1/b;w",
-        "/./a/../b/%2e%2E/c",
+        "/.a/b../%2eb",
         "/caf%C3%A9",
         "/%FF",
     ],

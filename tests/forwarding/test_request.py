@@ -163,9 +163,13 @@ def test_malformed_headers_are_the_clients_fault(headers: Headers) -> None:
 
 @pytest.mark.parametrize("path", [b"/..", b"/%2e%2e/x", b"/a/..%2f..%5cx"])
 def test_climbing_path_is_refused(path: bytes) -> None:
-    """Dot segments lead above the mount."""
-    with pytest.raises(InvalidRequest, match="above"):
+    """Also where dot segments are allowed."""
+    with pytest.raises(InvalidRequest, match="dot segments"):
         build(path=path)
+    with pytest.raises(InvalidRequest, match="above"):
+        build(path=path, options={"pass_dot_segments": True})
+    with pytest.raises(InvalidRequest, match="above"):
+        build(path=path, overrides=Overrides(path_given=True))
 
 
 def test_expectation_is_sent_with_a_body_only() -> None:

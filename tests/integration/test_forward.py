@@ -58,7 +58,7 @@ async def _exchange(
         return await fetch(running.address, method, target, headers or [], body)
 
 
-@pytest.mark.parametrize("target", ["/", "/x", "/a%2Fb//c;d?q=%20", "/caf%C3%A9", "/a/../x"])
+@pytest.mark.parametrize("target", ["/", "/x", "/a%2Fb//c;d?q=%20", "/caf%C3%A9", "/a/..b"])
 async def test_path_of_none_is_the_raw_path(target: str) -> None:
     """An ordinary route sends its raw path."""
     async with ScriptedOrigin() as origin:

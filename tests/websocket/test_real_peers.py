@@ -168,13 +168,16 @@ async def test_wsproto_reads_the_close_frame_of_a_lost_upstream(server: str) -> 
     async def vanish(peer: FramePeer) -> None:
         peer.reset()
 
-    async with frames_from(vanish) as origin, tunnels(origin.url, server=server) as gateway:
-        async with open_websocket(gateway.address) as client:
-            connection = wsproto.connection.Connection(wsproto.ConnectionType.CLIENT)
-            events: list[wsproto.events.Event] = []
-            while not events:
-                connection.receive_data(await client.client.reader.read(65536))
-                events.extend(connection.events())
+    connection = wsproto.connection.Connection(wsproto.ConnectionType.CLIENT)
+    events: list[wsproto.events.Event] = []
+    async with (
+        frames_from(vanish) as origin,
+        tunnels(origin.url, server=server) as gateway,
+        open_websocket(gateway.address) as client,
+    ):
+        while not events:
+            connection.receive_data(await client.client.reader.read(65536))
+            events.extend(connection.events())
 
     (closed,) = events
     assert isinstance(closed, wsproto.events.CloseConnection)

@@ -64,7 +64,7 @@ def test_close_downwards_gives_a_code_that_may_be_sent(code: int, expected: int)
 
 @pytest.mark.parametrize(("code", "reason"), [(1014, ""), (1006, ""), (1014, "why"), (1015, "why")])
 def test_close_downwards_says_why_instead_of_1014(code: int, reason: str) -> None:
-    """wsproto and gorilla/websocket take 1014 for a protocol error."""
+    """Clients on wsproto or gorilla/websocket take 1014 for a protocol error."""
     assert close_downwards(code, reason) == Close(1011, reason or "bad gateway")
 
 

@@ -12,6 +12,7 @@ from fastapi_proxy_di.wire.targets import (
     PathOutsideMount,
     climbs,
     given_target,
+    has_dot_segments,
     join_target,
     raw_path_below,
     target_below,
@@ -280,6 +281,59 @@ def test_climbs_is_never_more_lenient_than_a_resolver(path: bytes) -> None:
         lowest = min(lowest, depth)
 
     assert climbs(path) or lowest >= 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b".",
+        b"..",
+        b"/.",
+        b"/./x",
+        b"/x/..",
+        b"/x/../y",
+        b"/x/%2e/y",
+        b"/x/.%2E/y",
+        b"/x%2f..%2Fy",
+        b"/x/..%5Cy",
+        b"/x\\..\\y",
+        b"/x/..;a=b/y",
+        b"/x/.;",
+    ],
+)
+def test_dot_segments_are_found_in_every_form(path: bytes) -> None:
+    """Plain or encoded, with any separator or with path parameters."""
+    assert has_dot_segments(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"",
+        b"/",
+        b"/a/b",
+        b"/...",
+        b"/.a",
+        b"/a.",
+        b"/..a/b..",
+        b"/v1..v2/a.b",
+        b"/%2ea",
+        b"/%252e/x",
+        b"/a%20b/%2f",
+        b"/.\n",
+        b"/;./x",
+    ],
+)
+def test_dots_within_a_segment_are_no_dot_segments(path: bytes) -> None:
+    """Only a segment of one or two dots; only one level of encoding counts."""
+    assert not has_dot_segments(path)
+
+
+@given(RAW_PATH)
+@example(b"/..\\x;y")
+def test_a_path_that_climbs_has_dot_segments(path: bytes) -> None:
+    """So a path without dot segments needs no further check."""
+    assert has_dot_segments(path) or not climbs(path)
 
 
 @given(st.binary(max_size=30))
