@@ -100,7 +100,9 @@ class Affinity:
         return destination in (self.binding.preferred(scope) or ())
 
     def _available(self, destination: Destination) -> bool:
-        return destination.available or (self._pool.panic and not destination.draining)
+        return destination.available or (
+            self._pool.panic and not destination.draining and not destination.cooling
+        )
 
 
 def affinity_of(settings: AffinitySettings, pool: Pool) -> Affinity:

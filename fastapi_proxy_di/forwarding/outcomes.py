@@ -19,7 +19,7 @@ from fastapi_proxy_di.settings import EjectionSettings
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 from fastapi_proxy_di.transport.protocol import Headers, TransportExchange
 
-__all__ = ["Outcomes", "retry_after_seconds"]
+__all__ = ["Outcomes", "names_retry_after", "retry_after_seconds"]
 
 _RETRY_AFTER_STATUSES: Final = frozenset({429, 503})
 _SERVER_ERRORS: Final = frozenset(range(500, 600))
@@ -76,7 +76,7 @@ class Outcomes:
             self.succeeded(destination)
         if self._ejection.respect_retry_after and status in _RETRY_AFTER_STATUSES:
             seconds = retry_after_seconds(response.headers)
-            if seconds is not None:
+            if seconds is not None and seconds > 0:
                 self._supervisor.cool_down(destination, seconds)
         self.observe(destination, started, failed=status >= 500)
 
@@ -98,6 +98,14 @@ class Outcomes:
         error.destination = destination.url
         if not error.attempts:
             error.attempts = (Attempt(destination.url, error.failure),)
+
+
+def names_retry_after(response: TransportExchange) -> bool:
+    """Return whether a 429 or 503 asks for time without requests (RFC 9110 section 10.2.3)."""
+    if response.status not in _RETRY_AFTER_STATUSES:
+        return False
+    seconds = retry_after_seconds(response.headers)
+    return seconds is not None and seconds > 0
 
 
 def retry_after_seconds(headers: Headers) -> float | None:

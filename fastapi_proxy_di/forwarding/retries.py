@@ -9,7 +9,8 @@ no connection                                 any, 3 other destinations         
 a reused connection closed, nothing written   any, once                         RETRY_FREE
 a reused connection closed, no response byte  repeatable, once                  RETRY_FREE
 any other failure before a response byte      repeatable, or nothing written    RETRY_COUNTED
-a response with a listed status               repeatable                        RETRY_COUNTED
+a response with a status of ``statuses``      repeatable                        RETRY_COUNTED
+a response with one of ``refused_statuses``   any                               RETRY_COUNTED
 anything else, or attempts or budget used up  -                                 NO
 ```
 
@@ -164,7 +165,9 @@ def decide(outcome: Outcome, settings: RetrySettings, budget: RetryBudget, now: 
     if not outcome.replayable:
         return Verdict.NO
     if failure is None:
-        eligible = outcome.repeatable and outcome.status in settings.statuses
+        eligible = outcome.status in settings.refused_statuses or (
+            outcome.repeatable and outcome.status in settings.statuses
+        )
     elif failure.side is not Side.DESTINATION or outcome.answered:
         return Verdict.NO
     elif failure.unsent:

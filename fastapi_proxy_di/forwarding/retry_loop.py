@@ -8,7 +8,7 @@ admission are layers around the loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from random import Random
 from time import monotonic
@@ -19,7 +19,7 @@ from fastapi_proxy_di.balancing.selection import Selection
 from fastapi_proxy_di.errors import Attempt, ProxyError
 from fastapi_proxy_di.forwarding.destination_transport import DestinationTransport
 from fastapi_proxy_di.forwarding.exchange import Dials, Exchange
-from fastapi_proxy_di.forwarding.outcomes import Outcomes
+from fastapi_proxy_di.forwarding.outcomes import Outcomes, names_retry_after
 from fastapi_proxy_di.forwarding.retries import Outcome, RetryBudget, Verdict, backoff, decide
 from fastapi_proxy_di.forwarding.unavailable import unavailable
 from fastapi_proxy_di.pools.destination import Destination
@@ -73,7 +73,8 @@ class RetryLoop:
         self._budget: Final = budget
         self._random: Final = random
         # One set of both kinds of statuses, so that an ordinary response costs one look-up.
-        self._notable: Final = settings.retries.statuses | outcomes.notable
+        self._listed: Final = settings.retries.statuses | settings.retries.refused_statuses
+        self._notable: Final = self._listed | outcomes.notable
 
     def pick(
         self, key: PickRequest | None, tried: Collection[Destination] = ()
@@ -109,21 +110,25 @@ class RetryLoop:
             ProxyError: No attempt has a response; the error carries every attempt.
         """
         pick, outcomes = self.pick, self._outcomes
-        tried = exchange.avoid
+        tried = closed = exchange.avoid
         retries = 0
         resent = False
+        pause = 0.0
         elsewhere: Destination | None = None
         while True:
             destination = elsewhere or pick(exchange.key, tried)
             elsewhere = None
-            if destination is None and len(tried) > len(exchange.avoid):
+            if destination is None and len(tried) > len(closed):
                 # No other destination can be used, so one that was tried is tried again.
-                destination = pick(exchange.key, exchange.avoid)
+                destination = pick(exchange.key, closed)
             if exchange.observer is not None:
                 exchange.observer.picked(exchange, tried, destination)
             if destination is None:
                 raise self._unavailable(exchange)
             exchange.begin_attempt(destination)
+            if pause:
+                await self._pause(exchange, pause)
+                pause = 0.0
             # Not the loop's time, which uvloop rounds to milliseconds.
             started = monotonic() if outcomes.learns else 0.0
             try:
@@ -136,8 +141,17 @@ class RetryLoop:
                         outcomes.observe(destination, started, failed=False)
                     return
                 outcomes.notable_response(destination, response, started)
-                verdict = self._decide_on_status(exchange, retries)
+                if response.status not in self._listed:
+                    return
+                if names_retry_after(response):
+                    closed += (destination,)
+                verdict = self._decide_on_status(exchange, closed, retries)
                 if verdict is Verdict.NO:
+                    return
+                # Picked while there still is a response to give: without another destination
+                # the client gets this one.
+                elsewhere = self._after_response(exchange, tried, closed)
+                if elsewhere is None:
                     return
                 exchange.attempts += (Attempt(destination.url, status=response.status),)
             except ProxyError as error:
@@ -156,8 +170,6 @@ class RetryLoop:
                 tried += (destination,)
                 pause = backoff(retries, self._settings.backoff, self._random)
                 retries += 1
-                if pause:
-                    await exchange.watcher.run(exchange, asyncio.sleep(pause), "back-off")
             elif not sent:
                 tried += (destination,)
                 # Dial again only if there is another destination. The pick is kept, because
@@ -168,14 +180,40 @@ class RetryLoop:
             else:
                 resent = True  # the connection was stale, not the destination
 
+    def _after_response(
+        self, exchange: Exchange, tried: Sequence[Destination], closed: Sequence[Destination]
+    ) -> Destination | None:
+        """Pick the destination of the attempt after a response, ``None`` if there is none."""
+        last = exchange.destination
+        other = self.pick(exchange.key, (*tried, last)) or self.pick(exchange.key, closed)
+        # The last destination may be full only because the response still has its place there.
+        return other or (None if last in closed or last.draining else last)
+
+    @staticmethod
+    async def _pause(exchange: Exchange, seconds: float) -> None:
+        """Wait before an attempt, whose place at its destination is already taken."""
+        try:
+            await exchange.watcher.run(exchange, asyncio.sleep(seconds), "back-off")
+        except BaseException:
+            exchange.end_attempt()
+            raise
+
     def _unavailable(self, exchange: Exchange) -> ProxyError:
         supervisor = self._supervisor
         return unavailable(
-            supervisor.pool, exchange.attempts, self._retry_after, supervisor.window_left
+            supervisor.pool,
+            exchange.attempts,
+            self._retry_after,
+            supervisor.window_left,
+            supervisor.cooling_left,
         )
 
-    def _decide_on_status(self, exchange: Exchange, retries: int) -> Verdict:
-        """Decide whether another attempt follows a response."""
+    def _decide_on_status(
+        self, exchange: Exchange, closed: Sequence[Destination], retries: int
+    ) -> Verdict:
+        """Decide whether another attempt follows a response with a listed status."""
+        if all(one in closed for tier in self._supervisor.pool.tiers for one in tier):
+            return Verdict.NO  # before the budget is asked, which would count a retry
         outcome = Outcome(
             status=exchange.response.status,
             repeatable=exchange.repeatable,

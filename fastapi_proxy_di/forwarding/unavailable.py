@@ -11,7 +11,11 @@ __all__ = ["unavailable"]
 
 
 def unavailable(
-    pool: Pool, attempts: Sequence[Attempt], retry_after: float, window_left: float
+    pool: Pool,
+    attempts: Sequence[Attempt],
+    retry_after: float,
+    window_left: float,
+    cooling_left: float | None = None,
 ) -> NoAvailableDestination:
     """Make the error for a pick without a destination.
 
@@ -20,10 +24,14 @@ def unavailable(
         attempts: The earlier attempts of the exchange.
         retry_after: Seconds after which the client may try again.
         window_left: The same if only the window of ``max_requests`` is used up.
+        cooling_left: The same if all destinations asked for time without requests, else ``None``.
     """
     kind: type[NoAvailableDestination] = NoAvailableDestination
     if not pool.candidates:
         reason = f"no destination of {pool.name} is available"
+        if cooling_left is not None:
+            reason = f"every destination of {pool.name} has asked for a pause by Retry-After"
+            retry_after = max(1.0, cooling_left)
     elif all(one.full for tier in pool.tiers for one in tier):
         kind, reason = LimitExceeded, f"every destination of {pool.name} is at its limit"
         if all(one.requests_in_window >= one.window_limit for one in pool.candidates):

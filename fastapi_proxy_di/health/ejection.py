@@ -84,29 +84,33 @@ class Ejector:
         record.ended_at = now + min(settings.base_time * (level + 1), settings.max_time)
         return record.ended_at
 
-    def cool_down(self, destination: Destination, seconds: float, now: float) -> float | None:
+    def cool_down(self, seconds: float, now: float) -> float | None:
         """Decide on the ``Retry-After`` of a 429 or 503.
 
+        The destination has asked for it, so ``max_share`` does not apply, nor does the rule
+        that the last available destination is never ejected.
+
+        Args:
+            seconds: The seconds of the header, more than 0.
+            now: Monotonic seconds.
+
         Returns:
-            The end of the ejection, at most ``max_time`` from now; ``None`` for no ejection,
-            always so unless ``respect_retry_after`` is on.
+            The end of the time without requests, at most ``max_time`` from now; ``None`` unless
+            ``respect_retry_after`` is on.
         """
         settings = self._settings
-        if not settings.respect_retry_after or seconds <= 0 or not self._may_eject(destination):
+        if not settings.respect_retry_after or not settings.enabled:
             return None
-        record = self._record(destination)
-        record.cooling = True
-        record.ended_at = now + min(seconds, settings.max_time)
-        return record.ended_at
+        return now + min(seconds, settings.max_time)
 
-    def ends_with_probe(self, destination: Destination) -> bool:
+    @staticmethod
+    def ends_with_probe(destination: Destination) -> bool:
         """Tell whether a good probe ends the destination's ejection.
 
         False if the destination asked for the ejection by ``Retry-After``: it is healthy, but
         wants no requests yet.
         """
-        record = self._records.get(destination)
-        return destination.ejected and (record is None or not record.cooling)
+        return destination.ejected and not destination.cooling
 
     def readmitted(self, destination: Destination) -> None:
         """Begin new windows for a destination whose ejection has ended."""
@@ -167,13 +171,11 @@ class _Record:
         failures: Failures of the window.
         level: Factor of the last ejection's length.
         ended_at: Monotonic seconds at which the last ejection was to end.
-        cooling: Whether the destination asked for its ejection by ``Retry-After``.
     """
 
     __slots__ = (
         "_run",
         "_successes_before_run",
-        "cooling",
         "ended_at",
         "failures",
         "level",
@@ -189,7 +191,6 @@ class _Record:
         """Forget the exchanges; the level stays."""
         self.successes: RollingTotal = RollingTotal(window)
         self.failures: RollingCount = RollingCount(window)
-        self.cooling: bool = False
         self._run = 0
         self._successes_before_run = 0
 

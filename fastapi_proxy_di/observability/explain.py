@@ -48,6 +48,8 @@ def _reason(one: Destination, tried: Collection[Destination], tier: int, *, pani
         return "draining"
     if one in tried:
         return "tried"
+    if one.cooling:
+        return "asked for a pause by Retry-After"
     if not panic and one.ejected_until is not None:
         return "ejected"
     if not panic and not one.healthy:

@@ -37,6 +37,8 @@ class Destination:
         healthy: The result of active probes; true until one fails.
         latency_ms: Milliseconds the last good probe took, ``None`` before the first.
         ejected_until: Monotonic seconds at which the ejection ends, ``None`` if not ejected.
+        cooling: Whether the destination asked for its ejection by ``Retry-After``; it is then not
+            used in panic either.
         draining: Whether the destination takes no new requests and finishes the old ones.
         removed: Whether the destination has left its pool; it finishes its requests.
         successes: Exchanges since the last ejection whose response began without a failure on
@@ -48,6 +50,7 @@ class Destination:
 
     __slots__ = (
         "_fallen",
+        "cooling",
         "draining",
         "ejected_until",
         "ejections",
@@ -77,6 +80,7 @@ class Destination:
         self.healthy: bool = True
         self.latency_ms: float | None = None
         self.ejected_until: float | None = None
+        self.cooling: bool = False
         self.draining: bool = False
         self.removed: bool = False
         self.successes: int = 0

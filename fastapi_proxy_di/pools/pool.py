@@ -27,7 +27,7 @@ class Pool:
         destinations: All destinations, also draining ones, in the order of the settings.
         available: Destinations that may be picked: healthy, not ejected, not draining.
         tiers: The candidates of picks, lowest tier first: the available destinations, or in
-            panic all that are not draining, in one tier.
+            panic all that are neither draining nor cooling, in one tier.
         candidates: The first of ``tiers``, ``()`` if there is none.
         panic: Whether panic is on: no destination is available, so all are used.
 
@@ -87,11 +87,27 @@ class Pool:
         self._refresh()
         return True
 
+    def cool_down(self, destination: Destination, until: float) -> bool:
+        """Eject a destination that asked for it until ``until``; return whether it changed.
+
+        It is not used in panic either. An ejection that ends later stays.
+        """
+        before = destination.ejected_until
+        if destination.cooling and before is not None and until <= before:
+            return False
+        if before is None:
+            destination.ejections += 1
+        destination.cooling = True
+        destination.ejected_until = until if before is None else max(until, before)
+        self._refresh()
+        return True
+
     def readmit(self, destination: Destination) -> bool:
         """End an ejection and count exchanges from zero; return whether there was one."""
         if not destination.ejected:
             return False
         destination.ejected_until = None
+        destination.cooling = False
         destination.successes = destination.failures = 0
         destination.returns += 1
         self._refresh()
@@ -171,7 +187,7 @@ class Pool:
         for destination in self.available:
             by_tier.setdefault(destination.tier, []).append(destination)
         if not by_tier and self._panic_allowed:
-            rest = [destination for destination in self.destinations if not destination.draining]
+            rest = [one for one in self.destinations if not one.draining and not one.cooling]
             if rest:
                 self.panic = True
                 by_tier[0] = rest

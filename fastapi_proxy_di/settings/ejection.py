@@ -68,7 +68,8 @@ class EjectionSettings(SettingsModel):
         default=False,
         description=(
             "Whether ``Retry-After`` on a 429 or 503 ejects its destination for that time, at most"
-            " ``max_time``."
+            " ``max_time``, also the last one and in panic. Off, because one client over its quota"
+            " would take the destination from all."
         ),
     )
 

@@ -36,6 +36,14 @@ class RetrySettings(SettingsModel):
         description="Responses that are retried at another destination, e.g. ``502,503``.",
     )
 
+    refused_statuses: StatusCodes = Field(
+        default=StatusCodes(),
+        description=(
+            "Responses that mean that the request was not done, e.g. ``429,503``: tried at another"
+            " destination whatever the method, while the body is kept."
+        ),
+    )
+
     replay_bytes: Count = Field(
         default=65536,
         description="Bytes of a request body that are kept to send it again (Linkerd: 64 KiB).",

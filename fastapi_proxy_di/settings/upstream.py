@@ -133,7 +133,7 @@ class UpstreamSettings(BaseSettings):
         default="panic",
         description=(
             "``panic`` uses unhealthy and ejected destinations again (YARP), never draining or full"
-            " ones; ``fail`` responds 503 with Retry-After."
+            " ones, nor those in their Retry-After; ``fail`` responds 503 with Retry-After."
         ),
     )
 

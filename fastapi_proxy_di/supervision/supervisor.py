@@ -86,8 +86,19 @@ class Supervisor:
     def cool_down(self, destination: Destination, seconds: float) -> None:
         """Eject a destination whose Retry-After asks for ``seconds`` without requests."""
         now = self._loop.time()
-        until = self._ejector.cool_down(destination, seconds, now)
-        self._eject(destination, until, now, "retry_after")
+        until = self._ejector.cool_down(seconds, now)
+        was_cooling = destination.cooling
+        if (
+            until is not None
+            and not destination.removed
+            and self.pool.cool_down(destination, until)
+        ):
+            self._await_readmission()
+            if not was_cooling:
+                seconds = until - now
+                self._emit(
+                    DestinationEjected(self.pool.name, destination.url, seconds, "retry_after")
+                )
 
     def probed(
         self, destination: Destination, ok: bool, latency_ms: float | None, reason: str
@@ -164,6 +175,18 @@ class Supervisor:
         for destination in full:
             at_once = destination.in_flight >= destination.in_flight_limit
             self.limit_hit("max_in_flight" if at_once else "max_requests", destination)
+
+    @property
+    def cooling_left(self) -> float | None:
+        """Seconds until the first destination wants requests again.
+
+        ``None`` unless every destination that is not draining asked for time without requests.
+        """
+        asked = [one for one in self.pool.destinations if not one.draining]
+        if not asked or not all(one.cooling for one in asked):
+            return None
+        first = min(one.ejected_until or 0.0 for one in asked)
+        return max(0.0, first - self._loop.time())
 
     @property
     def window_left(self) -> float:

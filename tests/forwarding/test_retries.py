@@ -18,7 +18,7 @@ from fastapi_proxy_di.forwarding.retries import (
 )
 from fastapi_proxy_di.settings import RetrySettings
 
-SETTINGS = RetrySettings(statuses="502,503")
+SETTINGS = RetrySettings(statuses="502,503", refused_statuses="429")
 NO, FREE, COUNTED = Verdict.NO, Verdict.RETRY_FREE, Verdict.RETRY_COUNTED
 
 CLOSED = Failure.RESPONSE_HEAD
@@ -105,10 +105,14 @@ def test_decide_counts_failures_other_than_a_stale_connection(failure: Failure) 
         ("GET", {"status": 503, "replayable": False}, NO),
         ("POST", {"status": 503}, NO),
         ("POST", {"status": 503, "repeatable": True}, COUNTED),
+        ("POST", {"status": 429}, COUNTED),
+        ("GET", {"status": 429}, COUNTED),
+        ("POST", {"status": 429, "replayable": False}, NO),
+        ("POST", {"status": 429, "retries": 1}, NO),
     ],
 )
 def test_decide_on_listed_statuses(method: str, fields: dict[str, Any], expected: Verdict) -> None:
-    """For repeatable requests only."""
+    """``statuses`` for repeatable requests only, ``refused_statuses`` for any."""
     assert verdict(method, answered=True, **fields) is expected
 
 

@@ -55,3 +55,15 @@ def test_room_elsewhere_is_of_no_use_to_a_client_of_another_destination() -> Non
 
     assert type(error) is NoAvailableDestination
     assert "the client belongs to" in str(error)
+
+
+def test_cooling_destinations_name_the_time_until_the_first_is_back() -> None:
+    """It is at least a second, because Retry-After has whole seconds."""
+    pool = pool_of(DestinationSettings(url="http://a"))
+    pool.cool_down(pool.destinations[0], 100.0)
+    error = unavailable(pool, (), 7.0, 3.0, 30.0)
+
+    assert type(error) is NoAvailableDestination
+    assert "Retry-After" in str(error)
+    assert error.retry_after == 30.0
+    assert unavailable(pool, (), 7.0, 3.0, 0.2).retry_after == 1.0

@@ -218,20 +218,13 @@ def test_ejector_gives_expired_ejections_and_the_next_expiry() -> None:
 
 
 def test_ejector_cool_down_ejects_for_the_retry_after() -> None:
-    """At most for ``max_time``, under the same limits, and only where it is respected."""
-    ejector, pool, destination = ejector_of(2, respect_retry_after=True)
+    """At most for ``max_time``, and only where it is respected and ejection is on."""
+    ejector = ejector_of(2, respect_retry_after=True)[0]
 
-    assert ejector.cool_down(destination, 20.0, 100.0) == 120.0
-    assert ejector.cool_down(destination, 9999.0, 100.0) == 400.0
-    assert ejector.cool_down(destination, 0.0, 100.0) is None
-
-    pool.eject(pool.destinations[1], 130.0)
-
-    assert ejector.cool_down(destination, 20.0, 100.0) is None
-
-    ignoring, _, other = ejector_of(2)
-
-    assert ignoring.cool_down(other, 20.0, 100.0) is None
+    assert ejector.cool_down(20.0, 100.0) == 120.0
+    assert ejector.cool_down(9999.0, 100.0) == 400.0
+    assert ejector_of(2)[0].cool_down(20.0, 100.0) is None
+    assert ejector_of(2, respect_retry_after=True, enabled=False)[0].cool_down(20, 100) is None
 
 
 def test_ejector_good_probe_ends_an_ejection_but_no_cool_down() -> None:
@@ -245,9 +238,9 @@ def test_ejector_good_probe_ends_an_ejection_but_no_cool_down() -> None:
     assert ejector.ends_with_probe(destination)
 
     readmit(ejector, pool, destination)
-    until = ejector.cool_down(destination, 20.0, 40.0)
+    until = ejector.cool_down(20.0, 40.0)
     assert until is not None
-    pool.eject(destination, until)
+    pool.cool_down(destination, until)
 
     assert not ejector.ends_with_probe(destination)
 

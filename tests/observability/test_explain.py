@@ -13,6 +13,7 @@ from fastapi_proxy_di.testing import (
     refuse,
     reply,
     stand_in,
+    too_many_requests,
 )
 from tests.testing.apps import Billing, gateway_app
 
@@ -174,3 +175,27 @@ def test_explain_off_in_yaml_is_off() -> None:
         response = client.get("/billing/x")
 
     assert response.status_code == 200
+
+
+def test_explain_names_a_destination_that_asked_for_a_pause() -> None:
+    """Also in panic, in which ejected destinations are used again."""
+    app = gateway_app()
+    destinations = {"busy": too_many_requests(60), "down": reply()}
+    settings: dict[str, Any] = {
+        "explain": "header",
+        "policy": "first",
+        "ejection": {"respect_retry_after": True},
+    }
+
+    with (
+        stand_in(app, "billing", destinations, **settings) as billing,
+        TestClient(app) as client,
+    ):
+        client.get("/billing/x")
+        billing.flip("down", healthy=False)
+        text = client.get("/billing/x").headers["x-proxy-explain"]
+
+    assert text == (
+        "first in panic picked http://down of 1: http://down;"
+        " out: http://busy (asked for a pause by Retry-After)"
+    )

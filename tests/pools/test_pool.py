@@ -183,3 +183,38 @@ def test_pool_sets_a_weight_for_a_while() -> None:
     assert not pool.set_weight(pool.destinations[0], 0.1)
     assert before is not pool.candidates
     assert pytest.approx(pool.destinations[0].settings.weight) == 1
+
+
+def test_pool_does_not_use_a_cooling_destination_in_panic() -> None:
+    """It has asked for time without requests; the others are used."""
+    pool = pool_of(2)
+    cooling, other = pool.destinations
+    pool.set_health(other, False)
+
+    assert pool.cool_down(cooling, 10.0)
+    assert (cooling.ejected_until, cooling.ejections) == (10.0, 1)
+    assert (pool.panic, pool.candidates) == (True, (other,))
+
+    pool.cool_down(other, 5.0)
+
+    assert (pool.panic, pool.candidates) == (False, ())
+
+
+def test_pool_keeps_the_later_end_of_a_cool_down() -> None:
+    """A shorter Retry-After, or one on a destination that is ejected for longer, changes no end."""
+    pool = pool_of(2)
+    first, second = pool.destinations
+    pool.cool_down(first, 10.0)
+
+    assert not pool.cool_down(first, 7.0)
+    assert pool.cool_down(first, 12.0)
+    assert (first.ejected_until, first.ejections) == (12.0, 1)
+
+    pool.eject(second, 30.0)
+
+    assert pool.cool_down(second, 20.0)
+    assert (second.cooling, second.ejected_until) == (True, 30.0)
+
+    pool.readmit(second)
+
+    assert (second.cooling, second.available) == (False, True)

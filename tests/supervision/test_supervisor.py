@@ -414,3 +414,24 @@ async def test_supervisor_goes_on_after_a_failing_listener() -> None:
     await asyncio.sleep(31)
 
     assert run.take() == [DestinationEjected, DestinationReadmitted]
+
+
+@virtually
+async def test_supervisor_tells_when_the_first_cooling_destination_is_back() -> None:
+    """Only while all that are not draining cool; further ones emit no second event."""
+    run = Supervised(pool_of(3), respect_retry_after=True)
+    run.supervisor.cool_down(run[0], 60)
+    run.supervisor.cool_down(run[0], 70)
+    run.supervisor.cool_down(run[0], 10)
+    events = run.take()
+    some = run.supervisor.cooling_left
+    run.supervisor.cool_down(run[1], 20)
+    run.supervisor.drain(run[2])
+    left = run.supervisor.cooling_left
+    await asyncio.sleep(20.1)
+
+    assert events == [DestinationEjected]
+    assert (some, left) == (None, pytest.approx(20))
+    assert run[1].available
+    assert not run[0].available
+    assert run.supervisor.cooling_left is None
