@@ -100,6 +100,7 @@ class Affinity:
         return destination in (self.binding.preferred(scope) or ())
 
     def _available(self, destination: Destination) -> bool:
+        # Not by the pool's snapshot, whose search is O(n).
         return destination.available or (
             self._pool.panic and not destination.draining and not destination.cooling
         )

@@ -54,6 +54,8 @@ def _reason(one: Destination, tried: Collection[Destination], tier: int, *, pani
         return "ejected"
     if not panic and not one.healthy:
         return "unhealthy"
+    if not panic and one.awaits_probe:
+        return "not probed yet"
     if not panic and one.tier != tier:
         return f"tier {one.tier}"
     return "full"

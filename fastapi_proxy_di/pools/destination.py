@@ -37,6 +37,8 @@ class Destination:
         healthy: The result of active probes; true until one fails.
         latency_ms: Milliseconds the last good probe took, ``None`` before the first.
         ejected_until: Monotonic seconds at which the ejection ends, ``None`` if not ejected.
+        awaits_probe: Whether the destination was added while the pool ran and has no probe result
+            yet; it is used only if nothing else is available.
         cooling: Whether the destination asked for its ejection by ``Retry-After``; it is then not
             used in panic either.
         draining: Whether the destination takes no new requests and finishes the old ones.
@@ -50,6 +52,7 @@ class Destination:
 
     __slots__ = (
         "_fallen",
+        "awaits_probe",
         "cooling",
         "draining",
         "ejected_until",
@@ -80,6 +83,7 @@ class Destination:
         self.healthy: bool = True
         self.latency_ms: float | None = None
         self.ejected_until: float | None = None
+        self.awaits_probe: bool = False
         self.cooling: bool = False
         self.draining: bool = False
         self.removed: bool = False

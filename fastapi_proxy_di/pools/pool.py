@@ -25,7 +25,8 @@ class Pool:
     Attributes:
         name: The upstream's name.
         destinations: All destinations, also draining ones, in the order of the settings.
-        available: Destinations that may be picked: healthy, not ejected, not draining.
+        available: Destinations that may be picked: healthy, not ejected, not draining, and not
+            without their first probe unless there are no others.
         tiers: The candidates of picks, lowest tier first: the available destinations, or in
             panic all that are neither draining nor cooling, in one tier.
         candidates: The first of ``tiers``, ``()`` if there is none.
@@ -66,6 +67,12 @@ class Pool:
             except ValueError:
                 return None
         return found
+
+    def probed(self, destination: Destination) -> None:
+        """Note that a destination that was added has a probe result."""
+        if destination.awaits_probe:
+            destination.awaits_probe = False
+            self._refresh()
 
     def set_health(self, destination: Destination, healthy: bool) -> bool:
         """Set the health that probes found; return whether that is a change."""
@@ -138,13 +145,17 @@ class Pool:
         return True
 
     def replace(
-        self, settings: Iterable[DestinationSettings]
+        self, settings: Iterable[DestinationSettings], *, await_probe: bool = False
     ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
         """Make ``settings`` the pool's destinations.
 
         A destination whose address stays is the same object with its counts and health, and
         gets the new weight, limits, tier and metadata. A destination whose address is gone is
         marked ``removed`` and ``draining`` and finishes its requests.
+
+        Args:
+            settings: The settings of each destination, with distinct addresses.
+            await_probe: Whether added destinations get no request before their first probe.
 
         Returns:
             The destinations added and those removed.
@@ -156,6 +167,7 @@ class Pool:
             known = old.get(one.url)
             if known is None:
                 kept.append(fresh := Destination(one))
+                fresh.awaits_probe = await_probe
                 added.append(fresh)
             else:
                 known.configure(one)
@@ -179,9 +191,9 @@ class Pool:
 
     def _refresh(self) -> None:
         """Replace the snapshots by new objects: policies notice a change by identity."""
-        self.available: tuple[Destination, ...] = tuple(
-            [destination for destination in self.destinations if destination.available]
-        )
+        usable = [destination for destination in self.destinations if destination.available]
+        probed = [destination for destination in usable if not destination.awaits_probe]
+        self.available: tuple[Destination, ...] = tuple(probed or usable)
         self.panic: bool = False
         by_tier: dict[int, list[Destination]] = {}
         for destination in self.available:

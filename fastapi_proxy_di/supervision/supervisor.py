@@ -117,12 +117,14 @@ class Supervisor:
             self._readmit(destination)
         if self.threshold.observe(destination, ok):
             self._set_health(destination, ok, reason)
+        self.pool.probed(destination)
 
     def unprobed(self) -> None:
         """Forget all probe results and mark all destinations healthy, because probes are off."""
         self.threshold.forget(self.pool.destinations)
         for destination in self.pool.destinations:
             self._set_health(destination, True, "")
+            self.pool.probed(destination)
 
     def drain(self, destination: Destination) -> bool:
         """Drain ``destination``; return whether that is a change."""
@@ -139,11 +141,17 @@ class Supervisor:
         return changed
 
     def replace(
-        self, settings: Iterable[DestinationSettings]
+        self, settings: Iterable[DestinationSettings], *, await_probe: bool = False
     ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
-        """Make ``settings`` the pool's destinations; return the added and the removed ones."""
+        """Make ``settings`` the pool's destinations; return the added and the removed ones.
+
+        Args:
+            settings: The settings of each destination.
+            await_probe: Whether added destinations get no request before their first probe,
+                unless nothing else is available.
+        """
         drained = {destination for destination in self.pool.destinations if destination.draining}
-        added, removed = self.pool.replace(settings)
+        added, removed = self.pool.replace(settings, await_probe=await_probe)
         for destination in removed:
             if destination not in drained:
                 self._emit(DestinationDraining(self.pool.name, destination.url))

@@ -264,7 +264,8 @@ class Balancer:
         """Replace all destinations at once.
 
         Destinations that stay keep their connections, counts and health; removed ones take no new
-        requests and finish the ones they have.
+        requests and finish the ones they have. With a health path, added ones are probed at once
+        and get no request before, unless nothing else is available.
 
         Args:
             destinations: Addresses or ``DestinationSettings``.

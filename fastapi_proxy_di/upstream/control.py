@@ -103,7 +103,9 @@ class Control:
         known = {one.url for one in running.pool.destinations}
         # Validated first: if it fails, nothing has changed yet.
         made = running.transports.make(one for one in settings if one.url not in known)
-        added, removed = running.supervisor.replace(settings)
+        added, removed = running.supervisor.replace(
+            settings, await_probe=running.prober.settings.enabled
+        )
         running.transports.add(added, made)
         for destination in removed:
             _ = running.own(running.transports.retire(destination), f"retiring {destination.url}")

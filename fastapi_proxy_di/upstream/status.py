@@ -76,6 +76,7 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
     """Give the state of ``running`` at this moment."""
     now = asyncio.get_running_loop().time()
     pool, websocket, admission = running.pool, running.websocket, running.admission
+    available = frozenset(pool.available)
     return UpstreamStatus(
         upstream=running.settings.name,
         policy=running.policy.name,
@@ -84,16 +85,18 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
         queued=0 if admission is None else admission.waiting,
         tunnels=websocket.open_tunnels,
         tunnel_ends={reason.value: count for reason, count in websocket.ends.items() if count},
-        destinations=tuple(_destination_status(one, now) for one in pool.destinations),
+        destinations=tuple(
+            _destination_status(one, one in available, now) for one in pool.destinations
+        ),
     )
 
 
-def _destination_status(one: Destination, now: float) -> DestinationStatus:
+def _destination_status(one: Destination, available: bool, now: float) -> DestinationStatus:
     return DestinationStatus(
         url=one.url,
         weight=one.weight,
         tier=one.tier,
-        available=one.available,
+        available=available,
         healthy=one.healthy,
         ejected_for=(None if one.ejected_until is None else max(0.0, one.ejected_until - now)),
         draining=one.draining,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from fastapi_proxy_di.observability.explain import explanation
 from fastapi_proxy_di.testing import (
     echo,
     refuse,
@@ -15,6 +16,7 @@ from fastapi_proxy_di.testing import (
     stand_in,
     too_many_requests,
 )
+from tests.pools.samples import pool_of, settings_of
 from tests.testing.apps import Billing, gateway_app
 
 
@@ -198,4 +200,16 @@ def test_explain_names_a_destination_that_asked_for_a_pause() -> None:
     assert text == (
         "first in panic picked http://down of 1: http://down;"
         " out: http://busy (asked for a pause by Retry-After)"
+    )
+
+
+def test_explain_names_a_destination_without_its_first_probe() -> None:
+    """It was added while the upstream ran."""
+    pool = pool_of(1)
+    (added,), _ = pool.replace([settings_of(0), settings_of(1)], await_probe=True)
+    text = explanation(pool, "first", (), pool.destinations[0])
+
+    assert text == (
+        f"first picked {pool.destinations[0].url} of 1: {pool.destinations[0].url};"
+        f" out: {added.url} (not probed yet)"
     )

@@ -218,3 +218,21 @@ def test_pool_keeps_the_later_end_of_a_cool_down() -> None:
     pool.readmit(second)
 
     assert (second.cooling, second.available) == (False, True)
+
+
+def test_pool_uses_an_added_destination_only_after_its_probe() -> None:
+    """Unless nothing else is available, which is no panic."""
+    pool = pool_of(1)
+    (first,) = pool.destinations
+    (added,), _ = pool.replace([settings_of(0), settings_of(1)], await_probe=True)
+
+    assert pool.candidates == (first,)
+
+    pool.drain(first)
+
+    assert (pool.panic, pool.candidates) == (False, (added,))
+
+    pool.undrain(first)
+    pool.probed(added)
+
+    assert pool.candidates == (first, added)

@@ -16,7 +16,7 @@ from fastapi_proxy_di.supervision.events import (
 )
 from tests.support.gateways import Gateway, gateway, until
 from tests.support.http_client import fetch
-from tests.support.origins import Connection, ScriptedOrigin, response_bytes
+from tests.support.origins import Connection, Script, ScriptedOrigin, response_bytes
 from tests.support.requests_in_flight import begin
 from tests.support.servers import dead_port
 
@@ -190,3 +190,66 @@ async def test_peek_reports_no_limit_and_pick_does() -> None:
 
     assert (looks, silent, picked) == ({second}, [], second)
     assert events == [LimitHit("billing", first.url, "max_in_flight")]
+
+
+async def test_added_destination_gets_no_request_before_its_probe() -> None:
+    """Its first result decides: a good one lets it take requests, a bad one does not."""
+    probes: dict[str, asyncio.Event] = {"good": asyncio.Event(), "bad": asyncio.Event()}
+
+    def starting(name: str) -> Script:
+        async def script(connection: Connection) -> None:
+            while True:
+                received = await connection.read_request()
+                if received.target == b"/health":
+                    await probes[name].wait()
+                status = 503 if name == "bad" else 200
+                await connection.send(response_bytes(status, name.encode()))
+
+        return script
+
+    async with (
+        ScriptedOrigin(Holding()) as old,
+        ScriptedOrigin(starting("good")) as good,
+        ScriptedOrigin(starting("bad")) as bad,
+        gateway(old.url, health={"path": "/health", "interval": 60, "timeout": 60}) as gate,
+    ):
+        gate.balancer.replace_destinations([old.url, good.url, bad.url])
+        before = {await body_of(gate) for _ in range(6)}
+        available = [one.available for one in gate.balancer.status().destinations]
+        for event in probes.values():
+            event.set()
+        await until(lambda: not gate.balancer.destinations[2].healthy)
+        await until(lambda: len(gate.balancer.available) == 2)
+        after = {await body_of(gate) for _ in range(6)}
+
+    assert (before, available) == ({b"1"}, [True, False, False])
+    assert after == {b"1", b"good"}
+
+
+async def test_added_destination_is_used_at_once_where_nothing_else_is() -> None:
+    """All addresses are replaced, or probes are off."""
+    never = asyncio.Event()
+
+    async def unprobed(connection: Connection) -> None:
+        while True:
+            received = await connection.read_request()
+            if received.target == b"/health":
+                await never.wait()
+            await connection.send(response_bytes(body=b"new"))
+
+    async with (
+        ScriptedOrigin(Holding()) as old,
+        ScriptedOrigin(unprobed) as new,
+        ScriptedOrigin(unprobed) as newer,
+        gateway(old.url, health={"path": "/health", "interval": 60, "timeout": 60}) as gate,
+    ):
+        gate.balancer.replace_destinations([new.url])
+        alone = await body_of(gate)
+        gate.balancer.replace_destinations([new.url, newer.url])
+        gate.balancer.configure_health(path=None)
+        probed = len(gate.balancer.available)
+        gate.balancer.replace_destinations([new.url, newer.url, old.url])
+        off = len(gate.balancer.available)
+
+    assert alone == b"new"
+    assert (probed, off) == (2, 3)
