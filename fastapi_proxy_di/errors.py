@@ -72,6 +72,7 @@ class Failure(Enum):
     CONNECT_TIMEOUT = "connect_timeout"
     TLS = "tls"
     REQUEST_WRITE = "request_write"
+    NOT_PROCESSED = "not_processed"
     RESPONSE_HEAD = "response_head"
     RESPONSE_MALFORMED = "response_malformed"
     RESPONSE_BODY = "response_body"
@@ -107,6 +108,9 @@ _SIDES: Final[dict[Failure, Side]] = {
     # The caller's own deadline says nothing about the destination.
     Failure.TOTAL_TIMEOUT: Side.PROXY,
     Failure.REQUEST_BODY_CONSUMED: Side.PROXY,
+    # A destination that ends a connection after some requests, or takes no more of them at the
+    # moment, works (RFC 9113 section 8.7).
+    Failure.NOT_PROCESSED: Side.PROXY,
     Failure.REQUEST_INVALID: Side.CLIENT,
     Failure.REQUEST_BODY_TIMEOUT: Side.CLIENT,
     Failure.REQUEST_BODY_TOO_LARGE: Side.CLIENT,

@@ -16,6 +16,7 @@ _EXCEPTIONS: Final[dict[Failure, type[httpx.TransportError]]] = {
     Failure.CONNECT_TIMEOUT: httpx.ConnectTimeout,
     Failure.TLS: httpx.ConnectError,
     Failure.REQUEST_WRITE: httpx.WriteError,
+    Failure.NOT_PROCESSED: httpx.RemoteProtocolError,
     Failure.RESPONSE_HEAD: httpx.RemoteProtocolError,
     Failure.RESPONSE_MALFORMED: httpx.RemoteProtocolError,
     Failure.RESPONSE_BODY: httpx.RemoteProtocolError,

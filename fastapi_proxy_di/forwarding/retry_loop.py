@@ -111,7 +111,7 @@ class RetryLoop:
         """
         pick, outcomes = self.pick, self._outcomes
         tried = closed = exchange.avoid
-        retries = 0
+        retries = refusals = 0
         resent = False
         pause = 0.0
         elsewhere: Destination | None = None
@@ -133,7 +133,10 @@ class RetryLoop:
             started = monotonic() if outcomes.learns else 0.0
             try:
                 response = await attempt(
-                    exchange, self._transports[destination], self._limits, new_connection=resent
+                    exchange,
+                    self._transports[destination],
+                    self._limits,
+                    new_connection=resent or refusals > 0,
                 )
                 if response.status not in self._notable:
                     outcomes.succeeded(destination)
@@ -156,7 +159,9 @@ class RetryLoop:
                 exchange.attempts += (Attempt(destination.url, status=response.status),)
             except ProxyError as error:
                 self._note(exchange, error)
-                verdict = self._decide_on_failure(exchange, error, started, retries, resent)
+                verdict = self._decide_on_failure(
+                    exchange, error, started, retries, resent, refusals
+                )
                 if verdict is Verdict.NO or exchange.error is not None:
                     exchange.end_attempt()
                     raise
@@ -170,6 +175,10 @@ class RetryLoop:
                 tried += (destination,)
                 pause = backoff(retries, self._settings.backoff, self._random)
                 retries += 1
+            elif verdict is Verdict.RETRY_UNPROCESSED:
+                if refusals:  # not the end of a connection in order, which happens once
+                    tried += (destination,)
+                refusals += 1
             elif not sent:
                 tried += (destination,)
                 # Dial again only if there is another destination. The pick is kept, because
@@ -223,7 +232,13 @@ class RetryLoop:
         return decide(outcome, self._settings, self._budget, monotonic())
 
     def _decide_on_failure(
-        self, exchange: Exchange, error: ProxyError, started: float, retries: int, resent: bool
+        self,
+        exchange: Exchange,
+        error: ProxyError,
+        started: float,
+        retries: int,
+        resent: bool,
+        refusals: int,
     ) -> Verdict:
         """Count a failed attempt, and decide whether another one follows."""
         sent, body = exchange.transport_exchange, exchange.body
@@ -238,6 +253,7 @@ class RetryLoop:
             retries=retries,
             connect_retries=dials.further,
             resent=resent,
+            refusals=refusals,
         )
         verdict = decide(outcome, self._settings, self._budget, monotonic())
         if verdict is not Verdict.RETRY_FREE:
@@ -246,7 +262,8 @@ class RetryLoop:
             dials.further += 1
             exchange.dials = dials
             self._outcomes.attempt_failed(exchange.destination, error.failure, started)
-        # Otherwise the connection was stale, which is no failure of the destination.
+        # Otherwise the connection was stale, which is no failure of the destination. Nor is a
+        # request that was not processed, by its side.
         return verdict
 
     def _note(self, exchange: Exchange, error: ProxyError) -> None:

@@ -14,8 +14,9 @@ from typing import Any, Final
 import pytest
 import trustme
 
+from fastapi_proxy_di import Balancer
 from tests.e2e.servers import NGINX
-from tests.support.gateways import gateway
+from tests.support.gateways import billing, gateway, until
 from tests.support.http_client import Ending, connect, fetch, request
 from tests.support.origins import chunk
 from tests.support.processes import running
@@ -29,9 +30,10 @@ daemon off;
 master_process off;
 pid {folder}/nginx.pid;
 error_log stderr notice;
-events {{ worker_connections 256; }}
+events {{ worker_connections 1024; }}
 http {{
     access_log off;
+    log_format target $request_uri;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -58,6 +60,13 @@ http {{
         }}
     }}
     server {{
+        listen 127.0.0.1:{http2} http2;
+        listen 127.0.0.2:{http2} http2;
+        keepalive_requests 100;
+        access_log {folder}/targets target;
+        location / {{ return 200 "ok"; }}
+    }}
+    server {{
         listen 127.0.0.1:{tls} ssl http2;
         ssl_certificate {folder}/server.pem;
         ssl_certificate_key {folder}/server.pem;
@@ -76,11 +85,13 @@ class Origin:
 
     Attributes:
         plain: Address without TLS.
-        tls: Address with it; clients must show a certificate.
+        http2: Address for HTTP/2 without TLS, where a connection ends after 100 requests.
+        tls: Address with TLS; clients must show a certificate.
         folder: ``put/`` is where uploads go; ``ca.pem`` and ``client.pem`` open ``tls``.
     """
 
     plain: str
+    http2: str
     tls: str
     folder: Path
 
@@ -104,12 +115,17 @@ async def origin(tmp_path: Path) -> AsyncIterator[Origin]:
         authority.issue_cert(identity).private_key_and_cert_chain_pem.write_to_path(tmp_path / name)
     (tmp_path / "put").mkdir()
     (tmp_path / "file").write_bytes(_FILE)
-    plain, tls = free_port(), free_port()
+    plain, http2, tls = free_port(), free_port(), free_port()
     config = tmp_path / "nginx.conf"
-    config.write_text(_CONFIG.format(folder=tmp_path, plain=plain, tls=tls))
+    config.write_text(_CONFIG.format(folder=tmp_path, plain=plain, http2=http2, tls=tls))
     async with running(NGINX, "-p", str(tmp_path), "-c", str(config)) as server:
         await server.line("start worker process|using the")
-        yield Origin(f"http://127.0.0.1:{plain}", f"https://127.0.0.1:{tls}", tmp_path)
+        yield Origin(
+            f"http://127.0.0.1:{plain}",
+            f"http://127.0.0.1:{http2}",
+            f"https://127.0.0.1:{tls}",
+            tmp_path,
+        )
 
 
 @pytest.mark.parametrize(
@@ -291,3 +307,30 @@ async def test_nginx_refuses_a_gateway_without_a_certificate(origin: Origin) -> 
     assert refused.status == 400
     assert b"No required SSL certificate" in refused.body
     assert unknown.status == 502
+
+
+async def test_posts_survive_the_end_of_http2_connections(origin: Origin) -> None:
+    """Nginx ends a connection after 100 requests; what it has not processed is sent again.
+
+    RFC 9113 section 6.8: streams above the last one of a GOAWAY were not processed. nginx's
+    record shows that no request is processed twice.
+    """
+    count = 1000
+    record = origin.folder / "targets"
+    settings = billing(
+        origin.http2,
+        origin.http2.replace("127.0.0.1", "127.0.0.2"),
+        http_version="2",
+        ejection={"consecutive": 1},
+    )
+    async with Balancer.from_settings(settings) as balancer:
+        replies = await asyncio.gather(
+            *(balancer.client.post(f"/{number}", content=b"x" * 100) for number in range(count))
+        )
+        await until(lambda: record.read_bytes().count(b"\n") >= count)
+        ejected = len(balancer.destinations) - len(balancer.available)
+
+    targets = record.read_text().splitlines()
+    assert {reply.status_code for reply in replies} == {200}
+    assert sorted(targets) == sorted(f"/{number}" for number in range(count))
+    assert not ejected

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fastapi_proxy_di.errors import Failure, Side
 from fastapi_proxy_di.forwarding.retries import (
     MAX_CONNECT_RETRIES,
+    MAX_REFUSALS,
     Outcome,
     RetryBudget,
     Verdict,
@@ -31,7 +32,14 @@ def verdict(method: str = "GET", budget: RetryBudget | None = None, **fields: An
     return decide(outcome, SETTINGS, budget or RetryBudget(0.2, 10), 0.0)
 
 
-@pytest.mark.parametrize("failure", [one for one in Failure if one.side is not Side.DESTINATION])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        one
+        for one in Failure
+        if one.side is not Side.DESTINATION and one is not Failure.NOT_PROCESSED
+    ],
+)
 def test_decide_never_retries_failures_of_other_sides(failure: Failure) -> None:
     """The client's failures and ours end the request."""
     assert verdict(failure=failure, written=False) is NO
@@ -48,6 +56,20 @@ def test_decide_dials_elsewhere_for_any_method(failure: Failure, method: str) ->
     ]
 
     assert verdicts == [FREE, FREE, FREE, NO]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_decide_sends_again_what_was_not_processed(method: str) -> None:
+    """Any method, without attempts and budget; not for ever, and not with half a body."""
+    failure = Failure.NOT_PROCESSED
+    empty = RetryBudget(0, 0)
+    first = verdict(method, empty, failure=failure, retries=9, resent=True)
+    last = verdict(method, empty, failure=failure, refusals=MAX_REFUSALS - 1)
+    ended = verdict(method, failure=failure, refusals=MAX_REFUSALS)
+    consumed = verdict(method, failure=failure, replayable=False)
+
+    assert {first, last} == {Verdict.RETRY_UNPROCESSED}
+    assert (ended, consumed, failure.side) == (NO, NO, Side.PROXY)
 
 
 @pytest.mark.parametrize(

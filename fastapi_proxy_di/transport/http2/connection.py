@@ -259,7 +259,11 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
             exchange.flush()
         elif isinstance(event, StreamReset):
             del self._streams[exchange.stream_id]
-            exchange.on_broken(f"reset the stream ({event.error_code})")
+            reason = f"reset the stream ({event.error_code})"
+            if event.error_code is ErrorCodes.REFUSED_STREAM:
+                exchange.on_not_processed(reason)
+            else:
+                exchange.on_broken(reason)
             self._one_less()
 
     def _one_less(self) -> None:
@@ -293,7 +297,7 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
     def _go_away(self, last: int) -> None:
         """Handle GOAWAY: fail the streams above ``last``, which were not processed, and retire."""
         for stream_id in [one for one in self._streams if one > last]:
-            self._streams.pop(stream_id).on_broken("is going away")
+            self._streams.pop(stream_id).on_not_processed("ended the connection")
         self._owner.forget(self)
         self.retire()
 

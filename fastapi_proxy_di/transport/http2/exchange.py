@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fastapi_proxy_di.errors import UpstreamProtocolError
+from fastapi_proxy_di.errors import Failure, UpstreamDisconnected, UpstreamProtocolError
 from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES, BaseExchange
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.transport.signal import Signal
@@ -148,6 +148,19 @@ class Http2Exchange(BaseExchange):
         """Handle the reset of the stream, or the end of its connection."""
         if not self.complete and self._error is None:
             self._error = self._disconnected(f"the destination {reason}", cause)
+        self._connection = None
+        self._wake()
+
+    def on_not_processed(self, reason: str) -> None:
+        """Handle that the destination has not processed the request (RFC 9113 section 8.7)."""
+        if self.answered:
+            self.on_broken(reason)
+            return
+        if self._error is None:
+            self._error = UpstreamDisconnected(
+                f"the destination {reason} before it processed the request",
+                failure=Failure.NOT_PROCESSED,
+            )
         self._connection = None
         self._wake()
 

@@ -104,7 +104,7 @@ async def test_http2_reset_right_after_a_window_is_no_fault() -> None:
         refused = await transport.start(asks(b"POST"), b"x" * 100_000, more=False)
         other = transport.reuse(asks(), b"", more=False)
         assert other is not None
-        with pytest.raises(UpstreamDisconnected, match="reset the stream"):
+        with pytest.raises(UpstreamDisconnected, match="reset the stream") as raised:
             await refused.head()
         await other.head()
         body = await other.read()
@@ -112,6 +112,7 @@ async def test_http2_reset_right_after_a_window_is_no_fault() -> None:
         await until(lambda: not next(iter(transport._connections)).streams)
 
     assert (body, len(peers)) == (b"ok", 1)
+    assert raised.value.failure is Failure.NOT_PROCESSED
 
 
 async def test_http2_streams_end_with_their_connection() -> None:
@@ -156,7 +157,7 @@ async def test_http2_goaway_lets_accepted_streams_finish() -> None:
         kept = await transport.start(asks(), b"", more=False)
         dropped = transport.reuse(asks(), b"", more=False)
         assert dropped is not None
-        with pytest.raises(UpstreamDisconnected, match="going away"):
+        with pytest.raises(UpstreamDisconnected, match="ended the connection") as raised:
             await dropped.head()
         nothing = transport.reuse(asks(), b"", more=False)
         again = await transport.start(asks(), b"", more=False)
@@ -170,6 +171,7 @@ async def test_http2_goaway_lets_accepted_streams_finish() -> None:
         await until(lambda: transport.connections == 1)
 
     assert (nothing, first, second) == (None, b"first", b"second connection")
+    assert raised.value.failure is Failure.NOT_PROCESSED
 
 
 @pytest.mark.parametrize("responded", [False, True])
