@@ -33,6 +33,9 @@ from fastapi_proxy_di.settings import UpstreamSettings
 _logger = logging.getLogger("fastapi_proxy_di.forwarding")
 
 _BODYLESS_VERSIONS: Final = frozenset({"1.0", "1.1"})
+_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+"""Methods that are sent with ``Content-Length: 0`` if there is no body (RFC 9110 section 8.6): an
+HTTP/2 client sends no length then, and many servers respond 411 to an HTTP/1.1 request without."""
 
 
 class HttpForwarder:
@@ -95,6 +98,8 @@ class HttpForwarder:
                 or scope.get("http_version") not in _BODYLESS_VERSIONS
             ):
                 exchange.body = await self._body(exchange, cached_body)
+            if exchange.body is None and exchange.length is None and exchange.method in _WITH_BODY:
+                self._builder.frame(exchange, 0)
             extensions = scope.get("extensions") or ()
             if EARLY_HINT in extensions and exchange.send is not None and may_hint(exchange):
                 exchange.early_hints = EarlyHints(self._name, exchange.send)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import SET_BY_PROXY, TOKEN, HeaderArgument, checked_headers
+from fastapi_proxy_di.wire.host import is_host
 
 __all__ = ["Overrides", "overrides_of"]
-
-_HOST: Final = re.compile(r"[!-\"$-.0->A-\[\]-~]+\Z")
-"""An authority without user, RFC 3986 section 3.2: no space and none of ``#/?@\\``, which could
-change the host."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,7 +77,7 @@ def overrides_of(
         raise ValueError(f"method: {method!r} is not a token")
     if method is not None and method.upper() == "CONNECT":
         raise ValueError("method: CONNECT asks for a tunnel, which is not forwarded")
-    if host is not None and not _HOST.match(host):
+    if host is not None and not is_host(host.encode("latin-1", "replace")):
         raise ValueError(f"override_host: {host!r} is not a host")
     return Overrides(
         method=None if method is None else method.upper().encode("ascii"),

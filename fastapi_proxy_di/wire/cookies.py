@@ -1,4 +1,4 @@
-"""Reads and removes a cookie of a request by its name; all other bytes stay. Pure.
+"""Reads and removes a cookie of a request by its name, and joins split headers. Pure.
 
 ``http.cookies`` drops the whole header when one cookie in it is malformed. HTTP/2 may split
 the header into several (RFC 9113 section 8.2.3), so all ``Cookie`` headers are read.
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from fastapi_proxy_di.wire.headers import Headers
 
-__all__ = ["cookie_values", "without_cookie"]
+__all__ = ["cookie_values", "joined_cookies", "without_cookie"]
 
 
 def cookie_values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> Iterator[bytes]:
@@ -26,6 +26,20 @@ def cookie_values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> Iterat
                 found, content = _split(pair)
                 if found == name:
                     yield content
+
+
+def joined_cookies(headers: Headers) -> Headers:
+    """Join several ``Cookie`` headers into one, at the place of the first (RFC 9113 §8.2.3).
+
+    Args:
+        headers: Headers of a request that came by HTTP/2 or 3, names in lower case.
+    """
+    crumbs = [value for name, value in headers if name == b"cookie"]
+    if len(crumbs) < 2:
+        return headers
+    place = next(place for place, (name, _) in enumerate(headers) if name == b"cookie")
+    others = [pair for pair in headers if pair[0] != b"cookie"]
+    return [*others[:place], (b"cookie", b"; ".join(crumbs)), *others[place:]]
 
 
 def without_cookie(headers: Headers, name: bytes) -> Headers:

@@ -78,7 +78,7 @@ class Forwarding:
             return self._extend(peer, scheme, host, prefix, believed)
         replaced = _OURS | {b"forwarded"} if self._rfc7239 else _OURS
         return [
-            *(pair for pair in believed if pair[0] not in replaced),
+            *(pair for pair in believed if pair[0].replace(b"_", b"-") not in replaced),
             *self._stated(peer, scheme, host, prefix),
         ]
 
@@ -113,7 +113,8 @@ class Forwarding:
             # RFC 9110 section 5.6.1.1: no empty list element is sent.
             if members := value.strip(b", \t"):
                 by_name.setdefault(name, []).append(members)
-        headers = [pair for pair in received if pair[0] not in _OURS and pair[0] != b"forwarded"]
+        replaced = _OURS | {b"forwarded"}
+        headers = [pair for pair in received if pair[0].replace(b"_", b"-") not in replaced]
         hops = [*by_name.get(b"x-forwarded-for", ()), *([peer.encode("latin-1")] if peer else ())]
         if hops:
             headers.append((b"x-forwarded-for", b", ".join(hops)))

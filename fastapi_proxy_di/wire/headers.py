@@ -17,6 +17,9 @@ Headers = list[tuple[bytes, bytes]]
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 """A token, e.g. a header name (RFC 9110 section 5.6.2)."""
 
+BLANKS: Final = b" \t"
+"""What may stand around a header's value and is no part of it (OWS, RFC 9110 section 5.6.3)."""
+
 _UNSAFE_VALUE: Final = re.compile(rb"[\x00\r\n]")
 
 HOP_BY_HOP: Final = frozenset(
@@ -120,7 +123,9 @@ class HeaderKinds(dict[bytes, HeaderKind]):
         if not TOKEN.match(name):
             return HeaderKind.MALFORMED
         lower = name.lower()
-        if self._forwarding and lower.startswith(FORWARDING_PREFIX):
+        # CGI and WSGI read "_" as "-", so both spellings may be trusted by the destination.
+        dashed = lower.replace(b"_", b"-")
+        if self._forwarding and (dashed.startswith(FORWARDING_PREFIX) or dashed in FORWARDING):
             return HeaderKind.FORWARDED
         return self._special.get(lower, HeaderKind.KEEP)
 
@@ -189,7 +194,7 @@ def checked_headers(
             )
         if _UNSAFE_VALUE.search(raw_value):
             raise ValueError(f"{what}: the value of {raw_name.decode()!r} contains CR, LF or NUL")
-        checked.append((raw_name, raw_value.strip(b" \t")))
+        checked.append((raw_name, raw_value.strip(BLANKS)))
     return checked
 
 

@@ -24,6 +24,9 @@ _FORGED: Headers = [
     (b"X-Forwarded-Port", b"666"),
     (b"X-Forwarded-Server", b"forged"),
     (b"X-Real-IP", b"6.6.6.6"),
+    (b"X_Forwarded_For", b"6.6.6.6"),
+    (b"x-forwarded_host", b"forged.example"),
+    (b"X_Real_IP", b"6.6.6.6"),
 ]
 
 
@@ -44,7 +47,7 @@ def _forwarding(received: Received) -> dict[bytes, bytes]:
     pairs = [
         (name.lower(), value)
         for name, value in received.headers
-        if name.lower().startswith((b"forwarded", b"x-forwarded", b"x-real"))
+        if name.lower().replace(b"_", b"-").startswith((b"forwarded", b"x-forwarded", b"x-real"))
     ]
     assert len(dict(pairs)) == len(pairs)
     return dict(pairs)

@@ -1,6 +1,7 @@
 """Hypercorn: early hints and trailers on HTTP/2, and its own Date."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from h2.config import H2Configuration
@@ -30,13 +31,20 @@ RESPONSE = (
 )
 
 
-async def _get(address: tuple[str, int], path: str) -> list[Event]:
-    """Send a GET over HTTP/2 with prior knowledge and give the events of its stream."""
+async def _get(
+    address: tuple[str, int],
+    path: str,
+    *,
+    method: str = "GET",
+    headers: Sequence[tuple[str, str]] = (),
+) -> list[Event]:
+    """Send a request over HTTP/2 with prior knowledge and give the events of its stream."""
     reader, writer = await asyncio.open_connection(*address)
     connection = H2Connection(H2Configuration(header_encoding=None))
     connection.initiate_connection()
-    headers = [(":method", "GET"), (":scheme", "http"), (":authority", "gateway.test")]
-    connection.send_headers(1, [*headers, (":path", path), ("te", "trailers")], end_stream=True)
+    pseudo = [(":method", method), (":scheme", "http"), (":authority", "gateway.test")]
+    sent = [*pseudo, (":path", path), ("te", "trailers"), *headers]
+    connection.send_headers(1, sent, end_stream=True)
     events: list[Event] = []
     async with asyncio.timeout(10):
         while not any(isinstance(event, StreamEnded) for event in events):
@@ -78,3 +86,40 @@ async def test_date_and_server_are_not_doubled_by_hypercorn() -> None:
 
     assert (reply.one(b"server") or b"").startswith(b"hypercorn")
     assert reply.one(b"date") not in (None, theirs[0][1])
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "GET"])
+async def test_http2_request_without_a_body_has_a_length_if_bodies_are_usual(method: str) -> None:
+    """RFC 9110 section 8.6: nothing in HTTP/2 frames says so, and servers respond 411."""
+    async with ScriptedOrigin() as origin, run_hypercorn(gateway_app(origin.url)) as gate:
+        await _get(gate.address, "/billing/x", method=method)
+
+    assert origin.request.method == method.encode()
+    assert origin.request.all(b"content-length") == ([] if method == "GET" else [b"0"])
+    assert origin.request.all(b"transfer-encoding") == []
+
+
+async def test_http2_cookie_crumbs_are_joined() -> None:
+    """RFC 9113 section 8.2.3."""
+    crumbs = [("cookie", "session=abc"), ("x-a", "1"), ("cookie", "theme=dark")]
+    async with ScriptedOrigin() as origin, run_hypercorn(gateway_app(origin.url)) as gate:
+        await _get(gate.address, "/billing/x", headers=crumbs)
+
+    assert origin.request.all(b"cookie") == [b"session=abc; theme=dark"]
+
+
+async def test_http1_cookie_headers_stay_as_they_came() -> None:
+    """RFC 6265 section 5.4 allows one only, but joining is the destination's decision."""
+    cookies = [(b"Cookie", b"a=1"), (b"Cookie", b"b=2")]
+    async with ScriptedOrigin() as origin, run_hypercorn(gateway_app(origin.url)) as gate:
+        await fetch(gate.address, target="/billing/x", headers=cookies)
+
+    assert origin.request.all(b"cookie") == [b"a=1", b"b=2"]
+
+
+async def test_http2_host_beside_the_same_authority_is_one() -> None:
+    """RFC 9113 section 8.3.1 allows both; hypercorn gives both."""
+    async with ScriptedOrigin() as origin, run_hypercorn(gateway_app(origin.url)) as gate:
+        await _get(gate.address, "/billing/x", headers=[("host", "gateway.test")])
+
+    assert origin.request.one(b"x-forwarded-host") == b"gateway.test"

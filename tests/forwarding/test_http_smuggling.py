@@ -85,26 +85,78 @@ async def test_request_within_a_body_stays_body(framing: bytes, http: str) -> No
     assert (origin.request.target, origin.request.body) == (b"/x", _EVIL)
 
 
-async def test_post_without_framing_gets_none() -> None:
-    """RFC 9110 section 8.6 prefers a length of 0, but the client sent none."""
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "GET"])
+async def test_request_without_framing_gets_a_length_if_bodies_are_usual(method: str) -> None:
+    """RFC 9110 section 8.6: 0 for POST, PUT and PATCH, none for methods without a body."""
     async with ScriptedOrigin() as origin, gateway(origin.url) as gate:
-        reply = await fetch(gate.address, "POST", "/billing/x")
+        reply = await fetch(gate.address, method, "/billing/x")
 
+    length = [b"0"] if method in ("POST", "PUT", "PATCH") else []
     assert reply.status == 200
-    assert origin.request.one(b"content-length") is None
-    assert origin.request.one(b"transfer-encoding") is None
+    assert origin.request.all(b"content-length") == length
+    assert origin.request.all(b"transfer-encoding") == []
 
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
-async def test_two_hosts_are_refused(http: str) -> None:
-    """``TrustedHostMiddleware`` checks only the first one."""
+@pytest.mark.parametrize("blanks", [b" ", b"\t", b" \t "])
+async def test_blanks_around_a_length_are_no_part_of_it(blanks: bytes, http: str) -> None:
+    """RFC 9112 section 5.1: as an ordinary endpoint reads the request."""
+    head = _POST + b"X-A:%bb c%b\r\nContent-Length:%b2%b\r\n\r\n" % ((blanks,) * 4)
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, server={"http": http}) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(head + b"ab")
+        status = (await client.read_response()).status
+
+    assert status == 200
+    assert origin.request.body == b"ab"
+    assert origin.request.all(b"content-length") == [b"2"]
+    assert origin.request.all(b"x-a") == [b"b c"]
+
+
+_HOSTS = {
+    "none": b"",
+    "two": b"Host: good.test\r\nHost: evil.test\r\n",
+    "the same twice": b"Host: good.test\r\nHost: good.test\r\n",
+    "empty": b"Host:\r\n",
+    "a list": b"Host: good.test, evil.test:80, x y\r\n",
+    "user": b"Host: user@good.test\r\n",
+    "path": b"Host: good.test/evil\r\n",
+    "port": b"Host: good.test:evil\r\n",
+    "quote": b'Host: good.test";for=1.2.3.4\r\n',
+}
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+@pytest.mark.parametrize("name", _HOSTS)
+async def test_request_without_one_valid_host_is_refused(name: str, http: str) -> None:
+    """RFC 9112 section 3.2; ``TrustedHostMiddleware`` checks only the first one."""
     async with (
         ScriptedOrigin() as origin,
         gateway(origin.url, server={"http": http}, preserve_host=True) as gate,
         connect(gate.address) as client,
     ):
-        await client.send(b"GET /billing/x HTTP/1.1\r\nHost: good.test\r\nHost: evil.test\r\n\r\n")
+        await client.send(b"GET /billing/x HTTP/1.1\r\n" + _HOSTS[name] + b"\r\n")
+        status = (await client.read_response()).status
+        failures = gate.balancer.destinations[0].failures
+
+    assert (status, failures) == (400, 0)
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+async def test_http_1_0_may_be_without_a_host(http: str) -> None:
+    """RFC 9112 section 3.2 asks it of HTTP/1.1 only; no host is invented."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, server={"http": http}, preserve_host=True) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(b"GET /billing/x HTTP/1.0\r\n\r\n")
         status = (await client.read_response()).status
 
-    assert status == 400
-    assert origin.connections == 0
+    assert status == 200
+    assert origin.request.one(b"host") == origin.authority.encode()
+    assert origin.request.one(b"x-forwarded-host") is None

@@ -172,6 +172,37 @@ def test_climbing_path_is_refused(path: bytes) -> None:
         build(path=path, overrides=Overrides(path_given=True))
 
 
+@pytest.mark.parametrize(
+    ("version", "hosts", "valid"),
+    [
+        ("1.1", 1, True),
+        ("1.1", 2, False),
+        ("1.1", 0, False),
+        ("1.0", 0, True),
+        ("1.0", 2, False),
+        ("2", 0, True),
+        ("2", 2, True),
+        (None, 0, True),
+    ],
+)
+def test_number_of_hosts_depends_on_the_version(
+    version: str | None, hosts: int, valid: bool
+) -> None:
+    """RFC 9112 section 3.2, RFC 9113 section 8.3.1."""
+    fields: Any = {"headers": [HOST] * hosts, "http_version": version}
+    if valid:
+        assert build(**fields).headers == []
+    else:
+        with pytest.raises(InvalidRequest, match="Host"):
+            build(**fields)
+
+
+def test_http2_host_that_differs_from_the_authority_is_refused() -> None:
+    """RFC 9113 section 8.3.1."""
+    with pytest.raises(InvalidRequest, match="more than one Host"):
+        build((b"host", b"other.example"), http_version="2")
+
+
 def test_expectation_is_sent_with_a_body_only() -> None:
     """Another expectation is forwarded."""
     expect = (b"expect", b"100-Continue")

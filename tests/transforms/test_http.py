@@ -87,6 +87,7 @@ async def test_settings_change_the_request_byte_for_byte() -> None:
         b"x-keep: \xe4\r\n"
         b"x-set: ours\r\n"
         b"x-keep: more\r\n"
+        b"content-length: 0\r\n"
         b"\r\n"
     )
 

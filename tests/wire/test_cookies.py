@@ -1,6 +1,6 @@
 """Cookies of a request: read by name, removed by name."""
 
-from fastapi_proxy_di.wire.cookies import cookie_values, without_cookie
+from fastapi_proxy_di.wire.cookies import cookie_values, joined_cookies, without_cookie
 
 
 def test_cookie_values_gives_all_of_a_name() -> None:
@@ -29,3 +29,13 @@ def test_without_cookie_keeps_all_other_bytes() -> None:
         (b"cookie", b"c=stay"),
         (b"x", b"stay=1"),
     ]
+
+
+def test_joined_cookies_is_one_header_at_the_place_of_the_first() -> None:
+    """RFC 9113 section 8.2.3: crumbs are joined by a semicolon and a space."""
+    headers = [(b"x", b"1"), (b"cookie", b"a=1"), (b"y", b"2"), (b"cookie", b"b=2; c=3")]
+
+    joined = [(b"x", b"1"), (b"cookie", b"a=1; b=2; c=3"), (b"y", b"2")]
+    assert joined_cookies(headers) == joined
+    assert joined_cookies(joined) == joined
+    assert joined_cookies([(b"x", b"1")]) == [(b"x", b"1")]

@@ -111,6 +111,15 @@ def test_append_adds_headers_that_the_peer_did_not_send() -> None:
     assert sent == [(b"x-forwarded-for", b"1.2.3.4, 10.0.0.9"), *STATED[1:]]
 
 
+@pytest.mark.parametrize("mode", ["set", "append"])
+def test_headers_written_with_underscores_do_not_stand_beside_ours(mode: Mode) -> None:
+    """CGI and WSGI would read both as one; a trusted peer's other headers stay."""
+    received = [(b"x_forwarded_for", b"6.6.6.6"), (b"x_forwarded_port", b"8443")]
+
+    assert headers_sent(mode, received) == [received[1], *STATED]
+    assert headers_sent(mode, received, trusted=False) == STATED
+
+
 def test_append_leaves_out_empty_elements() -> None:
     """A peer with empty headers counts as one that sent none (RFC 9110 section 5.6.1.1)."""
     names = ("for", "proto", "host", "prefix")
