@@ -68,6 +68,7 @@ class Failure(Enum):
     NO_AVAILABLE_DESTINATION = "no_available_destination"
     LIMIT_EXCEEDED = "limit_exceeded"
     LOCAL_RESOURCES = "local_resources"
+    RESOLVE = "resolve"
     CONNECT = "connect"
     CONNECT_TIMEOUT = "connect_timeout"
     TLS = "tls"
@@ -131,7 +132,13 @@ _STATUSES: Final[dict[Failure, int]] = {
     Failure.CLIENT_DISCONNECTED: 499,
 }
 _UNSENT: Final[frozenset[Failure]] = frozenset(
-    {Failure.CONNECT, Failure.CONNECT_TIMEOUT, Failure.TLS, Failure.LOCAL_RESOURCES}
+    {
+        Failure.RESOLVE,
+        Failure.CONNECT,
+        Failure.CONNECT_TIMEOUT,
+        Failure.TLS,
+        Failure.LOCAL_RESOURCES,
+    }
 )
 
 

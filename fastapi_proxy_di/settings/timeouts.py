@@ -11,7 +11,18 @@ __all__ = ["TimeoutSettings"]
 class TimeoutSettings(SettingsModel):
     """Timeouts of requests and connections, in seconds."""
 
-    connect: Duration = Field(default=5.0, description="For a connection, TLS included (Envoy: 5).")
+    connect: Duration = Field(
+        default=5.0,
+        description="For a connection, with the look-up of the name and TLS (Envoy: 5).",
+    )
+
+    resolve: OptionalDuration = Field(
+        default=None,
+        description=(
+            "For the look-up of a destination's name, within ``connect``; none for as long as"
+            " ``connect``."
+        ),
+    )
 
     activity: Duration = Field(
         default=100.0,

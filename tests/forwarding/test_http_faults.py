@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import trustme
 
-from fastapi_proxy_di import TimeoutSettings
 from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from tests.support.gateways import gateway
 from tests.support.http_client import RawResponse, connect, fetch, request
@@ -225,7 +224,7 @@ def _shorten_connect_timeout(port: int, monkeypatch: pytest.MonkeyPatch) -> None
 
     async def dial(dialler: Dialler, connection: Any) -> Any:
         if dialler.address.port == port:
-            dialler._timeouts = TimeoutSettings(connect=1.0)
+            dialler._connect_seconds = 1.0
         return await original(dialler, connection)
 
     monkeypatch.setattr(Dialler, "dial", dial)

@@ -127,12 +127,13 @@ class _Server(uvicorn.Server):
         self._stopped.set()
 
 
-def _bound_socket(host: str = "127.0.0.1") -> socket.socket:
+def _bound_socket(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     # Named, as asyncio sets TCP_NODELAY on TCP alone: without it a response in two writes waits
     # 40 ms for the client's delayed ACK.
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind((host, 0))
+    bound.bind((host, port))
     return bound
 
 
@@ -297,20 +298,24 @@ dead_port = free_port
 
 
 @contextlib.contextmanager
-def blackhole() -> Iterator[int]:
+def blackhole(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """Give a port on which a connect neither succeeds nor fails.
 
     The listener's queue is filled, so the kernel drops every further SYN.
+
+    Args:
+        host: The address, IPv4 or IPv6.
+        port: The port, 0 for any that is free.
 
     Yields:
         The port.
     """
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_bound_socket())
+        listener = stack.enter_context(_bound_socket(host, port))
         listener.listen(0)
         filled = False
         while not filled:
-            filler = stack.enter_context(socket.socket())
+            filler = stack.enter_context(socket.socket(listener.family))
             filler.settimeout(0.2)
             try:
                 filler.connect(listener.getsockname())

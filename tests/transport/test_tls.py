@@ -244,7 +244,7 @@ async def test_handshake_counts_into_the_connect_timeout(authority: Authority) -
     async with ScriptedOrigin(script) as origin:
         context = client_context(TlsSettings(), alpn=["http/1.1"])
         transport = transport_to(
-            f"https://{origin.authority}", ssl_context=context, connect_timeout=0.05
+            f"https://{origin.authority}", ssl_context=context, timeouts={"connect": 0.05}
         )
         error = await failure_of(transport)
         await origin.all_left()

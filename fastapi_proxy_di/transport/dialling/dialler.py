@@ -8,11 +8,10 @@ itself tells when it can carry a request (`DialledConnection.opened`).
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from fastapi_proxy_di.errors import (
     Failure,
@@ -22,12 +21,10 @@ from fastapi_proxy_di.errors import (
     UpstreamTimeout,
 )
 from fastapi_proxy_di.settings import TimeoutSettings, TlsSettings
+from fastapi_proxy_di.transport.dialling.known_name import is_no_such_name
+from fastapi_proxy_di.transport.dialling.race import SHORTAGES, connect_first, decisive
+from fastapi_proxy_di.transport.dialling.resolver import numeric_addresses, resolver_of
 from fastapi_proxy_di.wire.addresses import Address
-
-_LOCAL_ERRNOS: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
-)
-"""Errors because this process has no sockets, ports or memory left; no destination is at fault."""
 
 
 class DialledConnection(asyncio.BaseProtocol, ABC):
@@ -79,8 +76,12 @@ class Dialler:
         self.closed: bool = False
         self._ssl_context = ssl_context
         self._server_name = (tls.server_name or address.server_name) if ssl_context else None
-        self._timeouts = timeouts
+        self._connect_seconds = timeouts.connect
+        self._resolve_seconds = timeouts.connect if timeouts.resolve is None else timeouts.resolve
         self._loop = asyncio.get_running_loop()
+        self._resolver = resolver_of(self._loop)
+        self._numeric = numeric_addresses(address.host, address.port)
+        self._under_way: set[asyncio.Timeout] = set()
 
     async def dial(self, connection: _Connection) -> _Connection:
         """Connect ``connection`` and wait until it can be used.
@@ -91,14 +92,21 @@ class Dialler:
             LocalResourcesExhausted: No socket of our own.
         """
         self._refuse_if_closed()
+        failures: list[OSError] = []
+        deadline = asyncio.timeout(self._connect_seconds)
         try:
-            async with asyncio.timeout(self._timeouts.connect):
-                await self._connect(connection)
-                await connection.opened()
+            async with deadline:
+                self._under_way.add(deadline)
+                try:
+                    await self._connect(connection, failures)
+                    await connection.opened()
+                finally:
+                    self._under_way.discard(deadline)
             self._refuse_if_closed()
         except (TimeoutError, OSError) as error:
             connection.abandon()
-            raise connect_error(error, self.address.url) from error
+            self._refuse_if_closed()
+            raise connect_error(decisive(failures) or error, self.address.url) from error
         except BaseException:
             connection.abandon()
             raise
@@ -107,21 +115,36 @@ class Dialler:
     def close(self) -> None:
         """Open no more connections; connections being opened are closed at once."""
         self.closed = True
+        for deadline in self._under_way:
+            deadline.reschedule(self._loop.time())
 
-    async def _connect(self, protocol: asyncio.BaseProtocol) -> None:
+    async def _connect(self, protocol: asyncio.BaseProtocol, failures: list[OSError]) -> None:
         address, context, server_name = self.address, self._ssl_context, self._server_name
         if address.socket_path is not None:
             await self._loop.create_unix_connection(
                 lambda: protocol, address.socket_path, ssl=context, server_hostname=server_name
             )
-        else:
+            return
+        addresses = self._numeric
+        if not addresses:
+            try:
+                addresses = await self._resolver.resolve(
+                    address.host, address.port, self._resolve_seconds
+                )
+            except (TimeoutError, asyncio.CancelledError):
+                failures.append(TimeoutError("the look-up of its name took too long"))
+                raise
+        sock = await connect_first(addresses, failures)
+        failures.clear()  # what follows fails for reasons of its own
+        try:
             await self._loop.create_connection(
-                lambda: protocol,
-                address.host,
-                address.port,
-                ssl=context,
-                server_hostname=server_name,
+                lambda: protocol, sock=sock, ssl=context, server_hostname=server_name
             )
+        finally:
+            if not isinstance(self._loop, asyncio.BaseEventLoop):
+                # uvloop takes the descriptor and closes it, also when this dial fails. The
+                # socket object must not close it a second time: it may be another socket's then.
+                sock.detach()
 
     def _refuse_if_closed(self) -> None:
         if self.closed:
@@ -136,9 +159,15 @@ def connect_error(error: BaseException, url: str) -> ProxyError:
         reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error
         return UpstreamConnectError(f"TLS with {url} failed: {reason}", failure=Failure.TLS)
     if isinstance(error, TimeoutError):
-        return UpstreamTimeout(f"no connection to {url} in time", failure=Failure.CONNECT_TIMEOUT)
+        reason = f": {error}" if error.args else ""
+        return UpstreamTimeout(
+            f"no connection to {url} in time{reason}", failure=Failure.CONNECT_TIMEOUT
+        )
     if isinstance(error, socket.gaierror):
-        return UpstreamConnectError(f"cannot resolve the host of {url}")
-    if isinstance(error, OSError) and error.errno in _LOCAL_ERRNOS:
+        reason = "no such name" if is_no_such_name(error) else error.strerror
+        return UpstreamConnectError(
+            f"cannot resolve the host of {url}: {reason}", failure=Failure.RESOLVE
+        )
+    if isinstance(error, OSError) and error.errno in SHORTAGES:
         return LocalResourcesExhausted(f"no socket for a connection: {error.strerror}")
     return UpstreamConnectError(f"cannot connect to {url}: {error}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings, TlsSettings
@@ -52,7 +53,7 @@ def transport_to(
     *,
     ssl_context: ssl.SSLContext | None = None,
     server_name: str | None = None,
-    connect_timeout: float = 5.0,
+    timeouts: Mapping[str, float] = MappingProxyType({}),
     **limits: Any,
 ) -> Http1Transport:
     """A transport to ``url`` in the running loop, with the defaults of the settings."""
@@ -60,7 +61,7 @@ def transport_to(
         parse_address(url),
         ssl_context,
         TlsSettings(server_name=server_name),
-        TimeoutSettings(connect=connect_timeout),
+        TimeoutSettings(**timeouts),
     )
     return Http1Transport(dialler, LimitSettings(**limits))
 
