@@ -1,20 +1,29 @@
-"""The upstream's own limits: requests in flight, with a bounded queue, and per window.
+"""The queue of an upstream, and its own limits: requests in flight, requests per window.
 
-Admission is a layer around the retry loop. A free place goes to the request that has waited
-longest; a request whose client disconnects is removed from the queue at once. The limits of
-single destinations are checked at the pick.
+Admission is a layer around the retry loop. A request is admitted while the upstream has a place
+and, with a queue, a destination has room. Otherwise it waits: a free place goes to the request
+that has waited longest, and a request whose client disconnects is removed at once. Which
+destination has room is checked again at the pick; a request that finds none there, because
+another attempt took the room meanwhile, waits again and keeps its turn.
+
+A waiting request stays in the queue until it has been admitted, so that no later one overtakes
+it. Only the first is woken; it checks the limits itself, so that it may be woken in vain.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
-from fastapi_proxy_di.errors import LimitExceeded
+from fastapi_proxy_di.errors import LimitExceeded, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.unavailable import unavailable
 from fastapi_proxy_di.settings import LimitSettings
 from fastapi_proxy_di.supervision.supervisor import Supervisor
+
+__all__ = ["Admission"]
 
 
 class Admission:
@@ -30,12 +39,15 @@ class Admission:
         self, supervisor: Supervisor, limits: LimitSettings, max_requests: int | None
     ) -> None:
         self.in_flight: int = 0
-        self._supervisor = supervisor
-        self._limits = limits
-        self._max_requests = max_requests
-        self._loop = asyncio.get_running_loop()
-        # A dict keeps the order of arrival and removes a waiter in O(1).
-        self._waiting: dict[asyncio.Future[None], None] = {}
+        self._supervisor: Final = supervisor
+        self._pool: Final = supervisor.pool
+        self._limits: Final = limits
+        self._max_requests: Final = max_requests
+        self._loop: Final = asyncio.get_running_loop()
+        # In the order of arrival; removes a waiter in O(1).
+        self._waiting: Final[OrderedDict[_Waiter, None]] = OrderedDict()
+        if limits.queue:
+            self._pool.report_room(self._wake)
 
     @property
     def waiting(self) -> int:
@@ -48,69 +60,144 @@ class Admission:
         """Wrap ``send`` in these limits; after a success the caller must call ``leave``."""
 
         async def admitted(exchange: Exchange) -> None:
-            await self.enter(exchange)
-            try:
-                await send(exchange)
-            except BaseException:
-                self.leave()
-                raise
+            waiter = await self.enter(exchange)
+            while True:
+                try:
+                    await send(exchange)
+                except LimitExceeded:
+                    self.leave()
+                    if not self._limits.queue or exchange.attempts:
+                        raise
+                    waiter = await self._wait_for_turn(exchange, waiter)
+                except BaseException:
+                    self.leave()
+                    raise
+                else:
+                    return
 
         return admitted
 
-    async def enter(self, exchange: Exchange) -> None:
+    async def enter(self, exchange: Exchange) -> _Waiter | None:
         """Take a place, waiting for one if the queue has room.
+
+        Returns:
+            The turn of a request that has waited, ``None`` for one that has not.
 
         Raises:
             LimitExceeded: There is no place, or none became free in time.
             ProxyError: The exchange was interrupted while it was in the queue.
         """
-        supervisor, limits = self._supervisor, self._limits
         if self._window_is_full():
-            raise self._refused("max_requests", supervisor.window_left)
-        if limits.max_in_flight is None or self.in_flight < limits.max_in_flight:
+            raise self._refused("max_requests", self._supervisor.window_left)
+        waiter: _Waiter | None = None
+        if not self._waiting and self._has_place():
             self.in_flight += 1
-        elif len(self._waiting) < limits.queue:
-            # In the queue before anything is awaited, so that its length is right at once.
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            self._waiting[waiter] = None
-            try:
-                await exchange.watcher.run(exchange, self._wait(waiter), "queue")
-            except BaseException:
-                if waiter in self._waiting:
-                    del self._waiting[waiter]
-                else:
-                    self.leave()  # the request got a place at the moment at which it gave up
-                raise
+        else:
+            waiter = await self._wait_for_turn(exchange, None)
             if self._window_is_full():  # requests before it in the queue used the window up
                 self.leave()
-                raise self._refused("max_requests", supervisor.window_left)
-        else:
-            raise self._refused("limits.max_in_flight", limits.queue_timeout)
-        supervisor.requests_in_window += 1
+                raise self._refused("max_requests", self._supervisor.window_left)
+        self._supervisor.requests_in_window += 1
+        return waiter
 
     def leave(self) -> None:
-        """Give the place to the next waiting request, or free it."""
-        for waiter in self._waiting:
-            if not waiter.done():  # done: the waiting request was cancelled
-                waiter.set_result(None)
-                del self._waiting[waiter]
-                return
+        """Free the place, which the next waiting request may take."""
         self.in_flight -= 1
+        self._wake()
 
-    async def _wait(self, waiter: asyncio.Future[None]) -> None:
+    async def _wait_for_turn(self, exchange: Exchange, waiter: _Waiter | None) -> _Waiter:
+        """Wait in the queue and take a place.
+
+        Args:
+            exchange: The exchange that waits.
+            waiter: Its turn if it has waited before, which is then the first one.
+        """
+        if len(self._waiting) >= self._limits.queue and waiter is None:
+            raise self._no_place()
+        if waiter is None:
+            waiter = _Waiter(self._loop.time() + self._limits.queue_timeout)
+        # In the queue before anything is awaited, so that its length is right at once.
+        waiter.woken = self._loop.create_future()
+        first = waiter.waited
+        self._waiting[waiter] = None
+        if first:
+            self._waiting.move_to_end(waiter, last=False)
+        waiter.waited = True
         try:
-            async with asyncio.timeout(self._limits.queue_timeout):
-                await waiter
+            await exchange.watcher.run(exchange, self._place(waiter), "queue")
+            self.in_flight += 1
+        finally:
+            del self._waiting[waiter]
+            if self._has_place():
+                self._wake()
+        return waiter
+
+    async def _place(self, waiter: _Waiter) -> None:
+        """Wait until it is the waiter's turn and there is a place."""
+        try:
+            async with asyncio.timeout_at(waiter.deadline):
+                while True:
+                    await waiter.woken
+                    if self._has_place():
+                        return
+                    waiter.woken = self._loop.create_future()
         except TimeoutError:
-            raise self._refused("limits.max_in_flight", self._limits.queue_timeout) from None
+            raise self._no_place() from None
+
+    def _wake(self) -> None:
+        """Wake the request that has waited longest."""
+        for waiter in self._waiting:
+            if not waiter.woken.done():
+                waiter.woken.set_result(None)
+            return
+
+    def _has_place(self) -> bool:
+        """Whether a request may be sent now, or fails at once because there is no destination."""
+        limits = self._limits
+        if limits.max_in_flight is not None and self.in_flight >= limits.max_in_flight:
+            return False
+        if not limits.queue:
+            return True  # the pick refuses what is full
+        for tier in self._pool.tiers:
+            for destination in tier:
+                if not destination.full:
+                    return True
+        return not self._pool.tiers
 
     def _window_is_full(self) -> bool:
         limit = self._max_requests
         return limit is not None and self._supervisor.requests_in_window >= limit
 
+    def _no_place(self) -> ProxyError:
+        limits, supervisor = self._limits, self._supervisor
+        if limits.max_in_flight is not None and self.in_flight >= limits.max_in_flight:
+            return self._refused("limits.max_in_flight", limits.queue_timeout)
+        if self._has_place():  # the place is for those in the queue
+            return self._refused("limits.queue", limits.queue_timeout)
+        supervisor.limits_reached([one for tier in self._pool.tiers for one in tier])
+        return unavailable(self._pool, (), max(1.0, limits.queue_timeout), supervisor.window_left)
+
     def _refused(self, limit: str, retry_after: float) -> LimitExceeded:
-        name = self._supervisor.pool.name
+        name = self._pool.name
         self._supervisor.limit_hit(limit)
         error = LimitExceeded(f"{limit} of {name} is reached", upstream=name)
         error.retry_after = max(1.0, retry_after)
         return error
+
+
+class _Waiter:
+    """The turn of one waiting request.
+
+    Attributes:
+        deadline: Loop time at which the request gives up.
+        woken: Done when the request should look for a place.
+        waited: Whether the request has been in the queue before.
+    """
+
+    __slots__ = ("deadline", "waited", "woken")
+
+    woken: asyncio.Future[None]
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline: Final = deadline
+        self.waited: bool = False

@@ -7,7 +7,7 @@ has no clock and no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,8 @@ class Destination:
 
     __slots__ = (
         "_fallen",
+        "_on_fall",
+        "_on_room",
         "awaits_probe",
         "cooling",
         "draining",
@@ -92,6 +94,8 @@ class Destination:
         self.ejections: int = 0
         self.returns: int = 0
         self._fallen: set[Destination] | None = None
+        self._on_room: Callable[[], None] | None = None
+        self._on_fall: Callable[[Destination], None] | None = None
 
     def configure(self, settings: DestinationSettings) -> None:
         """Apply settings for the same address; counts and health stay."""
@@ -144,14 +148,14 @@ class Destination:
     def end(self) -> None:
         """Count the end of a request, whatever its outcome; ``Exchange`` counts its beginning."""
         self.in_flight -= 1
-        if self._fallen is not None:
-            self._fallen.add(self)
+        if self._on_fall is not None:
+            self._on_fall(self)
 
     def turn_window(self) -> None:
         """Begin a new window of ``max_requests``."""
         self.requests_in_window = 0
-        if self._fallen is not None:
-            self._fallen.add(self)
+        if self._on_fall is not None:
+            self._on_fall(self)
 
     def report_falls(self, fallen: set[Destination]) -> None:
         """Add this destination to ``fallen`` each time its load or its window falls.
@@ -160,3 +164,24 @@ class Destination:
         is used.
         """
         self._fallen = fallen
+        self._listen()
+
+    def report_room(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` each time the load or the window falls; for the queue."""
+        self._on_room = listener
+        self._listen()
+
+    def _listen(self) -> None:
+        """Make one callable of both reports, so that ``end`` has one check."""
+        fallen, on_room = self._fallen, self._on_room
+        if on_room is None:
+            assert fallen is not None  # one of both has been given
+            self._on_fall = fallen.add
+            return
+
+        def report(destination: Destination) -> None:
+            if fallen is not None:
+                fallen.add(destination)
+            on_room()
+
+        self._on_fall = report

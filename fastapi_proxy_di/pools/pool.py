@@ -7,7 +7,7 @@ clock and no I/O, and does not decide when health changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from fastapi_proxy_di.pools.destination import Destination
@@ -40,6 +40,7 @@ class Pool:
 
     __slots__ = (
         "_by_url",
+        "_on_room",
         "_panic_allowed",
         "available",
         "candidates",
@@ -53,6 +54,7 @@ class Pool:
         self.name: str = name
         self.destinations: tuple[Destination, ...] = tuple(map(Destination, settings))
         self._panic_allowed = panic
+        self._on_room: Callable[[], None] | None = None
         self._index()
 
     def __repr__(self) -> str:
@@ -180,6 +182,14 @@ class Pool:
         self._index()
         return tuple(added), removed
 
+    def report_room(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` whenever a destination may have got room for a request.
+
+        This is when a request ends, a window turns, or the snapshots change.
+        """
+        self._on_room = listener
+        self._index()
+
     def turn_window(self) -> None:
         """Begin a new window of ``max_requests`` for every destination."""
         for destination in self.destinations:
@@ -187,6 +197,9 @@ class Pool:
 
     def _index(self) -> None:
         self._by_url = {destination.url: destination for destination in self.destinations}
+        if self._on_room is not None:
+            for destination in self.destinations:
+                destination.report_room(self._on_room)
         self._refresh()
 
     def _refresh(self) -> None:
@@ -207,3 +220,5 @@ class Pool:
             [tuple(by_tier[tier]) for tier in sorted(by_tier)]
         )
         self.candidates: tuple[Destination, ...] = self.tiers[0] if self.tiers else ()
+        if self._on_room is not None:
+            self._on_room()

@@ -20,7 +20,11 @@ class LimitSettings(SettingsModel):
     )
 
     queue: Count = Field(
-        default=0, description="Requests that may wait for a free place; more get 503."
+        default=0,
+        description=(
+            "Requests that may wait until the upstream and one of its destinations have a place;"
+            " more get 503."
+        ),
     )
 
     queue_timeout: DurationOrZero = Field(

@@ -88,7 +88,8 @@ def compose(
     transports = Transports(factory or TransportFactory(settings), pool.destinations)
     affinity = None if settings.affinity is None else affinity_of(settings.affinity, pool)
     binding = None if affinity is None else affinity.binding
-    limited = settings.limits.max_in_flight is not None or settings.max_requests is not None
+    limits = settings.limits
+    limited = limits.queue or limits.max_in_flight is not None or settings.max_requests is not None
     admission = Admission(supervisor, settings.limits, settings.max_requests) if limited else None
     journey = _journey(settings, policy, supervisor, transports, affinity, admission, random)
     upstream_transforms = pipeline_of(settings.transforms)

@@ -3,7 +3,7 @@
 import pytest
 
 from fastapi_proxy_di.pools.destination import Destination
-from tests.pools.samples import settings_of
+from tests.pools.samples import destinations_of, settings_of
 from tests.support.requests_in_flight import begin
 
 
@@ -87,3 +87,20 @@ def test_destination_repr_is_short() -> None:
     destination.draining = destination.removed = True
 
     assert repr(destination).endswith(" in_flight=0 unhealthy ejected draining removed>")
+
+
+def test_destination_reports_falls_and_room() -> None:
+    """To a policy and to the queue at once, at each end and each turn of the window."""
+    (destination,) = destinations_of(1)
+    fallen: set[Destination] = set()
+    woken: list[str] = []
+    destination.report_falls(fallen)
+    destination.end()
+    alone = set(fallen)
+    fallen.clear()
+    destination.report_room(lambda: woken.append("room"))
+    destination.end()
+    destination.turn_window()
+
+    assert alone == fallen == {destination}
+    assert woken == ["room", "room"]
