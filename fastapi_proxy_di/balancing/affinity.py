@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
-from fastapi_proxy_di.balancing.cookie_affinity import CookieBinding
+from fastapi_proxy_di.balancing.cookie_affinity import CookieBinding, CookieForm
 from fastapi_proxy_di.balancing.hash_key import RequestKey, Scope
 from fastapi_proxy_di.balancing.header_affinity import HeaderBinding
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
@@ -112,7 +112,8 @@ def affinity_of(settings: AffinitySettings, pool: Pool) -> Affinity:
     if settings.cookie is not None:
         assert settings.key is not None
         key = settings.key.get_secret_value().encode("utf-8")
-        binding = CookieBinding(pool, settings.cookie, key)
+        form = CookieForm(settings.cookie, settings.same_site, settings.max_age, settings.domain)
+        binding = CookieBinding(pool, form, key)
     else:
         assert settings.header is not None
         binding = HeaderBinding(pool, settings.header)

@@ -13,6 +13,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from hashlib import sha256
 from hmac import compare_digest, digest
+from math import ceil
 from typing import Final
 
 from fastapi_proxy_di.balancing.hash_key import Scope
@@ -21,7 +22,7 @@ from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.wire.cookies import cookie_values, without_cookie
 from fastapi_proxy_di.wire.headers import Headers
 
-__all__ = ["CookieBinding"]
+__all__ = ["CookieBinding", "CookieForm"]
 
 _ID_BYTES: Final = 12
 _SIGNATURE_BYTES: Final = 16
@@ -30,18 +31,63 @@ _SECURE_SCHEMES: Final = frozenset({"https", "wss"})
 _PATH: Final = re.compile(rb"/[!-:<-~]*\Z")
 
 
+class CookieForm:
+    """Name and attributes of the cookie (RFC 6265 section 4.1).
+
+    ``SameSite=None`` always has ``Secure``: without it browsers refuse such a cookie, and the
+    scheme is ``http`` behind a TLS terminator that is not trusted.
+
+    Args:
+        name: Name of the cookie.
+        same_site: ``lax``, ``strict`` or ``none``.
+        max_age: Seconds that the browser keeps the cookie, rounded up; ``None`` for its session.
+        domain: The domain whose hosts get the cookie; ``None`` for the responding host alone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        same_site: str = "lax",
+        max_age: float | None = None,
+        domain: str | None = None,
+    ) -> None:
+        self.name: Final = name.encode("ascii")
+        # RFC 6265bis: a cookie whose name begins so has no path but "/".
+        self._root_only = name.startswith("__Host-")
+        self._always_secure = same_site == "none"
+        attributes = f"; HttpOnly; SameSite={same_site.capitalize()}"
+        if max_age is not None:
+            attributes += f"; Max-Age={ceil(max_age)}"
+        if domain is not None:
+            attributes += f"; Domain={domain}"
+        self._attributes = attributes.encode("ascii")
+
+    def cookie(self, value: bytes, prefix: bytes, *, secure: bool) -> bytes:
+        """Give the value of the Set-Cookie header.
+
+        Args:
+            value: Value of the cookie.
+            prefix: Path of the mount.
+            secure: Whether the client uses TLS.
+        """
+        path = b"/" if self._root_only or not _PATH.match(prefix) else prefix
+        cookie = b"%b=%b; Path=%b%b" % (self.name, value, path, self._attributes)
+        return cookie + b"; Secure" if secure or self._always_secure else cookie
+
+
 class CookieBinding:
     """Names the destination in a signed cookie.
 
     Args:
         pool: The destinations.
-        name: Name of the cookie.
+        form: Name and attributes of the cookie.
         key: The secret that signs the cookie.
     """
 
-    def __init__(self, pool: Pool, name: str, key: bytes) -> None:
+    def __init__(self, pool: Pool, form: CookieForm, key: bytes) -> None:
         self._pool = pool
-        self._name = name.encode("ascii")
+        self._form = form
+        self._name = form.name
         self._key = key
         # Several upstreams may share a key, but each accepts only its own cookies.
         self._context = pool.name.encode("ascii") + b"\0"
@@ -76,12 +122,8 @@ class CookieBinding:
         # No cookie is set for a destination that has left the pool.
         if value is None or value in cookie_values(scope.get("headers", ()), self._name):
             return []
-        host_only = self._name.startswith(b"__Host-")  # RFC 6265bis: with Path=/ alone
-        path = b"/" if host_only or not _PATH.match(prefix) else prefix
-        cookie = b"%b=%b; Path=%b; HttpOnly; SameSite=Lax" % (self._name, value, path)
-        if scope.get("scheme") in _SECURE_SCHEMES:
-            cookie += b"; Secure"
-        return [(b"set-cookie", cookie)]
+        secure = scope.get("scheme") in _SECURE_SCHEMES
+        return [(b"set-cookie", self._form.cookie(value, prefix, secure=secure))]
 
     def _update(self) -> None:
         """Compute the cookie values of the destinations; once per change of the pool."""

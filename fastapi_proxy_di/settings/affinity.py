@@ -1,9 +1,11 @@
 """Settings of affinity: how a client is kept on one destination."""
 
+import re
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     SecretStr,
     ValidationInfo,
@@ -11,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from fastapi_proxy_di.settings.durations import OptionalDuration
 from fastapi_proxy_di.settings.headers import TOKEN, header_token
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.text import OrNone
@@ -19,6 +22,28 @@ __all__ = ["AffinitySettings"]
 
 _KEY_CHARACTERS: Final = 16
 """The shortest key; as hexadecimal digits it has 64 bits, too many to guess."""
+
+
+_LABEL: Final = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+"""A domain name (RFC 1123 section 2.1), so nothing that ends the attribute or the header."""
+_DOMAIN_CHARACTERS: Final = 253
+
+
+def _domain(value: str | None) -> str | None:
+    if value is None:
+        return None
+    # RFC 6265 section 5.2.3: browsers ignore the leading dot.
+    domain = value.strip().lower().removeprefix(".")
+    if len(domain) > _DOMAIN_CHARACTERS or not _DOMAIN.fullmatch(domain):
+        raise ValueError(
+            f"{value!r} is not a domain; give a name such as example.com, without scheme and port"
+        )
+    return domain
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
 
 
 def _cookie_name(value: str | None) -> str | None:
@@ -37,7 +62,7 @@ class AffinitySettings(SettingsModel):
     cookie: Annotated[str | None, AfterValidator(_cookie_name), OrNone] = Field(
         default=None,
         description=(
-            "Name of the cookie. It is signed, HttpOnly, SameSite=Lax, and Secure as the request."
+            "Name of the cookie. It is signed, HttpOnly, and Secure if the client uses HTTPS."
         ),
     )
 
@@ -51,6 +76,30 @@ class AffinitySettings(SettingsModel):
         description=(
             "Secret that signs the cookie, 16 characters or more; the same in all workers. Required"
             " with ``cookie``."
+        ),
+    )
+
+    same_site: Annotated[Literal["lax", "strict", "none"], BeforeValidator(_lower)] = Field(
+        default="lax",
+        description=(
+            "SameSite of the cookie. ``none`` sends it from pages of other sites too, for example"
+            " in an iframe; the cookie is then always Secure, so clients need HTTPS."
+        ),
+    )
+
+    max_age: OptionalDuration = Field(
+        default=None,
+        description=(
+            "Seconds that browsers keep the cookie after it was set; none until the browser's"
+            " session ends."
+        ),
+    )
+
+    domain: Annotated[str | None, AfterValidator(_domain), OrNone] = Field(
+        default=None,
+        description=(
+            "Domain whose hosts get the cookie, for example ``example.com``; none for the host of"
+            " the response alone."
         ),
     )
 
@@ -79,4 +128,15 @@ class AffinitySettings(SettingsModel):
     def _complete(self) -> Self:
         if (self.cookie is None) == (self.header is None):
             raise ValueError("needs one of 'cookie' and 'header'")
+        if self.cookie is None:
+            for name in ("same_site", "max_age", "domain"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(
+                        f"{name!r} is about the cookie; set 'cookie' instead of 'header'"
+                    )
+        elif self.domain is not None and self.cookie.startswith("__Host-"):
+            raise ValueError(
+                "a cookie whose name begins with '__Host-' has no domain (RFC 6265bis section"
+                " 4.1.3.2); leave out 'domain', or rename the cookie"
+            )
         return self

@@ -117,6 +117,27 @@ def test_cookie_has_its_attributes(
     assert cookie[cookie.index(b";") :] == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "scheme", "expected"),
+    [
+        ({"same_site": "strict"}, "http", b"SameSite=Strict"),
+        ({"same_site": "none"}, "http", b"SameSite=None; Secure"),
+        ({"same_site": "none"}, "https", b"SameSite=None; Secure"),
+        ({"max_age": 90.5}, "http", b"SameSite=Lax; Max-Age=91"),
+        ({"max_age": "1h"}, "https", b"SameSite=Lax; Max-Age=3600; Secure"),
+        ({"domain": ".example.com"}, "http", b"SameSite=Lax; Domain=example.com"),
+    ],
+)
+def test_cookie_has_the_attributes_of_the_settings(
+    settings: dict[str, Any], scheme: str, expected: bytes
+) -> None:
+    """SameSite=None is Secure also over http; browsers refuse the cookie otherwise."""
+    bound = Bound(pool_of(1), **COOKIE, **settings)
+    cookie = bound.cookie(bound.pool.destinations[0], scope_of(scheme=scheme))
+
+    assert cookie.partition(b"; HttpOnly; ")[2] == expected
+
+
 def test_cookie_is_set_only_when_it_changes() -> None:
     """And never for a destination that has left the pool."""
     bound = Bound(pool_of(2))
