@@ -16,8 +16,13 @@ from fastapi_proxy_di.settings.upstream import UpstreamSettings
 __all__ = ["describe_faults", "describe_late_fault"]
 
 _SCALARS: Final = (str, int, float)
-_HIDDEN: Final = frozenset(
-    {"destinations", "request_headers", "response_headers", "transforms", "affinity"}
+_HIDDEN: Final = (
+    ("destinations",),
+    ("request_headers",),
+    ("response_headers",),
+    ("transforms",),
+    ("affinity",),
+    ("health", "headers"),
 )
 """Settings whose values may be secrets, or hold some."""
 
@@ -74,8 +79,12 @@ def _message(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str
     message = details["msg"][:1].lower() + details["msg"][1:]
     if kind == "int_parsing" and str(location[-1]).endswith("_bytes"):
         message = "is a number of bytes, e.g. 10000000"
-    shown = location[0] in UpstreamSettings.model_fields and location[0] not in _HIDDEN
+    shown = location[0] in UpstreamSettings.model_fields and not _is_hidden(location)
     return f"{message}, got {given!r}" if shown and isinstance(given, _SCALARS) else message
+
+
+def _is_hidden(location: tuple[int | str, ...]) -> bool:
+    return any(location[: len(hidden)] == hidden for hidden in _HIDDEN)
 
 
 def _not_a_mapping(settings_cls: type[UpstreamSettings], location: tuple[int | str, ...]) -> str:

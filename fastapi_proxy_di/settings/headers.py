@@ -21,6 +21,7 @@ from fastapi_proxy_di.wire.headers import (
 __all__ = [
     "TOKEN",
     "HeaderValue",
+    "ProbeHeaderValues",
     "RequestHeaderName",
     "RequestHeaderNames",
     "RequestHeaderValues",
@@ -62,6 +63,14 @@ def _request_name(name: str) -> str:
     return _unless(lowered, _REQUEST)
 
 
+def _probe_name(name: str) -> str:
+    lowered = header_token(name)
+    if lowered == "host":
+        raise ValueError("'host' may not be set here; set 'health.host'")
+    # A probe has no client, so forwarding headers describe nobody wrongly.
+    return _unless(lowered, _REQUEST - _FORWARDING)
+
+
 def _response_name(name: str) -> str:
     return _unless(header_token(name), _RESPONSE)
 
@@ -92,6 +101,10 @@ def _request_values(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
     return _checked_values({_request_name(name): value for name, value in values.items()})
 
 
+def _probe_values(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    return _checked_values({_probe_name(name): value for name, value in values.items()})
+
+
 def _response_values(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
     return _checked_values({_response_name(name): value for name, value in values.items()})
 
@@ -109,6 +122,9 @@ HeaderValue = Annotated[SecretStr, AfterValidator(_value)]
 
 RequestHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_request_values)]
 """Lower-case names to secret values, for requests."""
+
+ProbeHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_probe_values)]
+"""Lower-case names to secret values, for health probes."""
 
 ResponseHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_response_values)]
 """Lower-case names to secret values, for responses."""

@@ -6,11 +6,13 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fastapi_proxy_di.settings.durations import Duration, OptionalDuration
+from fastapi_proxy_di.settings.headers import ProbeHeaderValues
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.numbers import AtLeastOne, Share
 from fastapi_proxy_di.settings.paths import ProbePath
 from fastapi_proxy_di.settings.statuses import StatusCodes
 from fastapi_proxy_di.settings.text import OrNone
+from fastapi_proxy_di.wire.addresses import parse_address
 
 __all__ = ["HealthSettings"]
 
@@ -22,6 +24,21 @@ def _pattern(value: str | None) -> str | None:
         except re.error as error:
             raise ValueError(f"is not a regular expression: {error}") from None
     return value
+
+
+def _host(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        address = parse_address(f"http://{value.strip()}")
+    except ValueError:
+        address = None
+    if address is None or "/" in value:
+        raise ValueError(
+            f"{value!r} is not a host; give a name or an IP address, with or without a port,"
+            " such as tenant.example:8080"
+        )
+    return address.authority.decode("ascii")
 
 
 def _upper(value: object) -> object:
@@ -41,6 +58,19 @@ class HealthSettings(SettingsModel):
 
     method: Annotated[Literal["GET", "HEAD"], BeforeValidator(_upper)] = Field(
         default="GET", description="Method of a probe; HEAD falls back to GET on 405 and 501."
+    )
+
+    headers: ProbeHeaderValues = Field(
+        default={},
+        description=(
+            "Headers that every probe has, for example ``Authorization``. Values are secrets: never"
+            " logged, dumped or shown."
+        ),
+    )
+
+    host: Annotated[str | None, AfterValidator(_host), OrNone] = Field(
+        default=None,
+        description="Host header of probes; none for the address of the destination.",
     )
 
     interval: Duration = Field(

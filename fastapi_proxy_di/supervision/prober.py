@@ -38,7 +38,7 @@ class Prober:
         supervisor: The supervisor of the pool, which takes the results.
         settings: The settings of the probes.
         transport_for: Gives the transport and the address for probes of a destination.
-        headers: Headers of every probe, besides Host and User-Agent.
+        headers: Headers of every probe, besides Host; a User-Agent replaces the package's own.
         random: The source of the jitter of intervals.
     """
 
@@ -54,7 +54,8 @@ class Prober:
         self.settings: HealthSettings = settings
         self._supervisor = supervisor
         self._transport_for = transport_for
-        self._headers = [_USER_AGENT, *headers]
+        own = [] if any(name == b"user-agent" for name, _ in headers) else [_USER_AGENT]
+        self._headers = [*own, *headers]
         self._random = random
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[Destination, asyncio.Task[None]] = {}
@@ -158,12 +159,14 @@ class Prober:
 
     async def _exchange(self, destination: Destination, method: bytes) -> tuple[int, bytes, float]:
         transport, address = self._transport_for(destination)
+        host = self.settings.host
+        authority = address.authority if host is None else host.encode("ascii")
         path = destination.settings.health_path or self.settings.path or "/"
         raw, _, query = path.encode("ascii").partition(b"?")
         request = OutgoingRequest(
             method,
             join_target(address.base_path, raw, query),
-            [(b"host", address.authority), *self._headers],
+            [(b"host", authority), *self._headers],
             0.0,
         )
         exchange: TransportExchange = await transport.start(request, b"", more=False)

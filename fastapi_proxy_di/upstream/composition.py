@@ -121,7 +121,7 @@ def compose(
             supervisor=supervisor,
             settings=settings.health,
             transport_for=transports.to_probe,
-            headers=[],
+            headers=secret_headers(settings.health.headers),
             random=random,
         ),
         admission=admission,

@@ -6,6 +6,7 @@ Long because each setting of probes is tested in a run of virtual time.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from random import Random
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+from fastapi_proxy_di import Balancer
 from fastapi_proxy_di.errors import UpstreamConnectError
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.health.slow_start import SlowStart
@@ -26,7 +28,7 @@ from fastapi_proxy_di.supervision.supervisor import Supervisor
 from fastapi_proxy_di.transport.protocol import OutgoingRequest, Transport, TransportExchange
 from fastapi_proxy_di.wire.addresses import Address
 from tests.pools.samples import pool_of, settings_of
-from tests.support.gateways import gateway
+from tests.support.gateways import billing, gateway, until
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.virtual_time import run_virtually
@@ -425,6 +427,31 @@ def test_prober_without_path_sends_nothing() -> None:
         return before, len(probed.sent)
 
     assert run_virtually(scenario()) == (0, 1)
+
+
+async def test_prober_sends_the_headers_and_the_host_of_the_settings(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also after ``configure_health``; no log shows a value."""
+    caplog.set_level(logging.DEBUG)
+    health = {
+        "path": "/health",
+        "host": "tenant.example",
+        "headers": {"Authorization": "Bearer s3cret", "user-agent": "checks/1"},
+    }
+    async with (
+        ScriptedOrigin(always(response_bytes(503))) as origin,
+        Balancer.from_settings(billing(origin.url, health=health)) as balancer,
+    ):
+        balancer.configure_health(path="/other")
+        await until(lambda: len(origin.requests) == 2)
+
+    assert [seen.target for seen in origin.requests] == [b"/health", b"/other"]
+    for seen in origin.requests:
+        assert seen.all(b"host") == [b"tenant.example"]
+        assert seen.all(b"authorization") == [b"Bearer s3cret"]
+        assert seen.all(b"user-agent") == [b"checks/1"]
+    assert "s3cret" not in caplog.text
 
 
 @pytest.mark.e2e
