@@ -74,6 +74,31 @@ async def test_no_response_header_is_added() -> None:
     assert _theirs(reply) == [(b"content-length", b"2")]
 
 
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+async def test_blanks_around_values_are_cut_off(http: str) -> None:
+    """RFC 9112 section 5.1; h11 refuses to send a Content-Length with a blank behind."""
+    raw = b"HTTP/1.1 200 OK\r\nX-A:\t b c \t\r\nContent-Length: 2 \r\n\r\nok"
+    reply = await _through(raw, server={"http": http})
+
+    assert reply.body == b"ok"
+    assert _theirs(reply) == [(b"x-a", b"b c"), (b"content-length", b"2")]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\nX-A: b\nContent-Length: 2\n\nok",
+        b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 2\n\nok",
+        b"HTTP/1.1 200 OK\nX-A: b\nTransfer-Encoding: chunked\n\n2 \r\nok\r\n0\r\n\r\n",
+    ],
+)
+async def test_bare_line_feeds_and_blanks_behind_chunk_sizes_are_read(raw: bytes) -> None:
+    """RFC 9112 section 2.2: as devices send them, and nginx, curl and Go read them."""
+    reply = await _through(raw)
+
+    assert (reply.status, reply.body, reply.one(b"x-a")) == (200, b"ok", b"b")
+
+
 async def test_alternative_service_of_the_upstream_is_dropped() -> None:
     """RFC 7838 section 3: it names ports of the upstream's own host, not of the gateway."""
     raw = response_bytes(body=b"ok", headers=[(b"Alt-Svc", b'h3=":443"; ma=86400')])

@@ -300,8 +300,11 @@ class Http1Exchange(BaseExchange):
                     self._malformed("Transfer-Encoding other than chunked alone")
                     return []
                 coded = True
-        if coded and version == "1.0":
-            self._reusable = False  # RFC 9112 section 6.1: its framing is faulty
+        if coded:
+            if version == "1.0":
+                self._reusable = False  # RFC 9112 section 6.1: its framing is faulty
+            assert self._parser is not None, "the parser calls no exchange that has been closed"
+            self._parser.require_crlf()
         self.status = status
         if self._bodyless:
             # llhttp now waits for a body that will not come, so whether the destination keeps

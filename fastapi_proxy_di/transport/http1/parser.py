@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 
-from fastapi_proxy_di.wire.headers import Headers, LowerNames
+from fastapi_proxy_di.wire.headers import BLANKS, Headers, LowerNames
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 
 _LOWER: Final = LowerNames()
+_CODING: Final = b"transfer-encoding"
 
 
 class ResponseParser:
@@ -29,25 +30,51 @@ class ResponseParser:
         llhttp: The parser of httptools, which gets the bytes.
     """
 
-    __slots__ = ("exchange", "headers", "llhttp")
+    __slots__ = ("_strict", "exchange", "headers", "llhttp")
 
     exchange: Http1Exchange
     headers: Headers
 
     def __init__(self) -> None:
-        self.llhttp: Any = httptools.HttpResponseParser(self)
+        self.llhttp: Any = self._llhttp()
 
     def renew(self) -> None:
         """Replace the llhttp parser by a new one."""
-        self.llhttp = httptools.HttpResponseParser(self)
+        self.llhttp = self._llhttp()
+
+    def _llhttp(self) -> Any:
+        """Make a parser that reads two faults of devices, as nginx, curl and Go do.
+
+        A line of the head may end with a bare LF (RFC 9112 §2.2), and spaces may stand behind a
+        chunk size. The fuzzer (``tests/fuzz``) finds no response that h11 would end elsewhere.
+        """
+        self._strict = False
+        llhttp = httptools.HttpResponseParser(self)
+        llhttp.set_dangerous_leniencies(
+            lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+        return llhttp
+
+    def require_crlf(self) -> None:
+        """Refuse a bare LF up to the end of this message: chunks are counted, not searched."""
+        self._strict = True
+        self.llhttp.set_dangerous_leniencies(lenient_optional_cr_before_lf=False)
 
     # -- what httptools calls -----------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._strict:
+            self._strict = False
+            self.llhttp.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
         self.headers = self.exchange.message_begins()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((_LOWER[name], value))
+        name = _LOWER[name]
+        if name != _CODING:
+            # RFC 9112 section 5.1: blanks around a value are no part of it; llhttp leaves those
+            # at the end. Transfer-Encoding is judged as llhttp has read it.
+            value = value.strip(BLANKS)
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         llhttp = self.llhttp
