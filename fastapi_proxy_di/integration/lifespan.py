@@ -113,20 +113,35 @@ async def _end_overrides(app: Starlette) -> None:
                 stack.push_async_callback(override.end_in_loop)
 
 
+def runtime_of(app: Any, what: str, name: str = "billing") -> Runtime:
+    """Give the runtime of ``app``.
+
+    Args:
+        app: The app whose lifespan is running.
+        what: What is wrong if no lifespan ran, for the message.
+        name: An upstream, for the message.
+
+    Raises:
+        ProxyNotStarted: No lifespan ran.
+    """
+    runtime: Runtime | None = getattr(app, RUNTIME, None)
+    if runtime is None:
+        raise ProxyNotStarted(
+            f"{what}, because no lifespan of this app ran. Add "
+            "FastAPI(lifespan=proxy_lifespan), or app.include_router(proxy_router("
+            f"{name!r})); for a mounted sub-app `async with proxy_lifespan(sub_app):` in the "
+            "outer app's lifespan; in tests `with TestClient(app) as client:`"
+        )
+    return runtime
+
+
 def balancer_of(app: Any, name: str) -> Balancer:
     """Give the running balancer of an upstream of ``app``.
 
     Raises:
         ProxyNotStarted: No lifespan ran, or the upstream was added after it started.
     """
-    runtime: Runtime | None = getattr(app, RUNTIME, None)
-    if runtime is None:
-        raise ProxyNotStarted(
-            f"upstream {name!r} is not started, because no lifespan of this app ran. Add "
-            "FastAPI(lifespan=proxy_lifespan), or app.include_router(proxy_router("
-            f"{name!r})); for a mounted sub-app `async with proxy_lifespan(sub_app):` in the "
-            "outer app's lifespan; in tests `with TestClient(app) as client:`"
-        )
+    runtime = runtime_of(app, f"upstream {name!r} is not started", name)
     balancer = runtime.balancers.get(name)
     if balancer is None:
         raise ProxyNotStarted(
