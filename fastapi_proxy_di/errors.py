@@ -164,6 +164,9 @@ class ProxyError(Exception):
         upstream: Name of the upstream, once known.
         destination: Address of the last destination tried, ``None`` if none was.
         attempts: Every attempt, in order.
+        request_sent: Whether any byte of the request may have left; if not, no destination can
+            have done anything, and the request may be sent to another upstream whatever its
+            method.
     """
 
     default_failure: ClassVar[Failure] = Failure.RESPONSE_HEAD
@@ -182,6 +185,7 @@ class ProxyError(Exception):
         self.upstream = upstream
         self.destination = destination
         self.attempts: tuple[Attempt, ...] = tuple(attempts)
+        self.request_sent: bool = False
 
     @property
     def status(self) -> int:

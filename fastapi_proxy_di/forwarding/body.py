@@ -133,6 +133,33 @@ class RequestBody:
         self.first = b"".join(self._retained)
         return True
 
+    def given_back(self) -> Receive | None:
+        """Return a ``receive`` that gives the body again from its beginning.
+
+        Called once nothing reads from the client any more, after a failed exchange.
+
+        Returns:
+            The ``receive``; ``None`` if not all that was read is kept (``replay_bytes``).
+        """
+        if len(self.first) == self._size:
+            read = self.first  # none of it was sent
+        elif self._retained is not None:
+            read = b"".join(self._retained)
+        else:
+            return None
+        messages: deque[Message] = deque()
+        if read or self.ended:
+            messages.append({"type": "http.request", "body": read, "more_body": not self.ended})
+        late = self._reading
+        if late is not None and late.done() and not late.cancelled() and not late.exception():
+            messages.append(late.result())  # it arrived just before reading ended
+        receive = self._receive
+
+        async def again() -> Message:
+            return messages.popleft() if messages else await receive()
+
+        return again
+
     async def prefetch(self, timeout: float | None) -> None:
         """Read the first piece, so that it is sent with the head.
 

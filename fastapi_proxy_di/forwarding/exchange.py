@@ -65,6 +65,7 @@ class Exchange:
         upgrade: Whether the request is a WebSocket handshake.
         body: The body of the request, ``None`` if it has none.
         attempts: The failed attempts, in order.
+        request_sent: Whether a failed attempt has sent any byte of the request.
         avoid: Destinations that are not picked, because another branch of the request is
             there.
         destination: The destination of the current or last attempt.
@@ -115,6 +116,7 @@ class Exchange:
         "query",
         "receive",
         "repeatable",
+        "request_sent",
         "scope",
         "send",
         "started",
@@ -161,6 +163,7 @@ class Exchange:
         self.upgrade: bool = False
         self.body: RequestBody | None = None
         self.attempts: tuple[Attempt, ...] = ()
+        self.request_sent: bool = False
         self.avoid: tuple[Destination, ...] = ()
         self.in_flight: bool = False
         self.transport_exchange: TransportExchange | None = None

@@ -61,6 +61,7 @@ class Hedging:
             winner = await exchange.watcher.run(exchange, self._race(exchange), "hedged")
         except ProxyError as error:
             exchange.attempts = tuple(error.attempts)  # for the access record
+            error.request_sent = exchange.request_sent
             raise
         exchange.adopt(winner.exchange)
 
@@ -82,6 +83,7 @@ class Hedging:
             branches[0].task.result()
             raise AssertionError  # pragma: no cover - result raises
         finally:
+            exchange.request_sent = any(branch.has_sent for branch in branches)
             for branch in branches:
                 if branch is winner:
                     self._watcher.end(branch.exchange)
@@ -123,6 +125,11 @@ class _Branch:
     def won(self) -> bool:
         """Whether the branch has a response."""
         return self.task.done() and not self.task.cancelled() and self.task.exception() is None
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether the branch has sent any byte of the request."""
+        return self.exchange.request_sent or self.exchange.transport_exchange is not None
 
     def lost(self, task: object) -> None:
         """End the branch that did not win, and drop its response if one came too late."""

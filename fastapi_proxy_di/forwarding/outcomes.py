@@ -94,6 +94,7 @@ class Outcomes:
         """Report a response, a tunnel or a lease that failed after its beginning."""
         if error.failure.side is Side.DESTINATION:
             self._supervisor.failed(destination, error.failure.value)
+        error.request_sent = True
         error.upstream = self._supervisor.pool.name
         error.destination = destination.url
         if not error.attempts:

@@ -157,6 +157,7 @@ class RetryLoop:
                 if elsewhere is None:
                     return
                 exchange.attempts += (Attempt(destination.url, status=response.status),)
+                exchange.request_sent = True
             except ProxyError as error:
                 self._note(exchange, error)
                 verdict = self._decide_on_failure(
@@ -209,13 +210,15 @@ class RetryLoop:
 
     def _unavailable(self, exchange: Exchange) -> ProxyError:
         supervisor = self._supervisor
-        return unavailable(
+        error = unavailable(
             supervisor.pool,
             exchange.attempts,
             self._retry_after,
             supervisor.window_left,
             supervisor.cooling_left,
         )
+        error.request_sent = exchange.request_sent
+        return error
 
     def _decide_on_status(
         self, exchange: Exchange, closed: Sequence[Destination], retries: int
@@ -272,6 +275,9 @@ class RetryLoop:
         error.upstream = self._name
         error.destination = url
         error.attempts = exchange.attempts
+        if exchange.transport_exchange is not None:
+            exchange.request_sent = True
+        error.request_sent = exchange.request_sent
 
 
 async def attempt(

@@ -76,6 +76,7 @@ class Watcher:
                 # made one, must not leak.
                 made = task.result()
                 if hasattr(made, "fail"):
+                    exchange.request_sent = True  # with its dial
                     made.fail(ClientDisconnected())
             current = asyncio.current_task()
             assert current is not None

@@ -82,6 +82,10 @@ class Balancer:
         Returns when the head of the response has arrived; the body is streamed when the
         response is sent. If the client has disconnected, the response is an empty 499.
 
+        If this raises a ``ProxyError`` and all that was read of the request body is kept
+        (``retries.replay_bytes``), the request may be forwarded again, to another upstream say;
+        ``ProxyError.request_sent`` tells whether a byte of it may have left.
+
         Args:
             request: The client's request.
             path: The path to send, percent-encoded, starting with ``/``; sent unchanged,

@@ -16,7 +16,8 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.balancing.hash_key import KeyReader, RequestKey
-from fastapi_proxy_di.errors import ClientDisconnected, RequestBodyConsumed
+from fastapi_proxy_di.errors import ClientDisconnected, ProxyError, RequestBodyConsumed, Side
+from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.http import HttpForwarder
 from fastapi_proxy_di.forwarding.overrides import Overrides
@@ -80,6 +81,10 @@ class Forwarder:
             return ProxiedResponse(await self._http.forward(exchange, cached))
         except ClientDisconnected:
             return ProxiedResponse(client_closed_request())
+        except ProxyError as error:
+            if cached is None and error.failure.side is not Side.CLIENT:
+                give_body_back(request, exchange.body)
+            raise
 
     async def asgi(
         self,
@@ -223,6 +228,22 @@ def take_body(request: Request) -> bytes | None:
     elif request.scope.get("http_version", "1.1") in ("1.0", "1.1"):
         request._body = b""  # noqa: SLF001
     return None
+
+
+def give_body_back(request: Request, body: RequestBody | None) -> None:
+    """Let the body be read once more, for another upstream or for the endpoint itself.
+
+    Args:
+        request: The request whose body ``take_body`` has marked as read.
+        body: What was read of the body; ``None`` if nothing was. If not all of it is kept, the
+            request stays as it is, and the next reader gets `RequestBodyConsumed`.
+    """
+    if body is not None:
+        receive = body.given_back()
+        if receive is None:
+            return
+        request._receive = receive  # noqa: SLF001
+    request._stream_consumed = False  # noqa: SLF001
 
 
 def share_receive(request: Request) -> Receive:

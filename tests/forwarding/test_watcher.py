@@ -259,6 +259,7 @@ async def test_dial_that_succeeds_as_it_is_cancelled_leaks_nothing(result: str) 
         await running
 
     assert (peer.end == "aborted") is (result == "exchange")
+    assert exchange.request_sent is (result == "exchange")  # a dial sends the head as well
     await ended(exchange)
 
 
