@@ -9,6 +9,9 @@ penalty of five seconds over three milliseconds of work would take more than a m
 ratio it is twice the usual after 24 seconds. The time to the end of the response is not used,
 because streams and tunnels would look slow.
 
+A request whose response has not begun counts as well: the age of the oldest one is a sample
+that rises. So a destination that has just become slow is noticed before its first slow response.
+
 A plain mean would go wrong in three cases:
 
 - A destination that fails at once looks fastest of all, and would get all traffic. So a
@@ -25,6 +28,7 @@ millisecond would leave an idle destination without traffic for seconds.
 from __future__ import annotations
 
 from bisect import bisect
+from collections import OrderedDict
 from collections.abc import Sequence
 from math import exp
 from random import Random
@@ -51,7 +55,7 @@ _SHORTEST_SECONDS: Final = 1e-5
 
 
 class PeakEwma:
-    """Picks the cheaper of two distinct draws. Learns through ``observe``."""
+    """Picks the cheaper of two distinct draws. Learns by ``observe``, ``began`` and ``ended``."""
 
     name = "peak_ewma"
 
@@ -61,8 +65,8 @@ class PeakEwma:
         self._means: dict[Destination, _Mean] = {}
         self._prune_at = 16
         self._typical = FIRST_ESTIMATE_SECONDS
-        # The time of the last observation is used as the clock, so a policy needs none: while
-        # there is no traffic at all, means need not drift.
+        # The time of the last request or response is used as the clock, so a policy needs none:
+        # while there is no traffic at all, means need not drift.
         self._now = 0.0
 
     def pick(
@@ -103,6 +107,18 @@ class PeakEwma:
             mean.seconds = sample * (mean.seconds / sample) ** kept
         mean.at = now
 
+    def began(self, destination: Destination, attempt: object, now: float) -> None:
+        """Note that a request is sent. O(1)."""
+        self._now = now
+        mean = self._means.get(destination) or self._new_mean(destination)
+        mean.under_way[attempt] = now
+
+    def ended(self, destination: Destination, attempt: object) -> None:
+        """Note that the response has begun, or that the attempt ended without one. O(1)."""
+        mean = self._means.get(destination)
+        if mean is not None:
+            mean.under_way.pop(attempt, None)
+
     def cost(self, destination: Destination) -> float:
         """Return the expected cost of one more request here, in seconds."""
         return self._cost(destination, self._means.get(destination) or _Mean(0))
@@ -115,6 +131,9 @@ class PeakEwma:
         else:
             kept = exp((mean.at - self._now) / DECAY_SECONDS)
             seconds = typical * (seconds / typical) ** kept
+        if mean.under_way:
+            age = self._now - next(iter(mean.under_way.values()))
+            seconds = max(seconds, age)
         return seconds * (destination.in_flight / destination.weight + 1)
 
     def _derive(self, available: Sequence[Destination]) -> tuple[list[float] | None, list[_Mean]]:
@@ -146,11 +165,16 @@ class _Mean:
         seconds: Peak-sensitive mean time to first byte, ``None`` before the first exchange.
         at: Monotonic seconds of its last update.
         returns: The destination's ``returns`` when the mean began.
+        under_way: Monotonic seconds at which the requests without a response were sent, oldest
+            first.
     """
 
-    __slots__ = ("at", "returns", "seconds")
+    __slots__ = ("at", "returns", "seconds", "under_way")
 
     def __init__(self, returns: int) -> None:
         self.seconds: float | None = None
         self.at: float = 0.0
         self.returns: int = returns
+        # Requests end in any order. The first key of a dict whose first keys were deleted is
+        # found in O(n); an OrderedDict is a linked list.
+        self.under_way: OrderedDict[object, float] = OrderedDict()

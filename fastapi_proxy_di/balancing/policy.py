@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from fastapi_proxy_di.pools.destination import Destination
 
-__all__ = ["BalancingPolicy", "ObservingPolicy", "OrderingPolicy", "PickRequest"]
+__all__ = ["BalancingPolicy", "ObservingPolicy", "OrderingPolicy", "PickRequest", "TrackingPolicy"]
 
 
 class PickRequest(Protocol):
@@ -77,3 +77,20 @@ class ObservingPolicy(BalancingPolicy, Protocol):
                 transport.
             now: Monotonic seconds.
         """
+
+
+@runtime_checkable
+class TrackingPolicy(ObservingPolicy, Protocol):
+    """A policy that learns also from requests whose response has not begun yet."""
+
+    def began(self, destination: Destination, attempt: object, now: float) -> None:
+        """Note that a request is sent.
+
+        Args:
+            destination: The destination of the request.
+            attempt: Identifies the request until ``ended``.
+            now: Monotonic seconds.
+        """
+
+    def ended(self, destination: Destination, attempt: object) -> None:
+        """Note that the response has begun, or that the attempt ended without one."""

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from time import monotonic, time
 from typing import Final
 
-from fastapi_proxy_di.balancing.policy import BalancingPolicy
+from fastapi_proxy_di.balancing.policy import BalancingPolicy, TrackingPolicy
 from fastapi_proxy_di.errors import Attempt, Failure, ProxyError, Side
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.pools.destination import Destination
@@ -36,6 +36,7 @@ class Outcomes:
     Attributes:
         notable: Statuses that may be more than a success: failures, or with a Retry-After.
         learns: Whether the policy learns, so that attempts have to be timed.
+        tracked: The policy if it tracks attempts without a response, else ``None``.
         succeeded: Counts an exchange that the destination served.
     """
 
@@ -46,6 +47,7 @@ class Outcomes:
         self._ejection = ejection
         self._observe = getattr(policy, "observe", None)
         self.learns: bool = self._observe is not None
+        self.tracked: TrackingPolicy | None = policy if isinstance(policy, TrackingPolicy) else None
         self.succeeded: Callable[[Destination], None] = Ejector.succeeded
         self.notable: frozenset[int] = frozenset(ejection.statuses)
         if ejection.respect_retry_after:

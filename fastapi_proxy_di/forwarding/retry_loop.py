@@ -131,13 +131,20 @@ class RetryLoop:
                 pause = 0.0
             # Not the loop's time, which uvloop rounds to milliseconds.
             started = monotonic() if outcomes.learns else 0.0
+            tracked = outcomes.tracked
+            if tracked is not None:
+                tracked.began(destination, exchange, started)
             try:
-                response = await attempt(
-                    exchange,
-                    self._transports[destination],
-                    self._limits,
-                    new_connection=resent or refusals > 0,
-                )
+                try:
+                    response = await attempt(
+                        exchange,
+                        self._transports[destination],
+                        self._limits,
+                        new_connection=resent or refusals > 0,
+                    )
+                finally:
+                    if tracked is not None:
+                        tracked.ended(destination, exchange)
                 if response.status not in self._notable:
                     outcomes.succeeded(destination)
                     if outcomes.learns:

@@ -1,5 +1,6 @@
 """Policy peak_ewma: expected time to first byte, and the cases where a plain mean fails."""
 
+from heapq import heappop, heappush
 from random import Random
 
 import pytest
@@ -164,3 +165,58 @@ def test_peak_ewma_drops_the_means_of_removed_destinations() -> None:
         pool.replace([settings_of(address + 1)])
 
     assert len(policy._means) <= 20
+
+
+def requests_to_a_slow_destination(policy: PeakEwma, random: Random) -> int:
+    """Count what a destination gets in its first half second after 7 ms became 500 ms.
+
+    Five destinations, 120 requests a second at random times, on a clock of steps of a millisecond.
+    """
+    available = destinations_of(5)
+    slow = available[0]
+    ends: list[tuple[int, int, int]] = []
+    sent = 0
+    for now in range(2500):
+        while ends and ends[0][0] <= now:
+            _, number, began = heappop(ends)
+            destination = available[number % 10]
+            destination.end()
+            policy.ended(destination, number)
+            policy.observe(destination, (now - began) / 1000, False, now / 1000)
+        if random.random() < 0.12:
+            destination = picked(policy, available)
+            begin(destination)
+            number = now * 10 + available.index(destination)
+            policy.began(destination, number, now / 1000)
+            late = destination is slow and now >= 2000
+            sent += late
+            heappush(ends, (now + (500 if late else 7), number, now))
+    return sent
+
+
+def test_peak_ewma_sends_a_handful_to_a_destination_that_has_just_become_slow() -> None:
+    """What is under way for long tells it, not only the first slow response."""
+    counts = [
+        requests_to_a_slow_destination(PeakEwma(random=Random(seed)), Random(-seed))
+        for seed in range(40)
+    ]
+
+    assert max(counts) <= 4
+    assert sum(counts) <= 2 * len(counts)
+
+
+def test_peak_ewma_takes_the_age_of_the_oldest_request_under_way() -> None:
+    """Requests end in any order; an end that is not known, or that comes twice, is no fault."""
+    (destination,) = destinations_of(1)
+    policy = PeakEwma(random=Random(1))
+    policy.ended(destination, "unknown")
+    policy.observe(destination, 0.01, False, 0.0)
+    for attempt, now in (("a", 1.0), ("b", 1.5), ("c", 1.75)):
+        policy.began(destination, attempt, now)
+    ages = [policy.cost(destination)]
+    for attempt in ("b", "a", "a", "c"):
+        policy.ended(destination, attempt)
+        ages.append(policy.cost(destination))
+
+    assert ages[:2] == [0.75, 0.75]
+    assert max(ages[2:]) < 0.02

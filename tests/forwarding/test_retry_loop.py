@@ -465,3 +465,34 @@ async def test_pause_before_a_retry_may_be_none() -> None:
         sender(bad.url, good.url, retries={"backoff": 0}) as one,
     ):
         assert (await one.send())[2] == good.url
+
+
+@on_every_loop
+async def test_policy_that_tracks_knows_what_is_under_way() -> None:
+    """From the sending to the head of the response, or to the end of the attempt without one."""
+    release = asyncio.Event()
+
+    async def holds(connection: Connection) -> None:
+        await connection.read_request()
+        await release.wait()
+        if connection.number == 1:
+            await connection.send(response_bytes(body=b"ok"))
+
+    async with (
+        ScriptedOrigin(holds) as origin,
+        sender(origin.url, policy="peak_ewma", retries={"attempts": 0}) as one,
+    ):
+        policy = one.upstream.policy
+        assert isinstance(policy, PeakEwma)
+        task = asyncio.ensure_future(one.send())
+        await until(lambda: origin.requests)
+        other = asyncio.ensure_future(one.send())
+        await until(lambda: len(origin.requests) == 2)
+        (mean,) = policy._means.values()
+        under_way = len(mean.under_way)
+        release.set()
+        await task
+        with pytest.raises(UpstreamDisconnected):
+            await other
+
+        assert (under_way, len(mean.under_way)) == (2, 0)
