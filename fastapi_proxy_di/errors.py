@@ -167,6 +167,8 @@ class ProxyError(Exception):
         request_sent: Whether any byte of the request may have left; if not, no destination can
             have done anything, and the request may be sent to another upstream whatever its
             method.
+        counts: Whether the failure counts against the destination if that caused it; true for
+            one only of the exchanges that end with a connection they share.
     """
 
     default_failure: ClassVar[Failure] = Failure.RESPONSE_HEAD
@@ -186,6 +188,7 @@ class ProxyError(Exception):
         self.destination = destination
         self.attempts: tuple[Attempt, ...] = tuple(attempts)
         self.request_sent: bool = False
+        self.counts: bool = True
 
     @property
     def status(self) -> int:

@@ -94,7 +94,7 @@ class Outcomes:
 
     def failed_late(self, destination: Destination, error: ProxyError) -> None:
         """Report a response, a tunnel or a lease that failed after its beginning."""
-        if error.failure.side is Side.DESTINATION:
+        if error.failure.side is Side.DESTINATION and error.counts:
             self._supervisor.failed(destination, error.failure.value)
         error.request_sent = True
         error.upstream = self._supervisor.pool.name

@@ -266,6 +266,8 @@ class RetryLoop:
             refusals=refusals,
         )
         verdict = decide(outcome, self._settings, self._budget, monotonic())
+        if not error.counts:
+            return verdict
         if verdict is not Verdict.RETRY_FREE:
             self._outcomes.attempt_failed(exchange.destination, error.failure, started)
         elif sent is None:

@@ -38,6 +38,14 @@ class TimeoutSettings(SettingsModel):
         ),
     )
 
+    ping: OptionalDuration = Field(
+        default=15.0,
+        description=(
+            "HTTP/2 towards destinations: silence with requests under way before a PING, and time"
+            " for its response (Go's PingTimeout: 15); none for no PING."
+        ),
+    )
+
     total: OptionalDuration = Field(
         default=None,
         description=(

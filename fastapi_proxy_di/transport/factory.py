@@ -50,7 +50,8 @@ class TransportFactory:
             raise ValueError(
                 "http_version: 2 needs the extra http2; run pip install 'fastapi-proxy-di[http2]'"
             ) from error
-        return Http2Transport(self._dialler(address, "h2"), limits, http1)
+        ping = self._settings.timeouts.ping
+        return Http2Transport(self._dialler(address, "h2"), limits, ping, http1)
 
     async def start(self) -> None:
         """Run the start of the lifespan of each in-process app, one after the other.

@@ -12,12 +12,12 @@ import ssl
 from typing import TYPE_CHECKING, Final, cast
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
     DataReceived,
     Event,
     InformationalResponseReceived,
+    PingAckReceived,
     RemoteSettingsChanged,
     ResponseReceived,
     StreamEnded,
@@ -31,6 +31,8 @@ from h2.settings import SettingCodes, Settings
 from fastapi_proxy_di.errors import UpstreamConnectError, UpstreamProtocolError
 from fastapi_proxy_di.transport.dialling.dialler import DialledConnection
 from fastapi_proxy_di.transport.http2.exchange import Http2Exchange
+from fastapi_proxy_di.transport.http2.liveness import Liveness
+from fastapi_proxy_di.transport.http2.streams import MalformedResponse, StreamFaultsConnection
 from fastapi_proxy_di.transport.protocol import Headers
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ _CONNECTION_WINDOW_BYTES: Final = 2**30
 _DEFAULT_WINDOW_BYTES: Final = 65535  # RFC 9113 section 6.9.2
 _FRAME_HEAD_BYTES: Final = 9
 _GOAWAY: Final = 0x7
+_PING: Final = b"liveness"
 _MAX_STREAMS: Final = 2**30 - 1
 """Stream identifiers of one connection, RFC 9113 section 5.1.1."""
 
@@ -61,11 +64,16 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
     Args:
         owner: The transport that has the connection.
         header_limit: Largest head of a response in bytes.
+        ping_seconds: Silence before a PING, and time for its response; ``None`` for no PING.
         loop: The running loop.
     """
 
     def __init__(
-        self, owner: Http2Transport, header_limit: int, loop: asyncio.AbstractEventLoop
+        self,
+        owner: Http2Transport,
+        header_limit: int,
+        ping_seconds: float | None,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.loop = loop
         self.ready: asyncio.Future[None] = loop.create_future()
@@ -79,7 +87,8 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         self._closing = False
         self._frame = bytearray()
         self._last_stream: int | None = None
-        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
+        self._liveness = Liveness(ping_seconds, loop, ping=self._ping, silent=self._silent)
+        self._h2 = StreamFaultsConnection(H2Configuration(client_side=True, header_encoding=None))
         self._h2.local_settings = Settings(
             client=True,
             initial_values={
@@ -96,9 +105,15 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         """Whether another stream may be opened."""
         return (
             not self._closing
+            and not self._liveness.waiting
             and self._begun < _MAX_STREAMS
             and self._h2.open_outbound_streams < self._h2.remote_settings.max_concurrent_streams
         )
+
+    @property
+    def fresh(self) -> bool:
+        """Whether no stream has been opened yet."""
+        return not self._begun
 
     @property
     def streams(self) -> int:
@@ -125,6 +140,7 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         )
         self._begun += 1
         self._streams[stream_id] = exchange
+        self._liveness.began()
         if bodied:
             exchange.begin_body(body, more=more)
         self._write()
@@ -170,6 +186,11 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
             self._write()
         self._one_less()
 
+    def doubt(self) -> None:
+        """Ask by PING whether the destination is there, because a stream has timed out."""
+        if not self._closing:
+            self._liveness.doubt()
+
     def retire(self) -> None:
         """Open no more streams, and close the connection when none is left."""
         self._closing = True
@@ -204,6 +225,7 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         self._write()
 
     def data_received(self, data: bytes) -> None:
+        self._liveness.heard()
         try:
             events = self._h2.receive_data(self._without_goaway(data))
         except ProtocolError as error:
@@ -219,12 +241,11 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
+        self._liveness.stop()
         self._owner.lost(self)
         if not self.ready.done():
             self.ready.set_exception(exc or ConnectionResetError("closed as soon as it was open"))
-        streams, self._streams = self._streams, {}
-        for exchange in streams.values():
-            exchange.on_broken("closed the connection", exc)
+        self._fail_all("closed the connection", exc)
 
     def pause_writing(self) -> None:
         self.write_paused = True
@@ -244,6 +265,11 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         if isinstance(event, WindowUpdated) and event.stream_id == 0:
             self._flush_all()
             return
+        if isinstance(event, PingAckReceived):
+            self._liveness.acknowledged()
+            return
+        if isinstance(event, MalformedResponse) and event.flow:
+            self._h2.acknowledge_received_data(event.flow, event.stream_id)
         exchange = self._streams.get(getattr(event, "stream_id", None) or 0)
         if exchange is None:
             return
@@ -258,17 +284,27 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         elif isinstance(event, WindowUpdated):
             exchange.flush()
         elif isinstance(event, StreamReset):
-            del self._streams[exchange.stream_id]
+            self._drop(exchange)
             reason = f"reset the stream ({event.error_code})"
             if event.error_code is ErrorCodes.REFUSED_STREAM:
                 exchange.on_not_processed(reason)
             else:
                 exchange.on_broken(reason)
             self._one_less()
+        elif isinstance(event, MalformedResponse):
+            self._drop(exchange)
+            exchange.on_broken(event.reason, malformed=True)
+            self._one_less()
+
+    def _drop(self, exchange: Http2Exchange) -> None:
+        """Forget a stream that is reset, and give the connection's window back."""
+        del self._streams[exchange.stream_id]
+        exchange.give_back()
 
     def _one_less(self) -> None:
         if not self._streams:
             self.idle_since = self.loop.time()
+            self._liveness.idle()
             self._owner.became_idle(self)
 
     def _without_goaway(self, data: bytes) -> bytes:
@@ -307,10 +343,24 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
             error.__cause__ = cause
             self.ready.set_exception(error)
         self._closing = True
+        self._fail_all(str(cause), cause, malformed=True)
+        self.abort()
+
+    def _fail_all(self, reason: str, cause: Exception | None, *, malformed: bool = False) -> None:
+        """Fail all streams; one of them counts against the destination, for the connection."""
         streams, self._streams = self._streams, {}
+        counted = False
         for exchange in streams.values():
-            exchange.on_malformed(str(cause))
-            exchange.on_broken(reason, cause)
+            failed = exchange.on_broken(reason, cause, malformed=malformed, counts=not counted)
+            counted = counted or failed
+
+    def _ping(self) -> None:
+        self._h2.ping(_PING)
+        self._write()
+
+    def _silent(self) -> None:
+        self._closing = True
+        self._fail_all("did not respond to a PING", None)
         self.abort()
 
     def _flush_all(self) -> None:

@@ -10,7 +10,13 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fastapi_proxy_di.errors import Failure, UpstreamDisconnected, UpstreamProtocolError
+from fastapi_proxy_di.errors import (
+    Failure,
+    ProxyError,
+    UpstreamDisconnected,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+)
 from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES, BaseExchange
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.transport.signal import Signal
@@ -77,6 +83,12 @@ class Http2Exchange(BaseExchange):
         self._finished = True
         self.flush()
 
+    def fail(self, error: BaseException) -> None:
+        connection = self._connection
+        super().fail(error)
+        if connection is not None and isinstance(error, UpstreamTimeout):
+            connection.doubt()
+
     def close(self) -> None:
         self._let_go()
         self._wake()
@@ -117,8 +129,6 @@ class Http2Exchange(BaseExchange):
                 self._release_body()
             if self.on_informational is not None:
                 self.on_informational(status, headers)
-        elif status > 599:
-            self._malformed(f"status {status} is not valid")
         elif sum(len(name) + len(value) + 4 for name, value in headers) > self._header_limit:
             self._malformed(f"the header is larger than {self._header_limit} bytes")
         else:
@@ -144,30 +154,56 @@ class Http2Exchange(BaseExchange):
         self.complete = True
         self._received()
 
-    def on_broken(self, reason: str, cause: Exception | None = None) -> None:
-        """Handle the reset of the stream, or the end of its connection."""
-        if not self.complete and self._error is None:
-            self._error = self._disconnected(f"the destination {reason}", cause)
+    def on_broken(
+        self,
+        reason: str,
+        cause: Exception | None = None,
+        *,
+        malformed: bool = False,
+        counts: bool = True,
+    ) -> bool:
+        """Handle the reset of the stream, or the end of its connection.
+
+        Args:
+            reason: What the destination did, or what is wrong with its bytes.
+            cause: The exception of the connection, if there was one.
+            malformed: Whether the stream ends because of malformed bytes.
+            counts: Whether the failure counts against the destination.
+
+        Returns:
+            Whether the exchange fails by it.
+        """
+        failed = not self.complete and self._error is None
+        if failed:
+            error: ProxyError
+            if malformed:
+                failure = Failure.RESPONSE_BODY if self.status else Failure.RESPONSE_MALFORMED
+                error = UpstreamProtocolError(f"malformed response: {reason}", failure=failure)
+            else:
+                error = self._disconnected(f"the destination {reason}", cause)
+            error.counts = counts
+            self._error = error
         self._connection = None
         self._wake()
+        return failed
 
     def on_not_processed(self, reason: str) -> None:
         """Handle that the destination has not processed the request (RFC 9113 section 8.7)."""
         if self.answered:
             self.on_broken(reason)
             return
-        if self._error is None:
-            self._error = UpstreamDisconnected(
-                f"the destination {reason} before it processed the request",
-                failure=Failure.NOT_PROCESSED,
-            )
+        self._error = UpstreamDisconnected(
+            f"the destination {reason} before it processed the request",
+            failure=Failure.NOT_PROCESSED,
+        )
         self._connection = None
         self._wake()
 
-    def on_malformed(self, reason: str) -> None:
-        """Fail the exchange, because the destination does not speak valid HTTP/2."""
-        if not self.complete:
-            self._malformed(reason)
+    def give_back(self) -> None:
+        """Let the destination send on other streams what is not read of this one."""
+        unacknowledged, self._unacknowledged = self._unacknowledged, 0
+        if self._connection is not None:
+            self._connection.acknowledge(unacknowledged, self.stream_id)
 
     # -- inside -----------------------------------------------------------------------
 
@@ -183,15 +219,13 @@ class Http2Exchange(BaseExchange):
 
     def _take(self) -> bytes:
         data = super()._take()
-        acknowledged, self._unacknowledged = self._unacknowledged, 0
-        if self._connection is not None:
-            self._connection.acknowledge(acknowledged, self.stream_id)
+        self.give_back()
         return data
 
     def _let_go(self) -> None:
+        self.give_back()
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.acknowledge(self._unacknowledged, self.stream_id)
             connection.end(self, whole=self.complete and self._end_sent)
 
     def _wake(self) -> None:

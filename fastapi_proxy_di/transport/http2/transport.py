@@ -15,7 +15,7 @@ import re
 from itertools import chain
 from typing import Final
 
-from fastapi_proxy_di.errors import InvalidRequest
+from fastapi_proxy_di.errors import InvalidRequest, UpstreamConnectError
 from fastapi_proxy_di.settings import LimitSettings
 from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http2.connection import Http2Connection
@@ -37,14 +37,18 @@ class Http2Transport:
     Args:
         dialler: Opens the connections; TLS connections offer only ``h2``.
         limits: The limits of idle connections and of the size of a response's head.
+        ping_seconds: ``timeouts.ping``.
         http1: The transport for WebSockets.
     """
 
-    def __init__(self, dialler: Dialler, limits: LimitSettings, http1: Transport) -> None:
+    def __init__(
+        self, dialler: Dialler, limits: LimitSettings, ping_seconds: float | None, http1: Transport
+    ) -> None:
         self._dialler = dialler
         self._scheme = b"https" if dialler.tls else b"http"
         self._idle_seconds = limits.idle_seconds
         self._header_limit = limits.max_response_header_bytes
+        self._ping_seconds = ping_seconds
         self._http1 = http1
         self._loop = asyncio.get_running_loop()
         # Connections that take further streams, each with its idle timer.
@@ -78,6 +82,13 @@ class Http2Transport:
             connection = await self._fresh()
             if connection.has_room:
                 return self._begin(connection, request, body, more)
+            if connection.fresh:
+                # Dialling again would not end: only a connection that others have filled
+                # is progress.
+                raise UpstreamConnectError(
+                    "the destination takes no stream on a new connection: it ended the"
+                    " connection, or its SETTINGS_MAX_CONCURRENT_STREAMS is 0"
+                )
 
     async def probe(self) -> None:
         """Open a connection and close it."""
@@ -163,7 +174,9 @@ class Http2Transport:
             task.exception()  # else asyncio logs it if all waiting callers were cancelled
 
     async def _dial(self) -> Http2Connection:
-        connection = await self._dialler.dial(Http2Connection(self, self._header_limit, self._loop))
+        connection = await self._dialler.dial(
+            Http2Connection(self, self._header_limit, self._ping_seconds, self._loop)
+        )
         self._open.add(connection)
         self._connections[connection] = None
         self.became_idle(connection)

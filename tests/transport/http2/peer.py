@@ -207,13 +207,14 @@ async def transport_to(
     *,
     ssl_context: ssl.SSLContext | None = None,
     connect_timeout: float = 5.0,
+    ping: float | None = None,
     **limits: Any,
 ) -> AsyncIterator[Http2Transport]:
     """A transport to ``url``, closed at the end."""
     address = parse_address(url)
     dialler = Dialler(address, ssl_context, TlsSettings(), TimeoutSettings(connect=connect_timeout))
     http1 = Http1Transport(dialler, LimitSettings())
-    made = Http2Transport(dialler, LimitSettings(**limits), http1)
+    made = Http2Transport(dialler, LimitSettings(**limits), ping, http1)
     try:
         yield made
     finally:

@@ -213,18 +213,12 @@ async def test_http2_exchange_keeps_its_first_error() -> None:
             exchange.detach()
 
 
-@pytest.mark.parametrize(
-    ("status", "headers", "text"),
-    [(601, (), "status 601"), (200, ((b"x", b"y" * 2000),), "larger than 1024 bytes")],
-)
-async def test_http2_invalid_response_is_refused(
-    status: int, headers: tuple[tuple[bytes, bytes], ...], text: str
-) -> None:
-    """An impossible status, or a head over the limit; the stream is reset."""
+async def test_http2_head_over_the_limit_is_refused() -> None:
+    """The stream is reset."""
 
     async def script(peer: Peer) -> None:
         stream, _ = await peer.request()
-        peer.respond(stream, status, *headers)
+        peer.respond(stream, 200, (b"x", b"y" * 2000))
         await peer.next(StreamReset)
         done.set()
 
@@ -234,7 +228,7 @@ async def test_http2_invalid_response_is_refused(
         transport_to(url, max_response_header_bytes=1024) as transport,
     ):
         exchange = await transport.start(asks(), b"", more=False)
-        with pytest.raises(UpstreamProtocolError, match=text):
+        with pytest.raises(UpstreamProtocolError, match="larger than 1024 bytes"):
             await exchange.head()
         exchange.close()
         await asyncio.wait_for(done.wait(), 10)

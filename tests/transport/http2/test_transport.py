@@ -285,6 +285,27 @@ async def test_http2_full_connection_makes_another_one() -> None:
     assert (full, len(peers)) == (None, 3)
 
 
+@pytest.mark.parametrize("goaway", [False, True])
+async def test_http2_destination_that_takes_no_stream_is_a_failure(goaway: bool) -> None:
+    """MAX_CONCURRENT_STREAMS of 0, or GOAWAY at once; each connection is dialled once."""
+
+    async def script(peer: Peer) -> None:
+        if goaway:
+            peer.h2.close_connection()
+            peer.flush()
+        await peer.left()
+
+    settings: dict[SettingCodes, int] = {} if goaway else {SettingCodes.MAX_CONCURRENT_STREAMS: 0}
+    async with (
+        scripted(script, settings=settings) as (url, peers),
+        transport_to(url) as transport,
+    ):
+        with pytest.raises(UpstreamConnectError, match="takes no stream"):
+            await transport.start(asks(), b"", more=False)
+
+    assert len(peers) == 1
+
+
 async def test_http2_idle_connection_is_closed_in_time() -> None:
     """Not while it is used, and not early."""
     async with (

@@ -1,0 +1,112 @@
+"""Makes ``h2`` end one stream for a malformed response, and leave the connection open.
+
+``h2`` raises ``ProtocolError`` for faults of a stream and of the connection alike, and closes the
+connection for both. A malformed response is a fault of its stream (RFC 9113 section 8.1.1). The
+header block is decoded before the stream sees it, so the state of header compression stays right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import Event, InformationalResponseReceived, ResponseReceived
+from h2.exceptions import InvalidBodyLengthError, ProtocolError, StreamClosedError
+from h2.stream import H2Stream, StreamClosedBy, StreamState
+from hyperframe.frame import RstStreamFrame
+
+if TYPE_CHECKING:
+    from h2.connection import AllowedStreamIDs
+    from hpack.struct import Header
+    from hyperframe.frame import Frame
+
+_SWITCHING_PROTOCOLS: Final = b"101"
+
+
+class MalformedResponse(Event):
+    """A response was malformed, and its stream is reset.
+
+    Args:
+        stream_id: Identifier of the stream.
+        reason: What is wrong, without anything that the destination sent.
+        flow: Bytes of the connection's window that the refused frame used.
+    """
+
+    def __init__(self, stream_id: int, reason: str, flow: int) -> None:
+        self.stream_id: int = stream_id
+        self.reason: str = reason
+        self.flow: int = flow
+
+
+class StreamFaultsConnection(H2Connection):
+    """An ``H2Connection`` whose own streams end alone, with a `MalformedResponse`."""
+
+    def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
+        # h2 has no setting for the class of streams.
+        super()._begin_new_stream(stream_id, allowed_ids)
+        stream = _Stream(
+            stream_id,
+            config=self.config,
+            inbound_window_size=self.local_settings.initial_window_size,
+            outbound_window_size=self.remote_settings.initial_window_size,
+        )
+        stream.max_outbound_frame_size = self.max_outbound_frame_size
+        self.streams[stream_id] = stream
+        return stream
+
+
+class _Stream(H2Stream):
+    """A stream that resets itself for a malformed response."""
+
+    def receive_headers(
+        self, headers: Iterable[Header], end_stream: bool, header_encoding: bool | str | None
+    ) -> tuple[list[Frame], list[Event]]:
+        try:
+            frames, events = super().receive_headers(headers, end_stream, header_encoding)
+        except StreamClosedError:
+            raise  # the frame was sent before the destination knew of the end of the stream
+        except ProtocolError:
+            # h2's text may quote the value of a header, which may be a secret.
+            return self._malformed("a header breaks RFC 9113 section 8", 0)
+        head = events[0]
+        if isinstance(head, ResponseReceived | InformationalResponseReceived):
+            fault = _status_fault(dict(head.headers)[b":status"])
+            if fault:
+                return self._malformed(fault, 0)
+        return frames, events
+
+    def receive_data(
+        self, data: bytes, end_stream: bool, flow_control_len: int
+    ) -> tuple[list[Frame], list[Event]]:
+        try:
+            return super().receive_data(data, end_stream, flow_control_len)
+        except StreamClosedError:
+            raise
+        except InvalidBodyLengthError as error:
+            reason = (
+                f"{error.actual_length} bytes of body where Content-Length says"
+                f" {error.expected_length}"
+            )
+            return self._malformed(reason, flow_control_len)
+        except ProtocolError as error:
+            return self._malformed(str(error), flow_control_len)
+
+    def _malformed(self, reason: str, flow: int) -> tuple[list[Frame], list[Event]]:
+        # Not by ``reset_stream``, which refuses a stream that the fault or its end has closed. By
+        # ``stream_closed_by``, h2 knows that frames which are under way are no fault.
+        self.state_machine.state = StreamState.CLOSED
+        self.state_machine.stream_closed_by = StreamClosedBy.SEND_RST_STREAM
+        reset = RstStreamFrame(self.stream_id)
+        reset.error_code = ErrorCodes.PROTOCOL_ERROR
+        return [reset], [MalformedResponse(self.stream_id, reason, flow)]
+
+
+def _status_fault(status: bytes) -> str:
+    """Say what is wrong with a status; empty if nothing is."""
+    if len(status) != 3 or not status.isdigit() or not b"100" <= status <= b"599":
+        return "the status is not a number from 100 to 599"
+    if status == _SWITCHING_PROTOCOLS:
+        return "status 101 does not exist in HTTP/2 (RFC 9113 section 8.6)"
+    return ""

@@ -1,0 +1,211 @@
+"""Malformed responses: they end their stream and leave the other streams alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from h2.errors import ErrorCodes
+from h2.events import StreamReset
+from hyperframe.frame import DataFrame, HeadersFrame
+
+from fastapi_proxy_di import Balancer
+from fastapi_proxy_di.errors import Failure, ProxyError, UpstreamProtocolError
+from fastapi_proxy_di.transport.http2 import connection as http2_connection
+from fastapi_proxy_di.transport.protocol import Headers, TransportExchange
+from tests.support.gateways import billing, until
+from tests.transport.http2.peer import Peer, asks, respond_to_all, scripted, transport_to
+
+OK = (b":status", b"200")
+
+
+def head(peer: Peer, stream: int, headers: Headers, *, end: bool = False) -> None:
+    """Write a HEADERS frame that ``h2`` would refuse to send."""
+    frame = HeadersFrame(stream, peer.h2.encoder.encode(headers), flags=["END_HEADERS"])
+    if end:
+        frame.flags.add("END_STREAM")
+    peer.writer.write(frame.serialize())
+
+
+def body(peer: Peer, stream: int, data: bytes, *, end: bool = False) -> None:
+    """Write a DATA frame that ``h2`` would refuse to send."""
+    frame = DataFrame(stream, data)
+    if end:
+        frame.flags.add("END_STREAM")
+    peer.writer.write(frame.serialize())
+
+
+async def whole(exchange: TransportExchange) -> None:
+    """Read a response whose body is one piece."""
+    await exchange.head()
+    await exchange.read()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [OK, (b"connection", b"close")],
+        [OK, (b"transfer-encoding", b"chunked")],
+        [OK, (b"keep-alive", b"5")],
+        [OK, (b"x", b"secret ")],
+        [OK, (b"x", b"\tsecret")],
+        [OK, (b"x", b"secret\r\ny: 1")],
+        [OK, (b"X-Upper", b"1")],
+        [OK, (b"a b", b"1")],
+        [OK, (b"", b"1")],
+        [OK, (b"content-length", b"two")],
+        [OK, (b"content-length", b"2"), (b"content-length", b"3")],
+        [(b":status", b"abc")],
+        [(b":status", b"099")],
+        [(b":status", b"99")],
+        [(b":status", b"600")],
+        [(b":status", b"1xx")],
+        [(b":status", b"101")],
+        [(b"x", b"1")],
+        [(b"x", b"1"), OK],
+        [OK, OK],
+        [OK, (b":path", b"/")],
+    ],
+)
+@pytest.mark.parametrize("end", [False, True])
+async def test_malformed_head_ends_its_stream_alone(headers: Headers, end: bool) -> None:
+    """RFC 9113 sections 8.1.1, 8.2 and 8.3: PROTOCOL_ERROR; header compression stays right."""
+    resets: list[tuple[int, int | None]] = []
+
+    async def script(peer: Peer) -> None:
+        bad, _ = await peer.request()
+        good, _ = await peer.request()
+        head(peer, bad, [*headers, (b"x-kept", b"in the table")], end=end)
+        reset = await peer.next(StreamReset)
+        resets.append((reset.stream_id, reset.error_code))
+        body(peer, bad, b"sent before the reset arrived")  # no fault, RFC 9113 section 5.1
+        head(peer, bad, [(b"x-late", b"1")], end=True)
+        peer.respond(good, 200, (b"x-kept", b"in the table"), (b"x-late", b"1"))
+        peer.send(good, b"ok", end=True)
+        await peer.left()
+
+    async with scripted(script) as (url, peers), transport_to(url) as transport:
+        bad = await transport.start(asks(b"POST"), b"x", more=False)
+        good = transport.reuse(asks(), b"", more=False)
+        assert good is not None
+        with pytest.raises(UpstreamProtocolError, match="malformed response") as raised:
+            await bad.head()
+        bad.close()
+        await good.head()
+        piece = await good.read()
+        good.close()
+
+    assert raised.value.failure is Failure.RESPONSE_MALFORMED
+    assert "secret" not in str(raised.value)
+    assert resets == [(1, ErrorCodes.PROTOCOL_ERROR)]
+    assert (good.headers, piece, len(peers)) == (
+        [(b"x-kept", b"in the table"), (b"x-late", b"1")],
+        b"ok",
+        1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("length", "data", "end", "failure"),
+    [
+        (b"2", b"three", False, Failure.RESPONSE_BODY),
+        (b"9", b"three", True, Failure.RESPONSE_BODY),
+        (None, b"early", False, Failure.RESPONSE_MALFORMED),
+    ],
+)
+async def test_malformed_body_ends_its_stream_alone(
+    length: bytes | None, data: bytes, end: bool, failure: Failure
+) -> None:
+    """Longer or shorter than Content-Length (RFC 9113 section 8.1.1), or before the head."""
+    resets: list[int | None] = []
+
+    async def script(peer: Peer) -> None:
+        bad, _ = await peer.request()
+        good, _ = await peer.request()
+        if length is not None:
+            head(peer, bad, [OK, (b"content-length", length)])
+        body(peer, bad, data, end=end)
+        resets.append((await peer.next(StreamReset)).error_code)
+        peer.respond(good)
+        peer.send(good, b"ok", end=True)
+        await peer.left()
+
+    async with scripted(script) as (url, peers), transport_to(url) as transport:
+        bad = await transport.start(asks(), b"", more=False)
+        good = transport.reuse(asks(), b"", more=False)
+        assert good is not None
+        with pytest.raises(UpstreamProtocolError, match="malformed response") as raised:
+            await whole(bad)
+        bad.close()
+        await good.head()
+        piece = await good.read()
+        good.close()
+
+    assert (raised.value.failure, resets) == (failure, [ErrorCodes.PROTOCOL_ERROR])
+    assert (piece, len(peers)) == (b"ok", 1)
+
+
+@pytest.mark.parametrize("malformed", [False, True])
+async def test_window_of_dropped_streams_is_given_back(
+    malformed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that nobody reads do not use up the window of the connection."""
+    window = 2**17
+    monkeypatch.setattr(http2_connection, "_CONNECTION_WINDOW_BYTES", window)
+
+    async def script(peer: Peer) -> None:
+        for _ in range(8):
+            stream, _ = await peer.request()
+            peer.respond(stream, 200, (b"content-length", b"40000"))
+            for _ in range(4):
+                peer.send(stream, b"x" * 10_000)
+            if malformed:
+                body(peer, stream, b"x" * 10_000)
+                peer.h2.outbound_flow_control_window -= 10_000
+                await peer.next(StreamReset)
+            else:
+                peer.h2.reset_stream(stream, ErrorCodes.INTERNAL_ERROR)
+                peer.flush()
+        await respond_to_all(peer)
+
+    async with scripted(script) as (url, peers), transport_to(url) as transport:
+        for _ in range(8):
+            dropped = transport.reuse(asks(), b"", more=False) or await transport.start(
+                asks(), b"", more=False
+            )
+            await dropped.head()
+            await until(lambda: dropped._error)  # type: ignore[attr-defined]  # noqa: B023
+            dropped.close()
+        last = transport.reuse(asks(), b"", more=False)
+        assert last is not None
+        await last.head()
+        last.close()
+
+    assert (last.status, len(peers)) == (200, 1)
+
+
+async def test_lost_connection_counts_once_however_many_streams_it_has() -> None:
+    """A connection that breaks under five requests is one failure, not five."""
+
+    async def script(peer: Peer) -> None:
+        for _ in range(5):
+            await peer.request()
+
+    async with (
+        scripted(script) as (url, _),
+        scripted(respond_to_all) as (other, _),
+        Balancer.from_settings(
+            billing(url, other, policy="first", http_version="2", ejection={"consecutive": 2})
+        ) as balancer,
+    ):
+        results = await asyncio.gather(
+            *(balancer.client.post("/x") for _ in range(5)), return_exceptions=True
+        )
+        once = len(balancer.available)
+        results += await asyncio.gather(
+            *(balancer.client.post("/x") for _ in range(5)), return_exceptions=True
+        )
+        twice = len(balancer.available)
+
+    assert all(isinstance(result, ProxyError) for result in results)
+    assert (once, twice) == (2, 1)
