@@ -1,39 +1,37 @@
-"""The balancer's ``httpx`` client: the API of httpx over our pool, policy and transports.
+"""The balancer's httpx clients: the API of httpx over our pool, policy and transports.
 
-The requests are calls of the app itself, so the client adds no forwarding headers and no
+The requests are calls of the app itself, so the clients add no forwarding headers and no
 ``Via``. The requests take the same journey as all exchanges.
+
+httpx and httpx2 are two packages with the same names and meanings, so this file serves both:
+whatever is made of a library is made of the module that is given. Types are written as httpx's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
-from typing import Any, NoReturn, Self, TypeVar
+from types import ModuleType
+from typing import NoReturn, Self, cast
 
 import httpx
 from starlette.types import Message, Scope
 
 from fastapi_proxy_di.balancing.policy import PickRequest
-from fastapi_proxy_di.client.httpx_errors import httpx_error
-from fastapi_proxy_di.errors import (
-    Failure,
-    LimitExceeded,
-    ProxyError,
-    UpstreamTimeout,
-)
+from fastapi_proxy_di.client.caller_watcher import CallerWatcher
+from fastapi_proxy_di.client.httpx_errors import HttpxErrors
+from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.body import RequestBody
-from fastapi_proxy_di.forwarding.deadlines import Deadlines
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.journey import Journey
 from fastapi_proxy_di.forwarding.request import RequestBuilder
 from fastapi_proxy_di.forwarding.response import EndExchange
-from fastapi_proxy_di.forwarding.watcher import Watcher
 from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.wire.forwarded import Forwarding
 
-T = TypeVar("T")
+__all__ = ["AsGiven", "UpstreamTransport", "make_client"]
 
 
 class AsGiven(Forwarding):
@@ -51,33 +49,38 @@ class AsGiven(Forwarding):
         return received
 
 
-class UpstreamClient(httpx.AsyncClient):
-    """The ``httpx.AsyncClient`` of one upstream, shared by the whole app.
+def make_client(
+    library: ModuleType, transport: UpstreamTransport, settings: UpstreamSettings
+) -> httpx.AsyncClient:
+    """Make the client of one upstream, which the whole app shares.
 
-    The client is closed with the upstream. ``aclose`` and the end of ``async with`` do not close
-    it, because SDKs do both. It keeps no cookies, follows no redirects and reads no proxy
-    variables.
+    It keeps no cookies, follows no redirects and reads no proxy variables. It is closed with the
+    upstream, by the library's own ``AsyncClient.aclose``.
 
     Args:
-        transport: Sends the requests.
+        library: The module httpx or httpx2.
+        transport: Sends the requests; made for the same library.
         settings: The settings of the upstream.
     """
+    timeouts = settings.timeouts
+    client: type[httpx.AsyncClient] = type("UpstreamClient", (_Shared, library.AsyncClient), {})
+    return client(
+        transport=cast("httpx.AsyncBaseTransport", transport),
+        base_url=f"http://{settings.name}/",
+        cookies=NoCookies(),
+        timeout=library.Timeout(
+            connect=timeouts.connect,
+            read=timeouts.activity,
+            write=timeouts.activity,
+            pool=None,
+        ),
+        follow_redirects=False,
+        trust_env=False,
+    )
 
-    def __init__(self, transport: UpstreamTransport, settings: UpstreamSettings) -> None:
-        timeouts = settings.timeouts
-        super().__init__(
-            transport=transport,
-            base_url=f"http://{settings.name}/",
-            cookies=NoCookies(),
-            timeout=httpx.Timeout(
-                connect=timeouts.connect,
-                read=timeouts.activity,
-                write=timeouts.activity,
-                pool=None,
-            ),
-            follow_redirects=False,
-            trust_env=False,
-        )
+
+class _Shared:
+    """Keeps a client open when one of its users closes it, as SDKs do."""
 
     async def aclose(self) -> None:
         """Do nothing, because the whole app shares the client."""
@@ -87,10 +90,6 @@ class UpstreamClient(httpx.AsyncClient):
 
     async def __aexit__(self, *_: object) -> None:
         """Do nothing: others use the client too."""
-
-    async def shut_down(self) -> None:
-        """Close the client, because the upstream is closed."""
-        await super().aclose()
 
 
 class NoCookies(CookieJar):
@@ -111,10 +110,11 @@ class NoCookies(CookieJar):
         )
 
 
-class UpstreamTransport(httpx.AsyncBaseTransport):
+class UpstreamTransport:
     """Sends the requests of httpx as exchanges of the upstream.
 
     Args:
+        library: The module httpx or httpx2.
         settings: The settings of the upstream; URLs may have no host other than its name.
         journey: The journey of its exchanges.
         builder: Builds the requests to send.
@@ -123,17 +123,27 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
     def __init__(
         self,
+        library: ModuleType,
         settings: UpstreamSettings,
         journey: Journey,
         builder: RequestBuilder,
         key: Callable[[Scope], PickRequest | None],
     ) -> None:
+        self._errors = HttpxErrors(library)
+        self._response: type[httpx.Response] = library.Response
+        self._body_stream: type[_ResponseStream] = type(
+            "ResponseStream", (_ResponseStream, library.AsyncByteStream), {}
+        )
+        self._not_read: type[Exception] = library.RequestNotRead
         self._name = settings.name
         self._authority = settings.name.encode("ascii")
         self._settings = settings
         self._journey = journey
         self._builder = builder
         self._key = key
+
+    async def aclose(self) -> None:
+        """Do nothing: the upstream closes its transports."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send ``request``, and return its response once the head has arrived.
@@ -144,7 +154,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         """
         url = request.url
         if url.scheme != "http" or url.host != self._name or url.port is not None:
-            raise httpx.UnsupportedProtocol(
+            raise self._errors.unsupported(
                 f"the client of {self._name!r} reaches nothing but that upstream, not {url}; give "
                 f"a path such as '/invoices/7', or http://{self._name}/...",
                 request=request,
@@ -152,9 +162,9 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         try:
             return await self._send(request)
         except ProxyError as error:
-            if isinstance(error, httpx.TransportError):
+            if isinstance(error, self._errors.base):
                 raise
-            raise httpx_error(error, request) from error
+            raise self._errors.make(error, request) from error
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         scope = _scope(request)
@@ -162,7 +172,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         exchange = Exchange(
             scope, upload.receive, None, scope["raw_path"], b"", key=self._key(scope)
         )
-        watcher = CallerWatcher(self._settings, request)
+        watcher = CallerWatcher(self._settings, request, self._errors)
         exchange.begin(watcher, self._journey.observers)
         try:
             self._builder.build(exchange)
@@ -180,12 +190,16 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         body, response = exchange.body, exchange.response
         if body is not None and not body.ended and response.status >= 300:
             body.stop()
-        return httpx.Response(
+        return self._response(
             response.status,
             headers=response.headers,
-            stream=_ResponseStream(exchange, request, self._journey.end),
+            stream=self._stream(exchange, request),
             extensions={"http_version": b"HTTP/1.1"},
         )
+
+    def _stream(self, exchange: Exchange, request: httpx.Request) -> httpx.AsyncByteStream:
+        stream = self._body_stream(exchange, request, self._journey.end, self._errors)
+        return cast("httpx.AsyncByteStream", stream)
 
     def _body(
         self, request: httpx.Request, exchange: Exchange, upload: _Upload
@@ -194,7 +208,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         retain = self._settings.retries.replay_bytes
         try:
             content = request.content
-        except httpx.RequestNotRead:
+        except self._not_read:
             if not exchange.has_body and exchange.length is None:
                 # The response has neither length nor coding, so it ends with the stream.
                 self._builder.frame(exchange, None)
@@ -214,59 +228,6 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         )
 
 
-class CallerWatcher(Watcher):
-    """Watches one call of the app with the caller's timeouts.
-
-    A caller's timeout that is shorter than that of the settings ends the request and counts
-    against no destination.
-
-    Args:
-        settings: The settings of the upstream.
-        request: The request of httpx, with the caller's timeouts.
-    """
-
-    __slots__ = ("_caller_is_shorter", "_limits", "_request")
-
-    def __init__(self, settings: UpstreamSettings, request: httpx.Request) -> None:
-        timeouts = request.extensions.get("timeout") or {}
-        own = settings.timeouts
-        read, connect = timeouts.get("read", own.activity), timeouts.get("connect")
-        super().__init__(settings.name, Deadlines.of(own)._replace(activity=read))
-        self._caller_is_shorter = read is not None and read < own.activity
-        self._limits = {
-            "dial": None if connect is None or connect >= own.connect else connect,
-            "queue": timeouts.get("pool"),
-        }
-        self._request = request
-
-    async def run(self, exchange: Exchange, coroutine: Coroutine[Any, Any, T], what: str) -> T:
-        """Await ``coroutine`` as `Watcher.run` does, within the caller's timeout for ``what``."""
-        try:
-            async with asyncio.timeout(self._limits.get(what)) as scope:
-                return await super().run(exchange, coroutine, what)
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            error: ProxyError
-            if what == "queue":
-                error = LimitExceeded("no place in the queue became free in time")
-                error.upstream = self._name
-                raise httpx_error(error, self._request) from error
-            error = _caller_timeout("no connection before the caller's timeout")
-            raise httpx_error(error, self._request, httpx.ConnectTimeout) from error
-
-    def _timed_out(self, exchange: Exchange, failure: Failure) -> ProxyError:
-        error = super()._timed_out(exchange, failure)
-        if self._caller_is_shorter and error.failure is Failure.ACTIVITY_TIMEOUT:
-            return _caller_timeout("the caller's timeout ran out")
-        return error
-
-
-def _caller_timeout(text: str) -> UpstreamTimeout:
-    """Make a timeout error that is no failure of a destination and is not retried."""
-    return UpstreamTimeout(text, failure=Failure.TOTAL_TIMEOUT)
-
-
 class _Upload:
     """Gives the body of an httpx request as an ASGI ``receive`` that never disconnects."""
 
@@ -282,21 +243,23 @@ class _Upload:
             never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
             return await never
         if self._pieces is None:
-            stream = self._request.stream
-            assert isinstance(stream, httpx.AsyncByteStream)
-            self._pieces = aiter(stream)
+            # The client has checked that the stream is asynchronous.
+            self._pieces = aiter(cast("AsyncIterable[bytes]", self._request.stream))
         piece = await anext(self._pieces, None)
         self._ended = piece is None
         return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
 
 
-class _ResponseStream(httpx.AsyncByteStream):
+class _ResponseStream:
     """The body of a response for httpx: not decoded, read once, ended by ``aclose``."""
 
-    def __init__(self, exchange: Exchange, request: httpx.Request, end: EndExchange) -> None:
+    def __init__(
+        self, exchange: Exchange, request: httpx.Request, end: EndExchange, errors: HttpxErrors
+    ) -> None:
         self._exchange = exchange
         self._request = request
         self._end: EndExchange | None = end
+        self._errors = errors
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         response = self._exchange.response
@@ -307,7 +270,7 @@ class _ResponseStream(httpx.AsyncByteStream):
             rest = self._finish(error)
             if rest is not None:
                 await rest
-            raise httpx_error(error, self._request) from error
+            raise self._errors.make(error, self._request) from error
 
     async def aclose(self) -> None:
         rest = self._finish(None)

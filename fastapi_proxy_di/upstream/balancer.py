@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import httpx
 from starlette.requests import Request
@@ -30,6 +30,9 @@ from fastapi_proxy_di.upstream.running import RunningUpstream
 from fastapi_proxy_di.upstream.status import UpstreamStatus, status_of
 from fastapi_proxy_di.wire.headers import HeaderArgument
 from fastapi_proxy_di.wire.targets import given_target, target_below
+
+if TYPE_CHECKING:
+    import httpx2  # an extra
 
 
 class Balancer:
@@ -176,7 +179,16 @@ class Balancer:
         whole app shares the client, so it keeps no cookies, and closing it does nothing.
         Failures raise exceptions of httpx that are ``ProxyError`` as well.
         """
-        return self._running.client
+        return self._running.clients.for_httpx
+
+    @property
+    def httpx2_client(self) -> httpx2.AsyncClient:
+        """The same as ``client``, as an ``httpx2.AsyncClient``, for SDKs that are built on httpx2.
+
+        Raises:
+            ModuleNotFoundError: The extra ``httpx2`` is not installed.
+        """
+        return self._running.clients.for_httpx2
 
     def lease(self, key: str | None = None) -> AbstractAsyncContextManager[Lease]:
         """Hold a destination for an SDK that has its own HTTP client.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
+from types import ModuleType
 from typing import Final
 
 from pydantic import SecretStr
@@ -15,7 +16,8 @@ from fastapi_proxy_di.balancing.hash_key import KeyReader, RequestKey, key_reade
 from fastapi_proxy_di.balancing.policy import BalancingPolicy
 from fastapi_proxy_di.balancing.registry import build_policy
 from fastapi_proxy_di.balancing.selection import select
-from fastapi_proxy_di.client.httpx_client import AsGiven, UpstreamClient, UpstreamTransport
+from fastapi_proxy_di.client.clients import Clients
+from fastapi_proxy_di.client.httpx_client import AsGiven, UpstreamTransport
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.appending import AppendingBuilder
 from fastapi_proxy_di.forwarding.hedging import Hedging
@@ -100,14 +102,14 @@ def compose(
     )
     read_key = _key_reader(settings)
 
-    def make_client() -> UpstreamClient:
-        transport = UpstreamTransport(
+    def client_transport(library: ModuleType) -> UpstreamTransport:
+        return UpstreamTransport(
+            library,
             settings,
             journey,
             client_builder(settings),
             lambda scope: None if read_key is None else RequestKey(scope, read_key, None),
         )
-        return UpstreamClient(transport, settings)
 
     return RunningUpstream(
         settings=settings,
@@ -129,7 +131,7 @@ def compose(
         http=HttpForwarder(settings, journey, builder, response_headers, binding),
         websocket=WebSocketForwarder(settings, journey, builder, response_headers, binding),
         read_key=read_key,
-        make_client=make_client,
+        clients=Clients(settings, client_transport),
     )
 
 

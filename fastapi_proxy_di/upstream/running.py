@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from random import Random
@@ -14,7 +14,7 @@ from typing import Any
 
 from fastapi_proxy_di.balancing.hash_key import KeyReader
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
-from fastapi_proxy_di.client.httpx_client import UpstreamClient
+from fastapi_proxy_di.client.clients import Clients
 from fastapi_proxy_di.client.lease import Lease
 from fastapi_proxy_di.client.leasing import lease
 from fastapi_proxy_di.forwarding.admission import Admission
@@ -49,7 +49,7 @@ class RunningUpstream:
         http: Forwards HTTP.
         websocket: Tunnels WebSockets.
         read_key: Reads the hash key of a request; ``None`` if no key is used.
-        make_client: Makes its httpx client.
+        clients: Its httpx clients.
     """
 
     settings: UpstreamSettings
@@ -65,16 +65,8 @@ class RunningUpstream:
     http: HttpForwarder
     websocket: WebSocketForwarder
     read_key: KeyReader | None
-    make_client: Callable[[], UpstreamClient]
-    _client: UpstreamClient | None = None
+    clients: Clients
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-    @property
-    def client(self) -> UpstreamClient:
-        """The upstream's one httpx client, made at its first use."""
-        if self._client is None:
-            self._client = self.make_client()
-        return self._client
 
     def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
         """Lease a destination that is picked for ``key``."""
@@ -99,8 +91,7 @@ class RunningUpstream:
         for task in self._tasks:
             task.cancel()
         transports = self.transports.all()
-        if self._client is not None:
-            await self._client.shut_down()
+        await self.clients.aclose()
         results = await asyncio.gather(
             self.prober.aclose(),
             *self._tasks,

@@ -20,7 +20,7 @@ from fastapi_proxy_di import (
     UpstreamConnectError,
     proxy_lifespan,
 )
-from fastapi_proxy_di.client.httpx_errors import httpx_error
+from fastapi_proxy_di.client.httpx_errors import HttpxErrors
 from fastapi_proxy_di.errors import Failure
 from tests.client.upstreams import in_flight, pieces, running, silent
 from tests.support.gateways import billing, until
@@ -50,9 +50,9 @@ def test_client_has_an_exception_for_every_failure_it_can_meet(failure: Failure)
     error = ProxyError("text", failure=failure)
     if failure in (Failure.REQUEST_BODY_TIMEOUT, Failure.REQUEST_BODY_CONSUMED):
         with pytest.raises(KeyError):
-            httpx_error(error, request)
+            HttpxErrors(httpx).make(error, request)
     else:
-        made: Any = httpx_error(error, request)
+        made: Any = HttpxErrors(httpx).make(error, request)
         assert (str(made), made.failure, made.request) == ("text", failure, request)
 
 

@@ -1,0 +1,75 @@
+"""The httpx clients of one upstream: made when the app first asks, closed with the upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+import httpx
+
+from fastapi_proxy_di.client.httpx_client import UpstreamTransport, make_client
+from fastapi_proxy_di.settings import UpstreamSettings
+
+if TYPE_CHECKING:
+    import httpx2  # an extra
+
+__all__ = ["Clients"]
+
+
+class Clients:
+    """One client of each library, whose requests go to the same pool.
+
+    Any thread may ask for a client, because FastAPI calls plain ``def`` dependencies in threads.
+
+    Args:
+        settings: The settings of the upstream.
+        transport_for: Makes the transport for a library.
+    """
+
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        transport_for: Callable[[ModuleType], UpstreamTransport],
+    ) -> None:
+        self._settings = settings
+        self._transport_for = transport_for
+        self._lock = Lock()
+        self._made: dict[ModuleType, httpx.AsyncClient] = {}
+
+    @property
+    def for_httpx(self) -> httpx.AsyncClient:
+        """The client of httpx."""
+        return self._of(httpx)
+
+    @property
+    def for_httpx2(self) -> httpx2.AsyncClient:
+        """The client of httpx2.
+
+        Raises:
+            ModuleNotFoundError: The extra ``httpx2`` is not installed.
+        """
+        try:
+            # Imported late, because httpx2 is an extra.
+            import httpx2  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "Balancer.httpx2_client needs the extra httpx2; run pip install"
+                " 'fastapi-proxy-di[httpx2]'",
+                name="httpx2",
+            ) from error
+        return cast("httpx2.AsyncClient", self._of(httpx2))
+
+    async def aclose(self) -> None:
+        """Close the clients; their users cannot."""
+        for library, client in self._made.items():
+            await library.AsyncClient.aclose(client)
+
+    def _of(self, library: ModuleType) -> httpx.AsyncClient:
+        with self._lock:
+            client = self._made.get(library)
+            if client is None:
+                transport = self._transport_for(library)
+                client = self._made[library] = make_client(library, transport, self._settings)
+            return client
