@@ -6,6 +6,7 @@ So a response that ends without an error is complete.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
@@ -86,6 +87,11 @@ class UpstreamResponse:
                 await send({"type": "http.response.trailers", "headers": trailers})
         except ProxyError as error:
             failure = error
+        except asyncio.CancelledError as error:
+            failure = error
+            if (transfer := scope.get(TRANSFER)) is not None:
+                transfer.cancelled = True
+            raise
         except BaseException as error:
             failure = error
             raise

@@ -164,7 +164,8 @@ class WebSocketForwarder:
     @property
     def open_tunnels(self) -> int:
         """Number of open tunnels."""
-        return sum(map(len, self._tunnels.values()))
+        # A copy, because a thread may ask while the loop opens the first tunnel to a destination.
+        return sum(map(len, tuple(self._tunnels.values())))
 
     def tunnels(self, destination: Destination) -> frozenset[Tunnel]:
         """The tunnels that are open to ``destination``."""

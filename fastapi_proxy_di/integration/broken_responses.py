@@ -4,11 +4,13 @@ A ``BaseHTTPMiddleware`` or ``GZipMiddleware`` sends a last body message when th
 inside it returns, so the client would take half a response for a whole one. The wrapper is
 put around all middlewares of an app. It puts an object into the scope, in which the forwarder
 notes a broken response (``forwarding.response.break_off``); the wrapper then raises an
-exception instead of sending the last body message. It changes nothing else.
+exception instead of sending the last body message. When the server cancels a response whose body
+is being sent, the wrapper returns without that message. It changes nothing else.
 """
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 
@@ -33,12 +35,18 @@ class BrokenResponses:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Call the wrapped application; not ``async``, to save a coroutine per request."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or TRANSFER in scope:
-            return self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         transfer = scope[TRANSFER] = _Transfer(send)
-        return self.app(scope, receive, transfer.send)
+        try:
+            await self.app(scope, receive, transfer.send)
+        except CancelledError:
+            # The server ends an open stream, at shutdown. To return before the last body message
+            # breaks the response off as the exception does, but without a traceback in the log.
+            if not transfer.cancelled:
+                raise
 
 
 class _Transfer:
@@ -46,12 +54,14 @@ class _Transfer:
 
     Attributes:
         broken_by: The failure that broke off the response, ``None`` if it is complete so far.
+        cancelled: Whether the response was cancelled while its body was sent.
     """
 
-    __slots__ = ("_send", "broken_by")
+    __slots__ = ("_send", "broken_by", "cancelled")
 
     def __init__(self, send: Send) -> None:
         self.broken_by: BaseException | None = None
+        self.cancelled: bool = False
         self._send = send
 
     def send(self, message: Message) -> Awaitable[None]:

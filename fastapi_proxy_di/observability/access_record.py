@@ -5,7 +5,8 @@ recorded. A record goes to the logger ``fastapi_proxy_di.access`` at INFO, with 
 attributes:
 
 ``upstream``, ``destination`` (the last one, ``None`` if none), ``attempts`` (of `Attempt`),
-``protocol`` (``http`` or ``websocket``), ``method``, ``path`` (without the query), ``status``
+``protocol`` (``http`` or ``websocket``), ``method``, ``path`` (as it travelled, percent-encoded,
+without the query), ``status``
 (a tunnel's is 101), ``failure`` and ``ended_by`` (``complete``, ``client``, ``destination``
 or ``proxy``), ``received_bytes`` and ``sent_bytes`` (bodies and messages, from and to the
 client), ``head_ms`` and ``total_ms``; for tunnels also ``end`` and ``code``.
@@ -28,6 +29,7 @@ from fastapi_proxy_di.observability.explain import explanation
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.transport.protocol import Headers
+from fastapi_proxy_di.wire.quoting import quoted, shown_path
 
 __all__ = ["AccessRecord", "AccessRecords"]
 
@@ -129,8 +131,8 @@ class AccessRecord:
             "destination": attempts[-1].destination if attempts else None,
             "attempts": attempts,
             "protocol": scope["type"],
-            "method": scope.get("method", "GET"),
-            "path": scope["path"],
+            "method": quoted(scope.get("method", "GET")),
+            "path": shown_path(scope),
             "status": status,
             "failure": failure.failure.value if isinstance(failure, ProxyError) else None,
             "ended_by": _ended_by(failure, end),

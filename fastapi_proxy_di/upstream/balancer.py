@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import httpx
 from starlette.requests import Request
@@ -25,6 +25,7 @@ from fastapi_proxy_di.supervision.events import Event
 from fastapi_proxy_di.upstream.client_request import Forwarder, exit_stack
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.control import Control, DestinationChanges, HealthChanges
+from fastapi_proxy_di.upstream.in_loop import in_loop
 from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
 from fastapi_proxy_di.upstream.running import RunningUpstream
 from fastapi_proxy_di.upstream.status import UpstreamStatus, status_of
@@ -34,12 +35,17 @@ from fastapi_proxy_di.wire.targets import given_target, target_below
 if TYPE_CHECKING:
     import httpx2  # an extra
 
+_Result = TypeVar("_Result")
+
 
 class Balancer:
     """One upstream: its destinations, and ways to send requests to them.
 
     Endpoints get a balancer by ``Depends(Upstream(name))``, code outside an app by
-    ``Balancer.from_settings``. It may be used by any task of its event loop.
+    ``Balancer.from_settings``. Its coroutines belong to the event loop that it was started in.
+    All other members may be used in any thread, so in plain ``def`` endpoints too: those that
+    read give a snapshot at once, those that change the upstream wait until the loop has made the
+    change.
     """
 
     def __init__(self, running: RunningUpstream) -> None:
@@ -235,6 +241,9 @@ class Balancer:
         The pick advances the policy but counts no request; ``lease`` counts one. Affinity does
         not apply, because there is no client.
         """
+        return self._in_loop(self._pick)
+
+    def _pick(self) -> Destination | None:
         destination, full = select(self._running.policy, self._running.pool)
         self._running.supervisor.limits_reached(full)
         return destination
@@ -244,6 +253,9 @@ class Balancer:
 
         The policy is not advanced, and no limit is reported.
         """
+        return self._in_loop(self._peek)
+
+    def _peek(self) -> Destination | None:
         random = self._running.random
         state = random.getstate()
         try:
@@ -261,12 +273,13 @@ class Balancer:
 
         Returns:
             With a timeout an awaitable, which ends when the destination is empty or the time
-            has passed. The destination drains even if it is not awaited.
+            has passed. The destination drains even if it is not awaited; a thread cannot
+            await it.
 
         Raises:
             ValueError: There is no such destination.
         """
-        return self._control.drain(url, timeout)
+        return self._in_loop(lambda: self._control.drain(url, timeout))
 
     def undrain(self, url: str) -> None:
         """Let a drained destination take requests again.
@@ -274,7 +287,7 @@ class Balancer:
         Raises:
             ValueError: There is no such destination.
         """
-        self._control.undrain(url)
+        self._in_loop(lambda: self._control.undrain(url))
 
     def replace_destinations(self, destinations: Destinations) -> None:
         """Replace all destinations at once.
@@ -289,7 +302,7 @@ class Balancer:
         Raises:
             ValueError: One of them is not valid; then nothing is changed.
         """
-        self._control.replace_destinations(destinations)
+        self._in_loop(lambda: self._control.replace_destinations(destinations))
 
     def configure_destination(self, url: str, **changes: Unpack[DestinationChanges]) -> None:
         """Change a destination's limits, weight, tier or probe path while it runs.
@@ -305,7 +318,7 @@ class Balancer:
         Raises:
             ValueError: There is no such destination, or a value is not valid.
         """
-        self._control.configure_destination(url, changes)
+        self._in_loop(lambda: self._control.configure_destination(url, changes))
 
     @property
     def health(self) -> HealthSettings:
@@ -326,7 +339,7 @@ class Balancer:
         Raises:
             ValueError: A value is not valid, or the policy ``latency`` would lose its probes.
         """
-        self._control.configure_health(changes)
+        self._in_loop(lambda: self._control.configure_health(changes))
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``listener`` with each change of state of this upstream.
@@ -338,13 +351,19 @@ class Balancer:
             A function that ends the subscription.
         """
         name = self.name
-        return self._running.events.subscribe(
-            lambda event: listener(event) if event.upstream == name else None
+        unsubscribe = self._in_loop(
+            lambda: self._running.events.subscribe(
+                lambda event: listener(event) if event.upstream == name else None
+            )
         )
+        return lambda: self._in_loop(unsubscribe)
 
     def status(self) -> UpstreamStatus:
         """Give the state of the upstream at this moment."""
         return status_of(self._running)
+
+    def _in_loop(self, function: Callable[[], _Result]) -> _Result:
+        return in_loop(self._running.loop, function)
 
     def __repr__(self) -> str:
         return f"<Balancer {self.name} {len(self.available)}/{len(self.destinations)} available>"

@@ -50,6 +50,7 @@ class RunningUpstream:
         websocket: Tunnels WebSockets.
         read_key: Reads the hash key of a request; ``None`` if no key is used.
         clients: Its httpx clients.
+        loop: The event loop that the parts run in.
     """
 
     settings: UpstreamSettings
@@ -66,6 +67,7 @@ class RunningUpstream:
     websocket: WebSocketForwarder
     read_key: KeyReader | None
     clients: Clients
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:

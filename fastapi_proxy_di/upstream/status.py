@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -74,7 +73,7 @@ class UpstreamStatus(BaseModel):
 
 def status_of(running: RunningUpstream) -> UpstreamStatus:
     """Give the state of ``running`` at this moment."""
-    now = asyncio.get_running_loop().time()
+    now = running.loop.time()
     pool, websocket, admission = running.pool, running.websocket, running.admission
     available = frozenset(pool.available)
     return UpstreamStatus(

@@ -67,6 +67,32 @@ class Upstream:
         await connection.peer_left()
 
 
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+async def test_open_streams_leave_no_traceback(http: str) -> None:
+    """Uvicorn cancels the streams, and whoever watches ERROR records is not woken for each."""
+    upstream = Upstream()
+    async with ScriptedOrigin(upstream) as origin:
+        environment = {"UPSTREAM_BILLING_DESTINATIONS": origin.url}
+        options = ("--timeout-graceful-shutdown", "1", "--http", http)
+        async with (
+            uvicorn("tests.e2e.gateway:app", *options, environment=environment) as server,
+            connect(server.address) as one,
+            connect(server.address) as two,
+        ):
+            for client in (one, two):
+                await client.send(request(target="/billing/events"))
+            streams = [await client.read_head() for client in (one, two)]
+            server.signal(signal.SIGTERM)
+            for client, stream in zip((one, two), streams, strict=True):
+                await client.read_body(stream)
+            await server.end()
+
+        await origin.all_left()
+
+    assert [stream.ending for stream in streams] == [Ending.BROKEN] * 2
+    assert [line for line in server.lines if "Traceback" in line] == []
+
+
 async def test_sigterm_ends_open_exchanges_within_the_graceful_timeout() -> None:
     """No response looks complete, and both sides of every exchange are closed."""
     upstream = Upstream()

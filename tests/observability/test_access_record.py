@@ -77,6 +77,18 @@ def test_record_describes_an_exchange(access: pytest.LogCaptureFixture) -> None:
     assert "secret" not in access.text
 
 
+def test_record_is_one_line_whatever_the_client_sent(access: pytest.LogCaptureFixture) -> None:
+    """Line ends and escapes of a path stay percent-encoded; other fields have none."""
+    app = gateway_app()
+
+    with stand_in(app, "billing", reply()), TestClient(app) as client:
+        client.get("/billing/a%0d%0a%1b[31m%E2%80%AEb")
+
+    (record,) = records(access)
+    assert record["path"] == "/billing/a%0d%0a%1b[31m%E2%80%AEb"
+    assert record["message"].isprintable()
+
+
 def test_record_is_not_made_where_the_logger_is_off(caplog: pytest.LogCaptureFixture) -> None:
     """By default there is no record."""
     app = gateway_app()
