@@ -177,6 +177,14 @@ class UpstreamSettings(BaseSettings):
         ),
     )
 
+    header_case: Literal["lower", "title"] = Field(
+        default="lower",
+        description=(
+            "How header names are written in HTTP/1.1 requests: as HTTP/2 has them, or"
+            " ``Content-Length`` for firmware that compares bytes."
+        ),
+    )
+
     request_headers: RequestHeaderValues = Field(
         default={},
         description=(

@@ -13,10 +13,11 @@ class WebSocketSettings(SettingsModel):
     """WebSockets towards destinations."""
 
     max_message_bytes: OptionalLimit = Field(
-        default=None,
+        default=16 * 1024 * 1024,
         description=(
-            "Largest message from a destination; none for no limit. The other way the server's own"
-            " limit holds (uvicorn: 16 MiB)."
+            "Largest message in bytes, in both directions (uvicorn: 16 MiB); none for no limit. A"
+            " larger one ends the tunnel with 1009. A client's messages have the server's own limit"
+            " as well."
         ),
     )
 

@@ -40,7 +40,11 @@ class TransportFactory:
                 app = self._apps[address.app] = InnerApp(address.app)
             return AsgiTransport(app, address)
         limits = self._settings.limits
-        http1 = Http1Transport(self._dialler(address, "http/1.1"), limits)
+        http1 = Http1Transport(
+            self._dialler(address, "http/1.1"),
+            limits,
+            title_case=self._settings.header_case == "title",
+        )
         if self._settings.http_version != "2":
             return http1
         try:

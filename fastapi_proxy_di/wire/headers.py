@@ -143,6 +143,16 @@ class LowerNames(dict[bytes, bytes]):
         return lower
 
 
+class TitleNames(dict[bytes, bytes]):
+    """Maps a lower-case header name to title case, as in ``Content-Length``; adds names."""
+
+    def __missing__(self, name: bytes) -> bytes:
+        title = b"-".join(map(bytes.capitalize, name.split(b"-")))
+        if len(self) < _TABLE_LIMIT:
+            self[name] = title
+        return title
+
+
 def nominated(values: Iterable[bytes]) -> frozenset[bytes]:
     """Give the lower-case names that ``Connection`` headers nominate as hop-by-hop.
 

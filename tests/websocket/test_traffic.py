@@ -79,7 +79,7 @@ async def test_fragments_arrive_whole(server: str) -> None:
 
 @every_server
 async def test_message_above_16_mib_is_forwarded(server: str) -> None:
-    """The servers' own limits are 16 MiB by default; the tunnel adds none."""
+    """The limits of server and tunnel are 16 MiB by default, and can be raised."""
     message = bytes(range(256)) * (20 * 2**12)
     async with (
         echo_server(EchoApp(), ws="websockets-sansio") as upstream,
@@ -88,6 +88,7 @@ async def test_message_above_16_mib_is_forwarded(server: str) -> None:
             server=server,
             uvicorn={"ws_max_size": 2**27},
             hypercorn={"websocket_max_message_size": 2**27},
+            websocket={"max_message_bytes": None},
         ) as gateway,
         open_websocket(gateway.address) as client,
     ):

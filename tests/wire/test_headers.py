@@ -14,6 +14,7 @@ from fastapi_proxy_di.wire.headers import (
     HeaderKind,
     HeaderKinds,
     Headers,
+    TitleNames,
     checked_headers,
     list_members,
     nominated,
@@ -184,3 +185,28 @@ def test_list_members_reads_all_headers_of_the_name() -> None:
 def test_token_is_anchored(name: bytes) -> None:
     """A token may not be followed by a line end or anything else."""
     assert not TOKEN.match(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        (b"content-length", b"Content-Length"),
+        (b"x-request-id", b"X-Request-Id"),
+        (b"host", b"Host"),
+        (b"x--1a", b"X--1a"),
+    ],
+)
+def test_title_names_have_a_capital_in_each_word(name: bytes, title: bytes) -> None:
+    """The second look-up gives the same."""
+    names = TitleNames()
+
+    assert [names[name], names[name]] == [title, title]
+
+
+def test_title_names_are_bounded() -> None:
+    """Names that clients invent do not fill the memory."""
+    names = TitleNames()
+    for number in range(5000):
+        assert names[b"x-%d" % number] == b"X-%d" % number
+
+    assert len(names) == 4096

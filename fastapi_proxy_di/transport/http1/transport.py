@@ -20,6 +20,7 @@ from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http1.connection import Http1Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.protocol import OutgoingRequest
+from fastapi_proxy_di.wire.headers import TitleNames
 
 _SURPLUS_SECONDS: Final = 1.0
 
@@ -35,14 +36,18 @@ class Http1Transport:
     Args:
         dialler: Opens the connections.
         limits: The limits of idle connections and of the size of a response's head.
+        title_case: Whether header names are sent as ``Content-Length``, not in lower case.
     """
 
-    def __init__(self, dialler: Dialler, limits: LimitSettings) -> None:
+    def __init__(
+        self, dialler: Dialler, limits: LimitSettings, *, title_case: bool = False
+    ) -> None:
         self._dialler = dialler
         # Read once, because each request needs them several times.
         self._idle_connections = limits.idle_connections
         self._idle_seconds = limits.idle_seconds
         self._header_limit = limits.max_response_header_bytes
+        self._titles = TitleNames() if title_case else None
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Http1Connection, None] = {}
         self._all: set[Http1Connection] = set()
@@ -127,10 +132,13 @@ class Http1Transport:
         now: float,
     ) -> Http1Exchange:
         line = b"%b %b HTTP/1.1" % (request.method, request.target)
-        head = b"\r\n".join((line, *map(_field_line, request.headers)))
+        headers, titles = request.headers, self._titles
+        if titles is not None:
+            headers = [(titles[name], value) for name, value in headers]
+        head = b"\r\n".join((line, *map(_field_line, headers)))
         words = [request.method, request.target, b"HTTP/1.1"]
         # Lenient servers split the request line at any whitespace (RFC 9112 section 3).
-        if not is_safe_head(head, len(request.headers)) or line.split() != words:
+        if not is_safe_head(head, len(headers)) or line.split() != words:
             connection.abort()
             raise InvalidRequest("the request has CR, LF, NUL or a space where none may be")
         owed = 0 if request.chunked else (request.content_length or 0) - len(body)
