@@ -5,11 +5,13 @@ gives its exit status; each command is a module. Commands that need an extra are
 the check that it is installed, so that a missing extra prints a message instead of a traceback.
 
 Exit statuses: 0 success, 1 a check or a demo request failed, 2 wrong usage, wrong settings
-or a missing extra, 130 ended by Ctrl-C. SIGTERM ends ``serve`` with 0 and the demo with 143.
+or a missing extra, 130 ended by Ctrl-C, 141 a pipe of the output was closed (`check | head`),
+as a shell reports SIGPIPE. SIGTERM ends ``serve`` with 0 and the demo with 143.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +22,7 @@ from fastapi_proxy_di.cli.extra import missing_modules
 __all__ = ["main"]
 
 _INTERRUPTED = 130
+_PIPE_CLOSED = 141
 _USAGE = 2
 # `check` needs none: without rich it prints a plain table.
 _NEEDS = {"demo": ("uvicorn", "rich"), "demo-upstream": ("uvicorn",), "serve": ("uvicorn",)}
@@ -50,9 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return _USAGE
     try:
-        return _run(arguments)
+        status = _run(arguments)
+        # Here, because a failure of Python's own flush at exit cannot be caught.
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader, such as `head`, has enough. Python flushes what is left at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    return status
 
 
 def _run(arguments: Arguments) -> int:
