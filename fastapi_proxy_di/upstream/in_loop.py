@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Final, TypeVar
 
 __all__ = ["in_loop"]
+
+_BLOCKED_SECONDS: Final = 10.0
+"""Seconds that a thread waits for the loop to begin, before an error says that it is blocked."""
 
 _Result = TypeVar("_Result")
 
@@ -25,7 +28,8 @@ def in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], _Result]) ->
         function: A function that does not block; called at once if this is the loop's thread.
 
     Raises:
-        RuntimeError: The loop does not run any more; then nothing was called.
+        RuntimeError: The loop does not run any more, or is blocked for ten seconds; then nothing
+            was called, and nothing will be.
     """
     try:
         here = asyncio.get_running_loop()
@@ -41,10 +45,20 @@ def in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], _Result]) ->
     result: Future[_Result] = Future()
 
     def call() -> None:
+        if not result.set_running_or_notify_cancel():
+            return
         try:
             result.set_result(function())
         except BaseException as error:  # noqa: BLE001  # raised in the thread that asked
             result.set_exception(error)
 
     loop.call_soon_threadsafe(call)
-    return result.result()
+    try:
+        return result.result(_BLOCKED_SECONDS)
+    except TimeoutError:
+        if not result.cancel():  # the loop has begun after all
+            return result.result()
+        raise RuntimeError(
+            "the event loop of this upstream is blocked, so the upstream was not changed; do not "
+            "let the loop wait for a thread without `await`"
+        ) from None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI
 
 from fastapi_proxy_di import Balancer, Destinations, Upstream, UpstreamSettings, proxy_lifespan
+from fastapi_proxy_di.upstream import in_loop as in_loop_module
 from fastapi_proxy_di.upstream.in_loop import in_loop
 from fastapi_proxy_di.upstream.status import UpstreamStatus
 from tests.support.http_client import fetch
@@ -141,6 +143,42 @@ async def test_upstream_that_has_ended_says_so() -> None:
         _ = balancers[0].drain(ONE)
 
     assert balancers[0].status().upstream == "billing"
+
+
+async def test_thread_that_the_loop_waits_for_gets_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A loop that is blocked until the thread ends is no deadlock, and calls nothing later."""
+    monkeypatch.setattr(in_loop_module, "_BLOCKED_SECONDS", 0.01)
+    called: list[str] = []
+    with (
+        ThreadPoolExecutor(1) as threads,
+        pytest.raises(RuntimeError, match="is blocked, so the upstream was not changed"),
+    ):
+        threads.submit(in_loop, asyncio.get_running_loop(), lambda: called.append("late")).result()
+    await asyncio.sleep(0)
+
+    assert called == []
+
+
+async def test_thread_waits_for_a_call_that_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that began is never reported as refused, however long it takes."""
+    monkeypatch.setattr(in_loop_module, "_BLOCKED_SECONDS", 0.01)
+    loop = asyncio.get_running_loop()
+    timed_out = threading.Event()
+
+    class Watched(Future[str]):
+        def cancel(self) -> bool:
+            timed_out.set()
+            return super().cancel()
+
+    monkeypatch.setattr(in_loop_module, "Future", Watched)
+
+    def slow() -> str:
+        assert timed_out.wait(10)
+        return "done"
+
+    assert await asyncio.to_thread(in_loop, loop, slow) == "done"
 
 
 async def test_call_in_the_loop_itself_is_direct() -> None:
