@@ -19,6 +19,7 @@ from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.retries import MAX_CONNECT_RETRIES, RetryBudget
 from fastapi_proxy_di.forwarding.retry_loop import RetryLoop
 from fastapi_proxy_di.forwarding.watcher import Watcher
+from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import UpstreamSettings
 
 __all__ = ["Hedging"]
@@ -70,9 +71,11 @@ class Hedging:
         winner: _Branch | None = None
         try:
             await asyncio.wait((branches[0].task,), timeout=self._hedge_after)
-            if not branches[0].task.done() and self._may_hedge(branches[0].exchange):
-                first = branches[0].exchange.destination
-                branches.append(self._start(exchange.branch(avoid=(first,))))
+            if not branches[0].task.done():
+                other = self._other(branches[0].exchange)
+                if other is not None:
+                    first = branches[0].exchange.destination
+                    branches.append(self._start(exchange.branch(avoid=(first,)), other))
             running = {branch.task for branch in branches}
             while running:
                 _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -91,25 +94,27 @@ class Hedging:
                     branch.task.cancel()
                     branch.task.add_done_callback(branch.lost)
 
-    def _start(self, exchange: Exchange) -> _Branch:
+    def _start(self, exchange: Exchange, other: Destination | None = None) -> _Branch:
         exchange.watcher = self._watcher
         self._watcher.start(exchange)
         task = asyncio.get_running_loop().create_task(
-            self._retry_loop.run(exchange), name=f"hedged {self._name}"
+            self._retry_loop.run(exchange, other), name=f"hedged {self._name}"
         )
         return _Branch(exchange, task)
 
-    def _may_hedge(self, first: Exchange) -> bool:
+    def _other(self, first: Exchange) -> Destination | None:
+        """Pick the destination of the second branch, ``None`` if there may be no such branch."""
         dials = first.dials
         assert dials is not None
         if dials.further >= MAX_CONNECT_RETRIES or not (first.in_flight or first.attempts):
-            return False  # no further dial is allowed, or no destination was picked yet
-        if self._retry_loop.pick(first.key, (first.destination,)) is None:
-            return False
-        if not self._budget.withdraw(monotonic()):
-            return False
-        dials.further += 1
-        return True
+            return None  # no further dial is allowed, or no destination was picked yet
+        if self._budget.left(monotonic()) < 1:
+            return None
+        other = self._retry_loop.pick(first.key, (first.destination,))
+        if other is not None:
+            self._budget.withdraw(monotonic())
+            dials.further += 1
+        return other
 
 
 class _Branch:

@@ -41,6 +41,7 @@ __all__ = [
     "Verdict",
     "backoff",
     "decide",
+    "goes_on",
 ]
 
 MAX_CONNECT_RETRIES: Final = 3
@@ -194,6 +195,19 @@ def decide(outcome: Outcome, settings: RetrySettings, budget: RetryBudget, now: 
     if eligible and outcome.retries < settings.attempts and budget.withdraw(now):
         return Verdict.RETRY_COUNTED
     return Verdict.NO
+
+
+def goes_on(failure: Failure, *, repeatable: bool, replayable: bool, answered: bool) -> bool:
+    """Decide whether a request may go on for ``retries.duration`` after a failure.
+
+    Args:
+        failure: The failure of the last attempt, or of the pick.
+        repeatable: Whether the request may be sent twice.
+        replayable: Whether its body can be sent again.
+        answered: Whether any byte of a response has arrived.
+    """
+    nobody = failure.side is Side.DESTINATION or failure is Failure.NO_AVAILABLE_DESTINATION
+    return nobody and repeatable and replayable and not answered
 
 
 def _free(allowed: bool) -> Verdict:

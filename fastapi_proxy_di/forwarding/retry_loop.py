@@ -19,8 +19,16 @@ from fastapi_proxy_di.balancing.selection import Selection
 from fastapi_proxy_di.errors import Attempt, ProxyError
 from fastapi_proxy_di.forwarding.destination_transport import DestinationTransport
 from fastapi_proxy_di.forwarding.exchange import Dials, Exchange
+from fastapi_proxy_di.forwarding.outage import Outage
 from fastapi_proxy_di.forwarding.outcomes import Outcomes, names_retry_after
-from fastapi_proxy_di.forwarding.retries import Outcome, RetryBudget, Verdict, backoff, decide
+from fastapi_proxy_di.forwarding.retries import (
+    Outcome,
+    RetryBudget,
+    Verdict,
+    backoff,
+    decide,
+    goes_on,
+)
 from fastapi_proxy_di.forwarding.unavailable import unavailable
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import LimitSettings, UpstreamSettings
@@ -73,6 +81,7 @@ class RetryLoop:
         self._budget: Final = budget
         self._random: Final = random
         # One set of both kinds of statuses, so that an ordinary response costs one look-up.
+        self._outage: Final = None if settings.retries.duration is None else Outage()
         self._listed: Final = settings.retries.statuses | settings.retries.refused_statuses
         self._notable: Final = self._listed | outcomes.notable
 
@@ -101,10 +110,14 @@ class RetryLoop:
         self._budget.requests += 1
         return self.run(exchange)
 
-    async def run(self, exchange: Exchange) -> None:
+    async def run(self, exchange: Exchange, elsewhere: Destination | None = None) -> None:
         """Make attempts until one has a response, ``exchange.response``.
 
         The exchange then stays in the in-flight count of the destination.
+
+        Args:
+            exchange: The exchange to send.
+            elsewhere: The destination of the first attempt, if it has been picked already.
 
         Raises:
             ProxyError: No attempt has a response; the error carries every attempt.
@@ -114,9 +127,10 @@ class RetryLoop:
         retries = refusals = 0
         resent = False
         pause = 0.0
-        elsewhere: Destination | None = None
+        waited = False
         while True:
-            destination = elsewhere or pick(exchange.key, tried)
+            usable = elsewhere is not None and not elsewhere.full
+            destination = elsewhere if usable else pick(exchange.key, tried)
             elsewhere = None
             if destination is None and len(tried) > len(closed):
                 # No other destination can be used, so one that was tried is tried again.
@@ -124,7 +138,9 @@ class RetryLoop:
             if exchange.observer is not None:
                 exchange.observer.picked(exchange, tried, destination)
             if destination is None:
-                raise self._unavailable(exchange)
+                await self._go_on(exchange, self._unavailable(exchange))
+                tried, waited = closed, True
+                continue
             exchange.begin_attempt(destination)
             if pause:
                 await self._pause(exchange, pause)
@@ -145,6 +161,8 @@ class RetryLoop:
                 finally:
                     if tracked is not None:
                         tracked.ended(destination, exchange)
+                if waited and self._outage is not None:
+                    self._outage.responded()
                 if response.status not in self._notable:
                     outcomes.succeeded(destination)
                     if outcomes.learns:
@@ -170,16 +188,21 @@ class RetryLoop:
                 verdict = self._decide_on_failure(
                     exchange, error, started, retries, resent, refusals
                 )
-                if verdict is Verdict.NO or exchange.error is not None:
+                sent = exchange.transport_exchange
+                answered = sent is not None and sent.answered
+                if exchange.error is not None:
                     exchange.end_attempt()
                     raise
                 last_error = error
             except BaseException:
                 exchange.end_attempt()
                 raise
-            sent = exchange.transport_exchange is not None
+            dialled = exchange.transport_exchange is not None
             exchange.end_attempt()
-            if verdict is Verdict.RETRY_COUNTED:
+            if verdict is Verdict.NO:
+                await self._go_on(exchange, last_error, answered=answered)
+                tried, waited = closed, True
+            elif verdict is Verdict.RETRY_COUNTED:
                 tried += (destination,)
                 pause = backoff(retries, self._settings.backoff, self._random)
                 retries += 1
@@ -187,15 +210,39 @@ class RetryLoop:
                 if refusals:  # not the end of a connection in order, which happens once
                     tried += (destination,)
                 refusals += 1
-            elif not sent:
+            elif not dialled:
                 tried += (destination,)
                 # Dial again only if there is another destination. The pick is kept, because
                 # a second pick of round robin would give the next destination.
                 elsewhere = pick(exchange.key, tried)
                 if elsewhere is None:
-                    raise last_error
+                    await self._go_on(exchange, last_error)
+                    tried, waited = closed, True
             else:
                 resent = True  # the connection was stale, not the destination
+
+    async def _go_on(
+        self, exchange: Exchange, error: ProxyError, *, answered: bool = False
+    ) -> None:
+        """Wait for another attempt while nobody responds, or raise ``error``."""
+        outage, duration, body = self._outage, self._settings.duration, exchange.body
+        replayable = body is None or body.replayable(written=exchange.request_sent)
+        if (
+            outage is None
+            or duration is None
+            or not goes_on(
+                error.failure,
+                repeatable=exchange.repeatable,
+                replayable=replayable,
+                answered=answered,
+            )
+        ):
+            raise error
+        turn = outage.turn(exchange.started + duration)
+        if not await exchange.watcher.run(exchange, turn, "outage"):
+            raise error
+        if exchange.dials is not None:
+            exchange.dials.further = 0
 
     def _after_response(
         self, exchange: Exchange, tried: Sequence[Destination], closed: Sequence[Destination]

@@ -66,6 +66,14 @@ class RetrySettings(SettingsModel):
         description="Seconds before a retry, times 2ⁿ, with full jitter (Envoy: 25 ms).",
     )
 
+    duration: OptionalDuration = Field(
+        default=None,
+        description=(
+            "Seconds for which requests that may be sent twice go on while no destination responds,"
+            " as when the only one restarts (Caddy: ``lb_try_duration``); none for no further time."
+        ),
+    )
+
     hedge_after: OptionalDuration = Field(
         default=None,
         description=(

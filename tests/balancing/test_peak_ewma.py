@@ -202,7 +202,7 @@ def test_peak_ewma_sends_a_handful_to_a_destination_that_has_just_become_slow() 
     ]
 
     assert max(counts) <= 4
-    assert sum(counts) <= 2 * len(counts)
+    assert sum(counts) <= 1.25 * len(counts)  # in-flight counts alone let 1.85 through
 
 
 def test_peak_ewma_takes_the_age_of_the_oldest_request_under_way() -> None:

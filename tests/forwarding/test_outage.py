@@ -1,0 +1,137 @@
+"""Requests that go on while nobody responds: the decision, the pace, a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fastapi_proxy_di.errors import Failure
+from fastapi_proxy_di.forwarding.outage import TURN_SECONDS, Outage
+from fastapi_proxy_di.forwarding.retries import goes_on
+from tests.support.gateways import gateway, until
+from tests.support.http_client import connect, fetch, request
+from tests.support.origins import Connection, ScriptedOrigin, always, response_bytes
+from tests.support.servers import dead_port
+from tests.support.virtual_time import run_virtually
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (Failure.CONNECT, True),
+        (Failure.RESPONSE_HEAD, True),
+        (Failure.NO_AVAILABLE_DESTINATION, True),
+        (Failure.LIMIT_EXCEEDED, False),
+        (Failure.TOTAL_TIMEOUT, False),
+        (Failure.CLIENT_DISCONNECTED, False),
+    ],
+)
+def test_goes_on_while_nobody_responds(failure: Failure, expected: bool) -> None:
+    """Only requests that may be sent twice, and only before a byte of a response."""
+    fine = {"repeatable": True, "replayable": True, "answered": False}
+
+    assert goes_on(failure, **fine) is expected
+    for change in ({"repeatable": False}, {"replayable": False}, {"answered": True}):
+        assert not goes_on(failure, **{**fine, **change})
+
+
+def test_outage_has_one_pace_for_all_requests() -> None:
+    """A hundred wait: one attempt per turn, in order; a response lets two more try."""
+
+    async def scenario() -> tuple[list[int], list[int], list[bool]]:
+        loop = asyncio.get_running_loop()
+        outage = Outage()
+        turns: list[int] = []
+
+        async def wait(number: int) -> bool:
+            if not await outage.turn(began + 1.05):
+                return False
+            turns.append(number)
+            return True
+
+        began = loop.time()
+        tasks = [loop.create_task(wait(number)) for number in range(100)]
+        await asyncio.sleep(0)
+        tasks[2].cancel()
+        await asyncio.sleep(5.5 * TURN_SECONDS)
+        slow = list(turns)
+        outage.responded()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        quick = turns[len(slow) :]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert loop.time() - began < 1.1
+        assert not await outage.turn(loop.time())
+        outage.responded()
+        await asyncio.sleep(2 * TURN_SECONDS)
+        return slow, quick, [result for result in results if isinstance(result, bool)]
+
+    slow, quick, results = run_virtually(scenario())
+
+    assert slow == [0, 1, 3, 4, 5]
+    assert quick == [6, 7]
+    assert results.count(True) == 12
+
+
+@pytest.mark.e2e
+async def test_restart_of_the_only_destination_loses_no_get(tmp_path: Path) -> None:
+    """Connections are refused until it is back; a POST is not repeated."""
+    back = ScriptedOrigin(unix_path=str(tmp_path / "s"))
+    async with gateway(back.url, retries={"duration": 60}) as gate:
+        gets = [asyncio.create_task(fetch(gate.address, target="/billing/x")) for _ in range(20)]
+        await until(lambda: gate.balancer.destinations[0].failures >= 22)
+        post = await fetch(gate.address, "POST", "/billing/x", body=b"x")
+        async with back:
+            replies = await asyncio.gather(*gets)
+
+    assert [reply.status for reply in replies] == [200] * 20
+    assert post.status == 502
+
+
+@pytest.mark.e2e
+async def test_request_goes_on_after_broken_connections() -> None:
+    """More often than ``retries.attempts``; a POST is not sent twice."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        if connection.number > 4:
+            await connection.send(response_bytes(body=b"ok"))
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, retries={"duration": 60, "backoff": 0}) as gate,
+    ):
+        post = await fetch(gate.address, "POST", "/billing/x", body=b"x")
+        reply = await fetch(gate.address, target="/billing/x")
+
+    assert (post.status, reply.status) == (502, 200)
+    assert len(origin.requests) == 5
+
+
+@pytest.mark.e2e
+async def test_request_waits_for_an_available_destination() -> None:
+    """Until one is undrained."""
+    async with (
+        ScriptedOrigin(always(response_bytes(body=b"ok"))) as origin,
+        gateway(origin.url, retries={"duration": 60}) as gate,
+    ):
+        await gate.balancer.drain(origin.url)
+        async with connect(gate.address) as client:
+            await client.send(request("GET", "/billing/leaves"))
+        get = asyncio.create_task(fetch(gate.address, target="/billing/x"))
+        done, _ = await asyncio.wait({get}, timeout=2 * TURN_SECONDS)
+        gate.balancer.undrain(origin.url)
+        status = (await get).status
+
+    assert (status, done) == (200, set())
+
+
+@pytest.mark.e2e
+async def test_duration_ends_with_the_last_error() -> None:
+    """After its time the client gets the error of the last attempt."""
+    async with gateway(f"http://127.0.0.1:{dead_port()}", retries={"duration": 0.05}) as gate:
+        reply = await fetch(gate.address, target="/billing/x")
+
+    assert reply.status == 502
