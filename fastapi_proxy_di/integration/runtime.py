@@ -51,10 +51,9 @@ class Runtime:
         Raises:
             SettingsError: Every fault of every upstream.
         """
-        # Also for upstreams with faults: a missing variable may be one with a misspelt name.
-        for warning in _unread_variables(mentions):
-            _logger.warning(warning)
         settings, faults = read_all(mentions)
+        for warning in _unread_variables(mentions, settings):
+            _logger.warning(warning)
         try:
             self._running = compose_all(settings, self.events, faults)
             if faults:
@@ -101,10 +100,14 @@ def compose_all(
     return upstreams
 
 
-def _unread_variables(mentions: Mapping[str, Mention]) -> list[str]:
+def _unread_variables(
+    mentions: Mapping[str, Mention], settings: Mapping[str, UpstreamSettings]
+) -> list[str]:
+    """Name the variables that set nothing, except where they are faults."""
     return [
         warning
         for name, mention in mentions.items()
+        if name in settings and not settings[name].strict_environment
         for warning in unknown_variables(_class_of(mention), os.environ, mentions.keys() - {name})
     ]
 

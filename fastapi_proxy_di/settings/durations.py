@@ -14,8 +14,8 @@ __all__ = ["Duration", "DurationOrZero", "OptionalDuration", "parse_duration"]
 # Longer durations overflow the timers of event loops, and are probably typing errors.
 MAX_SECONDS: Final = 366 * 24 * 3600.0
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_TEXT: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d)?", re.ASCII | re.IGNORECASE)
-_RIGHT: Final = "give seconds or a text such as '500ms', '1.5s', '2m' or '1h'"
+_TEXT: Final = re.compile(r"(-?\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d)?", re.ASCII | re.IGNORECASE)
+_RIGHT: Final = "give seconds, or one number with one unit such as '500ms', '1.5s', '2m' or '1h'"
 
 
 def parse_duration(value: object) -> float:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from fastapi_proxy_di.settings.fields import dotted, fields_at, variable
+from fastapi_proxy_di.settings.provenance import origin
 from fastapi_proxy_di.settings.similar import similar_name
 from fastapi_proxy_di.settings.sources import Undecodable
 from fastapi_proxy_di.settings.upstream import UpstreamSettings
@@ -16,6 +17,7 @@ from fastapi_proxy_di.settings.upstream import UpstreamSettings
 __all__ = ["describe_faults", "describe_late_fault"]
 
 _SCALARS: Final = (str, int, float)
+_QUOTES: Final = ("'", '"')
 _HIDDEN: Final = (
     ("destinations",),
     ("request_headers",),
@@ -48,22 +50,31 @@ def describe_late_fault(error: ValueError, settings_cls: type[UpstreamSettings])
         settings_cls: Gives name and prefix.
     """
     field, _, text = str(error).partition(": ")
-    name = variable(settings_cls, field.split("."))
-    return f"upstream {settings_cls.name!r}: {field} ({name}): {text}"
+    location = field.split(".")
+    place = origin(settings_cls, location) or variable(settings_cls, location)
+    return f"upstream {settings_cls.name!r}: {field} ({place}): {text}"
 
 
 def _line(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str:
     location = details["loc"]
     subject = f"upstream {settings_cls.name!r}: "
     if location:
-        subject += f"{dotted(location)} ({variable(settings_cls, location)}): "
-    return subject + _message(details, settings_cls)
+        place = None if details["type"] == "missing" else origin(settings_cls, location)
+        subject += f"{dotted(location)} ({place or variable(settings_cls, location)}): "
+    return subject + _message(details, settings_cls) + _about_quotes(details["input"])
 
 
 def _message(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str:
     kind, location, given = details["type"], details["loc"], details["input"]
+    shown = (
+        isinstance(given, _SCALARS)
+        and bool(location)
+        and location[0] in UpstreamSettings.model_fields
+        and not _is_hidden(location)
+    )
     if kind == "value_error":
-        return str(details["ctx"]["error"])
+        message = str(details["ctx"]["error"])
+        return message if not shown or repr(given) in message else f"{message}, got {given!r}"
     if kind == "missing":
         return "is required; set it" + (
             ", e.g. http://10.0.0.1:8080" if location == ("destinations",) else ""
@@ -71,7 +82,8 @@ def _message(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str
     if kind == "extra_forbidden":
         known = [name for name, _ in fields_at(settings_cls, location[:-1])]
         similar = similar_name(str(location[-1]).lower(), known)
-        return "is not a field" + (f"; did you mean {similar!r}?" if similar else "")
+        hint = f"did you mean {similar!r}? There" if similar else "there"
+        return f"is not a field; {hint} are {', '.join(known)}"
     if isinstance(given, Undecodable):
         return "starts like JSON and cannot be decoded; check its brackets and quotes"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
@@ -79,8 +91,14 @@ def _message(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str
     message = details["msg"][:1].lower() + details["msg"][1:]
     if kind == "int_parsing" and str(location[-1]).endswith("_bytes"):
         message = "is a number of bytes, e.g. 10000000"
-    shown = location[0] in UpstreamSettings.model_fields and not _is_hidden(location)
-    return f"{message}, got {given!r}" if shown and isinstance(given, _SCALARS) else message
+    return f"{message}, got {given!r}" if shown else message
+
+
+def _about_quotes(given: object) -> str:
+    """Tell of quotes around a value, which a shell removes and a list of variables does not."""
+    if isinstance(given, str) and given and (given[0] in _QUOTES or given[-1] in _QUOTES):
+        return "; the value is in quotes: remove them, as `docker run --env-file` keeps them"
+    return ""
 
 
 def _is_hidden(location: tuple[int | str, ...]) -> bool:

@@ -18,10 +18,6 @@ from fastapi_proxy_di.settings.upstream import UpstreamSettings
 
 __all__ = ["load_all", "load_upstream", "read_all", "settings_error"]
 
-_KUBERNETES: Final = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?")
-"""Rest of the variables that Kubernetes sets for a service named ``upstream-billing``, after
-``UPSTREAM_BILLING_``."""
-
 _DESTINATIONS: Final = re.compile(r"UPSTREAM_(\w+)_DESTINATIONS")
 
 
@@ -68,6 +64,8 @@ def read_all(mentions: Mapping[str, Mention]) -> tuple[dict[str, UpstreamSetting
                     f"has the same variables ({prefix}*) as upstream {other!r}; rename one"
                 )
             loaded[name] = settings_cls() if isinstance(found, type) else found
+            if loaded[name].strict_environment:
+                faults += unknown_variables(settings_cls, os.environ, mentions)
         except ValidationError as error:
             faults += describe_faults(error, settings_cls)
             faults += _hints(error, settings_cls, mentions)
@@ -95,9 +93,7 @@ def _hints(
 ) -> Iterator[str]:
     """Name variables that are set and were perhaps meant to set the faulty fields."""
     prefix = env_prefix(settings_cls)
-    for text in unknown_variables(settings_cls, os.environ, names):
-        if not _KUBERNETES.fullmatch(text.split()[0].removeprefix(prefix)):
-            yield text
+    yield from unknown_variables(settings_cls, os.environ, names)
     if any(one["type"] == "missing" and one["loc"] == ("destinations",) for one in error.errors()):
         mentioned = {prefix, *map(prefix_of, names)}
         set_variables = {

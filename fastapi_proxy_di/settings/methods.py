@@ -1,10 +1,12 @@
 """Request methods in settings: comma-separated or listed, in upper case."""
 
+from http import HTTPMethod
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
 from fastapi_proxy_di.settings.headers import TOKEN
+from fastapi_proxy_di.settings.similar import similar_name
 from fastapi_proxy_di.settings.text import AlsoText, split_commas
 
 __all__ = ["Methods"]
@@ -13,7 +15,12 @@ __all__ = ["Methods"]
 def _method(value: str) -> str:
     if not TOKEN.fullmatch(value):
         raise ValueError(f"{value!r} is not a method; give names such as GET,HEAD")
-    return value.upper()
+    method = value.upper()
+    known = [str(one) for one in HTTPMethod]
+    # Others are allowed (PURGE, PROPFIND), unless they look like a misspelt one (POTS).
+    if method not in known and (similar := similar_name(method, known, 0.75)):
+        raise ValueError(f"{value!r} is not a known method; did you mean {similar}?")
+    return method
 
 
 def _listed(methods: frozenset[str]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from fastapi_proxy_di.settings.headers import header_token
+from fastapi_proxy_di.settings.similar import similar_name
 
 __all__ = ["POLICIES", "HashKey", "Policy"]
 
@@ -29,8 +30,10 @@ def _policy(value: object) -> object:
     if isinstance(value, str):
         if value in POLICIES or _REFERENCE.fullmatch(value):
             return value
+        similar = similar_name(value.strip().lower().replace("-", "_"), POLICIES)
+        hint = f"did you mean {similar!r}? Use" if similar else "use"
         raise ValueError(
-            f"{value!r} is not a policy; use {', '.join(POLICIES)}, or package.module:Policy"
+            f"{value!r} is not a policy; {hint} {', '.join(POLICIES)}, or package.module:Policy"
         )
     if isinstance(value, type) or not callable(getattr(value, "pick", None)):
         raise ValueError(  # noqa: TRY004 - pydantic makes a fault of a ValueError only

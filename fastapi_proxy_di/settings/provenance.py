@@ -3,7 +3,7 @@
 Gives sources only, never values. Validates nothing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,7 +19,7 @@ from fastapi_proxy_di.settings.sources import (
 )
 from fastapi_proxy_di.settings.upstream import UpstreamSettings
 
-__all__ = ["effective_sources"]
+__all__ = ["effective_sources", "origin"]
 
 Path = tuple[str, ...]
 
@@ -38,6 +38,48 @@ def effective_sources(settings_cls: type[UpstreamSettings]) -> dict[str, str]:
     Raises:
         SettingsError: A file exists and cannot be read.
     """
+    found: dict[Path, str] = {}
+    for path, source in _given(settings_cls):
+        found.setdefault(path, _label(source, settings_cls, path))
+    standard = dict(_default_leaves(UpstreamSettings))
+    for path, value in _default_leaves(settings_cls):
+        # A field that a source has filled with parts has no default of its own.
+        if not any(given[: len(path)] == path for given in found):
+            same = path in standard and standard[path] == value
+            found[path] = "default" if same else "class default"
+    return {dotted(path): found[path] for path in sorted(found)}
+
+
+def origin(settings_cls: type[UpstreamSettings], location: Sequence[int | str]) -> str | None:
+    """Say where the value of a field that has a fault is written.
+
+    Args:
+        settings_cls: The class.
+        location: The field, as in a validation error.
+
+    Returns:
+        A variable, also ``<variable> in .env`` or ``in secrets directory``; ``in <file>``;
+        ``class <name>`` for a default of a declared class; ``None`` if the value is nowhere.
+    """
+    parts = tuple(str(part).lower() for part in location)
+    for path, source in _given(settings_cls):
+        if path == parts[: len(path)] or parts == path[: len(parts)]:
+            label = _label(source, settings_cls, path)
+            if not isinstance(source, EnvSettingsSource):
+                return f"in {label}"
+            name, _, kind = label.partition(" (")
+            return name if kind == "environment)" else f"{name} in {kind.removesuffix(')')}"
+    field = settings_cls.model_fields.get(str(location[0]))
+    standard = UpstreamSettings.model_fields.get(str(location[0]))
+    if field is None or standard is None or field.default == standard.default:
+        return None
+    return f"class {settings_cls.__name__}"
+
+
+def _given(
+    settings_cls: type[UpstreamSettings],
+) -> Iterator[tuple[Path, PydanticBaseSettingsSource]]:
+    """Give each value of each source, the source that wins first."""
     config = settings_cls.model_config
     sources = settings_sources(
         settings_cls,
@@ -46,18 +88,10 @@ def effective_sources(settings_cls: type[UpstreamSettings]) -> dict[str, str]:
         config.get("env_file_encoding"),
         config.get("secrets_dir"),
     )
-    found: dict[Path, str] = {}
     for source in sources:
         if not isinstance(source, ClassSource):
             for path in _leaves(source()):
-                found.setdefault(path, _label(source, settings_cls, path))
-    standard = dict(_default_leaves(UpstreamSettings))
-    for path, value in _default_leaves(settings_cls):
-        # A field that a source has filled with parts has no default of its own.
-        if not any(given[: len(path)] == path for given in found):
-            same = path in standard and standard[path] == value
-            found[path] = "default" if same else "class default"
-    return {dotted(path): found[path] for path in sorted(found)}
+                yield path, source
 
 
 def _leaves(values: Mapping[str, Any], above: Path = ()) -> Iterator[Path]:

@@ -1,5 +1,6 @@
 """Variables that have an upstream's prefix and set nothing."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -13,6 +14,11 @@ from fastapi_proxy_di.settings.upstream import UpstreamSettings
 
 __all__ = ["unknown_variables"]
 
+_SIBLING: Final = re.compile(r"UPSTREAM_\w+_DESTINATIONS")
+_SERVICE_LINK: Final = re.compile(
+    r"(\w+?)_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)?)"
+)
+"""The variables of a Kubernetes service link, and of ``docker run --link``."""
 _LISTS: Final = frozenset({"destinations", "transforms"})
 
 Fields = Mapping[str, type[BaseModel] | None]
@@ -25,8 +31,9 @@ def unknown_variables(
 ) -> list[str]:
     """Name the variables with the upstream's prefix that set nothing.
 
-    They are worth a warning, not a fault: Kubernetes service links and upstreams of other
-    apps share prefixes. Unknown nested names are faults of the settings already.
+    They are worth a warning, not a fault, because programs share prefixes; with
+    ``strict_environment`` they are faults. Variables of Kubernetes service links and of other
+    upstreams are left out. Unknown nested names are faults of the settings already.
 
     Args:
         settings_cls: The upstream.
@@ -39,19 +46,39 @@ def unknown_variables(
     prefix = env_prefix(settings_cls)
     fields = dict(fields_at(settings_cls, ()))
     suffixes = list(_suffixes(fields))
-    others = [prefix_of(name) for name in other_names if name != settings_cls.name]
+    others = {prefix_of(name) for name in other_names if name != settings_cls.name}
+    variables = {**dotenv_variables(settings_cls), **environ}
+    given = {name.upper(): value for name, value in variables.items() if value}
+    # What has destinations is an upstream, also if this app does not mention it.
+    siblings = (name.removesuffix("DESTINATIONS") for name in given if _SIBLING.fullmatch(name))
+    others |= {sibling for sibling in siblings if sibling != prefix}
     unknown: list[str] = []
-    for name, value in sorted({**dotenv_variables(settings_cls), **environ}.items()):
-        upper = name.upper()
-        if not value or not upper.startswith(prefix) or _reads(prefix, fields, upper):
+    for name in sorted(given):
+        if (
+            not name.startswith(prefix)
+            or _reads(prefix, fields, name)
+            or _is_service_link(name, given)
+            or any(_belongs_to(other, prefix, fields, name) for other in others)
+        ):
             continue
-        if any(_belongs_to(other, prefix, fields, upper) for other in others):
-            continue
-        # One wrong letter in six is 0.83; Kubernetes' SERVICE_HOST is 0.8 of PRESERVE_HOST.
-        similar = similar_name(upper[len(prefix) :], suffixes, 0.82)
-        hint = f"; did you mean {prefix}{similar}?" if similar else ""
-        unknown.append(f"{upper} sets nothing of upstream {settings_cls.name!r}{hint}")
+        hint = _hint(prefix, name[len(prefix) :], suffixes)
+        unknown.append(f"{name} sets nothing of upstream {settings_cls.name!r}{hint}")
     return unknown
+
+
+def _hint(prefix: str, rest: str, suffixes: list[str]) -> str:
+    for suffix in suffixes:
+        if "__" in suffix and rest == suffix.replace("__", "_"):
+            return f"; write nested settings with two underscores: {prefix}{suffix}"
+    # One wrong letter in six is 0.83; Kubernetes' SERVICE_HOST is 0.8 of PRESERVE_HOST.
+    similar = similar_name(rest, suffixes, 0.82)
+    return f"; did you mean {prefix}{similar}?" if similar else ""
+
+
+def _is_service_link(name: str, given: Mapping[str, str]) -> bool:
+    """Whether Kubernetes has set a variable for a service, ``upstream-billing`` for example."""
+    link = _SERVICE_LINK.fullmatch(name)
+    return link is not None and f"{link[1]}_SERVICE_HOST" in given
 
 
 def _suffixes(fields: Fields) -> Iterator[str]:

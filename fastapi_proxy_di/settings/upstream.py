@@ -4,6 +4,7 @@ The sources of values are in ``sources``, the texts of faults in ``faults``.
 """
 
 import inspect
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -34,6 +35,7 @@ from fastapi_proxy_di.settings.names import check_name, prefix_of
 from fastapi_proxy_di.settings.numbers import OptionalLimit
 from fastapi_proxy_di.settings.policy import HashKey, Policy
 from fastapi_proxy_di.settings.retries import RetrySettings
+from fastapi_proxy_di.settings.similar import similar_name
 from fastapi_proxy_di.settings.sources import settings_sources
 from fastapi_proxy_di.settings.text import OrNone
 from fastapi_proxy_di.settings.timeouts import TimeoutSettings
@@ -50,6 +52,18 @@ def _explain(value: object) -> object:
 
 def _version(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
+
+
+def _refuse_misspelt(cls: type["UpstreamSettings"], own: Iterable[str]) -> None:
+    """Refuse a new field whose name is nearly that of a setting: nothing would read it."""
+    known = UpstreamSettings.model_fields
+    for field_name in own:
+        similar = None if field_name in known else similar_name(field_name, known, 0.8)
+        if similar is not None:
+            raise SettingsError(
+                f"class {cls.__name__}: {field_name} is not a setting; did you mean {similar}?"
+                " A field of your own needs a name that is less similar"
+            )
 
 
 class UpstreamSettings(BaseSettings):
@@ -239,6 +253,14 @@ class UpstreamSettings(BaseSettings):
         default=None, description="Keeps each client on one destination; none for off."
     )
 
+    strict_environment: bool = Field(
+        default=False,
+        description=(
+            "Whether a variable with the upstream's prefix that sets nothing, such as a misspelt"
+            " one, is a fault at start instead of a warning."
+        ),
+    )
+
     explain: Annotated[Literal["off", "header", "log"], BeforeValidator(_explain)] = Field(
         default="off",
         description=(
@@ -257,6 +279,7 @@ class UpstreamSettings(BaseSettings):
         # What a class writes beside a default is for type checkers: validation, description
         # and JSON schema stay those of the field, also below `policy: str = "random"`.
         own = inspect.get_annotations(cls)
+        _refuse_misspelt(cls, own)
         for field_name in own.keys() & UpstreamSettings.model_fields.keys():
             field = UpstreamSettings.model_fields[field_name]
             own[field_name] = Annotated[
@@ -275,10 +298,11 @@ class UpstreamSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Replace the sources by `settings_sources`: the same order, but faults do not raise."""
         if not cls.name:
+            declared = "Billing" if cls is UpstreamSettings else cls.__name__
             raise SettingsError(
-                f"{cls.__name__} has no name; write"
-                f' class {cls.__name__}(UpstreamSettings, name="billing"), or use'
-                ' load_upstream("billing")'
+                f"{cls.__name__} has no name, which is given in the class statement: write"
+                f' class {declared}(UpstreamSettings, name="billing"), or read the settings of'
+                ' the environment with load_upstream("billing")'
             )
         # What pydantic-settings always passes; its signature promises less.
         code = cast("InitSettingsSource", init_settings)

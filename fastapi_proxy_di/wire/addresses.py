@@ -80,7 +80,7 @@ def parse_address(text: str) -> Address:
     shown = _shown(text)
     if not text:
         raise ValueError(f"is empty; an address looks like {_EXAMPLES}")
-    if re.search(r"\s.*://", text):
+    if re.search(r"[\s;|].*://", text):
         raise ValueError(f"{shown!r} holds several addresses; separate addresses by commas")
     match = _URL.fullmatch(text)
     if match is None:

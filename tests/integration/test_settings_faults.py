@@ -93,7 +93,6 @@ async def test_mistyped_variable_is_logged_with_the_near_name(
                 " did you mean UPSTREAM_BILLING_POLICY?"
             ),
         ),
-        ("WARNING", "UPSTREAM_BILLING_SERVICE_HOST sets nothing of upstream 'billing'"),
     ]
 
 

@@ -10,12 +10,16 @@ from pydantic_settings import SettingsConfigDict
 from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.settings import (
     Destinations,
+    DestinationSettings,
+    HealthSettings,
     UpstreamSettings,
     describe_faults,
     describe_late_fault,
     load_all,
     load_upstream,
 )
+
+_HEALTH_FIELDS = ", ".join(HealthSettings.model_fields)
 
 
 class Billing(UpstreamSettings, name="billing"):
@@ -152,15 +156,95 @@ def test_load_all_reports_bad_names_and_files_with_all_others(tmp_path: Path) ->
         (
             "HEALTH__PAHT",
             "/",
-            "health.paht (UPSTREAM_BILLING_HEALTH__PAHT): is not a field; did you mean 'path'?",
+            (
+                "health.paht (UPSTREAM_BILLING_HEALTH__PAHT): is not a field; did you mean 'path'?"
+                f" There are {_HEALTH_FIELDS}"
+            ),
         ),
-        ("HEALTH__ZZZ", "/", "health.zzz (UPSTREAM_BILLING_HEALTH__ZZZ): is not a field"),
+        (
+            "HEALTH__ZZZ",
+            "/",
+            (
+                "health.zzz (UPSTREAM_BILLING_HEALTH__ZZZ): is not a field; there are"
+                f" {_HEALTH_FIELDS}"
+            ),
+        ),
         (
             "TIMEOUTS__CONNECT",
             "5 parsecs",
             (
                 "timeouts.connect (UPSTREAM_BILLING_TIMEOUTS__CONNECT):"
-                " is not a duration; give seconds or a text such as '500ms', '1.5s', '2m' or '1h'"
+                " is not a duration; give seconds, or one number with one unit such as '500ms',"
+                " '1.5s', '2m' or '1h', got '5 parsecs'"
+            ),
+        ),
+        (
+            "TIMEOUTS__ACTIVITY",
+            "15m30",
+            (
+                "timeouts.activity (UPSTREAM_BILLING_TIMEOUTS__ACTIVITY):"
+                " is not a duration; give seconds, or one number with one unit such as '500ms',"
+                " '1.5s', '2m' or '1h', got '15m30'"
+            ),
+        ),
+        (
+            "TIMEOUTS__TOTAL",
+            "-1",
+            (
+                "timeouts.total (UPSTREAM_BILLING_TIMEOUTS__TOTAL): must be between 0 and 366"
+                " days; give seconds, or one number with one unit such as '500ms', '1.5s', '2m' or"
+                " '1h', got '-1'"
+            ),
+        ),
+        (
+            "LIMITS__QUEUE",
+            "-1",
+            (
+                "limits.queue (UPSTREAM_BILLING_LIMITS__QUEUE): input should be greater than or"
+                " equal to 0, got '-1'"
+            ),
+        ),
+        (
+            "POLICY",
+            "round-robin",
+            (
+                "policy (UPSTREAM_BILLING_POLICY): 'round-robin' is not a policy; did you mean"
+                " 'round_robin'? Use power_of_two_choices, round_robin, least_requests, random,"
+                " first, latency, peak_ewma, hash, or package.module:Policy"
+            ),
+        ),
+        (
+            "RETRIES__METHODS",
+            "GET,POTS",
+            (
+                "retries.methods.1 (UPSTREAM_BILLING_RETRIES__METHODS): 'POTS' is not a known"
+                " method; did you mean POST?"
+            ),
+        ),
+        (
+            "HEALTH__PATH",
+            '"/health"',
+            (
+                "health.path (UPSTREAM_BILLING_HEALTH__PATH): '\"/health\"' is not a path; it"
+                " starts with '/' and is percent-encoded; the value is in quotes: remove them, as"
+                " `docker run --env-file` keeps them"
+            ),
+        ),
+        (
+            "DESTINATIONS",
+            "http://a;http://b",
+            (
+                "destinations.0.url (UPSTREAM_BILLING_DESTINATIONS): 'http://a;http://b' holds"
+                " several addresses; separate addresses by commas"
+            ),
+        ),
+        (
+            "DESTINATIONS",
+            "'http://a'",
+            (
+                "destinations.0.url (UPSTREAM_BILLING_DESTINATIONS): \"'http://a'\" has no scheme;"
+                " write http://'http://a' or https://'http://a'; the value is in quotes: remove"
+                " them, as `docker run --env-file` keeps them"
             ),
         ),
         (
@@ -176,7 +260,8 @@ def test_load_all_reports_bad_names_and_files_with_all_others(tmp_path: Path) ->
             '[{"url": "http://a", "wieght": 2}]',
             (
                 "destinations.0.wieght"
-                " (UPSTREAM_BILLING_DESTINATIONS): is not a field; did you mean 'weight'?"
+                " (UPSTREAM_BILLING_DESTINATIONS): is not a field; did you mean 'weight'? There"
+                f" are {', '.join(DestinationSettings.model_fields)}"
             ),
         ),
         (
@@ -244,12 +329,73 @@ def test_faults_name_variables_that_set_nothing(monkeypatch: pytest.MonkeyPatch)
     ]
 
 
+def test_fault_names_where_the_value_is_written(tmp_path: Path) -> None:
+    """A file and its key, ``.env`` or a secrets directory: no variable that nobody has set."""
+    (tmp_path / "billing.toml").write_text('policy = "fastest"\n[health]\nfall = "two"\n')
+    (tmp_path / "orders.yaml").write_text("limits:\n  queue: many\n  quue: 3\n")
+    (tmp_path / ".env").write_text("UPSTREAM_ENV_POLICY=fastest\n")
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "upstream_secret_policy").write_text("fastest")
+
+    class Toml(UpstreamSettings, name="toml"):
+        model_config = SettingsConfigDict(toml_file=tmp_path / "billing.toml")
+        destinations: Destinations = ["http://a"]
+
+    class Yaml(UpstreamSettings, name="yaml"):
+        model_config = SettingsConfigDict(yaml_file=tmp_path / "orders.yaml")
+        destinations: Destinations = ["http://a"]
+
+    class Env(UpstreamSettings, name="env"):
+        model_config = SettingsConfigDict(env_file=tmp_path / ".env")
+        destinations: Destinations = ["http://a"]
+
+    class Secret(UpstreamSettings, name="secret"):
+        model_config = SettingsConfigDict(secrets_dir=secrets)
+        destinations: Destinations = ["http://a"]
+
+    class Declared(UpstreamSettings, name="declared"):
+        destinations: Destinations = ["http://a"]
+        policy: str = "fastest"
+
+    with pytest.raises(SettingsError) as caught:
+        load_all({one.name: one for one in (Toml, Yaml, Env, Secret, Declared)})
+
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()[1:]] == [
+        f"policy (in {tmp_path}/billing.toml)",
+        f"health.fall (in {tmp_path}/billing.toml)",
+        f"limits.queue (in {tmp_path}/orders.yaml)",
+        f"limits.quue (in {tmp_path}/orders.yaml)",
+        "policy (UPSTREAM_ENV_POLICY in .env)",
+        "policy (UPSTREAM_SECRET_POLICY in secrets directory)",
+        "policy (class Declared)",
+    ]
+
+
+def test_strict_environment_makes_unread_variables_faults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One underscore where there are two is named."""
+    monkeypatch.setenv("UPSTREAM_BILLING_STRICT_ENVIRONMENT", "true")
+
+    assert faults_of(monkeypatch, HEALTH_PATH="/health", POLCY="first") == [
+        (
+            "- UPSTREAM_BILLING_HEALTH_PATH sets nothing of upstream 'billing'; write nested"
+            " settings with two underscores: UPSTREAM_BILLING_HEALTH__PATH"
+        ),
+        (
+            "- UPSTREAM_BILLING_POLCY sets nothing of upstream 'billing'; did you mean"
+            " UPSTREAM_BILLING_POLICY?"
+        ),
+    ]
+
+
 def test_fault_of_too_deep_a_name_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fault names the field, the hint names the variable that is set."""
+    """The fault names the variable that is set, and the hint says that nothing reads it."""
     assert faults_of(monkeypatch, HEALTH__PATH__DEEP="/") == [
         (
-            "- upstream 'billing': health.path (UPSTREAM_BILLING_HEALTH__PATH): input should be a"
-            " valid string"
+            "- upstream 'billing': health.path (UPSTREAM_BILLING_HEALTH__PATH__DEEP): input should"
+            " be a valid string"
         ),
         "- UPSTREAM_BILLING_HEALTH__PATH__DEEP sets nothing of upstream 'billing'",
     ]

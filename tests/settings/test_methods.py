@@ -14,5 +14,9 @@ def test_methods_are_upper_case_names() -> None:
 
     assert {"GET", "PUT"} == settings.methods
     assert settings.model_dump(mode="json")["methods"] == ["GET", "PUT"]
+    others = {"PURGE", "PROPFIND", "PROPPATCH", "REPORT"}
+    assert RetrySettings(methods=frozenset(others)).methods == others
+    with pytest.raises(ValidationError, match="did you mean PATCH"):
+        RetrySettings.model_validate({"methods": "PATH"})
     with pytest.raises(ValidationError, match="is not a method"):
         RetrySettings.model_validate({"methods": ["G T"]})

@@ -18,9 +18,12 @@ from tests.settings.billing import Billing
     [
         ("POLCY", "; did you mean UPSTREAM_BILLING_POLICY?"),
         ("POLICI", "; did you mean UPSTREAM_BILLING_POLICY?"),
-        ("HEALTH_PATH", "; did you mean UPSTREAM_BILLING_HEALTH__PATH?"),
+        (
+            "HEALTH_PATH",
+            "; write nested settings with two underscores: UPSTREAM_BILLING_HEALTH__PATH",
+        ),
         ("destination", "; did you mean UPSTREAM_BILLING_DESTINATIONS?"),
-        ("SERVICE_HOST", ""),
+        ("PORT", ""),
         ("PORT_80_TCP_ADDR", ""),
         ("POLICY__NAME", ""),
         ("DESTINATIONS__0", "; did you mean UPSTREAM_BILLING_DESTINATIONS?"),
@@ -28,7 +31,7 @@ from tests.settings.billing import Billing
     ],
 )
 def test_unknown_variables_suggest_the_similar_field(name: str, hint: str) -> None:
-    """A mistyped name gets a suggestion, a Kubernetes service variable is only named."""
+    """A mistyped name gets a suggestion, any other is only named."""
     variable = f"UPSTREAM_BILLING_{name}"
 
     warned = unknown_variables(Billing, {variable: "x"})
@@ -65,6 +68,38 @@ def test_unknown_variables_leave_out_those_of_another_upstream() -> None:
     assert unknown_variables(Health, environ, ["billing"]) == []
     assert len(unknown_variables(Billing, environ)) == 1
     assert len(unknown_variables(Health, {"UPSTREAM_BILLING_HEALTH_X": "1"}, ["billing"])) == 1
+
+
+@pytest.mark.parametrize(
+    "service", ["UPSTREAM_BILLING", "UPSTREAM_BILLING_HEALTH", "UPSTREAM_BILLING_TLS"]
+)
+def test_unknown_variables_leave_out_service_links(service: str) -> None:
+    """Kubernetes sets them for a service that is called ``upstream-billing``."""
+    links = {
+        f"{service}_SERVICE_HOST": "10.0.0.1",
+        f"{service}_SERVICE_PORT": "80",
+        f"{service}_SERVICE_PORT_HTTP_WEB": "80",
+        f"{service}_PORT": "tcp://10.0.0.1:80",
+        f"{service}_PORT_80_TCP": "tcp://10.0.0.1:80",
+        f"{service}_PORT_80_TCP_PROTO": "tcp",
+        f"{service}_PORT_80_TCP_PORT": "80",
+        f"{service}_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+
+    assert unknown_variables(Billing, links) == []
+    del links[f"{service}_SERVICE_HOST"]
+    assert len(unknown_variables(Billing, links)) == 7
+
+
+def test_unknown_variables_leave_out_an_upstream_that_is_not_mentioned() -> None:
+    """``billing-v2`` has destinations, so ``check billing`` has nothing to say about it."""
+    environ = {
+        "UPSTREAM_BILLING_V2_DESTINATIONS": "http://a",
+        "UPSTREAM_BILLING_V2_HEALTH__PATH": "/",
+        "UPSTREAM_BILLING_V2_POLCY": "first",
+    }
+
+    assert unknown_variables(Billing, environ) == []
 
 
 def test_unknown_variables_ignore_empty_variables() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from types import new_class
 from typing import Any
 
 import pytest
@@ -37,10 +38,45 @@ def test_name_is_checked(name: str) -> None:
 
 def test_class_without_name_raises_with_the_line_to_write() -> None:
     """The base class reads no variables."""
-    with pytest.raises(
-        SettingsError, match=r'UpstreamSettings\(UpstreamSettings, name="billing"\)'
-    ):
+    with pytest.raises(SettingsError) as caught:
         UpstreamSettings(destinations=["http://a"])
+
+    assert str(caught.value) == (
+        "UpstreamSettings has no name, which is given in the class statement: write"
+        ' class Billing(UpstreamSettings, name="billing"), or read the settings of the environment'
+        ' with load_upstream("billing")'
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "similar"),
+    [("polcy", "policy"), ("helth", "health"), ("destination", "destinations")],
+)
+def test_misspelt_setting_of_a_class_is_refused(field: str, similar: str) -> None:
+    """Nothing would read it, and the setting that was meant would keep its default."""
+    with pytest.raises(SettingsError) as caught:
+        new_class(
+            "Orders",
+            (UpstreamSettings,),
+            {"name": "orders"},
+            lambda body: body.update({"__annotations__": {field: str}, field: "x"}),
+        )
+
+    assert str(caught.value) == (
+        f"class Orders: {field} is not a setting; did you mean {similar}?"
+        " A field of your own needs a name that is less similar"
+    )
+
+
+def test_field_of_ones_own_is_read_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pydantic-settings users write them."""
+    monkeypatch.setenv("UPSTREAM_ORDERS_REGION", "eu")
+
+    class Orders(UpstreamSettings, name="orders"):
+        destinations: Destinations = ["http://orders"]
+        region: str = "us"
+
+    assert Orders().region == "eu"
 
 
 def test_class_inherits_the_defaults_of_an_unnamed_base() -> None:
