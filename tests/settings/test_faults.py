@@ -1,4 +1,7 @@
-"""Texts of faults of the settings, which show no secret."""
+"""Texts of faults of the settings, which show no secret.
+
+Long because each kind of fault is a row with its whole text.
+"""
 
 from pathlib import Path
 from typing import Any
