@@ -7,11 +7,9 @@ environment sees the packages of the one that runs this script, and has the tool
     python scripts/monitoring_tools.py sentry aikido_zen   these
 """
 
-import subprocess
 import sys
-import sysconfig
-import tempfile
-from pathlib import Path
+
+from own_environment import run_tests
 
 TOOLS = {
     "opentelemetry": ["opentelemetry-instrumentation-fastapi", "opentelemetry-sdk"],
@@ -21,34 +19,6 @@ TOOLS = {
     "aikido_zen": ["aikido_zen"],
 }
 """Each tool's tests are ``tests/monitoring/test_<name>.py``; what to install for them."""
-ROOT = Path(__file__).parents[1]
-
-
-def run_tests(name: str, packages: list[str]) -> int:
-    """Make an environment with the package and the tool, and run the tool's tests there.
-
-    Returns:
-        pytest's exit status.
-    """
-    with tempfile.TemporaryDirectory() as directory:
-        subprocess.run([sys.executable, "-m", "venv", directory], check=True)  # noqa: S603
-        python = f"{directory}/bin/python"
-        here = sysconfig.get_path("purelib")
-        there = sysconfig.get_path("purelib", vars={"base": directory})
-        # `addsitedir` also reads the path files there, that of an editable install among them.
-        Path(there, "this_environment.pth").write_text(f"import site; site.addsitedir({here!r})\n")
-        install = [python, "-m", "pip", "install", "-q", *packages]
-        subprocess.run(install, check=True)  # noqa: S603
-        sys.stdout.write(f"{name}: {', '.join(packages)}\n")
-        sys.stdout.flush()
-        test = [python, "-m", "pytest", "-q", "--no-showlocals", "-p", "no:cacheprovider"]
-        test.append(f"tests/monitoring/test_{name}.py")
-        # What a tool does not see it does not see twice; a busy moment passes.
-        for _ in range(2):
-            done = subprocess.run(test, cwd=ROOT, check=False)  # noqa: S603
-            if done.returncode == 0:
-                return 0
-        return done.returncode
 
 
 def main(names: list[str]) -> int:
@@ -57,7 +27,10 @@ def main(names: list[str]) -> int:
     Args:
         names: Of tools; none for all.
     """
-    return sum(run_tests(name, TOOLS[name]) != 0 for name in names or TOOLS)
+    failed = 0
+    for name in names or TOOLS:
+        failed += run_tests(name, TOOLS[name], f"tests/monitoring/test_{name}.py") != 0
+    return failed
 
 
 if __name__ == "__main__":

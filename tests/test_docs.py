@@ -58,6 +58,7 @@ def test_snippets_are_run() -> None:
     tests = "\n".join(file.read_text() for file in (ROOT / "tests" / "docs").glob("test_*.py"))
     tests += "\n".join(file.read_text() for file in SNIPPET_FILES)
     tests += (ROOT / "tests" / "docs" / "conftest.py").read_text()
+    tests += (ROOT / "tests" / "sdks" / "test_sdks.py").read_text()
     not_run = [
         file.name
         for file in SNIPPET_FILES

@@ -5,12 +5,15 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "tests" / "monitoring").glob("test_*.py"))
 
 
-def test_each_monitoring_tool_has_a_file_of_tests() -> None:
+def test_each_monitoring_tool_has_a_file_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file without an entry in the script would never run."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     tools = runpy.run_path(str(ROOT / "scripts" / "monitoring_tools.py"))["TOOLS"]
 
     assert sorted(f"test_{tool}.py" for tool in tools) == [file.name for file in FILES]

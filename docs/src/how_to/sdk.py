@@ -1,4 +1,4 @@
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, FastAPI
 from openai import AsyncOpenAI
@@ -6,14 +6,21 @@ from openai import AsyncOpenAI
 from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan
 
 app = FastAPI(lifespan=proxy_lifespan)
-Models = Annotated[Balancer, Depends(Upstream("models"))]
+
+
+def openai_sdk(models: Annotated[Balancer, Depends(Upstream("models"))]) -> AsyncOpenAI:
+    client = models.httpx2_client
+    return AsyncOpenAI(
+        api_key="unused",
+        http_client=client,
+        base_url=f"{client.base_url}v1",
+        max_retries=0,
+    )
 
 
 @app.post("/ask")
-async def ask(question: str, models: Models) -> str | None:
-    client: Any = models.client  # openai 3 is annotated for httpx2 and also accepts httpx
-    sdk = AsyncOpenAI(api_key="unused", http_client=client, base_url=client.base_url)
-    completion = await sdk.chat.completions.create(
-        model="small", messages=[{"role": "user", "content": question}]
+async def ask(question: str, sdk: Annotated[AsyncOpenAI, Depends(openai_sdk)]) -> str:
+    stream = await sdk.chat.completions.create(
+        model="small", messages=[{"role": "user", "content": question}], stream=True
     )
-    return completion.choices[0].message.content
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
