@@ -28,6 +28,7 @@ class Door:
         self.loop = asyncio.get_running_loop()
         self.events: list[Event] = []
         self.entered: list[str] = []
+        self.refused: dict[str, LimitExceeded] = {}
         events = Events()
         events.subscribe(self.events.append)
         pool = pool_of(1)
@@ -60,14 +61,14 @@ class Door:
         try:
             await self.admission.enter(exchange)
             self.entered.append(name)
+        except LimitExceeded as error:
+            self.refused[name] = error
         finally:
             assert exchange.watcher.end(exchange) is None
 
     def refusal(self, name: str) -> LimitExceeded:
         """Give the reason of a request's refusal."""
-        error = self.tasks[name].exception()
-        assert isinstance(error, LimitExceeded)
-        return error
+        return self.refused[name]
 
     @property
     def counts(self) -> tuple[int, int]:

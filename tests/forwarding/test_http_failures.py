@@ -86,7 +86,7 @@ _BEFORE: dict[str, tuple[Place, dict[str, Any], Failure, int]] = {
     "refused": (_refusing, {}, Failure.CONNECT, 502),
     # TCP to the broadcast address is ENETUNREACH, whatever the machine's routes are.
     "unreachable": (_at("http://255.255.255.255"), {}, Failure.CONNECT, 502),
-    "no such name": (_at("http://no-such-host.invalid"), {}, Failure.CONNECT, 502),
+    "no such name": (_at("http://no-such-host.invalid"), {}, Failure.RESOLVE, 502),
     "no TLS": (_scripted(_speaks_no_tls, "https"), {}, Failure.TLS, 502),
     "connect timeout": (_silent_network, _CONNECT_SOON, Failure.CONNECT_TIMEOUT, 504),
     "no first byte": (

@@ -80,8 +80,9 @@ async def test_rows_show_the_state_of_each_destination() -> None:
     settings = Demo(destinations=[upstream.url for upstream in fleet.upstreams])
     async with Balancer.from_settings(settings) as balancer:
         ejected, down = balancer.destinations[1:]
-        ejected.ejected_until = asyncio.get_running_loop().time() + 30
-        down.healthy = False
+        pool = balancer._running.pool
+        pool.eject(ejected, asyncio.get_running_loop().time() + 30)
+        pool.set_health(down, False)
         up_row, ejected_row, down_row = demo_live.rows(balancer, fleet, tally)
 
     assert up_row.cells[2:4] == ("4711", "up")
