@@ -6,7 +6,9 @@ from typing import Final
 
 from fastapi_proxy_di.balancing.affinity import Binding
 from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.redirects import leads_somewhere, places_of, rewrite_redirects
 from fastapi_proxy_di.forwarding.transforming import joined, transform_response
+from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import (
@@ -37,19 +39,26 @@ class ResponseHeaders:
         own: ``response_headers`` of the settings.
         transforms: The transforms of the upstream.
         binding: Keeps clients on their destination, ``None`` for no affinity.
+        pool: The destinations, which redirects may name.
+        rewrites_location: Whether redirects to the upstream are rewritten.
     """
 
     def __init__(
         self,
         table: HeaderKinds,
         own: Headers,
-        transforms: Pipeline | None = None,
-        binding: Binding | None = None,
+        transforms: Pipeline | None,
+        binding: Binding | None,
+        pool: Pool,
+        *,
+        rewrites_location: bool,
     ) -> None:
         self._table: Final = table
         self._own: Final = own
         self._transforms: Final = transforms
         self._binding: Final = binding
+        self._pool: Final = pool
+        self._rewrites_location: Final = rewrites_location
 
     def build(
         self, exchange: Exchange, status: int, received: Headers, *, pass_trailers: bool
@@ -74,7 +83,13 @@ class ResponseHeaders:
         if exchange.overrides is not None:
             transforms = joined(transforms, exchange.overrides.transforms)
         if transforms is not None:
-            headers = transform_response(transforms, exchange, status, headers, self._own)
+            destinations = self._pool.destinations
+            headers = transform_response(
+                transforms, exchange, status, headers, self._own, destinations
+            )
+        if self._rewrites_location and leads_somewhere(received):
+            places = places_of(exchange, self._pool.destinations)
+            headers = rewrite_redirects(headers, received, places)
         if self._binding is not None:
             headers += self._binding.remember(exchange.scope, exchange.prefix, exchange.destination)
         return headers

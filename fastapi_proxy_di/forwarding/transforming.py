@@ -7,7 +7,12 @@ headers. Response transforms run after hop-by-hop headers are removed and before
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.redirects import places_of
+from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transforms.views import InboundRequest, OutboundRequest, OutboundResponse
 from fastapi_proxy_di.transport.protocol import Headers
@@ -41,7 +46,12 @@ def transform_request(transforms: Pipeline, exchange: Exchange, headers: Headers
 
 
 def transform_response(
-    transforms: Pipeline, exchange: Exchange, status: int, headers: Headers, own: Headers
+    transforms: Pipeline,
+    exchange: Exchange,
+    status: int,
+    headers: Headers,
+    own: Headers,
+    pool: Sequence[Destination],
 ) -> Headers:
     """Change the headers of a response.
 
@@ -51,6 +61,7 @@ def transform_response(
         status: The status of the response.
         headers: The upstream's headers that are forwarded.
         own: ``response_headers`` of the settings, set last.
+        pool: The destinations of the upstream.
     """
     address = exchange.destination.settings.address
     response = OutboundResponse(
@@ -60,6 +71,7 @@ def transform_response(
         authority=address.authority,
         base_path=address.base_path,
         host=exchange.host,
+        places=partial(places_of, exchange, pool),
     )
     for transform in transforms.response:
         transform(response)

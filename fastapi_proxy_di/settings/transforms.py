@@ -291,17 +291,17 @@ class ResponseHeadersAllowed(_Transform):
 
 
 class LocationRewrite(_Transform):
-    """Rewrites redirects so that they lead through the gateway."""
+    """Replaces the start of ``Location``, or does what the setting ``location`` does."""
 
     kind: Literal["location"] = Field(default="location", description="Names this change.")
 
     match: Reference | None = Field(
         default=None,
-        description="Start of Location; none for the destination's own address or path.",
+        description="Start of Location; none rewrites as the setting ``location=rewrite`` does.",
     )
 
     replace: Reference | None = Field(
-        default=None, description="Replacement of ``match``; none for the path of the mount."
+        default=None, description="Replacement of ``match``; none if that is none."
     )
 
     @model_validator(mode="after")

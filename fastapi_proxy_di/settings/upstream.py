@@ -230,6 +230,14 @@ class UpstreamSettings(BaseSettings):
         ),
     )
 
+    location: Literal["rewrite", "pass"] = Field(
+        default="rewrite",
+        description=(
+            "``Location``, ``Content-Location`` and ``Refresh`` that lead to the upstream:"
+            " rewritten to paths below the mount, or passed on as the upstream wrote them."
+        ),
+    )
+
     transforms: Transforms = Field(
         default=(),
         description=(

@@ -16,7 +16,6 @@ from fastapi_proxy_di.settings.transforms import (
 )
 from fastapi_proxy_di.transforms.cookies import rewrite_domain, rewrite_path
 from fastapi_proxy_di.transforms.header_edits import allow, remove, set_or_append
-from fastapi_proxy_di.transforms.location import through_the_mount
 from fastapi_proxy_di.transforms.views import OutboundResponse
 
 ResponseTransform = Callable[[OutboundResponse], object]
@@ -71,16 +70,7 @@ def _location(settings: LocationRewrite) -> ResponseTransform:
 
         return _each(b"location", replace)
 
-    def rewrite(value: bytes, response: OutboundResponse) -> bytes:
-        return through_the_mount(
-            value,
-            mount=response.inbound.mount.rstrip("/").encode("latin-1"),
-            authority=response.authority,
-            base_path=response.base_path,
-            host=response.host,
-        )
-
-    return _each(b"location", rewrite)
+    return OutboundResponse.rewrite_redirects
 
 
 def _cookie_domain(settings: CookieDomain) -> ResponseTransform:

@@ -6,7 +6,7 @@ The values that a transform writes are checked here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fastapi_proxy_di.errors import InvalidRequest
@@ -16,6 +16,7 @@ from fastapi_proxy_di.transforms.headers import (
     EditableFields,
     HeaderFields,
 )
+from fastapi_proxy_di.transforms.location import LEADING, Places, rewritten
 from fastapi_proxy_di.transforms.query import remove_parameter, set_parameter
 from fastapi_proxy_di.wire.headers import TOKEN, Headers
 from fastapi_proxy_di.wire.targets import climbs
@@ -194,7 +195,7 @@ class OutboundResponse:
         host: The ``Host`` that was sent if it was not ``authority``.
     """
 
-    __slots__ = ("_status", "authority", "base_path", "headers", "host", "inbound")
+    __slots__ = ("_places", "_status", "authority", "base_path", "headers", "host", "inbound")
 
     def __init__(
         self,
@@ -205,6 +206,7 @@ class OutboundResponse:
         authority: bytes,
         base_path: bytes,
         host: bytes | None,
+        places: Callable[[], Places],
     ) -> None:
         self.inbound: InboundRequest = inbound
         self.headers: EditableFields = EditableFields(headers, RESPONSE_SET_BY_PROXY)
@@ -212,8 +214,17 @@ class OutboundResponse:
         self.base_path: bytes = base_path
         self.host: bytes | None = host
         self._status = status
+        self._places = places
 
     @property
     def status(self) -> int:
         """The upstream's status."""
         return self._status
+
+    def rewrite_redirects(self) -> None:
+        """Rewrite ``Location``, ``Content-Location`` and ``Refresh`` to lead through the mount."""
+        places = self._places()
+        self.headers.raw = [
+            (pair[0], rewritten(*pair, places)) if pair[0] in LEADING else pair
+            for pair in self.headers.raw
+        ]

@@ -98,7 +98,12 @@ def compose(
     builder = request_builder(settings, upstream_transforms)
     own = secret_headers(settings.response_headers)
     response_headers = ResponseHeaders(
-        response_table(settings, own), own, upstream_transforms, binding
+        response_table(settings, own),
+        own,
+        upstream_transforms,
+        binding,
+        pool,
+        rewrites_location=settings.location == "rewrite",
     )
     read_key = _key_reader(settings)
 

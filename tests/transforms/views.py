@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.settings import DestinationSettings
 from fastapi_proxy_di.transforms import InboundRequest, OutboundRequest, OutboundResponse, Transform
+from fastapi_proxy_di.transforms.location import Places
 from fastapi_proxy_di.transforms.pipeline import pipeline_of
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -47,6 +50,7 @@ def response(
     host: bytes | None = None,
 ) -> OutboundResponse:
     """Make a response of ``api.test``."""
+    destination = Destination(DestinationSettings(url="http://api.test" + base_path.decode()))
     return OutboundResponse(
         inbound(mount=mount),
         status,
@@ -54,6 +58,7 @@ def response(
         authority=b"api.test",
         base_path=base_path,
         host=host,
+        places=lambda: Places(mount, destination, sent_host=host),
     )
 
 

@@ -4,7 +4,6 @@ from fastapi import FastAPI
 from fastapi_proxy_di import Destinations, UpstreamSettings, proxy_router
 from fastapi_proxy_di.transforms import (
     CookiePath,
-    LocationRewrite,
     OutboundRequest,
     OutboundResponse,
     PathPrefix,
@@ -19,7 +18,6 @@ class Billing(UpstreamSettings, name="billing"):
     transforms: Transforms = [
         PathPrefix(prefix="/v2"),
         RequestHeader(name="x-gateway", set="billing"),
-        LocationRewrite(),
         CookiePath(),
         ResponseHeaderRemove(name="x-powered-by", when="always"),
     ]
