@@ -16,7 +16,7 @@ from pydantic import (
 from fastapi_proxy_di.settings.durations import OptionalDuration
 from fastapi_proxy_di.settings.headers import TOKEN, header_token
 from fastapi_proxy_di.settings.model import SettingsModel
-from fastapi_proxy_di.settings.text import OrNone
+from fastapi_proxy_di.settings.text import NO_SECRET, OptionalSecret, OrNone
 
 __all__ = ["AffinitySettings"]
 
@@ -71,8 +71,8 @@ class AffinitySettings(SettingsModel):
         description="Name of the header whose value chooses the destination, instead of a cookie.",
     )
 
-    key: SecretStr | None = Field(
-        default=None,
+    key: OptionalSecret = Field(
+        default=NO_SECRET,
         description=(
             "Secret that signs the cookie, 16 characters or more; the same in all workers. Required"
             " with ``cookie``."

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from fastapi_proxy_di.settings.durations import Duration
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.numbers import AtLeastOne, Share
-from fastapi_proxy_di.settings.statuses import StatusCodes
+from fastapi_proxy_di.settings.statuses import NO_STATUS_CODES, StatusCodesField
 
 __all__ = ["EjectionSettings"]
 
@@ -56,8 +56,8 @@ class EjectionSettings(SettingsModel):
         ),
     )
 
-    statuses: StatusCodes = Field(
-        default=StatusCodes(),
+    statuses: StatusCodesField = Field(
+        default=NO_STATUS_CODES,
         description=(
             "Responses that count as failures beside transport failures, e.g. ``502,503``. Empty,"
             " because a 500 says more about a request than about a destination (YARP)."

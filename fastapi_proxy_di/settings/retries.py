@@ -6,7 +6,7 @@ from fastapi_proxy_di.settings.durations import DurationOrZero, OptionalDuration
 from fastapi_proxy_di.settings.methods import Methods
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.numbers import Count, Share
-from fastapi_proxy_di.settings.statuses import StatusCodes
+from fastapi_proxy_di.settings.statuses import NO_STATUS_CODES, StatusCodesField
 
 __all__ = ["RetrySettings"]
 
@@ -31,13 +31,13 @@ class RetrySettings(SettingsModel):
         ),
     )
 
-    statuses: StatusCodes = Field(
-        default=StatusCodes(),
+    statuses: StatusCodesField = Field(
+        default=NO_STATUS_CODES,
         description="Responses that are retried at another destination, e.g. ``502,503``.",
     )
 
-    refused_statuses: StatusCodes = Field(
-        default=StatusCodes(),
+    refused_statuses: StatusCodesField = Field(
+        default=NO_STATUS_CODES,
         description=(
             "Responses that mean that the request was not done, e.g. ``429,503``: tried at another"
             " destination whatever the method, while the body is kept."

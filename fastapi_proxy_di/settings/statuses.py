@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -10,7 +10,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from fastapi_proxy_di.settings.text import split_commas
 
-__all__ = ["StatusCodes"]
+__all__ = ["NO_STATUS_CODES", "StatusCodes", "StatusCodesField"]
 
 _RANGE: Final = re.compile(r"(\d{3})(?:\s*-\s*(\d{3}))?", re.ASCII)
 _RIGHT: Final = "give codes from 100 to 599 and ranges, e.g. 502,503 or 200-399"
@@ -71,3 +71,19 @@ class StatusCodes(frozenset[int]):
         code = {"type": "integer", "minimum": 100, "maximum": 599}
         text = {"type": "string", "description": "Codes and ranges, e.g. 200,204,300-302."}
         return {"anyOf": [text, code, {"type": "array", "items": {"anyOf": [code, text]}}]}
+
+
+if TYPE_CHECKING:
+
+    class StatusCodesField:
+        """A field that accepts all that ``StatusCodes`` reads, and gives ``StatusCodes``."""
+
+        def __get__(self, instance: object, owner: type | None = None) -> StatusCodes: ...
+
+        def __set__(self, instance: object, value: str | int | Iterable[int | str]) -> None: ...
+
+else:
+    StatusCodesField = StatusCodes
+
+# Any, because type checkers compare a default with the field's class, not with its __set__.
+NO_STATUS_CODES: Final[Any] = StatusCodes()

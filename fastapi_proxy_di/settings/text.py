@@ -1,12 +1,12 @@
 """Values that may also be written as text in a variable: comma-separated lists, ``none``."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BeforeValidator, GetJsonSchemaHandler
+from pydantic import BeforeValidator, GetJsonSchemaHandler, SecretStr
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-__all__ = ["AlsoText", "OrNone", "split_commas"]
+__all__ = ["NO_SECRET", "AlsoText", "OptionalSecret", "OrNone", "split_commas"]
 
 
 class AlsoText:
@@ -40,3 +40,19 @@ def _none(value: object) -> object:
 
 OrNone: Final = BeforeValidator(_none)
 """Reads ``none`` (or ``off``) in a variable as ``None``, so that it can override a class."""
+
+
+if TYPE_CHECKING:
+
+    class OptionalSecret:
+        """A field that accepts plain text too, and gives a ``SecretStr`` or ``None``."""
+
+        def __get__(self, instance: object, owner: type | None = None) -> SecretStr | None: ...
+
+        def __set__(self, instance: object, value: str | SecretStr | None) -> None: ...
+
+else:
+    OptionalSecret = SecretStr | None
+
+# Any, because type checkers compare a default with the field's class, not with its __set__.
+NO_SECRET: Final[Any] = None

@@ -6,19 +6,23 @@ from typing import Any, assert_type
 
 import httpx
 from fastapi import APIRouter, FastAPI
+from pydantic import SecretStr
 from starlette.requests import Request
 
 from fastapi_proxy_di import (
+    AffinitySettings,
     Attempt,
     Balancer,
     Destination,
     Destinations,
     DestinationSettings,
+    EjectionSettings,
     Failure,
     HealthSettings,
     NoAvailableDestination,
     ProxiedResponse,
     ProxyError,
+    RetrySettings,
     Side,
     Upstream,
     UpstreamSettings,
@@ -27,6 +31,7 @@ from fastapi_proxy_di import (
     proxy_router,
     upstreams_ready,
 )
+from fastapi_proxy_di.settings.statuses import StatusCodes
 from fastapi_proxy_di.testing import Clock, Received, StandIn, Step, refuse, reply, stand_in
 
 
@@ -46,6 +51,17 @@ def test_types_of_settings() -> None:
     assert_type(settings.health.interval, float)
     assert_type(settings.retries.attempts, int)
     assert_type(settings.limits.max_in_flight, int | None)
+
+
+def test_types_of_what_settings_accept() -> None:
+    """Codes and secrets are accepted as a user writes them, and read as what they became."""
+    retries = RetrySettings(statuses=[502, 503], refused_statuses="429")
+    affinity = AffinitySettings(cookie="billing", key="k" * 32)
+
+    assert_type(retries.statuses, StatusCodes)
+    assert_type(EjectionSettings(statuses=[502]).statuses, StatusCodes)
+    assert_type(affinity.key, SecretStr | None)
+    assert retries.statuses == {502, 503}
 
 
 def test_types_of_mounts_and_dependencies() -> None:
