@@ -7,14 +7,34 @@ when they are not what this script writes.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, SecretStr, WithJsonSchema
 
 from fastapi_proxy_di import DestinationSettings, UpstreamSettings
+from fastapi_proxy_di.settings.statuses import StatusCodes
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
+PREFIX: Final = "UPSTREAM_BILLING_"
+NAMES: Final[dict[Any, str]] = {
+    bool: "`true` or `false`",
+    dict: "JSON object",
+    float: "number",
+    int: "integer",
+    str: "text",
+    IPv4Network: "network",
+    IPv6Network: "network",
+    Path: "file",
+    SecretStr: "secret text",
+    StatusCodes: "list of statuses",
+    DestinationSettings: "destination",
+}
+LISTS: Final = {"destination": "destinations", "network": "networks", "text": "texts"}
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
@@ -43,33 +63,79 @@ def models(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
                 yield name, choice
 
 
-def table(model: type[BaseModel], skip: frozenset[str] = frozenset()) -> str:
-    """Give one row for each field: name, default, description."""
-    rows = ["| Setting | Default | Meaning |", "| --- | --- | --- |"]
+def type_name(annotation: object, metadata: Sequence[object] = ()) -> str:
+    """Name the type of a setting as people write its values: ``duration``, ``list of texts``.
+
+    Args:
+        annotation: Annotation of the field, or a part of it.
+        metadata: What pydantic took out of an ``Annotated`` around it: bounds, validators.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_name(arguments[0], arguments[1:])
+    if origin is Literal:
+        *first, last = (f"`{value}`" for value in arguments)
+        return f"{', '.join(first)} or {last}"
+    if origin in (Union, UnionType):
+        names = ["none" if one is NoneType else type_name(one, metadata) for one in arguments]
+        return " or ".join(dict.fromkeys(names))
+    if origin in (tuple, frozenset):
+        return f"list of {LISTS.get(type_name(arguments[0]), 'objects')}"
+    if annotation is float and any(isinstance(one, WithJsonSchema) for one in metadata):
+        return "duration"
+    if origin is dict and arguments[1] is SecretStr:
+        return "JSON object with secret values"
+    bounds = [
+        f"{sign} {getattr(one, at)}"
+        for one in metadata
+        for kind, at, sign in ((Ge, "ge", "≥"), (Gt, "gt", ">"), (Le, "le", "≤"))
+        if isinstance(one, kind)
+    ]
+    name = NAMES.get(origin or annotation, "object")
+    return f"{name} {' and '.join(bounds)}" if bounds else name
+
+
+def table(
+    model: type[BaseModel],
+    place: str = "",
+    prefix: str | None = None,
+    skip: frozenset[str] = frozenset(),
+) -> str:
+    """Give one row for each field: name with anchor and variable, type, default, description.
+
+    Args:
+        model: The settings whose fields are shown.
+        place: Name of the model in its parent and a dot, for the anchors: ``health.``.
+        prefix: What the names of the variables begin with; none without variables.
+        skip: Fields that have a section of their own.
+    """
+    rows = ["| Setting | Type | Default | Meaning |", "| --- | --- | --- | --- |"]
     for name, field in model.model_fields.items():
         if name not in skip:
+            anchor = place + name
+            setting = f"[`{name}`](#{anchor}){{ #{anchor} }}"
+            if prefix is not None:
+                setting += f"<br>`{prefix}{name.upper()}`"
+            kind = type_name(field.annotation, field.metadata)
             value = field.get_default(call_default_factory=True)
             default = "required" if field.is_required() else f"`{readable(value)}`"
             meaning = re.sub(r"\s+", " ", field.description or "").replace("``", "`")
-            rows.append(f"| `{name}` | {default} | {meaning.replace('|', chr(92) + '|')} |")
+            meaning = meaning.replace("|", "\\|")
+            rows.append(f"| {setting} | {kind} | {default} | {meaning} |")
     return "\n".join(rows)
-
-
-def heading(name: str) -> str:
-    """Give a section's heading and its example of a variable's prefix."""
-    return f"## `{name}`\n\nVariables: `UPSTREAM_BILLING_{name.upper()}__…`\n\n"
 
 
 def tables() -> str:
     """Give all tables: the upstream's own settings, nested ones, one destination's."""
     nested = dict(models(UpstreamSettings))
-    parts = [
-        "## The upstream\n\nVariables: `UPSTREAM_BILLING_…`\n\n"
-        + table(UpstreamSettings, frozenset(nested))
+    parts = ["## The upstream\n\n" + table(UpstreamSettings, prefix=PREFIX, skip=frozenset(nested))]
+    parts += [
+        f"## `{name}`\n\n" + table(model, f"{name}.", f"{PREFIX}{name.upper()}__")
+        for name, model in nested.items()
     ]
-    parts += [heading(name) + table(model) for name, model in nested.items()]
     parts.append(
-        "## A destination\n\nOne entry of `destinations`.\n\n" + table(DestinationSettings)
+        "## A destination\n\nOne entry of `destinations`: in code a `DestinationSettings`, "
+        "in a variable a JSON object.\n\n" + table(DestinationSettings, "destinations.")
     )
     return "\n\n".join(parts)
 

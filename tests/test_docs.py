@@ -145,6 +145,30 @@ def test_settings_page_is_generated() -> None:
     assert settings_reference.page(page) == page, "run python scripts/settings_reference.py"
 
 
+def test_settings_tables_have_type_variable_and_anchor() -> None:
+    """Each setting has one row with its anchor, its whole variable and the type of its values."""
+    text = settings_reference.PAGE.read_text()
+    rows = {
+        anchor: (variable, kind)
+        for anchor, variable, kind in re.findall(
+            r"^\| \[`\w+`\]\(#([\w.]+)\)\{ #\1 \}<br>`(\w+)` \| ([^|]+) \|", text, re.MULTILINE
+        )
+    }
+    names = {name for name, _ in defaults(UpstreamSettings)} | {"destinations"}
+
+    assert {name for name in rows if not name.startswith("affinity.")} == names - {"affinity"}
+    for name, (variable, _) in rows.items():
+        assert variable == f"UPSTREAM_BILLING_{name.upper().replace('.', '__')}"
+    kinds = {name: kind for name, (_, kind) in rows.items()}
+    assert kinds["health.interval"] == "duration"
+    assert kinds["timeouts.total"] == "duration or none"
+    assert kinds["limits.max_in_flight"] == "integer ≥ 1 or none"
+    assert kinds["ejection.failure_rate"] == "number > 0 and ≤ 1"
+    assert kinds["forwarded.mode"] == "`set`, `append` or `off`"
+    assert kinds["request_headers"] == "JSON object with secret values"
+    assert kinds["destinations"] == "list of destinations"
+
+
 def test_architecture_page_names_every_folder_and_only_files_that_exist() -> None:
     """The map of the code is the code's: each folder has a row, each named file is there."""
     page = TEXTS[ROOT / "docs" / "explanation" / "architecture.md"]

@@ -1,0 +1,168 @@
+"""The built documentation: what a reader with a window of 1280 pixels sees."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+
+from tests.support.processes import ROOT
+from tests.support.servers import run_app
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+_CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
+_MEMBERS: Final = {
+    "Balancer": {
+        "available",
+        "client",
+        "configure_destination",
+        "configure_health",
+        "destinations",
+        "drain",
+        "forward",
+        "forward_websocket",
+        "from_settings",
+        "health",
+        "httpx2_client",
+        "lease",
+        "name",
+        "peek",
+        "pick",
+        "replace_destinations",
+        "settings",
+        "status",
+        "subscribe",
+        "undrain",
+    },
+    "ProxiedResponse": {"aclose"},
+    "Lease": {"answered", "failed", "succeeded"},
+    "Destination": {"available", "ejected", "full"},
+    "UpstreamStatus": set(),
+    "DestinationStatus": set(),
+}
+_MEASURE: Final = """<!doctype html>
+<script>
+const measure = async page => {
+  const frame = document.createElement("iframe");
+  frame.style = "width: 1280px; height: 1000px; border: 0";
+  frame.src = page;
+  const loaded = new Promise(resolve => { frame.onload = resolve; });
+  document.body.append(frame);
+  await loaded;
+  const found = [...frame.contentDocument.querySelectorAll("pre > code, .md-typeset__scrollwrap")];
+  const cut = found.filter(one => one.scrollWidth > one.clientWidth).map(one => one.innerText);
+  return {page, shown: found.length, cut};
+};
+addEventListener("load", async () => {
+  const reports = [];
+  for (const page of PAGES) reports.push(await measure(page));
+  await fetch("/report", {method: "POST", body: JSON.stringify(reports)});
+});
+</script>
+<body></body>
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the documentation as ``mkdocs build --strict`` does."""
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "--site-dir", str(folder)]
+    subprocess.run(words, cwd=ROOT, check=True)
+    return folder
+
+
+@contextlib.asynccontextmanager
+async def _browsing(url: str, profile: Path) -> AsyncIterator[None]:
+    assert _CHROMIUM is not None
+    browser = await asyncio.create_subprocess_exec(
+        _CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-proxy-server",
+        "--window-size=1400,1100",
+        "--remote-debugging-port=0",  # without it a headless one leaves after the page's load
+        f"--user-data-dir={profile}",
+        url,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            browser.terminate()
+        await browser.wait()
+
+
+async def _measured(site: Path, pages: list[str], profile: Path) -> list[dict[str, Any]]:
+    """Give for each page the code blocks and tables that do not fit at a width of 1280 pixels."""
+    reports: asyncio.Queue[list[dict[str, Any]]] = asyncio.Queue()
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/measure")
+    async def measure() -> HTMLResponse:
+        return HTMLResponse(_MEASURE.replace("PAGES", json.dumps(pages)))
+
+    @app.post("/report")
+    async def report(request: Request) -> None:
+        reports.put_nowait(await request.json())
+
+    app.mount("/", StaticFiles(directory=site, html=True))
+    async with (
+        run_app(app) as running,
+        _browsing(f"{running.url}/measure", profile),
+        asyncio.timeout(60),
+    ):
+        return await reports.get()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(_CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+async def test_home_and_settings_are_not_cut(site: Path, tmp_path: Path) -> None:
+    """The code of the home page and the tables of the settings fit into 1280 pixels."""
+    home, settings = await _measured(site, ["/", "/reference/settings/"], tmp_path)
+
+    assert home["shown"] >= 4
+    assert settings["shown"] >= 10
+    assert (home["cut"], settings["cut"]) == ([], [])
+
+
+def test_balancer_reference_shows_no_internals(site: Path) -> None:
+    """It has the public members of each class, and neither constructors nor source code."""
+    page = (site / "reference" / "balancer" / "index.html").read_text()
+    ids = re.findall(r'id="fastapi_proxy_di\.(\w+)(?:\.(\w+))?"', page)
+    members = {name: {member for one, member in ids if one == name and member} for name, _ in ids}
+    text = re.sub(r"<[^>]+>", "", page)
+
+    assert members == _MEMBERS
+    assert "max_in_flight: int | None = ..." in text  # the keywords of configure_destination
+    for internal in ("RunningUpstream", "Outcomes", "UpstreamResponse", "Changes", "Source code"):
+        assert internal not in text
+
+
+def test_each_setting_has_an_anchor(site: Path) -> None:
+    """A link to a single setting leads to its row."""
+    page = (site / "reference" / "settings" / "index.html").read_text()
+
+    for anchor in ("policy", "health.interval", "limits.queue", "destinations.weight"):
+        assert page.count(f'id="{anchor}"') == 1
+        assert f'href="#{anchor}"' in page
