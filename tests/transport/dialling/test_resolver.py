@@ -87,7 +87,7 @@ async def test_hanging_look_ups_leave_their_places(monkeypatch: pytest.MonkeyPat
     names.resolve("alive.test", "127.0.0.1")
     resolver = Resolver()
     waiting = [asyncio.create_task(hosts(resolver, name, 0.05)) for name in dead]
-    await until(lambda: resolver.running == MAX_RUNNING)
+    await until(lambda: names.looked_up.total() == MAX_RUNNING)
 
     assert await hosts(resolver, "alive.test") == ["127.0.0.1"]
     await until(lambda: resolver.abandoned == MAX_RUNNING)
