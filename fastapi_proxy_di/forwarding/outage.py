@@ -1,4 +1,4 @@
-"""Requests that go on while nobody responds (``retries.duration``), and the pace of their attempts.
+"""Requests that wait while no destination responds (``retries.duration``), and their pace.
 
 All waiting requests of an upstream share one pace: every ``TURN_SECONDS`` the request that has
 waited longest makes an attempt, however many wait, so that an outage with many clients does not

@@ -206,8 +206,8 @@ def goes_on(failure: Failure, *, repeatable: bool, replayable: bool, answered: b
         replayable: Whether its body can be sent again.
         answered: Whether any byte of a response has arrived.
     """
-    nobody = failure.side is Side.DESTINATION or failure is Failure.NO_AVAILABLE_DESTINATION
-    return nobody and repeatable and replayable and not answered
+    no_response = failure.side is Side.DESTINATION or failure is Failure.NO_AVAILABLE_DESTINATION
+    return no_response and repeatable and replayable and not answered
 
 
 def _free(allowed: bool) -> Verdict:

@@ -224,7 +224,7 @@ class RetryLoop:
     async def _go_on(
         self, exchange: Exchange, error: ProxyError, *, answered: bool = False
     ) -> None:
-        """Wait for another attempt while nobody responds, or raise ``error``."""
+        """Wait for another attempt while no destination responds, or raise ``error``."""
         outage, duration, body = self._outage, self._settings.duration, exchange.body
         replayable = body is None or body.replayable(written=exchange.request_sent)
         if (

@@ -67,7 +67,7 @@ def _probe_name(name: str) -> str:
     lowered = header_token(name)
     if lowered == "host":
         raise ValueError("'host' may not be set here; set 'health.host'")
-    # A probe has no client, so forwarding headers describe nobody wrongly.
+    # A probe has no client, so its forwarding headers cannot describe a client wrongly.
     return _unless(lowered, _REQUEST - _FORWARDING)
 
 

@@ -69,7 +69,7 @@ class Upstream:
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 async def test_open_streams_leave_no_traceback(http: str) -> None:
-    """Uvicorn cancels the streams, and whoever watches ERROR records is not woken for each."""
+    """Uvicorn cancels the streams, and the log has no traceback for each of them."""
     upstream = Upstream()
     async with ScriptedOrigin(upstream) as origin:
         environment = {"UPSTREAM_BILLING_DESTINATIONS": origin.url}

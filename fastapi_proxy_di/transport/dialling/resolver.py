@@ -48,7 +48,7 @@ class _LookUp:
     def __init__(self, name: _Name, loop: asyncio.AbstractEventLoop, now: float) -> None:
         self.name: Final = name
         self.begun: Final = now
-        # Always set to a value: an exception nobody waits for any more would be logged.
+        # Always set to a value: asyncio would log an exception that no dial waits for.
         self.result: Final[asyncio.Future[_Result]] = loop.create_future()
         self.timer: asyncio.TimerHandle | None = None
         self.abandoned = False
