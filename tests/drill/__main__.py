@@ -1,21 +1,43 @@
-"""``python -m tests.drill [short|long] [report.json]``: the drill and its report."""
+"""``python -m tests.drill [long|short|slow] [report.json] [--times N]``: drills and reports."""
 
+import argparse
 import asyncio
 import sys
 from pathlib import Path
 
 from tests.drill.drill import LONG, SHORT, run
+from tests.drill.slow import HEADER, run_slow
 
 
 def main() -> int:
-    """Run the drill; 1 if a goal was missed."""
-    pace = SHORT if "short" in sys.argv[1:] else LONG
-    report = asyncio.run(run(pace, lambda phase: print(f"- {phase}", flush=True)))
+    """Run a drill; 1 if a goal was missed."""
+    parser = argparse.ArgumentParser("python -m tests.drill", description=__doc__)
+    parser.add_argument("form", nargs="?", choices=["long", "short", "slow"], default="long")
+    parser.add_argument("--times", type=int, default=10, help="runs of the form slow")
+    parser.add_argument("report", nargs="?", type=Path, help="JSON file for long or short")
+    given = parser.parse_args()
+    if given.form == "slow":
+        return asyncio.run(_slow(given.times))
+    report = asyncio.run(run(SHORT if given.form == "short" else LONG, _say))
     print(report.table())
-    for word in sys.argv[1:]:
-        if word.endswith(".json"):
-            Path(word).write_text(report.json() + "\n", encoding="utf-8")
+    if given.report is not None:
+        given.report.write_text(report.json() + "\n", encoding="utf-8")
     return 0 if all(goal.met for goal in report.goals()) else 1
+
+
+async def _slow(times: int) -> int:
+    print(HEADER, flush=True)
+    missed = 0
+    for _ in range(times):
+        one = await run_slow(lambda phase: None)
+        print(one.row(), flush=True)
+        missed += not one.met
+    print(f"\n{times - missed} of {times} runs within the bound")
+    return min(missed, 1)
+
+
+def _say(phase: str) -> None:
+    print(f"- {phase}", flush=True)
 
 
 if __name__ == "__main__":

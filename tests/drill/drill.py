@@ -1,7 +1,7 @@
 """The outage drill: destinations die, hang, lie, slow down and return under load.
 
 This file has the phases. ``python -m tests.drill`` runs the long form and prints the report;
-``test_drill.py`` runs the short form and asserts the goals.
+``tests/timing/test_drill.py`` runs the short form and asserts the goals.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -114,12 +114,17 @@ def settings_of(pace: Pace) -> dict[str, str]:
     }
 
 
-async def run(pace: Pace, say: Callable[[str], None] = lambda line: None) -> Report:
+async def run(
+    pace: Pace,
+    say: Callable[[str], None] = lambda line: None,
+    faults: Sequence[Fault] = FAULTS,
+) -> Report:
     """Run the drill.
 
     Args:
         pace: How long and how hard.
         say: Called with a line at the beginning of each phase.
+        faults: The phases; goals need all of them.
 
     Returns:
         What was seen.
@@ -130,7 +135,7 @@ async def run(pace: Pace, say: Callable[[str], None] = lambda line: None) -> Rep
         load = Load(running.gateway.port, pace.gets, pace.posts, pace.streams)
         async with load.running():
             await asyncio.sleep(0.5)  # connections and estimates warm up
-            for fault in FAULTS:
+            for fault in faults:
                 say(fault.name)
                 phases.append(await _run_phase(fault, running, pace))
     return _report(phases, load.records, running, pace)

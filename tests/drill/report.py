@@ -68,6 +68,8 @@ class Measured:
             none, until the victims got next to no traffic.
         back_seconds: From its end until the victims had half their fair share of the GETs.
         share: The victims' share of POSTs while the fault lasted.
+        victim_requests: How many GETs and POSTs the victims got while the fault lasted.
+        whole_p99_ms: The p99 of the GETs from the fault on, without `SETTLE_SECONDS`.
     """
 
     name: str
@@ -80,6 +82,8 @@ class Measured:
     out_seconds: float | None
     back_seconds: float | None
     share: float
+    victim_requests: int
+    whole_p99_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +255,10 @@ def measure(
         out_seconds=min(out) if out else _left(phase, during, destinations),
         back_seconds=_back(phase, mine, destinations),
         share=sum(one.served_by in phase.victims for one in posts) / max(1, len(posts)),
+        victim_requests=sum(
+            one.served_by in phase.victims for one in during if one.kind in ("get", "post")
+        ),
+        whole_p99_ms=_percentile(gets, 0.99),
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.drill import __main__ as command
-from tests.drill.drill import FAULTS, LONG, SHORT, Pace
+from tests.drill import slow
+from tests.drill.drill import FAULTS, LONG, SHORT, Fault, Pace
 from tests.drill.load import Record
 from tests.drill.report import Phase, Report, measure
 
@@ -70,6 +71,7 @@ def test_measure_tells_a_slow_destination_from_a_slow_machine() -> None:
     machine = measure(phase, quick + stalled, [], destinations=2)
 
     assert (victim.p99_ms, victim.others_p99_ms) == pytest.approx((300, 3))
+    assert victim.whole_p99_ms == pytest.approx(300)
     assert (machine.p99_ms, machine.others_p99_ms) == pytest.approx((150, 150))
 
 
@@ -87,7 +89,7 @@ def test_measure_counts_a_failure_in_the_phase_it_came_in() -> None:
 
     assert measured.errors == {"sse broken off": 1, "post 502": 1}
     assert [one.after for one in measured.failures] == pytest.approx([-0.5, 0.1])
-    assert measured.share == 1
+    assert (measured.share, measured.victim_requests) == (1, 1)
 
 
 def test_report_names_the_goals_that_were_missed() -> None:
@@ -111,9 +113,9 @@ def test_report_names_the_goals_that_were_missed() -> None:
     assert "| NO |" in report.table()
 
 
-@pytest.mark.parametrize(("words", "pace"), [(["short"], SHORT), ([], LONG)])
+@pytest.mark.parametrize(("form", "pace"), [("short", SHORT), ("long", LONG)])
 def test_command_prints_the_report_and_ends_by_the_goals(
-    words: list[str],
+    form: str,
     pace: Pace,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -137,10 +139,47 @@ def test_command_prints_the_report_and_ends_by_the_goals(
 
     written = tmp_path / "report.json"
     monkeypatch.setattr(command, "run", pretend)
-    monkeypatch.setattr("sys.argv", ["drill", *words, str(written)])
+    monkeypatch.setattr("sys.argv", ["drill", form, str(written)])
     code = command.main()
     printed = capsys.readouterr().out
 
     assert (code, paces) == (1, [pace])
     assert printed.startswith("- healthy\n| phase |")
     assert json.loads(written.read_text())["goals"][0]["met"]
+
+
+@pytest.mark.parametrize(("slow_ms", "code", "last"), [(8.9, 0, "yes |"), (9.1, 1, "NO |")])
+def test_command_repeats_the_slow_phase(
+    slow_ms: float,
+    code: int,
+    last: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One row a run; the bound is three times the usual p99."""
+    begun: list[list[str]] = []
+
+    async def pretend(pace: Pace, say: Callable[[str], None], faults: Sequence[Fault]) -> Report:
+        assert pace is SHORT
+        say("healthy")
+        begun.append([fault.name for fault in faults])
+        served = [
+            Record("get", at + 1.5, took / 1000, "ok", 2)
+            for at, took in ((100, 3), (200, 2), (200, slow_ms))
+        ]
+        phases = [Phase("healthy", (), 100.0, 102.0, 105.0), Phase("slow", (2,), 200, 202, 205)]
+        return Report(
+            interval=1.0,
+            first_byte=1.0,
+            destinations=5,
+            phases=[measure(phase, served, [], 5) for phase in phases],
+        )
+
+    monkeypatch.setattr(slow, "run", pretend)
+    monkeypatch.setattr("sys.argv", ["drill", "slow", "--times", "2"])
+
+    assert command.main() == code
+    table = capsys.readouterr().out.splitlines()
+    assert begun == [["healthy", "slow"]] * 2
+    assert [row.endswith(last) for row in table] == [False, False, True, True, False, False]
+    assert table[-1] == f"{0 if code else 2} of 2 runs within the bound"
