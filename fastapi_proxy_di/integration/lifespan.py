@@ -24,6 +24,7 @@ from fastapi_proxy_di.integration.compat import dependant_of, routes_of
 from fastapi_proxy_di.integration.mounts import MountedUpstream, claimed, mounted_upstreams
 from fastapi_proxy_di.integration.proxied import proxied_by
 from fastapi_proxy_di.integration.runtime import Runtime
+from fastapi_proxy_di.integration.shadowed import shadowed_routes
 from fastapi_proxy_di.settings import Mention, UpstreamSettings
 from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.upstream.client_request import check_request
@@ -103,6 +104,7 @@ async def proxy_lifespan(app: Starlette) -> AsyncIterator[None]:
             await runtime.start(mentions_of(app, mounted))
             for one in mounted:
                 one.bind(runtime.balancers.get(one.upstream.name))
+            _warn_of_shadowed_routes(app)
             yield
 
 
@@ -111,6 +113,16 @@ async def _end_overrides(app: Starlette) -> None:
         for override in overridden_upstreams(app).values():
             if isinstance(override, EndsInLoop):
                 stack.push_async_callback(override.end_in_loop)
+
+
+def _warn_of_shadowed_routes(app: Starlette) -> None:
+    shadowed = shadowed_routes(app.routes)
+    if shadowed:
+        _logger.warning(
+            "these routes get no requests, because an upstream is mounted before them: %s; "
+            "declare them before the include_router(...) or app.mount(...) of the upstream",
+            ", ".join(map(str, shadowed)),
+        )
 
 
 def runtime_of(app: Any, what: str, name: str = "billing") -> Runtime:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastapi_proxy_di.integration.lifespan import UpstreamMention
     from fastapi_proxy_di.upstream.balancer import Balancer
 
-__all__ = ["MountedUpstream", "claimed", "mounted_upstreams"]
+__all__ = ["MountedUpstream", "application_in", "claimed", "mounted_upstreams"]
 
 
 class MountedUpstream(ABC):
@@ -79,17 +79,25 @@ def mounted_upstreams(routes: Iterable[BaseRoute]) -> Iterator[MountedUpstream]:
             yield from _within(route.app)
 
 
-def _within(app: Any) -> Iterator[MountedUpstream]:
+def application_in(app: Any) -> Any:
+    """Return the application inside middlewares that keep the wrapped application as ``app``.
+
+    Returns:
+        A `MountedUpstream`, or an app or a router with a list of ``routes``; ``None`` if there
+        is none.
+    """
     seen: list[Any] = []
     while app is not None and not any(app is one for one in seen):
-        if isinstance(app, MountedUpstream):
-            yield app
-            return
-        if isinstance(app, FastAPI):
-            return
-        routes = getattr(app, "routes", None)
-        if isinstance(routes, list):
-            yield from mounted_upstreams(routes)
-            return
+        if isinstance(app, MountedUpstream) or isinstance(getattr(app, "routes", None), list):
+            return app
         seen.append(app)
         app = getattr(app, "app", None)
+    return None
+
+
+def _within(app: Any) -> Iterator[MountedUpstream]:
+    inner = application_in(app)
+    if isinstance(inner, MountedUpstream):
+        yield inner
+    elif inner is not None and not isinstance(inner, FastAPI):
+        yield from mounted_upstreams(inner.routes)

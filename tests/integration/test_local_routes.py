@@ -3,8 +3,8 @@
 import pytest
 from fastapi import FastAPI
 
-from fastapi_proxy_di import proxy_router
-from tests.support.gateways import billing, gateway, gateway_app
+from fastapi_proxy_di import proxy_app, proxy_router
+from tests.support.gateways import billing, gateway, gateway_app, pass_through
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin
 from tests.support.servers import run_app
@@ -71,3 +71,43 @@ async def test_own_documentation_stays_in_front_of_a_root_mount() -> None:
 
     assert own.json()["openapi"]
     assert forwarded.body == b"ok"
+
+
+async def test_shadowed_routes_are_one_warning_at_start(caplog: pytest.LogCaptureFixture) -> None:
+    """The record names each route, its mount and the mend."""
+    async with ScriptedOrigin() as origin, run_app(_with_local(gateway_app(origin.url))):
+        pass
+    warnings = [one for one in caplog.records if one.levelname == "WARNING"]
+
+    assert [one.name for one in warnings] == ["fastapi_proxy_di.lifespan"]
+    assert "GET /billing/local (behind 'billing' at /billing)" in warnings[0].getMessage()
+    assert "before the include_router(...)" in warnings[0].getMessage()
+
+
+async def test_routes_in_front_are_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """FastAPI's documentation is in front of a mount at the root."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(origin.url, prefix="", app=_with_local(FastAPI())),
+    ):
+        pass
+
+    assert [one for one in caplog.records if one.levelname == "WARNING"] == []
+
+
+async def test_shadowed_routes_of_several_mounts_are_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each proxy router runs the lifespan; the warning is the app's."""
+    async with ScriptedOrigin() as origin:
+        app = gateway_app(origin.url)
+        app.include_router(proxy_router("billing"), prefix="/other")
+        app.mount("/mounted", proxy_app("billing"))
+        for path in ("/billing/x", "/other/x", "/mounted/x"):
+            app.add_api_route(path, pass_through)
+        async with run_app(app):
+            pass
+    warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+
+    assert len(warnings) == 1
+    assert warnings[0].count("(behind 'billing' at ") == 3
