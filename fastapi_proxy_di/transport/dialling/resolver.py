@@ -3,8 +3,8 @@
 ``socket.getaddrinfo`` reads ``/etc/hosts`` and ``resolv.conf`` as every program of the machine
 does, but it blocks, cannot be cancelled, and takes half a minute when a name server is silent.
 The loop's own thread pool would then be full for everybody. So each look-up has a daemon thread:
-the process ends without waiting for it, and a look-up that takes too long no longer counts
-against the number that run at once. All dials to one name share one look-up.
+the process ends without waiting for it, and a look-up that is slow no longer counts against the
+number that run at once. All dials to one name share one look-up.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ __all__ = ["Resolver", "numeric_addresses", "resolver_of"]
 
 MAX_RUNNING: Final = 8
 """Look-ups that run at once; further ones wait for their turn."""
+SLOW_SECONDS: Final = 0.5
+"""How long a look-up counts against ``MAX_RUNNING``, if its timeout is not shorter. Sixty names
+that hang delay another one by four seconds at most, which is less than ``connect`` by default."""
 MAX_ABANDONED: Final = 64
-"""Threads whose look-up took too long; with more of them, look-ups fail at once."""
+"""Threads whose look-up no longer counts; with more of them, look-ups fail at once."""
 MAX_NAMES: Final = 1024
 """Names whose results are kept; the name that was looked up first goes first."""
 STALE_AFTER_SECONDS: Final = 0.5
@@ -59,7 +62,7 @@ class Resolver:
 
     Attributes:
         running: Number of look-ups that count against ``MAX_RUNNING``.
-        abandoned: Number of look-ups that took too long and have not ended.
+        abandoned: Number of look-ups that no longer count and have not ended.
 
     Args:
         clock: The monotonic clock that results age by.
@@ -145,7 +148,7 @@ class Resolver:
         except RuntimeError as error:  # or the process may have no further thread
             loop.call_soon(self._ended, look_up, OSError(errno.ENOMEM, str(error)))
             return
-        look_up.timer = loop.call_later(timeout, self._abandon, look_up)
+        look_up.timer = loop.call_later(min(timeout, SLOW_SECONDS), self._abandon, look_up)
 
     def _abandon(self, look_up: _LookUp) -> None:
         """Let the look-up run on, but start others in its place."""

@@ -80,7 +80,7 @@ async def test_hanging_name_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> 
 
 @on_every_loop
 async def test_hanging_look_ups_leave_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight names hang; the ninth waits until the first of them has taken too long."""
+    """Eight names hang; the ninth waits until the first of them no longer counts."""
     names = Names(monkeypatch)
     dead = [f"dead{number}.test" for number in range(MAX_RUNNING)]
     names.hang(*dead)
@@ -97,6 +97,26 @@ async def test_hanging_look_ups_leave_their_places(monkeypatch: pytest.MonkeyPat
     names.release()
     await until(lambda: resolver.abandoned == 0)
     assert resolver.running == 0
+
+
+@on_every_loop
+async def test_many_names_that_hang_delay_another_for_seconds_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten names of one upstream hang for half a minute; another name does not wait for that."""
+    names = Names(monkeypatch)
+    dead = [f"dead{number}.test" for number in range(MAX_RUNNING + 2)]
+    names.hang(*dead)
+    names.resolve("alive.test", "127.0.0.1")
+    resolver = Resolver()
+    waiting = [asyncio.create_task(hosts(resolver, name)) for name in dead]
+    await until(lambda: names.looked_up.total() == MAX_RUNNING)
+
+    assert await hosts(resolver, "alive.test", 10.0) == ["127.0.0.1"]
+    assert not any(task.done() for task in waiting)
+
+    names.release()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 @on_every_loop
