@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from fastapi_proxy_di import UpstreamSettings
+from fastapi_proxy_di import Failure, UpstreamSettings
+from fastapi_proxy_di.client import httpx_errors
 from scripts import settings_reference
 
 ROOT = Path(__file__).parents[1]
@@ -136,6 +137,25 @@ def test_defaults_page_is_complete_and_right() -> None:
     rows = dict(re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \|", page, re.MULTILINE))
 
     assert rows == dict(defaults(UpstreamSettings))
+
+
+def test_failures_are_documented_as_they_are() -> None:
+    """The reference has a row for each failure, in order, with its side and status."""
+    page = TEXTS[ROOT / "docs" / "reference" / "errors.md"]
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (\d+) \|", page, re.MULTILINE)
+
+    assert rows == [(one.value, one.side.value, str(one.status)) for one in Failure]
+
+
+def test_exceptions_of_the_client_are_documented_as_they_are() -> None:
+    """The page on calls names each failure of a call beside the exception of httpx."""
+    page = TEXTS[ROOT / "docs" / "how-to" / "call-an-upstream.md"]
+    rows = re.findall(r"^\| `(\w+(?:Error|Timeout))` \| ([`\w, ]+) \|", page, re.MULTILINE)
+    documented = {
+        failure: exception for exception, cell in rows for failure in re.findall(r"`(\w+)`", cell)
+    }
+
+    assert documented == {one.value: name for one, name in httpx_errors._NAMES.items()}
 
 
 def test_settings_page_is_generated() -> None:
