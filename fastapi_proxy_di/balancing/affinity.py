@@ -84,6 +84,8 @@ class Affinity:
             return select(policy, pool, request, tried)
         full: list[Destination] = []
         for destination in preferred:
+            if self._pool.unprobed(destination):
+                continue  # by header, the destination that served the value before is the next
             if destination not in tried and self._available(destination):
                 if not destination.full:
                     return destination, full

@@ -42,6 +42,7 @@ class Pool:
         "_by_url",
         "_on_room",
         "_panic_allowed",
+        "_some_probed",
         "available",
         "candidates",
         "destinations",
@@ -69,6 +70,10 @@ class Pool:
             except ValueError:
                 return None
         return found
+
+    def unprobed(self, destination: Destination) -> bool:
+        """Whether a destination gets no request before its first probe, as others can be used."""
+        return destination.awaits_probe and self._some_probed
 
     def probed(self, destination: Destination) -> None:
         """Note that a destination that was added has a probe result."""
@@ -206,6 +211,7 @@ class Pool:
         """Replace the snapshots by new objects: policies notice a change by identity."""
         usable = [destination for destination in self.destinations if destination.available]
         probed = [destination for destination in usable if not destination.awaits_probe]
+        self._some_probed = bool(probed)
         self.available: tuple[Destination, ...] = tuple(probed or usable)
         self.panic: bool = False
         by_tier: dict[int, list[Destination]] = {}

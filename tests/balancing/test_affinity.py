@@ -10,7 +10,7 @@ from fastapi_proxy_di.balancing.hash_key import RequestKey, Scope
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from tests.balancing.affinities import COOKIE, Bound, scope_of
-from tests.pools.samples import pool_of
+from tests.pools.samples import pool_of, settings_of
 from tests.support.requests_in_flight import begin
 
 
@@ -101,6 +101,37 @@ def test_affinity_gives_the_clients_own_destination_as_full(on_missing: str) -> 
 
     assert picked is (second if on_missing == "redistribute" else None)
     assert tuple(full) == (first,)
+
+
+@pytest.mark.parametrize("on_missing", ["redistribute", "fail"])
+def test_affinity_by_header_leaves_out_what_was_added_until_its_probe(on_missing: str) -> None:
+    """Until then each value stays where it was; afterwards the added one serves its values."""
+    bound = Bound(pool_of(3), header="x-tenant", on_missing=on_missing)
+    pool = bound.pool
+    scopes: list[Scope] = [{"headers": [(b"x-tenant", b"%d" % n)]} for n in range(200)]
+    before = [bound.pick(scope) for scope in scopes]
+    (added,), _ = pool.replace([settings_of(at) for at in range(4)], await_probe=True)
+    unprobed = [bound.pick(scope) for scope in scopes]
+    pool.probed(added)
+    probed = [bound.pick(scope) for scope in scopes]
+
+    assert unprobed == before
+    assert probed.count(added) > 20
+
+
+def test_affinity_by_cookie_does_not_use_what_was_added_before_its_probe() -> None:
+    """The cookie may be of an earlier time, or of another worker that was told before."""
+    moving = Bound(pool_of(2))
+    fixed = Bound(pool_of(2), **COOKIE, on_missing="fail")
+    picks: dict[str, set[Destination | None]] = {}
+    for name, bound in (("moving", moving), ("fixed", fixed)):
+        (added,), _ = bound.pool.replace([settings_of(0), settings_of(2)], await_probe=True)
+        picks[name] = bound.picks(scope_of(bound.pair(added)))
+        bound.pool.drain(bound.pool.destinations[0])
+
+        assert bound.picks(scope_of(bound.pair(added))) == {added}  # nothing else is available
+
+    assert picks == {"moving": {moving.pool.destinations[0]}, "fixed": {None}}
 
 
 def test_affinity_stays_in_panic() -> None:

@@ -227,12 +227,15 @@ def test_pool_uses_an_added_destination_only_after_its_probe() -> None:
     (added,), _ = pool.replace([settings_of(0), settings_of(1)], await_probe=True)
 
     assert pool.candidates == (first,)
+    assert (pool.unprobed(first), pool.unprobed(added)) == (False, True)
 
     pool.drain(first)
 
     assert (pool.panic, pool.candidates) == (False, (added,))
+    assert not pool.unprobed(added)
 
     pool.undrain(first)
     pool.probed(added)
 
     assert pool.candidates == (first, added)
+    assert not pool.unprobed(added)

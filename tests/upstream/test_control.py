@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from fastapi_proxy_di.supervision.events import (
 )
 from tests.support.gateways import Gateway, gateway, until
 from tests.support.http_client import fetch
-from tests.support.origins import Connection, Script, ScriptedOrigin, response_bytes
+from tests.support.origins import Connection, Script, ScriptedOrigin, always, response_bytes
 from tests.support.requests_in_flight import begin
 from tests.support.servers import dead_port
 
@@ -224,6 +225,49 @@ async def test_added_destination_gets_no_request_before_its_probe() -> None:
 
     assert (before, available) == ({b"1"}, [True, False, False])
     assert after == {b"1", b"good"}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"affinity": {"header": "x-tenant"}},
+        {"affinity": {"header": "x-tenant", "on_missing": "fail"}},
+        {"policy": "hash", "hash_key": "header:x-tenant"},
+    ],
+    ids=["affinity", "affinity that fails", "hash"],
+)
+async def test_added_destination_gets_no_keys_before_its_probe(how: dict[str, Any]) -> None:
+    """A key that belongs to it goes where it went before."""
+    probe = asyncio.Event()
+
+    async def starting(connection: Connection) -> None:
+        while True:
+            received = await connection.read_request()
+            if received.target == b"/health":
+                await probe.wait()
+            await connection.send(response_bytes(body=b"new"))
+
+    async def bodies(gate: Gateway) -> list[bytes]:
+        return [
+            (
+                await fetch(gate.address, target="/billing/x", headers=[(b"x-tenant", b"%d" % n)])
+            ).body
+            for n in range(30)
+        ]
+
+    async with (
+        ScriptedOrigin(always(response_bytes(body=b"old"))) as old,
+        ScriptedOrigin(starting) as new,
+        gateway(old.url, health={"path": "/health", "interval": 60, "timeout": 60}, **how) as gate,
+    ):
+        gate.balancer.replace_destinations([old.url, new.url])
+        before = await bodies(gate)
+        probe.set()
+        await until(lambda: len(gate.balancer.available) == 2)
+        after = await bodies(gate)
+
+    assert before == [b"old"] * 30
+    assert set(after) == {b"old", b"new"}
 
 
 async def test_added_destination_is_used_at_once_where_nothing_else_is() -> None:
