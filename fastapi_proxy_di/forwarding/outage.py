@@ -60,7 +60,8 @@ class Outage:
         self._timer = self._loop.call_later(TURN_SECONDS, self._next) if self._waiting else None
 
     def _release(self) -> None:
-        if self._waiting:
+        while self._waiting:
             turn, _ = self._waiting.popitem(last=False)
-            if not turn.done():  # else its request has just been cancelled
+            if not turn.done():  # else its request has just been cancelled, and the next may try
                 turn.set_result(None)
+                return

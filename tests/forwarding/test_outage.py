@@ -75,6 +75,27 @@ def test_outage_has_one_pace_for_all_requests() -> None:
     assert results.count(True) == 12
 
 
+def test_outage_gives_the_turn_of_a_cancelled_request_to_the_next() -> None:
+    """The request was cancelled in the same turn of the loop, so it is still in the queue."""
+
+    async def scenario() -> list[bool]:
+        loop = asyncio.get_running_loop()
+        outage = Outage()
+        tasks = [loop.create_task(outage.turn(loop.time() + 60)) for _ in range(4)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        outage.responded()
+        await asyncio.wait(tasks, timeout=TURN_SECONDS / 2)
+        states = [task.done() for task in tasks]
+        tasks[3].cancel()
+        outage.responded()
+        await asyncio.wait(tasks)
+        assert [task.cancelled() for task in tasks] == [True, False, False, True]
+        return states
+
+    assert run_virtually(scenario()) == [True, True, True, False]
+
+
 @pytest.mark.e2e
 async def test_restart_of_the_only_destination_loses_no_get(tmp_path: Path) -> None:
     """Connections are refused until it is back; a POST is not repeated."""
