@@ -77,9 +77,13 @@ class Journey:
         if exchange.observer is not None:
             exchange.observer.ended(exchange, failure)
         if exchange.in_flight:
+            response = exchange.transport_exchange  # None for a lease
             exchange.end_attempt()
             if self._admission is not None:
                 self._admission.leave()
-            if isinstance(failure, ProxyError):
-                self.outcomes.failed_late(exchange.destination, failure)
+            if response is not None:
+                if isinstance(failure, ProxyError):
+                    self.outcomes.failed_late(exchange.destination, response.status, failure)
+                elif exchange.tunnel_end is None:  # else it is counted by its own end
+                    exchange.destination.completed += 1
         return exchange.watcher.end(exchange)

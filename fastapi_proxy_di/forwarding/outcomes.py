@@ -92,10 +92,18 @@ class Outcomes:
             self._supervisor.failed(destination, failure.value)
             self.observe(destination, started, failed=True)
 
-    def failed_late(self, destination: Destination, error: ProxyError) -> None:
-        """Report a response, a tunnel or a lease that failed after its beginning."""
-        if error.failure.side is Side.DESTINATION and error.counts:
-            self._supervisor.failed(destination, error.failure.value)
+    def failed_late(self, destination: Destination, status: int, error: ProxyError) -> None:
+        """Report a response or a tunnel that failed after its beginning.
+
+        Args:
+            destination: The destination of the exchange.
+            status: The status of the response; one of ``ejection.statuses`` is counted already.
+            error: The failure; a failure of another side is a good end for the destination.
+        """
+        if error.failure.side is not Side.DESTINATION:
+            destination.completed += 1
+        elif error.counts and status not in self._ejection.statuses:
+            self._supervisor.failed(destination, error.failure.value, broke_off=True)
         error.request_sent = True
         error.upstream = self._supervisor.pool.name
         error.destination = destination.url

@@ -213,8 +213,10 @@ class WebSocketForwarder:
 
     def _ended(self, destination: Destination, end: TunnelEnd) -> None:
         self.ends[end.reason] += 1
-        if end.error is not None:
-            self._journey.outcomes.failed_late(destination, end.error)
+        if end.error is None:
+            destination.completed += 1
+        else:
+            self._journey.outcomes.failed_late(destination, 101, end.error)
         level = logging.DEBUG if end.error is None else logging.WARNING
         if _logger.isEnabledFor(level):
             _logger.log(

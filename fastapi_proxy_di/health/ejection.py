@@ -5,6 +5,10 @@ change the pool.
 
 - A destination is ejected by ``consecutive`` failures in a row, or by ``failure_rate`` over
   ``window`` after at least ``minimum_requests``.
+- There are two rows. A failure before a response extends the one that each response ends when
+  it begins: a stream of an hour shows at once that the destination serves. A response that
+  breaks off extends the other one, which only an end without such a failure ends: each
+  response that breaks off has begun well.
 - An ejection lasts n times ``base_time``, at most ``max_time``. n grows with each ejection and
   falls by one for each ``base_time`` since the last ejection ended.
 - At most ``max_share`` of the pool is ejected, but one destination always may be; the last
@@ -53,24 +57,36 @@ class Ejector:
         """Count an exchange that did not fail on the destination's side."""
         destination.successes += 1
 
-    def failed(self, destination: Destination, now: float) -> float | None:
+    def failed(
+        self, destination: Destination, now: float, *, broke_off: bool = False
+    ) -> float | None:
         """Count a failure on the destination's side.
 
         Args:
             destination: The destination that failed.
             now: Monotonic seconds.
+            broke_off: Whether a response broke off that had been counted as a success, which
+                is then counted as a failure only.
 
         Returns:
             The end of the ejection, for ``Pool.eject``; ``None`` for no ejection.
         """
         settings = self._settings
         record = self._record(destination)
+        if broke_off:
+            if destination.successes:  # else its success is from before an ejection
+                destination.successes -= 1
+                record.broken_off += 1
+            row = record.broken_row.extend(destination.completed)
+        else:
+            row = record.row.extend(destination.successes + record.broken_off)
         record.failures.add(now)
         failures = record.failures.read(now)
-        requests = failures + record.successes.read(now, destination.successes)
+        # The success may be from before the window.
+        successes = max(0.0, record.successes.read(now, destination.successes))
+        requests = failures + successes
         destination.failures += 1
-        run = record.extend_run(destination.successes)
-        if run < settings.consecutive and (
+        if row < settings.consecutive and (
             requests < settings.minimum_requests or failures < settings.failure_rate * requests
         ):
             return None
@@ -169,16 +185,20 @@ class _Record:
     Attributes:
         successes: Successes of the window.
         failures: Failures of the window.
+        broken_off: Number of responses that began and broke off.
+        row: The failures in a row before a response.
+        broken_row: The responses in a row that broke off.
         level: Factor of the last ejection's length.
         ended_at: Monotonic seconds at which the last ejection was to end.
     """
 
     __slots__ = (
-        "_run",
-        "_successes_before_run",
+        "broken_off",
+        "broken_row",
         "ended_at",
         "failures",
         "level",
+        "row",
         "successes",
     )
 
@@ -191,18 +211,29 @@ class _Record:
         """Forget the exchanges; the level stays."""
         self.successes: RollingTotal = RollingTotal(window)
         self.failures: RollingCount = RollingCount(window)
-        self._run = 0
-        self._successes_before_run = 0
+        self.broken_off: int = 0
+        self.row: _Row = _Row()
+        self.broken_row: _Row = _Row()
 
-    def extend_run(self, successes: int) -> int:
+
+class _Row:
+    """Failures in a row."""
+
+    __slots__ = ("_good", "_length")
+
+    def __init__(self) -> None:
+        self._good = 0
+        self._length = 0
+
+    def extend(self, good: int) -> int:
         """Give the number of failures in a row, this one included.
 
         Args:
-            successes: Number of successes of the destination. If it has grown since the last
-                failure, a new run begins; so a success itself needs no further work.
+            good: A count that each good result raises. If it has changed since the last
+                failure, a new row begins; so a good result needs no further work.
         """
-        if successes != self._successes_before_run:
-            self._successes_before_run = successes
-            self._run = 0
-        self._run += 1
-        return self._run
+        if good != self._good:
+            self._good = good
+            self._length = 0
+        self._length += 1
+        return self._length

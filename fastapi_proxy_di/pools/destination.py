@@ -43,9 +43,11 @@ class Destination:
             used in panic either.
         draining: Whether the destination takes no new requests and finishes the old ones.
         removed: Whether the destination has left its pool; it finishes its requests.
-        successes: Exchanges since the last ejection whose response began without a failure on
-            the destination's side; a response that breaks off later counts as a failure too.
+        successes: Exchanges since the last ejection that did not fail on the destination's side,
+            counted when the response begins; a response that breaks off is taken out again.
         failures: Exchanges since the last ejection that failed on the destination's side.
+        completed: Responses and tunnels since the last ejection that ended without a failure on
+            the destination's side, also by the client.
         ejections: How often the destination was ejected.
         returns: How often the destination became healthy again or was readmitted.
     """
@@ -55,6 +57,7 @@ class Destination:
         "_on_fall",
         "_on_room",
         "awaits_probe",
+        "completed",
         "cooling",
         "draining",
         "ejected_until",
@@ -91,6 +94,7 @@ class Destination:
         self.removed: bool = False
         self.successes: int = 0
         self.failures: int = 0
+        self.completed: int = 0
         self.ejections: int = 0
         self.returns: int = 0
         self._fallen: set[Destination] | None = None

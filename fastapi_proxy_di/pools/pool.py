@@ -122,7 +122,7 @@ class Pool:
             return False
         destination.ejected_until = None
         destination.cooling = False
-        destination.successes = destination.failures = 0
+        destination.successes = destination.failures = destination.completed = 0
         destination.returns += 1
         self._refresh()
         return True

@@ -36,7 +36,11 @@ class EjectionSettings(SettingsModel):
     )
 
     consecutive: AtLeastOne = Field(
-        default=5, description="Failures in a row that eject (Envoy: 5)."
+        default=5,
+        description=(
+            "Failures in a row that eject (Envoy: 5). Responses that break off are a row of their"
+            " own, which ends when a response ends without breaking off."
+        ),
     )
 
     base_time: Duration = Field(

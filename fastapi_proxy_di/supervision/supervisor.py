@@ -78,10 +78,17 @@ class Supervisor:
         self._turn = self._loop.call_later(window, self._turn_window)
         self._tick = self._loop.call_later(ejector.tick_seconds, self._mark)
 
-    def failed(self, destination: Destination, reason: str) -> None:
-        """Count a failure on the destination's side."""
+    def failed(self, destination: Destination, reason: str, *, broke_off: bool = False) -> None:
+        """Count a failure on the destination's side.
+
+        Args:
+            destination: The destination that failed.
+            reason: The name of the failure, for the event.
+            broke_off: Whether a response broke off whose beginning was counted as a success.
+        """
         now = self._loop.time()
-        self._eject(destination, self._ejector.failed(destination, now), now, reason)
+        until = self._ejector.failed(destination, now, broke_off=broke_off)
+        self._eject(destination, until, now, reason)
 
     def cool_down(self, destination: Destination, seconds: float) -> None:
         """Eject a destination whose Retry-After asks for ``seconds`` without requests."""

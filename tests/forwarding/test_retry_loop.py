@@ -380,14 +380,14 @@ async def test_late_failure_is_counted_by_its_side() -> None:
         outcomes = one.upstream.journey.outcomes
         (destination,) = one.upstream.pool.destinations
         error = UpstreamDisconnected("x", failure=Failure.RESPONSE_BODY)
-        outcomes.failed_late(destination, error)
-        outcomes.failed_late(destination, ClientDisconnected())
+        outcomes.failed_late(destination, 200, error)
+        outcomes.failed_late(destination, 200, ClientDisconnected())
 
-        assert destination.failures == 1
+        assert (destination.failures, destination.completed) == (1, 1)
         assert (error.upstream, error.destination) == ("billing", destination.url)
         assert [attempt.failure for attempt in error.attempts] == [Failure.RESPONSE_BODY]
         late: ProxyError = UpstreamDisconnected("x", attempts=error.attempts * 2)
-        outcomes.failed_late(destination, late)
+        outcomes.failed_late(destination, 200, late)
         assert len(late.attempts) == 2
 
 

@@ -60,6 +60,71 @@ def test_ejector_success_ends_a_run() -> None:
         ejector.succeeded(destination)
 
 
+def break_off(
+    ejector: Ejector, pool: Pool, destination: Destination, now: float = 1.0
+) -> float | None:
+    """Let a response begin and break off."""
+    ejector.succeeded(destination)
+    return ejector.failed(destination, now, broke_off=True)
+
+
+def test_ejector_ejects_after_a_row_of_broken_responses() -> None:
+    """Each of them had begun well, also several at once and after a stream has begun."""
+    ejector, pool, destination = ejector_of(3, consecutive=4, minimum_requests=100)
+    assert break_off(ejector, pool, destination) is None
+    for _ in range(3):
+        ejector.succeeded(destination)
+    ends = [ejector.failed(destination, 1.0, broke_off=True) for _ in range(2)]
+
+    assert ends == [None, None]
+    assert break_off(ejector, pool, destination) == 31.0
+
+
+def test_ejector_whole_response_ends_a_row_of_broken_ones() -> None:
+    """One of which the client has left the end counts as well."""
+    ejector, pool, destination = ejector_of(3, consecutive=3, minimum_requests=100)
+    for _ in range(5):
+        assert break_off(ejector, pool, destination) is None
+        assert break_off(ejector, pool, destination) is None
+        destination.completed += 1
+
+
+def test_ejector_stream_that_has_begun_ends_a_row_of_failures() -> None:
+    """It may last for an hour, and shows already that the destination serves."""
+    ejector, pool, destination = ejector_of(3, consecutive=3, minimum_requests=100)
+    for _ in range(5):
+        for _ in range(2):
+            assert fail(ejector, pool, destination, 1.0) is None
+        ejector.succeeded(destination)
+        # The success of a broken response is taken back; that a response began stays true.
+        ejector.failed(destination, 1.0, broke_off=True)
+        destination.completed += 1
+
+
+def test_ejector_counts_each_exchange_once() -> None:
+    """Three broken responses among ten are three of ten requests."""
+    ejector, pool, destination = ejector_of(3, consecutive=100)
+    for _ in range(8):
+        ejector.succeeded(destination)
+    assert break_off(ejector, pool, destination) is None
+    assert break_off(ejector, pool, destination) is None
+    assert (destination.successes, destination.failures) == (8, 2)
+    until = ejector.failed(destination, 1.0, broke_off=True)
+
+    assert (destination.successes, destination.failures, until) == (7, 3, 31.0)
+
+
+def test_ejector_broken_response_from_before_a_readmission_has_no_success_to_take_back() -> None:
+    """The count of successes began at zero again."""
+    ejector, pool, destination = ejector_of(3)
+    ejector.succeeded(destination)
+    fail_until_ejected(ejector, pool, destination, 1.0)
+    readmit(ejector, pool, destination)
+    ejector.failed(destination, 40.0, broke_off=True)
+
+    assert (destination.successes, destination.failures) == (0, 1)
+
+
 def test_ejector_ejects_by_rate() -> None:
     """Three failures of ten requests within the window, not in a row."""
     ejector, pool, destination = ejector_of(3)

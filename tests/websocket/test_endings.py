@@ -212,7 +212,9 @@ async def test_lost_client_breaks_off_the_upstream(
             _break(client.client.reset, client.client.close, how)
             await origin.all_left()
         assert await _logged_end(gateway, caplog) == ("client_vanished", 1006)
-        assert gateway.balancer.destinations[0].failures == 0
+        destination = gateway.balancer.destinations[0]
+        await until(lambda: not destination.in_flight)
+        assert (destination.failures, destination.completed) == (0, 1)
 
     assert b"".join(rest) == b""
 
@@ -237,7 +239,9 @@ async def test_lost_upstream_closes_the_client(
         assert await client.ended() == Closed(1011, "upstream disconnected")
         client.client.close()
         assert await _logged_end(gateway, caplog, "WARNING") == ("upstream_vanished", 1006)
-        assert gateway.balancer.destinations[0].failures == 1
+        destination = gateway.balancer.destinations[0]
+        await until(lambda: not destination.in_flight)
+        assert (destination.failures, destination.completed) == (1, 0)
 
 
 def _break(reset: Callable[[], None], close: Callable[[], object], how: str) -> None:
