@@ -40,7 +40,7 @@ def test_python_blocks_are_files() -> None:
     """Each Python block of a page is a file of ``docs/src``, so that a test can run it."""
     for page in PAGES:
         for block in re.findall(r"```python[^\n]*\n(.*?)```", TEXTS[page], re.DOTALL):
-            assert re.fullmatch(r'--8<-- "[\w/.:]+"\n', block), (page.name, block)
+            assert re.fullmatch(r' *--8<-- "[\w/.:]+"\n *', block), (page.name, block)
 
 
 def test_snippets_are_shown() -> None:
@@ -48,7 +48,7 @@ def test_snippets_are_shown() -> None:
     shown = {
         name
         for text in TEXTS.values()
-        for name in re.findall(r'^--8<-- "([\w/.]+)(?::\w+)?"$', text, re.MULTILINE)
+        for name in re.findall(r'^ *--8<-- "([\w/.]+)(?::\w+)?"$', text, re.MULTILINE)
     }
 
     assert shown == {str(file.relative_to(SNIPPETS)) for file in SNIPPET_FILES}
@@ -60,6 +60,7 @@ def test_snippets_are_run() -> None:
     tests += "\n".join(file.read_text() for file in SNIPPET_FILES)
     tests += (ROOT / "tests" / "docs" / "conftest.py").read_text()
     tests += (ROOT / "tests" / "sdks" / "test_sdks.py").read_text()
+    tests += (ROOT / "tests" / "migration" / "test_originals.py").read_text()
     not_run = [
         file.name
         for file in SNIPPET_FILES

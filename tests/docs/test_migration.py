@@ -1,19 +1,28 @@
 """The page on migration from fastapi-reverse-proxy is complete, and its files work."""
 
-from __future__ import annotations
-
+import contextlib
 import re
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
 
 import pytest
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import Depends, FastAPI, Request, Response, WebSocket
 from fastapi.testclient import TestClient
 
-from fastapi_proxy_di import Upstream, proxy_router
+from fastapi_proxy_di import (
+    Balancer,
+    Destinations,
+    HealthSettings,
+    Upstream,
+    UpstreamSettings,
+    proxy_lifespan,
+    proxy_router,
+)
 from fastapi_proxy_di.testing import Received, reply, stand_in
 from tests.docs.conftest import SNIPPETS, Gateway, Snippet
+from tests.docs.differences import SCENARIOS
 from tests.docs.websocket_client import say
-from tests.support.servers import run_app
+from tests.support.servers import Running, dead_port, run_app
 
 PAGE = SNIPPETS.parent / "migration.md"
 ORIGINAL_NAMES = [
@@ -57,13 +66,31 @@ ORIGINAL_NAMES = [
     "method",
     "subprotocols",
     "target_url",
+    "Proxy",
+    "close",
+    "override_host",
+    "req",
+    "request",
+    "websocket",
+    "target",
+    "is_personalized",
+    "target_configs",
+    "last_update",
 ]
+"""The public names and parameters of 0.1.1 and 0.4.0; ``tests/migration`` compares them."""
 
 
 def rows() -> list[tuple[str, str]]:
     """Give the two cells of each row of the page's tables."""
-    found = re.findall(r"^\| (.+?) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
+    found = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", PAGE.read_text(), re.MULTILINE)
     return [row for row in found if row[1] not in ("Here", "---")]
+
+
+def differences() -> dict[str, list[str]]:
+    """Give the cells of the table of differences by row: 0.1.1, 0.4.0, here."""
+    _, _, table = PAGE.read_text().partition("| | 0.1.1 | 0.4.0 | Here |\n")
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    return {row[0]: row[1:] for row in rows[1:]}
 
 
 def test_migration_names_everything() -> None:
@@ -73,11 +100,19 @@ def test_migration_names_everything() -> None:
     assert [name for name in ORIGINAL_NAMES if not re.search(rf"\b{name}\b", left)] == []
 
 
+def test_migration_has_a_scenario_for_each_difference() -> None:
+    """Each row of the table is tried, here and with the original."""
+    assert list(differences()) == list(SCENARIOS)
+
+
 def test_migration_shows_what_is_tested() -> None:
     """The code in the right column is part of the tested files."""
-    code = " ".join(
-        " ".join(file.read_text().split()) for file in sorted((SNIPPETS / "migration").glob("*.py"))
-    )
+    files = [
+        file
+        for file in sorted((SNIPPETS / "migration").glob("*.py"))
+        if not file.name.startswith("before_")
+    ]
+    code = " ".join(" ".join(file.read_text().split()) for file in files)
     shown = [piece for _, right in rows() for piece in re.findall(r"`([^`]+)`", right)]
 
     assert len(shown) > 30
@@ -97,6 +132,10 @@ def backend(name: str) -> FastAPI:
         body = await request.body()
         return {"name": name, "item": item, "query": request.url.query, "bytes": len(body)}
 
+    @app.post("/v2/pay")
+    async def pay(request: Request) -> dict[str, str]:
+        return {"host": request.headers["host"]}
+
     @app.websocket("/feed")
     async def feed(websocket: WebSocket) -> None:
         await websocket.accept(subprotocol="v1")
@@ -107,11 +146,11 @@ def backend(name: str) -> FastAPI:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("file", ["quick_start.py", "by_hand.py"])
+@pytest.mark.parametrize(("file", "probes"), [("quick_start.py", True), ("proxy.py", False)])
 async def test_migration_quick_start_runs(
-    file: str, snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    file: str, probes: bool, snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ported app proxies HTTP and WebSocket, measures latency, and drains."""
+    """The ported app proxies HTTP and WebSocket, measures latency by probes, and drains."""
     async with run_app(backend("a")) as one, run_app(backend("b")) as two:
         monkeypatch.setenv("UPSTREAM_BACKEND_DESTINATIONS", f"{one.url},{two.url}")
         app = snippet(f"migration/{file}").app
@@ -120,7 +159,7 @@ async def test_migration_quick_start_runs(
             root = await client.get("/")
             posted = await client.post("/items/a%2Fb?x=1&x=2", content=b"12345")
             heard, subprotocol = await say(client, "/ws/feed", "hello", subprotocols=["v1"])
-            measured = [one.latency_ms for one in balancer.destinations]
+            measured = [one.latency_ms is not None for one in balancer.destinations]
             await balancer.drain(two.url)
             left = await client.get("/")
 
@@ -132,8 +171,119 @@ async def test_migration_quick_start_runs(
         "bytes": 5,
     }
     assert (heard[1:], subprotocol) == (" heard hello", "v1")
-    assert None not in measured
+    assert measured == [probes, probes]
     assert left.json() == {"name": "a"}
+
+
+@pytest.mark.e2e
+async def test_migration_host_is_overridden(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ported endpoint sends the other ``Host``, as the original does."""
+    async with run_app(backend("a")) as one:
+        monkeypatch.setenv("UPSTREAM_BACKEND_DESTINATIONS", one.url)
+        async with gateway(snippet("migration/proxy.py").app) as client:
+            paid = await client.post("/pay")
+
+    assert paid.json() == {"host": "pay.example"}
+
+
+@pytest.mark.e2e
+async def test_migration_failover_needs_no_code(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first address is dead, and the client gets the response of the second."""
+    async with run_app(backend("b")) as two:
+        addresses = f"http://127.0.0.1:{dead_port()},{two.url}"
+        monkeypatch.setenv("UPSTREAM_BACKEND_DESTINATIONS", addresses)
+        async with gateway(snippet("migration/failover.py").app) as client:
+            root = await client.get("/")
+
+    assert root.json() == {"name": "b"}
+
+
+@contextlib.asynccontextmanager
+async def front(
+    url: str, *, timeout: float | None = None, checked: bool = False
+) -> AsyncIterator[Running]:
+    """Run an app with an endpoint that forwards, a mount, and a tunnel."""
+
+    class Backend(UpstreamSettings, name="backend"):
+        destinations: Destinations = [url]
+        health: HealthSettings = HealthSettings(path="/" if checked else None)
+        when_none_available: Literal["panic", "fail"] = "fail" if checked else "panic"
+
+    app = FastAPI()
+    app.include_router(proxy_router(Backend), prefix="/shop")
+
+    @app.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "OPTIONS"])
+    async def gateway(
+        request: Request, backend: Annotated[Balancer, Depends(Upstream("backend"))]
+    ) -> Response:
+        return await backend.forward(request, timeout=timeout)
+
+    @app.websocket("/{path:path}")
+    async def tunnel(
+        websocket: WebSocket, backend: Annotated[Balancer, Depends(Upstream("backend"))]
+    ) -> None:
+        await backend.forward_websocket(websocket)
+
+    async with run_app(app) as running:
+        yield running
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("row", SCENARIOS)
+async def test_migration_behaves_as_the_page_says(row: str) -> None:
+    """The last cell of the row has what a gateway of this library does."""
+    assert await SCENARIOS[row](front) in differences()[row][2]
+
+
+@pytest.mark.e2e
+async def test_migration_mounted_app_sends_the_path_below_its_mount(gateway: Gateway) -> None:
+    """Without a path, ``forward`` sends the path without the mount of the app."""
+    shop, outer = FastAPI(), FastAPI()
+    app = FastAPI(lifespan=lambda _: proxy_lifespan(shop))
+
+    @outer.get("/{path:path}")
+    async def path(path: str) -> str:
+        return path
+
+    async with run_app(outer) as origin:
+
+        class Backend(UpstreamSettings, name="backend"):
+            destinations: Destinations = [origin.url]
+
+        @shop.get("/{path:path}")
+        async def forwarded(
+            request: Request, backend: Annotated[Balancer, Depends(Upstream(Backend))]
+        ) -> Response:
+            return await backend.forward(request)
+
+        app.mount("/shop", shop)
+        async with gateway(app) as client:
+            response = await client.get("/shop/cart")
+
+    assert response.json() == "cart"
+
+
+@pytest.mark.parametrize("name", ["host", "x-forwarded-for", "content-length", "connection"])
+@pytest.mark.parametrize("argument", ["additional_headers", "override_headers"])
+def test_migration_headers_that_cannot_be_set(argument: str, name: str) -> None:
+    """An endpoint that sets one gets a ``ValueError``."""
+    app = FastAPI(lifespan=proxy_lifespan)
+    arguments: dict[str, Any] = {argument: {name: "1"}}
+
+    @app.get("/")
+    async def forwarded(
+        request: Request, backend: Annotated[Balancer, Depends(Upstream("backend"))]
+    ) -> str:
+        with pytest.raises(ValueError, match=name):
+            await backend.forward(request, **arguments)
+        return "refused"
+
+    with stand_in(app, "backend", {"a": reply()}), TestClient(app) as client:
+        assert client.get("/").json() == "refused"
 
 
 def test_migration_settings_are_valid(snippet: Snippet) -> None:

@@ -23,6 +23,7 @@ async def item(request: Request, backend: Backend, number: int) -> Response:
         additional_headers={"x-tenant": "acme"},
         override_headers={"accept": "application/json"},
         override_body=b"{}",
+        override_host="items.example",
     )
 
 
@@ -35,6 +36,7 @@ async def live(websocket: WebSocket, backend: Backend) -> None:
         forward_query=False,
         additional_headers={"x-tenant": "acme"},
         override_headers={"origin": "http://app"},
+        open_timeout=10.0,
     )
 
 

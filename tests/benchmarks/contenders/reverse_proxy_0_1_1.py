@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, WebSocket
-from fastapi_reverse_proxy import (  # type: ignore[import-not-found]
+from fastapi_reverse_proxy import (
     close_httpx_client,
     create_httpx_client,
     proxy_pass,

@@ -1,0 +1,1 @@
+"""What the migration page says of the original; `scripts/reverse_proxy_versions.py` runs it."""
