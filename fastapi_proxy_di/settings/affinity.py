@@ -16,7 +16,7 @@ from pydantic import (
 from fastapi_proxy_di.settings.durations import OptionalDuration
 from fastapi_proxy_di.settings.headers import TOKEN, header_token
 from fastapi_proxy_di.settings.model import SettingsModel
-from fastapi_proxy_di.settings.text import NO_SECRET, OptionalSecret, OrNone
+from fastapi_proxy_di.settings.text import OptionalSecret, OrNone
 
 __all__ = ["AffinitySettings"]
 
@@ -72,7 +72,8 @@ class AffinitySettings(SettingsModel):
     )
 
     key: OptionalSecret = Field(
-        default=NO_SECRET,
+        default=None,
+        validate_default=True,
         description=(
             "Secret that signs the cookie, 16 characters or more; the same in all workers. Required"
             " with ``cookie``."
@@ -89,6 +90,7 @@ class AffinitySettings(SettingsModel):
 
     max_age: OptionalDuration = Field(
         default=None,
+        validate_default=True,
         description=(
             "Seconds that browsers keep the cookie after it was set; none until the browser's"
             " session ends."

@@ -3,13 +3,20 @@
 import math
 import re
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from pydantic import BeforeValidator, WithJsonSchema
 
 from fastapi_proxy_di.settings.text import OrNone
 
-__all__ = ["Duration", "DurationOrZero", "OptionalDuration", "parse_duration"]
+__all__ = [
+    "Duration",
+    "DurationOrZero",
+    "OpenDurationOrZero",
+    "OpenOptionalDuration",
+    "OptionalDuration",
+    "parse_duration",
+]
 
 # Longer durations overflow the timers of event loops, and are probably typing errors.
 MAX_SECONDS: Final = 366 * 24 * 3600.0
@@ -56,11 +63,36 @@ def _json_schema(**number: Any) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"type": "number", **number}, text]})
 
 
-Duration = Annotated[float, BeforeValidator(_positive), _json_schema(exclusiveMinimum=0)]
-"""Seconds, more than 0."""
+if TYPE_CHECKING:
 
-DurationOrZero = Annotated[float, BeforeValidator(parse_duration), _json_schema(minimum=0)]
-"""Seconds, 0 allowed."""
+    class Duration:
+        """A field that accepts seconds, text and ``timedelta``, and gives seconds."""
 
-OptionalDuration = Annotated[Duration | None, OrNone]
-"""Seconds, more than 0, or none."""
+        def __get__(self, instance: object, owner: type | None = None) -> float: ...
+
+        def __set__(self, instance: object, value: float | str | timedelta) -> None: ...
+
+    class OptionalDuration:
+        """A field that accepts the same and ``None``, and gives seconds or ``None``."""
+
+        def __get__(self, instance: object, owner: type | None = None) -> float | None: ...
+
+        def __set__(self, instance: object, value: float | str | timedelta | None) -> None: ...
+
+    DurationOrZero: TypeAlias = Duration
+    OpenDurationOrZero: TypeAlias = float | Any
+    OpenOptionalDuration: TypeAlias = float | Any | None
+
+else:
+    Duration = Annotated[float, BeforeValidator(_positive), _json_schema(exclusiveMinimum=0)]
+    """Seconds, more than 0."""
+
+    DurationOrZero = Annotated[float, BeforeValidator(parse_duration), _json_schema(minimum=0)]
+    """Seconds, 0 allowed."""
+
+    OptionalDuration = Annotated[Duration | None, OrNone]
+    """Seconds, more than 0, or none."""
+
+    # Fields of an upstream itself: a declared class may give them another type (UpstreamSettings).
+    OpenDurationOrZero = DurationOrZero
+    OpenOptionalDuration = OptionalDuration

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from fastapi_proxy_di.settings.durations import Duration
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.numbers import AtLeastOne, Share
-from fastapi_proxy_di.settings.statuses import NO_STATUS_CODES, StatusCodesField
+from fastapi_proxy_di.settings.statuses import StatusCodes, StatusCodesField
 
 __all__ = ["EjectionSettings"]
 
@@ -20,7 +20,9 @@ class EjectionSettings(SettingsModel):
     )
 
     window: Duration = Field(
-        default=60.0, description="Seconds over which failures are counted (YARP: 60)."
+        default=60.0,
+        validate_default=True,
+        description="Seconds over which failures are counted (YARP: 60).",
     )
 
     minimum_requests: AtLeastOne = Field(
@@ -45,11 +47,14 @@ class EjectionSettings(SettingsModel):
 
     base_time: Duration = Field(
         default=30.0,
+        validate_default=True,
         description="Seconds of an ejection, times the number of ejections so far (Envoy: 30).",
     )
 
     max_time: Duration = Field(
-        default=300.0, description="Longest ejection in seconds (Envoy: 300)."
+        default=300.0,
+        validate_default=True,
+        description="Longest ejection in seconds (Envoy: 300).",
     )
 
     max_share: Share = Field(
@@ -61,7 +66,8 @@ class EjectionSettings(SettingsModel):
     )
 
     statuses: StatusCodesField = Field(
-        default=NO_STATUS_CODES,
+        default=StatusCodes(),
+        validate_default=True,
         description=(
             "Responses that count as failures beside transport failures, e.g. ``502,503``. Empty,"
             " because a 500 says more about a request than about a destination (YARP)."

@@ -10,7 +10,7 @@ from fastapi_proxy_di.settings.headers import ProbeHeaderValues
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.numbers import AtLeastOne, Share
 from fastapi_proxy_di.settings.paths import ProbePath
-from fastapi_proxy_di.settings.statuses import StatusCodes
+from fastapi_proxy_di.settings.statuses import StatusCodes, StatusCodesField
 from fastapi_proxy_di.settings.text import OrNone
 from fastapi_proxy_di.wire.addresses import parse_address
 
@@ -74,7 +74,9 @@ class HealthSettings(SettingsModel):
     )
 
     interval: Duration = Field(
-        default=15.0, description="Seconds between two probes of a destination (YARP: 15)."
+        default=15.0,
+        validate_default=True,
+        description="Seconds between two probes of a destination (YARP: 15).",
     )
 
     jitter: Share = Field(
@@ -86,7 +88,9 @@ class HealthSettings(SettingsModel):
     )
 
     timeout: Duration = Field(
-        default=5.0, description="Seconds until a probe has failed (Traefik, Caddy: 5)."
+        default=5.0,
+        validate_default=True,
+        description="Seconds until a probe has failed (Traefik, Caddy: 5).",
     )
 
     fall: AtLeastOne = Field(
@@ -97,13 +101,15 @@ class HealthSettings(SettingsModel):
         default=1, description="Good probes in a row until it is healthy again (YARP: 1)."
     )
 
-    expected: StatusCodes = Field(
+    expected: StatusCodesField = Field(
         default=StatusCodes("200-399"),
+        validate_default=True,
         description="Statuses of a good probe (nginx, Traefik: 2xx and 3xx).",
     )
 
     unhealthy_interval: OptionalDuration = Field(
         default=None,
+        validate_default=True,
         description="Seconds between probes of an unhealthy destination; none for ``interval``.",
     )
 

@@ -28,7 +28,9 @@ class LimitSettings(SettingsModel):
     )
 
     queue_timeout: DurationOrZero = Field(
-        default=1.0, description="Seconds that a request may wait in the queue."
+        default=1.0,
+        validate_default=True,
+        description="Seconds that a request may wait in the queue.",
     )
 
     max_body_bytes: Annotated[int | None, Field(ge=0), OrNone] = Field(
@@ -51,6 +53,7 @@ class LimitSettings(SettingsModel):
 
     idle_seconds: DurationOrZero = Field(
         default=4.0,
+        validate_default=True,
         description=(
             "Seconds that an idle connection is kept: less than the 5 after which uvicorn and many"
             " others close it."
@@ -59,6 +62,7 @@ class LimitSettings(SettingsModel):
 
     expect_continue: DurationOrZero = Field(
         default=1.0,
+        validate_default=True,
         description=(
             "Seconds to wait for the destination's 100 before the body is read all the same (Go:"
             " 1)."

@@ -1,4 +1,14 @@
-"""The base of every nested settings model: frozen, strict about keys, silent about values."""
+"""The base of every nested settings model: frozen, strict about keys, silent about values.
+
+Where a field of a nested model accepts more than it gives, its type is a descriptor that only
+type checkers see: they take what is accepted from ``__set__``, and what is given from
+``__get__``. Such a field says ``validate_default=True``, with which ``Field`` has a typing that
+leaves the default to validation; otherwise checkers compare it with the descriptor's class.
+
+Fields of an upstream itself are no descriptors, because a declared class may write them with a
+type of its own (``slow_start: float = 30``), and pyright accepts that only of an equal type.
+Where they accept more than they give, they are a union with ``Any``, which any type may replace.
+"""
 
 from typing import ClassVar
 

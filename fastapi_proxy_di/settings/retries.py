@@ -6,7 +6,7 @@ from fastapi_proxy_di.settings.durations import DurationOrZero, OptionalDuration
 from fastapi_proxy_di.settings.methods import Methods
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.numbers import Count, Share
-from fastapi_proxy_di.settings.statuses import NO_STATUS_CODES, StatusCodesField
+from fastapi_proxy_di.settings.statuses import StatusCodes, StatusCodesField
 
 __all__ = ["RetrySettings"]
 
@@ -32,12 +32,14 @@ class RetrySettings(SettingsModel):
     )
 
     statuses: StatusCodesField = Field(
-        default=NO_STATUS_CODES,
+        default=StatusCodes(),
+        validate_default=True,
         description="Responses that are retried at another destination, e.g. ``502,503``.",
     )
 
     refused_statuses: StatusCodesField = Field(
-        default=NO_STATUS_CODES,
+        default=StatusCodes(),
+        validate_default=True,
         description=(
             "Responses that mean that the request was not done, e.g. ``429,503``: tried at another"
             " destination whatever the method, while the body is kept."
@@ -63,11 +65,13 @@ class RetrySettings(SettingsModel):
 
     backoff: DurationOrZero = Field(
         default=0.025,
+        validate_default=True,
         description="Seconds before a retry, times 2ⁿ, with full jitter (Envoy: 25 ms).",
     )
 
     duration: OptionalDuration = Field(
         default=None,
+        validate_default=True,
         description=(
             "Seconds for which requests that may be sent twice go on while no destination responds,"
             " as when the only one restarts (Caddy: ``lb_try_duration``); none for no further time."
@@ -76,6 +80,7 @@ class RetrySettings(SettingsModel):
 
     hedge_after: OptionalDuration = Field(
         default=None,
+        validate_default=True,
         description=(
             "Seconds without a response after which an idempotent request is also sent to a second"
             " destination, under the same budget; none for never."

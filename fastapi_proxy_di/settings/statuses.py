@@ -10,7 +10,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from fastapi_proxy_di.settings.text import split_commas
 
-__all__ = ["NO_STATUS_CODES", "StatusCodes", "StatusCodesField"]
+__all__ = ["StatusCodes", "StatusCodesField"]
 
 _RANGE: Final = re.compile(r"(\d{3})(?:\s*-\s*(\d{3}))?", re.ASCII)
 _RIGHT: Final = "give codes from 100 to 599 and ranges, e.g. 502,503 or 200-399"
@@ -84,6 +84,3 @@ if TYPE_CHECKING:
 
 else:
     StatusCodesField = StatusCodes
-
-# Any, because type checkers compare a default with the field's class, not with its __set__.
-NO_STATUS_CODES: Final[Any] = StatusCodes()

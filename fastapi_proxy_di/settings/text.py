@@ -1,12 +1,12 @@
 """Values that may also be written as text in a variable: comma-separated lists, ``none``."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BeforeValidator, GetJsonSchemaHandler, SecretStr
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-__all__ = ["NO_SECRET", "AlsoText", "OptionalSecret", "OrNone", "split_commas"]
+__all__ = ["AlsoText", "OptionalSecret", "OrNone", "split_commas"]
 
 
 class AlsoText:
@@ -53,6 +53,3 @@ if TYPE_CHECKING:
 
 else:
     OptionalSecret = SecretStr | None
-
-# Any, because type checkers compare a default with the field's class, not with its __set__.
-NO_SECRET: Final[Any] = None

@@ -13,11 +13,13 @@ class TimeoutSettings(SettingsModel):
 
     connect: Duration = Field(
         default=5.0,
+        validate_default=True,
         description="For a connection, with the look-up of the name and TLS (Envoy: 5).",
     )
 
     resolve: OptionalDuration = Field(
         default=None,
+        validate_default=True,
         description=(
             "For the look-up of a destination's name, within ``connect``; none for as long as"
             " ``connect``."
@@ -26,6 +28,7 @@ class TimeoutSettings(SettingsModel):
 
     activity: Duration = Field(
         default=100.0,
+        validate_default=True,
         description=(
             "Without any byte either way, in a request (YARP: 100). WebSockets have their pings."
         ),
@@ -33,6 +36,7 @@ class TimeoutSettings(SettingsModel):
 
     first_byte: OptionalDuration = Field(
         default=None,
+        validate_default=True,
         description=(
             "From the end of the request until the response's first byte; none for no limit."
         ),
@@ -40,6 +44,7 @@ class TimeoutSettings(SettingsModel):
 
     ping: OptionalDuration = Field(
         default=15.0,
+        validate_default=True,
         description=(
             "HTTP/2 towards destinations: silence with requests under way before a PING, and time"
             " for its response (Go's PingTimeout: 15); none for no PING."
@@ -48,6 +53,7 @@ class TimeoutSettings(SettingsModel):
 
     total: OptionalDuration = Field(
         default=None,
+        validate_default=True,
         description=(
             "For the whole exchange, retries included; none for no limit, as streams have no end."
         ),

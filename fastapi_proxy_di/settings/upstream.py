@@ -20,7 +20,7 @@ from pydantic_settings import (
 from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.settings.affinity import AffinitySettings
 from fastapi_proxy_di.settings.destination import Destinations, DestinationSettings
-from fastapi_proxy_di.settings.durations import DurationOrZero, OptionalDuration
+from fastapi_proxy_di.settings.durations import OpenDurationOrZero, OpenOptionalDuration
 from fastapi_proxy_di.settings.ejection import EjectionSettings
 from fastapi_proxy_di.settings.forwarded import ForwardedSettings
 from fastapi_proxy_di.settings.headers import (
@@ -135,7 +135,7 @@ class UpstreamSettings(BaseSettings):
         default=EjectionSettings(), description="Removal of destinations that fail live traffic."
     )
 
-    slow_start: DurationOrZero = Field(
+    slow_start: OpenDurationOrZero = Field(
         default=0.0,
         description=(
             "Seconds over which a destination that became available again grows to its full share"
@@ -164,7 +164,7 @@ class UpstreamSettings(BaseSettings):
         ),
     )
 
-    max_requests_window: OptionalDuration = Field(
+    max_requests_window: OpenOptionalDuration = Field(
         default=None,
         description=(
             "Seconds after which ``max_requests`` counts anew; none for the health interval."

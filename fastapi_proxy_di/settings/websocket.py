@@ -23,6 +23,7 @@ class WebSocketSettings(SettingsModel):
 
     ping_interval: OptionalDuration = Field(
         default=20.0,
+        validate_default=True,
         description=(
             "Seconds between pings, which keep idle tunnels open (uvicorn: 20); none for no pings."
         ),
@@ -30,13 +31,16 @@ class WebSocketSettings(SettingsModel):
 
     ping_timeout: OptionalDuration = Field(
         default=20.0,
+        validate_default=True,
         description=(
             "Seconds without a pong until the tunnel is broken (uvicorn: 20); none for never."
         ),
     )
 
     open_timeout: Duration = Field(
-        default=10.0, description="Seconds for the handshake (websockets: 10)."
+        default=10.0,
+        validate_default=True,
+        description="Seconds for the handshake (websockets: 10).",
     )
 
     compression: bool = Field(

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from fastapi_proxy_di.settings import (
     Duration,
@@ -59,8 +59,8 @@ def test_duration_refuses_zero_and_duration_or_zero_takes_it() -> None:
     """An interval of 0 makes no sense, a queue timeout of 0 does."""
 
     class Both(BaseModel):
-        positive: Duration = 1.0
-        any_: DurationOrZero = 1.0
+        positive: Duration = Field(default=1.0, validate_default=True)
+        any_: DurationOrZero = Field(default=1.0, validate_default=True)
 
     assert Both.model_validate({"any_": "0"}).any_ == 0
     with pytest.raises(ValidationError, match="more than 0"):
