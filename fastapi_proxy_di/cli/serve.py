@@ -21,11 +21,13 @@ from fastapi_proxy_di import ProxyApp, SettingsError, UpstreamSettings, proxy_ap
 from fastapi_proxy_di.cli.background_server import serving
 from fastapi_proxy_di.cli.listening import listen, url
 from fastapi_proxy_di.integration.app import running_together
+from fastapi_proxy_di.integration.broken_responses import BrokenResponses
 from fastapi_proxy_di.integration.problems import problem, send_response
 from fastapi_proxy_di.settings import load_all
 
 _SHUTDOWN_SECONDS: Final = 10
-_UVICORN_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+_NO_LIMIT: Final = sys.maxsize
+"""Stands for no limit on messages: uvicorn has no other way to say so."""
 
 
 def run(names: Sequence[str], host: str, port: int, *, access_log: bool) -> int:
@@ -49,7 +51,8 @@ def run(names: Sequence[str], host: str, port: int, *, access_log: bool) -> int:
         if listening is None:
             return 2
         proxies = {name: proxy_app(one) for name, one in settings.items()}
-        config = server_config(gateway(proxies), settings.values(), access_log=access_log)
+        app = BrokenResponses(gateway(proxies))
+        config = server_config(app, settings.values(), access_log=access_log)
         with listening, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_serve(config, listening, proxies))
     except SettingsError as error:
@@ -118,8 +121,9 @@ def server_config(
         server_header=own,
         date_header=own,
         ws="websockets-sansio",
+        # Each tunnel has the limit of its upstream as well.
         ws_max_size=max(
-            upstream.websocket.max_message_bytes or _UVICORN_MESSAGE_BYTES for upstream in upstreams
+            upstream.websocket.max_message_bytes or _NO_LIMIT for upstream in upstreams
         ),
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )

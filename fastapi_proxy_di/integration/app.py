@@ -16,11 +16,12 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.errors import ProxyError, ProxyNotStarted, SettingsError
 from fastapi_proxy_di.forwarding.overrides import Overrides
+from fastapi_proxy_di.integration.broken_responses import BrokenResponses
 from fastapi_proxy_di.integration.compat import app_dependencies
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.lifespan import RUNTIME, is_overridden, overridden_upstreams
@@ -135,13 +136,18 @@ class ProxyApp(MountedUpstream):
         self._starter: object = None  # the app that started the upstream, or our own runtime
         self._app: FastAPI | None = None  # the starter, if it is a FastAPI app
         self._checked: FastAPI | None = None  # the last other app that passed `_check`
+        self._alone: ASGIApp | None = None  # responds while the server's lifespan runs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request or a WebSocket; called by the server or the framework."""
-        kind: str = scope["type"]
-        if kind == "lifespan":
+        if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-            return
+        elif self._alone is not None:
+            await self._alone(scope, receive, send)
+        else:
+            await self._respond(scope, receive, send)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if self._guards:
                 refusal = await self._refusal(HTTPConnection(scope))
@@ -154,7 +160,7 @@ class ProxyApp(MountedUpstream):
                 balancer = await self._override(app).balancer()
             if balancer is None:
                 raise self._not_started()
-            if kind == "http":
+            if scope["type"] == "http":
                 if scope["method"] == "CONNECT":
                     await problem(405)(scope, receive, send)
                     return
@@ -227,6 +233,8 @@ class ProxyApp(MountedUpstream):
         """Run the upstream between the server's startup and shutdown messages."""
         await receive()
         started = False
+        # Middlewares may be around the application, also if no app is.
+        self._alone = BrokenResponses(self._respond, raises=True)
         try:
             async with self.running():
                 await send({"type": "lifespan.startup.complete"})
@@ -236,6 +244,8 @@ class ProxyApp(MountedUpstream):
             kind = "shutdown" if started else "startup"
             await send({"type": f"lifespan.{kind}.failed", "message": str(error)})
             raise
+        finally:
+            self._alone = None
         await send({"type": "lifespan.shutdown.complete"})
 
     def _overriding_app(self, around: object) -> FastAPI | None:

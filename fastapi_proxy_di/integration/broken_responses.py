@@ -13,6 +13,7 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastapi_proxy_di.errors import ClientDisconnected
 from fastapi_proxy_di.forwarding.response import TRANSFER, TransferBroken
 from fastapi_proxy_di.integration.compat import middleware_stack
+
+_BROKE_OFF: Final = "the response of the upstream broke off"
 
 
 class BrokenResponses:
@@ -30,10 +33,13 @@ class BrokenResponses:
 
     Args:
         app: The application to wrap.
+        raises: Whether a response that broke off ends with an exception, for middlewares
+            around the wrapper.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, raises: bool = False) -> None:
         self.app = app
+        self._raises = raises
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or TRANSFER in scope:
@@ -47,6 +53,8 @@ class BrokenResponses:
             # breaks the response off as the exception does, but without a traceback in the log.
             if not transfer.cancelled:
                 raise
+        if self._raises and transfer.is_failure:
+            raise TransferBroken(_BROKE_OFF)
 
 
 class _Transfer:
@@ -64,14 +72,19 @@ class _Transfer:
         self.cancelled: bool = False
         self._send = send
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether the response broke off while the client was connected."""
+        return self.broken_by is not None and not isinstance(self.broken_by, ClientDisconnected)
+
     def send(self, message: Message) -> Awaitable[None]:
         if self.broken_by is None or message["type"] != "http.response.body":
             return self._send(message)
         if message.get("more_body", False):
             return self._send(message)
-        if isinstance(self.broken_by, ClientDisconnected):
-            return _nothing()  # the client disconnected, which is no error to log
-        raise TransferBroken("the response of the upstream broke off")
+        if self.is_failure:
+            raise TransferBroken(_BROKE_OFF)
+        return _nothing()  # the client disconnected, which is no error to log
 
 
 async def _nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from fastapi_proxy_di.cli.demo.fleet import Fleet
 from fastapi_proxy_di.cli.demo.load_http import HttpConnection
 from fastapi_proxy_di.cli.demo.load_websocket import LoadWebSocket
 from tests.support.processes import Process, package
+from tests.support.servers import run_app
+from tests.support.websocket_client import open_websocket
+from tests.websocket.upstreams import EchoApp
 
 pytestmark = pytest.mark.e2e
 
@@ -136,9 +140,10 @@ def test_serve_adds_date_and_server_unless_an_upstream_forwards_them(
 
 
 def test_serve_allows_the_largest_message_of_any_upstream() -> None:
-    """Without a limit of the settings, uvicorn's default limit counts."""
+    """An upstream without a limit takes uvicorn's limit away."""
     small = billing(websocket={"max_message_bytes": 1000})
     large = billing(websocket={"max_message_bytes": 100_000_000})
+    unlimited = billing(websocket={"max_message_bytes": None})
 
     def limit(*upstreams: Billing) -> int:
         return serve.server_config(serve.gateway({}), upstreams, access_log=True).ws_max_size
@@ -146,6 +151,24 @@ def test_serve_allows_the_largest_message_of_any_upstream() -> None:
     assert limit(small) == 1000
     assert limit(small, large) == 100_000_000
     assert limit(small, billing()) == 16 * 1024 * 1024
+    assert limit(large, unlimited) == sys.maxsize
+
+
+async def test_serve_passes_messages_of_any_size_without_a_limit() -> None:
+    """One byte more than uvicorn takes by default, from the client to the upstream and back."""
+    message = bytes(16 * 1024 * 1024 + 1)
+    async with run_app(EchoApp(), ws="websockets-sansio", ws_max_size=len(message)) as origin:
+        environment = {
+            "UPSTREAM_BILLING_DESTINATIONS": origin.url,
+            "UPSTREAM_BILLING_WEBSOCKET__MAX_MESSAGE_BYTES": "none",
+        }
+        async with package("serve", "billing", "--port", "0", environment=environment) as running:
+            port = await ready(running)
+            async with open_websocket(("127.0.0.1", port), "/") as client:
+                await client.send(message)
+                echo = await client.recv()
+
+    assert echo == message
 
 
 def test_serve_reports_every_fault_of_the_settings(

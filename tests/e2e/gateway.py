@@ -1,15 +1,17 @@
-"""The smallest gateway, run as ``uvicorn tests.e2e.gateway:app``; it also gives its process id."""
+"""The smallest gateways: ``app``, which also gives its process id, and ``alone``, with no app."""
 
 import os
 
 from fastapi import FastAPI
 
-from fastapi_proxy_di import proxy_router
+from fastapi_proxy_di import proxy_app, proxy_router
 
-__all__ = ["app"]
+__all__ = ["alone", "app"]
 
 app = FastAPI()
 app.include_router(proxy_router("billing"), prefix="/billing")
+
+alone = proxy_app("billing")
 
 
 @app.get("/pid")

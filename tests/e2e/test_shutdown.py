@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from tests.e2e.servers import uvicorn
+from tests.e2e.servers import granian, hypercorn, uvicorn
 from tests.support.gateways import until
 from tests.support.http_client import Ending, connect, request
 from tests.support.origins import Connection, Received, ScriptedOrigin, chunk
+from tests.support.processes import Process, package
 from tests.support.websocket_client import Closed, open_websocket
 from tests.support.websocket_origin import FramePeer, accepting
 
@@ -61,36 +66,80 @@ class Upstream:
         await connection.send(accepting(received))
         self.open["/live"] += 1
         peer = FramePeer(connection.reader, connection.writer)
-        opcode, self.close = await peer.read()
+        try:
+            opcode, self.close = await peer.read()
+        except asyncio.IncompleteReadError:
+            return  # granian ends its worker by SIGKILL
         assert opcode == _CLOSE
         peer.send(_CLOSE, self.close)
         await connection.peer_left()
 
 
-@pytest.mark.parametrize("http", ["httptools", "h11"])
-async def test_open_streams_leave_no_traceback(http: str) -> None:
-    """Uvicorn cancels the streams, and the log has no traceback for each of them."""
+Serve = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[Process]]
+
+
+def _uvicorn(http: str) -> Serve:
+    options = ("--timeout-graceful-shutdown", "1", "--http", http)
+    return lambda app, environment: uvicorn(app, *options, environment=environment)
+
+
+def _hypercorn(app: str, environment: Mapping[str, str]) -> AbstractAsyncContextManager[Process]:
+    return hypercorn(app, "--graceful-timeout", "1", environment=environment)
+
+
+def _granian(app: str, environment: Mapping[str, str]) -> AbstractAsyncContextManager[Process]:
+    return granian(app, "--workers-kill-timeout", "1", environment=environment)
+
+
+@contextlib.asynccontextmanager
+async def _command(app: str, environment: Mapping[str, str]) -> AsyncIterator[Process]:
+    """Run ``serve``, whose graceful timeout is 10 seconds."""
+    async with package("serve", "billing", "--port", "0", environment=environment) as server:
+        server.port = int((await server.line(r"billing: http://127\.0\.0\.1:(\d+)"))[1])
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("serve", "app", "mount"),
+    [
+        (_uvicorn("httptools"), "app", "/billing"),
+        (_uvicorn("h11"), "app", "/billing"),
+        (_hypercorn, "app", "/billing"),
+        (_granian, "app", "/billing"),
+        (_uvicorn("httptools"), "alone", ""),
+        (_uvicorn("h11"), "alone", ""),
+        (_hypercorn, "alone", ""),
+        (_granian, "alone", ""),
+        pytest.param(_command, "", "", marks=pytest.mark.slow),
+    ],
+)
+async def test_open_streams_leave_no_traceback(serve: Serve, app: str, mount: str) -> None:
+    """The server cuts streams and tunnels, and the log has no traceback for each of them."""
     upstream = Upstream()
     async with ScriptedOrigin(upstream) as origin:
         environment = {"UPSTREAM_BILLING_DESTINATIONS": origin.url}
-        options = ("--timeout-graceful-shutdown", "1", "--http", http)
         async with (
-            uvicorn("tests.e2e.gateway:app", *options, environment=environment) as server,
+            serve(f"tests.e2e.gateway:{app}", environment) as server,
             connect(server.address) as one,
             connect(server.address) as two,
+            open_websocket(server.address, f"{mount}/live") as tunnel,
         ):
             for client in (one, two):
-                await client.send(request(target="/billing/events"))
+                await client.send(request(target=f"{mount}/events"))
             streams = [await client.read_head() for client in (one, two)]
+            await until(lambda: upstream.open.total() == 3)
             server.signal(signal.SIGTERM)
+            await server.end()
             for client, stream in zip((one, two), streams, strict=True):
                 await client.read_body(stream)
-            await server.end()
-
+            closed = await tunnel.ended()
         await origin.all_left()
 
     assert [stream.ending for stream in streams] == [Ending.BROKEN] * 2
-    assert [line for line in server.lines if "Traceback" in line] == []
+    assert closed.code in (1006, 1012)
+    # hypercorn on Python 3.11 has tracebacks of its own for every open connection.
+    ours = ("Exception in ASGI application", "/fastapi_proxy_di/forwarding/")
+    assert [line for line in server.lines if any(text in line for text in ours)] == []
 
 
 async def test_sigterm_ends_open_exchanges_within_the_graceful_timeout() -> None:

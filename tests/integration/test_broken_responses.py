@@ -54,6 +54,10 @@ def granian(stack: str, url: str) -> Served:
     return servers.granian("tests.integration.broken:app", environment=environment)
 
 
+async def nothing(*messages: Message) -> Any:
+    """Stand for a ``receive`` or ``send`` that is not called."""
+
+
 async def _response_to(
     address: tuple[str, int], target: str, break_off: asyncio.Event
 ) -> RawResponse:
@@ -187,10 +191,17 @@ async def test_only_the_last_message_of_a_broken_response_is_withheld(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    async def receive() -> Message:
-        raise AssertionError("not read")
-
     with expected:
-        await BrokenResponses(app)({"type": "http"}, receive, send)
+        await BrokenResponses(app)({"type": "http"}, nothing, send)
 
     assert [id(message) for message in sent] == [id(start), id(more), id(more)]
+
+
+async def test_wrapper_inside_middlewares_raises_what_broke_off() -> None:
+    """A middleware that keeps the response back until the end must not send it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[TRANSFER].broken_by = UpstreamDisconnected("gone")
+
+    with pytest.raises(TransferBroken):
+        await BrokenResponses(app, raises=True)({"type": "http"}, nothing, nothing)
