@@ -27,7 +27,8 @@ def rewrite_domain(cookie: bytes, match: bytes | None, replacement: bytes | None
 def rewrite_path(cookie: bytes, match: bytes, replacement: bytes) -> bytes:
     """Replace the prefix of a cookie's Path.
 
-    A ``__Host-`` cookie stays as it is: browsers accept it with ``Path=/`` only.
+    A ``__Host-`` cookie stays as it is: browsers accept it with ``Path=/`` only. So does a Path
+    that already has a longer new prefix: the upstream knows where it is mounted.
 
     Args:
         cookie: Value of one ``Set-Cookie`` header.
@@ -39,6 +40,8 @@ def rewrite_path(cookie: bytes, match: bytes, replacement: bytes) -> bytes:
 
     def rewritten(path: bytes) -> bytes:
         if not path.startswith(b"/") or not is_below(path, match):
+            return path
+        if len(match) < len(replacement) and is_below(path, replacement):
             return path
         rest = path[len(match) :]
         # "/" becomes the mount without a slash at its end.

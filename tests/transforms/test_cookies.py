@@ -56,6 +56,25 @@ def test_path_prefix_is_replaced_at_whole_segments(
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "match", "replacement", "expected"),
+    [
+        (b"/shop", b"", b"/shop", b"/shop"),
+        (b"/shop/", b"", b"/shop", b"/shop/"),
+        (b"/shop/cart", b"", b"/shop", b"/shop/cart"),
+        (b"/shopping", b"", b"/shop", b"/shop/shopping"),
+        (b"/a/b/c", b"/a", b"/a/b", b"/a/b/c"),
+        (b"/a/b/c", b"/a/b", b"/a", b"/a/c"),
+        (b"/shop/cart", b"/shop", b"/shop", b"/shop/cart"),
+    ],
+)
+def test_path_that_has_the_new_prefix_stays(
+    path: bytes, match: bytes, replacement: bytes, expected: bytes
+) -> None:
+    """An upstream that knows its mount writes it into its cookies, as into ``Location``."""
+    assert rewrite_path(b"a=1; Path=" + path, match, replacement) == b"a=1; Path=" + expected
+
+
 def test_every_path_of_a_cookie_is_replaced() -> None:
     """Browsers use the last one."""
     assert rewrite_path(b"a=1;path=/;PATH=/x", b"", b"/b") == b"a=1;path=/b;PATH=/b/x"
