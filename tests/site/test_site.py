@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +15,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
+from tests.support.chromium import browsing, needs_chromium
 from tests.support.processes import ROOT
 from tests.support.servers import run_app
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-_CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 _MEMBERS: Final = {
     "Balancer": {
         "available",
@@ -85,34 +82,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextlib.asynccontextmanager
-async def _browsing(url: str, profile: Path) -> AsyncIterator[None]:
-    assert _CHROMIUM is not None
-    browser = await asyncio.create_subprocess_exec(
-        _CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-proxy-server",
-        "--window-size=1400,1100",
-        "--remote-debugging-port=0",  # without it a headless one leaves after the page's load
-        f"--user-data-dir={profile}",
-        url,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            browser.terminate()
-        await browser.wait()
-
-
 async def _measured(site: Path, pages: list[str], profile: Path) -> list[dict[str, Any]]:
     """Give for each page the code blocks and tables that do not fit at a width of 1280 pixels."""
     reports: asyncio.Queue[list[dict[str, Any]]] = asyncio.Queue()
@@ -129,14 +98,14 @@ async def _measured(site: Path, pages: list[str], profile: Path) -> list[dict[st
     app.mount("/", StaticFiles(directory=site, html=True))
     async with (
         run_app(app) as running,
-        _browsing(f"{running.url}/measure", profile),
+        browsing(f"{running.url}/measure", profile, "--window-size=1400,1100"),
         asyncio.timeout(60),
     ):
         return await reports.get()
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(_CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@needs_chromium
 async def test_home_and_settings_are_not_cut(site: Path, tmp_path: Path) -> None:
     """The code of the home page and the tables of the settings fit into 1280 pixels."""
     home, settings = await _measured(site, ["/", "/reference/settings/"], tmp_path)

@@ -1,9 +1,6 @@
 """A page in headless Chromium uses a WebSocket through the gateway."""
 
 import asyncio
-import contextlib
-import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,11 +8,10 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
 
+from tests.support.chromium import browsing, needs_chromium
 from tests.support.gateways import gateway_app
 from tests.websocket.gateways import every_uvicorn, serving
 from tests.websocket.upstreams import EchoApp, echo_server
-
-_CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 
 _PAGE: Final = """<!doctype html>
 <title>echo</title>
@@ -69,39 +65,10 @@ def _app(url: str, reports: asyncio.Queue[dict[str, Any]]) -> FastAPI:
     return gateway_app(url, app=app)
 
 
-@contextlib.asynccontextmanager
-async def _browsing(url: str, profile: Path) -> AsyncIterator[None]:
-    """Keep a page open."""
-    assert _CHROMIUM is not None
-    browser = await asyncio.create_subprocess_exec(
-        _CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-proxy-server",
-        "--remote-debugging-port=0",  # without it a headless one leaves after the page's load
-        f"--user-data-dir={profile}",
-        url,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            browser.terminate()
-        await browser.wait()
-
-
 @pytest.mark.browser
 @pytest.mark.e2e
 @every_uvicorn
-@pytest.mark.skipif(_CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@needs_chromium
 async def test_page_echoes_through_the_gateway(server: str, tmp_path: Path) -> None:
     """Subprotocol, compression on its own hop, every kind of message, and its close code."""
     upstream = EchoApp(subprotocols=["v1.chat"])
@@ -109,7 +76,7 @@ async def test_page_echoes_through_the_gateway(server: str, tmp_path: Path) -> N
     async with (
         echo_server(upstream) as running,
         serving(_app(running.url, reports), server=server) as gateway,
-        _browsing(f"{gateway.running.url}/page", tmp_path),
+        browsing(f"{gateway.running.url}/page", tmp_path),
         asyncio.timeout(40),
     ):
         report = await reports.get()
