@@ -18,6 +18,7 @@ SNIPPETS = ROOT / "docs" / "src"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = {page: page.read_text() for page in [*PAGES, ROOT / "README.md"]}
 SNIPPET_FILES = sorted(SNIPPETS.rglob("*.py"))
+WEB_APPS = SNIPPETS / "how_to" / "web_apps"
 
 
 def defaults(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -51,7 +52,8 @@ def test_snippets_are_shown() -> None:
         for name in re.findall(r'^ *--8<-- "([\w/.]+)(?::\w+)?"$', text, re.MULTILINE)
     }
 
-    assert shown == {str(file.relative_to(SNIPPETS)) for file in SNIPPET_FILES}
+    recipes = [*WEB_APPS.glob("*.env"), *WEB_APPS.glob("*.sh")]
+    assert shown == {str(file.relative_to(SNIPPETS)) for file in [*SNIPPET_FILES, *recipes]}
 
 
 def test_snippets_are_run() -> None:
@@ -64,12 +66,21 @@ def test_snippets_are_run() -> None:
     not_run = [
         file.name
         for file in SNIPPET_FILES
-        if f"{file.parent.name}/{file.name}" not in tests
+        if not file.is_relative_to(WEB_APPS)  # its commands name the files of the apps
+        and f"{file.parent.name}/{file.name}" not in tests
         and f'"{file.name}"' not in tests
         and f"from {file.stem} import" not in tests
     ]
 
     assert not_run == []
+
+
+def test_recipes_of_web_apps_are_run() -> None:
+    """Each has a test in `tests/web_apps`, but for Grafana, which pip cannot install."""
+    tests = "\n".join(file.read_text() for file in (ROOT / "tests" / "web_apps").glob("test_*.py"))
+    recipes = {file.stem for file in WEB_APPS.glob("*.env")}
+
+    assert set(re.findall(r'\brecipe\("(\w+)"', tests)) == recipes - {"grafana"}
 
 
 def test_readme_shows_the_tested_example() -> None:

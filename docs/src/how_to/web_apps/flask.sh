@@ -1,0 +1,1 @@
+python -m flask --app flask_app run --port 9001

@@ -1,0 +1,1 @@
+python -m uvicorn gateway:app --port 8000 --timeout-graceful-shutdown 10
