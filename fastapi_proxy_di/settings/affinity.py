@@ -1,7 +1,7 @@
 """Settings of affinity: how a client is kept on one destination."""
 
 import re
-from typing import Annotated, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -56,6 +56,25 @@ def _header(value: str | None) -> str | None:
     return None if value is None else header_token(value)
 
 
+if TYPE_CHECKING:
+
+    class SameSite:
+        """A field that accepts the spelling of the attribute too, and gives lower case."""
+
+        def __get__(
+            self, instance: object, owner: type | None = None
+        ) -> Literal["lax", "strict", "none"]: ...
+
+        def __set__(
+            self,
+            instance: object,
+            value: Literal["lax", "strict", "none", "Lax", "Strict", "None"],
+        ) -> None: ...
+
+else:
+    SameSite = Annotated[Literal["lax", "strict", "none"], BeforeValidator(_lower)]
+
+
 class AffinitySettings(SettingsModel):
     """Keeps a client on one destination, by a signed cookie or by a header."""
 
@@ -80,8 +99,9 @@ class AffinitySettings(SettingsModel):
         ),
     )
 
-    same_site: Annotated[Literal["lax", "strict", "none"], BeforeValidator(_lower)] = Field(
+    same_site: SameSite = Field(
         default="lax",
+        validate_default=True,
         description=(
             "SameSite of the cookie. ``none`` sends it from pages of other sites too, for example"
             " in an iframe; the cookie is then always Secure, so clients need HTTPS."

@@ -1,6 +1,6 @@
 """Settings of one destination, and the list of them: as text, JSON or code."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -13,6 +13,19 @@ from fastapi_proxy_di.settings.text import AlsoText, OrNone, split_commas
 from fastapi_proxy_di.wire.addresses import Address, parse_address
 
 __all__ = ["DestinationSettings", "Destinations"]
+
+
+if TYPE_CHECKING:
+
+    class Metadata:
+        """A field that accepts any mapping of texts, and gives a ``dict``."""
+
+        def __get__(self, instance: object, owner: type | None = None) -> dict[str, str]: ...
+
+        def __set__(self, instance: object, value: Mapping[str, str]) -> None: ...
+
+else:
+    Metadata = dict[str, str]
 
 
 class DestinationSettings(SettingsModel):
@@ -59,8 +72,9 @@ class DestinationSettings(SettingsModel):
         description="Priority: tier 1 gets traffic when tier 0 has nothing available, and so on.",
     )
 
-    metadata: dict[str, str] = Field(
+    metadata: Metadata = Field(
         default_factory=dict,
+        validate_default=True,
         description="Texts for your own policies and transforms; the proxy does not read them.",
     )
 

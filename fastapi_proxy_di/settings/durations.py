@@ -93,6 +93,6 @@ else:
     OptionalDuration = Annotated[Duration | None, OrNone]
     """Seconds, more than 0, or none."""
 
-    # Fields of an upstream itself: a declared class may give them another type (UpstreamSettings).
+    # Fields of an upstream itself: a declared class may give them another type (SettingsModel).
     OpenDurationOrZero = DurationOrZero
     OpenOptionalDuration = OptionalDuration

@@ -24,6 +24,7 @@ class ForwardedSettings(SettingsModel):
 
     trusted_proxies: Networks = Field(
         default=(),
+        validate_default=True,
         description=(
             "Addresses and networks (CIDR) whose forwarding headers are trusted. Leave it empty"
             " where the server has rewritten the client already, as uvicorn does by default."

@@ -4,11 +4,12 @@ Headers that the proxy sets itself are refused. Values are secrets, so no messag
 """
 
 import re
-from typing import Annotated, Final
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-from fastapi_proxy_di.settings.text import AlsoText, split_commas
+from fastapi_proxy_di.settings.text import AlsoText, OptionalSecret, split_commas
 from fastapi_proxy_di.wire.headers import (
     FORWARDING,
     FORWARDING_PREFIX,
@@ -20,14 +21,16 @@ from fastapi_proxy_di.wire.headers import (
 
 __all__ = [
     "TOKEN",
-    "HeaderValue",
+    "OpenRequestHeaderNames",
+    "OpenRequestHeaderValues",
+    "OpenResponseHeaderNames",
+    "OpenResponseHeaderValues",
+    "OptionalHeaderValue",
     "ProbeHeaderValues",
     "RequestHeaderName",
     "RequestHeaderNames",
-    "RequestHeaderValues",
     "ResponseHeaderName",
     "ResponseHeaderNames",
-    "ResponseHeaderValues",
     "header_token",
 ]
 
@@ -117,28 +120,56 @@ RequestHeaderName = Annotated[str, AfterValidator(_request_name)]
 ResponseHeaderName = Annotated[str, AfterValidator(_response_name)]
 """A lower-case name, for responses."""
 
-HeaderValue = Annotated[SecretStr, AfterValidator(_value)]
-"""A secret value."""
+if TYPE_CHECKING:
+    OptionalHeaderValue: TypeAlias = OptionalSecret
 
-RequestHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_request_values)]
-"""Lower-case names to secret values, for requests."""
+    class ProbeHeaderValues:
+        """A field that accepts plain text as values too, and gives secret values."""
 
-ProbeHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_probe_values)]
-"""Lower-case names to secret values, for health probes."""
+        def __get__(self, instance: object, owner: type | None = None) -> dict[str, SecretStr]: ...
 
-ResponseHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_response_values)]
-"""Lower-case names to secret values, for responses."""
+        def __set__(self, instance: object, value: Mapping[str, str | SecretStr]) -> None: ...
 
-RequestHeaderNames = Annotated[
-    tuple[RequestHeaderName, ...],
-    BeforeValidator(split_commas),
-    _NAMES_TEXT,
-]
-"""Lower-case names, for requests."""
+    class RequestHeaderNames:
+        """A field that accepts text and names, and gives a tuple of names."""
 
-ResponseHeaderNames = Annotated[
-    tuple[ResponseHeaderName, ...],
-    BeforeValidator(split_commas),
-    _NAMES_TEXT,
-]
-"""Lower-case names, for responses."""
+        def __get__(self, instance: object, owner: type | None = None) -> tuple[str, ...]: ...
+
+        def __set__(self, instance: object, value: str | Iterable[str]) -> None: ...
+
+    ResponseHeaderNames: TypeAlias = RequestHeaderNames
+    OpenRequestHeaderNames: TypeAlias = tuple[str, ...] | Any
+    OpenRequestHeaderValues: TypeAlias = dict[str, SecretStr] | Any
+    OpenResponseHeaderNames: TypeAlias = tuple[str, ...] | Any
+    OpenResponseHeaderValues: TypeAlias = dict[str, SecretStr] | Any
+
+else:
+    OptionalHeaderValue = Annotated[SecretStr, AfterValidator(_value)] | None
+    """A secret value, or none."""
+
+    ProbeHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_probe_values)]
+    """Lower-case names to secret values, for health probes."""
+
+    RequestHeaderNames = Annotated[
+        tuple[RequestHeaderName, ...],
+        BeforeValidator(split_commas),
+        _NAMES_TEXT,
+    ]
+    """Lower-case names, for requests."""
+
+    ResponseHeaderNames = Annotated[
+        tuple[ResponseHeaderName, ...],
+        BeforeValidator(split_commas),
+        _NAMES_TEXT,
+    ]
+    """Lower-case names, for responses."""
+
+    # Fields of an upstream itself: a declared class may give them another type (SettingsModel).
+    OpenRequestHeaderNames = RequestHeaderNames
+    OpenResponseHeaderNames = ResponseHeaderNames
+
+    OpenRequestHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_request_values)]
+    """Lower-case names to secret values, for requests."""
+
+    OpenResponseHeaderValues = Annotated[dict[str, SecretStr], AfterValidator(_response_values)]
+    """Lower-case names to secret values, for responses."""

@@ -1,7 +1,7 @@
 """Settings of active health probes."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -45,6 +45,23 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
+if TYPE_CHECKING:
+
+    class ProbeMethod:
+        """A field that accepts lower case too, and gives upper case."""
+
+        def __get__(
+            self, instance: object, owner: type | None = None
+        ) -> Literal["GET", "HEAD"]: ...
+
+        def __set__(
+            self, instance: object, value: Literal["GET", "HEAD", "get", "head"]
+        ) -> None: ...
+
+else:
+    ProbeMethod = Annotated[Literal["GET", "HEAD"], BeforeValidator(_upper)]
+
+
 class HealthSettings(SettingsModel):
     """Active probes; they are sent when ``path`` is set."""
 
@@ -56,12 +73,15 @@ class HealthSettings(SettingsModel):
         ),
     )
 
-    method: Annotated[Literal["GET", "HEAD"], BeforeValidator(_upper)] = Field(
-        default="GET", description="Method of a probe; HEAD falls back to GET on 405 and 501."
+    method: ProbeMethod = Field(
+        default="GET",
+        validate_default=True,
+        description="Method of a probe; HEAD falls back to GET on 405 and 501.",
     )
 
     headers: ProbeHeaderValues = Field(
         default={},
+        validate_default=True,
         description=(
             "Headers that every probe has, for example ``Authorization``. Values are secrets: never"
             " logged, dumped or shown."

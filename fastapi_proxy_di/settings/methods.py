@@ -1,7 +1,8 @@
 """Request methods in settings: comma-separated or listed, in upper case."""
 
+from collections.abc import Iterable
 from http import HTTPMethod
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
@@ -27,10 +28,20 @@ def _listed(methods: frozenset[str]) -> list[str]:
     return sorted(methods)
 
 
-Methods = Annotated[
-    frozenset[Annotated[str, AfterValidator(_method)]],
-    BeforeValidator(split_commas),
-    PlainSerializer(_listed, when_used="json"),
-    AlsoText("Comma-separated methods."),
-]
-"""A set of methods."""
+if TYPE_CHECKING:
+
+    class Methods:
+        """A field that accepts text and names of methods, and gives a set of them."""
+
+        def __get__(self, instance: object, owner: type | None = None) -> frozenset[str]: ...
+
+        def __set__(self, instance: object, value: str | Iterable[str]) -> None: ...
+
+else:
+    Methods = Annotated[
+        frozenset[Annotated[str, AfterValidator(_method)]],
+        BeforeValidator(split_commas),
+        PlainSerializer(_listed, when_used="json"),
+        AlsoText("Comma-separated methods."),
+    ]
+    """A set of methods."""

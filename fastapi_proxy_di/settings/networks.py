@@ -1,7 +1,9 @@
 """Networks in settings: addresses and CIDRs, comma-separated or listed."""
 
 import ipaddress
-from typing import Annotated
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import BeforeValidator
 
@@ -24,9 +26,23 @@ def _network(value: object) -> object:
         ) from None
 
 
-Networks = Annotated[
-    tuple[Annotated[Network, BeforeValidator(_network)], ...],
-    BeforeValidator(split_commas),
-    AlsoText("Comma-separated addresses and networks."),
-]
-"""A tuple of networks; a single address is a network of one."""
+if TYPE_CHECKING:
+    _Given: TypeAlias = str | Network | ipaddress.IPv4Address | ipaddress.IPv6Address
+
+    class Networks:
+        """A field that accepts text, addresses and networks, and gives a tuple of networks."""
+
+        def __get__(self, instance: object, owner: type | None = None) -> tuple[Network, ...]: ...
+
+        # No Iterable: a network is one too, and would be read address by address.
+        def __set__(
+            self, instance: object, value: Sequence[_Given] | AbstractSet[_Given]
+        ) -> None: ...
+
+else:
+    Networks = Annotated[
+        tuple[Annotated[Network, BeforeValidator(_network)], ...],
+        BeforeValidator(split_commas),
+        AlsoText("Comma-separated addresses and networks."),
+    ]
+    """A tuple of networks; a single address is a network of one."""

@@ -1,7 +1,7 @@
 """The policy in settings: a built-in name, a reference, or an object; and the hash key."""
 
 import re
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
@@ -60,20 +60,23 @@ def _hash_key(value: object) -> object:
     )
 
 
-Policy = Annotated[
-    str | object,
-    BeforeValidator(_policy),
-    PlainSerializer(_policy_text, return_type=str, when_used="json"),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "enum": list(POLICIES)},
-                {"type": "string", "pattern": r"^[\w.]+:[\w.]+$"},
-            ]
-        }
-    ),
-]
-"""A built-in name, ``package.module:Policy``, or an object that has ``pick``."""
+if TYPE_CHECKING:
+    Policy: TypeAlias = str | Any
+else:
+    Policy = Annotated[
+        str | object,
+        BeforeValidator(_policy),
+        PlainSerializer(_policy_text, return_type=str, when_used="json"),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string", "enum": list(POLICIES)},
+                    {"type": "string", "pattern": r"^[\w.]+:[\w.]+$"},
+                ]
+            }
+        ),
+    ]
+    """A built-in name, ``package.module:Policy``, or an object that has ``pick``."""
 
 HashKey = Annotated[str, BeforeValidator(_hash_key)]
 """What the policy ``hash`` hashes."""

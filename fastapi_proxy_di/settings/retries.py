@@ -25,6 +25,7 @@ class RetrySettings(SettingsModel):
 
     methods: Methods = Field(
         default=frozenset({"GET", "HEAD", "OPTIONS", "TRACE"}),
+        validate_default=True,
         description=(
             "Methods that may be sent twice (RFC 9110 §9.2.1, fastify); others only with an"
             " ``Idempotency-Key`` or while no byte of them was written."

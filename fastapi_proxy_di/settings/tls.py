@@ -1,6 +1,8 @@
 """Settings of TLS towards destinations."""
 
-from typing import Annotated, Self
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, FilePath, model_validator
 
@@ -10,19 +12,37 @@ from fastapi_proxy_di.settings.text import OrNone
 __all__ = ["TlsSettings"]
 
 
+if TYPE_CHECKING:
+
+    class OptionalFile:
+        """A field that accepts a path as text too, and gives a ``Path`` or ``None``."""
+
+        def __get__(self, instance: object, owner: type | None = None) -> Path | None: ...
+
+        def __set__(self, instance: object, value: str | os.PathLike[str] | None) -> None: ...
+
+else:
+    OptionalFile = Annotated[FilePath | None, OrNone]
+
+
 class TlsSettings(SettingsModel):
     """TLS towards ``https://`` destinations; by default verified with the system's roots."""
 
-    ca_file: Annotated[FilePath | None, OrNone] = Field(
-        default=None, description="PEM file with the roots to trust instead of the system's."
-    )
-
-    client_cert: Annotated[FilePath | None, OrNone] = Field(
-        default=None, description="PEM file with the certificate that is shown to destinations."
-    )
-
-    client_key: Annotated[FilePath | None, OrNone] = Field(
+    ca_file: OptionalFile = Field(
         default=None,
+        validate_default=True,
+        description="PEM file with the roots to trust instead of the system's.",
+    )
+
+    client_cert: OptionalFile = Field(
+        default=None,
+        validate_default=True,
+        description="PEM file with the certificate that is shown to destinations.",
+    )
+
+    client_key: OptionalFile = Field(
+        default=None,
+        validate_default=True,
         description="PEM file with the certificate's key, if the key is not in the same file.",
     )
 

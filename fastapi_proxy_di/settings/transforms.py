@@ -1,8 +1,8 @@
 """Settings of transforms: changes to requests and responses.
 
-Each model is one change; the field ``kind`` selects it. Names follow YARP's. The models stand
-in one file because they are the alternatives of one union, most of them a few lines long. This
-file validates them; `fastapi_proxy_di.transforms` applies them.
+Each model is one change; the field ``kind`` selects it. Names follow YARP's. This file validates
+them; `fastapi_proxy_di.transforms` applies them. Long because the models are the alternatives of
+one union, most of them a few lines long.
 """
 
 import re
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 
 from fastapi_proxy_di.settings.headers import (
     TOKEN,
-    HeaderValue,
+    OptionalHeaderValue,
     RequestHeaderName,
     RequestHeaderNames,
     ResponseHeaderName,
@@ -21,6 +21,7 @@ from fastapi_proxy_di.settings.headers import (
 )
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.paths import PatternPath, RawPath
+from fastapi_proxy_di.settings.text import OptionalSecret
 from fastapi_proxy_di.wire.headers import HANDSHAKE_HEADERS
 
 __all__ = [
@@ -91,30 +92,9 @@ class _Transform(SettingsModel):
     kind: str = Field(description="Which change it is.")
 
 
-class _SetOrAppend(_Transform):
-    set: SecretStr | None = Field(
-        default=None, description="Replaces all values of that name. A secret: never shown."
-    )
-
-    append: SecretStr | None = Field(
-        default=None, description="Is added after the values of that name. A secret: never shown."
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.set is None) == (self.append is None):
-            raise ValueError("needs one of 'set' and 'append'")
-        return self
-
-
-class _HeaderSetOrAppend(_SetOrAppend):
-    set: HeaderValue | None = Field(
-        default=None, description="Replaces all values of that name. A secret: never shown."
-    )
-
-    append: HeaderValue | None = Field(
-        default=None, description="Is added after the values of that name. A secret: never shown."
-    )
+def _require_one(given: SecretStr | None, appended: SecretStr | None) -> None:
+    if (given is None) == (appended is None):
+        raise ValueError("needs one of 'set' and 'append'")
 
 
 class PathPrefix(_Transform):
@@ -157,14 +137,31 @@ class PathPattern(_Transform):
     )
 
 
-class QueryParameter(_SetOrAppend):
+class QueryParameter(_Transform):
     """Sets or appends a query parameter; its value is not encoded."""
 
     kind: Literal["query_parameter"] = Field(
         default="query_parameter", description="Names this change."
     )
 
+    set: OptionalSecret = Field(
+        default=None,
+        validate_default=True,
+        description="Replaces all values of that name. A secret: never shown.",
+    )
+
+    append: OptionalSecret = Field(
+        default=None,
+        validate_default=True,
+        description="Is added after the values of that name. A secret: never shown.",
+    )
+
     name: ParameterName = Field(description="Name of the parameter, not encoded.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        _require_one(self.set, self.append)
+        return self
 
 
 class QueryRouteValue(_Transform):
@@ -201,14 +198,31 @@ class MethodChange(_Transform):
     set: Method = Field(description="The method to send. The client of a HEAD gets no body.")
 
 
-class RequestHeader(_HeaderSetOrAppend):
+class RequestHeader(_Transform):
     """Sets or appends a request header."""
 
     kind: Literal["request_header"] = Field(
         default="request_header", description="Names this change."
     )
 
+    set: OptionalHeaderValue = Field(
+        default=None,
+        validate_default=True,
+        description="Replaces all values of that name. A secret: never shown.",
+    )
+
+    append: OptionalHeaderValue = Field(
+        default=None,
+        validate_default=True,
+        description="Is added after the values of that name. A secret: never shown.",
+    )
+
     name: OwnRequestHeader = Field(description="Not a header that the proxy sets itself.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        _require_one(self.set, self.append)
+        return self
 
 
 class RequestHeaderRouteValue(_Transform):
@@ -249,11 +263,23 @@ class RequestHeadersAllowed(_Transform):
     )
 
 
-class ResponseHeader(_HeaderSetOrAppend):
+class ResponseHeader(_Transform):
     """Sets or appends a response header."""
 
     kind: Literal["response_header"] = Field(
         default="response_header", description="Names this change."
+    )
+
+    set: OptionalHeaderValue = Field(
+        default=None,
+        validate_default=True,
+        description="Replaces all values of that name. A secret: never shown.",
+    )
+
+    append: OptionalHeaderValue = Field(
+        default=None,
+        validate_default=True,
+        description="Is added after the values of that name. A secret: never shown.",
     )
 
     name: OwnResponseHeader = Field(description="Not a header that frames the response.")
@@ -264,6 +290,11 @@ class ResponseHeader(_HeaderSetOrAppend):
             "``success`` is a status below 400 (YARP), ``failure`` any other, or ``always``."
         ),
     )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        _require_one(self.set, self.append)
+        return self
 
 
 class ResponseHeaderRemove(_Transform):

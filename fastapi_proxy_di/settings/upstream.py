@@ -5,7 +5,7 @@ The sources of values are in ``sources``, the texts of faults in ``faults``.
 
 import inspect
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import (
@@ -24,10 +24,10 @@ from fastapi_proxy_di.settings.durations import OpenDurationOrZero, OpenOptional
 from fastapi_proxy_di.settings.ejection import EjectionSettings
 from fastapi_proxy_di.settings.forwarded import ForwardedSettings
 from fastapi_proxy_di.settings.headers import (
-    RequestHeaderNames,
-    RequestHeaderValues,
-    ResponseHeaderNames,
-    ResponseHeaderValues,
+    OpenRequestHeaderNames,
+    OpenRequestHeaderValues,
+    OpenResponseHeaderNames,
+    OpenResponseHeaderValues,
 )
 from fastapi_proxy_di.settings.health import HealthSettings
 from fastapi_proxy_di.settings.limits import LimitSettings
@@ -52,6 +52,14 @@ def _explain(value: object) -> object:
 
 def _version(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
+
+
+if TYPE_CHECKING:
+    OpenHttpVersion: TypeAlias = Literal["1.1", "2"] | Any
+    OpenExplain: TypeAlias = Literal["off", "header", "log"] | Any
+else:
+    OpenHttpVersion = Annotated[Literal["1.1", "2"], BeforeValidator(_version)]
+    OpenExplain = Annotated[Literal["off", "header", "log"], BeforeValidator(_explain)]
 
 
 def _refuse_misspelt(cls: type["UpstreamSettings"], own: Iterable[str]) -> None:
@@ -199,7 +207,7 @@ class UpstreamSettings(BaseSettings):
         ),
     )
 
-    request_headers: RequestHeaderValues = Field(
+    request_headers: OpenRequestHeaderValues = Field(
         default={},
         description=(
             "Headers that every request upstream gets, in place of the client's. Values are"
@@ -207,18 +215,18 @@ class UpstreamSettings(BaseSettings):
         ),
     )
 
-    remove_request_headers: RequestHeaderNames = Field(
+    remove_request_headers: OpenRequestHeaderNames = Field(
         default=(), description="Headers of the client that are not passed on."
     )
 
-    response_headers: ResponseHeaderValues = Field(
+    response_headers: OpenResponseHeaderValues = Field(
         default={},
         description=(
             "Headers that every response gets, in place of the upstream's. Values are secrets."
         ),
     )
 
-    remove_response_headers: ResponseHeaderNames = Field(
+    remove_response_headers: OpenResponseHeaderNames = Field(
         default=(), description="Headers of the upstream that are not passed on."
     )
 
@@ -248,7 +256,7 @@ class UpstreamSettings(BaseSettings):
 
     tls: TlsSettings = Field(default=TlsSettings(), description="TLS towards destinations.")
 
-    http_version: Annotated[Literal["1.1", "2"], BeforeValidator(_version)] = Field(
+    http_version: OpenHttpVersion = Field(
         default="1.1", description="HTTP version towards destinations; 2 needs the extra ``http2``."
     )
 
@@ -269,7 +277,7 @@ class UpstreamSettings(BaseSettings):
         ),
     )
 
-    explain: Annotated[Literal["off", "header", "log"], BeforeValidator(_explain)] = Field(
+    explain: OpenExplain = Field(
         default="off",
         description=(
             "Where the reason for each pick is shown: ``header`` (X-Proxy-Explain, which shows"
