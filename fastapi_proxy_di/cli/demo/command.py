@@ -18,7 +18,6 @@ from typing import Any, Final, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
-from rich.console import Console
 
 from fastapi_proxy_di import (
     Balancer,
@@ -119,9 +118,11 @@ def _failed_attempts(balancer: Balancer, address: str) -> int:
 
 
 async def _live(listening: socket.socket, fleet: Fleet) -> NoReturn:
+    console = live.DemoConsole(highlight=False, markup=False)
+    live.say_what_starts(console, url(listening), fleet)
     async with _gateway_running(listening, fleet) as (balancer, load):
         await live.show(
-            Console(), url(listening), partial(live.rows, balancer, fleet, load.tally), load
+            console, url(listening), partial(live.rows, balancer, fleet, load.tally), load
         )
 
 

@@ -1,51 +1,32 @@
-"""Shows the running demo: commands to try, and a table of the destinations.
+"""Shows the running demo: commands to try, the destinations, and a log.
 
-Reads the balancer's status, the fleet and the tally. On a terminal rich redraws the table;
-elsewhere plain lines are printed.
+Reads the balancer's status, the fleet and the tally. On a terminal rich redraws the screen;
+elsewhere, and on a terminal that cannot move its cursor, plain lines are printed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from fastapi_proxy_di.cli.demo.fleet import Fleet, python_command
 from fastapi_proxy_di.cli.demo.load import Load
-from fastapi_proxy_di.cli.demo.tally import Kind, Tally
-from fastapi_proxy_di.cli.tables import plain_table
+from fastapi_proxy_di.cli.demo.screen import Row, command_lines, screen, table, totals
+from fastapi_proxy_di.cli.demo.tally import Tally
 from fastapi_proxy_di.upstream.balancer import Balancer
 
 _REDRAW_SECONDS: Final = 0.25
 _LINE_SECONDS: Final = 2.0
-_EVENTS_SHOWN: Final = 6
-_COLUMNS: Final = (
-    "",
-    "destination",
-    "pid",
-    "state",
-    "in flight",
-    "requests",
-    "failures",
-    "latency",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One destination in the table, with the commands that stop or start it."""
-
-    cells: tuple[str, ...]
-    up: bool
-    commands: tuple[str, ...]
+_LOG_KEPT: Final = 100
+_UNLIMITED: Final = 1000  # columns
 
 
 def how_to_reach(base: str) -> list[tuple[str, str]]:
@@ -73,7 +54,6 @@ def rows(balancer: Balancer, fleet: Fleet, tally: Tally) -> list[Row]:
             state = f"ejected {status.ejected_for:.0f} s"
         else:
             state = "down"
-        latency = "-" if status.latency_ms is None else f"{status.latency_ms:.1f} ms"
         shown.append(
             Row(
                 (
@@ -84,7 +64,7 @@ def rows(balancer: Balancer, fleet: Fleet, tally: Tally) -> list[Row]:
                     str(status.in_flight),
                     str(status.requests),
                     str(status.failures),
-                    latency,
+                    _latency(status.latency_ms),
                 ),
                 status.available,
                 (upstream.start_command,) if pid is None else (f"kill {pid}", f"kill -9 {pid}"),
@@ -93,29 +73,15 @@ def rows(balancer: Balancer, fleet: Fleet, tally: Tally) -> list[Row]:
     return shown
 
 
-def totals(tally: Tally) -> str:
-    """Give the counts of the load in one line."""
-    served = " · ".join(f"{kind.value} {tally.served[kind]}" for kind in Kind)
-    return (
-        f"{served} · failed {tally.broken(under_way=False)} · "
-        f"broken while under way {tally.broken(under_way=True)}"
-    )
+def _latency(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return "-"
+    return f"{milliseconds:.1f} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"
 
 
-def draw(rows: list[Row], totals: str, events: deque[str]) -> RenderableType:
-    """Render the part of the screen that is redrawn."""
-    table = Table(*_COLUMNS)
-    commands = Table.grid(padding=(0, 2))
-    for row in rows:
-        table.add_row(*row.cells, style="green" if row.up else "red")
-        commands.add_row(f"{row.cells[0]}:", *map(Text, row.commands))
-    return Group(
-        table,
-        Text(totals),
-        Text("\nIn another terminal: stop one, kill one, start it again", style="bold"),
-        commands,
-        Text("\n".join(("", *events)), style="dim"),
-    )
+def say_what_starts(console: Console, base: str, fleet: Fleet) -> None:
+    """Print at once what the demo does before it can show anything else."""
+    console.print(f"Starting {len(fleet.upstreams)} upstreams behind {base} ...", soft_wrap=True)
 
 
 async def show(
@@ -124,61 +90,86 @@ async def show(
     """Show the demo until cancelled.
 
     Args:
-        console: The output; a terminal is redrawn, anything else gets lines.
+        console: The output, without markup; a terminal is redrawn, anything else gets lines.
         base: URL of the gateway.
         current: Gives the rows of the table.
         load: The running load.
     """
-    console.print(f"Gateway: {base}  (Ctrl-C ends everything)\n", style="bold")
+    redrawn = console.is_terminal and not console.is_dumb_terminal
+    if not redrawn:
+        console.print(f"Gateway: {base}  (Ctrl-C ends everything)")
+    console.print()
     for label, command in how_to_reach(base):
         console.print(Text.assemble((f"{label:<14}", "bold"), command), soft_wrap=True)
     console.print()
-    if console.is_terminal:
-        await _redraw(console, current, load.tally)
+    if redrawn:
+        await _redraw(console, base, current, load.tally)
     await _print_lines(console, current, load.tally)
 
 
-async def _redraw(console: Console, current: Callable[[], list[Row]], tally: Tally) -> NoReturn:
-    events: deque[str] = deque(maxlen=_EVENTS_SHOWN)
-    show_events(events.append)
+async def _redraw(
+    console: Console, base: str, current: Callable[[], list[Row]], tally: Tally
+) -> NoReturn:
+    log = deque[str](maxlen=_LOG_KEPT)
+    show_log(log.append)
+    # So that the place of the log is known before anything happens.
+    log.append(_stamped(time.time(), "all have started; clients send requests"))
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(draw(current(), totals(tally), events), refresh=True)
+            width, height = console.size
+            lines = screen(base, current(), tally, log, width=width, height=height)
+            texts = (Text(*line, no_wrap=True, overflow="crop") for line in lines)
+            live.update(Group(*texts), refresh=True)
             await asyncio.sleep(_REDRAW_SECONDS)
 
 
 async def _print_lines(
     console: Console, current: Callable[[], list[Row]], tally: Tally
 ) -> NoReturn:
-    def write(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    def write(lines: Iterable[str]) -> None:
+        console.print("\n".join(lines), soft_wrap=True)
 
-    show_events(write)
-    for row in current():
-        write(f"{row.cells[0]}: {'  or  '.join(row.commands)}")
+    log = deque[str](maxlen=_LOG_KEPT)
+    show_log(log.append)
+    width = console.width if console.is_terminal else _UNLIMITED
+    write(line for row in current() for line in command_lines(row, _UNLIMITED))
     while True:
         await asyncio.sleep(_LINE_SECONDS)
-        for line in plain_table(_COLUMNS, [row.cells for row in current()]):
-            write(line)
-        write(totals(tally))
+        happened = list(log)
+        log.clear()
+        destinations = (line.text for line in table(current(), width))
+        write([*happened, *destinations, *map(" · ".join, totals(tally))])
 
 
-class _Events(logging.Handler):
-    """Passes the text of each log record to a function."""
+class DemoConsole(Console):
+    """A console that leaves a closed output to the command, as `main` expects."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Raise the BrokenPipeError that is handled; rich would exit with status 1."""
+        self.quiet = True
+        raise  # noqa: PLE0704
+
+
+class _Log(logging.Handler):
+    """Passes each log record to a function, as a line of text with its time of day."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         super().__init__()
         self._write = write
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._write(record.getMessage())
+        self._write(_stamped(record.created, record.getMessage()))
 
 
-def show_events(write: Callable[[str], object]) -> None:
+def _stamped(at: float, text: str) -> str:
+    return f"{time.strftime('%H:%M:%S', time.localtime(at))} {text}"
+
+
+def show_log(write: Callable[[str], object]) -> None:
     """Send the library's log records to ``write`` instead of the standard error."""
     logger = logging.getLogger("fastapi_proxy_di")
     logger.setLevel(logging.INFO)
-    logger.handlers = [_Events(write)]
+    logger.handlers = [_Log(write)]
     logger.propagate = False
-    # The table counts requests; a line for each would hide the events.
+    # The table counts requests; a line for each would hide the rest.
     logging.getLogger("fastapi_proxy_di.access").setLevel(logging.WARNING)

@@ -17,6 +17,7 @@ from fastapi_proxy_di.cli.demo import command as demo
 from fastapi_proxy_di.cli.demo.fleet import Fleet
 from fastapi_proxy_di.cli.demo.live import how_to_reach
 from tests.support.processes import package
+from tests.support.terminal import package_in_terminal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -101,6 +102,55 @@ async def test_demo_killed_leaves_no_upstream_behind() -> None:
                 await asyncio.sleep(0.05)
 
     assert len(children) == 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 20), (200, 50)])
+async def test_terminal_shows_addresses_commands_and_the_log(width: int, height: int) -> None:
+    """On one screen, also after the death of an upstream."""
+    async with package_in_terminal("demo", "--port", "0", width=width, height=height) as (
+        terminal,
+        process,
+    ):
+        base = (await terminal.shows(r"^Starting 3 upstreams behind (http://\S+) \.\.\.$"))[1]
+        await terminal.shows(rf"^Gateway: {base} \(Ctrl-C ends everything\)$")
+        await terminal.shows(rf"^Try: curl {base}/ ")
+        await terminal.shows(r"^\d\d:\d\d:\d\d all have started")
+        pid = int((await terminal.shows(r"^a: kill (\d+)  or  kill -9 \1$"))[1])
+        response = await shell(f"curl -s {base}/")
+        os.kill(pid, signal.SIGKILL)
+        a = (await terminal.shows(r"^a  http://127\.0\.0\.1:(\d+) .*down"))[1]
+        await terminal.shows(rf"^\d\d:\d\d:\d\d demo: http://127\.0\.0\.1:{a}\s+is down")
+        await terminal.shows(rf"demo-upstream[\s\\]+--name[\s\\]+a[\s\\]+--port[\s\\]+{a}$")
+        lines = terminal.lines
+        process.send_signal(signal.SIGINT)
+        status = await process.wait()
+
+    assert '"pid":' in response
+    assert f"Gateway: {base} (Ctrl-C ends everything)" in lines
+    assert len([line for line in lines if "http://127.0.0.1:" in line and "  up  " in line]) == 2
+    assert "…" not in "\n".join(lines)
+    assert b"\x1b[32m" in terminal.raw
+    assert status == 130
+    assert b"Traceback" not in terminal.raw
+
+
+@pytest.mark.parametrize(
+    ("environment", "codes"),
+    [({"NO_COLOR": "1"}, rb"\x1b\[[\d;]*3[0-7]m"), ({"TERM": "dumb"}, rb"\x1b")],
+)
+async def test_terminal_without_colours_gets_none(
+    environment: dict[str, str], codes: bytes
+) -> None:
+    """Nor does a dumb terminal get any other code; it is shown the same."""
+    async with package_in_terminal(
+        "demo", "--port", "0", "--upstreams", "2", width=80, height=24, environment=environment
+    ) as (terminal, process):
+        await terminal.shows(r"^b  http://127\.0\.0\.1:\d+  up .*\n.*GET [1-9]")
+        process.send_signal(signal.SIGINT)
+        status = await process.wait()
+
+    assert re.search(codes, terminal.raw) is None
+    assert status == 130
 
 
 def activated() -> dict[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-from collections import deque
+import os
+import re
 
 import pytest
 from rich.console import Console
@@ -13,9 +14,9 @@ from rich.console import Console
 from fastapi_proxy_di import Balancer, UpstreamSettings
 from fastapi_proxy_di.cli.demo import live as demo_live
 from fastapi_proxy_di.cli.demo.fleet import Fleet
-from fastapi_proxy_di.cli.demo.live import Row
 from fastapi_proxy_di.cli.demo.load import Load
-from fastapi_proxy_di.cli.demo.tally import Break, Kind, Tally
+from fastapi_proxy_di.cli.demo.screen import Row
+from fastapi_proxy_di.cli.demo.tally import Tally
 from tests.support.servers import dead_port
 
 UP = Row(("a", "http://127.0.0.1:1", "7", "up", "2", "30", "0", "0.4 ms"), True, ("kill 7",))
@@ -38,32 +39,67 @@ async def shown(console: Console, expected: str) -> str:
     return out.getvalue()
 
 
-async def test_terminal_gets_a_redrawn_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Destinations, commands to type and the last events are redrawn."""
+async def test_terminal_gets_a_redrawn_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands are printed once; destinations and the log are redrawn."""
     monkeypatch.setattr(demo_live, "_REDRAW_SECONDS", 0)
-    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, height=40)
 
-    screen = await shown(console, "b is down")
+    text = await shown(console, "b is down")
 
-    assert "curl http://127.0.0.1:8000/" in screen
-    assert "destination" in screen
-    assert "┃" in screen
-    assert "kill 7" in screen
-    assert "start b" in screen
+    assert text.count("curl -N http://127.0.0.1:8000/events") == 1
+    assert text.count("Gateway: http://127.0.0.1:8000 ") > 1
+    assert "all have started" in text
+    assert "kill 7" in text
+    assert "start b" in text
 
 
 async def test_pipe_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Output to a pipe has no frames or colours; each event is a line."""
+    """Output to a pipe has no frames or colours, and all columns; each event is a line."""
     monkeypatch.setattr(demo_live, "_LINE_SECONDS", 0)
     console = Console(file=io.StringIO(), width=80)
 
-    text = await shown(console, "GET 0 ·")
+    text = await shown(console, "b is down")
 
     lines = text.splitlines()
     assert "\x1b" not in text
+    assert "Gateway: http://127.0.0.1:8000  (Ctrl-C ends everything)" in lines
     assert "a: kill 7" in lines
-    assert "b is down" in lines
-    assert "b  http://127.0.0.1:2  -    down   0          9         3         -" in lines
+    assert any(re.fullmatch(r"\d\d:\d\d:\d\d b is down", line) for line in lines)
+    assert "b  http://127.0.0.1:2  -        down          0          9         3         -" in lines
+
+
+async def test_terminal_without_a_cursor_gets_lines_that_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a cursor rich redraws nothing, and the demo has to be seen."""
+    monkeypatch.setattr(demo_live, "_LINE_SECONDS", 0)
+    environment = {"TERM": "dumb", "COLUMNS": "60"}
+    console = Console(file=io.StringIO(), force_terminal=True, _environ=environment)
+
+    text = await shown(console, "b is down")
+
+    assert "\x1b" not in text
+    row = next(line for line in text.splitlines() if line.startswith("b  http"))
+    assert row.split() == ["b", "http://127.0.0.1:2", "down", "0", "9", "3", "-"]
+
+
+def test_demo_says_at_once_what_starts() -> None:
+    """Upstreams take seconds to start on a busy machine."""
+    console = Console(file=io.StringIO(), width=30)
+
+    demo_live.say_what_starts(console, "http://127.0.0.1:50123", Fleet(3))
+
+    out = console.file
+    assert isinstance(out, io.StringIO)
+    assert out.getvalue() == "Starting 3 upstreams behind http://127.0.0.1:50123 ...\n"
+
+
+def test_closed_output_is_the_commands_to_handle() -> None:
+    """``main`` gives the status for it; rich would exit by itself."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with pytest.raises(BrokenPipeError), open(writing, "w") as output:  # noqa: PTH123
+        demo_live.DemoConsole(file=output).print("text")
 
 
 class Demo(UpstreamSettings, name="demo"):
@@ -90,6 +126,7 @@ async def test_rows_show_the_state_of_each_destination() -> None:
     assert ejected_row.cells[2:4] == ("-", "ejected 30 s")
     assert down_row.cells[2:4] == ("-", "down")
     assert down_row.commands == (fleet.upstreams[2].start_command,)
+    assert (up_row.cells[-1], down_row.cells[-1]) == ("-", "-")
     assert (up_row.up, ejected_row.up, down_row.up) == (True, False, False)
 
 
@@ -102,26 +139,9 @@ def test_how_to_reach_names_every_kind() -> None:
     assert commands["WebSocket"].endswith(" -m websockets ws://127.0.0.1:8123/echo")
 
 
-def test_totals_count_failed_and_broken_requests_apart() -> None:
-    """One line has every kind."""
-    tally = Tally()
-    tally.add(Kind.GET, 0.1)
-    tally.breaks.append(Break(Kind.EVENTS, "a", 0, 1, True, "reset"))
-
-    assert demo_live.totals(tally) == (
-        "GET 1 · POST 0 · upload 0 · event stream 0 · WebSocket 0"
-        " · failed 0 · broken while under way 1"
-    )
-
-
-def test_draw_shows_destinations_that_are_down_in_red() -> None:
-    """Rows of available destinations are green."""
-    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system="standard")
-    console.print(demo_live.draw([UP, DOWN], "totals", deque(["event"])))
-    out = console.file
-    assert isinstance(out, io.StringIO)
-    green, red = "\x1b[32m", "\x1b[31m"
-
-    lines = out.getvalue().splitlines()
-    assert any(green in line and ":1" in line for line in lines)
-    assert any(red in line and ":2" in line for line in lines)
+@pytest.mark.parametrize(
+    ("milliseconds", "text"), [(None, "-"), (0.44, "0.4 ms"), (99.94, "99.9 ms"), (1234, "1234 ms")]
+)
+def test_latency_fits_its_column(milliseconds: float | None, text: str) -> None:
+    """From 100 ms on there are no tenths."""
+    assert demo_live._latency(milliseconds) == text
