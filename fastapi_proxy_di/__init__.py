@@ -1,5 +1,7 @@
 """An in-app gateway for FastAPI: reverse proxy, load balancer, injectable upstreams."""
 
+import logging
+
 from fastapi_proxy_di.balancing.policy import (
     BalancingPolicy,
     ObservingPolicy,
@@ -33,6 +35,7 @@ from fastapi_proxy_di.integration.lifespan import proxy_lifespan
 from fastapi_proxy_di.integration.options import ForwardOptions
 from fastapi_proxy_di.integration.readiness import upstreams_ready
 from fastapi_proxy_di.integration.router import proxy_router
+from fastapi_proxy_di.observability.last_resort import LastResort
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import (
     AffinitySettings,
@@ -126,3 +129,5 @@ __all__ = [
     "proxy_router",
     "upstreams_ready",
 ]
+
+logging.getLogger(__name__).addHandler(LastResort())

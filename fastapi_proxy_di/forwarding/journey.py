@@ -6,7 +6,7 @@ HTTP, WebSockets, the httpx client and leases share these steps:
 2. ``Watcher.start`` begins to watch the client and the deadlines.
 3. ``send`` goes through admission, hedging, the retry loop and its attempts; ``hold`` only
    picks a destination and counts it as in use.
-4. ``end`` closes the exchange, counts it as done, reports a late failure and stops watching.
+4. ``end`` closes the exchange, counts it as done, reports a failure and stops watching.
    It is called once for every exchange that has begun. The branches of a hedged request do not
    begin and end: the request that they belong to does.
 """
@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.failure_log import FailureLog
 from fastapi_proxy_di.forwarding.observer import Observers
 from fastapi_proxy_di.forwarding.outcomes import Outcomes
 
@@ -42,6 +43,7 @@ class Journey:
     Attributes:
         name: Name of the upstream.
         observers: Makes the observers of exchanges, ``None`` for no observers.
+        failures: Logs the exchanges that fail before there is a response.
         outcomes: Receives the results of exchanges.
         send: Gets a response for an exchange that has begun, ``Exchange.response``.
         hold: Picks a destination for an exchange and counts it as in use, without sending
@@ -59,6 +61,7 @@ class Journey:
     ) -> None:
         self.name: Final = name
         self.outcomes: Final = outcomes
+        self.failures: Final = FailureLog(name)
         self._admission: Final = admission
         self.observers: Final = observers
         self.send: Send = send if admission is None else admission.around(send)
@@ -84,6 +87,10 @@ class Journey:
             if response is not None:
                 if isinstance(failure, ProxyError):
                     self.outcomes.failed_late(exchange.destination, response.status, failure)
+                    if exchange.upgrade and exchange.tunnel_end is None:
+                        self.failures.failed(failure)  # a 101 that is no valid one
                 elif exchange.tunnel_end is None:  # else it is counted by its own end
                     exchange.destination.completed += 1
+        elif isinstance(failure, ProxyError):
+            self.failures.failed(failure)
         return exchange.watcher.end(exchange)

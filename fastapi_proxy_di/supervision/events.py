@@ -2,7 +2,8 @@
 
 The log records go to the loggers ``fastapi_proxy_di.health`` (up, down, ejected, readmitted,
 panic), ``fastapi_proxy_di.pools`` (draining) and ``fastapi_proxy_di.limits``, with ``upstream``
-and ``destination`` as extra attributes.
+and ``destination`` as extra attributes. A recovery has the level of its loss, so that a log of
+warnings tells of both.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class DestinationUp(Event):
 
     __slots__ = ()
 
+    level: ClassVar[int] = logging.WARNING
     text: ClassVar[str] = "is up"
 
 
@@ -101,6 +103,7 @@ class DestinationReadmitted(Event):
 
     __slots__ = ()
 
+    level: ClassVar[int] = logging.WARNING
     text: ClassVar[str] = "is readmitted"
 
 
@@ -136,6 +139,7 @@ class PanicEnded(Event):
 
     __slots__ = ()
 
+    level: ClassVar[int] = logging.WARNING
     text: ClassVar[str] = "has an available destination again"
 
 

@@ -100,6 +100,7 @@ class RunningUpstream:
             *(transport.aclose() for transport in transports),
             return_exceptions=True,
         )
+        self.journey.failures.close()
         faults = [result for result in results if isinstance(result, Exception)]
         if faults:
             raise ExceptionGroup(f"closing {self.settings.name}", faults)

@@ -24,7 +24,7 @@ URL = "http://10.0.0.1"
 @pytest.mark.parametrize(
     ("event", "part", "level", "message"),
     [
-        (DestinationUp("billing", URL), "health", "INFO", f"billing: {URL} is up"),
+        (DestinationUp("billing", URL), "health", "WARNING", f"billing: {URL} is up"),
         (DestinationDown("billing", URL), "health", "WARNING", f"billing: {URL} is down"),
         (
             DestinationDown("billing", URL, "status 503"),
@@ -44,7 +44,12 @@ URL = "http://10.0.0.1"
             "WARNING",
             f"billing: {URL} is ejected (for 30 s: connect)",
         ),
-        (DestinationReadmitted("billing", URL), "health", "INFO", f"billing: {URL} is readmitted"),
+        (
+            DestinationReadmitted("billing", URL),
+            "health",
+            "WARNING",
+            f"billing: {URL} is readmitted",
+        ),
         (DestinationDraining("billing", URL), "pools", "INFO", f"billing: {URL} is draining"),
         (
             DestinationUndrained("billing", URL),
@@ -58,7 +63,12 @@ URL = "http://10.0.0.1"
             "WARNING",
             "billing has no available destination; all are used",
         ),
-        (PanicEnded("billing"), "health", "INFO", "billing has an available destination again"),
+        (
+            PanicEnded("billing"),
+            "health",
+            "WARNING",
+            "billing has an available destination again",
+        ),
         (
             LimitHit("billing", URL, "max_requests"),
             "limits",
@@ -85,7 +95,7 @@ def test_event_is_logged_once_with_its_attributes(
 def test_event_is_not_logged_below_the_level(caplog: pytest.LogCaptureFixture) -> None:
     """An INFO event makes no record at level WARNING."""
     with caplog.at_level(logging.WARNING, "fastapi_proxy_di"):
-        Events().emit(DestinationUp("billing", URL))
+        Events().emit(DestinationDraining("billing", URL))
 
     assert caplog.records == []
 

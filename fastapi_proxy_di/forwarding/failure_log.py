@@ -1,0 +1,94 @@
+"""Logs the requests of an upstream that got no response, without a line for each of them.
+
+The first failure of a kind is logged at once. Those that follow are counted, and told in one line
+for ten seconds, so that an outage does not fill the log. A client's own faults are not logged, nor
+is a limit that is reached, which is an event (`fastapi_proxy_di.LimitHit`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from fastapi_proxy_di.errors import Failure, ProxyError, Side
+from fastapi_proxy_di.wire.quoting import quoted
+
+__all__ = ["FailureLog"]
+
+SECONDS: Final = 10.0
+"""For how long failures of one kind are counted before they are told."""
+MAX_KINDS: Final = 64
+"""Kinds that are counted apart; with more of them, those of further destinations count as one."""
+
+_logger = logging.getLogger("fastapi_proxy_di.forwarding")
+
+_Kind = tuple[Failure, str | None]
+
+
+class FailureLog:
+    """Logs the failures of the exchanges of one upstream.
+
+    Args:
+        name: Name of the upstream.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name: Final = name
+        self._loop: Final = asyncio.get_running_loop()
+        self._repeats: dict[_Kind, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def failed(self, error: ProxyError) -> None:
+        """Note that an exchange has failed before there was a response for the client.
+
+        Args:
+            error: Its error, with the last destination.
+        """
+        failure, destination = error.failure, error.destination
+        if failure.side is Side.CLIENT or failure is Failure.LIMIT_EXCEEDED:
+            return
+        kind = (failure, destination)
+        if len(self._repeats) >= MAX_KINDS and kind not in self._repeats:
+            kind = (failure, None)
+        if kind in self._repeats:
+            self._repeats[kind] += 1
+            return
+        self._repeats[kind] = 0
+        if self._timer is None and not self._closed:
+            self._timer = self._loop.call_later(SECONDS, self._tell)
+        _logger.warning(
+            "%s: a request failed: %s (%s)",
+            self._name,
+            quoted(str(error)),
+            failure.value,
+            extra=self._fields(failure, destination) | {"attempts": error.attempts},
+        )
+
+    def close(self) -> None:
+        """Tell the failures that are counted so far, and count none from now on."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Log one line for each kind that has been seen again, and forget the others."""
+        counted = {kind: count for kind, count in self._repeats.items() if count}
+        for (failure, destination), count in counted.items():
+            _logger.warning(
+                "%s: %d more failed so within %g s: %s%s",
+                self._name,
+                count,
+                SECONDS,
+                failure.value,
+                f" at {destination}" if destination else "",
+                extra=self._fields(failure, destination),
+            )
+        self._repeats = dict.fromkeys(counted, 0)
+        again = bool(counted) and not self._closed
+        self._timer = self._loop.call_later(SECONDS, self._tell) if again else None
+
+    def _fields(self, failure: Failure, destination: str | None) -> dict[str, object]:
+        return {"upstream": self._name, "destination": destination, "failure": failure.value}
