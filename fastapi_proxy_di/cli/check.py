@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fastapi_proxy_di.cli.mentions import mentions_of
 from fastapi_proxy_di.cli.tables import print_table
 from fastapi_proxy_di.errors import ProxyError, SettingsError
 from fastapi_proxy_di.integration.runtime import compose_all
@@ -21,7 +22,6 @@ from fastapi_proxy_di.settings import (
     UpstreamSettings,
     effective_sources,
     read_all,
-    settings_class,
     settings_error,
     unknown_variables,
 )
@@ -49,23 +49,24 @@ class Finding:
     milliseconds: float | None
 
 
-def run(names: Sequence[str]) -> int:
-    """Check upstreams by the settings of the environment.
+def run(words: Sequence[str]) -> int:
+    """Check upstreams by their settings.
 
     Args:
-        names: The upstreams.
+        words: The upstreams: names, whose settings are those of the environment, or settings
+            classes as ``package.module:Billing``.
 
     Returns:
         0 if every probe succeeded, 1 if one failed, 2 if the settings are wrong.
     """
     try:
-        settings, faults = read_all({name: name for name in names})
+        settings, faults = read_all(mentions_of(words))
         findings = asyncio.run(_probe_all(settings, faults))
     except SettingsError as error:
         print(error, file=sys.stderr)  # a fault report names unknown variables itself
         return 2
-    for name in names:
-        for warning in unknown_variables(settings_class(name), os.environ, names):
+    for one in settings.values():
+        for warning in unknown_variables(type(one), os.environ, settings):
             print(f"warning: {warning}", file=sys.stderr)
     print_table(
         ["upstream", "destination", "probe", "result", "time"],
@@ -91,11 +92,14 @@ def run(names: Sequence[str]) -> int:
 def _origins(settings: UpstreamSettings) -> list[list[str]]:
     """Give upstream, setting, value and source of each setting that is not a default.
 
-    Secrets stay masked.
+    Secrets stay masked. Own fields of a declared class are listed without their values, since
+    each may be a secret.
     """
     rows = []
     for field, source in effective_sources(type(settings)).items():
-        if source != "default":
+        if field.partition(".")[0] not in UpstreamSettings.model_fields:
+            rows.append([settings.name, field, "(own field)", source])
+        elif source != "default":
             value: object = settings
             for part in field.split("."):
                 value = value.get(part) if isinstance(value, Mapping) else getattr(value, part)

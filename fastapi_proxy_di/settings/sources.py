@@ -6,7 +6,7 @@ may hold names of other programs, and models given in code are merged field by f
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -36,7 +36,8 @@ else:
 
 __all__ = ["Undecodable", "settings_sources"]
 
-HEADER_FIELDS: Final = ("request_headers", "response_headers")
+HEADER_FIELDS: Final = (("request_headers",), ("response_headers",), ("health", "headers"))
+"""The settings that are headers by name: path of the field."""
 
 
 class Undecodable(str):
@@ -47,10 +48,21 @@ class Undecodable(str):
 
 def _lower_header_names(values: dict[str, Any]) -> dict[str, Any]:
     """Write header names in lower case, so that ``x-a`` replaces another source's ``X-A``."""
-    for field in HEADER_FIELDS:
-        if isinstance(headers := values.get(field), dict):
-            values[field] = {str(name).lower(): value for name, value in headers.items()}
+    for path in HEADER_FIELDS:
+        values = _renamed(values, path, str.lower)
     return values
+
+
+def _renamed(
+    values: dict[str, Any], path: Sequence[str], rename: Callable[[str], str]
+) -> dict[str, Any]:
+    """Give ``values`` with other keys in the dictionary at ``path``, if there is one."""
+    if not path:
+        return {rename(str(name)): value for name, value in values.items()}
+    within = values.get(path[0])
+    if not isinstance(within, dict):
+        return values
+    return {**values, path[0]: _renamed(within, path[1:], rename)}
 
 
 class _LenientDecoding(_Environment):
@@ -73,10 +85,16 @@ class _LenientDecoding(_Environment):
         self, field_name: str, field: FieldInfo, env_vars: Mapping[str, str | None]
     ) -> dict[str, Any]:
         nested = super().explode_env_vars(field_name, field, env_vars)
-        if field_name in HEADER_FIELDS:
-            # A shell cannot export a name with "-", and no proxy lets "_" through.
-            return {name.replace("_", "-"): value for name, value in nested.items()}
+        for path in HEADER_FIELDS:
+            if path[0] == field_name:
+                nested = _renamed(nested, path[1:], partial(self._header_name, path))
         return nested
+
+    def _header_name(self, path: Sequence[str], name: str) -> str:
+        """Give the header that a variable of its own names; names in JSON stay as they are."""
+        own = self.env_prefix + "__".join((*path, name))
+        # A shell cannot export a name with "-", and no proxy lets "_" through.
+        return name.replace("_", "-") if own.lower() in self.env_vars else name
 
 
 class EnvironmentSource(_LenientDecoding, EnvSettingsSource):

@@ -90,10 +90,13 @@ def _suffixes(fields: Fields) -> Iterator[str]:
 
 def _reads(prefix: str, fields: Fields, variable_name: str) -> bool:
     """Whether validation gets the variable; an unknown nested name is then a fault there."""
-    top, nested, part = variable_name[len(prefix) :].lower().partition("__")
-    has_parts = top in HEADER_FIELDS or (fields.get(top) is not None and top not in _LISTS)
-    # Nested models have plain fields only, so deeper names are not read.
-    return top in fields and (not nested or (has_parts and "__" not in part))
+    path = tuple(variable_name[len(prefix) :].lower().split("__"))
+    if path[:-1] in HEADER_FIELDS:
+        return True
+    top, *parts = path
+    has_parts = fields.get(top) is not None and top not in _LISTS
+    # Nested models have plain fields and headers only, so deeper names are not read.
+    return top in fields and (not parts or (has_parts and len(parts) == 1))
 
 
 def _belongs_to(other: str, prefix: str, fields: Fields, variable_name: str) -> bool:

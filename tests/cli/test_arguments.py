@@ -31,6 +31,13 @@ def test_serve_takes_names_host_and_port() -> None:
     assert (arguments.host, arguments.port) == ("::1", 9)
 
 
+def test_check_takes_names_and_classes() -> None:
+    """A class is written as Python's entry points are."""
+    arguments = parse(["check", "billing", "shop.settings:Search"])
+
+    assert arguments.names == ("billing", "shop.settings:Search")
+
+
 def test_demo_upstream_takes_a_name() -> None:
     """The command that restarts a killed upstream is parsed."""
     arguments = parse(["demo-upstream", "--name", "b", "--port", "7"])
@@ -48,6 +55,8 @@ def test_demo_upstream_takes_a_name() -> None:
         (["serve"], "upstream"),
         (["serve", "Billing"], "'Billing' is not the name of an upstream"),
         (["check", "billing", "billing"], "named twice"),
+        (["check", "shop:"], "'shop:' is not a class"),
+        (["serve", "shop:Billing"], "'shop:Billing' is not the name of an upstream"),
     ],
 )
 def test_wrong_usage_exits_two_and_says_why(

@@ -232,3 +232,35 @@ def test_check_shows_the_source_of_values_and_no_secret(
         ],
     ]
     assert "hush" not in out
+
+
+def test_check_of_a_class_lists_its_own_fields(
+    listening: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With their sources; their values may be secrets, so none is shown."""
+    (tmp_path / "shop_settings.py").write_text(
+        "from fastapi_proxy_di import Destinations, UpstreamSettings\n"
+        "class Billing(UpstreamSettings, name='billing'):\n"
+        f"    destinations: Destinations = ['http://127.0.0.1:{listening}']\n"
+        "    preserve_host: bool = True\n"
+        "    tenant: str = 'hush'\n"
+        "    licence: str\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("UPSTREAM_BILLING_LICENCE", "hush")
+
+    status = main(["check", "shop_settings:Billing"])
+
+    output = capsys.readouterr()
+    _, *rows = map(str.split, output.out.partition("\n\n")[2].splitlines())
+    assert status == 0, output.err
+    assert rows == [
+        ["billing", "destinations", f"http://127.0.0.1:{listening}", "class", "default"],
+        ["billing", "licence", "(own", "field)", "UPSTREAM_BILLING_LICENCE", "(environment)"],
+        ["billing", "preserve_host", "True", "class", "default"],
+        ["billing", "tenant", "(own", "field)", "class", "default"],
+    ]
+    assert "hush" not in output.out + output.err

@@ -57,6 +57,28 @@ def test_environment_wins_over_class_field_by_field(monkeypatch: pytest.MonkeyPa
     assert settings.request_headers == {"x-tenant": SecretStr("acme"), "x-key": SecretStr("env")}
 
 
+def test_variable_of_a_header_has_dashes_for_underscores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable cannot hold a dash."""
+    environment(monkeypatch, REQUEST_HEADERS__X_KEY="a", HEALTH__HEADERS__X_PROBE_KEY="b")
+
+    settings = Billing(health={"headers": {"X-Code": "c"}})
+
+    assert settings.request_headers["x-key"] == SecretStr("a")
+    assert settings.health.headers == {"x-probe-key": SecretStr("b"), "x-code": SecretStr("c")}
+
+
+def test_header_in_json_stays_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON can hold both dashes and underscores."""
+    environment(
+        monkeypatch, REQUEST_HEADERS='{"X_Key": "a"}', HEALTH__HEADERS='{"X_Key": "b", "X-Z": "c"}'
+    )
+
+    settings = Billing()
+
+    assert settings.request_headers["x_key"] == SecretStr("a")
+    assert settings.health.headers == {"x_key": SecretStr("b"), "x-z": SecretStr("c")}
+
+
 def test_code_wins_over_environment_field_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a model given in code only the given fields count."""
     environment(

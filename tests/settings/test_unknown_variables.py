@@ -47,6 +47,7 @@ def test_unknown_variables_suggest_the_similar_field(name: str, hint: str) -> No
         "UPSTREAM_BILLING_HEALTH__PATH",
         "UPSTREAM_BILLING_HEALTH__PAHT",
         "UPSTREAM_BILLING_REQUEST_HEADERS__X_KEY",
+        "UPSTREAM_BILLING_HEALTH__HEADERS__X_KEY",
         "UPSTREAM_OTHER_POLCY",
         "PATH",
     ],
