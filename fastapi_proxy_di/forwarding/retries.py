@@ -7,9 +7,8 @@ what happened                                 which requests                    
 failure of the client's or ours               -                                 NO
 no connection                                 any, 3 other destinations         RETRY_FREE
 not processed by the destination              any, 10 times on new connections  RETRY_UNPROCESSED
-a reused connection closed, nothing written   any, once                         RETRY_FREE
 a reused connection closed, no response byte  repeatable, once                  RETRY_FREE
-any other failure before a response byte      repeatable, or nothing written    RETRY_COUNTED
+any other failure before a response byte      repeatable                        RETRY_COUNTED
 a response with a status of ``statuses``      repeatable                        RETRY_COUNTED
 a response with one of ``refused_statuses``   any                               RETRY_COUNTED
 anything else, or attempts or budget used up  -                                 NO
@@ -17,7 +16,8 @@ anything else, or attempts or budget used up  -                                 
 
 All retries need a body that can be sent again. *Repeatable* is a listed method or a request
 with ``Idempotency-Key``. *Not processed*: the destination said so, by GOAWAY with a lower last
-stream or by REFUSED_STREAM (RFC 9113 section 8.7).
+stream or by REFUSED_STREAM (RFC 9113 section 8.7). There is no row for a connection to which
+nothing was written: a request is written as soon as there is a connection.
 """
 
 from __future__ import annotations
@@ -80,7 +80,6 @@ class Outcome:
         status: The status of the response, ``None`` if none came.
         repeatable: Whether the request may be sent twice.
         reused: Whether the connection had served before.
-        written: Whether any byte of the request was written.
         answered: Whether any byte of the response arrived.
         replayable: Whether the body can be sent again from its beginning; true if nothing of
             it was read.
@@ -94,7 +93,6 @@ class Outcome:
     status: int | None = None
     repeatable: bool = False
     reused: bool = False
-    written: bool = True
     answered: bool = False
     replayable: bool = True
     retries: int = 0
@@ -188,8 +186,7 @@ def decide(outcome: Outcome, settings: RetrySettings, budget: RetryBudget, now: 
     elif failure.unsent:
         return _free(outcome.connect_retries < MAX_CONNECT_RETRIES)
     else:
-        # If no byte was written, the destination cannot have done anything, whatever the method.
-        eligible = outcome.repeatable or not outcome.written
+        eligible = outcome.repeatable
         if eligible and outcome.reused and failure in _CLOSED and not outcome.resent:
             return Verdict.RETRY_FREE
     if eligible and outcome.retries < settings.attempts and budget.withdraw(now):

@@ -304,7 +304,6 @@ class RetryLoop:
             failure=error.failure,
             repeatable=exchange.repeatable,
             reused=sent is not None and sent.reused,
-            written=sent is not None,
             answered=sent is not None and sent.answered,
             replayable=body is None or body.replayable(written=sent is not None),
             retries=retries,

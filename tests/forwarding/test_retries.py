@@ -42,7 +42,7 @@ def verdict(method: str = "GET", budget: RetryBudget | None = None, **fields: An
 )
 def test_decide_never_retries_failures_of_other_sides(failure: Failure) -> None:
     """The client's failures and ours end the request."""
-    assert verdict(failure=failure, written=False) is NO
+    assert verdict(failure=failure) is NO
 
 
 @pytest.mark.parametrize("failure", [CONNECT, Failure.CONNECT_TIMEOUT, Failure.TLS])
@@ -51,7 +51,7 @@ def test_decide_dials_elsewhere_for_any_method(failure: Failure, method: str) ->
     """Three further destinations, without attempts and budget."""
     empty = RetryBudget(0, 0)
     verdicts = [
-        verdict(method, empty, failure=failure, written=False, retries=9, connect_retries=made)
+        verdict(method, empty, failure=failure, retries=9, connect_retries=made)
         for made in range(MAX_CONNECT_RETRIES + 1)
     ]
 
@@ -75,10 +75,7 @@ def test_decide_sends_again_what_was_not_processed(method: str) -> None:
 @pytest.mark.parametrize(
     ("method", "fields", "expected"),
     [
-        # A reused connection closed before any byte was written: any method, once.
-        ("POST", {"reused": True, "written": False}, FREE),
-        ("POST", {"reused": True, "written": False, "resent": True}, COUNTED),
-        # It closed after some were written: only what may be sent twice.
+        # A reused connection closed: what may be sent twice, once.
         ("GET", {"reused": True}, FREE),
         ("GET", {"reused": True, "resent": True}, COUNTED),
         ("POST", {"reused": True}, NO),
@@ -88,13 +85,12 @@ def test_decide_sends_again_what_was_not_processed(method: str) -> None:
         ("POST", {}, NO),
         ("PUT", {}, NO),
         ("POST", {"repeatable": True}, COUNTED),
-        ("POST", {"written": False}, COUNTED),
         # A byte of the response ends it.
         ("GET", {"answered": True}, NO),
         ("GET", {"answered": True, "reused": True}, NO),
         # A body that is gone cannot be sent again.
         ("GET", {"replayable": False}, NO),
-        ("POST", {"reused": True, "written": False, "replayable": False}, NO),
+        ("GET", {"reused": True, "replayable": False}, NO),
         # Attempts are used up.
         ("GET", {"retries": 1}, NO),
         ("GET", {"retries": 1, "reused": True}, FREE),

@@ -28,7 +28,7 @@ from h2.events import (
 from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from fastapi_proxy_di.errors import UpstreamConnectError, UpstreamProtocolError
+from fastapi_proxy_di.errors import UpstreamConnectError
 from fastapi_proxy_di.transport.dialling.dialler import DialledConnection
 from fastapi_proxy_di.transport.http2.exchange import Http2Exchange
 from fastapi_proxy_di.transport.http2.liveness import Liveness
@@ -339,7 +339,8 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
 
     def _break(self, reason: str, cause: ProtocolError) -> None:
         if not self.ready.done():
-            error = UpstreamProtocolError(f"the destination {reason}")
+            # No request has been sent, so it may go to another destination.
+            error = UpstreamConnectError(f"the destination {reason}")
             error.__cause__ = cause
             self.ready.set_exception(error)
         self._closing = True

@@ -20,7 +20,6 @@ from fastapi_proxy_di.errors import (
     InvalidRequest,
     ProxyError,
     UpstreamConnectError,
-    UpstreamProtocolError,
     UpstreamTimeout,
 )
 from fastapi_proxy_di.transport.http2.transport import Http2Transport
@@ -177,8 +176,28 @@ async def test_http2_destination_that_speaks_http1_is_a_failure() -> None:
         await peer.left()
 
     async with scripted(script, greet=False) as (url, _), transport_to(url) as transport:
-        with pytest.raises(UpstreamProtocolError, match="not speaking HTTP/2"):
+        with pytest.raises(UpstreamConnectError, match="not speaking HTTP/2"):
             await transport.start(asks(), b"", more=False)
+
+
+async def test_http2_post_goes_elsewhere_from_a_destination_that_speaks_http1() -> None:
+    """No request was sent, as on a refused connection: any method, free of the budget."""
+
+    async def script(peer: Peer) -> None:
+        peer.writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        await peer.left()
+
+    async with (
+        scripted(script, greet=False) as (bad, _),
+        scripted(respond_to_all) as (good, _),
+        Balancer.from_settings(
+            billing(bad, good, policy="first", http_version="2", retries={"attempts": 0})
+        ) as balancer,
+    ):
+        response = await balancer.client.post("/x", content=b"x")
+        failures = [one.failures for one in balancer.destinations]
+
+    assert (response.status_code, failures) == (200, [1, 0])
 
 
 @pytest.mark.e2e
