@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -62,6 +63,36 @@ async def test_hedge_is_not_sent_when_the_response_comes_in_time() -> None:
 
     assert {reply.status for reply in replies} == {200}
     assert (len(one.requests), len(two.requests)) == (3, 0)
+
+
+async def test_hedge_takes_one_turn_of_round_robin() -> None:
+    """With four destinations in turn, the request has the first turn and its hedge the second."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        asked.append(connection)
+        if len(asked) % 2 == 0:
+            await connection.send(response_bytes(body=b"ok"))
+        await connection.peer_left()
+
+    asked: list[Connection] = []
+    async with contextlib.AsyncExitStack() as stack:
+        origins = [await stack.enter_async_context(ScriptedOrigin(script)) for _ in range(4)]
+        gate = await stack.enter_async_context(
+            gateway(
+                *(origin.url for origin in origins),
+                policy="round_robin",
+                retries={"hedge_after": 0.02},
+            )
+        )
+        counts = []
+        for _ in range(2):
+            await fetch(gate.address, target="/billing/x")
+            await until(lambda: gate.in_flight == 0)
+            counts.append([len(origin.requests) for origin in origins])
+
+    assert sorted(counts[0]) == [0, 0, 1, 1]
+    assert counts[1] == [1, 1, 1, 1]
 
 
 async def test_hedge_that_fails_leaves_the_first_running() -> None:

@@ -179,6 +179,46 @@ async def test_queue_is_woken_by_changes_of_the_pool(way: str) -> None:
     assert status == (503 if way == "drained" else 200)
 
 
+async def test_queue_waits_for_the_next_window_of_a_destination() -> None:
+    """All have used up their ``max_requests``; the turn of the window makes room."""
+    async with (
+        ScriptedOrigin() as one,
+        ScriptedOrigin() as two,
+        gateway(
+            destinations=[{"url": origin.url, "max_requests": 1} for origin in (one, two)],
+            max_requests_window=3600,
+            limits={"queue": 2, "queue_timeout": 60},
+        ) as gate,
+    ):
+        served = [(await fetch(gate.address, target="/billing/x")).status for _ in range(2)]
+        tasks = [asyncio.create_task(fetch(gate.address, target="/billing/x")) for _ in range(2)]
+        await until(lambda: gate.balancer.status().queued == 2)
+        beyond = await fetch(gate.address, target="/billing/x")
+        before = (len(one.requests), len(two.requests))
+        gate.balancer._running.pool.turn_window()
+        waited = [(await task).status for task in tasks]
+
+    assert (served, before, beyond.status) == ([200, 200], (1, 1), 503)
+    assert (waited, len(one.requests), len(two.requests)) == ([200, 200], 2, 2)
+
+
+async def test_queue_refuses_after_its_timeout_with_the_time_to_the_next_window() -> None:
+    """A client that came back before would be refused again."""
+    async with (
+        ScriptedOrigin() as origin,
+        gateway(
+            destinations=[{"url": origin.url, "max_requests": 1}],
+            max_requests_window=3600,
+            limits={"queue": 1, "queue_timeout": 0.01},
+        ) as gate,
+    ):
+        await fetch(gate.address, target="/billing/x")
+        refused = await fetch(gate.address, target="/billing/x")
+
+    assert refused.status == 503
+    assert 3000 < int(refused.one(b"retry-after") or 0) <= 3600
+
+
 async def test_queue_with_hedging_keeps_a_request_that_finds_its_place_taken() -> None:
     """The pick of a hedged request comes later than its admission, so two may want one place."""
     async with (
