@@ -17,6 +17,7 @@ from fastapi import FastAPI, params
 from fastapi.dependencies import models
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Scope
 
@@ -113,6 +114,18 @@ def exception_handlers(scope: Scope) -> dict[Any, Any] | None:
     """
     tables = scope.get("starlette.exception_handlers")
     return tables[0] if tables else None
+
+
+def exception_middleware(app: Starlette) -> ExceptionMiddleware | None:
+    """Return the middleware of ``app`` that calls the exception handlers.
+
+    Returns ``None`` if a middleware around it does not have its inner app as ``app``. Requests
+    then add the handler of `ProxyError` by `exception_handlers`, once they resolve an upstream.
+    """
+    layer: Any = middleware_stack(app)
+    while layer is not None and not isinstance(layer, ExceptionMiddleware):
+        layer = getattr(layer, "app", None)
+    return layer
 
 
 def middleware_stack(app: Starlette) -> ASGIApp:

@@ -22,6 +22,7 @@ from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
 from fastapi_proxy_di.integration.broken_responses import kept_broken
 from fastapi_proxy_di.integration.compat import dependant_of, routes_of
 from fastapi_proxy_di.integration.mounts import MountedUpstream, claimed, mounted_upstreams
+from fastapi_proxy_di.integration.problems import install_at_start
 from fastapi_proxy_di.integration.proxied import proxied_by
 from fastapi_proxy_di.integration.runtime import Runtime
 from fastapi_proxy_di.integration.shadowed import shadowed_routes
@@ -101,6 +102,7 @@ async def proxy_lifespan(app: Starlette) -> AsyncIterator[None]:
         at_end.push_async_callback(_end_overrides, app)
         at_end.callback(delattr, app, RUNTIME)
         with claimed(app) as mounted, kept_broken(app):
+            install_at_start(app)
             await runtime.start(mentions_of(app, mounted))
             for one in mounted:
                 one.bind(runtime.balancers.get(one.upstream.name))

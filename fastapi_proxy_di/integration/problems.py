@@ -11,13 +11,14 @@ from math import ceil
 from typing import Final
 
 from fastapi.exception_handlers import http_exception_handler
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di.errors import NoAvailableDestination, ProxyError, UpstreamsNotReady
-from fastapi_proxy_di.integration.compat import exception_handlers
+from fastapi_proxy_di.integration.compat import exception_handlers, exception_middleware
 
 _DENIAL: Final = "websocket.http.response"
 
@@ -112,16 +113,29 @@ class _Refusal(Response):
         await send({"type": "websocket.close", "code": 1000})
 
 
-def install_handler(scope: Scope) -> None:
+def install_at_start(app: Starlette) -> None:
     """Install `problem_response` for `ProxyError`, unless the app has a handler of its own.
 
-    A router's lifespan runs too late for ``add_exception_handler``: the middleware stack is
-    built by then. But all requests share one table of handlers, which is in their scope.
+    A lifespan runs too late for ``app.add_exception_handler``: the middlewares are built by then.
+    """
+    middleware = exception_middleware(app)
+    if middleware is not None and not _has_own_handler(app):
+        middleware.add_exception_handler(ProxyError, problem_response)
+
+
+def install_handler(scope: Scope) -> None:
+    """Do the same as `install_at_start` in a request.
+
+    This is for apps whose lifespan does not run, as in tests with a stand-in, or whose
+    middlewares hide the table of handlers at start: all requests have it in their scope.
     """
     handlers = exception_handlers(scope)
-    if handlers is None or ProxyError in handlers:
+    if handlers is None or ProxyError in handlers or _has_own_handler(scope.get("app")):
         return
-    own = getattr(scope.get("app"), "exception_handlers", {})
-    # Both keys name the handler of all exceptions in Starlette.
-    if Exception not in own and 500 not in own:
-        handlers[ProxyError] = problem_response
+    handlers[ProxyError] = problem_response
+
+
+def _has_own_handler(app: object) -> bool:
+    own = getattr(app, "exception_handlers", {})
+    # The last two both name the handler of all exceptions in Starlette.
+    return ProxyError in own or Exception in own or 500 in own

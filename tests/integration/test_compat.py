@@ -8,7 +8,7 @@ import fastapi.routing
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.dependencies import models
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from fastapi_proxy_di import Balancer, Upstream, proxy_app, proxy_lifespan, proxy_router
@@ -130,14 +130,27 @@ class _HidesHandlers:
         await self._app(hidden, receive, send)
 
 
-async def test_missing_table_of_handlers_makes_failures_a_500() -> None:
-    """The server logs the failure; guards run."""
+class _HidesInnerApp:
+    """A middleware that does not have its inner app as ``app``."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._inner = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._inner(scope, receive, send)
+
+
+@pytest.mark.parametrize(("in_scope", "status"), [(True, 502), (False, 500)])
+async def test_missing_table_of_handlers_makes_failures_a_500(in_scope: bool, status: int) -> None:
+    """If neither the app nor the request shows it; the server logs the failure, guards run."""
     app = gateway_app(f"http://127.0.0.1:{dead_port()}")
-    app.router.middleware_stack = _HidesHandlers(app.router.middleware_stack)
+    app.add_middleware(_HidesInnerApp)
+    if not in_scope:
+        app.router.middleware_stack = _HidesHandlers(app.router.middleware_stack)
     async with run_app(app) as running:
         reply = await fetch(running.address, target="/billing/x")
 
-    assert reply.status == 500
+    assert reply.status == status
 
 
 async def test_missing_exit_stack_closes_a_response_when_it_is_forgotten(

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
 
-from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan, proxy_router
+from fastapi_proxy_di import Balancer, LimitExceeded, Upstream, proxy_lifespan, proxy_router
 from tests.support.gateways import billing, gateway_app
 from tests.support.http_client import connect, fetch
 from tests.support.origins import ScriptedOrigin, always, response_bytes
@@ -135,6 +135,24 @@ async def test_failure_of_an_override_is_a_problem_document() -> None:
         reply = await fetch(running.address, target="/billing/x")
 
     assert (reply.status, reply.one(b"content-type")) == (502, b"application/problem+json")
+
+
+async def test_override_that_raises_in_an_own_endpoint_is_a_problem_document() -> None:
+    """No request has resolved an upstream yet."""
+    app = FastAPI(lifespan=proxy_lifespan)
+
+    @app.get("/x")
+    async def x(billing: Annotated[Balancer, Depends(Upstream("billing"))]) -> None:
+        raise AssertionError(billing)
+
+    def full() -> Balancer:
+        raise LimitExceeded("no place", upstream="billing")
+
+    app.dependency_overrides[Upstream("billing")] = full
+    async with run_app(app) as running:
+        reply = await fetch(running.address, target="/x")
+
+    assert (reply.status, reply.one(b"content-type")) == (503, b"application/problem+json")
 
 
 async def test_failure_of_an_override_denies_a_websocket() -> None:
