@@ -9,15 +9,16 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from fastapi_proxy_di.settings.fields import dotted, fields_at, variable
+from fastapi_proxy_di.settings.plain_messages import hint, plain_message
 from fastapi_proxy_di.settings.provenance import origin
 from fastapi_proxy_di.settings.similar import similar_name
-from fastapi_proxy_di.settings.sources import Undecodable
+from fastapi_proxy_di.settings.sources import HEADER_FIELDS, Undecodable
+from fastapi_proxy_di.settings.text import BROKEN_JSON
 from fastapi_proxy_di.settings.upstream import UpstreamSettings
 
 __all__ = ["describe_faults", "describe_late_fault"]
 
 _SCALARS: Final = (str, int, float)
-_QUOTES: Final = ("'", '"')
 _HIDDEN: Final = (
     ("destinations",),
     ("request_headers",),
@@ -61,7 +62,7 @@ def _line(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str:
     if location:
         place = None if details["type"] == "missing" else origin(settings_cls, location)
         subject += f"{dotted(location)} ({place or variable(settings_cls, location)}): "
-    return subject + _message(details, settings_cls) + _about_quotes(details["input"])
+    return subject + _message(details, settings_cls) + hint(details["input"])
 
 
 def _message(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str:
@@ -82,23 +83,16 @@ def _message(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str
     if kind == "extra_forbidden":
         known = [name for name, _ in fields_at(settings_cls, location[:-1])]
         similar = similar_name(str(location[-1]).lower(), known)
-        hint = f"did you mean {similar!r}? There" if similar else "there"
-        return f"is not a field; {hint} are {', '.join(known)}"
+        meant = f"did you mean {similar!r}? There" if similar else "there"
+        return f"is not a field; {meant} are {', '.join(known)}"
     if isinstance(given, Undecodable):
-        return "starts like JSON and cannot be decoded; check its brackets and quotes"
+        return BROKEN_JSON
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return _not_a_mapping(settings_cls, location)
-    message = details["msg"][:1].lower() + details["msg"][1:]
+    message = plain_message(details)
     if kind == "int_parsing" and str(location[-1]).endswith("_bytes"):
         message = "is a number of bytes, e.g. 10000000"
     return f"{message}, got {given!r}" if shown else message
-
-
-def _about_quotes(given: object) -> str:
-    """Tell of quotes around a value, which a shell removes and a list of variables does not."""
-    if isinstance(given, str) and given and (given[0] in _QUOTES or given[-1] in _QUOTES):
-        return "; the value is in quotes: remove them, as `docker run --env-file` keeps them"
-    return ""
 
 
 def _is_hidden(location: tuple[int | str, ...]) -> bool:
@@ -106,6 +100,15 @@ def _is_hidden(location: tuple[int | str, ...]) -> bool:
 
 
 def _not_a_mapping(settings_cls: type[UpstreamSettings], location: tuple[int | str, ...]) -> str:
+    if location[:1] == ("destinations",):
+        return (
+            'is not an address; give a text such as "http://10.0.0.1:8080" or an object with "url"'
+        )
+    if location in HEADER_FIELDS:
+        return (
+            'is not a JSON object such as {"X-Name": "value"}; write one, or a variable for each'
+            f" header: {variable(settings_cls, location)}__X_NAME"
+        )
     names = [name for name, _ in fields_at(settings_cls, location)]
     example = names[0].upper() if names else "NAME"
     return (

@@ -4,13 +4,16 @@ Walks annotations only; reads no value.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
 
 from fastapi_proxy_di.settings.upstream import UpstreamSettings
 
-__all__ = ["dotted", "env_prefix", "fields_at", "variable"]
+__all__ = ["LISTS", "dotted", "env_prefix", "fields_at", "variable"]
+
+LISTS: Final = frozenset({"destinations", "transforms"})
+"""The settings that are lists of models: their parts have no variables."""
 
 
 def env_prefix(settings_cls: type[UpstreamSettings]) -> str:

@@ -18,7 +18,9 @@ from fastapi_proxy_di.settings.upstream import UpstreamSettings
 
 __all__ = ["load_all", "load_upstream", "read_all", "settings_error"]
 
-_DESTINATIONS: Final = re.compile(r"UPSTREAM_(\w+)_DESTINATIONS")
+_DESTINATIONS: Final = re.compile(r"UPSTREAM_([^\W_]\w*?)_DESTINATIONS")
+_LIKE_DESTINATIONS: Final = re.compile(r"(?:UPSTREAMS?_+)?([^\W_]\w*?)_+DESTINATIONS?")
+"""Also without the prefix, in the plural, or with too many underscores."""
 
 
 def load_all(
@@ -95,6 +97,12 @@ def _hints(
     prefix = env_prefix(settings_cls)
     yield from unknown_variables(settings_cls, os.environ, names)
     if any(one["type"] == "missing" and one["loc"] == ("destinations",) for one in error.errors()):
+        for variable_name, value in os.environ.items():
+            like = _LIKE_DESTINATIONS.fullmatch(variable_name.upper())
+            if like and value and prefix_of(like[1]) == prefix:
+                # `unknown_variables` has named those that begin with the prefix.
+                if not variable_name.upper().startswith(prefix):
+                    yield f"{variable_name} is set; did you mean {prefix}DESTINATIONS?"
         mentioned = {prefix, *map(prefix_of, names)}
         set_variables = {
             match[1].lower(): match[0]

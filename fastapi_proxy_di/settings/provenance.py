@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
 
-from fastapi_proxy_di.settings.fields import dotted, variable
+from fastapi_proxy_di.settings.fields import LISTS, dotted, variable
 from fastapi_proxy_di.settings.sources import (
     FILE_SOURCES,
     ClassSource,
@@ -97,7 +97,8 @@ def _given(
 def _leaves(values: Mapping[str, Any], above: Path = ()) -> Iterator[Path]:
     for name, value in values.items():
         path = (*above, name.lower())
-        if isinstance(value, dict) and value:
+        # A single destination may be given as an object, without a list.
+        if isinstance(value, dict) and value and path[0] not in LISTS:
             yield from _leaves(value, path)
         else:
             yield path

@@ -1,12 +1,20 @@
 """Values that may also be written as text in a variable: comma-separated lists, ``none``."""
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from pydantic import BeforeValidator, GetJsonSchemaHandler, SecretStr
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-__all__ = ["AlsoText", "OptionalSecret", "OrNone", "split_commas"]
+__all__ = ["BROKEN_JSON", "AlsoText", "OptionalSecret", "OrNone", "split_commas"]
+
+
+BROKEN_JSON: Final = (
+    "starts like JSON and cannot be decoded; check its brackets and quotes (JSON has double quotes)"
+)
+_JSON: Final = re.compile(r"\s*(\{|\[\s*[\"'{\[])")
+"""How JSON begins, other than an IPv6 address in brackets."""
 
 
 class AlsoText:
@@ -26,8 +34,14 @@ class AlsoText:
 
 
 def split_commas(value: object) -> object:
-    """Turn comma-separated text into a list; anything else is left for its type to judge."""
+    """Turn comma-separated text into a list; anything else is left for its type to judge.
+
+    Raises:
+        ValueError: The text is JSON that was not decoded, because it is not valid.
+    """
     if isinstance(value, str):
+        if _JSON.match(value):
+            raise ValueError(BROKEN_JSON)
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
 

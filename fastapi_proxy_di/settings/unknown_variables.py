@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from fastapi_proxy_di.settings.fields import env_prefix, fields_at
+from fastapi_proxy_di.settings.fields import LISTS, env_prefix, fields_at
 from fastapi_proxy_di.settings.names import prefix_of
 from fastapi_proxy_di.settings.similar import similar_name
 from fastapi_proxy_di.settings.sources import HEADER_FIELDS, dotenv_variables
@@ -19,7 +19,12 @@ _SERVICE_LINK: Final = re.compile(
     r"(\w+?)_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)?)"
 )
 """The variables of a Kubernetes service link, and of ``docker run --link``."""
-_LISTS: Final = frozenset({"destinations", "transforms"})
+_ADDRESSES: Final = frozenset(
+    f"{word}{end}"
+    for word in ("ADDRESS", "BACKEND", "ENDPOINT", "HOST", "ORIGIN", "SERVER", "TARGET", "URL")
+    for end in ("", "S", "ES")
+)
+"""What others call destinations."""
 
 Fields = Mapping[str, type[BaseModel] | None]
 
@@ -70,6 +75,8 @@ def _hint(prefix: str, rest: str, suffixes: list[str]) -> str:
     for suffix in suffixes:
         if "__" in suffix and rest == suffix.replace("__", "_"):
             return f"; write nested settings with two underscores: {prefix}{suffix}"
+    if rest in _ADDRESSES:
+        return f"; did you mean {prefix}DESTINATIONS?"
     # One wrong letter in six is 0.83; Kubernetes' SERVICE_HOST is 0.8 of PRESERVE_HOST.
     similar = similar_name(rest, suffixes, 0.82)
     return f"; did you mean {prefix}{similar}?" if similar else ""
@@ -84,7 +91,7 @@ def _is_service_link(name: str, given: Mapping[str, str]) -> bool:
 def _suffixes(fields: Fields) -> Iterator[str]:
     for name, model in fields.items():
         yield name.upper()
-        if model is not None and name not in _LISTS:
+        if model is not None and name not in LISTS:
             yield from (f"{name}__{part}".upper() for part in model.model_fields)
 
 
@@ -94,7 +101,7 @@ def _reads(prefix: str, fields: Fields, variable_name: str) -> bool:
     if path[:-1] in HEADER_FIELDS:
         return True
     top, *parts = path
-    has_parts = fields.get(top) is not None and top not in _LISTS
+    has_parts = fields.get(top) is not None and top not in LISTS
     # Nested models have plain fields and headers only, so deeper names are not read.
     return top in fields and (not parts or (has_parts and len(parts) == 1))
 

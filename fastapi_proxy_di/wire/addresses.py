@@ -23,6 +23,12 @@ _URL: Final = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(/[^?#]*)?(\?[^#]*)?(#.*)?", re.DOTALL
 )
 _CONTROL_OR_SPACE: Final = re.compile(r"[\x00-\x20\x7f\\]")
+_PARAMETER: Final = re.compile(r"\s\w+=")
+_PARAMETERS: Final = (
+    'weights and limits of a destination are given as JSON: [{"url": "http://a", "weight": 2}]'
+)
+_HOST_AND_PORT: Final = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\])(:\d+)?(/.*)?")
+_FILE: Final = re.compile(r"/\w[\w./-]*")
 _PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _LABELS: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _APP: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -84,9 +90,7 @@ def parse_address(text: str) -> Address:
         raise ValueError(f"{shown!r} holds several addresses; separate addresses by commas")
     match = _URL.fullmatch(text)
     if match is None:
-        raise ValueError(
-            f"{shown!r} has no scheme; write http://{_bare(shown)} or https://{_bare(shown)}"
-        )
+        raise ValueError(f"{shown!r} has no scheme; write {_with_scheme(shown)}")
     scheme, authority, path, query, fragment = match.groups()
     scheme = scheme.lower()
     if scheme not in ("http", "https", "http+unix", "asgi"):
@@ -104,9 +108,8 @@ def parse_address(text: str) -> Address:
     if fragment is not None:
         raise ValueError(f"{shown!r} has a fragment; an address ends with its path")
     if _CONTROL_OR_SPACE.search(text):
-        raise ValueError(
-            f"{shown!r} holds a space, backslash or control character; percent-encode it"
-        )
+        mend = _PARAMETERS if _PARAMETER.search(text) else "percent-encode it"
+        raise ValueError(f"{shown!r} holds a space, backslash or control character; {mend}")
     base_path = _base_path(path or "", shown)
     if scheme == "http+unix":
         return _unix_address(authority, base_path, shown)
@@ -243,5 +246,11 @@ def _shown(text: str) -> str:
     return scheme + separator + re.split(r"[?#]", rest, maxsplit=1)[0]
 
 
-def _bare(shown: str) -> str:
-    return shown.rpartition("@")[2].lstrip("/") or "host:port"
+def _with_scheme(shown: str) -> str:
+    """Write an address without a scheme as it is probably meant."""
+    if _FILE.fullmatch(shown):
+        return f"http+unix://{quote(shown, safe='')} for a socket, or http://host:port"
+    bare = shown.rpartition("@")[2].lstrip("/")
+    if not _HOST_AND_PORT.fullmatch(bare):
+        bare = "host:port"
+    return f"http://{bare} or https://{bare}"

@@ -135,9 +135,9 @@ def test_load_all_reports_bad_names_and_files_with_all_others(tmp_path: Path) ->
             "REQUEST_HEADERS",
             "x",
             (
-                "request_headers (UPSTREAM_BILLING_REQUEST_HEADERS): has parts: set"
-                " them one by one, e.g. UPSTREAM_BILLING_REQUEST_HEADERS__NAME, or all as a"
-                " JSON object"
+                "request_headers (UPSTREAM_BILLING_REQUEST_HEADERS): is not a JSON object such as"
+                ' {"X-Name": "value"}; write one, or a variable for each header:'
+                " UPSTREAM_BILLING_REQUEST_HEADERS__X_NAME"
             ),
         ),
         (
@@ -145,16 +145,13 @@ def test_load_all_reports_bad_names_and_files_with_all_others(tmp_path: Path) ->
             '{"path": ',
             (
                 "health (UPSTREAM_BILLING_HEALTH): starts like JSON and cannot be"
-                " decoded; check its brackets and quotes"
+                " decoded; check its brackets and quotes (JSON has double quotes)"
             ),
         ),
         (
             "HEALTH__FALL",
             "two",
-            (
-                "health.fall (UPSTREAM_BILLING_HEALTH__FALL): input should be a valid"
-                " integer, unable to parse string as an integer, got 'two'"
-            ),
+            "health.fall (UPSTREAM_BILLING_HEALTH__FALL): is not a whole number, got 'two'",
         ),
         (
             "HEALTH__PAHT",
@@ -202,10 +199,7 @@ def test_load_all_reports_bad_names_and_files_with_all_others(tmp_path: Path) ->
         (
             "LIMITS__QUEUE",
             "-1",
-            (
-                "limits.queue (UPSTREAM_BILLING_LIMITS__QUEUE): input should be greater than or"
-                " equal to 0, got '-1'"
-            ),
+            ("limits.queue (UPSTREAM_BILLING_LIMITS__QUEUE): must be at least 0, got '-1'"),
         ),
         (
             "POLICY",
@@ -246,7 +240,7 @@ def test_load_all_reports_bad_names_and_files_with_all_others(tmp_path: Path) ->
             "'http://a'",
             (
                 "destinations.0.url (UPSTREAM_BILLING_DESTINATIONS): \"'http://a'\" has no scheme;"
-                " write http://'http://a' or https://'http://a'; the value is in quotes: remove"
+                " write http://host:port or https://host:port; the value is in quotes: remove"
                 " them, as `docker run --env-file` keeps them"
             ),
         ),
@@ -255,7 +249,7 @@ def test_load_all_reports_bad_names_and_files_with_all_others(tmp_path: Path) ->
             "cry",
             (
                 "when_none_available (UPSTREAM_BILLING_WHEN_NONE_AVAILABLE):"
-                " input should be 'panic' or 'fail', got 'cry'"
+                " must be 'panic' or 'fail', got 'cry'"
             ),
         ),
         (
@@ -328,7 +322,10 @@ def test_faults_name_variables_that_set_nothing(monkeypatch: pytest.MonkeyPatch)
             "- UPSTREAM_ORDERS_DESTINATION sets nothing of upstream 'orders'; did you mean"
             " UPSTREAM_ORDERS_DESTINATIONS?"
         ),
-        "- UPSTREAM_ORDERS_URL sets nothing of upstream 'orders'",
+        (
+            "- UPSTREAM_ORDERS_URL sets nothing of upstream 'orders'; did you mean"
+            " UPSTREAM_ORDERS_DESTINATIONS?"
+        ),
     ]
 
 
@@ -397,8 +394,8 @@ def test_fault_of_too_deep_a_name_names_the_variable(monkeypatch: pytest.MonkeyP
     """The fault names the variable that is set, and the hint says that nothing reads it."""
     assert faults_of(monkeypatch, HEALTH__PATH__DEEP="/") == [
         (
-            "- upstream 'billing': health.path (UPSTREAM_BILLING_HEALTH__PATH__DEEP): input should"
-            " be a valid string"
+            "- upstream 'billing': health.path (UPSTREAM_BILLING_HEALTH__PATH__DEEP): must be a"
+            " text, not a list or an object"
         ),
         "- UPSTREAM_BILLING_HEALTH__PATH__DEEP sets nothing of upstream 'billing'",
     ]

@@ -101,7 +101,10 @@ def test_values_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[{", "starts like JSON and cannot be decoded"),
         ([{"prefix": "/v2"}], "item 0 is not an object with 'kind'"),
         ([{"kind": "location"}, 3], "item 1 is not an object with 'kind'"),
-        ([{"kind": "path_prefx", "prefix": "/v2"}], "'path_prefx' found using 'kind'"),
+        (
+            [{"kind": "path_prefx", "prefix": "/v2"}],
+            "'path_prefx' is not a kind; did you mean 'path_prefix'?",
+        ),
         (
             [{"kind": "path_prefix", "prefx": "/v2"}],
             "prefx (UPSTREAM_BILLING_TRANSFORMS): is not a field; did you mean 'prefix'?",
