@@ -63,6 +63,7 @@ def test_snippets_are_run() -> None:
     tests += (ROOT / "tests" / "docs" / "conftest.py").read_text()
     tests += (ROOT / "tests" / "sdks" / "test_sdks.py").read_text()
     tests += (ROOT / "tests" / "migration" / "test_originals.py").read_text()
+    tests += (ROOT / "tests" / "servers" / "commands.py").read_text()
     not_run = [
         file.name
         for file in SNIPPET_FILES

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import runpy
+from typing import Any
 
 import pytest
+import uvicorn
 
 from fastapi_proxy_di import Upstream
-from tests.docs.conftest import Gateway, Snippet
+from tests.docs.conftest import SNIPPETS, Gateway, Snippet
 from tests.support.servers import Running
 
 pytestmark = pytest.mark.e2e
@@ -70,3 +73,12 @@ async def test_frozen_app_proxies(
 
     assert frozen > 1000
     assert response.status_code == 200
+
+
+def test_serve_sets_the_shutdown_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python serve.py`` starts uvicorn with a bound for open streams."""
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(uvicorn, "run", lambda app, **options: given.append(options))
+    runpy.run_path(str(SNIPPETS / "how_to/serve.py"), run_name="__main__")
+
+    assert given == [{"timeout_graceful_shutdown": 10}]

@@ -1,0 +1,1 @@
+"""Servers, stopped and reloaded; `scripts/servers.py` installs them and runs these tests."""
