@@ -27,7 +27,8 @@ def run_tests(title: str, packages: list[str], tests: str) -> int:
         there = sysconfig.get_path("purelib", vars={"base": directory})
         # `addsitedir` also reads the path files there, that of an editable install among them.
         Path(there, "this_environment.pth").write_text(f"import site; site.addsitedir({here!r})\n")
-        install = [python, "-m", "pip", "install", "-q", *packages]
+        # Python compiles what the tests import, a small part of what is installed.
+        install = [python, "-m", "pip", "install", "-q", "--no-compile", *packages]
         subprocess.run(install, check=True)  # noqa: S603
         sys.stdout.write(f"{title}: {', '.join(packages)}\n")
         sys.stdout.flush()
