@@ -4,21 +4,25 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from snippet_types import check_types
 
 ROOT = Path(__file__).parents[1]
 
 
-def run_tests(title: str, packages: list[str], tests: str) -> int:
-    """Make an environment with further packages, and run tests there.
+def run_tests(title: str, packages: list[str], tests: str, snippets: Sequence[str] = ()) -> int:
+    """Make an environment with further packages, run tests there, and check types.
 
     Args:
         title: What is printed before the tests run.
         packages: What to install, in its newest version.
         tests: A file or a folder of tests, relative to the repository.
+        snippets: Files that import the packages; their types are checked.
 
     Returns:
-        pytest's exit status.
+        pytest's exit status, or how many type checkers found errors.
     """
     with tempfile.TemporaryDirectory() as directory:
         subprocess.run([sys.executable, "-m", "venv", directory], check=True)  # noqa: S603
@@ -32,6 +36,8 @@ def run_tests(title: str, packages: list[str], tests: str) -> int:
         subprocess.run(install, check=True)  # noqa: S603
         sys.stdout.write(f"{title}: {', '.join(packages)}\n")
         sys.stdout.flush()
+        if snippets and (failed := check_types(snippets, python)):
+            return failed
         test = [python, "-m", "pytest", "-q", "--no-showlocals", "-p", "no:cacheprovider", tests]
         # What fails at a busy moment passes in a second run.
         for _ in range(2):

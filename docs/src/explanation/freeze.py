@@ -1,5 +1,5 @@
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -8,7 +8,7 @@ from fastapi_proxy_di import proxy_lifespan, proxy_router
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with proxy_lifespan(app):
         gc.collect()
         gc.freeze()  # the collector no longer examines the objects made at start

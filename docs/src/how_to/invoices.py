@@ -1,11 +1,11 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, dict[int, int]]]:
+async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, dict[int, int]]]:
     yield {"totals": {7: 70}}  # until the gateway shuts down
 
 

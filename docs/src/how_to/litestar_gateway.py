@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from litestar import Litestar, asgi
@@ -9,7 +9,7 @@ billing = proxy_app("billing")
 
 
 @asynccontextmanager
-async def lifespan(_: Litestar) -> AsyncIterator[None]:
+async def lifespan(_: Litestar) -> AsyncGenerator[None]:
     async with billing.running():
         yield
 
