@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fastapi_proxy_di import __version__
+from fastapi_proxy_di.errors import SettingsError
+from fastapi_proxy_di.settings.names import check_name
 
 Command = Literal["demo", "demo-upstream", "serve", "check", "schema"]
 
-_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -164,7 +165,7 @@ def _count(text: str) -> int:
 
 
 def _name_or_class(text: str) -> str:
-    if ":" not in text:
+    if ":" not in text or "://" in text:
         return _name(text)
     if not _CLASS.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a class, package.module:Billing")
@@ -172,8 +173,7 @@ def _name_or_class(text: str) -> str:
 
 
 def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not the name of an upstream: a-z first, then a-z, 0-9, _ and -"
-        )
-    return text
+    try:
+        return check_name(text)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

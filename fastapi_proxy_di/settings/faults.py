@@ -84,7 +84,12 @@ def _message(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str
         known = [name for name, _ in fields_at(settings_cls, location[:-1])]
         similar = similar_name(str(location[-1]).lower(), known)
         meant = f"did you mean {similar!r}? There" if similar else "there"
-        return f"is not a field; {meant} are {', '.join(known)}"
+        section = (
+            "; the settings stand at the top of their file, not in a section"
+            if location == (settings_cls.name,)
+            else ""
+        )
+        return f"is not a field{section}; {meant} are {', '.join(known)}"
     if isinstance(given, Undecodable):
         return BROKEN_JSON
     if kind in ("model_type", "model_attributes_type", "dict_type"):

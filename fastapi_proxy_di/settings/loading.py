@@ -72,7 +72,9 @@ def read_all(mentions: Mapping[str, Mention]) -> tuple[dict[str, UpstreamSetting
             faults += describe_faults(error, settings_cls)
             faults += _hints(error, settings_cls, mentions)
         except SettingsError as error:
-            faults.append(f"upstream {name!r}: {error}")
+            # An address in place of a name may hold a password.
+            subject = "upstream" if "://" in name else f"upstream {name!r}"
+            faults.append(f"{subject}: {error}")
     return loaded, faults
 
 

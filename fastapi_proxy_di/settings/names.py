@@ -16,12 +16,20 @@ def check_name(name: str) -> str:
     Raises:
         SettingsError: ``name`` does not match ``[a-z][a-z0-9_-]*``.
     """
-    if not _NAME.fullmatch(name):
+    if _NAME.fullmatch(name):
+        return name
+    if "://" in name:
+        # The address may hold a password.
         raise SettingsError(
-            f"{name!r} is not a name of an upstream; use lower-case letters, digits,"
-            " '-' and '_', and start with a letter"
+            "an address is not a name of an upstream; give a name such as billing, and the address"
+            " as UPSTREAM_BILLING_DESTINATIONS"
         )
-    return name
+    meant = name.strip().lower().replace(" ", "-").removeprefix("upstream_")
+    hint = f"did you mean {meant!r}? Use" if _NAME.fullmatch(meant) else "use"
+    raise SettingsError(
+        f"{name!r} is not a name of an upstream; {hint} lower-case letters, digits,"
+        " '-' and '_', and start with a letter"
+    )
 
 
 def prefix_of(name: str) -> str:

@@ -49,7 +49,7 @@ def plain_message(details: ErrorDetails) -> str:
 
 def _unknown_kind(context: dict[str, Any]) -> str:
     expected = re.findall(r"'([^']*)'", context["expected_tags"])
-    similar = similar_name(context["tag"], expected, 0.6)
+    similar = similar_name(context["tag"], expected, 0.8)
     meant = f"did you mean {similar!r}? There" if similar else "there"
     return f"{context['tag']!r} is not a kind; {meant} are {', '.join(expected)}"
 

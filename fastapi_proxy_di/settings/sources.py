@@ -220,6 +220,8 @@ def settings_sources(
         SettingsError: A file exists and cannot be read.
     """
     directories = [secrets_dir] if isinstance(secrets_dir, str | PathLike) else secrets_dir or ()
+    places: dict[str, object] = {**settings_cls.model_config}
+    places.update(env_file=env_file, secrets_dir=secrets_dir)
     readers: dict[str, Callable[[], PydanticBaseSettingsSource]] = {
         "env_file": partial(DotEnvSource, settings_cls, env_file, env_file_encoding),
         "secrets_dir": partial(SecretFilesSource, settings_cls, directories),
@@ -230,17 +232,19 @@ def settings_sources(
     return (
         CodeSource(settings_cls, init_kwargs),
         EnvironmentSource(settings_cls),
-        *(_read(key, reader) for key, reader in readers.items()),
+        *(_read(key, places[key], reader) for key, reader in readers.items()),
         ClassSource(settings_cls),
     )
 
 
-def _read(key: str, reader: Callable[[], PydanticBaseSettingsSource]) -> PydanticBaseSettingsSource:
+def _read(
+    key: str, place: object, reader: Callable[[], PydanticBaseSettingsSource]
+) -> PydanticBaseSettingsSource:
     try:
         return reader()
     # Each format raises its own errors, and those of YAML are plain Exceptions.
     except Exception as error:
-        raise SettingsError(f"{key} cannot be read: {error}") from error
+        raise SettingsError(f"{key} {place} cannot be read: {error}") from error
 
 
 def dotenv_variables(settings_cls: type[BaseSettings]) -> dict[str, str]:

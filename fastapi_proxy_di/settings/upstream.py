@@ -287,6 +287,12 @@ class UpstreamSettings(BaseSettings):
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        own = inspect.get_annotations(cls)
+        if "name" in own or "name" in vars(cls):
+            raise SettingsError(
+                f"class {cls.__name__}: the name is not an attribute but an argument of the class"
+                f' statement: class {cls.__name__}(UpstreamSettings, name="billing")'
+            )
         if name is not None:
             cls.name = check_name(name)
             cls.model_config = SettingsConfigDict(
@@ -294,7 +300,6 @@ class UpstreamSettings(BaseSettings):
             )
         # What a class writes beside a default is for type checkers: validation, description
         # and JSON schema stay those of the field, also below `policy: str = "random"`.
-        own = inspect.get_annotations(cls)
         _refuse_misspelt(cls, own)
         for field_name in own.keys() & UpstreamSettings.model_fields.keys():
             field = UpstreamSettings.model_fields[field_name]

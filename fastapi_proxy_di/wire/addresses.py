@@ -89,6 +89,10 @@ def parse_address(text: str) -> Address:
     if re.search(r"[\s;|].*://", text):
         raise ValueError(f"{shown!r} holds several addresses; separate addresses by commas")
     match = _URL.fullmatch(text)
+    if match is None and re.search(r"[\s;|]", text):
+        raise ValueError(
+            f"{shown!r} is not one address; separate addresses by commas, each like {_EXAMPLES}"
+        )
     if match is None:
         raise ValueError(f"{shown!r} has no scheme; write {_with_scheme(shown)}")
     scheme, authority, path, query, fragment = match.groups()

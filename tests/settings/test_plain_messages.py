@@ -1,6 +1,9 @@
 """Faults as users of shells, Compose, Kubernetes and Helm make them, each with its mend."""
 
+from pathlib import Path
+
 import pytest
+from pydantic_settings import SettingsConfigDict
 
 from fastapi_proxy_di import Destinations, SettingsError, UpstreamSettings
 from fastapi_proxy_di.settings import effective_sources, load_all, load_upstream
@@ -113,3 +116,47 @@ def test_one_destination_as_an_object_has_one_source(monkeypatch: pytest.MonkeyP
 
     assert sources["destinations"] == "UPSTREAM_BILLING_DESTINATIONS (environment)"
     assert not any(field.startswith("destinations.") for field in sources)
+
+
+@pytest.mark.parametrize(
+    ("name", "mend"),
+    [
+        ("Billing", "did you mean 'billing'?"),
+        ("UPSTREAM_BILLING", "did you mean 'billing'?"),
+        ("billing api", "did you mean 'billing-api'?"),
+        ("7", "is not a name of an upstream; use lower-case letters"),
+        ("http://user:geheim@a", "give a name such as billing, and the address as"),
+    ],
+)
+def test_wrong_name_of_an_upstream_names_the_mend(name: str, mend: str) -> None:
+    """An address is not shown, because it may hold a password."""
+    with pytest.raises(SettingsError) as caught:
+        load_upstream(name)
+
+    assert mend in str(caught.value)
+    assert "geheim" not in str(caught.value)
+
+
+def test_name_as_an_attribute_is_a_fault() -> None:
+    """Such a class would read variables without a prefix."""
+    with pytest.raises(SettingsError, match=r"class Plain\(UpstreamSettings, name=\"billing\"\)"):
+
+        class Plain(UpstreamSettings):
+            name = "billing"
+
+    with pytest.raises(SettingsError, match="class Annotated: the name is not an attribute"):
+
+        class Annotated(UpstreamSettings, name="billing"):
+            name: str  # type: ignore[misc]
+
+
+def test_settings_in_a_section_of_their_file_name_the_mend(tmp_path: Path) -> None:
+    """A file is for one upstream."""
+    (tmp_path / "billing.toml").write_text("[filed]\npolicy = 'first'\n")
+
+    class Filed(UpstreamSettings, name="filed"):
+        model_config = SettingsConfigDict(toml_file=tmp_path / "billing.toml")
+        destinations: Destinations = ["http://a"]
+
+    with pytest.raises(SettingsError, match="at the top of their file, not in a section; there"):
+        load_all({"filed": Filed})

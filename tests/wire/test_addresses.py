@@ -119,6 +119,7 @@ def test_parse_address_reads_an_app() -> None:
         ("10.0.0.1:8080", "has no scheme; write http://10.0.0.1:8080"),
         ("/run/app.sock", "has no scheme"),
         ("//", "write http://host:port"),
+        ("10.0.0.1:80;10.0.0.2:80", "is not one address; separate addresses by commas"),
         ("ftp://a", "use http, https, http\\+unix or asgi"),
         ("http://a?x=1", "has a query"),
         ("http://a/?", "has a query"),
