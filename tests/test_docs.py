@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from fastapi_proxy_di import Failure, UpstreamSettings
+from fastapi_proxy_di import AffinitySettings, DestinationSettings, Failure, UpstreamSettings
 from fastapi_proxy_di.client import httpx_errors
 from scripts import settings_reference
 
@@ -27,7 +27,8 @@ def defaults(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(field.default, BaseModel):
             yield from defaults(type(field.default), f"{prefix}{name}.")
         elif not field.is_required():
-            yield prefix + name, settings_reference.readable(field.default)
+            default = field.get_default(call_default_factory=True)
+            yield prefix + name, settings_reference.readable(default)
 
 
 def variables() -> Iterator[tuple[str, str, str]]:
@@ -84,11 +85,10 @@ def test_recipes_of_web_apps_are_run() -> None:
     assert set(re.findall(r'\brecipe\("(\w+)"', tests)) == recipes - {"grafana"}
 
 
-def test_readme_shows_the_tested_example() -> None:
-    """The README's example is the file that the tests run."""
-    assert (
-        f"```python\n{(SNIPPETS / 'readme' / 'app.py').read_text()}```" in TEXTS[ROOT / "README.md"]
-    )
+@pytest.mark.parametrize("file", ["app.py", "security.py"])
+def test_readme_shows_the_tested_example(file: str) -> None:
+    """The README's example is the files that the tests run."""
+    assert f"```python\n{(SNIPPETS / 'readme' / file).read_text()}```" in TEXTS[ROOT / "README.md"]
 
 
 def test_readme_has_one_line_for_each_job() -> None:
@@ -145,11 +145,15 @@ def test_variables_of_the_readme_exist() -> None:
 
 
 def test_defaults_page_is_complete_and_right() -> None:
-    """The page on defaults has every setting with the default of its model."""
+    """The page on defaults has every setting with the default of its model, optional ones too."""
     page = TEXTS[ROOT / "docs" / "explanation" / "defaults.md"]
     rows = dict(re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \|", page, re.MULTILINE))
 
-    assert rows == dict(defaults(UpstreamSettings))
+    assert rows == {
+        **dict(defaults(UpstreamSettings)),
+        **dict(defaults(AffinitySettings, "affinity.")),
+        **dict(defaults(DestinationSettings, "destinations.")),
+    }
 
 
 def test_failures_are_documented_as_they_are() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -195,6 +196,60 @@ async def test_commands_of_the_first_page_end_in_a_working_gateway() -> None:
         served_by = {(await client.get(ask[-1])).json()["served_by"] for _ in range(40)}
 
     assert served_by == {ports["9001"], ports["9002"]}
+
+
+@pytest.mark.e2e
+async def test_command_for_the_websocket_sends_a_line() -> None:
+    """The client of the page shows what the service heard."""
+    ports = {"9001": free_port(), "9002": free_port(), "8000": free_port()}
+    first = next(line for line in commands("index.md") if line.startswith("uvicorn"))
+    mount = next(line for line in commands("mount.md") if "uvicorn mount:app" in line)
+    command = next(line for line in commands("mount.md") if line.startswith("python -m"))
+    _, words = environment(command, ports)
+    async with (
+        served(first, ports, ports["9001"]),
+        served(mount, ports, ports["8000"]),
+    ):
+        client = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *words[1:],
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert client.stdin is not None
+        assert client.stdout is not None
+        client.stdin.write(b"hello\n")
+        async with asyncio.timeout(60):
+            heard = await client.stdout.readuntil(b"billing heard hello")
+            await client.communicate(b"")  # ends its input
+
+    assert heard
+
+
+@pytest.mark.e2e
+async def test_command_for_the_script_prints_the_total() -> None:
+    """The command names the address, without which the script has no upstream."""
+    ports = {"9001": free_port()}
+    first = next(line for line in commands("index.md") if line.startswith("uvicorn"))
+    command = next(line for line in commands("call.md") if line.endswith("script.py"))
+    variables, words = environment(command, ports)
+    script = str(SNIPPETS / "how_to" / words[-1])
+    async with (
+        served(first, ports, ports["9001"]),
+        running(sys.executable, script, environment=variables) as process,
+    ):
+        status = await process.end()
+
+    assert (status, process.lines) == (0, ["70"])
+
+
+@pytest.mark.parametrize("page", ["mount", "inject", "call", "configure"])
+def test_pages_name_the_file_that_their_command_runs(page: str) -> None:
+    """A reader saves the page's code under the name that uvicorn gets."""
+    text = (TUTORIAL / f"{page}.md").read_text()
+
+    assert f"Save this as `{page}.py`" in text
+    assert re.search(rf"uvicorn {page}:app", text)
 
 
 @pytest.mark.e2e

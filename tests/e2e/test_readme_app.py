@@ -7,6 +7,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.e2e.conftest import Upstream
 from tests.e2e.servers import curl, uvicorn
 from tests.support.gateways import until
 from tests.support.http_client import fetch
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.processes import ROOT, Process, running
 
 pytestmark = pytest.mark.e2e
@@ -74,6 +77,32 @@ async def test_curl_gets_a_response(server: Process) -> None:
     body = await printed(await curl("-H", _KEY, f"{server.url}/billing/hello"))
 
     assert json.loads(body) == {"hello": "world"}
+
+
+async def test_curl_commands_of_the_readme_get_what_it_says() -> None:
+    """401, 403, the path as it was sent, the tenant of the endpoint, and the summary."""
+    text = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^curl (.*http://127.*?) +# (.*)$", text, re.MULTILINE)
+    seen = []
+    invoice = always(response_bytes(body=b'{"total":70}'))
+    async with ScriptedOrigin(invoice) as origin:
+        environment = {"UPSTREAM_BILLING_DESTINATIONS": origin.url}
+        async with uvicorn("app:app", "--app-dir", _README, environment=environment) as server:
+            for command, said in commands:
+                words = shlex.split(command.replace("http://127.0.0.1:8000", server.url))
+                out = await printed(await curl("-w", " %{http_code}", *words))
+                seen.append((said, out.decode().rpartition(" ")[2], out.decode()))
+    sent = [(one.target, one.all(b"x-tenant")) for one in origin.requests]
+
+    assert [(said, status) for said, status, _ in seen] == [
+        ("401", "401"),
+        ("403", "403"),
+        ("the upstream gets /files/a%2Fb", "200"),
+        ("the upstream gets x-tenant: acme", "200"),
+        ('{"number":7,"total":70}', "200"),
+    ]
+    assert seen[-1][2].startswith(seen[-1][0])
+    assert sent == [(b"/files/a%2Fb", []), (b"/v2/pay", [b"acme"]), (b"/invoices/7", [])]
 
 
 @pytest.mark.parametrize("real_upstream", ["nginx"], indirect=True)
