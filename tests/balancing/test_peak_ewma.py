@@ -167,16 +167,25 @@ def test_peak_ewma_drops_the_means_of_removed_destinations() -> None:
     assert len(policy._means) <= 20
 
 
-def requests_to_a_slow_destination(policy: PeakEwma, random: Random) -> int:
-    """Count what a destination gets in its first half second after 7 ms became 500 ms.
+def requests_to_a_slow_destination(
+    policy: PeakEwma, random: Random, usual: int, slower: int, during: int
+) -> int:
+    """Count what a destination gets after it has become slow.
 
     Five destinations, 120 requests a second at random times, on a clock of steps of a millisecond.
+
+    Args:
+        policy: The policy.
+        random: The source of the times.
+        usual: Milliseconds that a request takes.
+        slower: Milliseconds that a request takes at the slow destination after two seconds.
+        during: Milliseconds from then on in which its requests are counted.
     """
     available = destinations_of(5)
     slow = available[0]
     ends: list[tuple[int, int, int]] = []
     sent = 0
-    for now in range(2500):
+    for now in range(2000 + during):
         while ends and ends[0][0] <= now:
             _, number, began = heappop(ends)
             destination = available[number % 10]
@@ -190,19 +199,29 @@ def requests_to_a_slow_destination(policy: PeakEwma, random: Random) -> int:
             policy.began(destination, number, now / 1000)
             late = destination is slow and now >= 2000
             sent += late
-            heappush(ends, (now + (500 if late else 7), number, now))
+            heappush(ends, (now + (slower if late else usual), number, now))
     return sent
 
 
 def test_peak_ewma_sends_a_handful_to_a_destination_that_has_just_become_slow() -> None:
     """What is under way for long tells it, not only the first slow response."""
     counts = [
-        requests_to_a_slow_destination(PeakEwma(random=Random(seed)), Random(-seed))
+        requests_to_a_slow_destination(PeakEwma(random=Random(seed)), Random(-seed), 7, 500, 500)
         for seed in range(40)
     ]
 
     assert max(counts) <= 4
     assert sum(counts) <= 1.25 * len(counts)  # in-flight counts alone let 1.85 through
+
+
+def test_peak_ewma_keeps_away_from_a_slow_destination_for_seconds() -> None:
+    """As in the outage drill: 300 ms for four seconds, so the p99 is that of the others."""
+    counts = [
+        requests_to_a_slow_destination(PeakEwma(random=Random(seed)), Random(-seed), 3, 300, 4200)
+        for seed in range(20)
+    ]
+
+    assert max(counts) <= 2  # of 500 requests, of which the slowest five are above the p99
 
 
 def test_peak_ewma_takes_the_age_of_the_oldest_request_under_way() -> None:
