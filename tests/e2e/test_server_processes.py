@@ -1,4 +1,4 @@
-"""The same gateway under other servers: uvicorn with two workers, and hypercorn."""
+"""The same gateway under other servers: uvicorn with two workers, hypercorn and granian."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 import pytest_asyncio
 
 from tests.e2e.conftest import Upstream
-from tests.e2e.servers import hypercorn, uvicorn
+from tests.e2e.servers import granian, hypercorn, uvicorn
 from tests.support.http_client import Client, Ending, connect, fetch, request
+from tests.support.origins import ScriptedOrigin
 from tests.support.processes import Process
 from tests.support.websocket_client import Closed, open_websocket
 
@@ -100,3 +102,17 @@ async def _ask_many(server: Process) -> dict[int, object]:
                 await client.send(request(target="/billing/hello"))
                 responses[pid] = (await client.read_response()).json()
     return responses
+
+
+async def test_http2_cookie_crumbs_are_joined() -> None:
+    """RFC 9113 section 8.2.3; under granian, because hypercorn joins them itself."""
+    crumbs = [("Cookie", "session=abc"), ("X-A", "1"), ("Cookie", "theme=dark")]
+    async with ScriptedOrigin() as origin:
+        environment = {"UPSTREAM_BILLING_DESTINATIONS": origin.url}
+        async with (
+            granian(_APP, "--http", "2", environment=environment) as gateway,
+            httpx.AsyncClient(http1=False, http2=True, trust_env=False) as client,
+        ):
+            await client.get(f"{gateway.url}/billing/x", headers=crumbs)
+
+    assert origin.request.all(b"cookie") == [b"session=abc; theme=dark"]

@@ -99,15 +99,6 @@ async def test_http2_request_without_a_body_has_a_length_if_bodies_are_usual(met
     assert origin.request.all(b"transfer-encoding") == []
 
 
-async def test_http2_cookie_crumbs_are_joined() -> None:
-    """RFC 9113 section 8.2.3."""
-    crumbs = [("cookie", "session=abc"), ("x-a", "1"), ("cookie", "theme=dark")]
-    async with ScriptedOrigin() as origin, run_hypercorn(gateway_app(origin.url)) as gate:
-        await _get(gate.address, "/billing/x", headers=crumbs)
-
-    assert origin.request.all(b"cookie") == [b"session=abc; theme=dark"]
-
-
 async def test_http1_cookie_headers_stay_as_they_came() -> None:
     """RFC 6265 section 5.4 allows one only, but joining is the destination's decision."""
     cookies = [(b"Cookie", b"a=1"), (b"Cookie", b"b=2")]

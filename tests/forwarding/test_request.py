@@ -465,3 +465,25 @@ def test_hop_by_hop_headers_are_never_sent(headers: Headers) -> None:
     assert not {b"connection", b"te", b"upgrade", b"keep-alive", b"host"} & set(names)
     assert not {b"x-forwarded-for", b"proxy-authorization"} & set(names)
     assert sum(name in {b"content-length", b"transfer-encoding"} for name in names) <= 1
+
+
+@pytest.mark.parametrize("version", ["2", "3"])
+def test_cookie_crumbs_of_newer_versions_are_joined(version: str) -> None:
+    """RFC 9113 section 8.2.3 and RFC 9114 section 4.2.1; most servers leave that to the app."""
+    crumbs: Headers = [(b"cookie", b"a=1"), (b"x-a", b"1"), (b"cookie", b"b=2")]
+
+    assert build(*crumbs, http_version=version).headers == [
+        (b"cookie", b"a=1; b=2"),
+        (b"x-a", b"1"),
+    ]
+    assert build(*crumbs).headers == crumbs
+
+
+@pytest.mark.parametrize("version", ["2", "3"])
+def test_host_may_repeat_the_authority(version: str) -> None:
+    """RFC 9113 section 8.3.1: the same once more; another one is refused."""
+    exchange = build(HOST, http_version=version, options={"preserve_host": True})
+
+    assert exchange.host == HOST[1]
+    with pytest.raises(InvalidRequest, match="more than one Host"):
+        build((b"host", b"other.example"), http_version=version)

@@ -47,6 +47,34 @@ async def test_refused_post_goes_to_another_connection_without_counting() -> Non
     assert (reply.status_code, reply.content, len(peers), available) == (200, b"ok", 2, 2)
 
 
+async def test_refusal_leaves_the_attempts_for_other_retries() -> None:
+    """A refused GET that then gets a listed status is still tried elsewhere."""
+
+    async def script(peer: Peer) -> None:
+        if len(peers) == 1:
+            await refuse(peer)
+        stream, _ = await peer.request()
+        peer.respond(stream, 503)
+        peer.send(stream, b"", end=True)
+
+    async with (
+        scripted(script) as (url, peers),
+        scripted(respond_to_all) as (other, _),
+        Balancer.from_settings(
+            billing(
+                url,
+                other,
+                policy="first",
+                http_version="2",
+                retries={"attempts": 1, "statuses": [503], "backoff": 0},
+            )
+        ) as balancer,
+    ):
+        reply = await balancer.client.get("/x")
+
+    assert (reply.status_code, len(peers)) == (200, 2)
+
+
 async def test_destination_that_refuses_twice_is_left_for_another() -> None:
     """The first refusal may be the end of a connection; the second one is about the destination."""
     async with (

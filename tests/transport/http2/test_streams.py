@@ -209,3 +209,27 @@ async def test_lost_connection_counts_once_however_many_streams_it_has() -> None
 
     assert all(isinstance(result, ProxyError) for result in results)
     assert (once, twice) == (2, 1)
+
+
+async def test_lost_connection_counts_once_for_responses_that_have_begun() -> None:
+    """Five responses that break off with their connection are one failure, not five."""
+
+    async def script(peer: Peer) -> None:
+        streams = [(await peer.request())[0] for _ in range(5)]
+        for stream in streams:
+            peer.respond(stream)
+
+    async with (
+        scripted(script) as (url, _),
+        scripted(respond_to_all) as (other, _),
+        Balancer.from_settings(
+            billing(url, other, policy="first", http_version="2", ejection={"consecutive": 2})
+        ) as balancer,
+    ):
+        results = await asyncio.gather(
+            *(balancer.client.get("/x") for _ in range(5)), return_exceptions=True
+        )
+        failures = balancer.destinations[0].failures
+
+    assert [getattr(result, "failure", None) for result in results] == [Failure.RESPONSE_BODY] * 5
+    assert failures == 1
