@@ -19,6 +19,7 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = {page: page.read_text() for page in [*PAGES, ROOT / "README.md"]}
 SNIPPET_FILES = sorted(SNIPPETS.rglob("*.py"))
 WEB_APPS = SNIPPETS / "how_to" / "web_apps"
+DEPLOYMENT = SNIPPETS / "how_to" / "deployment"
 
 
 def defaults(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -53,8 +54,8 @@ def test_snippets_are_shown() -> None:
         for name in re.findall(r'^ *--8<-- "([\w/.]+)(?::\w+)?"$', text, re.MULTILINE)
     }
 
-    recipes = [*WEB_APPS.glob("*.env"), *WEB_APPS.glob("*.sh")]
-    assert shown == {str(file.relative_to(SNIPPETS)) for file in [*SNIPPET_FILES, *recipes]}
+    others = [*WEB_APPS.glob("*.env"), *WEB_APPS.glob("*.sh"), *DEPLOYMENT.iterdir()]
+    assert shown == {str(file.relative_to(SNIPPETS)) for file in [*SNIPPET_FILES, *others]}
 
 
 def test_snippets_are_run() -> None:

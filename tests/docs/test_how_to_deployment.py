@@ -1,0 +1,129 @@
+"""The files of the pages on containers and Kubernetes fit together: commands, times, settings."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+import yaml
+
+from fastapi_proxy_di import DestinationSettings, UpstreamSettings
+from tests.docs.conftest import SNIPPETS, Gateway, Snippet
+from tests.support.origins import ScriptedOrigin, always, response_bytes
+from tests.support.servers import dead_port
+
+FILES = SNIPPETS / "how_to" / "deployment"
+DOCKERFILE = (FILES / "Dockerfile").read_text().replace("\\\n", "")
+CMD: list[str] = json.loads(re.findall(r"^CMD (.+)$", DOCKERFILE, re.MULTILINE)[0])
+DOCKER_STOP_SECONDS = 10
+
+
+def manifests(name: str) -> dict[str, dict[str, Any]]:
+    """Give the objects of a file by their kind."""
+    return {each["kind"]: each for each in yaml.safe_load_all((FILES / name).read_text())}
+
+
+GATEWAY = manifests("gateway.yaml")
+POD = GATEWAY["Deployment"]["spec"]["template"]
+(CONTAINER,) = POD["spec"]["containers"]
+POD_COMMAND: list[str] = CONTAINER["command"] + CONTAINER["args"]
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
+
+
+def options(command: list[str]) -> dict[str, Any]:
+    """Parse a command line of uvicorn as uvicorn does."""
+    return uvicorn.main.make_context(command[0], list(command[1:])).params
+
+
+@pytest.mark.parametrize("command", [CMD, POD_COMMAND], ids=["Dockerfile", "gateway.yaml"])
+def test_commands_exist(command: list[str]) -> None:
+    """The first word is a command of this environment, and the server knows its options."""
+    assert shutil.which(command[0], path=str(Path(sys.executable).parent))
+    assert options(command)["app"] == "main:app"
+    assert options(command)["forwarded_allow_ips"] == "10.0.0.0/8"
+
+
+def test_dockerfile_leaves_time_for_the_lifespan() -> None:
+    """`docker stop` kills after ten seconds."""
+    assert 0 < options(CMD)["timeout_graceful_shutdown"] <= DOCKER_STOP_SECONDS - 2
+    assert f"EXPOSE {options(CMD)['port']}\n" in DOCKERFILE
+
+
+def test_pod_has_time_for_its_shutdown() -> None:
+    """The grace period is longer than preStop and the server's own time together."""
+    command = CONTAINER["lifecycle"]["preStop"]["exec"]["command"]
+    assert command[0] == "sleep"
+    taken = int(command[1]) + options(POD_COMMAND)["timeout_graceful_shutdown"]
+
+    assert POD["spec"]["terminationGracePeriodSeconds"] >= taken + 5
+
+
+def test_ports_names_and_labels_fit_together() -> None:
+    """Services find their pods, probes their port, and the pod its settings."""
+    (port,) = CONTAINER["ports"]
+    service = GATEWAY["Service"]["spec"]
+
+    assert port["containerPort"] == options(POD_COMMAND)["port"]
+    assert {CONTAINER[probe]["httpGet"]["port"] for probe in PROBES} == {port["name"]}
+    assert [each["targetPort"] for each in service["ports"]] == [port["name"]]
+    assert service["selector"] == POD["metadata"]["labels"]
+    assert GATEWAY["Deployment"]["spec"]["selector"]["matchLabels"] == service["selector"]
+    assert [next(iter(each.values()))["name"] for each in CONTAINER["envFrom"]] == [
+        GATEWAY["ConfigMap"]["metadata"]["name"],
+        GATEWAY["Secret"]["metadata"]["name"],
+    ]
+
+
+def test_settings_of_the_pod_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The destinations are the pods of the StatefulSet, by the names of the headless Service."""
+
+    class Billing(UpstreamSettings, name="billing"):
+        """The upstream of the page."""
+
+    for name, value in (GATEWAY["ConfigMap"]["data"] | GATEWAY["Secret"]["stringData"]).items():
+        monkeypatch.setenv(name, value)
+    upstream = manifests("billing.yaml")
+    service, pods = upstream["Service"], upstream["StatefulSet"]
+    (port,) = service["spec"]["ports"]
+    names = [
+        f"http://{pods['metadata']['name']}-{number}.{service['metadata']['name']}:{port['port']}"
+        for number in range(pods["spec"]["replicas"])
+    ]
+    settings = Billing(strict_environment=True)
+
+    assert settings.destinations == tuple(DestinationSettings(url=name) for name in names)
+    assert settings.health.path == "/health"
+    assert pods["spec"]["serviceName"] == service["metadata"]["name"]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"] == pods["spec"]["template"]["metadata"]["labels"]
+
+
+@pytest.mark.e2e
+async def test_probes_are_routes_of_the_app(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a destination all probes are good; without one, the pod lives and is not ready."""
+    paths = [CONTAINER[probe]["httpGet"]["path"] for probe in PROBES]
+    app = snippet("how_to/probes.py").app
+    monkeypatch.setenv("UPSTREAM_BILLING_HEALTH__PATH", "/health")
+
+    async def statuses(client: httpx.AsyncClient) -> list[int]:
+        return [(await client.get(path)).status_code for path in paths]
+
+    async with ScriptedOrigin(always(response_bytes(body=b"ok"))) as origin:
+        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", origin.url)
+        async with gateway(app) as client:
+            up = await statuses(client)
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"http://127.0.0.1:{dead_port()}")
+    async with gateway(snippet("how_to/probes.py").app) as client:
+        down = await statuses(client)
+
+    assert up == [200, 200, 200]
+    assert down == [200, 200, 503]
