@@ -243,6 +243,28 @@ async def test_command_for_the_script_prints_the_total() -> None:
     assert (status, process.lines) == (0, ["70"])
 
 
+@pytest.mark.e2e
+async def test_command_that_checks_the_class_probes_both_services() -> None:
+    """The path of the probe comes from the class, and the addresses from the environment."""
+    ports = {"9001": free_port(), "9002": free_port()}
+    first, second = (line for line in commands("index.md") if line.startswith("uvicorn"))
+    command = next(line for line in commands("configure.md") if "check" in line)
+    addresses = ",".join(f"http://127.0.0.1:{port}" for port in ports.values())
+    async with (
+        served(first, ports, ports["9001"]),
+        served(second, ports, ports["9002"]),
+        running(
+            *(sys.executable, "-m", "fastapi_proxy_di", *command.split()[1:]),
+            environment={"UPSTREAM_BILLING_DESTINATIONS": addresses},
+            folder=SNIPPETS / "tutorial",
+        ) as process,
+    ):
+        status = await process.end()
+
+    assert status == 0
+    assert sum("GET /health" in line and " ok " in line for line in process.lines) == 2
+
+
 @pytest.mark.parametrize("page", ["mount", "inject", "call", "configure"])
 def test_pages_name_the_file_that_their_command_runs(page: str) -> None:
     """A reader saves the page's code under the name that uvicorn gets."""

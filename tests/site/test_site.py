@@ -106,7 +106,7 @@ async def _measured(site: Path, pages: list[str], profile: Path) -> list[dict[st
     async with (
         run_app(app) as running,
         browsing(f"{running.url}/measure", profile, "--window-size=1400,1100"),
-        asyncio.timeout(60),
+        asyncio.timeout(100),
     ):
         return await reports.get()
 
