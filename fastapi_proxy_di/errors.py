@@ -28,6 +28,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import ClassVar, Final, NamedTuple
 
+from fastapi_proxy_di.wire.quoting import quoted
+
 __all__ = [
     "Attempt",
     "ClientDisconnected",
@@ -159,6 +161,9 @@ class Attempt(NamedTuple):
 class ProxyError(Exception):
     """One proxied request failed.
 
+    The message may quote what a client or a destination sent: everything in it that is not
+    printable is escaped, and it has at most 500 characters, so that it may be logged.
+
     Attributes:
         failure: Where and on whose side it broke.
         upstream: Name of the upstream, once known.
@@ -182,7 +187,7 @@ class ProxyError(Exception):
         destination: str | None = None,
         attempts: Sequence[Attempt] = (),
     ) -> None:
-        super().__init__(message or type(self).__name__)
+        super().__init__(quoted(message) or type(self).__name__)
         self.failure: Failure = failure or self.default_failure
         self.upstream = upstream
         self.destination = destination

@@ -11,6 +11,7 @@ from time import monotonic
 from fastapi_proxy_di.errors import ProxyError, Side
 from fastapi_proxy_di.forwarding.outcomes import Outcomes
 from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.wire.quoting import quoted
 
 
 class Lease:
@@ -53,7 +54,7 @@ class Lease:
                 self._observed = True
                 return
             error = error.failure.value
-        reason = error if isinstance(error, str) else type(error).__name__
+        reason = quoted(error) if isinstance(error, str) else type(error).__name__
         self._outcomes.failed(self.destination, reason)
         self._observe(failed=True)
 

@@ -29,7 +29,6 @@ from fastapi_proxy_di.forwarding.response import LocalResponse, UpstreamResponse
 from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
 from fastapi_proxy_di.forwarding.watcher import Watcher
 from fastapi_proxy_di.settings import UpstreamSettings
-from fastapi_proxy_di.wire.quoting import quoted
 
 _logger = logging.getLogger("fastapi_proxy_di.forwarding")
 
@@ -139,7 +138,7 @@ class HttpForwarder:
                 level,
                 "the response of %s broke off: %s",
                 exchange.destination.url,
-                quoted(str(failure)),
+                failure,
                 extra={
                     "upstream": self._name,
                     "destination": exchange.destination.url,

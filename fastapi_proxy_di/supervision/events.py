@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastapi_proxy_di.wire.quoting import quoted
-
 __all__ = [
     "DestinationDown",
     "DestinationDraining",
@@ -199,7 +197,7 @@ class Events:
                 if event.destination is None
                 else f"{event.upstream}: {event.destination}",
                 event.text,
-                f" ({quoted(detail)})" if detail else "",
+                f" ({detail})" if detail else "",
                 extra={"upstream": event.upstream, "destination": event.destination},
             )
         for listener in self._listeners:

@@ -40,3 +40,26 @@ def test_everything_that_is_not_printable_is_escaped(text: str, expected: str) -
 def test_path_is_shown_as_it_travelled(scope: dict[str, object], expected: str) -> None:
     """Percent-encoded, whether the server gives the raw path or not."""
     assert shown_path(scope) == expected
+
+
+@pytest.mark.parametrize("one", ["x", "\x1b", "\u202e", "\\"])
+def test_long_text_is_cut(one: str) -> None:
+    """It would fill a log; what is quoted once more stays as it is."""
+    text = quoted(one * 10_000)
+
+    assert len(text) == 500
+    assert text.endswith("...")
+    assert quoted(text) == text
+
+
+@pytest.mark.parametrize("scope", [{"raw_path": b"/\xff" * 9_000}, {"path": "/\u202e" * 9_000}])
+def test_long_path_is_cut(scope: dict[str, object]) -> None:
+    """At 2000 characters of what is shown."""
+    assert len(shown_path(scope)) == 2000
+    assert shown_path(scope).endswith("...")
+
+
+def test_text_as_long_as_allowed_is_whole() -> None:
+    """Nothing is cut that fits."""
+    assert quoted("x" * 500) == "x" * 500
+    assert shown_path({"path": "/" * 2000}) == "/" * 2000

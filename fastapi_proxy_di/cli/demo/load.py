@@ -20,6 +20,7 @@ import h11
 from fastapi_proxy_di.cli.demo.load_http import HttpConnection, ResponseHead
 from fastapi_proxy_di.cli.demo.load_websocket import LoadWebSocket, WebSocketEnded
 from fastapi_proxy_di.cli.demo.tally import Break, Kind, Tally
+from fastapi_proxy_di.wire.quoting import quoted
 
 WORKERS: Final[Mapping[Kind, int]] = {
     Kind.GET: 6,
@@ -207,7 +208,7 @@ class Load:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 yield progress
         except (OSError, TimeoutError, h11.ProtocolError, WebSocketEnded, Failed) as error:
-            reason = str(error) or type(error).__name__
+            reason = quoted(str(error)) or type(error).__name__
             self.tally.breaks.append(
                 Break(
                     kind,
