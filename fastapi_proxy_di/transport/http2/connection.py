@@ -80,7 +80,6 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         self.idle_since: float = loop.time()
         self.write_paused: bool = False
         self._owner = owner
-        self._header_limit = header_limit
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, Http2Exchange] = {}
         self._begun = 0
@@ -88,7 +87,8 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         self._frame = bytearray()
         self._last_stream: int | None = None
         self._liveness = Liveness(ping_seconds, loop, ping=self._ping, silent=self._silent)
-        self._h2 = StreamFaultsConnection(H2Configuration(client_side=True, header_encoding=None))
+        config = H2Configuration(client_side=True, header_encoding=None)
+        self._h2 = StreamFaultsConnection(config, header_limit)
         self._h2.local_settings = Settings(
             client=True,
             initial_values={
@@ -134,7 +134,6 @@ class Http2Connection(DialledConnection, asyncio.Protocol):
         exchange = Http2Exchange(
             self,
             stream_id,
-            header_limit=self._header_limit,
             reused=self._begun > 0,
             now=self.loop.time(),
         )

@@ -31,7 +31,6 @@ class Http2Exchange(BaseExchange):
     Args:
         connection: The connection that carries the exchange.
         stream_id: Identifier of the stream.
-        header_limit: Largest head of a response in bytes.
         reused: Whether the connection has served before.
         now: The loop's time.
     """
@@ -44,7 +43,6 @@ class Http2Exchange(BaseExchange):
         connection: Http2Connection,
         stream_id: int,
         *,
-        header_limit: int,
         reused: bool,
         now: float,
     ) -> None:
@@ -53,7 +51,6 @@ class Http2Exchange(BaseExchange):
         self.stream_id = stream_id
         self._connection: Http2Connection | None = connection
         self._loop = connection.loop
-        self._header_limit = header_limit
         self._unacknowledged = 0
         self._outgoing = bytearray()
         self._finished = True
@@ -129,8 +126,6 @@ class Http2Exchange(BaseExchange):
                 self._release_body()
             if self.on_informational is not None:
                 self.on_informational(status, headers)
-        elif sum(len(name) + len(value) + 4 for name, value in headers) > self._header_limit:
-            self._malformed(f"the header is larger than {self._header_limit} bytes")
         else:
             self.headers = headers
             self.status = status

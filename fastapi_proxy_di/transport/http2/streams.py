@@ -1,8 +1,12 @@
 """Makes ``h2`` end one stream for a malformed response, and leave the connection open.
 
 ``h2`` raises ``ProtocolError`` for faults of a stream and of the connection alike, and closes the
-connection for both. A malformed response is a fault of its stream (RFC 9113 section 8.1.1). The
-header block is decoded before the stream sees it, so the state of header compression stays right.
+connection for both. A malformed response is a fault of its stream (RFC 9113 section 8.1.1), and so
+is a head over the limit (section 10.5.1). The header block is decoded before the stream sees it, so
+the state of header compression stays right.
+
+To decode a head that is refused costs time and memory, so the decoder has a limit of its own, eight
+times as large. Where a head is larger still, the rest of it is not decoded and the connection ends.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import Event, InformationalResponseReceived, ResponseReceived
@@ -23,6 +28,9 @@ if TYPE_CHECKING:
     from hyperframe.frame import Frame
 
 _SWITCHING_PROTOCOLS: Final = b"101"
+_DECODED_HEADS: Final = 8
+"""How many times the largest head is decoded. The decoder adds 32 bytes to each field (RFC 7541
+section 4.1) where the limit adds 4: what is within the limit is never over the decoder's."""
 
 
 class MalformedResponse(Event):
@@ -41,7 +49,17 @@ class MalformedResponse(Event):
 
 
 class StreamFaultsConnection(H2Connection):
-    """An ``H2Connection`` whose own streams end alone, with a `MalformedResponse`."""
+    """An ``H2Connection`` whose own streams end alone, with a `MalformedResponse`.
+
+    Args:
+        config: As for ``H2Connection``.
+        header_limit: Largest head of a response, and largest trailers, in bytes.
+    """
+
+    def __init__(self, config: H2Configuration, header_limit: int) -> None:
+        super().__init__(config)
+        self._header_limit = header_limit
+        self.decoder.max_header_list_size = _DECODED_HEADS * header_limit
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
         # h2 has no setting for the class of streams.
@@ -52,6 +70,7 @@ class StreamFaultsConnection(H2Connection):
             inbound_window_size=self.local_settings.initial_window_size,
             outbound_window_size=self.remote_settings.initial_window_size,
         )
+        stream.header_limit = self._header_limit
         stream.max_outbound_frame_size = self.max_outbound_frame_size
         self.streams[stream_id] = stream
         return stream
@@ -59,6 +78,8 @@ class StreamFaultsConnection(H2Connection):
 
 class _Stream(H2Stream):
     """A stream that resets itself for a malformed response."""
+
+    header_limit: int
 
     def receive_headers(
         self, headers: Iterable[Header], end_stream: bool, header_encoding: bool | str | None
@@ -70,6 +91,8 @@ class _Stream(H2Stream):
         except ProtocolError:
             # h2's text may quote the value of a header, which may be a secret.
             return self._malformed("a header breaks RFC 9113 section 8", 0)
+        if sum(len(name) + len(value) + 4 for name, value in headers) > self.header_limit:
+            return self._malformed(f"the header is larger than {self.header_limit} bytes", 0)
         head = events[0]
         if isinstance(head, ResponseReceived | InformationalResponseReceived):
             fault = _status_fault(dict(head.headers)[b":status"])

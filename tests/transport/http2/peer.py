@@ -55,6 +55,13 @@ def inner_app() -> ASGIApp:
     app.add_route("/{path:path}", echo, methods=["GET", "POST", "HEAD"])
 
     async def server(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("path") == "/large":
+            # Of several fields, since the encoder takes minutes for one of this size.
+            headers = [(b"x-large", b"y" * 1000)] * int(scope["query_string"])
+            headers.append((b"x-kept", b"in the table"))
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"ok"})
+            return
         if scope.get("path") != "/stream":
             await app(scope, receive, send)
             return

@@ -12,9 +12,11 @@ from hyperframe.frame import DataFrame, HeadersFrame
 from fastapi_proxy_di import Balancer
 from fastapi_proxy_di.errors import Failure, ProxyError, UpstreamProtocolError
 from fastapi_proxy_di.transport.http2 import connection as http2_connection
+from fastapi_proxy_di.transport.http2.transport import Http2Transport
 from fastapi_proxy_di.transport.protocol import Headers, TransportExchange
-from tests.support.gateways import billing, until
-from tests.transport.http2.peer import Peer, asks, respond_to_all, scripted, transport_to
+from tests.support.gateways import billing, gateway, until
+from tests.support.http_client import connect, fetch
+from tests.transport.http2.peer import Peer, asks, hypercorn, respond_to_all, scripted, transport_to
 
 OK = (b":status", b"200")
 
@@ -233,3 +235,104 @@ async def test_lost_connection_counts_once_for_responses_that_have_begun() -> No
 
     assert [getattr(result, "failure", None) for result in results] == [Failure.RESPONSE_BODY] * 5
     assert failures == 1
+
+
+@pytest.mark.parametrize("place", ["final", "informational", "trailers"])
+async def test_head_over_the_limit_ends_its_stream_alone(place: str) -> None:
+    """RFC 9113 section 10.5.1: the state of header compression stays right."""
+    large = [(b"x-large", b"y" * 4_000), (b"x-kept", b"in the table")]
+
+    async def script(peer: Peer) -> None:
+        bad, _ = await peer.request()
+        good, _ = await peer.request()
+        if place == "trailers":
+            head(peer, bad, [OK])
+            head(peer, bad, large, end=True)
+        else:
+            head(peer, bad, [OK if place == "final" else (b":status", b"103"), *large])
+        await peer.next(StreamReset)
+        peer.respond(good, 200, (b"x-kept", b"in the table"))
+        peer.send(good, b"ok", end=True)
+        await peer.left()
+
+    async with (
+        scripted(script) as (url, peers),
+        transport_to(url, max_response_header_bytes=1024) as transport,
+    ):
+        bad = await transport.start(asks(), b"", more=False)
+        good = transport.reuse(asks(), b"", more=False)
+        assert good is not None
+        with pytest.raises(UpstreamProtocolError, match="larger than 1024 bytes"):
+            await whole(bad)
+        bad.close()
+        await good.head()
+        piece = await good.read()
+        good.close()
+
+    assert (good.headers, piece, len(peers)) == ([(b"x-kept", b"in the table")], b"ok", 1)
+
+
+async def test_head_far_over_the_limit_is_not_decoded() -> None:
+    """A few bytes may refer to a large field again and again; memory stays bounded."""
+
+    async def script(peer: Peer) -> None:
+        bad, _ = await peer.request()
+        await peer.request()
+        head(peer, bad, [OK, *[(b"x-large", b"y" * 2_000)] * 10])
+        await peer.left()
+
+    async with (
+        scripted(script) as (url, _),
+        transport_to(url, max_response_header_bytes=1024) as transport,
+    ):
+        bad = await transport.start(asks(), b"", more=False)
+        good = transport.reuse(asks(), b"", more=False)
+        assert good is not None
+        for one in (bad, good):
+            with pytest.raises(UpstreamProtocolError, match="Oversized header block"):
+                await one.head()
+            one.close()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("limit", "fields", "statuses"),
+    [
+        (65_536, (60, 66, 200, 500), (200, 502, 502, 502)),
+        (300_000, (66, 200, 300), (200, 200, 502)),
+        (2_048, (1, 2, 15), (200, 502, 502)),
+    ],
+)
+async def test_large_head_of_a_real_server_leaves_the_other_streams(
+    limit: int, fields: tuple[int, ...], statuses: tuple[int, ...]
+) -> None:
+    """An open stream on the same connection goes on, and the limit is that of the settings."""
+    limits = {"max_response_header_bytes": limit}
+    async with (
+        hypercorn() as port,
+        gateway(
+            f"http://127.0.0.1:{port}",
+            http_version="2",
+            limits=limits,
+            ejection={"enabled": False},
+            retries={"attempts": 1},
+        ) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(
+            b"POST /billing/stream HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        await client.send(b"3\r\none\r\n")
+        await client.read_head()
+        await client.read_chunk()
+        responses = [await fetch(gate.address, target=f"/billing/large?{one}") for one in fields]
+        route = next(iter(gate.balancer._running.transports.by_destination.values()))
+        assert isinstance(route.transport, Http2Transport)
+        connections = route.transport.connections
+        await client.send(b"3\r\ntwo\r\n0\r\n\r\n")
+        piece = await client.read_chunk()
+
+    assert tuple(response.status for response in responses) == statuses
+    kept = {response.one(b"x-kept") for response in responses if response.status == 200}
+    assert kept == {b"in the table"}
+    assert (connections, piece) == (1, b"two")
