@@ -4,7 +4,8 @@
 
 Each is strict: pyright, mypy without plugins, and mypy with pydantic's plugin and typed
 constructors. ``tests/typing``, which has the types of all public names, is checked as well.
-Snippets that import an SDK are checked by ``scripts/sdks.py``, which installs it.
+Snippets that import an SDK or another framework are checked by ``scripts/sdks.py`` and
+``scripts/web_apps.py``, which install them.
 """
 
 import os
