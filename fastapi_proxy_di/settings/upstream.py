@@ -65,13 +65,17 @@ else:
 def _refuse_misspelt(cls: type["UpstreamSettings"], own: Iterable[str]) -> None:
     """Refuse a new field whose name is nearly that of a setting: nothing would read it."""
     known = UpstreamSettings.model_fields
-    for field_name in own:
-        similar = None if field_name in known else similar_name(field_name, known, 0.8)
-        if similar is not None:
-            raise SettingsError(
-                f"class {cls.__name__}: {field_name} is not a setting; did you mean {similar}?"
-                " A field of your own needs a name that is less similar"
-            )
+    new = [name for name in own if name not in known]
+    faults = [
+        f"{name} is not a setting; did you mean {similar}?"
+        for name in new
+        if (similar := similar_name(name, known, 0.8)) is not None
+    ]
+    if faults:
+        raise SettingsError(
+            f"class {cls.__name__}: {' '.join(faults)}"
+            " A field of your own needs a name that is less similar"
+        )
 
 
 class UpstreamSettings(BaseSettings):

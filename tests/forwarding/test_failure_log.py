@@ -155,7 +155,16 @@ async def test_request_without_a_response_is_logged(caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("head", [b"HTTP/1.1 101 X\r\n\r\n", b"nonsense\r\n\r\n"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        (
+            b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: wrong\r\n\r\n"
+        ),
+        b"nonsense\r\n\r\n",
+    ],
+)
 async def test_handshake_without_a_response_is_logged(
     head: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -477,13 +477,3 @@ def test_cookie_crumbs_of_newer_versions_are_joined(version: str) -> None:
         (b"x-a", b"1"),
     ]
     assert build(*crumbs).headers == crumbs
-
-
-@pytest.mark.parametrize("version", ["2", "3"])
-def test_host_may_repeat_the_authority(version: str) -> None:
-    """RFC 9113 section 8.3.1: the same once more; another one is refused."""
-    exchange = build(HOST, http_version=version, options={"preserve_host": True})
-
-    assert exchange.host == HOST[1]
-    with pytest.raises(InvalidRequest, match="more than one Host"):
-        build((b"host", b"other.example"), http_version=version)

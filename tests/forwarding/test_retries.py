@@ -45,7 +45,9 @@ def test_decide_never_retries_failures_of_other_sides(failure: Failure) -> None:
     assert verdict(failure=failure) is NO
 
 
-@pytest.mark.parametrize("failure", [CONNECT, Failure.CONNECT_TIMEOUT, Failure.TLS])
+@pytest.mark.parametrize(
+    "failure", [CONNECT, Failure.RESOLVE, Failure.CONNECT_TIMEOUT, Failure.TLS]
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_decide_dials_elsewhere_for_any_method(failure: Failure, method: str) -> None:
     """Three further destinations, without attempts and budget."""

@@ -68,6 +68,23 @@ def test_misspelt_setting_of_a_class_is_refused(field: str, similar: str) -> Non
     )
 
 
+def test_all_misspelt_settings_of_a_class_are_named() -> None:
+    """So that one start shows them all, as for every other fault of settings."""
+    with pytest.raises(SettingsError) as caught:
+        new_class(
+            "Orders",
+            (UpstreamSettings,),
+            {"name": "orders"},
+            lambda body: body.update({"__annotations__": {"polcy": str, "helth": str}}),
+        )
+
+    assert str(caught.value) == (
+        "class Orders: polcy is not a setting; did you mean policy?"
+        " helth is not a setting; did you mean health?"
+        " A field of your own needs a name that is less similar"
+    )
+
+
 def test_field_of_ones_own_is_read_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """As pydantic-settings users write them."""
     monkeypatch.setenv("UPSTREAM_ORDERS_REGION", "eu")
