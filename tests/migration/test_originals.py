@@ -84,6 +84,14 @@ def test_balancer_has_neither_host_nor_timeout_for_websockets() -> None:
     assert proxy_pass["path"].default is inspect.Parameter.empty
 
 
+def test_balancer_over_a_list_has_no_limit() -> None:
+    """``max_requests`` counts only where a checker resets the counts."""
+    balancer = original.LoadBalancer(["http://a"])
+    balancer.max_requests = 1
+
+    assert [balancer.get() for _ in range(3)] == ["http://a"] * 3
+
+
 @contextlib.asynccontextmanager
 async def front(
     url: str, *, timeout: float = 60.0, checked: bool = False
