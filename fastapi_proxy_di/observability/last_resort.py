@@ -16,6 +16,8 @@ __all__ = ["LastResort"]
 class LastResort(logging.StreamHandler[TextIO]):
     """A handler that does nothing while any other handler takes the record."""
 
+    stream: TextIO
+
     def __init__(self) -> None:
         super().__init__(sys.stderr)
         self.setLevel(logging.WARNING)
