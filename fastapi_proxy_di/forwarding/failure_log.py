@@ -12,7 +12,6 @@ import logging
 from typing import Final
 
 from fastapi_proxy_di.errors import Failure, ProxyError, Side
-from fastapi_proxy_di.wire.quoting import quoted
 
 __all__ = ["FailureLog"]
 
@@ -61,7 +60,7 @@ class FailureLog:
         _logger.warning(
             "%s: a request failed: %s (%s)",
             self._name,
-            quoted(str(error)),
+            error,
             failure.value,
             extra=self._fields(failure, destination) | {"attempts": error.attempts},
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from fastapi_proxy_di import (
     Balancer,
     Destination,
     Destinations,
+    PickRequest,
     Upstream,
     UpstreamSettings,
     proxy_lifespan,
@@ -22,6 +23,7 @@ from fastapi_proxy_di import (
 from fastapi_proxy_di.upstream import in_loop as in_loop_module
 from fastapi_proxy_di.upstream.in_loop import in_loop
 from fastapi_proxy_di.upstream.status import UpstreamStatus
+from tests.support.gateways import billing
 from tests.support.http_client import fetch
 from tests.support.servers import run_app
 
@@ -96,6 +98,33 @@ async def test_member_works_in_a_plain_def_endpoint(
         reply = await fetch(server.address, target="/")
 
     assert (reply.status, reply.body) == (200, b"true")
+
+
+class ThreadsOfPicks:
+    """A policy that notes the thread of each pick."""
+
+    name = "threads"
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+
+    def pick(
+        self, available: Sequence[Destination], request: PickRequest | None
+    ) -> Destination | None:
+        """Give the first."""
+        self.threads.append(threading.get_ident())
+        return available[0]
+
+
+@pytest.mark.parametrize("call", [Balancer.peek, Balancer.pick])
+async def test_policy_is_asked_in_the_loop(call: Callable[[Balancer], Any]) -> None:
+    """A policy has no locks, so no other thread may call it, not even for a look."""
+    policy = ThreadsOfPicks()
+    async with Balancer.from_settings(billing(ONE, policy=policy)) as balancer:
+        picked = await asyncio.to_thread(call, balancer)
+
+    assert picked is not None
+    assert set(policy.threads) == {threading.get_ident()}
 
 
 async def test_fault_is_raised_in_the_thread_and_changes_nothing() -> None:
