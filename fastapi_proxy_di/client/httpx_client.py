@@ -154,9 +154,11 @@ class UpstreamTransport:
         """
         url = request.url
         if url.scheme != "http" or url.host != self._name or url.port is not None:
+            # Without user, path and query, which may be secrets.
+            other = f"{url.scheme}://{url.netloc.decode('ascii')}"
             raise self._errors.unsupported(
-                f"the client of {self._name!r} reaches nothing but that upstream, not {url}; give "
-                f"a path such as '/invoices/7', or http://{self._name}/...",
+                f"the client of {self._name!r} reaches nothing but that upstream, not {other}; "
+                f"give a path such as '/invoices/7', or http://{self._name}/...",
                 request=request,
             )
         try:

@@ -197,3 +197,13 @@ async def test_client_failure_in_an_endpoint_becomes_its_status() -> None:
         reply = await fetch(server.address, "GET", "/")
 
     assert (reply.status, json.loads(reply.body)["failure"]) == (502, "connect")
+
+
+async def test_refused_url_shows_no_secret() -> None:
+    """Neither its user nor its query, which often holds a token."""
+    async with Balancer.from_settings(billing("http://10.0.0.1:1")) as balancer:
+        with pytest.raises(httpx.UnsupportedProtocol) as raised:
+            await balancer.client.get("http://user:geheim@other.example:81/geheim?token=geheim")
+
+    assert "not http://other.example:81;" in str(raised.value)
+    assert "geheim" not in str(raised.value)

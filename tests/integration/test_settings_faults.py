@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI
 
-from fastapi_proxy_di import Balancer, Upstream, proxy_lifespan, proxy_router
+from fastapi_proxy_di import Balancer, SettingsError, Upstream, proxy_lifespan, proxy_router
 from tests.support.gateways import Billing, gateway_app, until
 from tests.support.origins import ScriptedOrigin
 from tests.support.servers import StartupFailed, run_app
@@ -144,6 +146,53 @@ async def test_secret_in_a_fault_is_not_printed(monkeypatch: pytest.MonkeyPatch)
 
     assert "UPSTREAM_BILLING_DESTINATIONS" in message
     assert "hunter2" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DESTINATIONS", "http://user:geheim@10.0.0.1"),
+        ("DESTINATIONS", "http://10.0.0.1?token=geheim"),
+        ("REQUEST_HEADERS", '{"authorization": ["geheim"]}'),
+        ("REQUEST_HEADERS", '{"authorization": "geheim"'),
+        ("AFFINITY", '{"cookie": "lb", "key": "geheim"}'),
+        ("HEALTH__HEADERS", '{"authorization": ["geheim"]}'),
+    ],
+)
+async def test_traceback_of_a_failed_start_shows_no_secret(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server prints it, with the causes: pydantic shows the input by default."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://10.0.0.1")
+    monkeypatch.setenv(f"UPSTREAM_BILLING_{name}", value)
+    app = _app("billing")
+
+    with pytest.raises(SettingsError) as raised:
+        async with app.router.lifespan_context(app):
+            """Not reached."""
+
+    trace = "".join(traceback.format_exception(raised.value))
+    assert "SettingsError" in trace
+    assert "geheim" not in trace
+
+
+async def test_fault_of_a_client_certificate_shows_neither_it_nor_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault has the paths; what the files hold stays out, also of the traceback."""
+    for part in ("cert", "key"):
+        (tmp_path / part).write_text("-----BEGIN geheim-----\ngeheim\n-----END geheim-----\n")
+        monkeypatch.setenv(f"UPSTREAM_BILLING_TLS__CLIENT_{part.upper()}", str(tmp_path / part))
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "https://10.0.0.1")
+    app = _app("billing")
+
+    with pytest.raises(SettingsError) as raised:
+        async with app.router.lifespan_context(app):
+            """Not reached."""
+
+    trace = "".join(traceback.format_exception(raised.value))
+    assert "client_cert" in trace
+    assert "geheim" not in trace
 
 
 async def test_fault_of_one_upstream_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
