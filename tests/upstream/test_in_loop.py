@@ -202,9 +202,13 @@ async def test_thread_waits_for_a_call_that_has_begun(monkeypatch: pytest.Monkey
     """A call that began is never reported as refused, however long it takes."""
     monkeypatch.setattr(in_loop_module, "_BLOCKED_SECONDS", 0.01)
     loop = asyncio.get_running_loop()
-    timed_out = threading.Event()
+    begun, timed_out = threading.Event(), threading.Event()
 
     class Watched(Future[str]):
+        def result(self, timeout: float | None = None) -> str:
+            assert begun.wait(10)  # a busy machine may need longer than the timeout
+            return super().result(timeout)
+
         def cancel(self) -> bool:
             timed_out.set()
             return super().cancel()
@@ -212,6 +216,7 @@ async def test_thread_waits_for_a_call_that_has_begun(monkeypatch: pytest.Monkey
     monkeypatch.setattr(in_loop_module, "Future", Watched)
 
     def slow() -> str:
+        begun.set()
         assert timed_out.wait(10)
         return "done"
 
