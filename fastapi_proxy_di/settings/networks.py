@@ -14,6 +14,13 @@ __all__ = ["Networks"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+def _listed(value: object) -> object:
+    """Put a single network into a list; it would be read address by address."""
+    if isinstance(value, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
+        return [value]
+    return split_commas(value)
+
+
 def _network(value: object) -> object:
     if isinstance(value, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
         return value
@@ -42,7 +49,7 @@ if TYPE_CHECKING:
 else:
     Networks = Annotated[
         tuple[Annotated[Network, BeforeValidator(_network)], ...],
-        BeforeValidator(split_commas),
+        BeforeValidator(_listed),
         AlsoText("Comma-separated addresses and networks."),
     ]
     """A tuple of networks; a single address is a network of one."""

@@ -22,6 +22,8 @@ def test_networks_come_from_text_lists_and_networks() -> None:
         ).trusted_proxies
     )
     assert expected[:1] == ForwardedSettings(trusted_proxies=(network,)).trusted_proxies
+    every = ip_network("::/0")
+    assert ForwardedSettings.model_validate({"trusted_proxies": every}).trusted_proxies == (every,)
 
 
 @pytest.mark.parametrize("text", ["*", "10.0.0.1/8", "localhost"])

@@ -22,6 +22,8 @@ from h2.exceptions import InvalidBodyLengthError, ProtocolError, StreamClosedErr
 from h2.stream import H2Stream, StreamClosedBy, StreamState
 from hyperframe.frame import RstStreamFrame
 
+from fastapi_proxy_di.transport.http2.encoder import PlainEncoder
+
 if TYPE_CHECKING:
     from h2.connection import AllowedStreamIDs
     from hpack.struct import Header
@@ -59,6 +61,7 @@ class StreamFaultsConnection(H2Connection):
     def __init__(self, config: H2Configuration, header_limit: int) -> None:
         super().__init__(config)
         self._header_limit = header_limit
+        self.encoder = PlainEncoder()
         self.decoder.max_header_list_size = _DECODED_HEADS * header_limit
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
