@@ -127,6 +127,33 @@ async def test_policy_is_asked_in_the_loop(call: Callable[[Balancer], Any]) -> N
     assert set(policy.threads) == {threading.get_ident()}
 
 
+async def test_probes_and_listeners_are_changed_in_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The prober's timers and the listeners belong to the loop."""
+    threads: list[int] = []
+    async with Balancer.from_settings(Billing()) as balancer:
+        running = balancer._running
+        reconfigure, subscribe = running.prober.reconfigure, running.events.subscribe
+
+        def reconfigured(*arguments: Any) -> None:
+            threads.append(threading.get_ident())
+            reconfigure(*arguments)
+
+        def subscribed(*arguments: Any) -> Callable[[], None]:
+            threads.append(threading.get_ident())
+            return subscribe(*arguments)
+
+        monkeypatch.setattr(running.prober, "reconfigure", reconfigured)
+        monkeypatch.setattr(type(running.events), "subscribe", staticmethod(subscribed))
+        await asyncio.to_thread(balancer.configure_health, interval=77)
+        unsubscribe = await asyncio.to_thread(balancer.subscribe, lambda event: None)
+        monkeypatch.undo()
+        unsubscribe()
+
+    assert threads == [threading.get_ident()] * 2
+
+
 async def test_fault_is_raised_in_the_thread_and_changes_nothing() -> None:
     """The error is that of the member itself."""
     async with Balancer.from_settings(Billing()) as billing:

@@ -5,12 +5,15 @@ No socket: an exchange is fed whole responses, and the same responses a byte at 
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from fastapi_proxy_di.errors import Failure, UpstreamDisconnected, UpstreamProtocolError
+from fastapi_proxy_di.transport.http1.parser import ResponseParser
 from fastapi_proxy_di.transport.protocol import Headers
 from tests.transport.http1.parsed import CHUNKED, LENGTH_5, OK, both_ways, each_byte
-from tests.transport.http1.stand_in import response_to
+from tests.transport.http1.stand_in import StandIn, exchange_over, response_to
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,41 @@ async def test_response_is_read_to_its_end(data: bytes, body: bytes, reusable: b
     assert outcome.error is None
     assert outcome.body == body
     assert outcome.reusable is reusable
+
+
+async def test_bare_lf_is_read_in_the_head_after_a_chunked_response() -> None:
+    """Chunks are strict; the next head on the connection is not (RFC 9112 section 2.2)."""
+    parser = ResponseParser()
+    chunked = CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"
+    first = await response_to([chunked], parser=parser)
+    second = await response_to([b"HTTP/1.1 200 OK\nContent-Length: 2\n\nhi"], parser=parser)
+    faulty = await response_to([CHUNKED + b"5\nhello\n0\n\n"], parser=parser)
+
+    assert (first.error, first.reusable) == (None, True)
+    assert (second.error, second.body) == (None, b"hi")
+    assert isinstance(faulty.error, UpstreamProtocolError)
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError()])
+async def test_connection_that_ends_after_a_101_belongs_to_the_new_protocol(
+    error: Exception | None,
+) -> None:
+    """The handshake has succeeded, whenever the end is noticed."""
+    exchange = exchange_over(StandIn(), upgrade=True)
+    waiting = asyncio.ensure_future(exchange.head())
+    await asyncio.sleep(0)
+    exchange.feed(
+        memoryview(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        ),
+        1.0,
+    )
+    exchange.ended(error)  # in the same turn of the loop, as TLS hands both over
+
+    async with asyncio.timeout(10):
+        await waiting
+    assert exchange.status == 101
+    exchange.close()
 
 
 async def test_headers_keep_order_and_repeats_with_lower_case_names() -> None:
