@@ -7,7 +7,7 @@ sender.
 
 from __future__ import annotations
 
-from functools import partialmethod
+from typing import Any
 
 from hpack import Encoder
 
@@ -17,4 +17,6 @@ __all__ = ["PlainEncoder"]
 class PlainEncoder(Encoder):
     """An hpack encoder that writes names and values as they are."""
 
-    encode = partialmethod(Encoder.encode, huffman=False)
+    def encode(self, headers: Any, huffman: bool = False) -> bytes:
+        """Encode a head; ``huffman``, which is hpack's own argument, is ignored."""
+        return super().encode(headers, huffman=False)

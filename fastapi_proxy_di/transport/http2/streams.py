@@ -26,6 +26,7 @@ from fastapi_proxy_di.transport.http2.encoder import PlainEncoder
 
 if TYPE_CHECKING:
     from h2.connection import AllowedStreamIDs
+    from hpack import Encoder
     from hpack.struct import Header
     from hyperframe.frame import Frame
 
@@ -61,7 +62,7 @@ class StreamFaultsConnection(H2Connection):
     def __init__(self, config: H2Configuration, header_limit: int) -> None:
         super().__init__(config)
         self._header_limit = header_limit
-        self.encoder = PlainEncoder()
+        self.encoder: Encoder = PlainEncoder()
         self.decoder.max_header_list_size = _DECODED_HEADS * header_limit
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
