@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -18,6 +20,12 @@ pytestmark = pytest.mark.e2e
 
 _SLACK_SECONDS = 20.0  # for a busy machine
 
+# From Python 3.12 on, hypercorn waits for open connections before its graceful timeout begins.
+_HYPERCORN: Final = [
+    ("hypercorn", "", 3, 1012, 1012),
+    ("hypercorn", "--graceful-timeout 1", 1, 1012, 1012),
+]
+
 
 @pytest.mark.parametrize(
     ("server", "options", "seconds", "client_code", "upstream_code"),
@@ -28,8 +36,7 @@ _SLACK_SECONDS = 20.0  # for a busy machine
         ("gunicorn", "-k uvicorn_worker.UvicornWorker --graceful-timeout 1", 1, 1012, 1012),
         ("gunicorn", "-k asgi --graceful-timeout 1", 1, 1006, None),
         ("granian", "--workers-kill-timeout 1", 1, 1006, None),
-        ("hypercorn", "", 3, 1012, 1012),
-        ("hypercorn", "--graceful-timeout 1", 1, 1012, 1012),
+        *(_HYPERCORN if sys.version_info < (3, 12) else []),
     ],
 )
 async def test_server_ends_within_its_bound(
