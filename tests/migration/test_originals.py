@@ -180,66 +180,64 @@ async def test_quick_start_with_a_checker_runs(load: Load) -> None:
     assert (root.json(), heard, healthy) == ({"name": "a"}, "a heard hello", [one.url])
 
 
-@pytest.mark.skipif(not HAS_PROXY, reason="0.1.1 has no Proxy")
-async def test_quick_start_with_proxy_runs(load: Load) -> None:
-    """The quick start of 0.4.0: paths, ``override_host`` and a WebSocket."""
-    async with run_app(backend("a")) as one:
-        module = load("before_proxy.py", port_8080=one.url)
-        async with (
-            run_app(module.app) as running,
-            httpx.AsyncClient(base_url=running.url, trust_env=False) as client,
-        ):
-            root = await client.get("/")
-            paid = await client.post("/pay")
-            heard, _ = await say(client, "/ws/feed", "hello", subprotocols=["v1"])
+# 0.1.1 has no ``Proxy``, and raises the errors of httpx.
+if HAS_PROXY:
 
-    assert (root.json(), paid.json()) == ({"name": "a"}, {"host": "pay.example"})
-    assert heard == "a heard hello"
+    async def test_quick_start_with_proxy_runs(load: Load) -> None:
+        """The quick start of 0.4.0: paths, ``override_host`` and a WebSocket."""
+        async with run_app(backend("a")) as one:
+            module = load("before_proxy.py", port_8080=one.url)
+            async with (
+                run_app(module.app) as running,
+                httpx.AsyncClient(base_url=running.url, trust_env=False) as client,
+            ):
+                root = await client.get("/")
+                paid = await client.post("/pay")
+                heard, _ = await say(client, "/ws/feed", "hello", subprotocols=["v1"])
 
+        assert (root.json(), paid.json()) == ({"name": "a"}, {"host": "pay.example"})
+        assert heard == "a heard hello"
 
-@pytest.mark.skipif(not HAS_PROXY, reason="0.1.1 raises httpx's errors")
-async def test_failover_by_exception_runs(load: Load) -> None:
-    """The second server's response follows the 502 of the first."""
-    async with run_app(backend("b")) as two:
-        down = f"http://127.0.0.1:{dead_port()}"
-        module = load("before_failover.py", port_8080=down, port_8081=two.url)
-        async with (
-            run_app(module.app) as running,
-            httpx.AsyncClient(base_url=running.url, trust_env=False) as client,
-        ):
-            root = await client.get("/")
+    async def test_failover_by_exception_runs(load: Load) -> None:
+        """The second server's response follows the 502 of the first."""
+        async with run_app(backend("b")) as two:
+            down = f"http://127.0.0.1:{dead_port()}"
+            module = load("before_failover.py", port_8080=down, port_8081=two.url)
+            async with (
+                run_app(module.app) as running,
+                httpx.AsyncClient(base_url=running.url, trust_env=False) as client,
+            ):
+                root = await client.get("/")
 
-    assert root.json() == {"name": "b"}
+        assert root.json() == {"name": "b"}
 
+    @pytest.mark.parametrize(("refuses", "code"), [(True, 1008), (False, 1011)])
+    async def test_failed_handshake_is_an_exception_with_a_code(refuses: bool, code: int) -> None:
+        """1008 after a refusal, 1011 without a connection; nothing has been accepted."""
+        raised: list[Any] = []
+        app = FastAPI()
 
-@pytest.mark.skipif(not HAS_PROXY, reason="0.1.1 raises httpx's errors")
-@pytest.mark.parametrize(("refuses", "code"), [(True, 1008), (False, 1011)])
-async def test_failed_handshake_is_an_exception_with_a_code(refuses: bool, code: int) -> None:
-    """1008 after a refusal, 1011 without a connection; nothing has been accepted."""
-    raised: list[Any] = []
-    app = FastAPI()
+        async with run_app(FastAPI()) as refusing:
+            url = refusing.url if refuses else f"http://127.0.0.1:{dead_port()}"
 
-    async with run_app(FastAPI()) as refusing:
-        url = refusing.url if refuses else f"http://127.0.0.1:{dead_port()}"
+            @app.websocket("/live")
+            async def live(websocket: WebSocket) -> None:
+                try:
+                    await original.proxy_pass_websocket(websocket, url)
+                except Exception as error:
+                    raised.append(error)
+                    raise
 
-        @app.websocket("/live")
-        async def live(websocket: WebSocket) -> None:
-            try:
-                await original.proxy_pass_websocket(websocket, url)
-            except Exception as error:
-                raised.append(error)
-                raise
+            async with (
+                run_app(app) as running,
+                httpx.AsyncClient(base_url=running.url, trust_env=False) as client,
+            ):
+                with pytest.raises((WebSocketDisconnect, Exception)):
+                    await say(client, "/live", "hello", subprotocols=["v1"])
 
-        async with (
-            run_app(app) as running,
-            httpx.AsyncClient(base_url=running.url, trust_env=False) as client,
-        ):
-            with pytest.raises((WebSocketDisconnect, Exception)):
-                await say(client, "/live", "hello", subprotocols=["v1"])
-
-    assert [(type(error).__name__, error.code) for error in raised] == [
-        ("WebSocketException", code)
-    ]
+        assert [(type(error).__name__, error.code) for error in raised] == [
+            ("WebSocketException", code)
+        ]
 
 
 async def test_mounted_app_sends_the_path_of_its_mount() -> None:

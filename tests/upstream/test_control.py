@@ -212,7 +212,11 @@ async def test_added_destination_gets_no_request_before_its_probe() -> None:
         ScriptedOrigin(Holding()) as old,
         ScriptedOrigin(starting("good")) as good,
         ScriptedOrigin(starting("bad")) as bad,
-        gateway(old.url, health={"path": "/health", "interval": 60, "timeout": 60}) as gate,
+        gateway(
+            old.url,
+            policy="round_robin",
+            health={"path": "/health", "interval": 60, "timeout": 60},
+        ) as gate,
     ):
         gate.balancer.replace_destinations([old.url, good.url, bad.url])
         before = {await body_of(gate) for _ in range(6)}
