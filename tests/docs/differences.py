@@ -12,16 +12,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-import pytest
 from fastapi import FastAPI, WebSocket
 from starlette.responses import Response
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.typing import Subprotocol
 
-from tests.support.http_client import RawResponse, fetch
+from tests.support.http_client import RawResponse, connect, fetch
 from tests.support.origins import Connection, Received, ScriptedOrigin, always, response_bytes
 from tests.support.servers import Running, dead_port, run_app
+from tests.support.websocket_client import WebSocketClient, shake_hands
 
 __all__ = ["SCENARIOS", "Front"]
 
@@ -214,18 +211,18 @@ def _live() -> FastAPI:
 
 async def _dialled(gateway: Running, path: str = "/live", *, offers: bool = True) -> str:
     """Give the status of a refusal, or the first message and the code of the close."""
-    url = gateway.url.replace("http", "ws", 1) + path
-    offer = [Subprotocol("v1")] if offers else None
-    try:
-        async with connect(
-            url, subprotocols=offer, additional_headers={"authorization": "secret"}, proxy=None
-        ) as websocket:
-            message = await websocket.recv()
-            with pytest.raises(ConnectionClosed):
-                await websocket.recv()
-            return f"{message!r} {websocket.close_code}"
-    except InvalidStatus as error:
-        return str(error.response.status_code)
+    async with connect(gateway.address) as client:
+        response = await shake_hands(
+            client,
+            path,
+            [(b"authorization", b"secret")],
+            subprotocols=["v1"] if offers else [],
+        )
+        if response.status != 101:
+            return str(response.status)
+        websocket = WebSocketClient(client, response)
+        message = await websocket.recv()
+        return f"{message!r} {(await websocket.ended()).code}"
 
 
 async def _on_live(front: Front, path: str = "/live", *, offers: bool = True) -> str:
