@@ -212,7 +212,8 @@ async def test_hedge_uses_the_retry_budget() -> None:
         ) as gate,
     ):
         tasks = [asyncio.create_task(fetch(gate.address, target="/billing/x")) for _ in range(9)]
-        await until(lambda: len(second.requests) == 3)
+        await until(lambda: sum(task.done() for task in tasks) == 3)
+        assert len(second.requests) == 3
         await until(lambda: len(first.requests) == 9)
         release.set()
         bodies = sorted([(await task).body for task in tasks])
