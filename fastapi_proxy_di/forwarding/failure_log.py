@@ -1,8 +1,8 @@
 """Logs the requests of an upstream that got no response, without a line for each of them.
 
-The first failure of a kind is logged at once. Those that follow are counted, and told in one line
-for ten seconds, so that an outage does not fill the log. A client's own faults are not logged, nor
-is a limit that is reached, which is an event (`fastapi_proxy_di.LimitHit`).
+The first failure of a kind is logged at once. Further failures are counted, and one line per ten
+seconds gives their number, so that an outage does not fill the log. Faults of clients are not
+logged. A limit that is reached is an event (`fastapi_proxy_di.LimitHit`) with a record of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fastapi_proxy_di.errors import Failure, ProxyError, Side
 __all__ = ["FailureLog"]
 
 SECONDS: Final = 10.0
-"""For how long failures of one kind are counted before they are told."""
+"""Seconds for which failures of one kind are counted before their number is logged."""
 MAX_KINDS: Final = 64
 """Kinds that are counted apart; with more of them, those of further destinations count as one."""
 
@@ -56,7 +56,7 @@ class FailureLog:
             return
         self._repeats[kind] = 0
         if self._timer is None and not self._closed:
-            self._timer = self._loop.call_later(SECONDS, self._tell)
+            self._timer = self._loop.call_later(SECONDS, self._log_repeats)
         _logger.warning(
             "%s: a request failed: %s (%s)",
             self._name,
@@ -66,13 +66,13 @@ class FailureLog:
         )
 
     def close(self) -> None:
-        """Tell the failures that are counted so far, and count none from now on."""
+        """Log the number of failures counted so far, and count none from now on."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-            self._tell()
+            self._log_repeats()
 
-    def _tell(self) -> None:
+    def _log_repeats(self) -> None:
         """Log one line for each kind that has been seen again, and forget the others."""
         counted = {kind: count for kind, count in self._repeats.items() if count}
         for (failure, destination), count in counted.items():
@@ -87,7 +87,7 @@ class FailureLog:
             )
         self._repeats = dict.fromkeys(counted, 0)
         again = bool(counted) and not self._closed
-        self._timer = self._loop.call_later(SECONDS, self._tell) if again else None
+        self._timer = self._loop.call_later(SECONDS, self._log_repeats) if again else None
 
     def _fields(self, failure: Failure, destination: str | None) -> dict[str, object]:
         return {"upstream": self._name, "destination": destination, "failure": failure.value}

@@ -102,7 +102,7 @@ def _hints(
         for variable_name, value in os.environ.items():
             like = _LIKE_DESTINATIONS.fullmatch(variable_name.upper())
             if like and value and prefix_of(like[1]) == prefix:
-                # `unknown_variables` has named those that begin with the prefix.
+                # `unknown_variables` has named the variables that begin with the prefix.
                 if not variable_name.upper().startswith(prefix):
                     yield f"{variable_name} is set; did you mean {prefix}DESTINATIONS?"
         mentioned = {prefix, *map(prefix_of, names)}

@@ -27,8 +27,8 @@ def rewrite_domain(cookie: bytes, match: bytes | None, replacement: bytes | None
 def rewrite_path(cookie: bytes, match: bytes, replacement: bytes) -> bytes:
     """Replace the prefix of a cookie's Path.
 
-    A ``__Host-`` cookie stays as it is: browsers accept it with ``Path=/`` only. So does a Path
-    that already has a longer new prefix: the upstream knows where it is mounted.
+    A ``__Host-`` cookie stays as it is: browsers accept it with ``Path=/`` only. A Path that
+    already begins with a longer ``replacement`` stays too: the upstream has read its mount.
 
     Args:
         cookie: Value of one ``Set-Cookie`` header.

@@ -33,8 +33,8 @@ class Places(NamedTuple):
         mount: Raw path of the mount as the client sees it, no slash at its end.
         destination: The destination that responded.
         pool: The destinations of the upstream.
-        hosts: The gateway's own hosts: those that the destination got as ``X-Forwarded-Host``,
-            and the client's ``Host``. The first one is the one that the client uses.
+        hosts: The gateway's own hosts: the values of ``X-Forwarded-Host`` that the destination
+            got, and the client's ``Host``. The first one is the one that the client uses.
         sent_host: The ``Host`` that was sent if it was not the destination's own.
         scheme: The client's scheme, ``http`` or ``https``.
     """

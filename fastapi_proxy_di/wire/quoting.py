@@ -4,8 +4,8 @@ A client chooses its path, a destination its headers. A line end in them would b
 their own, an escape sequence would colour a terminal, a right-to-left mark would reorder what
 people read, and a long text would fill the log.
 
-Text is made safe where it enters: `ProxyError` quotes its message, a lease the failure that it is
-told, an access record its method and path. Whoever shows these texts shows them as they are.
+Text is made safe where it enters: `ProxyError` quotes its message, a lease the reason of a failure,
+an access record its method and path. Logs and pages show these texts unchanged.
 """
 
 from __future__ import annotations

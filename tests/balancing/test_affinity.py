@@ -120,7 +120,7 @@ def test_affinity_by_header_leaves_out_what_was_added_until_its_probe(on_missing
 
 
 def test_affinity_by_cookie_does_not_use_what_was_added_before_its_probe() -> None:
-    """The cookie may be of an earlier time, or of another worker that was told before."""
+    """Such a cookie was set earlier, or by another worker that has the destination already."""
     moving = Bound(pool_of(2))
     fixed = Bound(pool_of(2), **COOKIE, on_missing="fail")
     picks: dict[str, set[Destination | None]] = {}

@@ -60,7 +60,7 @@ def test_failures_of_a_kind_are_one_line_in_ten_seconds(caplog: pytest.LogCaptur
 
 
 def test_failures_at_the_end_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    """``close`` tells the number so far, and starts no timer that nobody would stop."""
+    """``close`` logs the number so far; no timer is started after it."""
 
     async def scenario() -> None:
         log = FailureLog("billing")
