@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.support.processes import ROOT, Process, running
 from tests.support.servers import free_port
 
-__all__ = ["COMMANDS", "serving"]
+__all__ = ["COMMANDS", "accepts_connections", "serving"]
 
 _PAGES = ROOT / "docs" / "src" / "how_to"
 _DEADLINE_SECONDS = 100.0  # for machines that stall
@@ -50,11 +50,12 @@ async def serving(
         sys.executable, "-m", *words, environment=environment, folder=folder
     ) as process:
         process.port = port
-        await _accepts(process)
+        await accepts_connections(process)
         yield process
 
 
-async def _accepts(process: Process) -> None:
+async def accepts_connections(process: Process) -> None:
+    """Wait until the server listens: granian says that it started a worker before it does."""
     async with asyncio.timeout(_DEADLINE_SECONDS):
         while True:
             assert process.status is None, process.lines

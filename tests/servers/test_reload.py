@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.commands import serving
+from tests.servers.commands import accepts_connections, serving
 from tests.servers.upstream import Endless
 from tests.support.http_client import Ending, connect, fetch, request
 from tests.support.origins import ScriptedOrigin
@@ -42,6 +42,7 @@ async def test_reload_with_a_bound_cuts_the_stream(
         save(tmp_path)
         stream = await client.read_body(stream)
         await process.line(started)
+        await accepts_connections(process)
         ready = await fetch(process.address, target="/ready")
         await origin.all_left()
 
