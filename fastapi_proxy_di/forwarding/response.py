@@ -31,6 +31,9 @@ TRANSFER: Final = "fastapi_proxy_di.transfer"
 class TransferBroken(Exception):
     """Raised to the server, so that it closes the connection in the middle of a response."""
 
+    def __init__(self) -> None:
+        super().__init__("the response of the upstream broke off")
+
 
 class UpstreamResponse:
     """An ASGI application that sends one upstream response, once.
@@ -174,4 +177,4 @@ def break_off(scope: Scope, failure: BaseException) -> None:
     if transfer is not None:
         transfer.broken_by = failure
     elif not isinstance(failure, ClientDisconnected) or isinstance(failure, ClientStalled):
-        raise TransferBroken("the response of the upstream broke off")
+        raise TransferBroken

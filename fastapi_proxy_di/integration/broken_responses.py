@@ -13,7 +13,6 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,8 +20,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastapi_proxy_di.errors import ClientDisconnected
 from fastapi_proxy_di.forwarding.response import TRANSFER, TransferBroken
 from fastapi_proxy_di.integration.compat import middleware_stack
-
-_BROKE_OFF: Final = "the response of the upstream broke off"
 
 
 class BrokenResponses:
@@ -54,7 +51,7 @@ class BrokenResponses:
             if not transfer.cancelled:
                 raise
         if self._raises and transfer.is_failure:
-            raise TransferBroken(_BROKE_OFF)
+            raise TransferBroken
 
 
 class _Transfer:
@@ -83,7 +80,7 @@ class _Transfer:
         if message.get("more_body", False):
             return self._send(message)
         if self.is_failure:
-            raise TransferBroken(_BROKE_OFF)
+            raise TransferBroken
         return _nothing()  # the client disconnected, which is no error to log
 
 
