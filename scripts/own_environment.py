@@ -31,7 +31,7 @@ def run_tests(title: str, packages: list[str], tests: str, snippets: Sequence[st
         there = sysconfig.get_path("purelib", vars={"base": directory})
         # `addsitedir` also reads the path files there, that of an editable install among them.
         Path(there, "this_environment.pth").write_text(f"import site; site.addsitedir({here!r})\n")
-        # Python compiles what the tests import, a small part of what is installed.
+        # --no-compile: pip would compile all files, of which the tests import a small part.
         install = [python, "-m", "pip", "install", "-q", "--no-compile", *packages]
         subprocess.run(install, check=True)  # noqa: S603
         sys.stdout.write(f"{title}: {', '.join(packages)}\n")

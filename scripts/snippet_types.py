@@ -24,9 +24,9 @@ def check_types(paths: Sequence[str], python: str = sys.executable) -> int:
     """Run the type checkers, all of them also if one finds errors.
 
     Args:
-        paths: Files and folders, relative to the repository. None for those that pyright's
-            configuration names.
-        python: Of the environment that has what the files import.
+        paths: Files and folders, relative to the repository. If there are none, those of
+            ``PATHS`` are checked, as pyright's configuration names them.
+        python: Python of the environment that has what the files import.
 
     Returns:
         How many of the checkers found errors.

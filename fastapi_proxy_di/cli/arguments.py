@@ -111,9 +111,8 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="validate settings and probe every destination",
         description="Validates the settings of the upstreams and probes each destination once: "
         "a request to its health path, else a connection. Says where each value that is no "
-        "default came from, and lists the fields of its own that a "
-        "declared class has. Exit status 0 if all is well, 1 if a probe failed, 2 if the "
-        "settings are wrong.",
+        "default came from, and lists the fields that a declared class adds. Exit status 0 if "
+        "all is well, 1 if a probe failed, 2 if the settings are wrong.",
     )
     check.add_argument(
         "names",
@@ -168,7 +167,7 @@ def _name_or_class(text: str) -> str:
     if ":" not in text or "://" in text:
         return _name(text)
     if not _CLASS.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a class, package.module:Billing")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a class; write package.module:Billing")
     return text
 
 

@@ -92,7 +92,7 @@ def run(words: Sequence[str]) -> int:
 def _origins(settings: UpstreamSettings) -> list[list[str]]:
     """Give upstream, setting, value and source of each setting that is not a default.
 
-    Secrets stay masked. Own fields of a declared class are listed without their values, since
+    Secrets stay masked. Fields that a declared class adds are listed without their values, since
     each may be a secret.
     """
     rows = []

@@ -18,7 +18,7 @@ __all__ = ["FailureLog"]
 SECONDS: Final = 10.0
 """Seconds for which failures of one kind are counted before their number is logged."""
 MAX_KINDS: Final = 64
-"""Kinds that are counted apart; with more of them, those of further destinations count as one."""
+"""Kinds that are counted apart; with more of them, further destinations count as one."""
 
 _logger = logging.getLogger("fastapi_proxy_di.forwarding")
 
@@ -66,7 +66,7 @@ class FailureLog:
         )
 
     def close(self) -> None:
-        """Log the number of failures counted so far, and count none from now on."""
+        """Log the number of failures counted so far; the number of later ones is not logged."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

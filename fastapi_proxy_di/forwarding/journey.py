@@ -43,7 +43,7 @@ class Journey:
     Attributes:
         name: Name of the upstream.
         observers: Makes the observers of exchanges, ``None`` for no observers.
-        failures: Logs the exchanges that fail before there is a response.
+        failures: Logs the exchanges that fail before there is a valid response.
         outcomes: Receives the results of exchanges.
         send: Gets a response for an exchange that has begun, ``Exchange.response``.
         hold: Picks a destination for an exchange and counts it as in use, without sending
@@ -88,8 +88,8 @@ class Journey:
                 if isinstance(failure, ProxyError):
                     self.outcomes.failed_late(exchange.destination, response.status, failure)
                     if exchange.upgrade and exchange.tunnel_end is None:
-                        self.failures.failed(failure)  # a 101 that is no valid one
-                elif exchange.tunnel_end is None:  # else it is counted by its own end
+                        self.failures.failed(failure)  # the 101 was not valid
+                elif exchange.tunnel_end is None:  # else the tunnel counts it
                     exchange.destination.completed += 1
         elif isinstance(failure, ProxyError):
             self.failures.failed(failure)

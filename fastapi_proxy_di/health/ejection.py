@@ -5,10 +5,10 @@ change the pool.
 
 - A destination is ejected by ``consecutive`` failures in a row, or by ``failure_rate`` over
   ``window`` after at least ``minimum_requests``.
-- There are two rows. A failure before a response extends the one that each response ends when
-  it begins: a stream of an hour shows at once that the destination serves. A response that
-  breaks off extends the other one, which only an end without such a failure ends: each
-  response that breaks off has begun well.
+- There are two rows of failures. One counts failures before a response, and ends when a response
+  begins: a stream of an hour shows at once that the destination serves. The other one counts
+  responses that break off, and ends when a response ends without breaking off: its beginning
+  says nothing, as a response that breaks off has begun well, too.
 - An ejection lasts n times ``base_time``, at most ``max_time``. n grows with each ejection and
   falls by one for each ``base_time`` since the last ejection ended.
 - At most ``max_share`` of the pool is ejected, but one destination always may be; the last

@@ -233,7 +233,7 @@ class ProxyApp(MountedUpstream):
         """Run the upstream between the server's startup and shutdown messages."""
         await receive()
         started = False
-        # Middlewares may be around the application, also if no app is.
+        # Middlewares may be around an application that is served alone, too.
         self._alone = BrokenResponses(self._respond, raises=True)
         try:
             async with self.running():

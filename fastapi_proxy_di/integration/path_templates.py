@@ -1,4 +1,4 @@
-"""Compares path templates of routes, like ``/users/{id:int}``: which takes the paths of which.
+"""Compares path templates of routes, like ``/users/{id:int}``: does one take another's paths?
 
 All comparisons are cautious: ``False`` also means that the templates cannot be compared, for
 example because of a path convertor that the app registered.
@@ -31,7 +31,7 @@ def lies_below(path: str, mount: str) -> bool:
 
 
 def _segment_within(inner: str, outer: str) -> bool:
-    """Whether every text of the segment ``inner`` is one of the segment ``outer``."""
+    """Whether every text that the segment ``inner`` matches is matched by ``outer``, too."""
     if _shape(inner) == _shape(outer):
         return True
     parameters = _PARAMETER.findall(inner)

@@ -74,7 +74,7 @@ class _Place:
         requests: The methods, or ``HTTP`` for all, and ``WebSocket``.
         shown: The path or the host, for the message.
         below: Whether all paths below ``path`` are taken.
-        bare: Whether ``path`` itself is taken; Starlette's ``Mount`` does not.
+        bare: Whether ``path`` itself is taken; Starlette's ``Mount`` does not take its own.
         upstream: The upstream that is mounted there, ``None`` for none.
         inside: The routes of a mounted application, or of a host.
         of_host: Whether only the requests for one host are taken.

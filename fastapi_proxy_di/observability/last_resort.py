@@ -24,7 +24,7 @@ class LastResort(logging.StreamHandler[TextIO]):
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record, unless the app handles it; asked each time, as logging may change."""
+        """Write the record, unless the app handles it: checked each time, as logging may change."""
         if not self._is_taken(record.name):
             self.stream = sys.stderr  # which an app may replace
             super().emit(record)

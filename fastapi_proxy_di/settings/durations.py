@@ -73,7 +73,7 @@ if TYPE_CHECKING:
         def __set__(self, instance: object, value: float | str | timedelta) -> None: ...
 
     class OptionalDuration:
-        """A field that accepts the same and ``None``, and gives seconds or ``None``."""
+        """A field that accepts what ``Duration`` does and ``None``; gives seconds or ``None``."""
 
         def __get__(self, instance: object, owner: type | None = None) -> float | None: ...
 

@@ -15,7 +15,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def _listed(value: object) -> object:
-    """Put a single network into a list; it would be read address by address."""
+    """Put a single network into a list; as an iterable it would be read address by address."""
     if isinstance(value, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
         return [value]
     return split_commas(value)

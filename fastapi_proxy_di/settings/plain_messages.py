@@ -1,6 +1,6 @@
-"""Pydantic's messages in plain words, and what is usually meant by a value that is wrong.
+"""Gives pydantic's messages in plain words, and hints at the usual reason for a wrong value.
 
-No text shows the value.
+No text shows the value, except for the unknown kind of a transform.
 """
 
 import re
@@ -36,7 +36,7 @@ _PLACEHOLDER: Final = re.compile(r"\$\{|\$\(|\{\{|<no value>|//\$")
 
 
 def plain_message(details: ErrorDetails) -> str:
-    """Say what is wrong with a value, without the value."""
+    """Say what is wrong with a value."""
     kind, context = details["type"], details.get("ctx", {})
     if kind == "union_tag_invalid":
         return _unknown_kind(context)

@@ -1,9 +1,9 @@
 """Settings of transforms: changes to requests and responses.
 
 Each model is one change; the field ``kind`` selects it. Names follow YARP's. This file validates
-them; `fastapi_proxy_di.transforms` applies them. Long because the models are the alternatives of
-one union, most of them a few lines long. ``set`` and ``append`` stand in each model that has them:
-with pydantic's plugin, mypy reads inherited ones as the type that they accept.
+them; `fastapi_proxy_di.transforms` applies them. The file is long because the models are the
+alternatives of one union; most of them have a few lines. ``set`` and ``append`` stand in each model
+that has them: with pydantic's plugin, mypy reads inherited ones as the type that they accept.
 """
 
 import re

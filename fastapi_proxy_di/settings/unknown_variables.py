@@ -24,7 +24,7 @@ _ADDRESSES: Final = frozenset(
     for word in ("ADDRESS", "BACKEND", "ENDPOINT", "HOST", "ORIGIN", "SERVER", "TARGET", "URL")
     for end in ("", "S", "ES")
 )
-"""What others call destinations."""
+"""Names that other programs have for destinations."""
 
 Fields = Mapping[str, type[BaseModel] | None]
 

@@ -28,7 +28,7 @@ def rewrite_path(cookie: bytes, match: bytes, replacement: bytes) -> bytes:
     """Replace the prefix of a cookie's Path.
 
     A ``__Host-`` cookie stays as it is: browsers accept it with ``Path=/`` only. A Path that
-    already begins with a longer ``replacement`` stays too: the upstream has read its mount.
+    already begins with a longer ``replacement`` stays too: the upstream knows its mount.
 
     Args:
         cookie: Value of one ``Set-Cookie`` header.

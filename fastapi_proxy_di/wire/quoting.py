@@ -29,7 +29,7 @@ def quoted(text: str) -> str:
     Quoting a quoted text changes nothing.
 
     Args:
-        text: Text from outside, which is cut after 500 characters.
+        text: Text from outside, which is cut to 500 characters.
     """
     if not text.isprintable():
         text = "".join(
@@ -43,7 +43,7 @@ def shown_path(scope: Mapping[str, Any]) -> str:
     """Give the path of a request as it travelled, percent-encoded and without its query.
 
     Args:
-        scope: The ASGI scope of the request. A path is cut after 2000 characters.
+        scope: The ASGI scope of the request. A path is cut to 2000 characters.
     """
     raw: bytes | None = scope.get("raw_path")
     if raw is None:  # not every server gives it

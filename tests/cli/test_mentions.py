@@ -45,7 +45,7 @@ def test_reference_to_something_else_is_a_fault(
 
 
 def test_module_that_raises_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it raises."""
+    """The module may raise any exception."""
     (tmp_path / "raises_at_import.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
 

@@ -125,7 +125,7 @@ async def test_a_share_of_the_users_gets_the_new_version(
 async def test_percentage_comes_from_a_variable(
     snippet: Snippet, legacy: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without it nobody gets the new version."""
+    """Without the variable, all users get the old version."""
     default = snippet("how_to/strangler_rollout.py").Rollout()
     monkeypatch.setenv("ROLLOUT_INVOICES", "10")
 

@@ -120,7 +120,7 @@ async def test_open_stream_counts_at_its_beginning() -> None:
 
 
 async def test_listed_status_that_breaks_off_is_one_failure() -> None:
-    """It is counted by its status already."""
+    """The response is counted by its status already."""
 
     async def script(connection: Connection) -> None:
         await connection.read_request()

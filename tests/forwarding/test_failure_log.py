@@ -59,7 +59,7 @@ def test_failures_of_a_kind_are_one_line_in_ten_seconds(caplog: pytest.LogCaptur
     ]
 
 
-def test_failures_at_the_end_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_at_the_end_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     """``close`` logs the number so far; no timer is started after it."""
 
     async def scenario() -> None:
@@ -137,7 +137,7 @@ def attributes(record: logging.LogRecord) -> tuple[Any, ...]:
 
 @pytest.mark.e2e
 async def test_request_without_a_response_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """With its attempts; two requests are two lines only by the end."""
+    """The record has its attempts; the next two requests are one line at the end."""
     dead = f"http://127.0.0.1:{dead_port()}"
     async with gateway(dead) as gate:
         statuses = [(await fetch(gate.address, target="/billing/x")).status for _ in range(3)]
@@ -168,7 +168,7 @@ async def test_request_without_a_response_is_logged(caplog: pytest.LogCaptureFix
 async def test_handshake_without_a_response_is_logged(
     head: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A 101 that is no valid one too, of which the client gets 502."""
+    """An invalid 101 is logged too; the client gets 502."""
     async with (
         ScriptedOrigin(always(head)) as origin,
         gateway(origin.url) as gate,
@@ -182,7 +182,7 @@ async def test_handshake_without_a_response_is_logged(
 
 @pytest.mark.e2e
 async def test_response_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Nor a failed attempt with a response after it, nor a status of the destination."""
+    """Neither is a failed attempt that a response follows, nor a 500 of the destination."""
     dead = f"http://127.0.0.1:{dead_port()}"
     async with ScriptedOrigin(always(response_bytes(500))) as origin:
         settings = billing(dead, origin.url, policy="first")

@@ -81,7 +81,7 @@ def test_ejector_ejects_after_a_row_of_broken_responses() -> None:
 
 
 def test_ejector_whole_response_ends_a_row_of_broken_ones() -> None:
-    """One of which the client has left the end counts as well."""
+    """The end of a response whose client has left counts as well."""
     ejector, pool, destination = ejector_of(3, consecutive=3, minimum_requests=100)
     for _ in range(5):
         assert break_off(ejector, pool, destination) is None

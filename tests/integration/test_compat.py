@@ -142,7 +142,7 @@ class _HidesInnerApp:
 
 @pytest.mark.parametrize(("in_scope", "status"), [(True, 502), (False, 500)])
 async def test_missing_table_of_handlers_makes_failures_a_500(in_scope: bool, status: int) -> None:
-    """If neither the app nor the request shows it; the server logs the failure, guards run."""
+    """Neither the app nor the request has the table; if the request has it, they stay 502."""
     app = gateway_app(f"http://127.0.0.1:{dead_port()}")
     app.add_middleware(_HidesInnerApp)
     if not in_scope:

@@ -74,7 +74,7 @@ async def test_own_documentation_stays_in_front_of_a_root_mount() -> None:
 
 
 async def test_shadowed_routes_are_one_warning_at_start(caplog: pytest.LogCaptureFixture) -> None:
-    """The record names each route, its mount and the mend."""
+    """The record names each route and its mount, and says what to do."""
     async with ScriptedOrigin() as origin, run_app(_with_local(gateway_app(origin.url))):
         pass
     warnings = [one for one in caplog.records if one.levelname == "WARNING"]

@@ -1,4 +1,4 @@
-"""Which path templates take the paths of which others."""
+"""Comparisons of path templates: does a mount take all paths of a route?"""
 
 import pytest
 
@@ -44,7 +44,7 @@ def test_path_below_a_mount(path: str, mount: str) -> None:
     ],
 )
 def test_path_that_is_not_certainly_below_a_mount(path: str, mount: str) -> None:
-    """Some path of the route is not the mount's, or nobody can tell."""
+    """Some path of the route is not the mount's, or the two cannot be compared."""
     assert not lies_below(path, mount)
 
 

@@ -96,7 +96,7 @@ def test_local_route_behind_a_mount(add: Callable[[FastAPI], None], route: str |
 
 
 def test_local_route_before_the_mount_is_reached() -> None:
-    """Also FastAPI's own, which are first, and a copy behind, which its first one takes from."""
+    """So are FastAPI's own routes; a second copy behind the mount is no finding."""
     app = FastAPI()
     local("/billing/x")(app)
     app.mount("/billing/files", StaticFiles(directory=Path(__file__).parent))
@@ -126,7 +126,7 @@ def test_root_mount_takes_everything_behind_it() -> None:
 
 
 def test_mount_of_some_methods_takes_these() -> None:
-    """The others reach the local route; another mount is for the rest."""
+    """Other methods reach the local route; a second mount may take the rest."""
     app = mounted(methods=["GET", "POST"], include_in_schema=True)
     local("/billing/x", "GET", "PUT")(app)
     local("/billing/y", "PUT")(app)
@@ -164,7 +164,7 @@ def test_two_mounts_share_the_methods_of_a_route() -> None:
 
 
 def test_connect_is_not_taken() -> None:
-    """No mount forwards it."""
+    """No mount forwards ``CONNECT``."""
     app = mounted()
     local("/billing/x", "CONNECT")(app)
 
@@ -194,7 +194,7 @@ def test_mount_of_root_takes_the_root() -> None:
 
 
 def test_routes_of_nested_apps() -> None:
-    """Inside them, and behind them."""
+    """Routes inside nested apps and behind them are found."""
     inside: list[BaseRoute] = [
         Route("/x", endpoint),
         Mount("/billing", proxy_app("billing")),
@@ -231,7 +231,7 @@ def test_mount_of_one_host_takes_nothing_from_others() -> None:
 
 
 def test_route_with_a_matching_of_its_own_is_left_out() -> None:
-    """Nobody knows which requests it gets."""
+    """Its path does not say which requests the route gets."""
 
     class Versioned(APIRoute):
         def matches(self, scope: Any) -> Any:

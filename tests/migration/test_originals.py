@@ -69,7 +69,7 @@ async def test_page_has_every_name() -> None:
 
 
 def test_checker_takes_no_ping_path() -> None:
-    """Its README passes one."""
+    """The README of the original passes ``ping_path``."""
     with pytest.raises(TypeError):
         original.HealthChecker(["http://a"], ping_path="/health")
 

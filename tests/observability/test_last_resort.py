@@ -50,7 +50,7 @@ def test_warning_has_time_and_level(capsys: pytest.CaptureFixture[str]) -> None:
 def test_any_other_handler_silences_it(
     name: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whenever it is added; one that no record reaches does not count."""
+    """A handler may be added at any time; one that no record reaches does not count."""
     taken, logger = io.StringIO(), logging.getLogger("fastapi_proxy_di.test")
     handler = logging.StreamHandler(taken)
     with no_logging():

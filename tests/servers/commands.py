@@ -25,7 +25,7 @@ COMMANDS = {
     "granian": "granian --interface asgi --port {port} main:app",
     "hypercorn": "hypercorn main:app --bind 127.0.0.1:{port}",
 }
-"""Each without options for the shutdown; a module that Python runs by ``-m``, and its words."""
+"""Commands without options for the shutdown: a module that Python runs by ``-m``, arguments."""
 
 
 @contextlib.asynccontextmanager

@@ -28,7 +28,7 @@ async def browsing(url: str, profile: Path, *flags: str) -> AsyncIterator[Proces
     Args:
         url: The page.
         profile: An empty folder for the browser's files.
-        *flags: Further ones of the command.
+        *flags: Further flags of the command.
 
     Yields:
         The browser. A line of its output names the address of its debugging protocol.

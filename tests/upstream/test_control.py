@@ -241,7 +241,7 @@ async def test_added_destination_gets_no_request_before_its_probe() -> None:
     ids=["affinity", "affinity that fails", "hash"],
 )
 async def test_added_destination_gets_no_keys_before_its_probe(how: dict[str, Any]) -> None:
-    """A key that belongs to it goes where it went before."""
+    """Until then a key of the added destination goes where it went before."""
     probe = asyncio.Event()
 
     async def starting(connection: Connection) -> None:

@@ -70,8 +70,8 @@ async def recipe(name: str, folder: Path, *preparations: str) -> AsyncIterator[R
     """Run ``<name>.sh``, and the gateway with the settings of ``<name>.env``, on free ports.
 
     Args:
-        name: Of the files of the recipe.
-        folder: An empty one, for a copy of the recipes.
+        name: Name of the recipe, and of its files.
+        folder: An empty folder, for a copy of the recipes.
         *preparations: Commands that run before the app.
     """
     ports = {_APP_PORT: str(free_port()), _GATEWAY_PORT: str(free_port())}

@@ -44,7 +44,7 @@ def test_path_is_shown_as_it_travelled(scope: dict[str, object], expected: str) 
 
 @pytest.mark.parametrize("one", ["x", "\x1b", "\u202e", "\\"])
 def test_long_text_is_cut(one: str) -> None:
-    """It would fill a log; what is quoted once more stays as it is."""
+    """A long text would fill a log; quoting a quoted text changes nothing."""
     text = quoted(one * 10_000)
 
     assert len(text) == 500

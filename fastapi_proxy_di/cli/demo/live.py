@@ -112,7 +112,7 @@ async def _redraw(
 ) -> NoReturn:
     log = deque[str](maxlen=_LOG_KEPT)
     show_log(log.append)
-    # So that the place of the log is known before anything happens.
+    # The first line shows where the log is, before anything happens.
     log.append(_stamped(time.time(), "all have started; clients send requests"))
     with Live(console=console, auto_refresh=False) as live:
         while True:
@@ -142,10 +142,10 @@ async def _print_lines(
 
 
 class DemoConsole(Console):
-    """A console that leaves a closed output to the command, as `main` expects."""
+    """A console that raises BrokenPipeError if its output is closed, as `main` expects."""
 
     def on_broken_pipe(self) -> NoReturn:
-        """Raise the BrokenPipeError that is handled; rich would exit with status 1."""
+        """Raise the BrokenPipeError again; rich would exit with status 1."""
         self.quiet = True
         raise  # noqa: PLE0704
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from fastapi_proxy_di.cli.demo.tally import Kind, Tally
 from fastapi_proxy_di.cli.tables import plain_table
 
-# With the widths of their widest usual content, so that no column moves while the demo runs.
+# Each is as wide as its widest usual content, so that no column moves while the demo runs.
 COLUMNS: Final = (
     "",
     "destination",

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 _SWITCHING_PROTOCOLS: Final = b"101"
 _DECODED_HEADS: Final = 8
-"""How many times the largest head is decoded. The decoder adds 32 bytes to each field (RFC 7541
-section 4.1) where the limit adds 4: what is within the limit is never over the decoder's."""
+"""The decoder's limit, as a multiple of the largest head. The decoder adds 32 bytes to each field
+(RFC 7541 section 4.1) where the limit adds 4: what is within the limit is never over the
+decoder's."""
 
 
 class MalformedResponse(Event):

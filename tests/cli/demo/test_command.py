@@ -141,7 +141,7 @@ async def test_terminal_shows_addresses_commands_and_the_log(width: int, height:
 async def test_terminal_without_colours_gets_none(
     environment: dict[str, str], codes: bytes
 ) -> None:
-    """Nor does a dumb terminal get any other code; it is shown the same."""
+    """A dumb terminal gets no control codes at all; both show the same text."""
     async with package_in_terminal(
         "demo", "--port", "0", "--upstreams", "2", width=80, height=24, environment=environment
     ) as (terminal, process):

@@ -71,7 +71,7 @@ async def test_pipe_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_terminal_without_a_cursor_gets_lines_that_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without a cursor rich redraws nothing, and the demo has to be seen."""
+    """Without a cursor rich redraws nothing, so the demo prints lines."""
     monkeypatch.setattr(demo_live, "_LINE_SECONDS", 0)
     environment = {"TERM": "dumb", "COLUMNS": "60"}
     console = Console(file=io.StringIO(), force_terminal=True, _environ=environment)
@@ -95,7 +95,7 @@ def test_demo_says_at_once_what_starts() -> None:
 
 
 def test_closed_output_is_the_commands_to_handle() -> None:
-    """``main`` gives the status for it; rich would exit by itself."""
+    """``main`` gives the status for the exception; rich would exit by itself."""
     reading, writing = os.pipe()
     os.close(reading)
     with pytest.raises(BrokenPipeError), open(writing, "w") as output:  # noqa: PTH123
