@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from hyperframe.frame import Frame
 
 _SWITCHING_PROTOCOLS: Final = b"101"
+_WITHOUT_BODY: Final = frozenset({b"204", b"304"})
+"""Statuses whose responses have no body (RFC 9110 section 6.4.1)."""
 _DECODED_HEADS: Final = 8
 """The decoder's limit, as a multiple of the largest head. The decoder adds 32 bytes to each field
 (RFC 7541 section 4.1) where the limit adds 4: what is within the limit is never over the
@@ -91,8 +93,12 @@ class _Stream(H2Stream):
     ) -> tuple[list[Frame], list[Event]]:
         try:
             frames, events = super().receive_headers(headers, end_stream, header_encoding)
+            if end_stream:
+                self._track_content_length(0, end_stream=True)  # h2 does so for DATA alone
         except StreamClosedError:
             raise  # the frame was sent before the destination knew of the end of the stream
+        except InvalidBodyLengthError as error:
+            return self._malformed(_wrong_length(error), 0)
         except ProtocolError:
             # h2's text may quote the value of a header, which may be a secret.
             return self._malformed("a header breaks RFC 9113 section 8", 0)
@@ -100,7 +106,7 @@ class _Stream(H2Stream):
             return self._malformed(f"the header is larger than {self.header_limit} bytes", 0)
         head = events[0]
         if isinstance(head, ResponseReceived | InformationalResponseReceived):
-            fault = _status_fault(dict(head.headers)[b":status"])
+            fault = _head_fault(head.headers)
             if fault:
                 return self._malformed(fault, 0)
         return frames, events
@@ -113,13 +119,21 @@ class _Stream(H2Stream):
         except StreamClosedError:
             raise
         except InvalidBodyLengthError as error:
-            reason = (
-                f"{error.actual_length} bytes of body where Content-Length says"
-                f" {error.expected_length}"
-            )
-            return self._malformed(reason, flow_control_len)
+            return self._malformed(_wrong_length(error), flow_control_len)
         except ProtocolError as error:
             return self._malformed(str(error), flow_control_len)
+
+    def _initialize_content_length(self, headers: Iterable[Header]) -> None:
+        """Read the length of the body from the head.
+
+        h2 would read it again from trailers, and would expect a body of a 304, whose
+        Content-Length is that of a body that is not sent (RFC 9110 section 15.4.5).
+        """
+        status = next((value for name, value in headers if name == b":status"), None)
+        if status in _WITHOUT_BODY:
+            self._expected_content_length = 0
+        elif status is not None:
+            super()._initialize_content_length(headers)
 
     def _malformed(self, reason: str, flow: int) -> tuple[list[Frame], list[Event]]:
         # Not by ``reset_stream``, which refuses a stream that the fault or its end has closed. By
@@ -131,8 +145,16 @@ class _Stream(H2Stream):
         return [reset], [MalformedResponse(self.stream_id, reason, flow)]
 
 
-def _status_fault(status: bytes) -> str:
-    """Say what is wrong with a status; empty if nothing is."""
+def _wrong_length(error: InvalidBodyLengthError) -> str:
+    return f"a body of {error.actual_length} bytes instead of {error.expected_length}"
+
+
+def _head_fault(headers: Iterable[Header]) -> str:
+    """Say what is wrong with a head that ``h2`` accepts; empty if nothing is."""
+    names = [name for name, _ in headers]
+    if names.count(b"content-length") > 1:
+        return "more than one Content-Length"
+    status = dict(headers)[b":status"]
     if len(status) != 3 or not status.isdigit() or not b"100" <= status <= b"599":
         return "the status is not a number from 100 to 599"
     if status == _SWITCHING_PROTOCOLS:

@@ -62,6 +62,11 @@ def inner_app() -> ASGIApp:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b"ok"})
             return
+        if scope.get("path") == "/unchanged":
+            headers = [(b"content-length", b"5")]
+            await send({"type": "http.response.start", "status": 304, "headers": headers})
+            await send({"type": "http.response.body"})
+            return
         if scope.get("path") != "/stream":
             await app(scope, receive, send)
             return
