@@ -46,8 +46,8 @@ class TimeoutSettings(SettingsModel):
         default=15.0,
         validate_default=True,
         description=(
-            "HTTP/2 towards destinations: silence with requests under way before a PING, and time"
-            " for its response (Go's PingTimeout: 15); none for no PING."
+            "HTTP/2 towards destinations: silence after a request or within its response before a"
+            " PING, and time for the PING's response (Go's PingTimeout: 15); none for no PING."
         ),
     )
 

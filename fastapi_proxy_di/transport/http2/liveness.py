@@ -13,7 +13,12 @@ from collections.abc import Callable
 class Liveness:
     """Sends a PING after silence or a timeout, and reports one without a response.
 
-    There is one timer for a connection, however many streams it carries.
+    There is one timer for a connection, however many streams it carries. Silence counts from
+    the last bytes received, or from the first stream opened after them if none was open then. A
+    stream that ends without a byte, because its client has left, does not end the silence: else
+    clients that leave early, one after another, would all be sent to a lost connection. Go's
+    client sends a PING with RST_STREAM as well; here that would keep new streams off a healthy
+    connection, for one round trip, whenever a client leaves.
 
     Args:
         seconds: Silence before a PING, and time for its response; ``None`` for no PING.
@@ -38,24 +43,31 @@ class Liveness:
         self._loop = loop
         self._ping = ping
         self._silent = silent
-        self._heard = loop.time()
+        self._silent_since = loop.time()
         self._idle = True
+        self._unanswered = False  # no bytes have arrived since a stream was opened
         self._timer: asyncio.TimerHandle | None = None
 
     def began(self) -> None:
-        """Note that the connection has a stream, whose silence is watched."""
+        """Note that the connection has a new stream, whose silence is watched."""
         if self._idle:
             self._idle = False
-            self._heard = self._loop.time()
+            if not self._unanswered:
+                self._silent_since = self._loop.time()
             if self._timer is None:
                 self._start()
+        self._unanswered = True
 
     def heard(self) -> None:
         """Note that bytes have arrived."""
-        self._heard = self._loop.time()
+        self._silent_since = self._loop.time()
+        self._unanswered = False
 
     def idle(self) -> None:
-        """Note that the connection has no stream, so that silence means nothing."""
+        """Note that the connection has no stream.
+
+        Silence means nothing then, unless no bytes have arrived since a stream was opened.
+        """
         self._idle = True
 
     def doubt(self) -> None:
@@ -84,8 +96,8 @@ class Liveness:
         self._timer = None
         if self.waiting:
             self._silent()
-        elif not self._idle and self._seconds is not None:
-            quiet = self._loop.time() - self._heard
+        elif (self._unanswered or not self._idle) and self._seconds is not None:
+            quiet = self._loop.time() - self._silent_since
             if quiet < self._seconds:
                 self._start(quiet)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,7 +11,13 @@ import pytest
 from h2.events import PingReceived
 
 from fastapi_proxy_di import Balancer
-from fastapi_proxy_di.errors import Failure, ProxyError, UpstreamDisconnected, UpstreamTimeout
+from fastapi_proxy_di.errors import (
+    ClientDisconnected,
+    Failure,
+    ProxyError,
+    UpstreamDisconnected,
+    UpstreamTimeout,
+)
 from fastapi_proxy_di.transport.http2.liveness import Liveness
 from tests.support.gateways import billing, until
 from tests.transport.http2.peer import Peer, asks, respond_to_all, scripted, transport_to
@@ -92,13 +99,18 @@ def test_response_to_a_ping_starts_anew() -> None:
 
 
 def test_silence_without_streams_means_nothing() -> None:
-    """The timer ends by itself, and starts with the next stream; there is never a second one."""
+    """The timer ends by itself, and starts with the next stream; there is never a second one.
+
+    The silence of an idle connection does not count: the next slow response gets its full time.
+    """
     watched = Watched()
     watched.liveness.began()
+    watched.liveness.heard()
     watched.liveness.idle()
     watched.liveness.began()
     watched.liveness.began()
     timers = len(watched.clock.timers)
+    watched.liveness.heard()
     watched.liveness.idle()
     watched.clock.move(50)
     none = len(watched.clock.timers)
@@ -106,6 +118,66 @@ def test_silence_without_streams_means_nothing() -> None:
     watched.clock.move(60)
 
     assert (timers, none, watched.calls) == (1, 0, [("ping", 60.0)])
+
+
+def test_silence_goes_on_over_streams_that_end_without_a_byte() -> None:
+    """Clients leave, one after another: the silence counts from the first one's request."""
+    watched = Watched()
+    for begin in (0, 4, 8):
+        watched.clock.move(begin)
+        watched.liveness.began()
+        watched.clock.move(begin + 3)
+        watched.liveness.idle()
+    watched.clock.move(50)
+
+    assert watched.calls == [("ping", 10.0), ("silent", 20.0)]
+
+
+def test_silence_goes_on_over_streams_beside_an_older_one() -> None:
+    """Neither a stream that begins beside others nor the last one's end starts it anew."""
+    watched = Watched()
+    watched.liveness.began()
+    watched.clock.move(2)
+    watched.liveness.heard()
+    watched.clock.move(5)
+    watched.liveness.began()
+    watched.clock.move(7)
+    watched.liveness.idle()
+    watched.liveness.began()
+    watched.clock.move(12)
+
+    assert watched.calls == [("ping", 12.0)]
+
+
+def test_stream_that_ended_without_a_byte_costs_one_ping() -> None:
+    """After the response to the PING, silence without streams means nothing again."""
+    watched = Watched()
+    watched.liveness.began()
+    watched.clock.move(3)
+    watched.liveness.idle()
+    watched.clock.move(11)
+    watched.liveness.doubt()
+    watched.liveness.heard()
+    watched.liveness.acknowledged()
+    watched.clock.move(50)
+    none = len(watched.clock.timers)
+    watched.liveness.began()
+    watched.clock.move(59)
+
+    assert (none, watched.calls) == (0, [("ping", 10.0)])
+
+
+def test_short_streams_on_a_live_connection_send_no_ping() -> None:
+    """Nor does a client that leaves, if bytes have arrived since its request."""
+    watched = Watched()
+    for begin in range(100):
+        watched.clock.move(begin)
+        watched.liveness.began()
+        watched.liveness.heard()
+        watched.liveness.idle()
+    watched.clock.move(200)
+
+    assert watched.calls == []
 
 
 def test_timeout_of_a_stream_is_asked_about_at_once() -> None:
@@ -155,6 +227,72 @@ async def test_silent_connection_costs_one_request_not_nine() -> None:
 
     assert results == [Failure.FIRST_BYTE_TIMEOUT] + [200] * 8
     assert len(peers) == 2
+
+
+@pytest.mark.parametrize("patience", [(0.2,), (0.2, 0.13)], ids=["one by one", "overlapping"])
+async def test_clients_that_leave_early_do_not_hide_a_silent_connection(
+    patience: tuple[float, ...],
+) -> None:
+    """Each waits for less than ``timeouts.ping``; soon they get another connection."""
+
+    async def script(peer: Peer) -> None:
+        if len(peers) > 1:
+            await respond_to_all(peer)
+        stream, _ = await peer.request()
+        peer.respond(stream)
+        peer.send(stream, b"ok", end=True)
+        await asyncio.Event().wait()  # reads nothing, so that no PING is seen either
+
+    async def client(seconds: float) -> int:
+        """Ask until there is a response; give the number of requests without one."""
+        lost = 0
+        while True:
+            try:
+                async with asyncio.timeout(seconds):
+                    await balancer.client.get("/x")
+            except TimeoutError:
+                lost += 1
+            else:
+                return lost
+
+    async with (
+        scripted(script) as (url, peers),
+        Balancer.from_settings(billing(url, http_version="2", timeouts={"ping": 0.3})) as balancer,
+    ):
+        await balancer.client.get("/x")
+        async with asyncio.timeout(5):
+            lost = await asyncio.gather(*(client(seconds) for seconds in patience))
+
+    assert min(lost) >= 1
+    assert len(peers) == 2
+
+
+async def test_clients_that_leave_early_do_not_end_a_slow_connection() -> None:
+    """The destination responds to the PING, and to a request that waits for it, later."""
+    pinged = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.next(PingReceived)
+        pinged.set()
+        await respond_to_all(peer)
+
+    async with scripted(script) as (url, peers), transport_to(url, ping=0.3) as transport:
+        exchange = await transport.start(asks(), b"", more=False)
+        connection = next(iter(transport._connections))
+        async with asyncio.timeout(10):
+            while not pinged.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(pinged.wait(), 0.2)
+                exchange.fail(ClientDisconnected())
+                await until(lambda: connection.has_room)
+                again = transport.reuse(asks(), b"", more=False)
+                assert again is not None
+                exchange = again
+        await exchange.head()
+        piece = await exchange.read()
+        exchange.close()
+
+    assert (piece, len(peers)) == (b"ok", 1)
 
 
 async def test_connection_is_used_again_once_it_responds_to_the_ping() -> None:
