@@ -4,7 +4,6 @@ The sources of values are in ``sources``, the texts of faults in ``faults``.
 """
 
 import inspect
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -33,9 +32,9 @@ from fastapi_proxy_di.settings.health import HealthSettings
 from fastapi_proxy_di.settings.limits import LimitSettings
 from fastapi_proxy_di.settings.names import check_name, prefix_of
 from fastapi_proxy_di.settings.numbers import OptionalLimit
+from fastapi_proxy_di.settings.own_fields import refuse_mistaken_fields
 from fastapi_proxy_di.settings.policy import HashKey, Policy
 from fastapi_proxy_di.settings.retries import RetrySettings
-from fastapi_proxy_di.settings.similar import similar_name
 from fastapi_proxy_di.settings.sources import settings_sources
 from fastapi_proxy_di.settings.text import OrNone
 from fastapi_proxy_di.settings.timeouts import TimeoutSettings
@@ -62,22 +61,6 @@ else:
     OpenExplain = Annotated[Literal["off", "header", "log"], BeforeValidator(_explain)]
 
 
-def _refuse_misspelt(cls: type["UpstreamSettings"], own: Iterable[str]) -> None:
-    """Refuse a new field whose name is nearly that of a setting: nothing would read it."""
-    known = UpstreamSettings.model_fields
-    new = [name for name in own if name not in known]
-    faults = [
-        f"{name} is not a setting; did you mean {similar}?"
-        for name in new
-        if (similar := similar_name(name, known, 0.8)) is not None
-    ]
-    if faults:
-        raise SettingsError(
-            f"class {cls.__name__}: {' '.join(faults)}"
-            " A field of your own needs a name that is less similar"
-        )
-
-
 class UpstreamSettings(BaseSettings):
     """Everything about one upstream; declared by subclassing, or read from variables alone.
 
@@ -96,7 +79,8 @@ class UpstreamSettings(BaseSettings):
 
     Raises:
         pydantic.ValidationError: On construction, with every fault.
-        SettingsError: The class has no name, a bad one, or a file cannot be read.
+        SettingsError: The class has no name, a bad one, or a field that is a mistake for a
+            setting; or a file cannot be read.
     """
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
@@ -304,13 +288,18 @@ class UpstreamSettings(BaseSettings):
             )
         # What a class writes beside a default is for type checkers: validation, description
         # and JSON schema stay those of the field, also below `policy: str = "random"`.
-        _refuse_misspelt(cls, own)
         for field_name in own.keys() & UpstreamSettings.model_fields.keys():
             field = UpstreamSettings.model_fields[field_name]
             own[field_name] = Annotated[
                 field.rebuild_annotation(), Field(description=field.description)
             ]
         cls.__annotations__ = own
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        # `__init_subclass__` has only annotations, which may be strings.
+        super().__pydantic_init_subclass__(**kwargs)
+        refuse_mistaken_fields(cls.__name__, cls.model_fields, UpstreamSettings.model_fields)
 
     @classmethod
     def settings_customise_sources(

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from types import new_class
 from typing import Any
 
 import pytest
@@ -45,43 +44,6 @@ def test_class_without_name_raises_with_the_line_to_write() -> None:
         "UpstreamSettings has no name, which is given in the class statement: write"
         ' class Billing(UpstreamSettings, name="billing"), or read the settings of the environment'
         ' with load_upstream("billing")'
-    )
-
-
-@pytest.mark.parametrize(
-    ("field", "similar"),
-    [("polcy", "policy"), ("helth", "health"), ("destination", "destinations")],
-)
-def test_misspelt_setting_of_a_class_is_refused(field: str, similar: str) -> None:
-    """Nothing would read it, and the setting that was meant would keep its default."""
-    with pytest.raises(SettingsError) as caught:
-        new_class(
-            "Orders",
-            (UpstreamSettings,),
-            {"name": "orders"},
-            lambda body: body.update({"__annotations__": {field: str}, field: "x"}),
-        )
-
-    assert str(caught.value) == (
-        f"class Orders: {field} is not a setting; did you mean {similar}?"
-        " A field of your own needs a name that is less similar"
-    )
-
-
-def test_all_misspelt_settings_of_a_class_are_named() -> None:
-    """So that one start shows them all, as for every other fault of settings."""
-    with pytest.raises(SettingsError) as caught:
-        new_class(
-            "Orders",
-            (UpstreamSettings,),
-            {"name": "orders"},
-            lambda body: body.update({"__annotations__": {"polcy": str, "helth": str}}),
-        )
-
-    assert str(caught.value) == (
-        "class Orders: polcy is not a setting; did you mean policy?"
-        " helth is not a setting; did you mean health?"
-        " A field of your own needs a name that is less similar"
     )
 
 
