@@ -32,7 +32,7 @@ from fastapi_proxy_di.settings.health import HealthSettings
 from fastapi_proxy_di.settings.limits import LimitSettings
 from fastapi_proxy_di.settings.names import check_name, prefix_of
 from fastapi_proxy_di.settings.numbers import OptionalLimit
-from fastapi_proxy_di.settings.own_fields import refuse_mistaken_fields
+from fastapi_proxy_di.settings.own_fields import refuse_misspelt_values, refuse_mistaken_fields
 from fastapi_proxy_di.settings.policy import HashKey, Policy
 from fastapi_proxy_di.settings.retries import RetrySettings
 from fastapi_proxy_di.settings.sources import settings_sources
@@ -286,6 +286,7 @@ class UpstreamSettings(BaseSettings):
             cls.model_config = SettingsConfigDict(
                 **{**cls.model_config, "env_prefix": prefix_of(name)}
             )
+        refuse_misspelt_values(cls, own, UpstreamSettings.model_fields)
         # What a class writes beside a default is for type checkers: validation, description
         # and JSON schema stay those of the field, also below `policy: str = "random"`.
         for field_name in own.keys() & UpstreamSettings.model_fields.keys():
@@ -299,7 +300,7 @@ class UpstreamSettings(BaseSettings):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         # `__init_subclass__` has only annotations, which may be strings.
         super().__pydantic_init_subclass__(**kwargs)
-        refuse_mistaken_fields(cls.__name__, cls.model_fields, UpstreamSettings.model_fields)
+        refuse_mistaken_fields(cls, cls.model_fields, UpstreamSettings.model_fields)
 
     @classmethod
     def settings_customise_sources(

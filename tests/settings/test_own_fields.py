@@ -4,7 +4,8 @@ from types import new_class
 from typing import Annotated, Any, ClassVar
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import VERSION, BaseModel, Field
+from pydantic.errors import PydanticUserError
 
 from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.settings import (
@@ -135,5 +136,55 @@ def test_section_in_its_own_field_is_allowed() -> None:
 
 @pytest.mark.parametrize("annotation", [ClassVar[str], "ClassVar[str]"])
 def test_class_variable_with_a_similar_name_is_allowed(annotation: Any) -> None:
-    """It is no field, so it cannot be meant as a setting."""
-    assert vars(declare({"polcy": annotation}, polcy="x"))["polcy"] == "x"
+    """It is no field, so it cannot be meant as a setting; a derived class may set it."""
+    declared = declare({"polcy": annotation}, polcy="x")
+    derived = new_class("Derived", (declared,), {}, lambda body: body.update({"polcy": "y"}))
+
+    assert (vars(declared)["polcy"], vars(derived)["polcy"]) == ("x", "y")
+
+
+@pytest.mark.parametrize("value", ["first", Field(default="first"), None])
+def test_misspelt_setting_without_an_annotation_is_refused(value: object) -> None:
+    """Pydantic's own message tells to annotate it, and names no setting.
+
+    Before 2.14 pydantic raises before the class can look at its attributes.
+    """
+    pydantic_first = tuple(int(part) for part in VERSION.split(".")[:2]) < (2, 14)
+    ours = (
+        "^class Orders: polcy is not a setting; did you mean policy[?]"
+        " helth is not a setting; did you mean health[?]"
+        " A field of your own needs a name that is less similar$"
+    )
+
+    with pytest.raises(
+        PydanticUserError if pydantic_first else SettingsError,
+        match="type annotation" if pydantic_first else ours,
+    ):
+        declare({"region": str}, polcy=value, helth=value, region="eu")
+
+
+@pytest.mark.parametrize("name", ["region", "policy"])
+def test_other_value_without_an_annotation_is_left_to_pydantic(name: str) -> None:
+    """A name that is like no setting, and a setting itself: both ask for an annotation."""
+    with pytest.raises(PydanticUserError, match="type annotation"):
+        declare({}, **{name: "eu"})
+
+
+def test_methods_classes_and_private_attributes_may_have_similar_names() -> None:
+    """Pydantic takes none of them for a field."""
+
+    class Orders(UpstreamSettings, name="orders"):
+        destinations: Destinations = ["http://orders"]
+        _policy = "first"
+
+        class Limits(BaseModel):
+            size: int = 1
+
+        @property
+        def timeout(self) -> float:
+            return 2.0
+
+        def limit(self) -> int:
+            return self.Limits().size
+
+    assert (Orders().timeout, Orders().limit(), Orders()._policy) == (2.0, 1, "first")
