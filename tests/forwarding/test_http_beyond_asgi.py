@@ -1,15 +1,19 @@
-"""What ASGI cannot express: other upgrades, half-closed connections, trailers of requests."""
+"""What ASGI cannot express: other upgrades, half-closed connections, early messages, trailers."""
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractAsyncContextManager
 
 import pytest
 
+from fastapi_proxy_di.forwarding import watcher
 from tests.support.gateways import gateway_app
-from tests.support.http_client import connect, fetch, request
+from tests.support.http_client import Client, connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.servers import Running, run_app, run_hypercorn
+from tests.support.websocket_frames import CLOSE, TEXT, frame
+from tests.support.websocket_origin import FramePeer, accepting
 
 pytestmark = pytest.mark.e2e
 
@@ -54,6 +58,103 @@ async def test_half_closed_connection_counts_as_a_disconnect(server: str) -> Non
 
     # hypercorn sends the 499, uvicorn has closed the connection.
     assert received[:12] == (b"HTTP/1.1 499" if server == "hypercorn" else b"")
+
+
+HANDSHAKE = request(
+    target="/billing/live",
+    headers=[
+        (b"Upgrade", b"websocket"),
+        (b"Connection", b"Upgrade"),
+        (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+        (b"Sec-WebSocket-Version", b"13"),
+    ],
+)
+EARLY = frame(TEXT, b"early", masked=True) + frame(TEXT, b"early too", masked=True)
+
+
+class Accepting:
+    """An upstream that sends its 101 when it may, and keeps the first frame after that."""
+
+    def __init__(self) -> None:
+        self.asked, self.may = asyncio.Event(), asyncio.Event()
+        self.first: asyncio.Future[tuple[int, bytes]] = asyncio.Future()
+
+    async def __call__(self, connection: Connection) -> None:
+        """Serve one connection."""
+        head = await connection.read_head()
+        self.asked.set()
+        await self.may.wait()
+        await connection.send(accepting(head))
+        peer = FramePeer(connection.reader, connection.writer)
+        self.first.set_result(await peer.read())
+
+    async def asked_before(self, client: Client, running: Running, *, together: bool) -> None:
+        """Let the client send its messages before the 101, in the packet of its request or later.
+
+        The server has read them when it responds to a request that was sent after them.
+        """
+        await client.send(HANDSHAKE + (EARLY if together else b""))
+        await self.asked.wait()
+        await client.send(b"" if together else EARLY)
+        assert (await fetch(running.address, "GET", "/none")).status == 404
+
+
+async def first_message(server: dict[str, str], *, together: bool) -> bytes:
+    """Give the first message that the upstream gets, if the client sends more after the 101."""
+    upstream = Accepting()
+    async with (
+        ScriptedOrigin(upstream) as origin,
+        run_app(gateway_app(origin.url), **server) as running,
+        connect(running.address) as client,
+    ):
+        await upstream.asked_before(client, running, together=together)
+        upstream.may.set()
+        assert (await client.read_head()).status == 101
+        await client.send(frame(TEXT, b"after", masked=True))
+        opcode, message = await upstream.first
+
+    assert opcode == TEXT
+    return message
+
+
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore:The `websockets` implementation is deprecated"
+)
+@pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto", "websockets"])
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+async def test_messages_in_the_packet_of_the_handshake_are_dropped_by_uvicorn(
+    http: str, ws: str
+) -> None:
+    """The upstream gets the first one after the 101."""
+    assert await first_message({"http": http, "ws": ws}, together=True) == b"after"
+
+
+@pytest.mark.parametrize(("seconds", "first"), [(0.0, b"after"), (30.0, b"early")])
+async def test_messages_before_the_101_are_dropped_by_the_gateway_once_it_watches_the_client(
+    seconds: float, first: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads messages to see the client leave; after a quicker 101 they are forwarded."""
+    assert watcher.UNWATCHED_SECONDS == 0.02
+    monkeypatch.setattr(watcher, "UNWATCHED_SECONDS", seconds)
+
+    assert await first_message({}, together=False) == first
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_messages_before_the_101_are_400_under_hypercorn(together: bool) -> None:
+    """The gateway is told neither of the 400 nor of the client's end, only of the shutdown."""
+    upstream = Accepting()
+    async with ScriptedOrigin(upstream) as origin:
+        async with served("hypercorn", origin) as running:
+            async with connect(running.address) as client:
+                await upstream.asked_before(client, running, together=together)
+                refused = await client.read_response()
+                upstream.may.set()
+            assert (await fetch(running.address, "GET", "/none")).status == 404
+        first = await upstream.first
+
+    assert refused.status == 400
+    assert first == (CLOSE, (1012).to_bytes(2))
 
 
 @pytest.mark.parametrize("server", SERVERS)
