@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import threading
 from collections import deque
@@ -279,16 +280,21 @@ async def run_hypercorn(app: ASGIApp, **options: Any) -> AsyncIterator[Running]:
         await task
 
 
+# Below the ports that systems give to outgoing connections (Linux: from 32768 on): such a port
+# would be taken by another test before a server binds it.
+_PORTS: Final = range(20_000, 32_000)
+_random: Final = random.SystemRandom()  # another order in each process
 _given_ports: Final[deque[int]] = deque(maxlen=64)
-"""The kernel may give the same port twice in a row; a test that asks twice wants two."""
 
 
 def free_port() -> int:
     """Give a port that nothing listens on now, another one at each call."""
     while True:
-        with _bound_socket() as bound:
-            port: int = bound.getsockname()[1]
-        if port not in _given_ports:
+        port = _random.choice(_PORTS)
+        if port in _given_ports:
+            continue
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
             _given_ports.append(port)
             return port
 
