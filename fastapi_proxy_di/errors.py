@@ -213,9 +213,15 @@ class NoAvailableDestination(ProxyError):
 
 
 class LimitExceeded(NoAvailableDestination):
-    """A limit of the settings was hit: requests in flight, queue, or requests per window."""
+    """A limit of the settings was hit: requests in flight, queue, or requests per window.
+
+    Attributes:
+        limit: The setting, e.g. ``"limits.max_in_flight"``; ``"destinations"`` if every
+            destination is at a limit of its own.
+    """
 
     default_failure = Failure.LIMIT_EXCEEDED
+    limit: str = "destinations"
 
 
 class UpstreamsNotReady(NoAvailableDestination):

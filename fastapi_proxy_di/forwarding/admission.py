@@ -123,10 +123,12 @@ class Admission:
         if first:
             self._waiting.move_to_end(waiter, last=False)
         waiter.waited = True
+        began = self._loop.time()
         try:
             await exchange.watcher.run(exchange, self._place(waiter), "queue")
             self.in_flight += 1
         finally:
+            exchange.queued = (exchange.queued or 0.0) + self._loop.time() - began
             del self._waiting[waiter]
             if self._has_place():
                 self._wake()
@@ -181,6 +183,7 @@ class Admission:
         name = self._pool.name
         self._supervisor.limit_hit(limit)
         error = LimitExceeded(f"{limit} of {name} is reached", upstream=name)
+        error.limit = limit
         error.retry_after = max(1.0, retry_after)
         return error
 

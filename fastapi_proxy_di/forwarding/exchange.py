@@ -78,6 +78,9 @@ class Exchange:
         error: The error that ended the exchange early.
         watcher: Watches the client and the deadlines.
         started: Loop time of the start of the exchange.
+        attempt_began: Monotonic seconds at which the attempt began, set by an observer.
+        head_at: Monotonic seconds of the head of its response, 0 before; set by an observer.
+        queued: Seconds that the exchange waited in the queue, ``None`` if it did not.
         attempt_started: Loop time at which the current attempt was sent.
         attempt_timed_out: Whether a deadline ended the current attempt; another may follow.
         watched: Whether the exchange lasted long enough for its client and deadlines to be
@@ -88,6 +91,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "attempt_began",
         "attempt_started",
         "attempt_timed_out",
         "attempts",
@@ -102,6 +106,7 @@ class Exchange:
         "error",
         "expects_continue",
         "has_body",
+        "head_at",
         "headers",
         "host",
         "in_flight",
@@ -114,6 +119,7 @@ class Exchange:
         "pending",
         "prefix",
         "query",
+        "queued",
         "receive",
         "repeatable",
         "request_sent",
@@ -170,6 +176,9 @@ class Exchange:
         self.dials: Dials | None = None
         self.early_hints: EarlyHints | None = None
         self.observer: Observer | None = None
+        self.attempt_began: float = 0.0
+        self.head_at: float = 0.0
+        self.queued: float | None = None
         self.tunnel_end: TunnelEnd | None = None
         self.error: BaseException | None = None
         self.watched: bool = False
@@ -192,7 +201,7 @@ class Exchange:
             observers: Makes the observer of the exchange, ``None`` for no observer.
         """
         self.watcher = watcher
-        if observers is not None and observers.wanted():
+        if observers is not None:
             self.observer = observers.observe(self)
 
     def begin_attempt(self, destination: Destination) -> None:
@@ -201,6 +210,8 @@ class Exchange:
         self.in_flight = True
         destination.in_flight += 1
         destination.requests_in_window += 1
+        if self.observer is not None:
+            self.observer.attempt_began(self)
 
     def attach(self, transport_exchange: TransportExchange) -> None:
         """Store the attempt that was sent; from now on ``interrupt`` ends it."""
@@ -214,8 +225,14 @@ class Exchange:
         elif self.watched:
             self.watcher.arm(self)
 
-    def end_attempt(self) -> None:
-        """Close the attempt and count it as no longer in flight."""
+    def end_attempt(self, failure: BaseException | None = None) -> None:
+        """Close the attempt and count it as no longer in flight.
+
+        Args:
+            failure: The error that ended the attempt early, ``None`` for none.
+        """
+        if self.observer is not None and self.in_flight:
+            self.observer.attempt_ended(self, failure)
         transport_exchange, self.transport_exchange = self.transport_exchange, None
         if transport_exchange is not None:
             transport_exchange.close()
@@ -259,4 +276,5 @@ class Exchange:
         self.attempts = branch.attempts
         self.destination = branch.destination
         self.in_flight, branch.in_flight = branch.in_flight, False
+        self.attempt_began, self.head_at = branch.attempt_began, branch.head_at
         self.attach(branch.response)

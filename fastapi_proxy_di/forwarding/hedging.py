@@ -145,4 +145,4 @@ class _Branch:
     def fail(self, error: BaseException) -> None:
         """Drop the branch's response and end its attempt."""
         self.exchange.response.fail(error)
-        self.exchange.end_attempt()
+        self.exchange.end_attempt(error)

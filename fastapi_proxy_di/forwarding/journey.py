@@ -81,7 +81,7 @@ class Journey:
             exchange.observer.ended(exchange, failure)
         if exchange.in_flight:
             response = exchange.transport_exchange  # None for a lease
-            exchange.end_attempt()
+            exchange.end_attempt(failure)
             if self._admission is not None:
                 self._admission.leave()
             if response is not None:

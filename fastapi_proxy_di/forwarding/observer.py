@@ -5,7 +5,7 @@ An exchange without an observer has ``Exchange.observer`` set to ``None``, which
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
 
 from fastapi_proxy_di.pools.destination import Destination
@@ -32,6 +32,15 @@ class Observer(Protocol):
                 not yet counted as in flight there.
         """
 
+    def attempt_began(self, exchange: Exchange) -> None:
+        """Handle the start of an attempt at ``exchange.destination``; a lease is one too."""
+
+    def head(self, exchange: Exchange) -> None:
+        """Handle the head of the attempt's final response, which may still be retried."""
+
+    def attempt_ended(self, exchange: Exchange, failure: BaseException | None) -> None:
+        """Handle the end of the attempt; ``failure`` is the error that ended the attempt early."""
+
     def responded(self, exchange: Exchange, status: int, headers: Headers) -> None:
         """Handle the head of the response; ``headers`` for the client may be added to."""
 
@@ -43,13 +52,7 @@ class Observer(Protocol):
 
 
 class Observers(Protocol):
-    """Gives the observers of the exchanges of one upstream.
-
-    Attributes:
-        wanted: Whether exchanges that begin now get an observer.
-    """
-
-    wanted: Callable[[], bool]
+    """Gives the observers of the exchanges of one upstream."""
 
     def observe(self, exchange: Exchange) -> Observer | None:
         """Give the observer of an exchange that begins, ``None`` for none."""

@@ -145,6 +145,7 @@ class RetryLoop:
             if pause:
                 await self._pause(exchange, pause)
                 pause = 0.0
+            failed: ProxyError | None = None
             # Not the loop's time, which uvloop rounds to milliseconds.
             started = monotonic() if outcomes.learns else 0.0
             tracked = outcomes.tracked
@@ -161,6 +162,8 @@ class RetryLoop:
                 finally:
                     if tracked is not None:
                         tracked.ended(destination, exchange)
+                if exchange.observer is not None:
+                    exchange.observer.head(exchange)
                 if waited and self._outage is not None:
                     self._outage.responded()
                 if response.status not in self._notable:
@@ -191,14 +194,14 @@ class RetryLoop:
                 sent = exchange.transport_exchange
                 answered = sent is not None and sent.answered
                 if exchange.error is not None:
-                    exchange.end_attempt()
+                    exchange.end_attempt(error)
                     raise
-                last_error = error
-            except BaseException:
-                exchange.end_attempt()
+                last_error = failed = error
+            except BaseException as error:
+                exchange.end_attempt(error)
                 raise
             dialled = exchange.transport_exchange is not None
-            exchange.end_attempt()
+            exchange.end_attempt(failed)
             if verdict is Verdict.NO:
                 await self._go_on(exchange, last_error, answered=answered)
                 tried, waited = closed, True

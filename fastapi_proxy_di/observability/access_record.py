@@ -68,9 +68,9 @@ class AccessRecords:
         )
 
     def observe(self, exchange: Exchange) -> AccessRecord | None:
-        """Give the record of a proxied exchange that begins."""
-        if exchange.send is None:
-            return None  # a call or a lease of the app itself
+        """Give the record of a proxied exchange that begins, ``None`` if it is not wanted."""
+        if exchange.send is None or not self.wanted():
+            return None  # without ``send``: a call or a lease of the app itself
         return AccessRecord(self)
 
 
@@ -101,6 +101,15 @@ class AccessRecord:
         if records.explain == "log" and _explain.isEnabledFor(logging.INFO):
             url = None if destination is None else destination.url
             _explain.info("%s", text, extra={"upstream": records.name, "destination": url})
+
+    def attempt_began(self, exchange: Exchange) -> None:
+        """Do nothing; the exchange keeps its failed attempts."""
+
+    def head(self, exchange: Exchange) -> None:
+        """Do nothing; ``responded`` tells the time of the client's response."""
+
+    def attempt_ended(self, exchange: Exchange, failure: BaseException | None) -> None:
+        """Do nothing; the exchange keeps its failed attempts."""
 
     def responded(self, exchange: Exchange, status: int, headers: Headers) -> None:
         self._head = monotonic()

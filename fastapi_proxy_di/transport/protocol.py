@@ -171,6 +171,16 @@ class OpensWebSocket(Protocol):
 class Transport(Protocol):
     """Sends requests to one destination."""
 
+    @property
+    def connections(self) -> int:
+        """Number of open connections, idle or in use; without those that tunnels took over."""
+        ...
+
+    @property
+    def idle(self) -> int:
+        """Number of idle connections."""
+        ...
+
     def reuse(
         self, request: OutgoingRequest, body: bytes, *, more: bool
     ) -> TransportExchange | None:

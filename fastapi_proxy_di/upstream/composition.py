@@ -33,6 +33,8 @@ from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.health.slow_start import SlowStart
 from fastapi_proxy_di.health.thresholds import Threshold
 from fastapi_proxy_di.observability.access_record import AccessRecords
+from fastapi_proxy_di.observability.metrics import Metrics
+from fastapi_proxy_di.observability.observers import UpstreamObservers
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import POLICIES, UpstreamSettings
@@ -93,7 +95,10 @@ def compose(
     limits = settings.limits
     limited = limits.queue or limits.max_in_flight is not None or settings.max_requests is not None
     admission = Admission(supervisor, settings.limits, settings.max_requests) if limited else None
-    journey = _journey(settings, policy, supervisor, transports, affinity, admission, random)
+    metrics = Metrics(settings.name)
+    journey = _journey(
+        settings, policy, supervisor, transports, affinity, admission, metrics, random
+    )
     upstream_transforms = pipeline_of(settings.transforms)
     builder = request_builder(settings, upstream_transforms)
     own = secret_headers(settings.response_headers)
@@ -133,6 +138,7 @@ def compose(
         ),
         admission=admission,
         journey=journey,
+        metrics=metrics,
         http=HttpForwarder(settings, journey, builder, response_headers, binding),
         websocket=WebSocketForwarder(settings, journey, builder, response_headers, binding),
         read_key=read_key,
@@ -147,6 +153,7 @@ def _journey(
     transports: Transports,
     affinity: Affinity | None,
     admission: Admission | None,
+    metrics: Metrics,
     random: Random,
 ) -> Journey:
     """Make the journey: admission and hedging around the retry loop."""
@@ -172,7 +179,8 @@ def _journey(
         return "affinity" if chosen else policy.name
 
     records = AccessRecords(settings.name, supervisor.pool, how, settings.explain)
-    return Journey(settings.name, send, retry_loop.hold, outcomes, admission, records)
+    observers = UpstreamObservers(metrics, records)
+    return Journey(settings.name, send, retry_loop.hold, outcomes, admission, observers)
 
 
 def _key_reader(settings: UpstreamSettings) -> KeyReader | None:

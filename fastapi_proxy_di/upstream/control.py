@@ -106,6 +106,7 @@ class Control:
         added, removed = running.supervisor.replace(
             settings, await_probe=running.prober.settings.enabled
         )
+        running.metrics.removed(removed)
         running.transports.add(added, made)
         for destination in removed:
             _ = running.own(running.transports.retire(destination), f"retiring {destination.url}")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from random import Random
@@ -21,6 +21,8 @@ from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.http import HttpForwarder
 from fastapi_proxy_di.forwarding.journey import Journey
 from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder
+from fastapi_proxy_di.observability.families import Numbers
+from fastapi_proxy_di.observability.metrics import Metrics
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.supervision.events import Events
@@ -46,6 +48,7 @@ class RunningUpstream:
         prober: Sends probes.
         admission: The upstream's own limits, ``None`` if it has none.
         journey: The steps that its exchanges go through.
+        metrics: Counts its exchanges.
         http: Forwards HTTP.
         websocket: Tunnels WebSockets.
         read_key: Reads the hash key of a request; ``None`` if no key is used.
@@ -63,16 +66,31 @@ class RunningUpstream:
     prober: Prober
     admission: Admission | None
     journey: Journey
+    metrics: Metrics
     http: HttpForwarder
     websocket: WebSocketForwarder
     read_key: KeyReader | None
     clients: Clients
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _unsubscribe: Callable[[], None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._unsubscribe = self.events.subscribe(self.metrics.listen)
 
     def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
         """Lease a destination that is picked for ``key``."""
         return lease(self.journey, key)
+
+    def numbers(self) -> Numbers:
+        """Give what the metrics of the upstream are read from."""
+        return Numbers(
+            self.settings.name,
+            self.metrics,
+            lambda: self.pool.destinations,
+            self.transports.connections,
+            lambda: self.websocket.open_tunnels,
+        )
 
     async def start(self) -> None:
         """Start in-process apps, probe every destination once, then keep probing."""
@@ -101,6 +119,7 @@ class RunningUpstream:
             return_exceptions=True,
         )
         self.journey.failures.close()
+        self._unsubscribe()
         faults = [result for result in results if isinstance(result, Exception)]
         if faults:
             raise ExceptionGroup(f"closing {self.settings.name}", faults)

@@ -76,6 +76,11 @@ class Transports:
             transport = self._probe_transports[destination] = self._factory.make(address)
         return transport, address
 
+    def connections(self, destination: Destination) -> tuple[int, int]:
+        """Give how many connections to a destination are in use, and how many are idle."""
+        transport = self.by_destination[destination].transport
+        return transport.connections - transport.idle, transport.idle
+
     def all(self) -> list[Transport]:
         """Return all transports, to close them."""
         forwarding = [one.transport for one in self.by_destination.values()]

@@ -41,6 +41,16 @@ class AsgiTransport:
         self._exchanges: dict[asyncio.Task[None], AsgiExchange] = {}
         self._closed = False
 
+    @property
+    def connections(self) -> int:
+        """Zero: an app of this process needs no connections."""
+        return 0
+
+    @property
+    def idle(self) -> int:
+        """Zero, as ``connections``."""
+        return 0
+
     def reuse(self, request: OutgoingRequest, body: bytes, *, more: bool) -> AsgiExchange | None:
         if not self._inner.started or self._closed:
             return None

@@ -59,8 +59,13 @@ class Http2Transport:
 
     @property
     def connections(self) -> int:
-        """Number of open connections."""
-        return len(self._open)
+        """Number of open connections, those for WebSockets included."""
+        return len(self._open) + self._http1.connections
+
+    @property
+    def idle(self) -> int:
+        """Number of connections without a stream."""
+        return sum(not one.streams for one in self._connections) + self._http1.idle
 
     def reuse(
         self, request: OutgoingRequest, body: bytes, *, more: bool

@@ -1,0 +1,81 @@
+"""A histogram of durations: counts per bucket, for metrics and for percentiles on status pages.
+
+The buckets are those of FastAPI's own telemetry, which are OpenTelemetry's advice for HTTP.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Final
+
+__all__ = ["BOUNDS", "Histogram"]
+
+BOUNDS: Final = (
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    2.5,
+    5.0,
+    7.5,
+    10.0,
+)
+"""Upper bounds of the buckets in seconds; the last bucket has no bound."""
+
+
+class Histogram:
+    """Counts of durations.
+
+    Attributes:
+        buckets: Number of durations in each bucket, the one without a bound last.
+        seconds: The sum of all durations.
+    """
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets: list[int] = [0] * (len(BOUNDS) + 1)
+        self.seconds: float = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count a duration."""
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.seconds += seconds
+
+    def add(self, other: Histogram) -> None:
+        """Count the durations of ``other`` as well."""
+        for number, count in enumerate(other.buckets):
+            self.buckets[number] += count
+        self.seconds += other.seconds
+
+    @property
+    def count(self) -> int:
+        """Number of durations."""
+        return sum(self.buckets)
+
+    def quantile(self, share: float) -> float | None:
+        """Estimate a quantile as Prometheus does, by a line through the bucket that has it.
+
+        Args:
+            share: 0.5 for the median.
+
+        Returns:
+            Seconds, at most the largest bound; ``None`` if nothing was counted.
+        """
+        rank = share * self.count
+        if not rank:
+            return None
+        below = 0.0
+        lower = 0.0
+        for bound, count in zip(BOUNDS, self.buckets, strict=False):
+            if below + count >= rank:
+                return lower + (bound - lower) * (rank - below) / count
+            below += count
+            lower = bound
+        return BOUNDS[-1]

@@ -1,0 +1,60 @@
+"""Shows the metrics to prometheus-client, the library that the extra ``prometheus`` installs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from fastapi_proxy_di.observability.families import Family, Labels, Numbers, families
+from fastapi_proxy_di.observability.histogram import BOUNDS, Histogram
+
+__all__ = ["UpstreamCollector"]
+
+_BOUNDS = [*map(str, BOUNDS), "+Inf"]
+
+
+class UpstreamCollector(Collector):
+    """Collects the metrics of upstreams at each scrape.
+
+    Args:
+        upstreams: Gives the upstreams that run now.
+    """
+
+    def __init__(self, upstreams: Callable[[], Iterable[Numbers]]) -> None:
+        self._upstreams = upstreams
+
+    def describe(self) -> list[Metric]:
+        """Describe nothing, so that a registry does not collect when it gets the collector."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Give all metrics with their values."""
+        for family in families(self._upstreams()):
+            yield _metric(family)
+
+
+def _metric(family: Family) -> Metric:
+    name = family.name.replace(".", "_")
+    labels = [one.replace(".", "_") for one in family.attributes]
+    if family.kind == "histogram":
+        histogram = HistogramMetricFamily(f"{name}_seconds", family.text, labels=labels)
+        for values, counts in family.histograms.items():
+            histogram.add_metric(_texts(values), _cumulated(counts), counts.seconds)
+        return histogram
+    kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    metric = kind(name, family.text, labels=labels)
+    for values, value in family.values.items():
+        metric.add_metric(_texts(values), value)
+    return metric
+
+
+def _texts(labels: Labels) -> list[str]:
+    return ["" if one is None else str(one) for one in labels]
+
+
+def _cumulated(histogram: Histogram) -> list[tuple[str, float]]:
+    return [*zip(_BOUNDS, accumulate(histogram.buckets), strict=True)]
