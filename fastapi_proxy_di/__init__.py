@@ -32,6 +32,7 @@ from fastapi_proxy_di.errors import (
 from fastapi_proxy_di.integration.app import ProxyApp, proxy_app
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.lifespan import proxy_lifespan
+from fastapi_proxy_di.integration.metrics import metrics_router, proxy_collector
 from fastapi_proxy_di.integration.options import ForwardOptions
 from fastapi_proxy_di.integration.readiness import upstreams_ready
 from fastapi_proxy_di.integration.router import proxy_router
@@ -124,7 +125,9 @@ __all__ = [
     "UpstreamsNotReady",
     "WebSocketSettings",
     "__version__",
+    "metrics_router",
     "proxy_app",
+    "proxy_collector",
     "proxy_lifespan",
     "proxy_router",
     "upstreams_ready",

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Mapping
 
+from fastapi_proxy_di.observability.families import Numbers
 from fastapi_proxy_di.settings import (
     Mention,
     UpstreamSettings,
@@ -68,6 +69,10 @@ class Runtime:
             await self.aclose()
             raise
         self.balancers = {upstream.settings.name: Balancer(upstream) for upstream in self._running}
+
+    def numbers(self) -> list[Numbers]:
+        """Give what the metrics of the running upstreams are read from."""
+        return [upstream.numbers() for upstream in self._running]
 
     async def aclose(self) -> None:
         """Close all upstreams; one that fails to close is logged and stops no other."""

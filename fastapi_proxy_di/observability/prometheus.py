@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from fastapi_proxy_di.observability.families import Family, Labels, Numbers, families
 from fastapi_proxy_di.observability.histogram import BOUNDS, Histogram
 
-__all__ = ["UpstreamCollector"]
+__all__ = ["UpstreamCollector", "exposition"]
 
 _BOUNDS = [*map(str, BOUNDS), "+Inf"]
 
@@ -35,6 +37,22 @@ class UpstreamCollector(Collector):
         """Give all metrics with their values."""
         for family in families(self._upstreams()):
             yield _metric(family)
+
+
+def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
+    """Write the metrics of one collector in the format that a scraper asks for.
+
+    Args:
+        collector: The collector.
+        accept: The scraper's ``Accept`` header.
+
+    Returns:
+        The text, and its content type.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
 
 
 def _metric(family: Family) -> Metric:

@@ -1,0 +1,89 @@
+"""What exporters read: names and attributes of servers, and the states of destinations."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastapi_proxy_di.observability.families import Numbers, families, server_of, state_of
+from fastapi_proxy_di.observability.metrics import GONE, KEEP_SECONDS, Metrics
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.settings import DestinationSettings
+from tests.pools.samples import pool_of
+
+
+def destination(url: str) -> Destination:
+    """Give a destination with this address."""
+    return Destination(DestinationSettings(url=url))
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("http://10.0.0.1:8080/base", ("10.0.0.1", 8080)),
+        ("https://api.internal", ("api.internal", 443)),
+        ("http://[::1]:81", ("::1", 81)),
+        ("http+unix://%2Frun%2Fapp.sock", ("/run/app.sock", None)),
+        ("asgi://package.module:app", ("package.module:app", None)),
+    ],
+)
+def test_server_is_named_by_its_address(url: str, server: tuple[str, int | None]) -> None:
+    """A socket and an app of this process have no port."""
+    assert server_of(destination(url)) == server
+
+
+def test_state_is_the_one_that_decides() -> None:
+    """Draining before ejected before unhealthy before unprobed."""
+    (one,) = pool_of(1).destinations
+    states = [state_of(one)]
+    one.awaits_probe = True
+    states.append(state_of(one))
+    one.healthy = False
+    states.append(state_of(one))
+    one.ejected_until = 1.0
+    states.append(state_of(one))
+    one.draining = True
+    states.append(state_of(one))
+
+    assert states == ["available", "unprobed", "unhealthy", "ejected", "draining"]
+
+
+def test_destinations_of_one_server_share_a_series() -> None:
+    """Two base paths of one host have the same address and port: their values are added."""
+    first, second = destination("http://a/one"), destination("http://a/two")
+    metrics = Metrics("billing")
+    for one in (first, second):
+        one.in_flight = 2
+        metrics.of(one).ended("GET", (200, None), 0.1)
+    numbers = Numbers("billing", metrics, lambda: (first, second), lambda one: (2, 1), lambda: 0)
+
+    by_name = {one.name: one for one in families([numbers])}
+
+    assert by_name["http.client.active_requests"].values == {("billing", "a", 80): 4}
+    assert by_name["http.client.open_connections"].values == {
+        ("billing", "a", 80, "active"): 4,
+        ("billing", "a", 80, "idle"): 2,
+    }
+    (histogram,) = by_name["http.client.request.duration"].histograms.values()
+    assert histogram.count == 2
+    assert by_name["proxy.attempts"].values == {
+        ("billing", "http://a/one"): 0,
+        ("billing", "http://a/two"): 0,
+    }
+
+
+def test_destinations_that_left_long_ago_are_gone() -> None:
+    """Also as servers."""
+    now = 0.0
+    metrics = Metrics("billing", lambda: now)
+    one = destination("http://a")
+    metrics.of(one).ended("GET", (200, None), 0.1)
+    metrics.removed([one])
+    now = KEEP_SECONDS
+    numbers = Numbers("billing", metrics, lambda: (), lambda one: (0, 0), lambda: 0)
+
+    by_name = {one.name: one for one in families([numbers])}
+
+    assert [*by_name["proxy.attempts"].values] == [("billing", GONE)]
+    assert [*by_name["http.client.request.duration"].histograms] == [
+        ("billing", GONE, None, "GET", 200, None)
+    ]
