@@ -19,6 +19,8 @@ from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transport.protocol import Headers, TransportExchange
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
     from fastapi_proxy_di.forwarding.body import RequestBody
     from fastapi_proxy_di.forwarding.early_hints import EarlyHints
     from fastapi_proxy_di.forwarding.observer import Observer, Observers
@@ -80,6 +82,9 @@ class Exchange:
         started: Loop time of the start of the exchange.
         attempt_began: Monotonic seconds at which the attempt began, set by an observer.
         head_at: Monotonic seconds of the head of its response, 0 before; set by an observer.
+        attempt_headers: The headers of the current attempt if an observer changed them, else
+            ``None``.
+        span: The span of the current attempt, set by an observer.
         queued: Seconds that the exchange waited in the queue, ``None`` if it did not.
         attempt_started: Loop time at which the current attempt was sent.
         attempt_timed_out: Whether a deadline ended the current attempt; another may follow.
@@ -92,6 +97,7 @@ class Exchange:
 
     __slots__ = (
         "attempt_began",
+        "attempt_headers",
         "attempt_started",
         "attempt_timed_out",
         "attempts",
@@ -125,6 +131,7 @@ class Exchange:
         "request_sent",
         "scope",
         "send",
+        "span",
         "started",
         "target",
         "transport_exchange",
@@ -179,6 +186,8 @@ class Exchange:
         self.attempt_began: float = 0.0
         self.head_at: float = 0.0
         self.queued: float | None = None
+        self.attempt_headers: Headers | None = None
+        self.span: Span | None = None
         self.tunnel_end: TunnelEnd | None = None
         self.error: BaseException | None = None
         self.watched: bool = False
@@ -277,4 +286,5 @@ class Exchange:
         self.destination = branch.destination
         self.in_flight, branch.in_flight = branch.in_flight, False
         self.attempt_began, self.head_at = branch.attempt_began, branch.head_at
+        self.span, branch.span = branch.span, None
         self.attach(branch.response)

@@ -38,6 +38,9 @@ class Observer(Protocol):
     def head(self, exchange: Exchange) -> None:
         """Handle the head of the attempt's final response, which may still be retried."""
 
+    def received(self, exchange: Exchange) -> None:
+        """Handle the end of the response's body, before the client gets the last piece."""
+
     def attempt_ended(self, exchange: Exchange, failure: BaseException | None) -> None:
         """Handle the end of the attempt; ``failure`` is the error that ended the attempt early."""
 

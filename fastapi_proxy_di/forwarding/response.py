@@ -82,6 +82,8 @@ class UpstreamResponse:
                 if observer is not None:
                     observer.sent(len(body))
                 complete = response.complete
+                if complete and observer is not None:
+                    observer.received(exchange)
                 await send({"type": "http.response.body", "body": body, "more_body": not complete})
                 if complete:
                     break

@@ -382,10 +382,11 @@ def outgoing_request(
         idle_seconds: How long a connection may have been idle for a request that may be sent
             twice.
     """
+    headers = exchange.headers if exchange.attempt_headers is None else exchange.attempt_headers
     return OutgoingRequest(
         exchange.method,
         join_target(to.base_path, exchange.target, exchange.query),
-        [to.host if exchange.host is None else (b"host", exchange.host), *exchange.headers],
+        [to.host if exchange.host is None else (b"host", exchange.host), *headers],
         idle_seconds if exchange.repeatable else FRESH_SECONDS,
         exchange.length,
         exchange.chunked,

@@ -108,6 +108,9 @@ class AccessRecord:
     def head(self, exchange: Exchange) -> None:
         """Do nothing; ``responded`` tells the time of the client's response."""
 
+    def received(self, exchange: Exchange) -> None:
+        """Do nothing; the attempt ends when the client has the response."""
+
     def attempt_ended(self, exchange: Exchange, failure: BaseException | None) -> None:
         """Do nothing; the exchange keeps its failed attempts."""
 

@@ -172,6 +172,10 @@ class Metrics:
 
     # -- as the observer of exchanges -----------------------------------------------------
 
+    def observe(self, exchange: Exchange) -> Metrics:
+        """Give itself: one object observes all exchanges."""
+        return self
+
     def picked(
         self, exchange: Exchange, tried: Collection[Destination], destination: Destination | None
     ) -> None:
@@ -196,6 +200,9 @@ class Metrics:
         """Count the seconds to the head of a response."""
         exchange.head_at = now = self._clock()
         self.of(exchange.destination).first_byte.observe(now - exchange.attempt_began)
+
+    def received(self, exchange: Exchange) -> None:
+        """Do nothing; the attempt ends when the client has the response."""
 
     def attempt_ended(self, exchange: Exchange, failure: BaseException | None) -> None:
         """Count the duration and the failure of an attempt."""

@@ -1,4 +1,4 @@
-"""Gives each exchange its observers: the metrics, and an access record if one is wanted."""
+"""Gives each exchange its observers: metrics, spans, and an access record if one is wanted."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Collection
 from typing import Final
 
 from fastapi_proxy_di.forwarding.exchange import Exchange
-from fastapi_proxy_di.forwarding.observer import Observer
-from fastapi_proxy_di.observability.access_record import AccessRecords
-from fastapi_proxy_di.observability.metrics import Metrics
+from fastapi_proxy_di.forwarding.observer import Observer, Observers
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transport.protocol import Headers
 
@@ -19,22 +17,21 @@ class UpstreamObservers:
     """Gives the observers of the exchanges of one upstream.
 
     Args:
-        metrics: Counts every exchange; ``None`` if metrics are off.
-        records: Makes the access records.
+        sources: Give an observer for an exchange each, or ``None``: metrics, tracing, access
+            records.
     """
 
-    def __init__(self, metrics: Metrics | None, records: AccessRecords) -> None:
-        self._metrics: Final = metrics
-        self._records: Final = records
+    def __init__(self, *sources: Observers) -> None:
+        self._sources: Final = sources
 
     def observe(self, exchange: Exchange) -> Observer | None:
         """Give the observer of an exchange that begins."""
-        record = self._records.observe(exchange)
-        if record is None:
-            return self._metrics
-        if self._metrics is None:
-            return record
-        return _Both(self._metrics, record)
+        found: Observer | None = None
+        for source in self._sources:
+            observer = source.observe(exchange)
+            if observer is not None:
+                found = observer if found is None else _Both(found, observer)
+        return found
 
 
 class _Both:
@@ -59,6 +56,10 @@ class _Both:
     def head(self, exchange: Exchange) -> None:
         self._first.head(exchange)
         self._second.head(exchange)
+
+    def received(self, exchange: Exchange) -> None:
+        self._first.received(exchange)
+        self._second.received(exchange)
 
     def attempt_ended(self, exchange: Exchange, failure: BaseException | None) -> None:
         self._first.attempt_ended(exchange, failure)

@@ -1,0 +1,291 @@
+"""Makes one client span per attempt, and sends its context to the destination.
+
+Spans are made below the current span, whoever made it: FastAPI's own telemetry, a middleware or
+the app. Without a current span a proxied request gets none, and its trace headers pass as the
+client sent them. A call or lease of the app itself gets a root span where a provider is set.
+
+Names and attributes are OpenTelemetry's stable conventions for HTTP clients, and ``proxy.*`` for
+what they do not name. Telemetry never fails a request: an exception of a provider or exporter is
+logged once, and the request goes on without a span.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+from opentelemetry import baggage, propagate, trace
+from opentelemetry.context import Context, get_current
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer, TracerProvider
+from starlette.types import Scope
+
+from fastapi_proxy_di.errors import ProxyError
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.observability.families import server_of
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.transport.protocol import Headers
+from fastapi_proxy_di.wire.targets import join_target
+
+__all__ = ["Tracing"]
+
+_SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
+_METHODS: Final = frozenset(
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
+)
+_SECRET_PARAMETERS: Final = frozenset(
+    {"AWSAccessKeyId", "Signature", "X-Amz-Credential", "X-Amz-Security-Token", "X-Amz-Signature"}
+    | {"X-Goog-Signature", "sig"}
+)
+"""Query parameters whose values are not shown (OpenTelemetry's conventions for ``url.full``)."""
+
+_logger = logging.getLogger("fastapi_proxy_di.tracing")
+
+Provider = Callable[[], TracerProvider | None]
+
+
+class Tracing:
+    """Makes the spans of one upstream.
+
+    Args:
+        upstream: Name of the upstream.
+        version: Version of the package, for the tracer.
+        provider: Gives the provider of the app, ``None`` if none is set.
+        how: Gives the name of the policy or affinity that picks for a request.
+        injects: Whether the context of a span is sent to the destination.
+        passes_baggage: Whether baggage that the client sent is sent on.
+    """
+
+    def __init__(
+        self,
+        upstream: str,
+        version: str,
+        provider: Provider,
+        how: Callable[[Scope, Destination | None], str],
+        *,
+        injects: bool = True,
+        passes_baggage: bool = False,
+    ) -> None:
+        self.upstream: Final = upstream
+        self.how: Final = how
+        self.injects: Final = injects
+        self.passes_baggage: Final = passes_baggage
+        self._version: Final = version
+        self._provider: Final = provider
+        self._known: TracerProvider | None = None
+        self._tracer: Tracer | None = None
+        self._failed = False
+
+    def observe(self, exchange: Exchange) -> ExchangeSpans | None:
+        """Give the observer that makes the spans of an exchange, ``None`` for no spans."""
+        current = trace.get_current_span()
+        if not current.is_recording() and (
+            exchange.send is not None or current.get_span_context().is_valid
+        ):
+            return None
+        try:
+            tracer = self._tracer_now()
+        except Exception as error:  # noqa: BLE001  # telemetry fails no request
+            self.failed(error)
+            return None
+        return None if tracer is None else ExchangeSpans(self, tracer, get_current())
+
+    def failed(self, error: Exception) -> None:
+        """Log the first exception of the telemetry."""
+        if not self._failed:
+            self._failed = True
+            _logger.warning(
+                "%s: tracing failed, requests go on without spans: %r",
+                self.upstream,
+                error,
+                exc_info=error,
+                extra={"upstream": self.upstream},
+            )
+
+    def _tracer_now(self) -> Tracer | None:
+        provider = self._provider()
+        if provider is None:
+            return None
+        if provider is not self._known:
+            self._tracer = provider.get_tracer(
+                "fastapi_proxy_di", self._version, schema_url=_SCHEMA
+            )
+            self._known = provider
+        return self._tracer
+
+
+class ExchangeSpans:
+    """Makes the spans of one exchange; an ``Observer``.
+
+    Args:
+        tracing: The tracing of the upstream.
+        tracer: Makes the spans.
+        context: The context in which the exchange began.
+    """
+
+    __slots__ = ("_attempts", "_context", "_first", "_how", "_tracer", "_tracing")
+
+    def __init__(self, tracing: Tracing, tracer: Tracer, context: Context) -> None:
+        self._tracing = tracing
+        self._tracer = tracer
+        self._context = context
+        self._attempts = 0
+        self._first: Span | None = None
+        self._how = ""
+
+    def picked(
+        self, exchange: Exchange, tried: Collection[Destination], destination: Destination | None
+    ) -> None:
+        """Keep the name of the policy or affinity, which the span shows."""
+        self._how = self._tracing.how(exchange.scope, destination)
+
+    def attempt_began(self, exchange: Exchange) -> None:
+        """Start a span, and put its context into the headers of the attempt."""
+        exchange.attempt_headers = None
+        try:
+            span = self._start(exchange)
+            exchange.span = span
+            if self._tracing.injects and span.is_recording():
+                exchange.attempt_headers = self._injected(exchange, span)
+        except Exception as error:  # noqa: BLE001  # telemetry fails no request
+            self._tracing.failed(error)
+
+    def head(self, exchange: Exchange) -> None:
+        """Set the status of the response."""
+        if exchange.span is not None:
+            self._status(exchange.span, exchange.response.status)
+
+    def received(self, exchange: Exchange) -> None:
+        """End the span, before the client's server gets the last piece of the response."""
+        self._end(exchange, None)
+
+    def attempt_ended(self, exchange: Exchange, failure: BaseException | None) -> None:
+        """End the span, unless the whole response has been received."""
+        self._end(exchange, failure)
+
+    def responded(self, exchange: Exchange, status: int, headers: Headers) -> None:
+        """Do nothing; ``head`` has set the status."""
+
+    def sent(self, size: int) -> None:
+        """Do nothing; the server counts bytes."""
+
+    def ended(self, exchange: Exchange, failure: BaseException | None) -> None:
+        """Do nothing; the span ends with its attempt."""
+
+    def _start(self, exchange: Exchange) -> Span:
+        destination = exchange.destination
+        address, port = server_of(destination)
+        sent = exchange.method.decode("latin-1")
+        method = sent if sent in _METHODS else "_OTHER"
+        attributes: dict[str, str | int | float] = {
+            "http.request.method": method,
+            "server.address": address,
+            "url.full": _url(exchange),
+            "proxy.upstream": self._tracing.upstream,
+            "proxy.destination": destination.url,
+            "proxy.pick": self._how,
+        }
+        if port is not None:
+            attributes["server.port"] = port
+        if method != sent:
+            attributes["http.request.method_original"] = sent
+        if self._attempts:
+            attributes["http.request.resend_count"] = self._attempts
+        if exchange.queued is not None:
+            attributes["proxy.queue.duration"] = exchange.queued
+        self._attempts += 1
+        links = []
+        if exchange.avoid and self._first is not None:
+            links.append(Link(self._first.get_span_context()))
+        lease = exchange.scope["type"] == "lease"
+        span = self._tracer.start_span(
+            "lease" if lease else "HTTP" if method == "_OTHER" else method,
+            context=self._context,
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            links=links,
+        )
+        if self._first is None:
+            self._first = span
+        return span
+
+    def _injected(self, exchange: Exchange, span: Span) -> Headers:
+        """Give the headers of the attempt: the client's, with the fields of the propagator set."""
+        context = trace.set_span_in_context(span, self._context)
+        if not self._tracing.passes_baggage:
+            context = _without_received_baggage(exchange, context)
+        carrier: dict[str, str] = {}
+        propagator = propagate.get_global_textmap()
+        propagator.inject(carrier, context)
+        own = {name.lower().encode("latin-1") for name in (*propagator.fields, *carrier)}
+        headers = [pair for pair in exchange.headers if pair[0] not in own]
+        for name, value in carrier.items():
+            headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
+        return headers
+
+    def _end(self, exchange: Exchange, failure: BaseException | None) -> None:
+        span, exchange.span = exchange.span, None
+        if span is None:
+            return
+        try:
+            end = exchange.tunnel_end
+            if end is not None:
+                span.set_attributes(
+                    {
+                        "proxy.tunnel.end.reason": end.reason.value,
+                        "proxy.tunnel.messages.up": end.upward_messages,
+                        "proxy.tunnel.messages.down": end.downward_messages,
+                        "proxy.tunnel.bytes.up": end.upward_bytes,
+                        "proxy.tunnel.bytes.down": end.downward_bytes,
+                    }
+                )
+                failure = failure or end.error
+            if failure is not None:
+                span.set_attribute(
+                    "error.type",
+                    failure.failure.value
+                    if isinstance(failure, ProxyError)
+                    else type(failure).__name__,
+                )
+                span.set_status(StatusCode.ERROR)
+            span.end()
+        except Exception as error:  # noqa: BLE001  # telemetry fails no request
+            self._tracing.failed(error)
+
+    def _status(self, span: Span, status: int) -> None:
+        try:
+            span.set_attribute("http.response.status_code", status)
+            if status >= 400:  # an error for a client, by the conventions
+                span.set_attribute("error.type", str(status))
+                span.set_status(StatusCode.ERROR)
+        except Exception as error:  # noqa: BLE001  # telemetry fails no request
+            self._tracing.failed(error)
+
+
+def _url(exchange: Exchange) -> str:
+    """Give the URL that is asked for, without the values of parameters that carry signatures."""
+    address = exchange.destination.address
+    target = join_target(address.base_path, exchange.target, b"").decode("latin-1")
+    query = exchange.query.decode("latin-1")
+    if query and any(name in query for name in _SECRET_PARAMETERS):
+        query = urlencode(
+            [
+                (name, "REDACTED" if name in _SECRET_PARAMETERS else value)
+                for name, value in parse_qsl(query, keep_blank_values=True)
+            ]
+        )
+    scheme = address.scheme if address.scheme in {"http", "https"} else "http"
+    return f"{scheme}://{address.authority.decode()}{target}{'?' if query else ''}{query}"
+
+
+def _without_received_baggage(exchange: Exchange, context: Context) -> Context:
+    """Remove what the client sent as baggage; what the app has set stays."""
+    values = [value.decode("latin-1") for name, value in exchange.headers if name == b"baggage"]
+    if not values:
+        return context
+    received = baggage.get_all(propagate.extract({"baggage": ",".join(values)}, Context()))
+    for name, value in received.items():
+        if baggage.get_baggage(name, context) == value:
+            context = baggage.remove_baggage(name, context)
+    return context
