@@ -95,6 +95,19 @@ def dependant_of(route: Any) -> Any | None:
     return dependant
 
 
+def telemetry_provider(app: Any, name: str) -> Any | None:
+    """Return a provider that an app gives to FastAPI's telemetry; ``None`` for the global one.
+
+    FastAPI before 0.142, and other frameworks, have no telemetry of their own.
+
+    Args:
+        app: The app.
+        name: ``"tracer_provider"`` or ``"meter_provider"``.
+    """
+    config = getattr(app, "_telemetry", None)
+    return config.get(name) if isinstance(config, dict) else None
+
+
 def app_dependencies(app: FastAPI) -> Sequence[params.Depends]:
     """Return the app-level dependencies of ``app``.
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -20,13 +21,18 @@ from starlette.routing import BaseRoute, Host, Mount
 
 from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
 from fastapi_proxy_di.integration.broken_responses import kept_broken
-from fastapi_proxy_di.integration.compat import dependant_of, routes_of
+from fastapi_proxy_di.integration.compat import dependant_of, routes_of, telemetry_provider
 from fastapi_proxy_di.integration.mounts import MountedUpstream, claimed, mounted_upstreams
 from fastapi_proxy_di.integration.problems import install_at_start
 from fastapi_proxy_di.integration.proxied import proxied_by
 from fastapi_proxy_di.integration.runtime import Runtime
 from fastapi_proxy_di.integration.shadowed import shadowed_routes
-from fastapi_proxy_di.settings import Mention, UpstreamSettings
+from fastapi_proxy_di.observability.telemetry import (
+    Telemetry,
+    global_meter_provider,
+    global_tracer_provider,
+)
+from fastapi_proxy_di.settings import Mention, ProxySettings, TelemetrySettings, UpstreamSettings
 from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.upstream.client_request import check_request
 
@@ -34,6 +40,9 @@ _logger = logging.getLogger("fastapi_proxy_di.lifespan")
 
 RUNTIME: Final = "_fastapi_proxy_di_runtime"
 """Attribute of the app that holds its runtime; ``app.state`` would be ten times slower."""
+
+SETTINGS: Final = "_fastapi_proxy_di_settings"
+"""Attribute of the app that holds the settings given by ``proxy_lifespan.configure``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,21 +84,51 @@ class EndsInLoop(Protocol):
         """Close the override; called when the app's lifespan ends."""
 
 
-@asynccontextmanager
-async def proxy_lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Run the upstreams of ``app``.
+class ProxyLifespan:
+    """Runs the upstreams of an app.
 
     ``FastAPI(lifespan=proxy_lifespan)``, or ``Starlette(lifespan=proxy_lifespan)``, is for an
     app that injects upstreams or mounts ``proxy_app``. In a lifespan of your own write
     ``async with proxy_lifespan(app):``, also for a mounted sub-app, whose lifespan no server
     runs. Proxy routers run this lifespan themselves. Idempotent.
-
-    Args:
-        app: The app; its routes and dependencies are searched for upstreams.
-
-    Raises:
-        SettingsError: Every fault of every upstream.
     """
+
+    def __call__(self, app: Starlette) -> AbstractAsyncContextManager[None]:
+        """Run the upstreams of ``app``.
+
+        Args:
+            app: The app; its routes and dependencies are searched for upstreams.
+
+        Raises:
+            SettingsError: Every fault of every upstream.
+        """
+        return _running(app)
+
+    def configure(self, app: Starlette, settings: ProxySettings) -> None:
+        """Give an app its `ProxySettings`, instead of those of the environment alone.
+
+        Args:
+            app: The app, before it starts.
+            settings: The settings; variables win over the defaults of their class, not over
+                arguments that they were made with.
+
+        Raises:
+            SettingsError: The app has started.
+        """
+        if hasattr(app, RUNTIME):
+            raise SettingsError(
+                "proxy_lifespan.configure: the app has started; configure it before, e.g. where "
+                "it is made"
+            )
+        setattr(app, SETTINGS, settings)
+
+
+proxy_lifespan: Final = ProxyLifespan()
+"""The `ProxyLifespan` of every app."""
+
+
+@asynccontextmanager
+async def _running(app: Starlette) -> AsyncIterator[None]:
     if hasattr(app, RUNTIME):
         yield
         return
@@ -103,11 +142,24 @@ async def proxy_lifespan(app: Starlette) -> AsyncIterator[None]:
         at_end.callback(delattr, app, RUNTIME)
         with claimed(app) as mounted, kept_broken(app):
             install_at_start(app)
-            await runtime.start(mentions_of(app, mounted))
+            await runtime.start(
+                mentions_of(app, mounted),
+                getattr(app, SETTINGS, None),
+                partial(_telemetry_of, app),
+            )
             for one in mounted:
                 one.bind(runtime.balancers.get(one.upstream.name))
             _warn_of_shadowed_routes(app)
             yield
+
+
+def _telemetry_of(app: Starlette, settings: TelemetrySettings) -> Telemetry:
+    return Telemetry(
+        settings,
+        lambda: telemetry_provider(app, "tracer_provider") or global_tracer_provider(),
+        lambda: telemetry_provider(app, "meter_provider") or global_meter_provider(),
+        has_server_spans=isinstance(app, FastAPI),
+    )
 
 
 async def _end_overrides(app: Starlette) -> None:

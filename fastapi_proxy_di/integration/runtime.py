@@ -8,14 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from fastapi_proxy_di.observability.families import Numbers
+from fastapi_proxy_di.observability.telemetry import Telemetry
 from fastapi_proxy_di.settings import (
     Mention,
+    ProxySettings,
+    TelemetrySettings,
     UpstreamSettings,
     describe_late_fault,
     read_all,
+    read_proxy_settings,
     settings_class,
     settings_error,
     unknown_variables,
@@ -43,20 +47,31 @@ class Runtime:
         self.websockets_checked: bool = False
         self._running: list[RunningUpstream] = []
 
-    async def start(self, mentions: Mapping[str, Mention]) -> None:
+    async def start(
+        self,
+        mentions: Mapping[str, Mention],
+        settings: ProxySettings | None = None,
+        telemetry_of: Callable[[TelemetrySettings], Telemetry] = Telemetry,
+    ) -> None:
         """Validate, compose and start the upstreams; probe each destination once.
 
         Args:
             mentions: The name, settings class or instance of each upstream, by name.
+            settings: The settings of the app, ``None`` for those of the environment.
+            telemetry_of: Makes the telemetry of the app.
 
         Raises:
-            SettingsError: Every fault of every upstream.
+            SettingsError: Every fault of every upstream, and of the settings of the app.
         """
-        settings, faults = read_all(mentions)
-        for warning in _unread_variables(mentions, settings):
+        upstreams, faults = read_all(mentions)
+        if settings is None:
+            settings, more = read_proxy_settings()
+            faults += more
+        for warning in _unread_variables(mentions, upstreams):
             _logger.warning(warning)
         try:
-            self._running = compose_all(settings, self.events, faults)
+            telemetry = None if settings is None else telemetry_of(settings.telemetry)
+            self._running = compose_all(upstreams, self.events, faults, telemetry)
             if faults:
                 raise settings_error(faults)
             # Wait for all starts, since an upstream that is still starting cannot be closed.
@@ -87,7 +102,10 @@ class Runtime:
 
 
 def compose_all(
-    settings: Mapping[str, UpstreamSettings], events: Events, faults: list[str]
+    settings: Mapping[str, UpstreamSettings],
+    events: Events,
+    faults: list[str],
+    telemetry: Telemetry | None = None,
 ) -> list[RunningUpstream]:
     """Compose the upstreams whose settings are valid.
 
@@ -95,11 +113,12 @@ def compose_all(
         settings: The settings, by upstream name.
         events: Receives the changes of state of all upstreams.
         faults: A list that gets the faults found here, so that one error reports all faults.
+        telemetry: The telemetry of the app.
     """
     upstreams = []
     for one in settings.values():
         try:
-            upstreams.append(compose(one, events=events))
+            upstreams.append(compose(one, events=events, telemetry=telemetry))
         except ValueError as error:
             faults.append(describe_late_fault(error, type(one)))
     return upstreams
@@ -109,7 +128,8 @@ def _unread_variables(
     mentions: Mapping[str, Mention], settings: Mapping[str, UpstreamSettings]
 ) -> list[str]:
     """Name the variables that set nothing, except where they are faults."""
-    return [
+    of_app = unknown_variables(ProxySettings, os.environ, mentions)
+    return of_app + [
         warning
         for name, mention in mentions.items()
         if name in settings and not settings[name].strict_environment

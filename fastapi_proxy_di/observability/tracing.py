@@ -1,8 +1,10 @@
 """Makes one client span per attempt, and sends its context to the destination.
 
 Spans are made below the current span, whoever made it: FastAPI's own telemetry, a middleware or
-the app. Without a current span a proxied request gets none, and its trace headers pass as the
-client sent them. A call or lease of the app itself gets a root span where a provider is set.
+the app. A proxied request without a current span, or with one that does not record, gets none,
+and its trace headers pass as the client sent them. Where FastAPI makes no spans of requests, as
+around a ``proxy_app`` in Starlette, the client's context is the parent. A call or lease of the
+app itself gets a root span where a provider is set.
 
 Names and attributes are OpenTelemetry's stable conventions for HTTP clients, and ``proxy.*`` for
 what they do not name. Telemetry never fails a request: an exception of a provider or exporter is
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from importlib.metadata import version
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -24,6 +27,7 @@ from starlette.types import Scope
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.observability.families import server_of
+from fastapi_proxy_di.observability.telemetry import Telemetry
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.targets import join_target
@@ -42,16 +46,17 @@ _SECRET_PARAMETERS: Final = frozenset(
 
 _logger = logging.getLogger("fastapi_proxy_di.tracing")
 
-Provider = Callable[[], TracerProvider | None]
-
 
 class Tracing:
     """Makes the spans of one upstream.
 
     Args:
         upstream: Name of the upstream.
-        version: Version of the package, for the tracer.
-        provider: Gives the provider of the app, ``None`` if none is set.
+        telemetry: The telemetry of the app.
+        how: Gives the name of the policy or affinity that picks for a request.
+
+    Attributes:
+        upstream: Name of the upstream.
         how: Gives the name of the policy or affinity that picks for a request.
         injects: Whether the context of a span is sent to the destination.
         passes_baggage: Whether baggage that the client sent is sent on.
@@ -60,19 +65,14 @@ class Tracing:
     def __init__(
         self,
         upstream: str,
-        version: str,
-        provider: Provider,
+        telemetry: Telemetry,
         how: Callable[[Scope, Destination | None], str],
-        *,
-        injects: bool = True,
-        passes_baggage: bool = False,
     ) -> None:
         self.upstream: Final = upstream
         self.how: Final = how
-        self.injects: Final = injects
-        self.passes_baggage: Final = passes_baggage
-        self._version: Final = version
-        self._provider: Final = provider
+        self.injects: Final = telemetry.settings.propagate == "inject"
+        self.passes_baggage: Final = telemetry.settings.baggage == "pass"
+        self._telemetry: Final = telemetry
         self._known: TracerProvider | None = None
         self._tracer: Tracer | None = None
         self._failed = False
@@ -80,16 +80,23 @@ class Tracing:
     def observe(self, exchange: Exchange) -> ExchangeSpans | None:
         """Give the observer that makes the spans of an exchange, ``None`` for no spans."""
         current = trace.get_current_span()
-        if not current.is_recording() and (
-            exchange.send is not None or current.get_span_context().is_valid
-        ):
+        recording = current.is_recording()
+        if not recording and current.get_span_context().is_valid:
+            return None  # the sampler left the request out
+        proxied = exchange.send is not None
+        if not recording and proxied and self._telemetry.has_server_spans:
             return None
         try:
             tracer = self._tracer_now()
+            if tracer is None and not (recording and self.injects):
+                return None
+            context = get_current()
+            if proxied and not recording:
+                context = propagate.extract(_received(exchange), context)
         except Exception as error:  # noqa: BLE001  # telemetry fails no request
             self.failed(error)
             return None
-        return None if tracer is None else ExchangeSpans(self, tracer, get_current())
+        return ExchangeSpans(self, tracer, context)
 
     def failed(self, error: Exception) -> None:
         """Log the first exception of the telemetry."""
@@ -104,12 +111,12 @@ class Tracing:
             )
 
     def _tracer_now(self) -> Tracer | None:
-        provider = self._provider()
+        provider = self._telemetry.tracer_provider() if self._telemetry.settings.tracing else None
         if provider is None:
             return None
         if provider is not self._known:
             self._tracer = provider.get_tracer(
-                "fastapi_proxy_di", self._version, schema_url=_SCHEMA
+                "fastapi_proxy_di", version("fastapi-proxy-di"), schema_url=_SCHEMA
             )
             self._known = provider
         return self._tracer
@@ -120,13 +127,13 @@ class ExchangeSpans:
 
     Args:
         tracing: The tracing of the upstream.
-        tracer: Makes the spans.
+        tracer: Makes the spans; ``None`` for no spans, only the current context is sent.
         context: The context in which the exchange began.
     """
 
     __slots__ = ("_attempts", "_context", "_first", "_how", "_tracer", "_tracing")
 
-    def __init__(self, tracing: Tracing, tracer: Tracer, context: Context) -> None:
+    def __init__(self, tracing: Tracing, tracer: Tracer | None, context: Context) -> None:
         self._tracing = tracing
         self._tracer = tracer
         self._context = context
@@ -144,10 +151,14 @@ class ExchangeSpans:
         """Start a span, and put its context into the headers of the attempt."""
         exchange.attempt_headers = None
         try:
-            span = self._start(exchange)
-            exchange.span = span
-            if self._tracing.injects and span.is_recording():
-                exchange.attempt_headers = self._injected(exchange, span)
+            context = self._context
+            if self._tracer is not None:
+                exchange.span = span = self._start(exchange, self._tracer)
+                if not span.is_recording():
+                    return
+                context = trace.set_span_in_context(span, context)
+            if self._tracing.injects:
+                exchange.attempt_headers = self._injected(exchange, context)
         except Exception as error:  # noqa: BLE001  # telemetry fails no request
             self._tracing.failed(error)
 
@@ -173,7 +184,7 @@ class ExchangeSpans:
     def ended(self, exchange: Exchange, failure: BaseException | None) -> None:
         """Do nothing; the span ends with its attempt."""
 
-    def _start(self, exchange: Exchange) -> Span:
+    def _start(self, exchange: Exchange, tracer: Tracer) -> Span:
         destination = exchange.destination
         address, port = server_of(destination)
         sent = exchange.method.decode("latin-1")
@@ -199,7 +210,7 @@ class ExchangeSpans:
         if exchange.avoid and self._first is not None:
             links.append(Link(self._first.get_span_context()))
         lease = exchange.scope["type"] == "lease"
-        span = self._tracer.start_span(
+        span = tracer.start_span(
             "lease" if lease else "HTTP" if method == "_OTHER" else method,
             context=self._context,
             kind=SpanKind.CLIENT,
@@ -210,9 +221,8 @@ class ExchangeSpans:
             self._first = span
         return span
 
-    def _injected(self, exchange: Exchange, span: Span) -> Headers:
+    def _injected(self, exchange: Exchange, context: Context) -> Headers:
         """Give the headers of the attempt: the client's, with the fields of the propagator set."""
-        context = trace.set_span_in_context(span, self._context)
         if not self._tracing.passes_baggage:
             context = _without_received_baggage(exchange, context)
         carrier: dict[str, str] = {}
@@ -279,12 +289,19 @@ def _url(exchange: Exchange) -> str:
     return f"{scheme}://{address.authority.decode()}{target}{'?' if query else ''}{query}"
 
 
+def _received(exchange: Exchange) -> dict[str, str]:
+    """Give the client's headers as a propagator reads them."""
+    received: dict[str, str] = {}
+    for name, value in exchange.scope.get("headers", ()):
+        key = name.decode("latin-1")
+        text = value.decode("latin-1")
+        received[key] = f"{received[key]},{text}" if key in received else text
+    return received
+
+
 def _without_received_baggage(exchange: Exchange, context: Context) -> Context:
     """Remove what the client sent as baggage; what the app has set stays."""
-    values = [value.decode("latin-1") for name, value in exchange.headers if name == b"baggage"]
-    if not values:
-        return context
-    received = baggage.get_all(propagate.extract({"baggage": ",".join(values)}, Context()))
+    received = baggage.get_all(propagate.extract(_received(exchange), Context()))
     for name, value in received.items():
         if baggage.get_baggage(name, context) == value:
             context = baggage.remove_baggage(name, context)

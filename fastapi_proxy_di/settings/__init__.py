@@ -1,4 +1,4 @@
-"""Settings of upstreams: frozen models, all validation, and the texts of faults.
+"""Settings of upstreams and of the app: frozen models, all validation, and the texts of faults.
 
 Settings are read and validated at start, never during a request.
 """
@@ -11,12 +11,20 @@ from fastapi_proxy_di.settings.faults import describe_faults, describe_late_faul
 from fastapi_proxy_di.settings.forwarded import ForwardedSettings
 from fastapi_proxy_di.settings.health import HealthSettings
 from fastapi_proxy_di.settings.limits import LimitSettings
-from fastapi_proxy_di.settings.loading import load_all, load_upstream, read_all, settings_error
+from fastapi_proxy_di.settings.loading import (
+    load_all,
+    load_upstream,
+    read_all,
+    read_proxy_settings,
+    settings_error,
+)
 from fastapi_proxy_di.settings.mention import Mention, settings_class
 from fastapi_proxy_di.settings.policy import POLICIES
 from fastapi_proxy_di.settings.provenance import effective_sources
+from fastapi_proxy_di.settings.proxy import ProxySettings
 from fastapi_proxy_di.settings.retries import RetrySettings
 from fastapi_proxy_di.settings.statuses import StatusCodes
+from fastapi_proxy_di.settings.telemetry import TelemetrySettings
 from fastapi_proxy_di.settings.timeouts import TimeoutSettings
 from fastapi_proxy_di.settings.tls import TlsSettings
 from fastapi_proxy_di.settings.unknown_variables import unknown_variables
@@ -35,8 +43,10 @@ __all__ = [
     "HealthSettings",
     "LimitSettings",
     "Mention",
+    "ProxySettings",
     "RetrySettings",
     "StatusCodes",
+    "TelemetrySettings",
     "TimeoutSettings",
     "TlsSettings",
     "UpstreamSettings",
@@ -47,6 +57,7 @@ __all__ = [
     "load_all",
     "load_upstream",
     "read_all",
+    "read_proxy_settings",
     "settings_class",
     "settings_error",
     "unknown_variables",

@@ -8,13 +8,19 @@ from typing import Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from fastapi_proxy_di.settings.fields import dotted, fields_at, variable
+from fastapi_proxy_di.settings.fields import (
+    dotted,
+    fields_at,
+    standard_class,
+    subject_of,
+    variable,
+)
+from fastapi_proxy_di.settings.layered import LayeredSettings
 from fastapi_proxy_di.settings.plain_messages import hint, plain_message
 from fastapi_proxy_di.settings.provenance import origin
 from fastapi_proxy_di.settings.similar import similar_name
 from fastapi_proxy_di.settings.sources import HEADER_FIELDS, Undecodable
 from fastapi_proxy_di.settings.text import BROKEN_JSON
-from fastapi_proxy_di.settings.upstream import UpstreamSettings
 
 __all__ = ["describe_faults", "describe_late_fault"]
 
@@ -30,12 +36,12 @@ _HIDDEN: Final = (
 """Settings whose values may be secrets, or hold some."""
 
 
-def describe_faults(error: ValidationError, settings_cls: type[UpstreamSettings]) -> list[str]:
-    """Describe each fault of one upstream in a line.
+def describe_faults(error: ValidationError, settings_cls: type[LayeredSettings]) -> list[str]:
+    """Describe each fault of the settings in a line.
 
     Args:
         error: What constructing ``settings_cls`` raised.
-        settings_cls: Gives name and prefix.
+        settings_cls: The class of the settings.
 
     Returns:
         Lines such as ``upstream 'billing': policy (UPSTREAM_BILLING_POLICY): …``.
@@ -43,34 +49,34 @@ def describe_faults(error: ValidationError, settings_cls: type[UpstreamSettings]
     return [_line(details, settings_cls) for details in error.errors(include_url=False)]
 
 
-def describe_late_fault(error: ValueError, settings_cls: type[UpstreamSettings]) -> str:
+def describe_late_fault(error: ValueError, settings_cls: type[LayeredSettings]) -> str:
     """Describe a fault that shows only when the settings are used, e.g. a missing module.
 
     Args:
         error: Its text begins with the field, e.g. ``tls.ca_file: …``.
-        settings_cls: Gives name and prefix.
+        settings_cls: The class of the settings.
     """
     field, _, text = str(error).partition(": ")
     location = field.split(".")
     place = origin(settings_cls, location) or variable(settings_cls, location)
-    return f"upstream {settings_cls.name!r}: {field} ({place}): {text}"
+    return f"{subject_of(settings_cls)}: {field} ({place}): {text}"
 
 
-def _line(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str:
+def _line(details: ErrorDetails, settings_cls: type[LayeredSettings]) -> str:
     location = details["loc"]
-    subject = f"upstream {settings_cls.name!r}: "
+    subject = f"{subject_of(settings_cls)}: "
     if location:
         place = None if details["type"] == "missing" else origin(settings_cls, location)
         subject += f"{dotted(location)} ({place or variable(settings_cls, location)}): "
     return subject + _message(details, settings_cls) + hint(details["input"])
 
 
-def _message(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str:
+def _message(details: ErrorDetails, settings_cls: type[LayeredSettings]) -> str:
     kind, location, given = details["type"], details["loc"], details["input"]
     shown = (
         isinstance(given, _SCALARS)
         and bool(location)
-        and location[0] in UpstreamSettings.model_fields
+        and location[0] in standard_class(settings_cls).model_fields
         and not _is_hidden(location)
     )
     if kind == "value_error":
@@ -86,7 +92,7 @@ def _message(details: ErrorDetails, settings_cls: type[UpstreamSettings]) -> str
         meant = f"did you mean {similar!r}? There" if similar else "there"
         section = (
             "; the settings stand at the top of their file, not in a section"
-            if location == (settings_cls.name,)
+            if location == (getattr(settings_cls, "name", None),)
             else ""
         )
         return f"is not a field{section}; {meant} are {', '.join(known)}"
@@ -104,7 +110,7 @@ def _is_hidden(location: tuple[int | str, ...]) -> bool:
     return any(location[: len(hidden)] == hidden for hidden in _HIDDEN)
 
 
-def _not_a_mapping(settings_cls: type[UpstreamSettings], location: tuple[int | str, ...]) -> str:
+def _not_a_mapping(settings_cls: type[LayeredSettings], location: tuple[int | str, ...]) -> str:
     if location[:1] == ("destinations",):
         return (
             'is not an address; give a text such as "http://10.0.0.1:8080" or an object with "url"'

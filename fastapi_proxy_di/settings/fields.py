@@ -8,17 +8,39 @@ from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
 
+from fastapi_proxy_di.settings.layered import LayeredSettings
+from fastapi_proxy_di.settings.proxy import ProxySettings
 from fastapi_proxy_di.settings.upstream import UpstreamSettings
 
-__all__ = ["LISTS", "dotted", "env_prefix", "fields_at", "variable"]
+__all__ = [
+    "LISTS",
+    "dotted",
+    "env_prefix",
+    "fields_at",
+    "standard_class",
+    "subject_of",
+    "variable",
+]
 
 LISTS: Final = frozenset({"destinations", "transforms"})
 """The settings that are lists of models: their parts have no variables."""
 
 
-def env_prefix(settings_cls: type[UpstreamSettings]) -> str:
+def env_prefix(settings_cls: type[LayeredSettings]) -> str:
     """Give the prefix of the class's variables, e.g. ``UPSTREAM_BILLING_``."""
     return settings_cls.model_config.get("env_prefix", "")
+
+
+def standard_class(settings_cls: type[LayeredSettings]) -> type[LayeredSettings]:
+    """Give the class of this package that the class is declared from."""
+    return UpstreamSettings if issubclass(settings_cls, UpstreamSettings) else ProxySettings
+
+
+def subject_of(settings_cls: type[LayeredSettings]) -> str:
+    """Name what the settings are of, as messages do: ``upstream 'billing'``."""
+    if issubclass(settings_cls, UpstreamSettings):
+        return f"upstream {settings_cls.name!r}"
+    return ProxySettings.__name__
 
 
 def dotted(location: Iterable[int | str]) -> str:
@@ -26,7 +48,7 @@ def dotted(location: Iterable[int | str]) -> str:
     return ".".join(str(part) for part in location)
 
 
-def variable(settings_cls: type[UpstreamSettings], location: Iterable[int | str]) -> str:
+def variable(settings_cls: type[LayeredSettings], location: Iterable[int | str]) -> str:
     """Give the environment variable that sets a field; for an item of a list, the list's."""
     names: list[str] = []
     for part in location:

@@ -12,11 +12,12 @@ from fastapi_proxy_di.settings.faults import describe_faults
 from fastapi_proxy_di.settings.fields import env_prefix
 from fastapi_proxy_di.settings.mention import Mention, settings_class
 from fastapi_proxy_di.settings.names import prefix_of
+from fastapi_proxy_di.settings.proxy import ProxySettings
 from fastapi_proxy_di.settings.similar import similar_name
 from fastapi_proxy_di.settings.unknown_variables import unknown_variables
 from fastapi_proxy_di.settings.upstream import UpstreamSettings
 
-__all__ = ["load_all", "load_upstream", "read_all", "settings_error"]
+__all__ = ["load_all", "load_upstream", "read_all", "read_proxy_settings", "settings_error"]
 
 _DESTINATIONS: Final = re.compile(r"UPSTREAM_([^\W_]\w*?)_DESTINATIONS")
 _LIKE_DESTINATIONS: Final = re.compile(r"(?:UPSTREAMS?_+)?([^\W_]\w*?)_+DESTINATIONS?")
@@ -76,6 +77,18 @@ def read_all(mentions: Mapping[str, Mention]) -> tuple[dict[str, UpstreamSetting
             subject = "upstream" if "://" in name else f"upstream {name!r}"
             faults.append(f"{subject}: {error}")
     return loaded, faults
+
+
+def read_proxy_settings() -> tuple[ProxySettings | None, list[str]]:
+    """Read the settings of the app and collect their faults.
+
+    Returns:
+        The settings, ``None`` if they are not valid; and the faults, one a line.
+    """
+    try:
+        return ProxySettings(), []
+    except ValidationError as error:
+        return None, describe_faults(error, ProxySettings)
 
 
 def settings_error(faults: Iterable[str]) -> SettingsError:

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
 
-from fastapi_proxy_di.settings.fields import LISTS, dotted, variable
+from fastapi_proxy_di.settings.fields import LISTS, dotted, standard_class, variable
+from fastapi_proxy_di.settings.layered import LayeredSettings
 from fastapi_proxy_di.settings.sources import (
     FILE_SOURCES,
     ClassSource,
@@ -17,14 +18,13 @@ from fastapi_proxy_di.settings.sources import (
     EnvironmentSource,
     settings_sources,
 )
-from fastapi_proxy_di.settings.upstream import UpstreamSettings
 
 __all__ = ["effective_sources", "origin"]
 
 Path = tuple[str, ...]
 
 
-def effective_sources(settings_cls: type[UpstreamSettings]) -> dict[str, str]:
+def effective_sources(settings_cls: type[LayeredSettings]) -> dict[str, str]:
     """Give the source of each field's value.
 
     Args:
@@ -41,7 +41,7 @@ def effective_sources(settings_cls: type[UpstreamSettings]) -> dict[str, str]:
     found: dict[Path, str] = {}
     for path, source in _given(settings_cls):
         found.setdefault(path, _label(source, settings_cls, path))
-    standard = dict(_default_leaves(UpstreamSettings))
+    standard = dict(_default_leaves(standard_class(settings_cls)))
     for path, value in _default_leaves(settings_cls):
         # A field that a source has filled with parts has no default of its own.
         if not any(given[: len(path)] == path for given in found):
@@ -50,7 +50,7 @@ def effective_sources(settings_cls: type[UpstreamSettings]) -> dict[str, str]:
     return {dotted(path): found[path] for path in sorted(found)}
 
 
-def origin(settings_cls: type[UpstreamSettings], location: Sequence[int | str]) -> str | None:
+def origin(settings_cls: type[LayeredSettings], location: Sequence[int | str]) -> str | None:
     """Say where the value of a field that has a fault is written.
 
     Args:
@@ -70,14 +70,14 @@ def origin(settings_cls: type[UpstreamSettings], location: Sequence[int | str]) 
             name, _, kind = label.partition(" (")
             return name if kind == "environment)" else f"{name} in {kind.removesuffix(')')}"
     field = settings_cls.model_fields.get(str(location[0]))
-    standard = UpstreamSettings.model_fields.get(str(location[0]))
+    standard = standard_class(settings_cls).model_fields.get(str(location[0]))
     if field is None or standard is None or field.default == standard.default:
         return None
     return f"class {settings_cls.__name__}"
 
 
 def _given(
-    settings_cls: type[UpstreamSettings],
+    settings_cls: type[LayeredSettings],
 ) -> Iterator[tuple[Path, PydanticBaseSettingsSource]]:
     """Give each value of each source, the source that wins first."""
     config = settings_cls.model_config
@@ -104,7 +104,7 @@ def _leaves(values: Mapping[str, Any], above: Path = ()) -> Iterator[Path]:
             yield path
 
 
-def _default_leaves(settings_cls: type[UpstreamSettings]) -> Iterator[tuple[Path, Any]]:
+def _default_leaves(settings_cls: type[LayeredSettings]) -> Iterator[tuple[Path, Any]]:
     for name, field in settings_cls.model_fields.items():
         default = field.default
         parts = default.model_dump() if isinstance(default, BaseModel) else default
@@ -115,7 +115,7 @@ def _default_leaves(settings_cls: type[UpstreamSettings]) -> Iterator[tuple[Path
 
 
 def _label(
-    source: PydanticBaseSettingsSource, settings_cls: type[UpstreamSettings], path: Path
+    source: PydanticBaseSettingsSource, settings_cls: type[LayeredSettings], path: Path
 ) -> str:
     if isinstance(source, EnvSettingsSource):
         names = [variable(settings_cls, path[:length]) for length in range(len(path), 0, -1)]

@@ -1,4 +1,4 @@
-"""Variables that have an upstream's prefix and set nothing."""
+"""Variables that have the prefix of settings and set nothing."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,11 +6,11 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from fastapi_proxy_di.settings.fields import LISTS, env_prefix, fields_at
+from fastapi_proxy_di.settings.fields import LISTS, env_prefix, fields_at, subject_of
+from fastapi_proxy_di.settings.layered import LayeredSettings
 from fastapi_proxy_di.settings.names import prefix_of
 from fastapi_proxy_di.settings.similar import similar_name
 from fastapi_proxy_di.settings.sources import HEADER_FIELDS, dotenv_variables
-from fastapi_proxy_di.settings.upstream import UpstreamSettings
 
 __all__ = ["unknown_variables"]
 
@@ -30,18 +30,18 @@ Fields = Mapping[str, type[BaseModel] | None]
 
 
 def unknown_variables(
-    settings_cls: type[UpstreamSettings],
+    settings_cls: type[LayeredSettings],
     environ: Mapping[str, str],
     other_names: Iterable[str] = (),
 ) -> list[str]:
-    """Name the variables with the upstream's prefix that set nothing.
+    """Name the variables with the prefix of the settings that set nothing.
 
     They are worth a warning, not a fault, because programs share prefixes; with
     ``strict_environment`` they are faults. Variables of Kubernetes service links and of other
     upstreams are left out. Unknown nested names are faults of the settings already.
 
     Args:
-        settings_cls: The upstream.
+        settings_cls: The class of the settings.
         environ: Usually ``os.environ``. The class's ``.env`` files are read as well.
         other_names: The app's other upstreams; variables that they read are not named.
 
@@ -51,7 +51,7 @@ def unknown_variables(
     prefix = env_prefix(settings_cls)
     fields = dict(fields_at(settings_cls, ()))
     suffixes = list(_suffixes(fields))
-    others = {prefix_of(name) for name in other_names if name != settings_cls.name}
+    others = {prefix_of(name) for name in other_names} - {prefix}
     variables = {**dotenv_variables(settings_cls), **environ}
     given = {name.upper(): value for name, value in variables.items() if value}
     # What has destinations is an upstream, also if this app does not mention it.
@@ -67,7 +67,7 @@ def unknown_variables(
         ):
             continue
         hint = _hint(prefix, name[len(prefix) :], suffixes)
-        unknown.append(f"{name} sets nothing of upstream {settings_cls.name!r}{hint}")
+        unknown.append(f"{name} sets nothing of {subject_of(settings_cls)}{hint}")
     return unknown
 
 
@@ -75,7 +75,7 @@ def _hint(prefix: str, rest: str, suffixes: list[str]) -> str:
     for suffix in suffixes:
         if "__" in suffix and rest == suffix.replace("__", "_"):
             return f"; write nested settings with two underscores: {prefix}{suffix}"
-    if rest in _ADDRESSES:
+    if rest in _ADDRESSES and "DESTINATIONS" in suffixes:
         return f"; did you mean {prefix}DESTINATIONS?"
     # One wrong letter in six is 0.83; Kubernetes' SERVICE_HOST is 0.8 of PRESERVE_HOST.
     similar = similar_name(rest, suffixes, 0.82)

@@ -7,14 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SecretsSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.settings.affinity import AffinitySettings
@@ -29,13 +22,13 @@ from fastapi_proxy_di.settings.headers import (
     OpenResponseHeaderValues,
 )
 from fastapi_proxy_di.settings.health import HealthSettings
+from fastapi_proxy_di.settings.layered import LayeredSettings
 from fastapi_proxy_di.settings.limits import LimitSettings
 from fastapi_proxy_di.settings.names import check_name, prefix_of
 from fastapi_proxy_di.settings.numbers import OptionalLimit
 from fastapi_proxy_di.settings.own_fields import refuse_misspelt_values, refuse_mistaken_fields
 from fastapi_proxy_di.settings.policy import HashKey, Policy
 from fastapi_proxy_di.settings.retries import RetrySettings
-from fastapi_proxy_di.settings.sources import settings_sources
 from fastapi_proxy_di.settings.text import OrNone
 from fastapi_proxy_di.settings.timeouts import TimeoutSettings
 from fastapi_proxy_di.settings.tls import TlsSettings
@@ -61,7 +54,7 @@ else:
     OpenExplain = Annotated[Literal["off", "header", "log"], BeforeValidator(_explain)]
 
 
-class UpstreamSettings(BaseSettings):
+class UpstreamSettings(LayeredSettings):
     """Everything about one upstream; declared by subclassing, or read from variables alone.
 
     ```python
@@ -82,18 +75,6 @@ class UpstreamSettings(BaseSettings):
         SettingsError: The class has no name, a bad one, or a field that is a mistake for a
             setting; or a file cannot be read.
     """
-
-    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        validate_default=True,
-        defer_build=True,
-        arbitrary_types_allowed=True,
-        case_sensitive=False,
-        env_ignore_empty=True,
-        env_nested_delimiter="__",
-    )
 
     name: ClassVar[str] = ""
     """What the upstream is called, e.g. in ``Upstream("billing")``."""
@@ -311,7 +292,7 @@ class UpstreamSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Replace the sources by `settings_sources`: the same order, but faults do not raise."""
+        """Give the sources of `LayeredSettings`, for a class that has a name."""
         if not cls.name:
             declared = "Billing" if cls is UpstreamSettings else cls.__name__
             raise SettingsError(
@@ -319,16 +300,8 @@ class UpstreamSettings(BaseSettings):
                 f' class {declared}(UpstreamSettings, name="billing"), or read the settings of'
                 ' the environment with load_upstream("billing")'
             )
-        # What pydantic-settings always passes; its signature promises less.
-        code = cast("InitSettingsSource", init_settings)
-        dotenv = cast("DotEnvSettingsSource", dotenv_settings)
-        secrets = cast("SecretsSettingsSource", file_secret_settings)
-        return settings_sources(
-            settings_cls,
-            code.init_kwargs,
-            dotenv.env_file,
-            dotenv.env_file_encoding,
-            secrets.secrets_dir,
+        return super().settings_customise_sources(
+            settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
         )
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from random import Random
 from types import ModuleType
@@ -35,6 +35,8 @@ from fastapi_proxy_di.health.thresholds import Threshold
 from fastapi_proxy_di.observability.access_record import AccessRecords
 from fastapi_proxy_di.observability.metrics import Metrics
 from fastapi_proxy_di.observability.observers import UpstreamObservers
+from fastapi_proxy_di.observability.telemetry import Telemetry
+from fastapi_proxy_di.observability.tracing import Tracing
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import POLICIES, UpstreamSettings
@@ -59,6 +61,7 @@ def compose(
     events: Events | None = None,
     random: Random | None = None,
     factory: TransportFactory | None = None,
+    telemetry: Telemetry | None = None,
 ) -> RunningUpstream:
     """Build the parts of one upstream, in the event loop that they will run in.
 
@@ -67,6 +70,7 @@ def compose(
         events: Emits the changes of state.
         random: Source of every random number, for picks, pauses and jitter.
         factory: Makes the transports to destinations; tests give their own.
+        telemetry: The telemetry of the app.
 
     Raises:
         ValueError: A setting has a fault that validation cannot find, such as a policy that
@@ -96,11 +100,18 @@ def compose(
     limited = limits.queue or limits.max_in_flight is not None or settings.max_requests is not None
     admission = Admission(supervisor, settings.limits, settings.max_requests) if limited else None
     metrics = Metrics(settings.name)
+    telemetry = telemetry or Telemetry()
+    how = _how(policy, affinity)
+    observers = UpstreamObservers(
+        metrics,
+        Tracing(settings.name, telemetry, how),
+        AccessRecords(settings.name, pool, how, settings.explain),
+    )
     journey = _journey(
-        settings, policy, supervisor, transports, affinity, admission, metrics, random
+        settings, policy, supervisor, transports, affinity, admission, observers, random
     )
     upstream_transforms = pipeline_of(settings.transforms)
-    builder = request_builder(settings, upstream_transforms)
+    builder = request_builder(settings, upstream_transforms, telemetry.removed_headers())
     own = secret_headers(settings.response_headers)
     response_headers = ResponseHeaders(
         response_table(settings, own),
@@ -153,7 +164,7 @@ def _journey(
     transports: Transports,
     affinity: Affinity | None,
     admission: Admission | None,
-    metrics: Metrics,
+    observers: UpstreamObservers,
     random: Random,
 ) -> Journey:
     """Make the journey: admission and hedging around the retry loop."""
@@ -173,14 +184,19 @@ def _journey(
     if settings.retries.hedge_after is not None:
         hedge_after = settings.retries.hedge_after
         send = Hedging(settings, hedge_after, retry_loop, budget).send
+    return Journey(settings.name, send, retry_loop.hold, outcomes, admission, observers)
+
+
+def _how(
+    policy: BalancingPolicy, affinity: Affinity | None
+) -> Callable[[Scope, Destination | None], str]:
+    """Give the function that names what has picked a destination, policy or affinity."""
 
     def how(scope: Scope, picked: Destination | None) -> str:
         chosen = affinity is not None and affinity.chose(scope, picked)
         return "affinity" if chosen else policy.name
 
-    records = AccessRecords(settings.name, supervisor.pool, how, settings.explain)
-    observers = UpstreamObservers(metrics, records)
-    return Journey(settings.name, send, retry_loop.hold, outcomes, admission, observers)
+    return how
 
 
 def _key_reader(settings: UpstreamSettings) -> KeyReader | None:
@@ -199,8 +215,16 @@ def secret_headers(headers: Mapping[str, SecretStr]) -> Headers:
     ]
 
 
-def request_builder(settings: UpstreamSettings, transforms: Pipeline | None) -> RequestBuilder:
-    """Give the builder of forwarded requests."""
+def request_builder(
+    settings: UpstreamSettings, transforms: Pipeline | None, remove: Iterable[bytes] = ()
+) -> RequestBuilder:
+    """Give the builder of forwarded requests.
+
+    Args:
+        settings: The settings of the upstream.
+        transforms: Changes to requests.
+        remove: Further headers of the client that are not passed on.
+    """
     forwarded = settings.forwarded
     make: Callable[..., RequestBuilder] = RequestBuilder
     if forwarded.mode == "append":
@@ -210,7 +234,8 @@ def request_builder(settings: UpstreamSettings, transforms: Pipeline | None) -> 
         via=forwarded.via,
         preserve_host=settings.preserve_host,
         request_headers=secret_headers(settings.request_headers),
-        remove=frozenset(name.encode("latin-1") for name in settings.remove_request_headers),
+        remove=frozenset(name.encode("latin-1") for name in settings.remove_request_headers)
+        | frozenset(remove),
         repeatable_methods=frozenset(settings.retries.methods),
         transforms=transforms,
         pass_dot_segments=settings.dot_segments == "pass",

@@ -1,0 +1,61 @@
+"""What the upstreams of one app share of OpenTelemetry: the settings and the providers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from opentelemetry import metrics, propagate, trace
+from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
+from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, TracerProvider
+
+from fastapi_proxy_di.settings import TelemetrySettings
+
+__all__ = ["Telemetry", "global_meter_provider", "global_tracer_provider"]
+
+_DEFERRED_METERS: Final = "_ProxyMeterProvider"
+"""The class of OpenTelemetry's meter provider before one is set; the class is not public."""
+
+
+def global_tracer_provider() -> TracerProvider | None:
+    """Give the global provider of spans, ``None`` if none is set."""
+    provider = trace.get_tracer_provider()
+    return None if isinstance(provider, ProxyTracerProvider | NoOpTracerProvider) else provider
+
+
+def global_meter_provider() -> MeterProvider | None:
+    """Give the global provider of metrics, ``None`` if none is set."""
+    provider = metrics.get_meter_provider()
+    unset = isinstance(provider, NoOpMeterProvider) or type(provider).__name__ == _DEFERRED_METERS
+    return None if unset else provider
+
+
+_W3C_FIELDS: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """The telemetry of an app.
+
+    Providers are asked for each time, because many apps set theirs in the lifespan.
+
+    Attributes:
+        settings: What the app wants.
+        tracer_provider: Gives the provider of spans, ``None`` if none is set.
+        meter_provider: Gives the provider of metrics, ``None`` if none is set.
+        has_server_spans: Whether FastAPI makes a span of each request. A request without one
+            then belongs to a path that is left out.
+    """
+
+    settings: TelemetrySettings = field(default_factory=TelemetrySettings)
+    tracer_provider: Callable[[], TracerProvider | None] = global_tracer_provider
+    meter_provider: Callable[[], MeterProvider | None] = global_meter_provider
+    has_server_spans: bool = True
+
+    def removed_headers(self) -> frozenset[bytes]:
+        """Give the trace headers of the client that no destination gets."""
+        if self.settings.propagate != "off":
+            return frozenset()
+        fields = propagate.get_global_textmap().fields
+        return _W3C_FIELDS | {name.lower().encode("latin-1") for name in fields}

@@ -1,0 +1,44 @@
+"""Settings of traces and metrics."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from fastapi_proxy_di.settings.model import SettingsModel
+
+__all__ = ["TelemetrySettings"]
+
+
+class TelemetrySettings(SettingsModel):
+    """What the upstreams of an app tell OpenTelemetry, and what they send on of a trace."""
+
+    tracing: bool = Field(
+        default=True,
+        description=(
+            "Whether each attempt gets a span below the current one, where a provider records."
+        ),
+    )
+
+    metrics: bool = Field(
+        default=True,
+        description=(
+            "Whether OpenTelemetry gets metrics, where a meter provider is set; Prometheus gets"
+            " them all the same."
+        ),
+    )
+
+    propagate: Literal["inject", "pass", "off"] = Field(
+        default="inject",
+        description=(
+            "Trace headers towards destinations: ``inject`` those of the current span by the global"
+            " propagator, ``pass`` the client's, or none."
+        ),
+    )
+
+    baggage: Literal["own", "pass"] = Field(
+        default="own",
+        description=(
+            "Baggage towards destinations where trace headers are injected: the app's ``own``"
+            " entries, or ``pass`` the client's too."
+        ),
+    )
