@@ -51,8 +51,8 @@ def test_faults_name_field_and_variable(monkeypatch: pytest.MonkeyPatch) -> None
             "must be 'inject', 'pass' or 'off', got 'b3'"
         ),
         (
-            "ProxySettings: telemetry.tracng (FASTAPI_PROXY_TELEMETRY__TRACNG): is not a field; did "
-            "you mean 'tracing'? There are tracing, metrics, propagate, baggage"
+            "ProxySettings: telemetry.tracng (FASTAPI_PROXY_TELEMETRY__TRACNG): is not a field; "
+            "did you mean 'tracing'? There are tracing, metrics, propagate, baggage"
         ),
         (
             "ProxySettings: request_id (FASTAPI_PROXY_REQUEST_ID): is neither true nor false, "
