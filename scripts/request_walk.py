@@ -3,6 +3,9 @@
     python scripts/request_walk.py            # prints the files in order, fails above the bound
     python scripts/request_walk.py --cold     # the first request, which dials
 
+Files of the observers (``observability``) are left out: an exchange tells its observer what
+happens, and a reader of the forwarding need not know who listens.
+
 A gateway and its origin run in this process; the profiler of Python notes each function that
 runs between the moment when the server calls the app and the first write to the destination.
 """
@@ -29,6 +32,7 @@ from fastapi_proxy_di import UpstreamSettings, proxy_router
 
 MOST_FILES: Final = 15
 _PACKAGE: Final = Path(__file__).parents[1] / "fastapi_proxy_di"
+_OBSERVERS: Final = "observability/"
 _RESPONSE: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
@@ -67,7 +71,7 @@ class Walk:
             sys.setprofile(None)
         elif path.is_relative_to(_PACKAGE):
             file = str(path.relative_to(_PACKAGE))
-            if file not in self.files:
+            if file not in self.files and not file.startswith(_OBSERVERS):
                 self.files.append(file)
 
 

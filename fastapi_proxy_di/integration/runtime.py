@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from fastapi_proxy_di.observability.families import Numbers
+from fastapi_proxy_di.observability.history import History
 from fastapi_proxy_di.observability.telemetry import Telemetry
 from fastapi_proxy_di.settings import (
     Mention,
@@ -38,12 +39,15 @@ class Runtime:
     Attributes:
         balancers: The balancers, by upstream name.
         events: Receives the changes of state of all upstreams.
+        history: Keeps the recent events.
         websockets_checked: Whether the dependencies of proxied WebSockets were checked.
     """
 
     def __init__(self) -> None:
         self.balancers: dict[str, Balancer] = {}
         self.events: Events = Events()
+        self.history: History = History()
+        _ = self.events.subscribe(self.history.listen)
         self.websockets_checked: bool = False
         self._running: list[RunningUpstream] = []
 
@@ -91,6 +95,7 @@ class Runtime:
 
     async def aclose(self) -> None:
         """Close all upstreams; one that fails to close is logged and stops no other."""
+        self.history.wake()
         upstreams, self._running = self._running, []
         self.balancers = {}
         results = await asyncio.gather(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from fastapi_proxy_di.observability.histogram import Histogram
 from fastapi_proxy_di.observability.metrics import GONE, DestinationCounts, Metrics
-from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.pools.destination import Destination, DestinationState
 
 __all__ = ["Family", "Labels", "Numbers", "families"]
 
@@ -72,18 +72,7 @@ class Numbers:
 
 _SERVER: Final = ("proxy.upstream", "server.address", "server.port")
 _OURS: Final = ("proxy.upstream", "proxy.destination")
-_STATES: Final = ("available", "unhealthy", "ejected", "draining", "unprobed")
-
-
-def state_of(destination: Destination) -> str:
-    """Name the state of a destination, the one that decides if it has several."""
-    if destination.draining:
-        return "draining"
-    if destination.ejected_until is not None:
-        return "ejected"
-    if not destination.healthy:
-        return "unhealthy"
-    return "unprobed" if destination.awaits_probe else "available"
+_STATES: Final = get_args(DestinationState)
 
 
 def families(upstreams: Iterable[Numbers]) -> list[Family]:
@@ -200,7 +189,7 @@ class _Families:
         for state in _STATES:
             self.destinations.add(0, name, state)
         for one in numbers.destinations():
-            self.destinations.add(1, name, state_of(one))
+            self.destinations.add(1, name, one.state)
             server = server_of(one)
             self.active.add(one.in_flight, name, *server)
             busy, idle = numbers.connections(one)

@@ -54,6 +54,14 @@ class Histogram:
             self.buckets[number] += count
         self.seconds += other.seconds
 
+    def since(self, earlier: Histogram) -> Histogram:
+        """Give the durations that were counted after ``earlier``, a copy, was made."""
+        found = Histogram()
+        pairs = zip(self.buckets, earlier.buckets, strict=True)
+        found.buckets = [ours - theirs for ours, theirs in pairs]
+        found.seconds = self.seconds - earlier.seconds
+        return found
+
     @property
     def count(self) -> int:
         """Number of durations."""

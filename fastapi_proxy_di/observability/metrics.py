@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from time import monotonic
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from fastapi_proxy_di.errors import LimitExceeded, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
@@ -22,6 +22,9 @@ __all__ = ["GONE", "DestinationCounts", "Metrics"]
 
 GONE: Final = "gone"
 """Name of the counts of all destinations that left the pool more than an hour ago."""
+
+PERIOD_SECONDS: Final = 60.0
+"""Seconds between two marks; recent durations are those of one to two periods."""
 
 KEEP_SECONDS: Final = 3600.0
 """How long a destination that has left the pool keeps its own counts."""
@@ -42,6 +45,20 @@ Result: TypeAlias = tuple[int | None, str | None]
 """Status of the response and value of the `Failure`, each ``None`` if there is none."""
 
 
+class _Mark(NamedTuple):
+    """What a destination had counted at one moment."""
+
+    durations: Histogram = Histogram()
+    first_byte: Histogram = Histogram()
+
+
+def _copy(*histograms: Histogram) -> Histogram:
+    copy = Histogram()
+    for one in histograms:
+        copy.add(one)
+    return copy
+
+
 class DestinationCounts:
     """The counts of one destination.
 
@@ -57,6 +74,7 @@ class DestinationCounts:
     """
 
     __slots__ = (
+        "_marks",
         "attempts",
         "durations",
         "ejections",
@@ -76,6 +94,7 @@ class DestinationCounts:
         self.messages: list[int] = [0, 0]
         self.durations: dict[tuple[str, Result], Histogram] = {}
         self.first_byte: Histogram = Histogram()
+        self._marks: tuple[_Mark, _Mark] = (_Mark(), _Mark())
 
     def ended(self, method: str, result: Result, seconds: float) -> None:
         """Count the duration of an attempt."""
@@ -87,6 +106,18 @@ class DestinationCounts:
                 method = _OTHER
             histogram = self.durations.setdefault((method, result), Histogram())
         histogram.observe(seconds)
+
+    def mark(self) -> None:
+        """Begin a new period of the recent durations."""
+        self._marks = (self._marks[1], _Mark(self._all_durations(), _copy(self.first_byte)))
+
+    def recent(self) -> tuple[Histogram, Histogram]:
+        """Give the durations since the `mark` before the last one: first bytes, and in all."""
+        mark = self._marks[0]
+        return self.first_byte.since(mark.first_byte), self._all_durations().since(mark.durations)
+
+    def _all_durations(self) -> Histogram:
+        return _copy(*tuple(self.durations.values()))
 
     def add(self, other: DestinationCounts) -> None:
         """Count everything that ``other`` has counted as well."""
@@ -145,6 +176,15 @@ class Metrics:
         for destination in destinations:
             if destination in self._counts:
                 self._removed[destination] = now
+
+    def leaving(self) -> list[Destination]:
+        """Give the destinations that have left the pool and finish their requests."""
+        return [one for one in tuple(self._removed) if one.in_flight]
+
+    def mark(self) -> None:
+        """Begin a new period of the recent durations of all destinations."""
+        for counts in tuple(self._counts.values()):
+            counts.mark()
 
     def by_destination(self) -> Iterator[tuple[Destination | None, DestinationCounts]]:
         """Give the counts of each destination; ``None`` stands for those that left long ago."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.settings import DestinationSettings
     from fastapi_proxy_di.wire.addresses import Address
 
-__all__ = ["Destination"]
+__all__ = ["Destination", "DestinationState"]
+
+DestinationState: TypeAlias = Literal["available", "unhealthy", "ejected", "draining", "unprobed"]
 
 
 class Destination:
@@ -141,6 +143,17 @@ class Destination:
     def available(self) -> bool:
         """Whether the destination may be picked: healthy, not ejected, not draining."""
         return self.healthy and self.ejected_until is None and not self.draining
+
+    @property
+    def state(self) -> DestinationState:
+        """The state of the destination, the one that decides if it is in several."""
+        if self.draining:
+            return "draining"
+        if self.ejected_until is not None:
+            return "ejected"
+        if not self.healthy:
+            return "unhealthy"
+        return "unprobed" if self.awaits_probe else "available"
 
     @property
     def full(self) -> bool:

@@ -33,6 +33,7 @@ from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.health.slow_start import SlowStart
 from fastapi_proxy_di.health.thresholds import Threshold
 from fastapi_proxy_di.observability.access_record import AccessRecords
+from fastapi_proxy_di.observability.changes import Changes
 from fastapi_proxy_di.observability.metrics import Metrics
 from fastapi_proxy_di.observability.observers import UpstreamObservers
 from fastapi_proxy_di.observability.telemetry import Telemetry
@@ -107,8 +108,9 @@ def compose(
         Tracing(settings.name, telemetry, how),
         AccessRecords(settings.name, pool, how, settings.explain),
     )
+    budget = RetryBudget(settings.retries.budget_share, settings.retries.budget_minimum)
     journey = _journey(
-        settings, policy, supervisor, transports, affinity, admission, observers, random
+        settings, policy, supervisor, transports, affinity, admission, observers, budget, random
     )
     upstream_transforms = pipeline_of(settings.transforms)
     builder = request_builder(settings, upstream_transforms, telemetry.removed_headers())
@@ -150,6 +152,8 @@ def compose(
         admission=admission,
         journey=journey,
         metrics=metrics,
+        changes=Changes(settings.name),
+        budget=budget,
         http=HttpForwarder(settings, journey, builder, response_headers, binding),
         websocket=WebSocketForwarder(settings, journey, builder, response_headers, binding),
         read_key=read_key,
@@ -165,11 +169,11 @@ def _journey(
     affinity: Affinity | None,
     admission: Admission | None,
     observers: UpstreamObservers,
+    budget: RetryBudget,
     random: Random,
 ) -> Journey:
     """Make the journey: admission and hedging around the retry loop."""
     outcomes = Outcomes(supervisor, policy, settings.ejection)
-    budget = RetryBudget(settings.retries.budget_share, settings.retries.budget_minimum)
     retry_loop = RetryLoop(
         settings=settings,
         policy=policy,

@@ -107,6 +107,7 @@ class Control:
             settings, await_probe=running.prober.settings.enabled
         )
         running.metrics.removed(removed)
+        running.changes.replaced(added, removed)
         running.transports.add(added, made)
         for destination in removed:
             _ = running.own(running.transports.retire(destination), f"retiring {destination.url}")

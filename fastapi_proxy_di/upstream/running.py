@@ -20,9 +20,11 @@ from fastapi_proxy_di.client.leasing import lease
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.http import HttpForwarder
 from fastapi_proxy_di.forwarding.journey import Journey
+from fastapi_proxy_di.forwarding.retries import RetryBudget
 from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder
+from fastapi_proxy_di.observability.changes import Changes
 from fastapi_proxy_di.observability.families import Numbers
-from fastapi_proxy_di.observability.metrics import Metrics
+from fastapi_proxy_di.observability.metrics import PERIOD_SECONDS, Metrics
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.supervision.events import Events
@@ -49,6 +51,8 @@ class RunningUpstream:
         admission: The upstream's own limits, ``None`` if it has none.
         journey: The steps that its exchanges go through.
         metrics: Counts its exchanges.
+        changes: Remembers since when its destinations are in their state.
+        budget: Its retry budget.
         http: Forwards HTTP.
         websocket: Tunnels WebSockets.
         read_key: Reads the hash key of a request; ``None`` if no key is used.
@@ -67,16 +71,19 @@ class RunningUpstream:
     admission: Admission | None
     journey: Journey
     metrics: Metrics
+    changes: Changes
+    budget: RetryBudget
     http: HttpForwarder
     websocket: WebSocketForwarder
     read_key: KeyReader | None
     clients: Clients
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _unsubscribe: Callable[[], None] = field(init=False)
+    _subscriptions: tuple[Callable[[], None], ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._unsubscribe = self.events.subscribe(self.metrics.listen)
+        listeners = (self.metrics.listen, self.changes.listen)
+        self._subscriptions = tuple(map(self.events.subscribe, listeners))
 
     def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
         """Lease a destination that is picked for ``key``."""
@@ -97,6 +104,12 @@ class RunningUpstream:
         await self.transports.start()
         await self.prober.sweep()
         self.prober.start()
+        _ = self.own(self._mark_periods(), f"periods of {self.settings.name}")
+
+    async def _mark_periods(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD_SECONDS)
+            self.metrics.mark()
 
     def own(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run ``coroutine`` as a task that is cancelled when the upstream is closed."""
@@ -119,7 +132,8 @@ class RunningUpstream:
             return_exceptions=True,
         )
         self.journey.failures.close()
-        self._unsubscribe()
+        for unsubscribe in self._subscriptions:
+            unsubscribe()
         faults = [result for result in results if isinstance(result, Exception)]
         if faults:
             raise ExceptionGroup(f"closing {self.settings.name}", faults)

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from time import monotonic
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.observability.histogram import Histogram
+from fastapi_proxy_di.pools.destination import Destination, DestinationState
 from fastapi_proxy_di.upstream.running import RunningUpstream
+
+
+class Percentiles(BaseModel):
+    """Durations in milliseconds, estimated from a histogram; at most 10 s are told apart.
+
+    Attributes:
+        p50: The median.
+        p99: The duration that one of a hundred exceeds.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    p50: float
+    p99: float
 
 
 class DestinationStatus(BaseModel):
@@ -17,14 +34,25 @@ class DestinationStatus(BaseModel):
         url: The address of the destination.
         weight: Its share of the traffic, relative to the other destinations.
         tier: Its tier; lower tiers are used first.
+        state: ``available``, ``unhealthy`` (by probes), ``ejected`` (by live traffic),
+            ``draining``, or ``unprobed`` (added, and not yet probed).
+        reason: Why the state began, e.g. ``"status 503"``; ``""`` if there is nothing to say.
+        since: When the state began.
         available: Whether the destination may be picked.
         healthy: Whether probes find the destination healthy.
         ejected_for: Seconds until the ejection ends, ``None`` if there is none.
         draining: Whether the destination takes no new requests.
         in_flight: Number of requests and tunnels under way.
+        tunnels: Number of open WebSockets.
         requests: Number of exchanges since the last readmission that succeeded, or failed on
             the destination's side.
         failures: Number of exchanges since then that failed on the destination's side.
+        attempts: Number of attempts since the start, retries and leases included.
+        failed_attempts: Number of failed attempts since the start, by value of the `Failure`.
+        ejections: Number of ejections since the start.
+        first_byte_ms: Milliseconds to the head of the responses of the last one to two minutes,
+            ``None`` if there were none.
+        duration_ms: The same for the last byte.
         latency_ms: Milliseconds that the last good probe took, ``None`` before the first.
     """
 
@@ -33,13 +61,22 @@ class DestinationStatus(BaseModel):
     url: str
     weight: float
     tier: int
+    state: DestinationState
+    reason: str
+    since: datetime
     available: bool
     healthy: bool
     ejected_for: float | None
     draining: bool
     in_flight: int
+    tunnels: int
     requests: int
     failures: int
+    attempts: int
+    failed_attempts: dict[str, int]
+    ejections: int
+    first_byte_ms: Percentiles | None
+    duration_ms: Percentiles | None
     latency_ms: float | None
 
 
@@ -52,11 +89,14 @@ class UpstreamStatus(BaseModel):
         panic: Whether no destination is available, so that all are used.
         in_flight: Number of requests and tunnels under way.
         queued: Number of requests that wait for a place.
+        refused: Number of requests that a limit has refused since the start, by setting.
+        retries_left: Number of counted retries that the budget allows at this moment.
         tunnels: Number of open WebSockets.
         tunnel_ends: Number of tunnels that ended since the start, by reason
             (``client_closed``, ``upstream_vanished``, ...); reasons that did not occur are left
             out.
         destinations: The destinations, in the order of the settings.
+        removed: Destinations that have left the pool and finish their requests.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -66,9 +106,12 @@ class UpstreamStatus(BaseModel):
     panic: bool
     in_flight: int
     queued: int
+    refused: dict[str, int]
+    retries_left: int
     tunnels: int
     tunnel_ends: dict[str, int]
     destinations: tuple[DestinationStatus, ...]
+    removed: tuple[DestinationStatus, ...]
 
 
 def status_of(running: RunningUpstream) -> UpstreamStatus:
@@ -82,25 +125,51 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
         panic=pool.panic,
         in_flight=sum(one.in_flight for one in pool.destinations),
         queued=0 if admission is None else admission.waiting,
+        refused=dict(running.metrics.refusals),
+        retries_left=int(running.budget.left(monotonic())),
         tunnels=websocket.open_tunnels,
         tunnel_ends={reason.value: count for reason, count in websocket.ends.items() if count},
         destinations=tuple(
-            _destination_status(one, one in available, now) for one in pool.destinations
+            _destination_status(running, one, one in available, now) for one in pool.destinations
+        ),
+        removed=tuple(
+            _destination_status(running, one, False, now) for one in running.metrics.leaving()
         ),
     )
 
 
-def _destination_status(one: Destination, available: bool, now: float) -> DestinationStatus:
+def _destination_status(
+    running: RunningUpstream, one: Destination, available: bool, now: float
+) -> DestinationStatus:
+    counts = running.metrics.of(one)
+    first_byte, duration = counts.recent()
+    change = running.changes.of(one)
     return DestinationStatus(
         url=one.url,
         weight=one.weight,
         tier=one.tier,
+        state=one.state,
+        reason=change.reason,
+        since=change.at,
         available=available,
         healthy=one.healthy,
         ejected_for=(None if one.ejected_until is None else max(0.0, one.ejected_until - now)),
         draining=one.draining,
         in_flight=one.in_flight,
+        tunnels=len(running.websocket.tunnels(one)),
         requests=one.successes + one.failures,
         failures=one.failures,
+        attempts=counts.attempts,
+        failed_attempts=dict(counts.failures),
+        ejections=sum(counts.ejections.values()),
+        first_byte_ms=_percentiles(first_byte),
+        duration_ms=_percentiles(duration),
         latency_ms=one.latency_ms,
     )
+
+
+def _percentiles(histogram: Histogram) -> Percentiles | None:
+    p50, p99 = histogram.quantile(0.5), histogram.quantile(0.99)
+    if p50 is None or p99 is None:
+        return None
+    return Percentiles(p50=p50 * 1000, p99=p99 * 1000)

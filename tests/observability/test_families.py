@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastapi_proxy_di.observability.families import Numbers, families, server_of, state_of
+from fastapi_proxy_di.observability.families import Numbers, families, server_of
 from fastapi_proxy_di.observability.metrics import GONE, KEEP_SECONDS, Metrics
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import DestinationSettings
@@ -34,15 +34,15 @@ def test_server_is_named_by_its_address(url: str, server: tuple[str, int | None]
 def test_state_is_the_one_that_decides() -> None:
     """Draining before ejected before unhealthy before unprobed."""
     (one,) = pool_of(1).destinations
-    states = [state_of(one)]
+    states = [one.state]
     one.awaits_probe = True
-    states.append(state_of(one))
+    states.append(one.state)
     one.healthy = False
-    states.append(state_of(one))
+    states.append(one.state)
     one.ejected_until = 1.0
-    states.append(state_of(one))
+    states.append(one.state)
     one.draining = True
-    states.append(state_of(one))
+    states.append(one.state)
 
     assert states == ["available", "unprobed", "unhealthy", "ejected", "draining"]
 
