@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from fastapi import FastAPI
 from fastapi.routing import APIWebSocketRoute
+from opentelemetry.metrics import get_meter_provider
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount
 
@@ -27,11 +28,7 @@ from fastapi_proxy_di.integration.problems import install_at_start
 from fastapi_proxy_di.integration.proxied import proxied_by
 from fastapi_proxy_di.integration.runtime import Runtime
 from fastapi_proxy_di.integration.shadowed import shadowed_routes
-from fastapi_proxy_di.observability.telemetry import (
-    Telemetry,
-    global_meter_provider,
-    global_tracer_provider,
-)
+from fastapi_proxy_di.observability.telemetry import Telemetry, global_tracer_provider
 from fastapi_proxy_di.settings import Mention, ProxySettings, TelemetrySettings, UpstreamSettings
 from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.upstream.client_request import check_request
@@ -157,7 +154,7 @@ def _telemetry_of(app: Starlette, settings: TelemetrySettings) -> Telemetry:
     return Telemetry(
         settings,
         lambda: telemetry_provider(app, "tracer_provider") or global_tracer_provider(),
-        lambda: telemetry_provider(app, "meter_provider") or global_meter_provider(),
+        lambda: telemetry_provider(app, "meter_provider") or get_meter_provider(),
         has_server_spans=isinstance(app, FastAPI),
     )
 

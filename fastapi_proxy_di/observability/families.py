@@ -10,8 +10,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
+from fastapi_proxy_di.observability.attributes import server_of
 from fastapi_proxy_di.observability.histogram import Histogram
-from fastapi_proxy_di.observability.metrics import GONE, DestinationCounts, Metrics
+from fastapi_proxy_di.observability.metrics import (
+    DURATION,
+    FIRST_BYTE,
+    GONE,
+    QUEUE,
+    DestinationCounts,
+    Metrics,
+)
 from fastapi_proxy_di.pools.destination import Destination, DestinationState
 
 __all__ = ["Family", "Labels", "Numbers", "families"]
@@ -86,7 +94,7 @@ def families(upstreams: Iterable[Numbers]) -> list[Family]:
 class _Families:
     def __init__(self) -> None:
         self.durations = Family(
-            "http.client.request.duration",
+            DURATION,
             "histogram",
             "s",
             "Duration of attempts at destinations, from their start to the last byte.",
@@ -166,14 +174,14 @@ class _Families:
             ("proxy.upstream",),
         )
         self.first_byte = Family(
-            "proxy.first_byte.duration",
+            FIRST_BYTE,
             "histogram",
             "s",
             "Duration from the start of an attempt to the head of its response.",
             _OURS,
         )
         self.queue = Family(
-            "proxy.queue.duration",
+            QUEUE,
             "histogram",
             "s",
             "Time that requests waited in the queue.",
@@ -223,13 +231,3 @@ class _Families:
             self.messages.add(count, name, url, direction)
         for (method, (status, error)), histogram in tuple(counts.durations.items()):
             self.durations.add_histogram(histogram, name, *server, method, status, error)
-
-
-def server_of(destination: Destination) -> tuple[str, int | None]:
-    """Give ``server.address`` and ``server.port`` of a destination."""
-    address = destination.address
-    if address.app is not None:
-        return address.app, None
-    if address.socket_path is not None:
-        return address.socket_path, None
-    return address.host, address.port

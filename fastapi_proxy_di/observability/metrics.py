@@ -7,12 +7,13 @@ that has left the pool keeps its counts for an hour; then they move to `GONE`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from time import monotonic
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from fastapi_proxy_di.errors import LimitExceeded, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.observability.attributes import OTHER, method_of, server_of
 from fastapi_proxy_di.observability.histogram import Histogram
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.supervision.events import DestinationEjected, Event
@@ -33,16 +34,25 @@ MAX_SERIES: Final = 40
 """Pairs of method and result with a histogram of their own, for each destination. Statuses beyond
 are counted as the first of their class, so that a destination cannot fill the memory."""
 
-_METHODS: Final = {
-    name.encode(): name
-    for name in ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY")
-} | {b"TRACE": "TRACE"}
-"""Methods that are labels; every other one is ``_OTHER``, since a client chooses it."""
-
-_OTHER: Final = "_OTHER"
-
 Result: TypeAlias = tuple[int | None, str | None]
 """Status of the response and value of the `Failure`, each ``None`` if there is none."""
+
+
+DURATION: Final = "http.client.request.duration"
+FIRST_BYTE: Final = "proxy.first_byte.duration"
+QUEUE: Final = "proxy.queue.duration"
+
+Attributes: TypeAlias = Mapping[str, str | int]
+
+
+class DurationRecorder(Protocol):
+    """Gets the durations as they end; OpenTelemetry's instruments are one."""
+
+    def attributes(self, name: str, labels: tuple[str | int | None, ...]) -> Attributes:
+        """Give the attributes of a duration, to be kept for further ones."""
+
+    def record(self, name: str, seconds: float, attributes: Attributes) -> None:
+        """Take a duration."""
 
 
 class _Mark(NamedTuple):
@@ -71,11 +81,13 @@ class DestinationCounts:
         messages: Messages through tunnels that have ended, to the upstream and to the client.
         durations: Seconds from the start of an attempt to its last byte, by method and result.
         first_byte: Seconds from the start of an attempt to the head of its response.
+        attributes: Attributes of the durations that OpenTelemetry has got, by series.
     """
 
     __slots__ = (
         "_marks",
         "attempts",
+        "attributes",
         "durations",
         "ejections",
         "failures",
@@ -94,18 +106,20 @@ class DestinationCounts:
         self.messages: list[int] = [0, 0]
         self.durations: dict[tuple[str, Result], Histogram] = {}
         self.first_byte: Histogram = Histogram()
+        self.attributes: dict[tuple[str, Result] | None, Attributes] = {}
         self._marks: tuple[_Mark, _Mark] = (_Mark(), _Mark())
 
-    def ended(self, method: str, result: Result, seconds: float) -> None:
-        """Count the duration of an attempt."""
+    def ended(self, method: str, result: Result, seconds: float) -> tuple[str, Result]:
+        """Count the duration of an attempt; give the series in which it is counted."""
         histogram = self.durations.get((method, result))
         if histogram is None:
             status = result[0]
             if len(self.durations) >= MAX_SERIES and status is not None:
                 result = (status // 100 * 100, result[1])
-                method = _OTHER
+                method = OTHER
             histogram = self.durations.setdefault((method, result), Histogram())
         histogram.observe(seconds)
+        return method, result
 
     def mark(self) -> None:
         """Begin a new period of the recent durations."""
@@ -151,6 +165,7 @@ class Metrics:
         refusals: Refused requests, by the setting that refused them.
         failures: Requests that failed without an attempt, by value of the `Failure`.
         queue: Seconds that requests waited in the queue.
+        instruments: Records durations as they end, ``None`` for nobody.
     """
 
     def __init__(self, upstream: str, clock: Callable[[], float] = monotonic) -> None:
@@ -162,6 +177,7 @@ class Metrics:
         self.refusals: dict[str, int] = {}
         self.failures: dict[str, int] = {}
         self.queue: Histogram = Histogram()
+        self.instruments: DurationRecorder | None = None
 
     def of(self, destination: Destination) -> DestinationCounts:
         """Give the counts of a destination."""
@@ -239,7 +255,16 @@ class Metrics:
     def head(self, exchange: Exchange) -> None:
         """Count the seconds to the head of a response."""
         exchange.head_at = now = self._clock()
-        self.of(exchange.destination).first_byte.observe(now - exchange.attempt_began)
+        seconds = now - exchange.attempt_began
+        counts = self.of(exchange.destination)
+        counts.first_byte.observe(seconds)
+        if self.instruments is not None:
+            attributes = counts.attributes.get(None)
+            if attributes is None:
+                labels = (self.upstream, exchange.destination.url)
+                attributes = self.instruments.attributes(FIRST_BYTE, labels)
+                counts.attributes[None] = attributes
+            self.instruments.record(FIRST_BYTE, seconds, attributes)
 
     def received(self, exchange: Exchange) -> None:
         """Do nothing; the attempt ends when the client has the response."""
@@ -253,8 +278,18 @@ class Metrics:
             counts.failures[error] = counts.failures.get(error, 0) + 1
         status = exchange.response.status if exchange.head_at else None
         if exchange.tunnel_end is None and (status is not None or error is not None):
-            method = _METHODS.get(exchange.method, _OTHER)
-            counts.ended(method, (status, error), self._clock() - exchange.attempt_began)
+            seconds = self._clock() - exchange.attempt_began
+            series = counts.ended(method_of(exchange.method), (status, error), seconds)
+            if self.instruments is not None:
+                attributes = counts.attributes.get(series)
+                if attributes is None:
+                    method, (status, error) = series
+                    labels = (self.upstream, *server_of(exchange.destination))
+                    attributes = self.instruments.attributes(
+                        DURATION, (*labels, method, status, error)
+                    )
+                    counts.attributes[series] = attributes
+                self.instruments.record(DURATION, seconds, attributes)
 
     def responded(self, exchange: Exchange, status: int, headers: Headers) -> None:
         """Do nothing; statuses are counted when the attempt ends."""
@@ -266,6 +301,9 @@ class Metrics:
         """Count a refusal, a failure without an attempt, and the end of a tunnel."""
         if exchange.queued is not None:
             self.queue.observe(exchange.queued)
+            if self.instruments is not None:
+                attributes = self.instruments.attributes(QUEUE, (self.upstream,))
+                self.instruments.record(QUEUE, exchange.queued, attributes)
         if isinstance(failure, LimitExceeded):
             self.refusals[failure.limit] = self.refusals.get(failure.limit, 0) + 1
         elif isinstance(failure, ProxyError) and not exchange.attempts and not exchange.in_flight:

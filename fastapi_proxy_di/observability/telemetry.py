@@ -6,29 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from opentelemetry import metrics, propagate, trace
-from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
+from opentelemetry import propagate, trace
+from opentelemetry.metrics import MeterProvider, get_meter_provider
 from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, TracerProvider
 
 from fastapi_proxy_di.settings import TelemetrySettings
 
-__all__ = ["Telemetry", "global_meter_provider", "global_tracer_provider"]
+__all__ = ["SCHEMA", "Telemetry", "global_tracer_provider"]
 
-_DEFERRED_METERS: Final = "_ProxyMeterProvider"
-"""The class of OpenTelemetry's meter provider before one is set; the class is not public."""
+SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
+"""The version of OpenTelemetry's conventions that the names follow; FastAPI's own as well."""
 
 
 def global_tracer_provider() -> TracerProvider | None:
     """Give the global provider of spans, ``None`` if none is set."""
     provider = trace.get_tracer_provider()
     return None if isinstance(provider, ProxyTracerProvider | NoOpTracerProvider) else provider
-
-
-def global_meter_provider() -> MeterProvider | None:
-    """Give the global provider of metrics, ``None`` if none is set."""
-    provider = metrics.get_meter_provider()
-    unset = isinstance(provider, NoOpMeterProvider) or type(provider).__name__ == _DEFERRED_METERS
-    return None if unset else provider
 
 
 _W3C_FIELDS: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
@@ -38,19 +31,20 @@ _W3C_FIELDS: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 class Telemetry:
     """The telemetry of an app.
 
-    Providers are asked for each time, because many apps set theirs in the lifespan.
+    The provider of spans is asked for each time, because many apps set theirs in the lifespan.
+    The global provider of metrics waits for the real one by itself.
 
     Attributes:
         settings: What the app wants.
         tracer_provider: Gives the provider of spans, ``None`` if none is set.
-        meter_provider: Gives the provider of metrics, ``None`` if none is set.
+        meter_provider: Gives the provider of metrics.
         has_server_spans: Whether FastAPI makes a span of each request. A request without one
             then belongs to a path that is left out.
     """
 
     settings: TelemetrySettings = field(default_factory=TelemetrySettings)
     tracer_provider: Callable[[], TracerProvider | None] = global_tracer_provider
-    meter_provider: Callable[[], MeterProvider | None] = global_meter_provider
+    meter_provider: Callable[[], MeterProvider] = get_meter_provider
     has_server_spans: bool = True
 
     def removed_headers(self) -> frozenset[bytes]:

@@ -26,18 +26,14 @@ from starlette.types import Scope
 
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
-from fastapi_proxy_di.observability.families import server_of
-from fastapi_proxy_di.observability.telemetry import Telemetry
+from fastapi_proxy_di.observability.attributes import OTHER, method_of, server_of
+from fastapi_proxy_di.observability.telemetry import SCHEMA, Telemetry
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.targets import join_target
 
 __all__ = ["Tracing"]
 
-_SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
-_METHODS: Final = frozenset(
-    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
-)
 _SECRET_PARAMETERS: Final = frozenset(
     {"AWSAccessKeyId", "Signature", "X-Amz-Credential", "X-Amz-Security-Token", "X-Amz-Signature"}
     | {"X-Goog-Signature", "sig"}
@@ -116,7 +112,7 @@ class Tracing:
             return None
         if provider is not self._known:
             self._tracer = provider.get_tracer(
-                "fastapi_proxy_di", version("fastapi-proxy-di"), schema_url=_SCHEMA
+                "fastapi_proxy_di", version("fastapi-proxy-di"), schema_url=SCHEMA
             )
             self._known = provider
         return self._tracer
@@ -187,8 +183,7 @@ class ExchangeSpans:
     def _start(self, exchange: Exchange, tracer: Tracer) -> Span:
         destination = exchange.destination
         address, port = server_of(destination)
-        sent = exchange.method.decode("latin-1")
-        method = sent if sent in _METHODS else "_OTHER"
+        method = method_of(exchange.method)
         attributes: dict[str, str | int | float] = {
             "http.request.method": method,
             "server.address": address,
@@ -199,8 +194,8 @@ class ExchangeSpans:
         }
         if port is not None:
             attributes["server.port"] = port
-        if method != sent:
-            attributes["http.request.method_original"] = sent
+        if method == OTHER:
+            attributes["http.request.method_original"] = exchange.method.decode("latin-1")
         if self._attempts:
             attributes["http.request.resend_count"] = self._attempts
         if exchange.queued is not None:
@@ -211,7 +206,7 @@ class ExchangeSpans:
             links.append(Link(self._first.get_span_context()))
         lease = exchange.scope["type"] == "lease"
         span = tracer.start_span(
-            "lease" if lease else "HTTP" if method == "_OTHER" else method,
+            "lease" if lease else "HTTP" if method == OTHER else method,
             context=self._context,
             kind=SpanKind.CLIENT,
             attributes=attributes,

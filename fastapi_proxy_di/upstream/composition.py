@@ -34,6 +34,7 @@ from fastapi_proxy_di.health.slow_start import SlowStart
 from fastapi_proxy_di.health.thresholds import Threshold
 from fastapi_proxy_di.observability.access_record import AccessRecords
 from fastapi_proxy_di.observability.changes import Changes
+from fastapi_proxy_di.observability.instruments import instruments_of
 from fastapi_proxy_di.observability.metrics import Metrics
 from fastapi_proxy_di.observability.observers import UpstreamObservers
 from fastapi_proxy_di.observability.telemetry import Telemetry
@@ -154,6 +155,7 @@ def compose(
         metrics=metrics,
         changes=Changes(settings.name),
         budget=budget,
+        instruments=instruments_of(telemetry) if telemetry.settings.metrics else None,
         http=HttpForwarder(settings, journey, builder, response_headers, binding),
         websocket=WebSocketForwarder(settings, journey, builder, response_headers, binding),
         read_key=read_key,

@@ -24,6 +24,7 @@ from fastapi_proxy_di.forwarding.retries import RetryBudget
 from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder
 from fastapi_proxy_di.observability.changes import Changes
 from fastapi_proxy_di.observability.families import Numbers
+from fastapi_proxy_di.observability.instruments import Instruments
 from fastapi_proxy_di.observability.metrics import PERIOD_SECONDS, Metrics
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import UpstreamSettings
@@ -53,6 +54,7 @@ class RunningUpstream:
         metrics: Counts its exchanges.
         changes: Remembers since when its destinations are in their state.
         budget: Its retry budget.
+        instruments: Gives its metrics to OpenTelemetry; ``None`` if they are not wanted there.
         http: Forwards HTTP.
         websocket: Tunnels WebSockets.
         read_key: Reads the hash key of a request; ``None`` if no key is used.
@@ -73,6 +75,7 @@ class RunningUpstream:
     metrics: Metrics
     changes: Changes
     budget: RetryBudget
+    instruments: Instruments | None
     http: HttpForwarder
     websocket: WebSocketForwarder
     read_key: KeyReader | None
@@ -84,6 +87,9 @@ class RunningUpstream:
     def __post_init__(self) -> None:
         listeners = (self.metrics.listen, self.changes.listen)
         self._subscriptions = tuple(map(self.events.subscribe, listeners))
+        if self.instruments is not None:
+            self.metrics.instruments = self.instruments
+            self._subscriptions += (self.instruments.add(lambda: (self.numbers(),)),)
 
     def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
         """Lease a destination that is picked for ``key``."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from fastapi_proxy_di.observability.families import Numbers, families, server_of
+from fastapi_proxy_di.observability.families import Numbers, families
 from fastapi_proxy_di.observability.metrics import GONE, KEEP_SECONDS, Metrics
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import DestinationSettings
@@ -14,21 +12,6 @@ from tests.pools.samples import pool_of
 def destination(url: str) -> Destination:
     """Give a destination with this address."""
     return Destination(DestinationSettings(url=url))
-
-
-@pytest.mark.parametrize(
-    ("url", "server"),
-    [
-        ("http://10.0.0.1:8080/base", ("10.0.0.1", 8080)),
-        ("https://api.internal", ("api.internal", 443)),
-        ("http://[::1]:81", ("::1", 81)),
-        ("http+unix://%2Frun%2Fapp.sock", ("/run/app.sock", None)),
-        ("asgi://package.module:app", ("package.module:app", None)),
-    ],
-)
-def test_server_is_named_by_its_address(url: str, server: tuple[str, int | None]) -> None:
-    """A socket and an app of this process have no port."""
-    assert server_of(destination(url)) == server
 
 
 def test_state_is_the_one_that_decides() -> None:
