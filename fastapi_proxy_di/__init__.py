@@ -36,6 +36,7 @@ from fastapi_proxy_di.integration.metrics import metrics_router, proxy_collector
 from fastapi_proxy_di.integration.options import ForwardOptions
 from fastapi_proxy_di.integration.readiness import upstreams_ready
 from fastapi_proxy_di.integration.router import proxy_router
+from fastapi_proxy_di.integration.status_page.router import status_router
 from fastapi_proxy_di.observability.last_resort import LastResort
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import (
@@ -134,6 +135,7 @@ __all__ = [
     "proxy_collector",
     "proxy_lifespan",
     "proxy_router",
+    "status_router",
     "upstreams_ready",
 ]
 

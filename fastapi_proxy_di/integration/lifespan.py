@@ -297,7 +297,7 @@ def warn_of_unreachable_websockets(app: FastAPI) -> None:
     if runtime.websockets_checked:
         return
     runtime.websockets_checked = True
-    for route in _routes(app.routes):
+    for route in reached_routes(app.routes):
         dependant = dependant_of(route)
         if (
             not isinstance(route.original_route, APIWebSocketRoute)
@@ -324,19 +324,20 @@ def _request_takers(dependant: Any) -> Iterator[Any]:
         yield from _request_takers(dependency)
 
 
-def _routes(routes: Iterable[BaseRoute]) -> Iterator[Any]:
+def reached_routes(routes: Iterable[BaseRoute]) -> Iterator[Any]:
+    """Yield the routes of an app, those below its mounts and hosts too, each include apart."""
     for route in routes_of(routes):
         original: BaseRoute = route.original_route
         if isinstance(original, Mount | Host):
             # A mounted FastAPI app has a runtime, and a lifespan, of its own.
             if not isinstance(original.app, FastAPI):
-                yield from _routes(original.routes or ())
+                yield from reached_routes(original.routes or ())
         else:
             yield route
 
 
 def _mentions_in_routes(routes: Iterable[BaseRoute]) -> Iterator[UpstreamMention]:
-    for route in _routes(routes):
+    for route in reached_routes(routes):
         proxied = proxied_by(getattr(route, "endpoint", None))
         if proxied is not None:
             yield proxied.upstream

@@ -147,6 +147,14 @@ class Supervisor:
             self._emit(DestinationUndrained(self.pool.name, destination.url))
         return changed
 
+    def readmit(self, destination: Destination) -> bool:
+        """End the ejection of ``destination``; return whether that is a change."""
+        changed = destination.ejected
+        if changed:
+            self._readmit(destination)
+            self._await_readmission()
+        return changed
+
     def replace(
         self, settings: Iterable[DestinationSettings], *, await_probe: bool = False
     ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:

@@ -289,6 +289,35 @@ class Balancer:
         """
         self._in_loop(lambda: self._control.undrain(url))
 
+    def readmit(self, url: str) -> None:
+        """End the ejection of a destination at once, also one that ``Retry-After`` asked for.
+
+        Nothing happens if the destination is not ejected; failed probes still count.
+
+        Args:
+            url: The address of the destination, in any equivalent spelling.
+
+        Raises:
+            ValueError: There is no such destination.
+        """
+        self._in_loop(lambda: self._control.readmit(url))
+
+    async def probe(self, url: str) -> bool:
+        """Probe a destination now, besides its regular probes.
+
+        The result counts like that of a regular probe.
+
+        Args:
+            url: The address of the destination, in any equivalent spelling.
+
+        Returns:
+            Whether the probe was good.
+
+        Raises:
+            ValueError: There is no such destination, or the upstream has no probes.
+        """
+        return await self._control.probe(url)
+
     def replace_destinations(self, destinations: Destinations) -> None:
         """Replace all destinations at once.
 

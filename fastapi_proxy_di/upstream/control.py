@@ -15,7 +15,7 @@ from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import Destinations, DestinationSettings, HealthSettings
 from fastapi_proxy_di.upstream.running import RunningUpstream
 
-__all__ = ["Control", "DestinationChanges", "HealthChanges"]
+__all__ = ["Control", "DestinationChanges", "HealthChanges", "UnknownDestination"]
 
 _LOOK_SECONDS: Final = 0.05
 """Seconds between two checks whether a draining destination is empty."""
@@ -42,6 +42,10 @@ class DestinationChanges(TypedDict, total=False):
     health_path: str | None
 
 
+class UnknownDestination(ValueError):
+    """The upstream has no destination with this address."""
+
+
 class Control:
     """The changes of a running upstream that ``Balancer`` offers.
 
@@ -65,6 +69,17 @@ class Control:
     def undrain(self, url: str) -> None:
         """Let a drained destination take requests again."""
         self._running.supervisor.undrain(self._find(url))
+
+    def readmit(self, url: str) -> None:
+        """End the ejection of a destination; see ``Balancer.readmit``."""
+        self._running.supervisor.readmit(self._find(url))
+
+    async def probe(self, url: str) -> bool:
+        """Probe a destination now; see ``Balancer.probe``."""
+        destination, prober = self._find(url), self._running.prober
+        if not prober.settings.enabled:
+            raise ValueError(f"{self._running.settings.name} has no probes; set health.path")
+        return await prober.probe(destination)
 
     def replace_destinations(self, destinations: Destinations) -> None:
         """Replace all destinations at once; see ``Balancer.replace_destinations``."""
@@ -128,7 +143,9 @@ class Control:
         found = running.pool.find(url)
         if found is None:
             known = ", ".join(one.url for one in running.pool.destinations)
-            raise ValueError(f"{running.settings.name} has no destination {url!r}; it has {known}")
+            raise UnknownDestination(
+                f"{running.settings.name} has no destination {url!r}; it has {known}"
+            )
         return found
 
 

@@ -1,0 +1,1 @@
+"""The status router: the state of all upstreams as a page and as data, and its actions."""

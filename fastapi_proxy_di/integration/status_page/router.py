@@ -1,0 +1,208 @@
+"""``status_router``: a page, its data, and actions on destinations.
+
+FastAPI evaluates the annotations when the app runs, so they are not postponed.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from weakref import WeakSet
+
+from fastapi import APIRouter, Request, Response
+from fastapi.params import Depends
+from pydantic import ValidationError
+from starlette.applications import Starlette
+
+from fastapi_proxy_di.integration.lifespan import proxy_lifespan, runtime_of
+from fastapi_proxy_di.integration.problems import problem
+from fastapi_proxy_di.integration.runtime import Runtime
+from fastapi_proxy_di.integration.status_page.actions import ACTIONS, ActionRequest
+from fastapi_proxy_di.integration.status_page.guarded import refuse_open
+from fastapi_proxy_di.integration.status_page.page import POLICY, render
+from fastapi_proxy_di.integration.status_page.reports import (
+    StatusReport,
+    events_report,
+    position_after,
+    status_report,
+)
+from fastapi_proxy_di.integration.status_page.same_origin import is_same_origin, normal_origin
+from fastapi_proxy_di.upstream.balancer import Balancer
+from fastapi_proxy_di.upstream.control import UnknownDestination
+from fastapi_proxy_di.wire.quoting import quoted
+
+__all__ = ["status_router"]
+
+WAIT_SECONDS: Final = 10.0
+"""The longest that a request for events waits. A server that stops waits for it."""
+SHOWN_EVENTS: Final = 50
+_MOST_BYTES: Final = 65536
+_HEADERS: Final = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": POLICY,
+}
+
+_logger = logging.getLogger("fastapi_proxy_di.status")
+
+_Endpoint = Callable[..., Any]
+
+
+def status_router(
+    *,
+    actions: bool = False,
+    allowed_origins: Iterable[str] = (),
+    dependencies: Sequence[Depends] | None = None,
+    unguarded: bool = False,
+) -> APIRouter:
+    """Give a router that shows the upstreams of the app, and changes them if it may.
+
+    ```python
+    app.include_router(
+        status_router(actions=True), prefix="/upstreams", dependencies=[Depends(require_admin)]
+    )
+    ```
+
+    - ``GET /``: a page. It is one file, and shows the state without script too.
+    - ``GET /status.json``: the same as data.
+    - ``GET /events?since=&wait=``: events after a position of ``status.json`` or of an earlier
+      response; waits up to ``wait`` seconds for one, at most 10.
+    - With ``actions``: ``POST /{upstream}/drain``, ``undrain``, ``readmit``, ``probe`` with
+      ``{"destination": "http://…"}``, and ``weight`` with ``{"destination": …, "weight": 2}``;
+      the response is the new state of the upstream.
+
+    The router shows addresses and has no login of its own. An app does not start with it unless
+    the router, its include or the app has a dependency. It speaks for the process that
+    answers: with several workers each knows its own state only.
+
+    Args:
+        actions: Whether the router has actions. They take ``application/json`` only, and
+            refuse requests that a page of another site makes a browser send.
+        allowed_origins: Origins of other pages that may send actions, e.g.
+            ``"https://ops.example"``.
+        dependencies: Dependencies of the router.
+        unguarded: Whether the router may be without a dependency.
+
+    Raises:
+        ValueError: One of ``allowed_origins`` is no origin.
+    """
+    origins = _origins(allowed_origins)
+    endpoints: set[_Endpoint] = set()
+    checked: WeakSet[Any] = WeakSet()
+
+    def check(app: Any) -> None:
+        if not unguarded and app not in checked:
+            refuse_open(app, endpoints, "status_router")
+            checked.add(app)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        check(app)
+        async with proxy_lifespan(app):
+            yield
+
+    def runtime(request: Request) -> Runtime:
+        app = request.scope["app"]
+        check(app)  # an outer app may run its upstreams without the lifespan of this router
+        return runtime_of(app, "the upstreams of this app are not started")
+
+    def report(request: Request) -> StatusReport:
+        return status_report(runtime(request), actions=actions)
+
+    async def page(request: Request) -> Response:
+        """Show the state of all upstreams."""
+        shown = report(request)
+        recent = events_report(runtime(request).history, 0).events[: -SHOWN_EVENTS - 1 : -1]
+        return Response(render(shown, recent), media_type="text/html", headers=_HEADERS)
+
+    def status(request: Request) -> Response:
+        """Give the state of all upstreams."""
+        return _json(report(request).model_dump_json())
+
+    async def events(request: Request, since: str = "", wait: float = 0.0) -> Response:
+        """Give the events after a position."""
+        history = runtime(request).history
+        number = position_after(since)
+        if wait > 0:
+            await history.wait(number, min(wait, WAIT_SECONDS))
+        return _json(events_report(history, number).model_dump_json())
+
+    def action(name: str) -> _Endpoint:
+        async def act(request: Request, upstream: str) -> Response:
+            refusal = _refusal(request, origins)
+            if refusal is not None:
+                return refusal
+            balancer = runtime(request).balancers.get(upstream)
+            if balancer is None:
+                return problem(404, "There is no such upstream.", _HEADERS)
+            return await _act(balancer, name, await _body(request))
+
+        act.__doc__ = f"Do ``{name}`` to a destination."
+        return act
+
+    router = APIRouter(dependencies=dependencies, lifespan=lifespan)
+    for path, endpoint in (("/", page), ("/status.json", status), ("/events", events)):
+        endpoints.add(endpoint)
+        router.add_api_route(path, endpoint, methods=["GET"], include_in_schema=False)
+    for name in ACTIONS if actions else ():
+        endpoint = action(name)
+        endpoints.add(endpoint)
+        router.add_api_route(
+            f"/{{upstream}}/{name}", endpoint, methods=["POST"], include_in_schema=False
+        )
+    return router
+
+
+def _origins(given: Iterable[str]) -> frozenset[str]:
+    origins = {origin: normal_origin(origin) for origin in given}
+    for origin, normal in origins.items():
+        if not normal:
+            raise ValueError(
+                f"allowed_origins: {origin!r} is no origin; write scheme and host, "
+                "e.g. https://ops.example"
+            )
+    return frozenset(origins.values())
+
+
+def _refusal(request: Request, allowed_origins: frozenset[str]) -> Response | None:
+    if not is_same_origin(request.headers, allowed_origins):
+        return problem(403, "The request comes from a page of another site.", _HEADERS)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        return problem(415, "The body is JSON, with Content-Type: application/json.", _HEADERS)
+    return None
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MOST_BYTES:
+            break
+    return body
+
+
+async def _act(balancer: Balancer, name: str, body: bytes) -> Response:
+    try:
+        asked = ActionRequest.model_validate_json(body)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        fields = ", ".join(".".join(map(str, one["loc"])) or "body" for one in faults)
+        return problem(422, f"The body has faults: {fields}.", _HEADERS)
+    try:
+        await ACTIONS[name](balancer, asked)
+    except ValueError as error:
+        return problem(404 if isinstance(error, UnknownDestination) else 409, str(error), _HEADERS)
+    _logger.info(
+        "%s: %s of %s, asked for on the status page",
+        balancer.name,
+        name,
+        quoted(asked.destination),
+        extra={"upstream": balancer.name, "destination": quoted(asked.destination)},
+    )
+    return _json(balancer.status().model_dump_json())
+
+
+def _json(text: str) -> Response:
+    return Response(text, media_type="application/json", headers=_HEADERS)
