@@ -1,6 +1,7 @@
 """``Balancer``: the object that ``Depends(Upstream("billing"))`` gives, to use an upstream in code.
 
 Its methods validate their arguments and call the part of the upstream that does the work.
+Long because each public method has a docstring for users.
 """
 
 from __future__ import annotations
