@@ -38,6 +38,8 @@ _MEMBERS: Final = {
         "name",
         "peek",
         "pick",
+        "probe",
+        "readmit",
         "replace_destinations",
         "settings",
         "status",
