@@ -25,7 +25,11 @@ _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 _USAGE = 2
 # `check` needs none: without rich it prints a plain table.
-_NEEDS = {"demo": ("uvicorn", "rich"), "demo-upstream": ("uvicorn",), "serve": ("uvicorn",)}
+_NEEDS = {
+    "demo": ("uvicorn", "rich", "prometheus_client"),
+    "demo-upstream": ("uvicorn",),
+    "serve": ("uvicorn",),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from fastapi_proxy_di.cli.extra import missing_modules
     [
         (["demo"], ["uvicorn", "rich"], "uvicorn and rich"),
         (["demo", "--once"], ["rich"], "rich"),
+        (["demo"], ["prometheus_client"], "prometheus_client"),
         (["demo-upstream"], ["uvicorn"], "uvicorn"),
         (["serve", "billing"], ["uvicorn"], "uvicorn"),
     ],

@@ -24,7 +24,9 @@ from fastapi_proxy_di import (
     HealthSettings,
     Upstream,
     UpstreamSettings,
+    metrics_router,
     proxy_router,
+    status_router,
 )
 from fastapi_proxy_di.cli.background_server import serving
 from fastapi_proxy_di.cli.demo import live, once
@@ -76,13 +78,18 @@ class DemoSettings(UpstreamSettings, name="demo"):
 
 
 def gateway(fleet: Fleet) -> tuple[FastAPI, Upstream]:
-    """Make the gateway as a user would, with short intervals of probes."""
+    """Make the gateway as a user would, with short intervals of probes.
+
+    Its status page and metrics have no login: the demo listens on 127.0.0.1 only.
+    """
     settings = DemoSettings(
         destinations=[upstream.url for upstream in fleet.upstreams],
         health=HealthSettings(path=HEALTH_PATH, interval=0.5, timeout=1, fall=2, rise=1),
     )
     upstream = Upstream(settings)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(status_router(actions=True, unguarded=True), prefix="/upstreams")
+    app.include_router(metrics_router())
     app.include_router(proxy_router(upstream))
     return app, upstream
 

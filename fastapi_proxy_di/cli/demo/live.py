@@ -27,6 +27,7 @@ _REDRAW_SECONDS: Final = 0.25
 _LINE_SECONDS: Final = 2.0
 _LOG_KEPT: Final = 100
 _UNLIMITED: Final = 1000  # columns
+_NO_LOGIN: Final = "Status page and metrics have no login here: only this machine reaches the demo."
 
 
 def how_to_reach(base: str) -> list[tuple[str, str]]:
@@ -39,6 +40,8 @@ def how_to_reach(base: str) -> list[tuple[str, str]]:
         ("WebSocket", f"{python_command()} -m websockets ws{base.removeprefix('http')}/echo"),
         ("Upload", f"head -c 50000000 /dev/zero | curl -X POST -T - {base}/upload"),
         ("API page", f"{base}/docs"),
+        ("Status page", f"{base}/upstreams/"),
+        ("Metrics", f"{base}/metrics"),
     ]
 
 
@@ -101,6 +104,7 @@ async def show(
     console.print()
     for label, command in how_to_reach(base):
         console.print(Text.assemble((f"{label:<14}", "bold"), command), soft_wrap=True)
+    console.print(_NO_LOGIN, soft_wrap=True)
     console.print()
     if redrawn:
         await _redraw(console, base, current, load.tally)

@@ -64,7 +64,7 @@ def screen(
     """
     head = [
         Line(f"Gateway: {base} (Ctrl-C ends everything)", "bold"),
-        Line(f"Try: curl {base}/ (more above)"),
+        Line(f"Status page: {base}/upstreams/ (more above)"),
         Line(""),
     ]
     counts = [Line(line) for texts in totals(tally) for line in _filled(texts, width)]

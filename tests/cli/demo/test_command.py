@@ -57,6 +57,9 @@ async def test_demo_shows_commands_that_work() -> None:
         children = upstream_pids(running.pid)
         responses = {name: await shell(commands[name]) for name in ("JSON", "POST", "Upload")}
         echo = await typed(commands["WebSocket"], "hello")
+        page, metrics = [
+            await shell(f"curl -s {commands[name]}") for name in ("Status page", "Metrics")
+        ]
         running.signal(signal.SIGINT)
         status = await running.end()
 
@@ -64,6 +67,9 @@ async def test_demo_shows_commands_that_work() -> None:
     assert '"pid":' in responses["JSON"]
     assert '"order":{"tea":2}' in responses["POST"]
     assert echo in {"a", "b"}
+    assert "<title>Upstreams</title>" in page
+    assert 'data-action="drain"' in page
+    assert 'proxy_attempts_total{proxy_destination="http://127.0.0.1:' in metrics
     assert '"bytes":50000000' in responses["Upload"]
     assert len(children) == 2
     assert not any(alive(pid) for pid in children)
@@ -113,7 +119,7 @@ async def test_terminal_shows_addresses_commands_and_the_log(width: int, height:
     ):
         base = (await terminal.shows(r"^Starting 3 upstreams behind (http://\S+) \.\.\.$"))[1]
         await terminal.shows(rf"^Gateway: {base} \(Ctrl-C ends everything\)$")
-        await terminal.shows(rf"^Try: curl {base}/ ")
+        await terminal.shows(rf"^Status page: {base}/upstreams/ ")
         await terminal.shows(r"^\d\d:\d\d:\d\d all have started")
         pid = int((await terminal.shows(r"^a: kill (\d+)  or  kill -9 \1$"))[1])
         response = await shell(f"curl -s {base}/")

@@ -64,6 +64,7 @@ async def test_pipe_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b" not in text
     assert "Gateway: http://127.0.0.1:8000  (Ctrl-C ends everything)" in lines
     assert "a: kill 7" in lines
+    assert any(line.startswith("Status page and metrics have no login here") for line in lines)
     assert any(re.fullmatch(r"\d\d:\d\d:\d\d b is down", line) for line in lines)
     assert "b  http://127.0.0.1:2  -        down          0          9         3         -" in lines
 
@@ -134,7 +135,10 @@ def test_how_to_reach_names_every_kind() -> None:
     """There is a command for each kind of request."""
     commands = dict(demo_live.how_to_reach("http://127.0.0.1:8123"))
 
-    assert commands.keys() == {"JSON", "POST", "Event stream", "WebSocket", "Upload", "API page"}
+    assert list(commands) == [
+        *("JSON", "POST", "Event stream", "WebSocket", "Upload"),
+        *("API page", "Status page", "Metrics"),
+    ]
     assert all("127.0.0.1:8123" in command for command in commands.values())
     assert commands["WebSocket"].endswith(" -m websockets ws://127.0.0.1:8123/echo")
 

@@ -36,7 +36,7 @@ def test_screen_fits_and_shows_whole_addresses(rows: list[Row], size: tuple[int,
     if width >= 60:
         assert max(map(len, texts)) <= width
     assert texts[0].startswith(f"Gateway: {BASE} ")
-    assert texts[1].startswith(f"Try: curl {BASE}/ ")
+    assert texts[1].startswith(f"Status page: {BASE}/upstreams/ ")
     assert "http://127.0.0.1:50001" in "\n".join(texts)
     assert texts[-1] == LOG[-1]
     assert "…" not in "\n".join(texts)
@@ -48,7 +48,7 @@ def test_screen_of_80_by_24_shows_everything_but_the_pids() -> None:
 
     assert [line.text for line in lines] == [
         "Gateway: http://127.0.0.1:50123 (Ctrl-C ends everything)",
-        "Try: curl http://127.0.0.1:50123/ (more above)",
+        "Status page: http://127.0.0.1:50123/upstreams/ (more above)",
         "",
         "   destination             state         in flight  requests  failures  latency",
         "a  http://127.0.0.1:50001  up            12         12345678  12345678  99.9 ms",
