@@ -135,13 +135,14 @@ class RetryBudget:
 
     def withdraw(self, now: float) -> bool:
         """Take one retry at ``now`` (monotonic seconds); return false if none is left."""
+        self._deposits.mark(now, self.requests)
         if self.left(now) < 1:
             return False
         self._withdrawals.add(now)
         return True
 
     def left(self, now: float) -> float:
-        """Give the number of retries that are left at ``now``."""
+        """Give the number of retries that are left at ``now``; changes nothing, in any thread."""
         deposits = self._deposits.read(now, self.requests)
         allowed = self._minimum + self._share * deposits
         return max(0.0, allowed - self._withdrawals.read(now))

@@ -83,6 +83,7 @@ class Ejector:
         record.failures.add(now)
         failures = record.failures.read(now)
         # The success may be from before the window.
+        record.successes.mark(now, destination.successes)
         successes = max(0.0, record.successes.read(now, destination.successes))
         requests = failures + successes
         destination.failures += 1
@@ -143,7 +144,7 @@ class Ejector:
         for destination in [one for one in self._records if one.removed]:
             del self._records[destination]
         for destination in self._pool.destinations:
-            self._record(destination).successes.read(now, destination.successes)
+            self._record(destination).successes.mark(now, destination.successes)
 
     def expired(self, now: float) -> list[Destination]:
         """Give the destinations whose ejection is over, for ``Pool.readmit``."""

@@ -11,20 +11,14 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
 from fastapi_proxy_di.observability.attributes import server_of
-from fastapi_proxy_di.observability.histogram import Histogram
-from fastapi_proxy_di.observability.metrics import (
-    DURATION,
-    FIRST_BYTE,
-    GONE,
-    QUEUE,
-    DestinationCounts,
-    Metrics,
-)
+from fastapi_proxy_di.observability.counts import DestinationCounts
+from fastapi_proxy_di.observability.histogram import Durations, Histogram, Label
+from fastapi_proxy_di.observability.metrics import DURATION, FIRST_BYTE, QUEUE, Metrics
 from fastapi_proxy_di.pools.destination import Destination, DestinationState
 
 __all__ = ["Family", "Labels", "Numbers", "families"]
 
-Labels: TypeAlias = tuple[str | int | None, ...]
+Labels: TypeAlias = tuple[Label, ...]
 """Values of the attributes of a family, in its order; ``None`` where one does not apply."""
 
 
@@ -50,13 +44,13 @@ class Family:
     values: dict[Labels, float] = field(default_factory=dict)
     histograms: dict[Labels, Histogram] = field(default_factory=dict)
 
-    def add(self, count: float, *labels: str | int | None) -> None:
+    def add(self, count: float, *labels: Label) -> None:
         """Add to the value with these attributes; two destinations may share them."""
         self.values[labels] = self.values.get(labels, 0) + count
 
-    def add_histogram(self, histogram: Histogram, *labels: str | int | None) -> None:
-        """Add to the histogram with these attributes."""
-        self.histograms.setdefault(labels, Histogram()).add(histogram)
+    def add_durations(self, durations: Durations) -> None:
+        """Add to the histogram with the same attributes."""
+        self.histograms.setdefault(durations.labels, Histogram()).add(durations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,38 +190,36 @@ class _Families:
         name, metrics = numbers.upstream, numbers.metrics
         for state in _STATES:
             self.destinations.add(0, name, state)
-        for one in numbers.destinations():
+        destinations = tuple(numbers.destinations())
+        for one in destinations:
             self.destinations.add(1, name, one.state)
+        for one in (*destinations, *metrics.leaving()):
             server = server_of(one)
             self.active.add(one.in_flight, name, *server)
             busy, idle = numbers.connections(one)
             self.connections.add(busy, name, *server, "active")
             self.connections.add(idle, name, *server, "idle")
         self.tunnels.add(numbers.tunnels(), name)
-        self.queue.add_histogram(metrics.queue, name)
-        for limit, count in tuple(metrics.refusals.items()):
+        self.queue.add_durations(metrics.queue)
+        for limit, count in metrics.refusals.copy().items():
             self.refusals.add(count, name, limit)
-        for error, count in tuple(metrics.failures.items()):
+        for error, count in metrics.failures.copy().items():
             self.failures.add(count, name, None, error)
-        for destination, counts in metrics.by_destination():
-            self._read_counts(name, destination, counts)
+        for counts in metrics.all():
+            self._read_counts(name, counts)
 
-    def _read_counts(
-        self, name: str, destination: Destination | None, counts: DestinationCounts
-    ) -> None:
-        url = GONE if destination is None else destination.url
-        server = (GONE, None) if destination is None else server_of(destination)
-        self.attempts.add(counts.attempts, name, url)
-        self.first_byte.add_histogram(counts.first_byte, name, url)
+    def _read_counts(self, name: str, counts: DestinationCounts) -> None:
+        self.attempts.add(counts.attempts, name, counts.url)
+        self.first_byte.add_durations(counts.first_byte)
         for family, by_name in (
             (self.retries, counts.retries),
             (self.failures, counts.failures),
             (self.ejections, counts.ejections),
             (self.tunnel_ends, counts.tunnels),
         ):
-            for label, count in tuple(by_name.items()):
-                family.add(count, name, url, label)
+            for label, count in by_name.copy().items():
+                family.add(count, name, counts.url, label)
         for direction, count in zip(("up", "down"), counts.messages, strict=True):
-            self.messages.add(count, name, url, direction)
-        for (method, (status, error)), histogram in tuple(counts.durations.items()):
-            self.durations.add_histogram(histogram, name, *server, method, status, error)
+            self.messages.add(count, name, counts.url, direction)
+        for durations in counts.durations.copy().values():
+            self.durations.add_durations(durations)

@@ -6,9 +6,13 @@ The buckets are those of FastAPI's own telemetry, which are OpenTelemetry's advi
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, TypeAlias
 
-__all__ = ["BOUNDS", "Histogram"]
+__all__ = ["BOUNDS", "Durations", "Histogram", "Label"]
+
+Label: TypeAlias = str | int | None
+"""Value of an attribute of a metric; ``None`` where the attribute does not apply."""
 
 BOUNDS: Final = (
     0.005,
@@ -87,3 +91,22 @@ class Histogram:
             below += count
             lower = bound
         return BOUNDS[-1]
+
+
+class Durations(Histogram):
+    """A histogram with the attributes that it is shown with.
+
+    Args:
+        *labels: The values of the attributes, in the order of the family.
+
+    Attributes:
+        labels: The values of the attributes.
+        attributes: The same with their names; set by the first recorder that needs them.
+    """
+
+    __slots__ = ("attributes", "labels")
+
+    def __init__(self, *labels: Label) -> None:
+        super().__init__()
+        self.labels: Final = labels
+        self.attributes: Mapping[str, str | int] | None = None

@@ -10,36 +10,39 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.metadata import version
-from time import monotonic
-from typing import Final
+from typing import Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
 
 from fastapi_proxy_di.observability.families import Family, Labels, Numbers, families
-from fastapi_proxy_di.observability.histogram import BOUNDS
-from fastapi_proxy_di.observability.metrics import Attributes
+from fastapi_proxy_di.observability.histogram import BOUNDS, Durations
 from fastapi_proxy_di.observability.telemetry import SCHEMA, Telemetry
 
 __all__ = ["Instruments", "instruments_of"]
 
 _logger = logging.getLogger("fastapi_proxy_di.metrics")
 
-_SAME_SECONDS: Final = 0.1
-"""A collection asks for each instrument on its own; the counts are read once for all of them."""
+_Sources: TypeAlias = tuple[
+    tuple[Callable[[], Iterable[Numbers]], ...], dict[str, dict[Labels, float]]
+]
+"""What the counts are read from, and the totals of those that have ended, by name of the family.
+Replaced whole, because another thread may read at any time."""
 
 
 class Instruments:
     """The instruments of one meter provider, for all apps that have it.
+
+    A collection asks for each instrument on its own. The counts are read once for all of them: when
+    an instrument is asked for that has been given since the last reading, a new collection began.
 
     Args:
         provider: The provider; one that waits for the real provider will do.
     """
 
     def __init__(self, provider: MeterProvider) -> None:
-        self._sources: tuple[Callable[[], Iterable[Numbers]], ...] = ()
+        self._sources: _Sources = ((), {})
         self._read: dict[str, Family] = {}
-        self._read_at = -_SAME_SECONDS
         self._failed = False
         self._histograms: dict[str, tuple[tuple[str, ...], Histogram]] = {}
         meter = provider.get_meter(
@@ -69,48 +72,57 @@ class Instruments:
             source: Gives what their metrics are read from; called in a thread of the provider.
 
         Returns:
-            A function that ends the reading.
+            A function that ends the reading. The totals stay, so that the last collection of a
+            process has them, and an app that is started again goes on with them.
         """
-        self._sources = (*self._sources, source)
+        running, ended = self._sources
+        self._sources = ((*running, source), ended)
 
         def remove() -> None:
-            self._sources = tuple(one for one in self._sources if one is not source)
+            running, ended = self._sources
+            totals = {name: values.copy() for name, values in ended.items()}
+            for family in families(source()):
+                if family.kind == "counter":
+                    of_family = totals.setdefault(family.name, {})
+                    for labels, value in family.values.items():
+                        of_family[labels] = of_family.get(labels, 0) + value
+            self._sources = (tuple(one for one in running if one is not source), totals)
 
         return remove
 
-    def record(self, name: str, seconds: float, attributes: Attributes) -> None:
+    def record(self, name: str, seconds: float, durations: Durations) -> None:
         """Record a duration.
 
         Args:
             name: Name of the family.
             seconds: The duration.
-            attributes: What `attributes` gave.
+            durations: The histogram in which it was counted, with its attributes.
         """
         try:
-            self._histograms[name][1].record(seconds, attributes)
+            names, histogram = self._histograms[name]
+            if durations.attributes is None:
+                durations.attributes = _attributes(names, durations.labels)
+            histogram.record(seconds, durations.attributes)
         except Exception as error:  # a provider may raise anything
             if not self._failed:
                 self._failed = True
                 _logger.warning("recording a duration failed: %r", error, exc_info=error)
 
-    def attributes(self, name: str, labels: Labels) -> Attributes:
-        """Give the attributes of a histogram, to be kept for further durations.
-
-        Args:
-            name: Name of the family.
-            labels: The values, in the order of the family; those that are ``None`` are left out.
-        """
-        return _attributes(self._histograms[name][0], labels)
-
     def _observations(self, name: str, options: CallbackOptions) -> Iterator[Observation]:
-        now = monotonic()
-        if now - self._read_at >= _SAME_SECONDS:
-            numbers = [one for source in self._sources for one in source()]
-            self._read = {family.name: family for family in families(numbers)}
-            self._read_at = now
-        family = self._read[name]
+        family = self._read.pop(name, None)
+        if family is None:
+            self._read = {one.name: one for one in self._families()}
+            family = self._read.pop(name)
         for labels, value in family.values.items():
             yield Observation(value, _attributes(family.attributes, labels))
+
+    def _families(self) -> list[Family]:
+        running, ended = self._sources
+        found = families([one for source in running for one in source()])
+        for family in found:
+            for labels, value in ended.get(family.name, {}).items():
+                family.add(value, *labels)
+        return found
 
 
 _shared: Final[WeakKeyDictionary[MeterProvider, Instruments]] = WeakKeyDictionary()
@@ -134,5 +146,5 @@ def instruments_of(telemetry: Telemetry) -> Instruments | None:
     return found
 
 
-def _attributes(names: tuple[str, ...], labels: Labels) -> Attributes:
+def _attributes(names: tuple[str, ...], labels: Labels) -> dict[str, str | int]:
     return {name: value for name, value in zip(names, labels, strict=True) if value is not None}

@@ -1,154 +1,52 @@
 """Counts what one upstream does: attempts, retries, failures, refusals, tunnels and durations.
 
 Everything that shows numbers reads them here: OpenTelemetry's instruments, the Prometheus
-collector and ``status()``. All counts are totals since the start and never fall. A destination
-that has left the pool keeps its counts for an hour; then they move to `GONE`.
+collector and ``status()``. All counts are totals since the start and never fall. An address whose
+destination has left the pool keeps its counts for an hour; then they move to `GONE`.
+
+All changes are made in the event loop. Readers may be in any thread and need no lock: they take
+the counts of all destinations at once, in a dict that is replaced whole when counts move.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable
 from time import monotonic
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from fastapi_proxy_di.errors import LimitExceeded, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
-from fastapi_proxy_di.observability.attributes import OTHER, method_of, server_of
-from fastapi_proxy_di.observability.histogram import Histogram
+from fastapi_proxy_di.observability.attributes import method_of, server_of
+from fastapi_proxy_di.observability.counts import GONE, DestinationCounts
+from fastapi_proxy_di.observability.histogram import Durations
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.supervision.events import DestinationEjected, Event
 from fastapi_proxy_di.transport.protocol import Headers
 
-__all__ = ["GONE", "DestinationCounts", "Metrics"]
-
-GONE: Final = "gone"
-"""Name of the counts of all destinations that left the pool more than an hour ago."""
+__all__ = ["Metrics"]
 
 PERIOD_SECONDS: Final = 60.0
 """Seconds between two marks; recent durations are those of one to two periods."""
 
 KEEP_SECONDS: Final = 3600.0
-"""How long a destination that has left the pool keeps its own counts."""
-
-MAX_SERIES: Final = 40
-"""Pairs of method and result with a histogram of their own, for each destination. Statuses beyond
-are counted as the first of their class, so that a destination cannot fill the memory."""
-
-Result: TypeAlias = tuple[int | None, str | None]
-"""Status of the response and value of the `Failure`, each ``None`` if there is none."""
-
+"""How long an address that has left the pool keeps its own counts, and up to a period longer."""
 
 DURATION: Final = "http.client.request.duration"
 FIRST_BYTE: Final = "proxy.first_byte.duration"
 QUEUE: Final = "proxy.queue.duration"
 
-Attributes: TypeAlias = Mapping[str, str | int]
-
 
 class DurationRecorder(Protocol):
     """Gets the durations as they end; OpenTelemetry's instruments are one."""
 
-    def attributes(self, name: str, labels: tuple[str | int | None, ...]) -> Attributes:
-        """Give the attributes of a duration, to be kept for further ones."""
+    def record(self, name: str, seconds: float, durations: Durations) -> None:
+        """Take a duration.
 
-    def record(self, name: str, seconds: float, attributes: Attributes) -> None:
-        """Take a duration."""
-
-
-class _Mark(NamedTuple):
-    """What a destination had counted at one moment."""
-
-    durations: Histogram = Histogram()
-    first_byte: Histogram = Histogram()
-
-
-def _copy(*histograms: Histogram) -> Histogram:
-    copy = Histogram()
-    for one in histograms:
-        copy.add(one)
-    return copy
-
-
-class DestinationCounts:
-    """The counts of one destination.
-
-    Attributes:
-        attempts: Attempts, retries and leases included.
-        retries: Attempts that repeated an earlier one, by the reason.
-        failures: Failed attempts, by value of the `Failure`.
-        ejections: Ejections, by reason.
-        tunnels: Ended tunnels, by reason.
-        messages: Messages through tunnels that have ended, to the upstream and to the client.
-        durations: Seconds from the start of an attempt to its last byte, by method and result.
-        first_byte: Seconds from the start of an attempt to the head of its response.
-        attributes: Attributes of the durations that OpenTelemetry has got, by series.
-    """
-
-    __slots__ = (
-        "_marks",
-        "attempts",
-        "attributes",
-        "durations",
-        "ejections",
-        "failures",
-        "first_byte",
-        "messages",
-        "retries",
-        "tunnels",
-    )
-
-    def __init__(self) -> None:
-        self.attempts: int = 0
-        self.retries: dict[str, int] = {}
-        self.failures: dict[str, int] = {}
-        self.ejections: dict[str, int] = {}
-        self.tunnels: dict[str, int] = {}
-        self.messages: list[int] = [0, 0]
-        self.durations: dict[tuple[str, Result], Histogram] = {}
-        self.first_byte: Histogram = Histogram()
-        self.attributes: dict[tuple[str, Result] | None, Attributes] = {}
-        self._marks: tuple[_Mark, _Mark] = (_Mark(), _Mark())
-
-    def ended(self, method: str, result: Result, seconds: float) -> tuple[str, Result]:
-        """Count the duration of an attempt; give the series in which it is counted."""
-        histogram = self.durations.get((method, result))
-        if histogram is None:
-            status = result[0]
-            if len(self.durations) >= MAX_SERIES and status is not None:
-                result = (status // 100 * 100, result[1])
-                method = OTHER
-            histogram = self.durations.setdefault((method, result), Histogram())
-        histogram.observe(seconds)
-        return method, result
-
-    def mark(self) -> None:
-        """Begin a new period of the recent durations."""
-        self._marks = (self._marks[1], _Mark(self._all_durations(), _copy(self.first_byte)))
-
-    def recent(self) -> tuple[Histogram, Histogram]:
-        """Give the durations since the `mark` before the last one: first bytes, and in all."""
-        mark = self._marks[0]
-        return self.first_byte.since(mark.first_byte), self._all_durations().since(mark.durations)
-
-    def _all_durations(self) -> Histogram:
-        return _copy(*tuple(self.durations.values()))
-
-    def add(self, other: DestinationCounts) -> None:
-        """Count everything that ``other`` has counted as well."""
-        self.attempts += other.attempts
-        for ours, theirs in (
-            (self.retries, other.retries),
-            (self.failures, other.failures),
-            (self.ejections, other.ejections),
-            (self.tunnels, other.tunnels),
-        ):
-            for name, count in theirs.items():
-                ours[name] = ours.get(name, 0) + count
-        for side, count in enumerate(other.messages):
-            self.messages[side] += count
-        for key, histogram in other.durations.items():
-            self.durations.setdefault(key, Histogram()).add(histogram)
-        self.first_byte.add(other.first_byte)
+        Args:
+            name: Name of the metric.
+            seconds: The duration.
+            durations: The histogram in which it was counted, with its attributes.
+        """
 
 
 class Metrics:
@@ -158,6 +56,7 @@ class Metrics:
 
     Args:
         upstream: Name of the upstream.
+        destinations: Its destinations, which have counts from the start.
         clock: Gives monotonic seconds.
 
     Attributes:
@@ -168,63 +67,88 @@ class Metrics:
         instruments: Records durations as they end, ``None`` for nobody.
     """
 
-    def __init__(self, upstream: str, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        upstream: str,
+        destinations: Iterable[Destination] = (),
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self.upstream: Final = upstream
         self._clock: Final = clock
-        self._counts: Final[dict[Destination, DestinationCounts]] = {}
-        self._removed: Final[dict[Destination, float]] = {}
-        self._gone: DestinationCounts | None = None
+        self._counts: dict[str, DestinationCounts] = {}
+        self._left_at: Final[dict[str, float]] = {}
+        self._leaving: tuple[Destination, ...] = ()
         self.refusals: dict[str, int] = {}
         self.failures: dict[str, int] = {}
-        self.queue: Histogram = Histogram()
+        self.queue: Durations = Durations(upstream)
         self.instruments: DurationRecorder | None = None
+        self.replaced(destinations, ())
 
     def of(self, destination: Destination) -> DestinationCounts:
-        """Give the counts of a destination."""
-        counts = self._counts.get(destination)
-        if counts is None:
-            counts = self._counts[destination] = DestinationCounts()
-        return counts
+        """Give the counts of a destination; empty ones if its counts have moved to `GONE`."""
+        return self._counts.get(destination.url) or self._made(destination)
 
-    def removed(self, destinations: Collection[Destination]) -> None:
-        """Note that destinations have left the pool."""
+    def all(self) -> tuple[DestinationCounts, ...]:
+        """Give the counts of all destinations, those that are `GONE` as one."""
+        return tuple(self._counts.copy().values())
+
+    def replaced(self, added: Iterable[Destination], removed: Iterable[Destination]) -> None:
+        """Note that destinations have joined and left the pool.
+
+        An address that joins again goes on with the counts that it had, so that none falls.
+        """
         now = self._clock()
-        for destination in destinations:
-            if destination in self._counts:
-                self._removed[destination] = now
+        for one in removed:
+            self._left_at[one.url] = now
+        for one in added:
+            self._left_at.pop(one.url, None)
+            if one.url not in self._counts:
+                self._counts[one.url] = self._made(one)
+        self._leaving = (*self.leaving(), *removed)
 
-    def leaving(self) -> list[Destination]:
+    def leaving(self) -> tuple[Destination, ...]:
         """Give the destinations that have left the pool and finish their requests."""
-        return [one for one in tuple(self._removed) if one.in_flight]
+        return tuple([one for one in self._leaving if one.in_flight])
 
     def mark(self) -> None:
-        """Begin a new period of the recent durations of all destinations."""
-        for counts in tuple(self._counts.values()):
+        """Begin a new period of the recent durations; move the counts of those that are gone."""
+        for counts in self._counts.values():
             counts.mark()
+        self._leaving = self.leaving()
+        busy = {one.url for one in self._leaving}
+        before = self._clock() - KEEP_SECONDS
+        gone = {url for url, at in self._left_at.items() if at <= before and url not in busy}
+        if gone:
+            self._move_to_gone(gone)
 
-    def by_destination(self) -> Iterator[tuple[Destination | None, DestinationCounts]]:
-        """Give the counts of each destination; ``None`` stands for those that left long ago."""
-        self._fold(self._clock() - KEEP_SECONDS)
-        yield from tuple(self._counts.items())
-        if self._gone is not None:
-            yield None, self._gone
+    def _move_to_gone(self, urls: Collection[str]) -> None:
+        total = DestinationCounts(self.upstream, GONE, (GONE, None))
+        rest: dict[str, DestinationCounts] = {}
+        for url, counts in self._counts.items():
+            if url in urls or url == GONE:
+                total.add(counts)
+            else:
+                rest[url] = counts
+        for url in urls:
+            del self._left_at[url]
+        self._counts = {**rest, GONE: total}
 
-    def _fold(self, before: float) -> None:
-        for destination, since in tuple(self._removed.items()):
-            if since <= before and not destination.in_flight:
-                del self._removed[destination]
-                if self._gone is None:
-                    self._gone = DestinationCounts()
-                self._gone.add(self._counts.pop(destination))
+    def _made(self, destination: Destination) -> DestinationCounts:
+        return DestinationCounts(self.upstream, destination.url, server_of(destination))
+
+    def _record(self, name: str, seconds: float, durations: Durations) -> None:
+        durations.observe(seconds)
+        if self.instruments is not None:
+            self.instruments.record(name, seconds, durations)
 
     # -- as a listener of events ----------------------------------------------------------
 
     def listen(self, event: Event) -> None:
         """Count an ejection."""
         if isinstance(event, DestinationEjected) and event.upstream == self.upstream:
-            for destination, counts in self._counts.items():
-                if destination.url == event.destination and not destination.removed:
-                    counts.ejections[event.reason] = counts.ejections.get(event.reason, 0) + 1
+            counts = self._counts.get(event.destination or "")
+            if counts is not None:
+                _count(counts.ejections, event.reason)
 
     # -- as the observer of exchanges -----------------------------------------------------
 
@@ -245,51 +169,31 @@ class Metrics:
         counts.attempts += 1
         if exchange.attempts:
             last = exchange.attempts[-1]
-            reason = f"status_{last.status}" if last.failure is None else last.failure.value
+            failure = last.failure
+            _count(counts.retries, f"status_{last.status}" if failure is None else failure.value)
         elif exchange.avoid:
-            reason = "hedge"
-        else:
-            return
-        counts.retries[reason] = counts.retries.get(reason, 0) + 1
+            _count(counts.retries, "hedge")
 
     def head(self, exchange: Exchange) -> None:
         """Count the seconds to the head of a response."""
         exchange.head_at = now = self._clock()
-        seconds = now - exchange.attempt_began
-        counts = self.of(exchange.destination)
-        counts.first_byte.observe(seconds)
-        if self.instruments is not None:
-            attributes = counts.attributes.get(None)
-            if attributes is None:
-                labels = (self.upstream, exchange.destination.url)
-                attributes = self.instruments.attributes(FIRST_BYTE, labels)
-                counts.attributes[None] = attributes
-            self.instruments.record(FIRST_BYTE, seconds, attributes)
+        first_byte = self.of(exchange.destination).first_byte
+        self._record(FIRST_BYTE, now - exchange.attempt_began, first_byte)
 
     def received(self, exchange: Exchange) -> None:
         """Do nothing; the attempt ends when the client has the response."""
 
     def attempt_ended(self, exchange: Exchange, failure: BaseException | None) -> None:
-        """Count the duration and the failure of an attempt."""
+        """Count the duration and the failure of an attempt; a tunnel has no duration."""
         counts = self.of(exchange.destination)
         error: str | None = None
         if failure is not None:
             error = failure.failure.value if isinstance(failure, ProxyError) else "cancelled"
-            counts.failures[error] = counts.failures.get(error, 0) + 1
+            _count(counts.failures, error)
         status = exchange.response.status if exchange.head_at else None
         if exchange.tunnel_end is None and (status is not None or error is not None):
-            seconds = self._clock() - exchange.attempt_began
-            series = counts.ended(method_of(exchange.method), (status, error), seconds)
-            if self.instruments is not None:
-                attributes = counts.attributes.get(series)
-                if attributes is None:
-                    method, (status, error) = series
-                    labels = (self.upstream, *server_of(exchange.destination))
-                    attributes = self.instruments.attributes(
-                        DURATION, (*labels, method, status, error)
-                    )
-                    counts.attributes[series] = attributes
-                self.instruments.record(DURATION, seconds, attributes)
+            series = counts.series(method_of(exchange.method), (status, error))
+            self._record(DURATION, self._clock() - exchange.attempt_began, series)
 
     def responded(self, exchange: Exchange, status: int, headers: Headers) -> None:
         """Do nothing; statuses are counted when the attempt ends."""
@@ -300,19 +204,18 @@ class Metrics:
     def ended(self, exchange: Exchange, failure: BaseException | None) -> None:
         """Count a refusal, a failure without an attempt, and the end of a tunnel."""
         if exchange.queued is not None:
-            self.queue.observe(exchange.queued)
-            if self.instruments is not None:
-                attributes = self.instruments.attributes(QUEUE, (self.upstream,))
-                self.instruments.record(QUEUE, exchange.queued, attributes)
+            self._record(QUEUE, exchange.queued, self.queue)
         if isinstance(failure, LimitExceeded):
-            self.refusals[failure.limit] = self.refusals.get(failure.limit, 0) + 1
+            _count(self.refusals, failure.limit)
         elif isinstance(failure, ProxyError) and not exchange.attempts and not exchange.in_flight:
-            name = failure.failure.value
-            self.failures[name] = self.failures.get(name, 0) + 1
+            _count(self.failures, failure.failure.value)
         end = exchange.tunnel_end
         if end is not None:
             counts = self.of(exchange.destination)
-            name = end.reason.value
-            counts.tunnels[name] = counts.tunnels.get(name, 0) + 1
+            _count(counts.tunnels, end.reason.value)
             counts.messages[0] += end.upward_messages
             counts.messages[1] += end.downward_messages
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1

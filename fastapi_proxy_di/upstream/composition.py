@@ -101,7 +101,7 @@ def compose(
     limits = settings.limits
     limited = limits.queue or limits.max_in_flight is not None or settings.max_requests is not None
     admission = Admission(supervisor, settings.limits, settings.max_requests) if limited else None
-    metrics = Metrics(settings.name)
+    metrics = Metrics(settings.name, pool.destinations)
     telemetry = telemetry or Telemetry()
     how = _how(policy, affinity)
     observers = UpstreamObservers(

@@ -121,7 +121,7 @@ class Control:
         added, removed = running.supervisor.replace(
             settings, await_probe=running.prober.settings.enabled
         )
-        running.metrics.removed(removed)
+        running.metrics.replaced(added, removed)
         running.changes.replaced(added, removed)
         running.transports.add(added, made)
         for destination in removed:

@@ -77,8 +77,14 @@ class Transports:
         return transport, address
 
     def connections(self, destination: Destination) -> tuple[int, int]:
-        """Give how many connections to a destination are in use, and how many are idle."""
-        transport = self.by_destination[destination].transport
+        """Give how many connections to a destination are in use, and how many are idle.
+
+        Another thread may ask for a destination that is just being added or retired.
+        """
+        found = self.by_destination.get(destination)
+        if found is None:
+            return 0, 0
+        transport = found.transport
         return transport.connections - transport.idle, transport.idle
 
     def all(self) -> list[Transport]:

@@ -165,7 +165,7 @@ def test_budget_fills_again_as_the_window_moves() -> None:
         budget.requests += 1
     while budget.withdraw(0.0):
         pass
-    budget.left(15.0)
+    assert budget.withdraw(15.0)
 
     assert [budget.withdraw(30.0) for _ in range(4)] == [True, True, True, False]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fastapi_proxy_di.observability.counts import GONE
 from fastapi_proxy_di.observability.families import Numbers, families
-from fastapi_proxy_di.observability.metrics import GONE, KEEP_SECONDS, Metrics
+from fastapi_proxy_di.observability.metrics import KEEP_SECONDS, Metrics
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import DestinationSettings
 from tests.pools.samples import pool_of
@@ -33,10 +34,10 @@ def test_state_is_the_one_that_decides() -> None:
 def test_destinations_of_one_server_share_a_series() -> None:
     """Two base paths of one host have the same address and port: their values are added."""
     first, second = destination("http://a/one"), destination("http://a/two")
-    metrics = Metrics("billing")
+    metrics = Metrics("billing", (first, second))
     for one in (first, second):
         one.in_flight = 2
-        metrics.of(one).ended("GET", (200, None), 0.1)
+        metrics.of(one).series("GET", (200, None)).observe(0.1)
     numbers = Numbers("billing", metrics, lambda: (first, second), lambda one: (2, 1), lambda: 0)
 
     by_name = {one.name: one for one in families([numbers])}
@@ -57,11 +58,12 @@ def test_destinations_of_one_server_share_a_series() -> None:
 def test_destinations_that_left_long_ago_are_gone() -> None:
     """Also as servers."""
     now = 0.0
-    metrics = Metrics("billing", lambda: now)
     one = destination("http://a")
-    metrics.of(one).ended("GET", (200, None), 0.1)
-    metrics.removed([one])
+    metrics = Metrics("billing", (one,), lambda: now)
+    metrics.of(one).series("GET", (200, None)).observe(0.1)
+    metrics.replaced((), [one])
     now = KEEP_SECONDS
+    metrics.mark()
     numbers = Numbers("billing", metrics, lambda: (), lambda one: (0, 0), lambda: 0)
 
     by_name = {one.name: one for one in families([numbers])}
@@ -70,3 +72,18 @@ def test_destinations_that_left_long_ago_are_gone() -> None:
     assert [*by_name["http.client.request.duration"].histograms] == [
         ("billing", GONE, None, "GET", 200, None)
     ]
+
+
+def test_destination_that_leaves_shows_its_requests_under_way() -> None:
+    """Until they have ended; it is not counted among the destinations."""
+    one = destination("http://a")
+    one.in_flight = 2
+    metrics = Metrics("billing", (one,))
+    metrics.replaced((), (one,))
+    numbers = Numbers("billing", metrics, lambda: (), lambda one: (2, 0), lambda: 0)
+
+    by_name = {one.name: one for one in families([numbers])}
+
+    assert by_name["http.client.active_requests"].values == {("billing", "a", 80): 2}
+    assert by_name["http.client.open_connections"].values["billing", "a", 80, "active"] == 2
+    assert sum(by_name["proxy.destination.count"].values.values()) == 0

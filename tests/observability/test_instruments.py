@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from opentelemetry.metrics import Histogram, Meter, MeterProvider
+from opentelemetry.metrics import Histogram, Meter, MeterProvider, _internal
 from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, ScopeMetrics
 
 from fastapi_proxy_di import proxy_router
+from fastapi_proxy_di.observability.families import families
+from fastapi_proxy_di.observability.telemetry import SCHEMA
 
 ORIGIN = "asgi://tests.observability.test_instruments:origin"
 
@@ -34,15 +37,21 @@ class Exported:
 
     def points(self) -> Iterator[tuple[str, dict[str, object], float]]:
         """Collect, and give name, attributes and value of each point of this package."""
+        scope = self.scope()
+        for metric in scope.metrics if scope else ():
+            for point in metric.data.data_points:
+                value = getattr(point, "value", None)
+                count = getattr(point, "count", None)
+                yield metric.name, dict(point.attributes or {}), value or count or 0
+
+    def scope(self) -> ScopeMetrics | None:
+        """Collect, and give what is of this package."""
         data = self._reader.get_metrics_data()
         for resource in data.resource_metrics if data else ():
             for scope in resource.scope_metrics:
                 if scope.scope.name == "fastapi_proxy_di":
-                    for metric in scope.metrics:
-                        for point in metric.data.data_points:
-                            value = getattr(point, "value", None)
-                            count = getattr(point, "count", None)
-                            yield metric.name, dict(point.attributes or {}), value or count or 0
+                    return scope
+        return None
 
     def value(self, name: str, **attributes: object) -> float:
         """Collect, and give the sum of the points that have these attributes."""
@@ -78,7 +87,12 @@ def test_counts_and_durations(monkeypatch: pytest.MonkeyPatch) -> None:
     server = {**upstream, "server.address": ORIGIN.removeprefix("asgi://")}
     durations = "http.client.request.duration"
     ok = {**server, "http.response.status_code": 200, "http.request.method": "GET"}
-    not_allowed = {**ok, "http.response.status_code": 405, "http.request.method": "_OTHER"}
+    not_allowed = {
+        **ok,
+        "http.response.status_code": 405,
+        "http.request.method": "_OTHER",
+        "error.type": "405",
+    }
     assert ("proxy.attempts", destination, 4) in points
     assert ("proxy.first_byte.duration", destination, 4) in points
     assert (durations, ok, 3) in points
@@ -87,6 +101,82 @@ def test_counts_and_durations(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ("proxy.destination.count", {**upstream, "proxy.destination.state": "available"}, 1) in (
         points
     )
+
+
+def test_names_and_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the families, under the meter of the package and the version of the conventions."""
+    exported = Exported()
+    with TestClient(gateway("billing", exported.provider, monkeypatch)) as client:
+        client.get("/billing/x")
+        scope = exported.scope()
+
+    assert scope is not None
+    assert (scope.scope.version, scope.schema_url) == (version("fastapi-proxy-di"), SCHEMA)
+    expected = {one.name: (one.unit, one.text) for one in families(())}
+    named = {one.name: (one.unit, one.description) for one in scope.metrics}
+    assert named.items() <= expected.items()
+    assert {*expected} - {*named} == {  # nothing happened that they count
+        "proxy.ejections",
+        "proxy.failures",
+        "proxy.queue.duration",
+        "proxy.refusals",
+        "proxy.retries",
+        "proxy.tunnel.ends",
+    }
+
+
+def test_required_attributes_of_the_conventions() -> None:
+    """Those of the stable HTTP client metrics, as OpenTelemetry's registry lists them."""
+    attributes = {one.name: {*one.attributes} for one in families(())}
+    server = {"server.address", "server.port"}
+
+    assert attributes["http.client.request.duration"] >= server | {
+        "http.request.method",
+        "http.response.status_code",
+        "error.type",
+    }
+    assert attributes["http.client.active_requests"] >= server
+    assert attributes["http.client.open_connections"] >= server | {"http.connection.state"}
+    assert all(found >= {"proxy.upstream"} for found in attributes.values())
+
+
+def test_each_collection_reads_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once after another one too: the last one before the process ends has everything."""
+    exported = Exported()
+    with TestClient(gateway("billing", exported.provider, monkeypatch)) as client:
+        read = []
+        for _ in range(3):
+            client.get("/billing/x")
+            read.append(exported.value("proxy.attempts"))
+
+    assert read == [1, 2, 3]
+
+
+def test_totals_stay_when_the_app_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collection at exit has them; after another start they go on, and do not double."""
+    exported = Exported()
+    app = gateway("billing", exported.provider, monkeypatch)
+    for starts in range(1, 4):
+        with TestClient(app) as client:
+            client.get("/billing/x")
+            assert exported.value("proxy.attempts") == starts
+            assert exported.value("http.client.request.duration") == starts
+            assert exported.value("proxy.destination.count") == 1
+        assert exported.value("proxy.attempts") == starts
+        assert not [name for name, *_ in exported.points() if name == "proxy.destination.count"]
+
+
+def test_provider_that_is_set_after_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As apps do that set theirs in the lifespan: the global provider waits for the real one."""
+    exported = Exported()
+    waiting = _internal._ProxyMeterProvider()
+    with TestClient(gateway("billing", waiting, monkeypatch)) as client:
+        client.get("/billing/x")
+        waiting.on_set_meter_provider(exported.provider)
+        client.get("/billing/x")
+
+        assert exported.value("proxy.attempts") == 2
+        assert exported.value("proxy.first_byte.duration") == 1
 
 
 def test_apps_with_one_provider(

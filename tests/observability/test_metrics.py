@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +11,13 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from fastapi_proxy_di.errors import Attempt, Failure
+from fastapi_proxy_di.errors import Attempt
+from fastapi_proxy_di.observability.counts import GONE
 from fastapi_proxy_di.observability.families import Family, families
-from fastapi_proxy_di.observability.metrics import KEEP_SECONDS, MAX_SERIES, Metrics
+from fastapi_proxy_di.observability.metrics import KEEP_SECONDS, Metrics
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.settings import DestinationSettings
+from fastapi_proxy_di.supervision.events import DestinationEjected
 from fastapi_proxy_di.testing import Step, close, echo, refuse, reply, reset, stand_in
 from fastapi_proxy_di.upstream.running import RunningUpstream
 from tests.pools.samples import pool_of
@@ -94,7 +99,7 @@ def test_retry_after_a_status_has_the_status_as_reason() -> None:
         assert read("proxy.retries") == {("http://good", "status_503"): 1}
         assert read("proxy.failures") == {}
         assert read("http.client.request.duration") == {
-            ("bad", 80, "GET", 503, None): 1,
+            ("bad", 80, "GET", 503, "503"): 1,
             ("good", 80, "GET", 200, None): 1,
         }
 
@@ -194,6 +199,11 @@ class Stub:
         self.response = type("Response", (), {"status": status})
 
 
+def destinations(*urls: str) -> tuple[Destination, ...]:
+    """Give destinations with these addresses."""
+    return tuple(Destination(DestinationSettings(url=url)) for url in urls)
+
+
 def one_attempt(metrics: Metrics, destination: Any, status: int = 200) -> None:
     """Count one attempt with a response."""
     exchange: Any = Stub(destination, status)
@@ -202,85 +212,134 @@ def one_attempt(metrics: Metrics, destination: Any, status: int = 200) -> None:
     metrics.attempt_ended(exchange, None)
 
 
-def attempts(metrics: Metrics) -> dict[str | None, int]:
+def attempts(metrics: Metrics) -> dict[str, int]:
     """Give the attempts by address."""
-    return {
-        None if one is None else one.url: counts.attempts
-        for one, counts in metrics.by_destination()
-    }
+    return {counts.url: counts.attempts for counts in metrics.all()}
+
+
+def test_destination_has_counts_from_the_start() -> None:
+    """So that the first attempt is an increase from 0."""
+    pool = pool_of(2)
+    metrics = Metrics("billing", pool.destinations)
+
+    assert attempts(metrics) == dict.fromkeys((one.url for one in pool.destinations), 0)
 
 
 def test_destination_that_left_moves_to_gone_after_an_hour() -> None:
     """The sum never falls, and the number of series does not grow with addresses."""
     now = 100.0
-    metrics = Metrics("billing", lambda: now)
-    for _ in range(5):
-        pool = pool_of(2)
-        for one in pool.destinations:
+    metrics = Metrics("billing", clock=lambda: now)
+    for turn in range(5):
+        left = destinations(f"http://{turn}-a", f"http://{turn}-b")
+        metrics.replaced(left, ())
+        for one in left:
             one_attempt(metrics, one)
-        metrics.removed(pool.destinations)
-        assert sum(attempts(metrics).values()) % 2 == 0
+        metrics.replaced((), left)
+        metrics.mark()
+        assert sum(attempts(metrics).values()) == 2 * (turn + 1)
         now += KEEP_SECONDS / 2
 
+    metrics.mark()
     counted = attempts(metrics)
     assert sum(counted.values()) == 10
-    assert counted[None] == 8
+    assert counted == {GONE: 8, "http://4-a": 1, "http://4-b": 1}
+
+
+def test_address_that_comes_back_goes_on_with_its_counts() -> None:
+    """No counter falls, neither when the address is back nor an hour after it had left."""
+    now = 100.0
+    metrics = Metrics("billing", clock=lambda: now)
+    for _ in range(3):
+        (one,) = destinations("http://a")
+        metrics.replaced((one,), ())
+        one_attempt(metrics, one)
+        metrics.replaced((), (one,))
+    metrics.replaced(destinations("http://a"), ())
+    now += 2 * KEEP_SECONDS
+    metrics.mark()
+
+    assert attempts(metrics) == {"http://a": 3}
+
+
+def test_address_that_comes_back_from_gone_begins_anew() -> None:
+    """The old counts stay in the sum."""
+    now = 100.0
+    (one,) = destinations("http://a")
+    metrics = Metrics("billing", (one,), lambda: now)
+    one_attempt(metrics, one)
+    metrics.replaced((), (one,))
+    now += KEEP_SECONDS
+    metrics.mark()
+    metrics.replaced((one,), ())
+    one_attempt(metrics, one)
+
+    assert attempts(metrics) == {GONE: 1, "http://a": 1}
 
 
 def test_destination_with_requests_under_way_is_kept() -> None:
     """A stream may be longer than an hour; its end is counted where it began."""
     now = 100.0
-    metrics = Metrics("billing", lambda: now)
-    (one,) = pool_of(1).destinations
+    (one,) = destinations("http://a")
+    metrics = Metrics("billing", (one,), lambda: now)
     one_attempt(metrics, one)
     one.in_flight = 1
-    metrics.removed([one])
+    metrics.replaced((), (one,))
     now += 2 * KEEP_SECONDS
+    metrics.mark()
 
     assert attempts(metrics) == {one.url: 1}
+    assert metrics.leaving() == (one,)
     one.in_flight = 0
-    assert attempts(metrics) == {None: 1}
+    metrics.mark()
+    assert attempts(metrics) == {GONE: 1}
+    assert metrics.leaving() == ()
 
 
-def test_removed_destination_that_was_never_used_has_no_counts() -> None:
-    """Nothing to keep."""
+def test_destination_that_is_gone_is_read_as_empty() -> None:
+    """A status in another thread may still have it; reading adds no series."""
     metrics = Metrics("billing")
-    metrics.removed(pool_of(3).destinations)
+    (one,) = destinations("http://a")
 
+    assert metrics.of(one).attempts == 0
     assert attempts(metrics) == {}
 
 
-def test_destination_cannot_make_series_without_bound() -> None:
-    """Statuses beyond the bound are counted as the first of their class."""
-    metrics = Metrics("billing")
-    (one,) = pool_of(1).destinations
-    for status in range(200, 600):
-        one_attempt(metrics, one, status)
+def test_ejection_of_an_unknown_destination_is_ignored() -> None:
+    """And so is one of another upstream."""
+    (one,) = destinations("http://a")
+    metrics = Metrics("billing", (one,))
+    metrics.listen(DestinationEjected("billing", "http://b", 1.0, "connect"))
+    metrics.listen(DestinationEjected("orders", "http://a", 1.0, "connect"))
+    metrics.listen(DestinationEjected("billing", "http://a", 1.0, "connect"))
 
-    series = metrics.of(one).durations
-    assert len(series) <= MAX_SERIES + 5
-    assert sum(histogram.count for histogram in series.values()) == 400
+    assert [counts.ejections for counts in metrics.all()] == [{"connect": 1}]
 
 
-def test_gone_keeps_every_count() -> None:
-    """Failures, retries, ejections, tunnels and messages move as well."""
+def test_totals_never_fall_for_a_reader_in_another_thread() -> None:
+    """Counts move to gone while a scrape reads: in one piece, so without a lock."""
     now = 0.0
-    metrics = Metrics("billing", lambda: now)
-    (one,) = pool_of(1).destinations
-    counts = metrics.of(one)
-    counts.retries["connect"] = counts.failures["connect"] = 2
-    counts.ejections["connect"] = counts.tunnels["drained"] = 3
-    counts.messages[:] = [4, 5]
-    counts.ended("GET", (None, Failure.CONNECT.value), 0.1)
-    metrics.removed([one])
-    now = KEEP_SECONDS
+    metrics = Metrics("billing", clock=lambda: now)
+    totals: list[int] = []
+    ended = threading.Event()
 
-    ((left, gone),) = metrics.by_destination()
+    def read() -> None:
+        while not ended.is_set():
+            totals.append(sum(counts.attempts for counts in metrics.all()))
 
-    assert left is None
-    assert (gone.retries, gone.failures) == ({"connect": 2}, {"connect": 2})
-    assert (gone.ejections, gone.tunnels, gone.messages) == ({"connect": 3}, {"drained": 3}, [4, 5])
-    assert [*gone.durations] == [("GET", (None, "connect"))]
+    reader = threading.Thread(target=read)
+    reader.start()
+    for turn in range(2000):
+        (one,) = destinations(f"http://host-{turn}")
+        metrics.replaced((one,), ())
+        one_attempt(metrics, one)
+        metrics.replaced((), (one,))
+        now += KEEP_SECONDS / 3
+        metrics.mark()
+    ended.set()
+    reader.join()
+
+    assert totals == sorted(totals)
+    assert sum(attempts(metrics).values()) == 2000
 
 
 def test_every_family_has_a_text_and_a_known_kind() -> None:

@@ -26,9 +26,8 @@ def test_both_see_every_step(caplog: pytest.LogCaptureFixture) -> None:
             metrics = running.upstream.metrics
             counts.append(
                 {
-                    one.url: (each.attempts, each.failures, each.retries, [*each.durations])
-                    for one, each in metrics.by_destination()
-                    if one is not None
+                    each.url: (each.attempts, each.failures, each.retries, [*each.durations])
+                    for each in metrics.all()
                 }
             )
 

@@ -65,7 +65,8 @@ class Http2Transport:
     @property
     def idle(self) -> int:
         """Number of connections without a stream."""
-        return sum(not one.streams for one in self._connections) + self._http1.idle
+        connections = tuple(self._connections)  # metrics may be read in another thread
+        return sum(not one.streams for one in connections) + self._http1.idle
 
     def reuse(
         self, request: OutgoingRequest, body: bytes, *, more: bool

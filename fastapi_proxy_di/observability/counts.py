@@ -1,0 +1,129 @@
+"""The counts of one destination: attempts, retries, failures, ejections, tunnels and durations.
+
+They are written in the event loop and read in any thread. A reader sees each number as it is or as
+it was a moment ago, never a smaller one than before.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from fastapi_proxy_di.observability.attributes import OTHER
+from fastapi_proxy_di.observability.histogram import Durations, Histogram, Label
+
+__all__ = ["GONE", "MAX_SERIES", "DestinationCounts", "Result"]
+
+GONE: Final = "gone"
+"""Name of the counts of all destinations that left the pool more than an hour ago."""
+
+MAX_SERIES: Final = 40
+"""Pairs of method and result with a histogram of their own, for each destination. Statuses beyond
+are counted as the first of their class, so that a destination cannot fill the memory."""
+
+Result: TypeAlias = tuple[int | None, str | None]
+"""Status of the response and value of the `Failure`, each ``None`` if there is none."""
+
+_Mark: TypeAlias = tuple[Histogram, Histogram]
+"""Durations to the first byte and in all that were counted at one moment."""
+
+_START: Final[_Mark] = (Histogram(), Histogram())
+
+
+def _sum(*histograms: Histogram) -> Histogram:
+    total = Histogram()
+    for one in histograms:
+        total.add(one)
+    return total
+
+
+class DestinationCounts:
+    """The counts of one destination, or of all that are gone.
+
+    Args:
+        upstream: Name of the upstream.
+        url: Address of the destination, or `GONE`.
+        server: ``server.address`` and ``server.port``.
+
+    Attributes:
+        url: Address of the destination, or `GONE`.
+        attempts: Attempts, retries and leases included.
+        retries: Attempts that repeated an earlier one, by the reason.
+        failures: Failed attempts, by value of the `Failure`.
+        ejections: Ejections, by reason.
+        tunnels: Ended tunnels, by reason.
+        messages: Messages through tunnels that have ended, to the upstream and to the client.
+        durations: Seconds from the start of an attempt to its last byte, by method and result.
+        first_byte: Seconds from the start of an attempt to the head of its response.
+    """
+
+    __slots__ = (
+        "_labels",
+        "_marks",
+        "attempts",
+        "durations",
+        "ejections",
+        "failures",
+        "first_byte",
+        "messages",
+        "retries",
+        "tunnels",
+        "url",
+    )
+
+    def __init__(self, upstream: str, url: str, server: tuple[str, int | None]) -> None:
+        self.url: Final = url
+        self.attempts: int = 0
+        self.retries: dict[str, int] = {}
+        self.failures: dict[str, int] = {}
+        self.ejections: dict[str, int] = {}
+        self.tunnels: dict[str, int] = {}
+        self.messages: list[int] = [0, 0]
+        self.durations: dict[tuple[str, Result], Durations] = {}
+        self.first_byte: Durations = Durations(upstream, url)
+        self._labels: tuple[Label, ...] = (upstream, *server)
+        self._marks: tuple[_Mark, _Mark] = (_START, _START)
+
+    def series(self, method: str, result: Result) -> Durations:
+        """Give the durations of a method and a result."""
+        found = self.durations.get((method, result))
+        if found is None:
+            status, error = result
+            if len(self.durations) >= MAX_SERIES and status is not None:
+                method, status = OTHER, status // 100 * 100
+            made = Durations(*self._labels, method, status, error or _error_of(status))
+            found = self.durations.setdefault((method, (status, error)), made)
+        return found
+
+    def mark(self) -> None:
+        """Begin a new period of the recent durations."""
+        self._marks = (self._marks[1], (_sum(self.first_byte), self._all_durations()))
+
+    def recent(self) -> tuple[Histogram, Histogram]:
+        """Give the durations since the `mark` before the last one: first bytes, and in all."""
+        first_byte, durations = self._marks[0]
+        return self.first_byte.since(first_byte), self._all_durations().since(durations)
+
+    def _all_durations(self) -> Histogram:
+        return _sum(*self.durations.copy().values())
+
+    def add(self, other: DestinationCounts) -> None:
+        """Count everything that ``other`` has counted as well."""
+        self.attempts += other.attempts
+        for ours, theirs in (
+            (self.retries, other.retries),
+            (self.failures, other.failures),
+            (self.ejections, other.ejections),
+            (self.tunnels, other.tunnels),
+        ):
+            for name, count in theirs.items():
+                ours[name] = ours.get(name, 0) + count
+        for side, count in enumerate(other.messages):
+            self.messages[side] += count
+        for (method, result), durations in other.durations.items():
+            self.series(method, result).add(durations)
+        self.first_byte.add(other.first_byte)
+
+
+def _error_of(status: int | None) -> str | None:
+    """Give ``error.type`` of a whole response, an error for a client by the conventions."""
+    return None if status is None or status < 400 else str(status)

@@ -1,0 +1,71 @@
+"""The counts of one destination: what they hold, and how many series."""
+
+from __future__ import annotations
+
+from fastapi_proxy_di.errors import Failure
+from fastapi_proxy_di.observability.counts import GONE, MAX_SERIES, DestinationCounts
+
+
+def made(url: str = "http://a") -> DestinationCounts:
+    """Give counts that are empty."""
+    return DestinationCounts("billing", url, ("a", 80))
+
+
+def test_destination_cannot_make_series_without_bound() -> None:
+    """Statuses beyond the bound are counted as the first of their class."""
+    counts = made()
+    for status in range(200, 600):
+        counts.series("GET", (status, None)).observe(0.1)
+
+    assert len(counts.durations) <= MAX_SERIES + 4
+    assert sum(durations.count for durations in counts.durations.values()) == 400
+    assert counts.series("GET", (599, None)).labels == ("billing", "a", 80, "_OTHER", 500, "500")
+
+
+def test_error_of_a_response_is_its_status() -> None:
+    """From 400 on, as the conventions have it for clients; a failure has its own name."""
+    counts = made()
+    results = [(200, None), (404, None), (200, "response_body"), (500, "response_body")]
+
+    assert [counts.series("GET", result).labels[-1] for result in results] == [
+        None,
+        "404",
+        "response_body",
+        "response_body",
+    ]
+
+
+def test_sum_has_every_count() -> None:
+    """All kinds of counts; the durations have the labels of the sum."""
+    counts = made()
+    counts.attempts = 1
+    counts.retries["connect"] = counts.failures["connect"] = 2
+    counts.ejections["connect"] = counts.tunnels["drained"] = 3
+    counts.messages[:] = [4, 5]
+    counts.first_byte.observe(0.1)
+    counts.series("GET", (None, Failure.CONNECT.value)).observe(0.1)
+    gone = DestinationCounts("billing", GONE, (GONE, None))
+    gone.add(counts)
+    gone.add(counts)
+
+    assert (gone.attempts, gone.first_byte.count) == (2, 2)
+    assert (gone.retries, gone.failures) == ({"connect": 4}, {"connect": 4})
+    assert (gone.ejections, gone.tunnels) == ({"connect": 6}, {"drained": 6})
+    assert gone.messages == [8, 10]
+    ((key, durations),) = gone.durations.items()
+    assert key == ("GET", (None, "connect"))
+    assert durations.labels == ("billing", GONE, None, "GET", None, "connect")
+    assert durations.count == 2
+
+
+def test_recent_durations_are_those_of_one_to_two_periods() -> None:
+    """The mark before the last one is their beginning."""
+    counts = made()
+    for seconds in (1.0, 2.0, 3.0):
+        counts.mark()
+        counts.first_byte.observe(seconds)
+        counts.series("GET", (200, None)).observe(seconds)
+
+    first_byte, durations = counts.recent()
+    assert (first_byte.count, first_byte.seconds) == (2, 5.0)
+    assert (durations.count, durations.seconds) == (2, 5.0)
