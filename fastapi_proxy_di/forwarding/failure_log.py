@@ -1,28 +1,64 @@
-"""Logs the requests of an upstream that got no response, without a line for each of them.
+"""Logs what failed at an upstream: requests without a response, responses and tunnels cut short.
 
-The first failure of a kind is logged at once. Further failures are counted, and one line per ten
-seconds gives their number, so that an outage does not fill the log. Faults of clients are not
-logged. A limit that is reached is an event (`fastapi_proxy_di.LimitHit`) with a record of its own.
+The first failure of a kind is logged at once. Further failures of the kind are counted, and one
+line per ten seconds gives their number and where they were, so that an outage does not fill the
+log. Faults of clients are not logged. A limit that is reached is an event
+(`fastapi_proxy_di.LimitHit`) with a record of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
-from fastapi_proxy_di.errors import Failure, ProxyError, Side
+from fastapi_proxy_di.errors import Attempt, Failure, ProxyError, Side
 
 __all__ = ["FailureLog"]
 
 SECONDS: Final = 10.0
 """Seconds for which failures of one kind are counted before their number is logged."""
-MAX_KINDS: Final = 64
-"""Kinds that are counted apart; with more of them, further destinations count as one."""
+MAX_DESTINATIONS: Final = 64
+"""Destinations that are counted apart for each kind; further ones are counted together."""
+SHOWN_DESTINATIONS: Final = 3
+"""Destinations that a line with a number names."""
 
-_logger = logging.getLogger("fastapi_proxy_di.forwarding")
+_requests = logging.getLogger("fastapi_proxy_di.forwarding")
+_websockets = logging.getLogger("fastapi_proxy_di.websocket")
 
-_Kind = tuple[Failure, str | None]
+_REFUSED: Final = "connect refused by"
+_TEXTS: Final = {
+    Failure.NO_AVAILABLE_DESTINATION: "no destination available",
+    Failure.LOCAL_RESOURCES: "no socket, port or memory left for",
+    Failure.RESOLVE: "name not resolved of",
+    Failure.CONNECT: "connect failed to",
+    Failure.CONNECT_TIMEOUT: "connect timed out to",
+    Failure.TLS: "TLS failed with",
+    Failure.REQUEST_WRITE: "request not taken by",
+    Failure.NOT_PROCESSED: "request not processed by",
+    Failure.RESPONSE_HEAD: "no response from",
+    Failure.RESPONSE_MALFORMED: "malformed response from",
+    Failure.FIRST_BYTE_TIMEOUT: "no response in time from",
+    Failure.ACTIVITY_TIMEOUT: "nothing sent in time by",
+    Failure.TOTAL_TIMEOUT: "total time ran out at",
+}
+"""What a line with a number says of requests that got no response."""
+
+
+class _Kind(NamedTuple):
+    """What is counted together; there are less than 64 texts, none of them from outside.
+
+    Attributes:
+        text: What happened, by which repeats are found; the destinations follow.
+        failure: The value of the ``Failure``.
+        logger: Where it is logged.
+    """
+
+    text: str
+    failure: str
+    logger: logging.Logger
 
 
 class FailureLog:
@@ -35,59 +71,146 @@ class FailureLog:
     def __init__(self, name: str) -> None:
         self._name: Final = name
         self._loop: Final = asyncio.get_running_loop()
-        self._repeats: dict[_Kind, int] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._counted: Final[dict[str, _Repeats]] = {}
         self._closed = False
 
     def failed(self, error: ProxyError) -> None:
         """Note that an exchange has failed before there was a response for the client.
 
         Args:
-            error: Its error, with the last destination.
+            error: Its error, with the last destination and all attempts.
         """
-        failure, destination = error.failure, error.destination
+        failure = error.failure
         if failure.side is Side.CLIENT or failure is Failure.LIMIT_EXCEEDED:
             return
-        kind = (failure, destination)
-        if len(self._repeats) >= MAX_KINDS and kind not in self._repeats:
-            kind = (failure, None)
-        if kind in self._repeats:
-            self._repeats[kind] += 1
+        text = _TEXTS.get(failure, failure.value.replace("_", " "))
+        if failure is Failure.CONNECT and isinstance(error.__cause__, ConnectionRefusedError):
+            text = _REFUSED
+        attempts = error.attempts
+        self._note(
+            _Kind(text, failure.value, _requests),
+            error.destination,
+            f"a request failed: {error} ({_where(failure.value, error.destination, attempts)})",
+            {"attempts": attempts},
+        )
+
+    def broke_off(
+        self, destination: str, error: ProxyError, attempts: Sequence[Attempt] = ()
+    ) -> None:
+        """Note that a response ended early, whose head the client has.
+
+        Args:
+            destination: Address of the destination that responded.
+            error: What ended the response; if it is the client's fault, the record is DEBUG.
+            attempts: The attempts before the one that responded.
+        """
+        of_client = error.failure.side is Side.CLIENT
+        if of_client and not _requests.isEnabledFor(logging.DEBUG):
             return
-        self._repeats[kind] = 0
-        if self._timer is None and not self._closed:
-            self._timer = self._loop.call_later(SECONDS, self._log_repeats)
-        _logger.warning(
-            "%s: a request failed: %s (%s)",
-            self._name,
-            error,
-            failure.value,
-            extra=self._fields(failure, destination) | {"attempts": error.attempts},
+        failure = error.failure.value
+        attempts = (*attempts, Attempt(destination, error.failure))
+        where = _where(failure, None, attempts)
+        text = f"the response of {destination} broke off: {error} ({where})"
+        if of_client:
+            fields = self._fields(failure, destination) | {"attempts": attempts}
+            _requests.debug("%s: %s", self._name, text, extra=fields)
+            return
+        kind = _Kind(f"response broken off ({failure}) by", failure, _requests)
+        self._note(kind, destination, text, {"attempts": attempts})
+
+    def tunnel_ended(self, destination: str, error: ProxyError, reason: str, code: int) -> None:
+        """Note that the upstream has ended a tunnel with an error.
+
+        Args:
+            destination: Address of the destination.
+            error: The error.
+            reason: The value of the ``WebSocketEnd``.
+            code: The close code of the tunnel's end.
+        """
+        self._note(
+            _Kind(f"tunnel ended ({reason}) by", error.failure.value, _websockets),
+            destination,
+            f"the tunnel to {destination} ended: {error} ({reason}, {code})",
+            {"reason": reason, "code": code},
         )
 
     def close(self) -> None:
-        """Log the number of failures counted so far; the number of later ones is not logged."""
+        """Log the numbers counted so far; later failures are counted no more."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._log_repeats()
+        for repeats in tuple(self._counted.values()):
+            repeats.timer.cancel()
+            self._log_repeats(repeats)
 
-    def _log_repeats(self) -> None:
-        """Log one line for each kind that has been seen again, and forget the others."""
-        counted = {kind: count for kind, count in self._repeats.items() if count}
-        for (failure, destination), count in counted.items():
-            _logger.warning(
-                "%s: %d more failed so within %g s: %s%s",
-                self._name,
-                count,
-                SECONDS,
-                failure.value,
-                f" at {destination}" if destination else "",
-                extra=self._fields(failure, destination),
-            )
-        self._repeats = dict.fromkeys(counted, 0)
-        again = bool(counted) and not self._closed
-        self._timer = self._loop.call_later(SECONDS, self._log_repeats) if again else None
+    def _note(
+        self, kind: _Kind, destination: str | None, text: str, further: dict[str, object]
+    ) -> None:
+        repeats = self._counted.get(kind.text)
+        if repeats is not None:
+            repeats.add(destination)
+            return
+        self._count(kind)
+        fields = self._fields(kind.failure, destination) | further
+        kind.logger.warning("%s: %s", self._name, text, extra=fields)
 
-    def _fields(self, failure: Failure, destination: str | None) -> dict[str, object]:
-        return {"upstream": self._name, "destination": destination, "failure": failure.value}
+    def _count(self, kind: _Kind) -> None:
+        if not self._closed:
+            self._counted[kind.text] = _Repeats(kind, self._loop, self._log_repeats)
+
+    def _log_repeats(self, repeats: _Repeats) -> None:
+        """Log the number of failures of a kind that was seen again, else forget the kind."""
+        kind = repeats.kind
+        del self._counted[kind.text]
+        if not repeats.count:
+            return
+        self._count(kind)
+        destination, where = repeats.destinations()
+        kind.logger.warning(
+            "%s: %d × %s%s in %d s",
+            self._name,
+            repeats.count,
+            kind.text,
+            where,
+            max(1, round(self._loop.time() - repeats.since)),
+            extra=self._fields(kind.failure, destination) | {"count": repeats.count},
+        )
+
+    def _fields(self, failure: str, destination: str | None) -> dict[str, object]:
+        return {"upstream": self._name, "destination": destination, "failure": failure}
+
+
+class _Repeats:
+    """Counts the further failures of one kind, by destination, until their number is logged."""
+
+    def __init__(
+        self, kind: _Kind, loop: asyncio.AbstractEventLoop, log: Callable[[_Repeats], None]
+    ) -> None:
+        self.kind: Final = kind
+        self.since: Final = loop.time()
+        self.timer: Final = loop.call_later(SECONDS, log, self)
+        self.count = 0
+        self._known: Final[Counter[str]] = Counter()
+
+    def add(self, destination: str | None) -> None:
+        """Count one more failure."""
+        self.count += 1
+        known = self._known
+        if destination is not None and (destination in known or len(known) < MAX_DESTINATIONS):
+            known[destination] += 1
+
+    def destinations(self) -> tuple[str | None, str]:
+        """Give the destination if there was but one, and a text that names those with most."""
+        most = self._known.most_common(SHOWN_DESTINATIONS)
+        if len(self._known) == 1 and most[0][1] == self.count:
+            return most[0][0], f" {most[0][0]}"
+        shown = [f"{destination} ({count})" for destination, count in most]
+        rest = self.count - sum(count for _, count in most)
+        if shown and rest:
+            shown.append(f"others ({rest})")
+        return None, " " + ", ".join(shown) if shown else ""
+
+
+def _where(failure: str, destination: str | None, attempts: Sequence[Attempt]) -> str:
+    """Say what failed, where, and after how many attempts: ``connect, 2 attempts``."""
+    at = "" if destination is None else f" at {destination}"
+    number = len(attempts)
+    return f"{failure}{at}, {number} attempt{'' if number == 1 else 's'}"

@@ -12,12 +12,11 @@ request with a timeout of its own gets a watcher of its own.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable
 from typing import Final
 
 from fastapi_proxy_di.balancing.affinity import Binding
-from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
+from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.deadlines import Deadlines
 from fastapi_proxy_di.forwarding.early_hints import EARLY_HINT, EarlyHints, may_hint
@@ -29,8 +28,6 @@ from fastapi_proxy_di.forwarding.response import LocalResponse, UpstreamResponse
 from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
 from fastapi_proxy_di.forwarding.watcher import Watcher
 from fastapi_proxy_di.settings import UpstreamSettings
-
-_logger = logging.getLogger("fastapi_proxy_di.forwarding")
 
 _BODYLESS_VERSIONS: Final = frozenset({"1.0", "1.1"})
 _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
@@ -133,18 +130,7 @@ class HttpForwarder:
         """End the exchange of a response that was sent or broke off, and log a failure."""
         rest = self._journey.end(exchange, failure)
         if isinstance(failure, ProxyError):
-            level = logging.DEBUG if isinstance(failure, ClientDisconnected) else logging.WARNING
-            _logger.log(
-                level,
-                "the response of %s broke off: %s",
-                exchange.destination.url,
-                failure,
-                extra={
-                    "upstream": self._name,
-                    "destination": exchange.destination.url,
-                    "failure": failure.failure.value,
-                },
-            )
+            self._journey.failures.broke_off(exchange.destination.url, failure, exchange.attempts)
         return rest
 
     async def _body(self, exchange: Exchange, cached: bytes | None) -> RequestBody | None:

@@ -213,22 +213,23 @@ class WebSocketForwarder:
 
     def _ended(self, destination: Destination, end: TunnelEnd) -> None:
         self.ends[end.reason] += 1
-        if end.error is None:
-            destination.completed += 1
-        else:
-            self._journey.outcomes.failed_late(destination, 101, end.error)
-        level = logging.DEBUG if end.error is None else logging.WARNING
-        if _logger.isEnabledFor(level):
-            _logger.log(
-                level,
-                "tunnel to %s ended: %s (%d)",
-                destination.url,
-                end.reason.value,
+        url, reason, error = destination.url, end.reason.value, end.error
+        if error is not None:
+            self._journey.outcomes.failed_late(destination, 101, error)
+            self._journey.failures.tunnel_ended(url, error, reason, end.code)
+            return
+        destination.completed += 1
+        if _logger.isEnabledFor(logging.DEBUG):
+            _logger.debug(
+                "%s: the tunnel to %s ended: %s (%d)",
+                self._name,
+                url,
+                reason,
                 end.code,
                 extra={
                     "upstream": self._name,
-                    "destination": destination.url,
-                    "reason": end.reason.value,
+                    "destination": url,
+                    "reason": reason,
                     "code": end.code,
                 },
             )

@@ -299,9 +299,10 @@ def warn_of_unreachable_websockets(app: FastAPI) -> None:
     runtime.websockets_checked = True
     for route in reached_routes(app.routes):
         dependant = dependant_of(route)
+        proxied = proxied_by(getattr(route, "endpoint", None))
         if (
             not isinstance(route.original_route, APIWebSocketRoute)
-            or proxied_by(route.endpoint) is None
+            or proxied is None
             or dependant is None
             # The second route of a mount has the same dependencies.
             or not route.path_format.endswith("/{path}")
@@ -309,11 +310,13 @@ def warn_of_unreachable_websockets(app: FastAPI) -> None:
             continue
         for blocker in _request_takers(dependant):
             _logger.warning(
-                "%s takes Request, so it cannot run before a WebSocket: every handshake on %s "
-                "is refused. Let it take fastapi.requests.HTTPConnection, or mount with "
+                "%s: %s takes Request, so it cannot run before a WebSocket: every handshake on "
+                "%s is refused. Let it take fastapi.requests.HTTPConnection, or mount with "
                 "proxy_router(..., websocket=False)",
+                proxied.upstream.name,
                 getattr(blocker, "__qualname__", repr(blocker)),
                 route.path_format,
+                extra={"upstream": proxied.upstream.name},
             )
 
 

@@ -103,7 +103,8 @@ class Runtime:
         )
         for upstream, result in zip(upstreams, results, strict=True):
             if isinstance(result, Exception):
-                _logger.error("closing %s failed", upstream.settings.name, exc_info=result)
+                name = upstream.settings.name
+                _logger.error("%s: closing failed", name, exc_info=result, extra={"upstream": name})
 
 
 def compose_all(

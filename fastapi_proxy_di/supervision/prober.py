@@ -115,7 +115,13 @@ class Prober:
         except ProxyError as error:
             reason = str(error)
         except Exception as error:
-            _logger.exception("probe of %s failed unexpectedly", destination.url)
+            upstream, url = self._supervisor.pool.name, destination.url
+            _logger.exception(
+                "%s: the probe of %s failed unexpectedly",
+                upstream,
+                url,
+                extra={"upstream": upstream, "destination": url},
+            )
             reason = type(error).__name__
         ok = not reason
         self._supervisor.probed(destination, ok, latency_ms if ok else None, reason)

@@ -157,8 +157,9 @@ class Play:
 class StandInTransport(AsgiTransport):
     """A `Transport` to one place."""
 
-    def __init__(self, place: Place, address: Address) -> None:
-        super().__init__(InnerApp(f"stand-in:{place.name}", place.app), address)
+    def __init__(self, place: Place, address: Address, upstream: str) -> None:
+        app = InnerApp(f"stand-in:{place.name}", place.app, upstream=upstream)
+        super().__init__(app, address)
         self._place = place
         self._play: Play
 
@@ -207,7 +208,7 @@ class StandInFactory(TransportFactory):
         if place is None:
             known = ", ".join(self._places)
             raise ValueError(f"the stand-in has no destination {address.url}; it has {known}")
-        transport = StandInTransport(place, address)
+        transport = StandInTransport(place, address, self._settings.name)
         self._made.append(transport)
         return transport
 

@@ -37,7 +37,7 @@ class TransportFactory:
         if address.app is not None:
             app = self._apps.get(address.app)
             if app is None or app.closed:
-                app = self._apps[address.app] = InnerApp(address.app)
+                app = self._apps[address.app] = InnerApp(address.app, upstream=self._settings.name)
             return AsgiTransport(app, address)
         limits = self._settings.limits
         http1 = Http1Transport(

@@ -10,6 +10,7 @@ import pytest
 
 from fastapi_proxy_di import Balancer
 from fastapi_proxy_di.errors import (
+    Attempt,
     ClientDisconnected,
     Failure,
     InvalidRequest,
@@ -19,7 +20,8 @@ from fastapi_proxy_di.errors import (
     UpstreamConnectError,
     UpstreamDisconnected,
 )
-from fastapi_proxy_di.forwarding.failure_log import MAX_KINDS, FailureLog
+from fastapi_proxy_di.forwarding.failure_log import MAX_DESTINATIONS, FailureLog
+from fastapi_proxy_di.forwarding.tunnel import WebSocketEnd
 from tests.support.gateways import billing, gateway
 from tests.support.http_client import connect, fetch
 from tests.support.origins import ScriptedOrigin, always, response_bytes
@@ -33,7 +35,9 @@ _LOGGER = "fastapi_proxy_di.forwarding"
 def refused(port: int = 1) -> ProxyError:
     """A refused connection, as the retry loop raises it."""
     error = UpstreamConnectError("cannot connect")
+    error.__cause__ = ConnectionRefusedError()
     error.destination = f"http://127.0.0.1:{port}"
+    error.attempts = (Attempt(error.destination, Failure.CONNECT),)
     return error
 
 
@@ -50,48 +54,206 @@ def test_failures_of_a_kind_are_one_line_in_ten_seconds(caplog: pytest.LogCaptur
 
     run_virtually(scenario())
 
-    first = "billing: a request failed: cannot connect (connect)"
+    first = "billing: a request failed: cannot connect (connect at http://127.0.0.1:1, 1 attempt)"
     assert caplog.messages == [
         first,
-        "billing: 4 more failed so within 10 s: connect at http://127.0.0.1:1",
-        "billing: 4 more failed so within 10 s: connect at http://127.0.0.1:1",
+        "billing: 4 × connect refused by http://127.0.0.1:1 in 10 s",
+        "billing: 4 × connect refused by http://127.0.0.1:1 in 10 s",
         first,
     ]
 
 
-def test_failures_at_the_end_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """``close`` logs the number so far; no timer is started after it."""
+def test_each_kind_has_ten_seconds_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """A kind that is seen first while another is counted is not counted for less time."""
 
     async def scenario() -> None:
         log = FailureLog("billing")
         log.failed(refused())
+        await asyncio.sleep(9)
         log.failed(NoAvailableDestination("no destination of billing is available"))
+        log.failed(NoAvailableDestination("no destination of billing is available"))
+        await asyncio.sleep(9.9)
+        seen.append(len(caplog.messages))
+        await asyncio.sleep(0.2)
+        log.close()
+
+    seen: list[int] = []
+    run_virtually(scenario())
+
+    assert seen == [2]
+    assert caplog.messages[2:] == ["billing: 1 × no destination available in 10 s"]
+
+
+def test_failures_at_the_end_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """``close`` logs the number so far, in the seconds so far; no timer is started after it."""
+
+    async def scenario() -> None:
+        log = FailureLog("billing")
         log.failed(refused())
+        log.failed(refused())
+        await asyncio.sleep(3)
         log.close()
         log.failed(UpstreamDisconnected("the upstream is shut down"))
         await asyncio.sleep(30)
 
     run_virtually(scenario())
 
-    assert caplog.messages[2:] == [
-        "billing: 1 more failed so within 10 s: connect at http://127.0.0.1:1",
-        "billing: a request failed: the upstream is shut down (response_head)",
+    assert caplog.messages[1:] == [
+        "billing: 1 × connect refused by http://127.0.0.1:1 in 3 s",
+        "billing: a request failed: the upstream is shut down (response_head, 0 attempts)",
     ]
 
 
-def test_kinds_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """Above 64, those of further destinations count as one."""
+def counted(*ports: int) -> None:
+    """Let requests fail at these destinations, and log their number."""
 
     async def scenario() -> None:
         log = FailureLog("billing")
-        for port in range(MAX_KINDS + 5):
+        for port in ports:
             log.failed(refused(port))
         log.close()
 
     run_virtually(scenario())
 
-    assert len(caplog.messages) == MAX_KINDS + 2
-    assert caplog.messages[-1] == "billing: 4 more failed so within 10 s: connect"
+
+def test_line_names_the_destinations_with_most_failures(caplog: pytest.LogCaptureFixture) -> None:
+    """Three of them with their numbers, and how many failures are left."""
+    counted(1, 1, 1, 1, 2, 2, 3, 3, 4, 5)
+
+    assert caplog.messages[1:] == [
+        (
+            "billing: 9 × connect refused by http://127.0.0.1:1 (3), http://127.0.0.1:2 (2), "
+            "http://127.0.0.1:3 (2), others (2) in 1 s"
+        )
+    ]
+    assert vars(caplog.records[-1])["destination"] is None
+    assert vars(caplog.records[-1])["count"] == 9
+
+
+def test_line_of_two_destinations_has_no_others(caplog: pytest.LogCaptureFixture) -> None:
+    """Their numbers are all there is."""
+    counted(1, 1, 2)
+
+    assert caplog.messages[1:] == [
+        "billing: 2 × connect refused by http://127.0.0.1:1 (1), http://127.0.0.1:2 (1) in 1 s"
+    ]
+
+
+def test_counted_destinations_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """Above 64, failures of further destinations count without their names."""
+    counted(0, *range(MAX_DESTINATIONS + 5))
+
+    (line,) = caplog.messages[1:]
+    assert line.startswith(f"billing: {MAX_DESTINATIONS + 5} × connect refused by ")
+    assert line.endswith(f"(1), others ({MAX_DESTINATIONS + 2}) in 1 s")
+
+
+def test_kinds_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever fails in whatever way, there are fewer than 64 kinds."""
+
+    async def scenario() -> None:
+        log = FailureLog("billing")
+        for failure in Failure:
+            error = ProxyError("failed", failure=failure)
+            log.failed(error)
+            log.broke_off("http://a", error)
+            for end in WebSocketEnd:
+                log.tunnel_ended("http://a", error, end.value, 1006)
+        log.close()
+
+    run_virtually(scenario())
+
+    assert len([one for one in caplog.messages if "×" not in one]) < 64
+
+
+def test_connection_that_is_not_refused_is_said_to_have_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No route to a host is another kind than a port without a server."""
+
+    async def scenario() -> None:
+        log = FailureLog("billing")
+        for _ in range(2):
+            log.failed(refused())
+            log.failed(UpstreamConnectError("no route", destination="http://10.0.0.1"))
+        log.close()
+
+    run_virtually(scenario())
+
+    assert caplog.messages[2:] == [
+        "billing: 1 × connect refused by http://127.0.0.1:1 in 1 s",
+        "billing: 1 × connect failed to http://10.0.0.1 in 1 s",
+    ]
+
+
+def test_streams_that_break_off_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """With the attempts before the one that responded."""
+
+    async def scenario() -> None:
+        log = FailureLog("billing")
+        error = UpstreamDisconnected("the destination left", failure=Failure.RESPONSE_BODY)
+        for _ in range(200):
+            log.broke_off("http://b", error, (Attempt("http://a", Failure.CONNECT),))
+        await asyncio.sleep(11)
+        log.close()
+
+    run_virtually(scenario())
+
+    assert caplog.messages == [
+        (
+            "billing: the response of http://b broke off: the destination left "
+            "(response_body, 2 attempts)"
+        ),
+        "billing: 199 × response broken off (response_body) by http://b in 10 s",
+    ]
+    assert attributes(caplog.records[0]) == (
+        "billing",
+        "http://b",
+        "response_body",
+        (Attempt("http://a", Failure.CONNECT), Attempt("http://b", Failure.RESPONSE_BODY)),
+    )
+
+
+def test_tunnels_that_the_upstream_ends_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """To the logger of WebSockets, with reason and code."""
+
+    async def scenario() -> None:
+        log = FailureLog("live")
+        for _ in range(200):
+            error = UpstreamDisconnected("the WebSocket broke off")
+            log.tunnel_ended("http://a", error, "upstream_vanished", 1006)
+        await asyncio.sleep(11)
+        log.close()
+
+    run_virtually(scenario())
+
+    assert caplog.messages == [
+        "live: the tunnel to http://a ended: the WebSocket broke off (upstream_vanished, 1006)",
+        "live: 199 × tunnel ended (upstream_vanished) by http://a in 10 s",
+    ]
+    assert {one.name for one in caplog.records} == {"fastapi_proxy_di.websocket"}
+    assert vars(caplog.records[0])["code"] == 1006
+
+
+@pytest.mark.parametrize(("level", "lines"), [(logging.INFO, 0), (logging.DEBUG, 1)])
+def test_client_that_leaves_a_stream_is_no_warning(
+    level: int, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clients leave all the time, so only a log of details has a record."""
+    caplog.set_level(level, _LOGGER)
+
+    async def scenario() -> None:
+        FailureLog("billing").broke_off("http://a", ClientDisconnected("left"))
+
+    run_virtually(scenario())
+
+    assert (
+        caplog.messages
+        == ["billing: the response of http://a broke off: left (client_disconnected, 1 attempt)"][
+            :lines
+        ]
+    )
+    assert [one.levelname for one in caplog.records] == ["DEBUG"][:lines]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +287,7 @@ def test_text_of_a_destination_stays_one_line(caplog: pytest.LogCaptureFixture) 
 
     (record,) = caplog.records
     assert record.getMessage() == (
-        r"billing: a request failed: bad\r\n\x1b[31mline (response_head)"
+        r"billing: a request failed: bad\r\n\x1b[31mline (response_head, 0 attempts)"
     )
     assert attributes(record) == ("billing", None, Failure.RESPONSE_HEAD.value, ())
 
@@ -151,7 +313,7 @@ async def test_request_without_a_response_is_logged(caplog: pytest.LogCaptureFix
     upstream, destination, failure, attempts = attributes(records[0])
     assert (upstream, destination, failure) == ("billing", dead, "connect")
     assert [one.destination for one in attempts] == [dead]
-    assert "2 more failed" in records[1].getMessage()
+    assert f"billing: 2 × connect refused by {dead} in" in records[1].getMessage()
 
 
 @pytest.mark.e2e

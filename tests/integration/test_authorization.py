@@ -276,7 +276,7 @@ async def test_each_mount_that_no_websocket_can_reach_is_logged_once(
             reply = await _shake_hands(running.address, [], "/one/x")
             errors = [r for r in caplog.records if r.levelname == "ERROR"]
 
-    assert [text.split(" takes ")[0] for text in warnings] == ["RequireForHttpOnly()"] * 2
+    assert [text.split(" takes ")[0] for text in warnings] == ["billing: RequireForHttpOnly()"] * 2
     assert ["/one" in warnings[0], "/two" in warnings[1]] == [True, True]
     assert reply.status >= 400
     assert len(errors) == 1

@@ -368,7 +368,9 @@ def test_prober_goes_on_after_any_exception_of_a_probe(
     assert len(probed.sent_to(0)) == 3
     assert all(one.healthy for one in probed.pool.destinations)
     assert {event.reason for event in probed.told if isinstance(event, DestinationDown)} == {reason}
-    assert ("unexpectedly" in caplog.text) is isinstance(error, RuntimeError)
+    unexpected = [one for one in caplog.records if "unexpectedly" in one.message]
+    assert bool(unexpected) is isinstance(error, RuntimeError)
+    assert {vars(one)["upstream"] for one in unexpected} <= {probed.pool.name}
 
 
 def test_prober_follows_the_pool() -> None:

@@ -13,13 +13,11 @@ import re
 from typing import Any, Final
 
 from fastapi_proxy_di.errors import UpstreamProtocolError
-from fastapi_proxy_di.transport.asgi.inner_app import AsgiApp, Message
+from fastapi_proxy_di.transport.asgi.inner_app import InnerApp, Message
 from fastapi_proxy_di.transport.exchange import BODY_HIGH_WATER_BYTES, BaseExchange
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.transport.signal import Signal
 from fastapi_proxy_di.wire.headers import TOKEN
-
-_logger = logging.getLogger("fastapi_proxy_di.asgi")
 
 _BODYLESS_STATUSES: Final = frozenset({204, 304})
 _UNSAFE: Final = re.compile(rb"[\x00\r\n]")
@@ -95,16 +93,16 @@ class AsgiExchange(BaseExchange):
 
     # -- the app's side -------------------------------------------------------------
 
-    async def run(self, app: AsgiApp) -> None:
+    async def run(self, inner: InnerApp) -> None:
         """Call the app; fail the exchange if the app ends before its response is complete."""
         try:
-            await app(self._scope, self._receive, self._send)
+            await inner.app(self._scope, self._receive, self._send)
         except asyncio.CancelledError:
             self._broken("was stopped with the upstream", None)
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever the app raises
             if not self._gone:
-                _logger.exception("an in-process app raised")
+                inner.log(logging.ERROR, f"raised {type(error).__name__}", error)
             self._broken(f"raised {type(error).__name__}", error)
         else:
             self._broken("returned before its response was complete", None)

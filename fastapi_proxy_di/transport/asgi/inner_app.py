@@ -64,6 +64,7 @@ class InnerApp:
     Attributes:
         app: The app.
         name: ``package.module:app``.
+        upstream: Name of the upstream, for the log.
         state: The lifespan state, which its requests get.
         started: Whether its lifespan has started.
         closed: Whether its last transport was closed.
@@ -71,14 +72,16 @@ class InnerApp:
     Args:
         name: ``package.module:app``.
         app: The app; ``None`` imports it by ``name``, which otherwise only appears in texts.
+        upstream: Name of the upstream.
 
     Raises:
         ValueError: The app cannot be imported.
     """
 
-    def __init__(self, name: str, app: AsgiApp | None = None) -> None:
+    def __init__(self, name: str, app: AsgiApp | None = None, *, upstream: str = "") -> None:
         self.app: AsgiApp = load_app(name) if app is None else app
         self.name = name
+        self.upstream = upstream
         self.state: dict[str, Any] = {}
         self.started: bool = False
         self.closed: bool = False
@@ -103,6 +106,24 @@ class InnerApp:
         """Run a coroutine of the app in a new task with its own context."""
         return self._loop.create_task(
             run(), name=f"{what} of asgi://{self.name}", context=self._context.copy()
+        )
+
+    def log(self, level: int, what: str, error: Exception | None = None) -> None:
+        """Log what the app did.
+
+        Args:
+            level: Level of the record.
+            what: The text after the app's name.
+            error: The exception whose traceback is logged.
+        """
+        _logger.log(
+            level,
+            "%s: asgi://%s %s",
+            self.upstream,
+            self.name,
+            what,
+            exc_info=error,
+            extra={"upstream": self.upstream, "destination": f"asgi://{self.name}"},
         )
 
     async def start(self) -> None:
@@ -158,13 +179,13 @@ class InnerApp:
         }
         try:
             await self.app(scope, self._messages.get, self._send)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever the app raises
             self._raised = error
             if not self._startup.done():
                 # ASGI: an app without a lifespan raises before it sends any message.
-                _logger.debug("asgi://%s has no lifespan: %r", self.name, error)
+                self.log(logging.DEBUG, f"has no lifespan: {error!r}")
             elif self._startup.result() is None and not self._shutdown.done():
-                _logger.exception("the lifespan of asgi://%s failed", self.name)
+                self.log(logging.ERROR, "failed in its lifespan", error)
         finally:
             for waited in (self._startup, self._shutdown):
                 if not waited.done():

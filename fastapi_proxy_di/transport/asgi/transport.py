@@ -108,8 +108,7 @@ class AsgiTransport:
                 "extensions": {"http.response.trailers": {}},
             }
             exchange = AsgiExchange(scope, body, more=more)
-        app = self._inner.app
-        task = self._inner.task(lambda: exchange.run(app), "request")
+        task = self._inner.task(lambda: exchange.run(self._inner), "request")
         self._exchanges[task] = exchange
         task.add_done_callback(self._done)
         return exchange

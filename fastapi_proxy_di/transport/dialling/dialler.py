@@ -106,7 +106,8 @@ class Dialler:
         except (TimeoutError, OSError) as error:
             connection.abandon()
             self._refuse_if_closed()
-            raise connect_error(decisive(failures) or error, self.address.url) from error
+            cause = decisive(failures) or error
+            raise connect_error(cause, self.address.url) from cause
         except BaseException:
             connection.abandon()
             raise

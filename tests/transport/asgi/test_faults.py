@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -120,6 +121,8 @@ async def test_asgi_app_that_raises_is_logged(
     record = caplog.records[0]
     assert (reply.status, reply.body) == (500, b"sorry")
     assert (record.name, record.levelno) == ("fastapi_proxy_di.asgi", logging.ERROR)
+    assert re.fullmatch(r"billing: asgi://\S+ raised LookupError", record.getMessage())
+    assert vars(record)["upstream"] == "billing"
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], LookupError)
 

@@ -104,7 +104,7 @@ async def test_asgi_lifespan_that_breaks_later_is_logged(
         raise LookupError("cron died")
 
     async with gateway(inner(app)) as gate:
-        await until(lambda: any("lifespan of asgi" in one.message for one in caplog.records))
+        await until(lambda: any("failed in its lifespan" in one.message for one in caplog.records))
         reply = await fetch(gate.address, "GET", "/billing/")
 
     assert reply.body == b"ok"
