@@ -1,160 +1,282 @@
 "use strict";
 
-// The server renders the page; this script fetches it again and takes over the cells that have
-// changed, so that focus, order and filters stay. It asks for events each second, and renews
-// everything when there is one, and every five seconds.
+// The server renders the page. This script asks for events twice a second, and fetches the page
+// again when there is one, and every five seconds. It takes over the cells that have changed, so
+// that focus, order, filters and scrolling stay.
+
+const ASK_EACH = 500;
+const RENEW_EACH = 5000;
+const LONGEST_PAUSE = 10000; // while the gateway does not respond
+const LONGEST_RESPONSE = 10000;
 
 const byId = (id) => document.getElementById(id);
-const notice = byId("notice");
-let position = document.body.dataset.position;
-let process = document.body.dataset.process;
-let renewedAt = Date.now();
-let busy = false;
+const sections = (page) => [...page.querySelectorAll(".upstream")];
+// Written out, since a relative address takes over a password in the address of the page.
+const here = location.origin + location.pathname.replace(/[^/]*$/, "");
 
-async function ask(url, options = {}) {
-  const response = await fetch(url, { cache: "no-store", credentials: "same-origin", ...options });
+async function ask(path, options) {
+  const response = await fetch(here + path, {
+    cache: "no-store",
+    redirect: "manual", // to a login, most likely, maybe of another origin
+    signal: AbortSignal.timeout(LONGEST_RESPONSE),
+    ...options,
+  });
+  if (response.type === "opaqueredirect") throw new Error("redirected; reload the page to sign in");
   if (response.ok) return response;
   let detail = "";
   try { detail = (await response.json()).detail; } catch { /* no problem document */ }
-  throw new Error(typeof detail === "string" && detail ? detail : `status ${response.status}`);
+  detail = typeof detail === "string" && detail ? detail : `status ${response.status}`;
+  throw new Error(response.status === 401 ? `${detail}; reload the page to sign in` : detail);
 }
+
+function say(element, text, failed = false) {
+  if (element.textContent !== text) element.textContent = text;
+  element.classList.toggle("failed", failed);
+}
+
+// -- times ---------------------------------------------------------------------------------
+
+const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+function showLocalTimes(page) {
+  for (const time of page.querySelectorAll("time")) {
+    time.title = time.textContent;
+    time.textContent = moment.format(new Date(time.dateTime));
+  }
+  page.querySelector("#moment time").append(` (${zone})`);
+}
+
+// -- taking over ---------------------------------------------------------------------------
 
 function takeOver(old, fresh) {
   if (old.isEqualNode(fresh)) return;
-  const focused = document.activeElement?.dataset?.key;
-  old.replaceChildren(...fresh.childNodes);
+  const focused = old.contains(document.activeElement) && document.activeElement.dataset.key;
+  const [before, after] = [old.querySelector("input"), fresh.querySelector("input")];
+  if (before && after && before === document.activeElement) return; // somebody writes in it
+  if (before && after && before.value !== before.defaultValue) after.value = before.value;
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
   for (const { name, value } of fresh.attributes) old.setAttribute(name, value);
-  if (focused && document.activeElement?.dataset?.key !== focused) {
-    old.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  old.replaceChildren(...fresh.childNodes);
+  if (focused) {
+    const again = old.querySelector(`[data-key="${CSS.escape(focused)}"]`) ?? old.querySelector("button");
+    again?.focus({ preventScroll: true });
   }
 }
 
-function takeOverRows(old, fresh) {
-  const known = new Map([...old.rows].map((row) => [row.id, row]));
-  for (const row of [...fresh.rows]) {
-    const here = known.get(row.id);
-    known.delete(row.id);
-    if (!here) { old.append(row); continue; }
-    here.dataset.state = row.dataset.state;
-    [...row.cells].forEach((cell, index) => {
-      // A weight that is being written is not replaced.
-      if (!here.cells[index].contains(document.activeElement) ||
-          document.activeElement.tagName !== "INPUT") takeOver(here.cells[index], cell);
-    });
-  }
-  for (const row of known.values()) row.remove();
+// The rows of each table in the order of the server, which is what a sort starts from.
+const rowsOf = new WeakMap();
+const nameOf = (row) => `${row.dataset.state === "removed"} ${row.dataset.url}`;
+
+function takeOverRows(body, fresh) {
+  const known = new Map([...body.rows].map((row) => [nameOf(row), row]));
+  const rows = [...fresh.rows].map((row) => {
+    const old = known.get(nameOf(row));
+    if (!old) return row;
+    known.delete(nameOf(row));
+    Object.assign(old.dataset, row.dataset);
+    [...row.cells].forEach((cell, index) => takeOver(old.cells[index], cell));
+    return old;
+  });
+  const kept = new Set(rows);
+  for (const row of [...body.rows]) if (!kept.has(row)) row.remove();
+  for (const row of rows) if (row.parentNode !== body) body.append(row);
+  rowsOf.set(body, rows);
 }
+
+function takeOverSections(fresh) {
+  const known = new Map(sections(document).map((one) => [one.dataset.name, one]));
+  for (const section of sections(fresh)) {
+    const old = known.get(section.dataset.name);
+    known.delete(section.dataset.name);
+    if (!old) {
+      equip(section);
+      byId("upstreams").append(section);
+    } else {
+      takeOver(old.querySelector("header"), section.querySelector("header"));
+      takeOverRows(old.querySelector("tbody"), section.querySelector("tbody"));
+    }
+  }
+  for (const section of known.values()) section.remove();
+}
+
+let position = document.body.dataset.position;
+let process = document.body.dataset.process;
+let renewedAt = Date.now();
+let took = 0; // milliseconds of the last renewal; a slow one is repeated less often
+let asked = 0;
+let shown = 0;
 
 async function renew() {
-  const text = await (await ask(location.pathname)).text();
+  const number = ++asked;
+  const start = Date.now();
+  const text = await (await ask(location.pathname.slice(location.pathname.lastIndexOf("/") + 1))).text();
   const fresh = new DOMParser().parseFromString(text, "text/html");
-  const sections = new Map([...document.querySelectorAll("section")].map((one) => [one.id, one]));
-  for (const section of fresh.querySelectorAll("section")) {
-    const here = sections.get(section.id);
-    sections.delete(section.id);
-    if (!here) { byId("upstreams").append(section); continue; }
-    takeOver(here.querySelector("header"), section.querySelector("header"));
-    takeOverRows(here.querySelector("tbody"), section.querySelector("tbody"));
-  }
-  for (const section of sections.values()) section.remove();
-  takeOver(byId("moment"), fresh.getElementById("moment"));
-  takeOver(byId("events"), fresh.getElementById("events"));
-  process = fresh.body.dataset.process;
-  position = fresh.body.dataset.position;
-  renewedAt = Date.now();
+  if (!fresh.body.dataset.position) throw new Error("something else than the page came; reload it");
+  if (number < shown) return; // a later one was faster
+  shown = number;
+  showLocalTimes(fresh);
+  takeOverSections(fresh);
+  for (const id of ["moment", "overview", "events"]) takeOver(byId(id), fresh.getElementById(id));
+  document.title = fresh.title;
+  ({ process, position } = fresh.body.dataset);
   arrange();
+  renewedAt = Date.now();
+  took = renewedAt - start;
 }
+
+// -- asking --------------------------------------------------------------------------------
+
+let timer;
+let pause = ASK_EACH;
+let looking = false;
 
 async function look() {
-  if (busy || document.hidden) return;
-  busy = true;
+  clearTimeout(timer);
+  if (looking || document.hidden) return; // it looks again when the page is seen
+  looking = true;
   try {
     const news = await (await ask(`events?since=${encodeURIComponent(position)}`)).json();
-    const same = String(news.process) === process;
-    if ((same && news.events.length) || Date.now() - renewedAt >= 5000) await renew();
-    if (notice.dataset.lost) { notice.textContent = ""; delete notice.dataset.lost; }
+    const age = Date.now() - renewedAt;
+    const lost = byId("lost").textContent !== "";
+    const happened = String(news.process) === process && news.events.length > 0;
+    if (lost || (happened && age >= took) || age >= Math.max(RENEW_EACH, 10 * took)) await renew();
+    say(byId("lost"), "");
+    pause = ASK_EACH;
   } catch (error) {
-    notice.dataset.lost = "1";
-    notice.textContent = `Not up to date: ${error.message}`;
+    say(byId("lost"), `Not up to date: ${error.message}`);
+    pause = Math.min(2 * pause, LONGEST_PAUSE);
   } finally {
-    busy = false;
+    looking = false;
+    timer = setTimeout(look, pause);
   }
 }
 
+// -- order and filters ---------------------------------------------------------------------
+
 const order = new Map();
+const collator = new Intl.Collator(undefined, { numeric: true });
+
+function valueOf(cell) {
+  const text = cell.dataset.value ?? cell.textContent;
+  const number = Number.parseFloat(text);
+  return text === "-" ? null : cell.tagName === "TH" || Number.isNaN(number) ? text : number;
+}
+
+function sorted(rows, { column, sign }) {
+  const values = new Map(rows.map((row) => [row, valueOf(row.cells[column])]));
+  return [...rows].sort((one, other) => {
+    const [a, b] = [values.get(one), values.get(other)];
+    if (a === null || b === null) return (a === null) - (b === null); // nothing comes last
+    return sign * (typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b));
+  });
+}
+
+function put(body, rows) {
+  let next = body.firstElementChild;
+  for (const row of rows) {
+    if (row === next) next = next.nextElementSibling;
+    else body.insertBefore(row, next);
+  }
+}
 
 function arrange() {
   const wanted = byId("search").value.trim().toLowerCase();
   const state = byId("state").value;
-  let shown = 0;
-  for (const section of document.querySelectorAll("section")) {
+  let [all, found] = [0, 0];
+  for (const section of sections(document)) {
     const body = section.querySelector("tbody");
-    const sorted = order.get(section.id);
-    if (sorted) {
-      const value = (row) => {
-        const text = row.cells[sorted.column].dataset.value;
-        return text === "" || Number.isNaN(Number(text)) ? text : Number(text);
-      };
-      const rows = [...body.rows].sort((one, other) => {
-        const [a, b] = [value(one), value(other)];
-        const less = typeof a === typeof b ? a < b : typeof a === "string";
-        return (a === b ? 0 : less ? -1 : 1) * sorted.sign;
-      });
-      if (rows.some((row, index) => row !== body.rows[index])) {
-        const focused = document.activeElement;
-        body.append(...rows);
-        if (body.contains(focused)) focused.focus();
-      }
+    const sort = order.get(section.dataset.name);
+    const rows = rowsOf.get(body);
+    // Nothing moves away from under a finger that is about to press.
+    if (!body.querySelector(".actions:hover, .actions:focus-within")) {
+      put(body, sort ? sorted(rows, sort) : rows);
     }
-    for (const row of body.rows) {
-      row.hidden = (state && row.dataset.state !== state) ||
-        !`${section.dataset.name} ${row.dataset.text}`.toLowerCase().includes(wanted);
-      shown += !row.hidden;
+    const before = found;
+    for (const row of rows) {
+      const { url, reason } = row.dataset;
+      const fits = (!state || row.dataset.state === state) &&
+        `${section.dataset.name} ${url} ${reason}`.toLowerCase().includes(wanted);
+      row.hidden = !fits && !row.contains(document.activeElement);
+      found += fits;
     }
+    all += rows.length;
+    section.hidden = found === before && rows.length > 0 && !section.contains(document.activeElement);
   }
-  byId("shown").textContent = `${shown} shown`;
+  byId("shown").textContent = `${found} of ${all} destinations`;
 }
 
+function sortBy(head) {
+  const { name } = head.closest(".upstream").dataset;
+  const column = Number(head.dataset.column);
+  const before = order.get(name);
+  // Up, down, and back to the order of the server.
+  const sign = before?.column === column ? (before.sign === 1 ? -1 : 0) : 1;
+  if (sign) order.set(name, { column, sign });
+  else order.delete(name);
+  for (const one of head.parentElement.cells) one.removeAttribute("aria-sort");
+  if (sign) head.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
+  arrange();
+}
+
+function equip(section) {
+  for (const head of section.querySelectorAll("th[data-column]")) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+  }
+  const body = section.querySelector("tbody");
+  rowsOf.set(body, [...body.rows]);
+}
+
+// -- actions -------------------------------------------------------------------------------
+
+const running = new Set();
+
 async function act(button) {
-  const { action, destination } = button.dataset;
-  const upstream = button.closest("section").dataset.name;
+  const { action } = button.dataset;
+  const destination = button.closest("tr").dataset.url;
+  const upstream = button.closest(".upstream").dataset.name;
+  const name = `${upstream}: ${action} ${destination}`;
   const body = { destination };
-  if (action === "weight") body.weight = Number(button.parentElement.querySelector("input").value);
-  button.disabled = true;
+  if (action === "weight") {
+    body.weight = Number(button.parentElement.querySelector("input").value);
+    if (!(body.weight > 0)) return say(byId("notice"), `${name}: write a number above 0`, true);
+  }
+  if (running.has(name)) return;
+  running.add(name);
+  say(byId("notice"), `${name} …`);
   try {
     await ask(`${encodeURIComponent(upstream)}/${action}`, {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(body),
     });
-    notice.textContent = `${upstream}: ${action} of ${destination} done`;
-    button.disabled = false;
-    button.focus();
-    await renew();
+    say(byId("notice"), `${name}: done`);
   } catch (error) {
-    notice.textContent = `${upstream}: ${action} of ${destination} failed: ${error.message}`;
+    say(byId("notice"), `${name} failed: ${error.message}`, true);
+    return;
   } finally {
-    button.disabled = false;
+    running.delete(name);
   }
+  await renew().catch(() => {}); // the next look tells
 }
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
-  if (button?.dataset.action) act(button);
-  if (button?.dataset.column) {
-    const section = button.closest("section");
-    const column = Number(button.dataset.column);
-    const before = order.get(section.id);
-    const sign = before?.column === column ? -before.sign : 1;
-    order.set(section.id, { column, sign });
-    for (const head of section.querySelectorAll("th")) head.removeAttribute("aria-sort");
-    button.closest("th").setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
-    arrange();
-  }
+  const head = button?.closest("th[data-column]");
+  if (head) sortBy(head);
+  else if (button?.dataset.action) act(button);
 });
+document.addEventListener("keydown", (event) => {
+  const input = event.target.closest(".actions input");
+  if (input && event.key === "Enter") act(input.nextElementSibling);
+});
+document.addEventListener("visibilitychange", look);
 byId("search").addEventListener("input", arrange);
 byId("state").addEventListener("change", arrange);
-for (const element of document.querySelectorAll(".scripted")) element.hidden = false;
+showLocalTimes(document);
+sections(document).forEach(equip);
 arrange();
-setInterval(look, 1000);
+timer = setTimeout(look, ASK_EACH);

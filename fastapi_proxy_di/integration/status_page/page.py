@@ -1,7 +1,8 @@
 """Renders the status page: one file, complete without script.
 
 Every text from outside is escaped here. The page has no inline styles or handlers; its style and
-script are allowed by their hashes.
+script are allowed by their hashes. The script fetches the page again and takes over what has
+changed, so this is the only place that knows how a state looks.
 """
 
 from __future__ import annotations
@@ -12,16 +13,40 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from html import escape
 from importlib.resources import files
-from typing import Final, get_args
+from typing import Final
 
 from fastapi_proxy_di.integration.status_page.reports import EventReport, StatusReport
-from fastapi_proxy_di.pools.destination import DestinationState
 from fastapi_proxy_di.upstream.status import DestinationStatus, Percentiles, UpstreamStatus
 
 __all__ = ["POLICY", "render"]
 
-_STYLE: Final = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
-_SCRIPT: Final = files(__package__).joinpath("page.js").read_text(encoding="utf-8")
+_COLUMNS: Final = (
+    "Destination",
+    "State",
+    "Since",
+    "In flight",
+    "Attempts",
+    "Failed",
+    "First byte, p50 / p99 ms",
+    "In all, p50 / p99 ms",
+    "Ejections",
+    "Probe ms",
+    "Weight",
+    "Actions",
+)
+_STATES: Final = ("unhealthy", "ejected", "unprobed", "draining", "removed", "available")
+"""The states of a row; sorted by state, what needs a look comes first."""
+
+# In a narrow window each cell is a line of its own, after the name of its column.
+_LABELS: Final = "".join(
+    f'  td:nth-child({number})::before {{ content: "{text}: "; }}\n'
+    for number, text in enumerate(_COLUMNS[1:], 2)
+)
+_FILES: Final = files(__package__)
+_STYLE: Final = _FILES.joinpath("page.css").read_text(encoding="utf-8") + (
+    f"@media screen and (max-width: 75rem) {{\n{_LABELS}}}\n"
+)
+_SCRIPT: Final = _FILES.joinpath("page.js").read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
@@ -35,20 +60,6 @@ POLICY: Final = (
 )
 """The ``Content-Security-Policy`` of the page."""
 
-_COLUMNS: Final = (
-    "Destination",
-    "State",
-    "Since",
-    "In flight",
-    "Attempts",
-    "Failed",
-    "First byte, ms",
-    "In all, ms",
-    "Ejections",
-    "Probe, ms",
-    "Weight",
-)
-
 
 def render(report: StatusReport, events: Iterable[EventReport]) -> str:
     """Give the page.
@@ -57,50 +68,79 @@ def render(report: StatusReport, events: Iterable[EventReport]) -> str:
         report: The state of all upstreams.
         events: The recent events, the newest first.
     """
-    states = "".join(f"<option>{state}</option>" for state in get_args(DestinationState))
+    states = "".join(f"<option>{state}</option>" for state in _STATES)
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Upstreams</title>
+<title>{_title(report)}</title>
 <style>{_STYLE}</style>
 </head>
 <body data-position="{escape(report.position)}" data-process="{report.process}">
 <main>
 <h1>Upstreams</h1>
-<p id="moment">Process {report.process}, {_moment(report.at)}. With several processes, each knows \
-its own state only.</p>
-<p id="notice" class="notice" role="status"></p>
-<div class="tools scripted" hidden>
+<p id="moment">Process {report.process} at {_moment(report.at)}. With several processes, each \
+knows its own state only.</p>
+<noscript><p>The page shows one moment: reload it for the next. Search, order and actions need \
+JavaScript.</p></noscript>
+<nav id="overview" aria-label="Overview"><ul>
+{"".join(map(_link, report.upstreams))}<li><a href="#recent">Recent events</a></li>
+</ul></nav>
+<div class="tools scripted">
 <label>Search <input id="search" type="search" autocomplete="off"></label>
 <label>State <select id="state"><option value="">all</option>{states}</select></label>
 <span id="shown"></span>
 </div>
 <div id="upstreams">
 {"".join(_upstream(one, report) for one in report.upstreams)}</div>
-<h2>Recent events</h2>
+<section aria-labelledby="recent">
+<h2 id="recent">Recent events</h2>
 <ul id="events">
 {"".join(map(_event, events)) or "<li>none since the start</li>"}</ul>
+</section>
 </main>
+<div class="notices"><p id="lost" role="status"></p><p id="notice" role="status"></p></div>
 <script>{_SCRIPT}</script>
 </body>
 </html>
 """
 
 
+def _title(report: StatusReport) -> str:
+    """Say in the browser's tab whether anything is out."""
+    out = sum(len(one.destinations) - _available(one) for one in report.upstreams)
+    return f"({out} not available) Upstreams" if out else "Upstreams"
+
+
+def _available(one: UpstreamStatus) -> int:
+    return sum(destination.available for destination in one.destinations)
+
+
+def _counted(one: UpstreamStatus) -> str:
+    available, known = _available(one), len(one.destinations)
+    text = f"{available} of {known} available"
+    return text if available == known else f'<strong class="bad">{text}</strong>'
+
+
+def _link(one: UpstreamStatus) -> str:
+    name = escape(one.upstream)
+    return f'<li><a href="#name-{name}" data-key="{name}">{name}</a> {_counted(one)}</li>\n'
+
+
 def _upstream(one: UpstreamStatus, report: StatusReport) -> str:
     name = escape(one.upstream)
     heads = "".join(
-        f'<th scope="col"><button data-column="{number}" data-key="{name} {number}">{text}'
-        "</button></th>"
-        for number, text in enumerate(_COLUMNS)
+        f'<th scope="col" data-column="{number}">{text}</th>'
+        for number, text in enumerate(_COLUMNS[:-1])
     )
-    actions = '<th scope="col">Actions</th>' if report.actions else ""
+    if report.actions:
+        heads += f'<th scope="col">{_COLUMNS[-1]}</th>'
+    acting = ' class="acting"' if report.actions else ""
     rows = "".join(_rows(one, report))
-    return f"""<section id="upstream-{name}" data-name="{name}" aria-labelledby="name-{name}">
+    return f"""<section class="upstream" data-name="{name}" aria-labelledby="name-{name}">
 <header><h2 id="name-{name}">{name}</h2><p>{_summary(one)}</p></header>
-<table><thead><tr>{heads}{actions}</tr></thead>
+<table{acting}><thead><tr>{heads}</tr></thead>
 <tbody>
 {rows}</tbody></table>
 </section>
@@ -108,7 +148,10 @@ def _upstream(one: UpstreamStatus, report: StatusReport) -> str:
 
 
 def _summary(one: UpstreamStatus) -> str:
+    panic = '<strong class="bad">panic: none is available, so all are used</strong>'
     parts = [
+        *([panic] if one.panic else []),
+        _counted(one),
         f"policy {escape(one.policy)}",
         f"{one.in_flight} in flight",
         f"{one.queued} queued",
@@ -116,74 +159,81 @@ def _summary(one: UpstreamStatus) -> str:
         f"{one.retries_left} retries left",
         *(f"{count} refused by {escape(limit)}" for limit, count in one.refused.items()),
     ]
-    panic = '<strong class="panic">none available, all are used</strong>; ' if one.panic else ""
-    return panic + ", ".join(parts)
+    return ", ".join(parts)
 
 
 def _rows(one: UpstreamStatus, report: StatusReport) -> Iterator[str]:
     for destination in one.destinations:
-        yield _row(one.upstream, destination, report, removed=False)
+        yield _row(destination, destination.state, actions=report.actions)
     for destination in one.removed:
-        yield _row(one.upstream, destination, report, removed=True)
+        yield _row(destination, "removed", actions=report.actions)
 
 
-def _row(upstream: str, one: DestinationStatus, report: StatusReport, *, removed: bool) -> str:
-    url = escape(one.url)
-    state = "removed" if removed else one.state
-    reason = f" ({escape(one.reason)})" if one.reason else ""
-    ends = "" if one.ejected_for is None else f", {one.ejected_for:.0f} s left"
-    failed = sum(one.failed_attempts.values())
-    reasons = ", ".join(f"{escape(name)} {count}" for name, count in one.failed_attempts.items())
+def _row(one: DestinationStatus, state: str, *, actions: bool) -> str:
+    url, reason = escape(one.url), escape(one.reason)
+    tunnels = f" ({one.tunnels} WebSockets)" if one.tunnels else ""
+    tier = f", tier {one.tier}" if one.tier else ""
     cells = [
-        _cell(0, one.url, url, "address"),
-        _cell(1, state, f'<span class="state {state}">{state}</span>{reason}{ends}'),
-        _cell(2, one.since.timestamp(), _moment(one.since)),
-        _cell(3, one.in_flight, str(one.in_flight), "number"),
-        _cell(4, one.attempts, str(one.attempts), "number"),
-        _cell(5, failed, f"{failed}{f' ({reasons})' if reasons else ''}", "number"),
-        _duration_cell(6, one.first_byte_ms),
-        _duration_cell(7, one.duration_ms),
-        _cell(8, one.ejections, str(one.ejections), "number"),
-        _cell(9, one.latency_ms or "", _milliseconds(one.latency_ms), "number"),
-        _cell(10, one.weight, f"{one.weight:g}", "number"),
+        f'<th scope="row">{url}</th>',
+        _cell(_STATES.index(state), _state(one, state, reason)),
+        _cell(one.since.timestamp(), _moment(one.since)),
+        f"<td>{one.in_flight}{tunnels}</td>",
+        f"<td>{one.attempts}</td>",
+        _failed_cell(one.failed_attempts),
+        _duration_cell(one.first_byte_ms),
+        _duration_cell(one.duration_ms),
+        f"<td>{one.ejections}</td>",
+        f"<td>{_milliseconds(one.latency_ms)}</td>",
+        f"<td>{one.weight:.12g}{tier}</td>",
     ]
-    if report.actions:
-        cells.append(f"<td>{'' if removed else _actions(one)}</td>")
-    key = escape(f"{upstream} {one.url}{' removed' if removed else ''}")
-    text = escape(f"{one.url} {one.reason}")
-    return f'<tr id="{key}" data-state="{state}" data-text="{text}">{"".join(cells)}</tr>\n'
+    if actions:
+        cells.append(f"<td>{'' if state == 'removed' else _actions(one, url)}</td>")
+    return (
+        f'<tr data-url="{url}" data-state="{state}" data-reason="{reason}">{"".join(cells)}</tr>\n'
+    )
 
 
-def _actions(one: DestinationStatus) -> str:
+def _state(one: DestinationStatus, state: str, reason: str) -> str:
+    left = "" if one.ejected_for is None else f", {one.ejected_for:.0f} s left"
+    because = f" ({reason})" if reason else ""
+    return f'<strong class="{state}">{state}</strong>{because}{left}'
+
+
+def _actions(one: DestinationStatus, url: str) -> str:
     names = ["undrain" if one.draining else "drain"]
     names += ["readmit"] * (one.state == "ejected") + ["probe"]
-    url = escape(one.url)
+    # Drain and undrain have one key: the focus stays where the one takes the other's place.
     buttons = "".join(
-        f'<button type="button" data-action="{name}" data-destination="{url}"'
-        f' data-key="{url} {"drain" if name == "undrain" else name}"'
+        f'<button type="button" data-action="{name}" data-key="{name.removeprefix("un")}"'
         f' aria-label="{name} {url}">{name}</button>'
         for name in names
     )
-    weight = (
-        f'<input type="number" min="0.01" step="any" value="{one.weight:g}"'
-        f' aria-label="weight of {url}"><button type="button" data-action="weight"'
-        f' data-destination="{url}" data-key="{url} weight" aria-label="set weight of {url}">'
-        "set</button>"
+    return (
+        f'<span class="actions">{buttons}<input type="number" min="0" step="any"'
+        f' value="{one.weight:.12g}" data-key="new weight" title="new weight"'
+        f' aria-label="new weight of {url}">'
+        f'<button type="button" data-action="weight" data-key="weight"'
+        f' aria-label="set weight of {url}">set</button></span>'
     )
-    return f'<span class="actions">{buttons}{weight}</span>'
 
 
-def _cell(column: int, value: object, shown: str, kind: str = "") -> str:
-    label = _COLUMNS[column]
-    names = f' class="{kind}"' if kind else ""
-    return f'<td{names} data-label="{label}" data-value="{escape(str(value))}">{shown}</td>'
+def _cell(value: object, shown: str) -> str:
+    """Give a cell that is sorted by something else than what it shows."""
+    return f'<td data-value="{value}">{shown}</td>'
 
 
-def _duration_cell(column: int, found: Percentiles | None) -> str:
+def _failed_cell(failures: dict[str, int]) -> str:
+    if not failures:
+        return "<td>0</td>"
+    failed = sum(failures.values())
+    reasons = ", ".join(f"{escape(name)} {count}" for name, count in failures.items())
+    return _cell(failed, f"{failed} ({reasons})")
+
+
+def _duration_cell(found: Percentiles | None) -> str:
     if found is None:
-        return _cell(column, "", "-", "number")
-    shown = f"{_milliseconds(found.p50)} / {_milliseconds(found.p99)}"
-    return _cell(column, found.p99, shown, "number")
+        return "<td>-</td>"
+    return _cell(found.p99, f"{_milliseconds(found.p50)} / {_milliseconds(found.p99)}")
 
 
 def _milliseconds(value: float | None) -> str:

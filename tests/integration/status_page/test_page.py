@@ -1,0 +1,245 @@
+"""What the server renders: all states and numbers, escaped, allowed by hashes, without script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from typing import Any, Final, get_args
+
+import pytest
+
+from fastapi_proxy_di import UpstreamStatus
+from fastapi_proxy_di.integration.status_page import page as module
+from fastapi_proxy_di.integration.status_page.page import POLICY, render
+from fastapi_proxy_di.integration.status_page.reports import EventReport, StatusReport
+from fastapi_proxy_di.pools.destination import DestinationState
+from fastapi_proxy_di.upstream.status import DestinationStatus, Percentiles
+
+NOON: Final = datetime(2026, 3, 4, 12, 0, 5, tzinfo=UTC)
+HOSTILE: Final = "<img src=x onerror=alert(1)> \"' </script> &amp;"
+
+
+def destination(**changes: Any) -> DestinationStatus:
+    """Make the status of a destination that has nothing to tell."""
+    defaults = {
+        "url": "http://10.0.0.1:9000",
+        "weight": 1.0,
+        "tier": 0,
+        "state": "available",
+        "reason": "",
+        "since": NOON,
+        "available": True,
+        "healthy": True,
+        "ejected_for": None,
+        "draining": False,
+        "in_flight": 0,
+        "tunnels": 0,
+        "requests": 0,
+        "failures": 0,
+        "attempts": 0,
+        "failed_attempts": {},
+        "ejections": 0,
+        "first_byte_ms": None,
+        "duration_ms": None,
+        "latency_ms": None,
+    }
+    return DestinationStatus.model_validate({**defaults, **changes})
+
+
+def upstream(*destinations: DestinationStatus, **changes: Any) -> UpstreamStatus:
+    """Make the status of an upstream."""
+    defaults = {
+        "upstream": "billing",
+        "policy": "round_robin",
+        "panic": False,
+        "in_flight": 0,
+        "queued": 0,
+        "refused": {},
+        "retries_left": 10,
+        "tunnels": 0,
+        "tunnel_ends": {},
+        "destinations": destinations,
+        "removed": (),
+    }
+    return UpstreamStatus.model_validate({**defaults, **changes})
+
+
+def rendered(*upstreams: UpstreamStatus, actions: bool = True, events: Any = ()) -> str:
+    """Give the page."""
+    report = StatusReport.model_construct(
+        process=7, at=NOON, actions=actions, position="7-3", upstreams=upstreams
+    )
+    return render(report, events)
+
+
+class Elements(HTMLParser):
+    """Collects the tags of a page with their attributes, and the text outside of scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._skipped = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._skipped += tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._skipped -= tag in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._skipped:
+            self.text += data
+
+
+def test_row_says_everything() -> None:
+    """State, reason and time, and each number."""
+    text = Elements(
+        rendered(
+            upstream(
+                destination(
+                    state="ejected",
+                    reason="response_head",
+                    ejected_for=12.4,
+                    available=False,
+                    weight=2.5,
+                    tier=1,
+                    in_flight=3,
+                    tunnels=2,
+                    attempts=40,
+                    failed_attempts={"connect_refused": 2, "reset": 1},
+                    ejections=4,
+                    first_byte_ms=Percentiles(p50=1.25, p99=30.4),
+                    duration_ms=Percentiles(p50=10, p99=1000),
+                    latency_ms=0.04,
+                )
+            )
+        )
+    ).text
+
+    assert "ejected (response_head), 12 s left" in text
+    assert "2026-03-04 12:00:05 UTC" in text
+    assert "3 (2 WebSockets)" in text
+    assert "40" in text
+    assert "3 (connect_refused 2, reset 1)" in text
+    assert "1.2 / 30" in text
+    assert "10 / 1000" in text
+    assert "0.0" in text
+    assert "2.5, tier 1" in text
+
+
+def test_upstream_says_everything() -> None:
+    """How many are available, panic, load, limits, and removed ones that are busy."""
+    text = Elements(
+        rendered(
+            upstream(
+                destination(),
+                destination(url="http://10.0.0.2", state="unhealthy", available=False),
+                panic=True,
+                in_flight=4,
+                queued=5,
+                tunnels=6,
+                refused={"max_in_flight": 7},
+                removed=(destination(url="http://10.0.0.3", in_flight=1),),
+            )
+        )
+    ).text
+
+    assert "panic: none is available, so all are used, 1 of 2 available, policy round_robin" in text
+    assert (
+        "4 in flight, 5 queued, 6 WebSockets, 10 retries left, 7 refused by max_in_flight" in text
+    )
+    assert "http://10.0.0.3removed" in text
+    assert "(1 not available) Upstreams" in text
+
+
+def test_all_well() -> None:
+    """Then the title has no number, and no event is one line."""
+    text = Elements(rendered(upstream(destination()))).text
+
+    assert "not available" not in text
+    assert "1 of 1 available" in text
+    assert "none since the start" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, ["drain", "probe", "weight"]),
+        ({"state": "draining", "draining": True}, ["undrain", "probe", "weight"]),
+        ({"state": "ejected"}, ["drain", "readmit", "probe", "weight"]),
+    ],
+)
+def test_actions_fit_the_state(changes: dict[str, Any], names: list[str]) -> None:
+    """Each has a label that names the destination."""
+    tags = Elements(rendered(upstream(destination(**changes)))).tags
+    buttons = [found for tag, found in tags if tag == "button"]
+
+    assert [button["data-action"] for button in buttons] == names
+    assert all("http://10.0.0.1:9000" in str(button["aria-label"]) for button in buttons)
+
+
+def test_no_actions() -> None:
+    """Neither without them nor for a removed destination."""
+    removed = upstream(removed=(destination(),))
+
+    assert "<button" not in rendered(upstream(destination()), actions=False).split("<script>")[0]
+    assert "<button" not in rendered(removed).split("<script>")[0]
+
+
+def test_texts_from_outside_are_escaped() -> None:
+    """Wherever they stand, also in attributes: they are shown as they are, and add no element."""
+    hostile = upstream(
+        destination(url=HOSTILE, reason=HOSTILE, failed_attempts={HOSTILE: 1}),
+        upstream=HOSTILE,
+        policy=HOSTILE,
+        refused={HOSTILE: 1},
+    )
+    event = EventReport(
+        at=NOON, kind=HOSTILE, upstream=HOSTILE, destination=HOSTILE, text=HOSTILE, reason=HOSTILE
+    )
+    plain = upstream(destination(reason="-", failed_attempts={"-": 1}), refused={"-": 1})
+    plain_event = event.model_copy(update={"upstream": "-", "destination": "-", "text": "-"})
+    page = Elements(rendered(hostile, events=[event]))
+
+    assert "img" not in dict(page.tags)
+    assert [tag for tag, _ in page.tags] == [
+        tag for tag, _ in Elements(rendered(plain, events=[plain_event])).tags
+    ]
+    assert {name for _, found in page.tags for name in found if name.startswith("on")} == set()
+    assert page.text.count(HOSTILE) >= 10
+
+
+def test_event_of_an_upstream() -> None:
+    """Has no destination."""
+    event = EventReport(
+        at=NOON, kind="LimitHit", upstream="billing", destination=None, text="is full", reason=""
+    )
+
+    assert "2026-03-04 12:00:05 UTC billing is full" in Elements(rendered(events=[event])).text
+
+
+def test_policy_allows_style_and_script_only() -> None:
+    """By the hashes of what the page has; it has no handler and no style elsewhere."""
+    page = rendered(upstream(destination()))
+    for kind in ("script", "style"):
+        (text,) = re.findall(f"<{kind}>(.*?)</{kind}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in POLICY
+    names = {name for _, found in Elements(page).tags for name in found}
+
+    assert POLICY.startswith("default-src 'none'; ")
+    assert "unsafe" not in POLICY
+    assert "style" not in names
+    assert [name for name in names if name.startswith("on")] == []
+    assert "//" not in "".join(re.findall(r'(?:src|href)="([^"]*)"', page))
+
+
+def test_state_filter_has_every_state() -> None:
+    """Those of a destination, and that of one that left."""
+    assert sorted(module._STATES) == sorted([*get_args(DestinationState), "removed"])
