@@ -213,12 +213,21 @@ class Exchange:
         if observers is not None:
             self.observer = observers.observe(self)
 
-    def begin_attempt(self, destination: Destination) -> None:
-        """Count the exchange as in flight at ``destination``."""
+    def take_place(self, destination: Destination) -> None:
+        """Count the exchange as in flight at ``destination``, for an attempt that follows."""
         self.destination = destination
         self.in_flight = True
         destination.in_flight += 1
         destination.requests_in_window += 1
+
+    def leave_place(self) -> None:
+        """Count the exchange as no longer in flight, if it is."""
+        if self.in_flight:
+            self.in_flight = False
+            self.destination.end()
+
+    def begin_attempt(self) -> None:
+        """Begin the attempt at the destination where the exchange has taken a place."""
         if self.observer is not None:
             self.observer.attempt_began(self)
 
@@ -245,9 +254,7 @@ class Exchange:
         transport_exchange, self.transport_exchange = self.transport_exchange, None
         if transport_exchange is not None:
             transport_exchange.close()
-        if self.in_flight:
-            self.in_flight = False
-            self.destination.end()
+        self.leave_place()
 
     def interrupt(self, error: BaseException) -> None:
         """End the exchange with ``error``, whatever it is waiting for."""
@@ -276,6 +283,7 @@ class Exchange:
         branch.host = self.host
         branch.repeatable = self.repeatable
         branch.observer = self.observer
+        branch.queued = self.queued
         branch.dials = self.dials
         branch.avoid = avoid
         return branch

@@ -140,9 +140,5 @@ class _Branch:
         """End the branch that did not win, and drop its response if one came too late."""
         _ = self.exchange.watcher.end(self.exchange)
         if self.won:
-            self.fail(ClientDisconnected("another response came first"))
-
-    def fail(self, error: BaseException) -> None:
-        """Drop the branch's response and end its attempt."""
-        self.exchange.response.fail(error)
-        self.exchange.end_attempt(error)
+            self.exchange.response.fail(ClientDisconnected("another response came first"))
+            self.exchange.end_attempt(asyncio.CancelledError())

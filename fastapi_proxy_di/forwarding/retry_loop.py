@@ -103,7 +103,8 @@ class RetryLoop:
         destination = self.pick(exchange.key)
         if destination is None:
             raise self._unavailable(exchange)
-        exchange.begin_attempt(destination)
+        exchange.take_place(destination)
+        exchange.begin_attempt()
 
     def send(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
         """Count the request and make its attempts, as ``run`` does."""
@@ -141,10 +142,11 @@ class RetryLoop:
                 await self._go_on(exchange, self._unavailable(exchange))
                 tried, waited = closed, True
                 continue
-            exchange.begin_attempt(destination)
+            exchange.take_place(destination)
             if pause:
                 await self._pause(exchange, pause)
                 pause = 0.0
+            exchange.begin_attempt()
             failed: ProxyError | None = None
             # Not the loop's time, which uvloop rounds to milliseconds.
             started = monotonic() if outcomes.learns else 0.0
@@ -262,7 +264,7 @@ class RetryLoop:
         try:
             await exchange.watcher.run(exchange, asyncio.sleep(seconds), "back-off")
         except BaseException:
-            exchange.end_attempt()
+            exchange.leave_place()
             raise
 
     def _unavailable(self, exchange: Exchange) -> ProxyError:

@@ -49,7 +49,7 @@ class Traffic:
         free = [one for tier in self.pool.tiers for one in tier if not one.full]
         if not free:
             raise unavailable(self.pool, (), 1.0, 1.0)
-        exchange.begin_attempt(free[0])
+        exchange.take_place(free[0])
         self.sent.append(self.numbers[exchange])
 
     async def request(self) -> str:

@@ -182,5 +182,7 @@ async def test_client_that_leaves_in_the_pause_frees_the_place_of_the_next_attem
         await until(lambda: one.requests and gate.balancer.destinations[1].in_flight)
         client.close()
         await until(lambda: gate.in_flight == 0)
+        attempts = [one.attempts for one in gate.balancer.status().destinations]
 
     assert two.requests == []
+    assert attempts == [1, 0]  # an attempt begins after the pause
