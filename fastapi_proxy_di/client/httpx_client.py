@@ -264,9 +264,14 @@ class _ResponseStream:
         self._errors = errors
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        response = self._exchange.response
+        response, observer = self._exchange.response, self._exchange.observer
         try:
-            while piece := await response.read():
+            while True:
+                piece = await response.read()
+                if response.complete and observer is not None:
+                    observer.received(self._exchange)
+                if not piece:
+                    return
                 yield piece
         except ProxyError as error:
             rest = self._finish(error)

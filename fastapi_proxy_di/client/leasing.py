@@ -33,7 +33,7 @@ async def lease(journey: Journey, key: PickRequest | None) -> AsyncIterator[Leas
     Raises:
         NoAvailableDestination: No destination is available; ``LimitExceeded`` if all are full.
     """
-    exchange = Exchange({"type": "lease"}, None, None, b"", b"", key=key)
+    exchange = Exchange({"type": "lease", "headers": ()}, None, None, b"", b"", key=key)
     exchange.begin(Watcher(journey.name, _NO_DEADLINES), journey.observers)
     try:
         await journey.hold(exchange)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 from fastapi import FastAPI
@@ -34,7 +33,6 @@ from fastapi_proxy_di.integration.problems import (
     send_response,
 )
 from fastapi_proxy_di.integration.runtime import Runtime
-from fastapi_proxy_di.observability.telemetry import Telemetry
 from fastapi_proxy_di.settings import Mention
 from fastapi_proxy_di.transforms.pipeline import Transform, pipeline_of
 from fastapi_proxy_di.upstream.balancer import Balancer
@@ -317,10 +315,7 @@ async def running_together(proxies: Iterable[ProxyApp]) -> AsyncIterator[None]:
         one._starter = runtime  # noqa: SLF001
         setattr(one, RUNTIME, runtime)
     try:
-        await runtime.start(
-            {one.upstream.name: one.upstream.source for one in own},
-            telemetry_of=partial(Telemetry, has_server_spans=False),
-        )
+        await runtime.start({one.upstream.name: one.upstream.source for one in own})
         for one in own:
             one.bind(runtime.balancers[one.upstream.name])
         yield

@@ -6,6 +6,8 @@ put around all middlewares of an app. It puts an object into the scope, in which
 notes a broken response (``forwarding.response.break_off``); the wrapper then raises an
 exception instead of sending the last body message. When the server cancels a response whose body
 is being sent, the wrapper returns without that message. It changes nothing else.
+
+As the outermost of our layers, it also notes the request of the context (``REQUEST_SCOPE``).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastapi_proxy_di.errors import ClientDisconnected
 from fastapi_proxy_di.forwarding.response import TRANSFER, TransferBroken
 from fastapi_proxy_di.integration.compat import middleware_stack
+from fastapi_proxy_di.observability.telemetry import REQUEST_SCOPE
 
 
 class BrokenResponses:
@@ -39,18 +42,21 @@ class BrokenResponses:
         self._raises = raises
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or TRANSFER in scope:
-            await self.app(scope, receive, send)
-            return
-        transfer = scope[TRANSFER] = _Transfer(send)
+        transfer: _Transfer | None = None
+        request = REQUEST_SCOPE.set(scope)
         try:
-            await self.app(scope, receive, transfer.send)
+            if scope["type"] == "http" and TRANSFER not in scope:
+                transfer = scope[TRANSFER] = _Transfer(send)
+                send = transfer.send
+            await self.app(scope, receive, send)
         except CancelledError:
             # The server ends an open stream, at shutdown. To return before the last body message
             # breaks the response off as the exception does, but without a traceback in the log.
-            if not transfer.cancelled:
+            if transfer is None or not transfer.cancelled:
                 raise
-        if self._raises and transfer.is_failure:
+        finally:
+            REQUEST_SCOPE.reset(request)
+        if self._raises and transfer is not None and transfer.is_failure:
             raise TransferBroken
 
 

@@ -108,6 +108,22 @@ def telemetry_provider(app: Any, name: str) -> Any | None:
     return config.get(name) if isinstance(config, dict) else None
 
 
+def request_span(scope: Scope, current: Any) -> Any:
+    """Return FastAPI's span of a request where ``current`` is its span of the endpoint.
+
+    The endpoint ends before the response is sent, so what is below its span would outlive it. If a
+    name is missing, ``current`` is returned.
+
+    Args:
+        scope: The scope of the request.
+        current: The current span.
+    """
+    if getattr(current, "name", None) != "fastapi.endpoint":
+        return current
+    span = getattr(scope.get("fastapi.telemetry"), "span", None)
+    return current if span is None else span
+
+
 def app_dependencies(app: FastAPI) -> Sequence[params.Depends]:
     """Return the app-level dependencies of ``app``.
 

@@ -22,7 +22,12 @@ from starlette.routing import BaseRoute, Host, Mount
 
 from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
 from fastapi_proxy_di.integration.broken_responses import kept_broken
-from fastapi_proxy_di.integration.compat import dependant_of, routes_of, telemetry_provider
+from fastapi_proxy_di.integration.compat import (
+    dependant_of,
+    request_span,
+    routes_of,
+    telemetry_provider,
+)
 from fastapi_proxy_di.integration.mounts import MountedUpstream, claimed, mounted_upstreams
 from fastapi_proxy_di.integration.problems import install_at_start
 from fastapi_proxy_di.integration.proxied import proxied_by
@@ -155,7 +160,7 @@ def _telemetry_of(app: Starlette, settings: TelemetrySettings) -> Telemetry:
         settings,
         lambda: telemetry_provider(app, "tracer_provider") or global_tracer_provider(),
         lambda: telemetry_provider(app, "meter_provider") or get_meter_provider(),
-        has_server_spans=isinstance(app, FastAPI),
+        request_span,
     )
 
 

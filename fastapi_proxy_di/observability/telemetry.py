@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
 
 from opentelemetry import propagate, trace
 from opentelemetry.metrics import MeterProvider, get_meter_provider
-from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, TracerProvider
+from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, Span, TracerProvider
+from starlette.types import Scope
 
 from fastapi_proxy_di.settings import TelemetrySettings
 
-__all__ = ["SCHEMA", "Telemetry", "global_tracer_provider"]
+__all__ = ["REQUEST_SCOPE", "SCHEMA", "Telemetry", "global_tracer_provider"]
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
 """The version of OpenTelemetry's conventions that the names follow; FastAPI's own as well."""
+
+REQUEST_SCOPE: Final[ContextVar[Scope | None]] = ContextVar(
+    "fastapi_proxy_di.request_scope", default=None
+)
+"""The ASGI scope of the request that the app handles, ``None`` outside of requests. The calls of
+the app itself compare their baggage with the baggage that this request has brought."""
 
 
 def global_tracer_provider() -> TracerProvider | None:
     """Give the global provider of spans, ``None`` if none is set."""
     provider = trace.get_tracer_provider()
     return None if isinstance(provider, ProxyTracerProvider | NoOpTracerProvider) else provider
+
+
+def _current(scope: Scope, current: Span) -> Span:
+    return current
 
 
 _W3C_FIELDS: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
@@ -38,14 +50,13 @@ class Telemetry:
         settings: What the app wants.
         tracer_provider: Gives the provider of spans, ``None`` if none is set.
         meter_provider: Gives the provider of metrics.
-        has_server_spans: Whether FastAPI makes a span of each request. A request without one
-            then belongs to a path that is left out.
+        request_span: Gives the span of a proxied request, of its scope and the current span.
     """
 
     settings: TelemetrySettings = field(default_factory=TelemetrySettings)
     tracer_provider: Callable[[], TracerProvider | None] = global_tracer_provider
     meter_provider: Callable[[], MeterProvider] = get_meter_provider
-    has_server_spans: bool = True
+    request_span: Callable[[Scope, Span], Span] = _current
 
     def removed_headers(self) -> frozenset[bytes]:
         """Give the trace headers of the client that no destination gets."""

@@ -1,10 +1,10 @@
 """Makes one client span per attempt, and sends its context to the destination.
 
 Spans are made below the current span, whoever made it: FastAPI's own telemetry, a middleware or
-the app. A proxied request without a current span, or with one that does not record, gets none,
-and its trace headers pass as the client sent them. Where FastAPI makes no spans of requests, as
-around a ``proxy_app`` in Starlette, the client's context is the parent. A call or lease of the
-app itself gets a root span where a provider is set.
+the app. A proxied request without a current span gets none, as on a path that telemetry leaves
+out, and its trace headers pass as the client sent them. The same holds for every request that
+the sampler leaves out. A call or lease of the app outside of requests gets a root span where a
+provider is set.
 
 Names and attributes are OpenTelemetry's stable conventions for HTTP clients, and ``proxy.*`` for
 what they do not name. Telemetry never fails a request: an exception of a provider or exporter is
@@ -14,10 +14,11 @@ logged once, and the request goes on without a span.
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Callable, Collection
 from importlib.metadata import version
 from typing import Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import unquote_plus
 
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.context import Context, get_current
@@ -27,7 +28,7 @@ from starlette.types import Scope
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.observability.attributes import OTHER, method_of, server_of
-from fastapi_proxy_di.observability.telemetry import SCHEMA, Telemetry
+from fastapi_proxy_di.observability.telemetry import REQUEST_SCOPE, SCHEMA, Telemetry
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.targets import join_target
@@ -39,6 +40,8 @@ _SECRET_PARAMETERS: Final = frozenset(
     | {"X-Goog-Signature", "sig"}
 )
 """Query parameters whose values are not shown (OpenTelemetry's conventions for ``url.full``)."""
+
+_CANCELLED: Final = "cancelled"
 
 _logger = logging.getLogger("fastapi_proxy_di.tracing")
 
@@ -75,24 +78,26 @@ class Tracing:
 
     def observe(self, exchange: Exchange) -> ExchangeSpans | None:
         """Give the observer that makes the spans of an exchange, ``None`` for no spans."""
-        current = trace.get_current_span()
-        recording = current.is_recording()
-        if not recording and current.get_span_context().is_valid:
-            return None  # the sampler left the request out
-        proxied = exchange.send is not None
-        if not recording and proxied and self._telemetry.has_server_spans:
-            return None
         try:
+            proxied = exchange.send is not None
+            current = trace.get_current_span()
+            recording = current.is_recording()
+            if not recording and (proxied or current.get_span_context().is_valid):
+                return None  # left out by the app or by the sampler
             tracer = self._tracer_now()
             if tracer is None and not (recording and self.injects):
                 return None
             context = get_current()
-            if proxied and not recording:
-                context = propagate.extract(_received(exchange), context)
+            if proxied:
+                span = self._telemetry.request_span(exchange.scope, current)
+                if span is not current:
+                    context = trace.set_span_in_context(span, context)
+            return ExchangeSpans(
+                self, tracer, context, exchange.scope if proxied else REQUEST_SCOPE.get()
+            )
         except Exception as error:  # noqa: BLE001  # telemetry fails no request
             self.failed(error)
             return None
-        return ExchangeSpans(self, tracer, context)
 
     def failed(self, error: Exception) -> None:
         """Log the first exception of the telemetry."""
@@ -124,24 +129,26 @@ class ExchangeSpans:
     Args:
         tracing: The tracing of the upstream.
         tracer: Makes the spans; ``None`` for no spans, only the current context is sent.
-        context: The context in which the exchange began.
+        context: The context of the parent of the spans.
+        request: The scope of the request that the app handles, ``None`` outside of requests.
     """
 
-    __slots__ = ("_attempts", "_context", "_first", "_how", "_tracer", "_tracing")
+    __slots__ = ("_attempts", "_context", "_original", "_request", "_tracer", "_tracing")
 
-    def __init__(self, tracing: Tracing, tracer: Tracer | None, context: Context) -> None:
+    def __init__(
+        self, tracing: Tracing, tracer: Tracer | None, context: Context, request: Scope | None
+    ) -> None:
         self._tracing = tracing
         self._tracer = tracer
         self._context = context
+        self._request = request
         self._attempts = 0
-        self._first: Span | None = None
-        self._how = ""
+        self._original: Span | None = None
 
     def picked(
         self, exchange: Exchange, tried: Collection[Destination], destination: Destination | None
     ) -> None:
-        """Keep the name of the policy or affinity, which the span shows."""
-        self._how = self._tracing.how(exchange.scope, destination)
+        """Do nothing; a span names what has picked its destination."""
 
     def attempt_began(self, exchange: Exchange) -> None:
         """Start a span, and put its context into the headers of the attempt."""
@@ -183,43 +190,35 @@ class ExchangeSpans:
     def _start(self, exchange: Exchange, tracer: Tracer) -> Span:
         destination = exchange.destination
         address, port = server_of(destination)
-        method = method_of(exchange.method)
         attributes: dict[str, str | int | float] = {
-            "http.request.method": method,
             "server.address": address,
-            "url.full": _url(exchange),
             "proxy.upstream": self._tracing.upstream,
             "proxy.destination": destination.url,
-            "proxy.pick": self._how,
+            "proxy.pick": self._tracing.how(exchange.scope, destination),
         }
         if port is not None:
             attributes["server.port"] = port
-        if method == OTHER:
-            attributes["http.request.method_original"] = exchange.method.decode("latin-1")
         if self._attempts:
             attributes["http.request.resend_count"] = self._attempts
-        if exchange.queued is not None:
+        elif exchange.queued is not None:
             attributes["proxy.queue.duration"] = exchange.queued
         self._attempts += 1
         links = []
-        if exchange.avoid and self._first is not None:
-            links.append(Link(self._first.get_span_context()))
-        lease = exchange.scope["type"] == "lease"
-        span = tracer.start_span(
-            "lease" if lease else "HTTP" if method == OTHER else method,
-            context=self._context,
-            kind=SpanKind.CLIENT,
-            attributes=attributes,
-            links=links,
-        )
-        if self._first is None:
-            self._first = span
+        if exchange.avoid and self._original is not None:
+            links.append(Link(self._original.get_span_context()))
+        if exchange.scope["type"] == "lease":  # sends nothing
+            name, kind = "lease", SpanKind.INTERNAL
+        else:
+            name, kind = _describe(exchange, attributes), SpanKind.CLIENT
+        span = tracer.start_span(name, self._context, kind, attributes, links)
+        if not exchange.avoid:
+            self._original = span
         return span
 
     def _injected(self, exchange: Exchange, context: Context) -> Headers:
         """Give the headers of the attempt: the client's, with the fields of the propagator set."""
-        if not self._tracing.passes_baggage:
-            context = _without_received_baggage(exchange, context)
+        if self._request is not None and not self._tracing.passes_baggage:
+            context = _without_received_baggage(self._request, context)
         carrier: dict[str, str] = {}
         propagator = propagate.get_global_textmap()
         propagator.inject(carrier, context)
@@ -234,27 +233,10 @@ class ExchangeSpans:
         if span is None:
             return
         try:
-            end = exchange.tunnel_end
-            if end is not None:
-                span.set_attributes(
-                    {
-                        "proxy.tunnel.end.reason": end.reason.value,
-                        "proxy.tunnel.messages.up": end.upward_messages,
-                        "proxy.tunnel.messages.down": end.downward_messages,
-                        "proxy.tunnel.bytes.up": end.upward_bytes,
-                        "proxy.tunnel.bytes.down": end.downward_bytes,
-                    }
-                )
-                failure = failure or end.error
-            if failure is not None:
-                span.set_attribute(
-                    "error.type",
-                    failure.failure.value
-                    if isinstance(failure, ProxyError)
-                    else type(failure).__name__,
-                )
-                span.set_status(StatusCode.ERROR)
-            span.end()
+            try:
+                _set_result(span, exchange, failure)
+            finally:
+                span.end()
         except Exception as error:  # noqa: BLE001  # telemetry fails no request
             self._tracing.failed(error)
 
@@ -268,36 +250,73 @@ class ExchangeSpans:
             self._tracing.failed(error)
 
 
+def _describe(exchange: Exchange, attributes: dict[str, str | int | float]) -> str:
+    """Set the attributes of a request, and give the name of its span."""
+    attributes["url.full"] = _url(exchange)
+    attributes["http.request.method"] = method = method_of(exchange.method)
+    if method == OTHER:
+        attributes["http.request.method_original"] = exchange.method.decode("latin-1")
+        return "HTTP"
+    return method
+
+
+def _set_result(span: Span, exchange: Exchange, failure: BaseException | None) -> None:
+    """Set how an attempt or a tunnel has ended."""
+    end = exchange.tunnel_end
+    if end is not None:
+        span.set_attributes(
+            {
+                "proxy.tunnel.end.reason": end.reason.value,
+                "proxy.tunnel.messages.up": end.upward_messages,
+                "proxy.tunnel.messages.down": end.downward_messages,
+                "proxy.tunnel.bytes.up": end.upward_bytes,
+                "proxy.tunnel.bytes.down": end.downward_bytes,
+            }
+        )
+        failure = end.error
+    if failure is None:
+        return
+    if isinstance(failure, CancelledError):
+        # No error: another response came first, or the server shuts down.
+        span.set_attribute("error.type", _CANCELLED)
+        return
+    kind = failure.failure.value if isinstance(failure, ProxyError) else type(failure).__name__
+    span.set_attribute("error.type", kind)
+    span.set_status(StatusCode.ERROR)
+
+
 def _url(exchange: Exchange) -> str:
     """Give the URL that is asked for, without the values of parameters that carry signatures."""
     address = exchange.destination.address
     target = join_target(address.base_path, exchange.target, b"").decode("latin-1")
     query = exchange.query.decode("latin-1")
-    if query and any(name in query for name in _SECRET_PARAMETERS):
-        query = urlencode(
-            [
-                (name, "REDACTED" if name in _SECRET_PARAMETERS else value)
-                for name, value in parse_qsl(query, keep_blank_values=True)
-            ]
-        )
+    if query:
+        query = "?" + "&".join(map(_redacted, query.split("&")))
     scheme = address.scheme if address.scheme in {"http", "https"} else "http"
-    return f"{scheme}://{address.authority.decode()}{target}{'?' if query else ''}{query}"
+    return f"{scheme}://{address.authority.decode()}{target}{query}"
 
 
-def _received(exchange: Exchange) -> dict[str, str]:
-    """Give the client's headers as a propagator reads them."""
-    received: dict[str, str] = {}
-    for name, value in exchange.scope.get("headers", ()):
-        key = name.decode("latin-1")
-        text = value.decode("latin-1")
-        received[key] = f"{received[key]},{text}" if key in received else text
-    return received
+def _redacted(parameter: str) -> str:
+    name, equals, _ = parameter.partition("=")
+    return f"{name}=REDACTED" if equals and unquote_plus(name) in _SECRET_PARAMETERS else parameter
 
 
-def _without_received_baggage(exchange: Exchange, context: Context) -> Context:
-    """Remove what the client sent as baggage; what the app has set stays."""
-    received = baggage.get_all(propagate.extract(_received(exchange), Context()))
+def _without_received_baggage(request: Scope, context: Context) -> Context:
+    """Remove what the client of a request has sent as baggage; what the app has set stays."""
+    if not baggage.get_all(context):
+        return context
+    received = baggage.get_all(propagate.extract(_headers_of(request), Context()))
     for name, value in received.items():
         if baggage.get_baggage(name, context) == value:
             context = baggage.remove_baggage(name, context)
     return context
+
+
+def _headers_of(request: Scope) -> dict[str, str]:
+    """Give the headers of a request as a propagator reads them."""
+    received: dict[str, str] = {}
+    for name, value in request.get("headers", ()):
+        key = name.decode("latin-1")
+        text = value.decode("latin-1")
+        received[key] = f"{received[key]},{text}" if key in received else text
+    return received
