@@ -36,6 +36,13 @@ from fastapi_proxy_di.integration.metrics import metrics_router, proxy_collector
 from fastapi_proxy_di.integration.options import ForwardOptions
 from fastapi_proxy_di.integration.readiness import upstreams_ready
 from fastapi_proxy_di.integration.router import proxy_router
+from fastapi_proxy_di.integration.status_page.reports import (
+    EventReport,
+    EventsReport,
+    MountReport,
+    RouteReport,
+    StatusReport,
+)
 from fastapi_proxy_di.integration.status_page.router import status_router
 from fastapi_proxy_di.observability.last_resort import LastResort
 from fastapi_proxy_di.pools.destination import Destination
@@ -69,7 +76,7 @@ from fastapi_proxy_di.supervision.events import (
 )
 from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
-from fastapi_proxy_di.upstream.status import DestinationStatus, UpstreamStatus
+from fastapi_proxy_di.upstream.status import DestinationStatus, Percentiles, UpstreamStatus
 
 __version__ = "0.1.0"
 
@@ -90,6 +97,8 @@ __all__ = [
     "Destinations",
     "EjectionSettings",
     "Event",
+    "EventReport",
+    "EventsReport",
     "Failure",
     "ForwardOptions",
     "ForwardedSettings",
@@ -100,11 +109,13 @@ __all__ = [
     "LimitHit",
     "LimitSettings",
     "LocalResourcesExhausted",
+    "MountReport",
     "NoAvailableDestination",
     "ObservingPolicy",
     "OrderingPolicy",
     "PanicEnded",
     "PanicStarted",
+    "Percentiles",
     "PickRequest",
     "ProxiedResponse",
     "ProxyApp",
@@ -115,8 +126,10 @@ __all__ = [
     "RequestBodyTimeout",
     "RequestBodyTooLarge",
     "RetrySettings",
+    "RouteReport",
     "SettingsError",
     "Side",
+    "StatusReport",
     "TelemetrySettings",
     "TimeoutSettings",
     "TlsSettings",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Protocol, runtime_checkable
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -21,6 +20,7 @@ from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.errors import ProxyError, ProxyNotStarted, SettingsError
 from fastapi_proxy_di.forwarding.overrides import Overrides
+from fastapi_proxy_di.integration.balancers import GivesBalancer
 from fastapi_proxy_di.integration.broken_responses import BrokenResponses
 from fastapi_proxy_di.integration.compat import app_dependencies
 from fastapi_proxy_di.integration.dependency import Upstream
@@ -40,15 +40,6 @@ from fastapi_proxy_di.wire.targets import PathOutsideMount, target_in_mount
 
 Guard = Callable[[HTTPConnection], Awaitable[Response | None]]
 """An async function that returns ``None`` to allow a request, or a response to refuse it."""
-
-
-@runtime_checkable
-class GivesBalancer(Protocol):
-    """An override that gives its balancer without FastAPI, as stand-ins for tests do."""
-
-    async def balancer(self) -> Balancer:
-        """Give the balancer for the running event loop."""
-        ...
 
 
 def proxy_app(

@@ -32,7 +32,7 @@ from fastapi_proxy_di.integration.mounts import MountedUpstream, claimed, mounte
 from fastapi_proxy_di.integration.problems import install_at_start
 from fastapi_proxy_di.integration.proxied import proxied_by
 from fastapi_proxy_di.integration.runtime import Runtime
-from fastapi_proxy_di.integration.shadowed import shadowed_routes
+from fastapi_proxy_di.integration.shadowed import MountPaths, mount_paths
 from fastapi_proxy_di.observability.telemetry import Telemetry, global_tracer_provider
 from fastapi_proxy_di.settings import Mention, ProxySettings, TelemetrySettings, UpstreamSettings
 from fastapi_proxy_di.upstream.balancer import Balancer
@@ -151,7 +151,8 @@ async def _running(app: Starlette) -> AsyncIterator[None]:
             )
             for one in mounted:
                 one.bind(runtime.balancers.get(one.upstream.name))
-            _warn_of_shadowed_routes(app)
+            runtime.mounts = mount_paths(app.routes)
+            _warn_of_shadowed_routes(runtime.mounts)
             yield
 
 
@@ -171,8 +172,8 @@ async def _end_overrides(app: Starlette) -> None:
                 stack.push_async_callback(override.end_in_loop)
 
 
-def _warn_of_shadowed_routes(app: Starlette) -> None:
-    shadowed = shadowed_routes(app.routes)
+def _warn_of_shadowed_routes(mounts: Iterable[MountPaths]) -> None:
+    shadowed = [route for mount in mounts for route in mount.shadowed]
     if shadowed:
         _logger.warning(
             "these routes get no requests, because an upstream is mounted before them: %s; "

@@ -11,9 +11,8 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from fastapi_proxy_di.errors import UpstreamsNotReady
-from fastapi_proxy_di.integration.app import GivesBalancer
+from fastapi_proxy_di.integration.balancers import balancers_in_use
 from fastapi_proxy_di.integration.dependency import Upstream
-from fastapi_proxy_di.integration.lifespan import overridden_upstreams, runtime_of
 from fastapi_proxy_di.integration.problems import install_handler
 from fastapi_proxy_di.settings import Mention
 from fastapi_proxy_di.upstream.balancer import Balancer
@@ -78,11 +77,7 @@ async def _all_ready(connection: HTTPConnection) -> None:
     """Check all upstreams of the app; the dependency of ``Depends(upstreams_ready)``."""
     app = connection.scope["app"]
     install_handler(connection.scope)
-    overridden = overridden_upstreams(app)
-    started = runtime_of(app, "the upstreams of this app are not started").balancers
-    balancers = [balancer for name, balancer in started.items() if name not in overridden]
-    stand_ins = [one for one in overridden.values() if isinstance(one, GivesBalancer)]
-    _check(balancers + [await one.balancer() for one in stand_ins])
+    _check((await balancers_in_use(app)).values())
 
 
 def _check(balancers: Iterable[Balancer]) -> None:

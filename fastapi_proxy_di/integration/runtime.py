@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from fastapi_proxy_di.observability.families import Numbers
 from fastapi_proxy_di.observability.history import History
@@ -30,6 +31,9 @@ from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.running import RunningUpstream
 
+if TYPE_CHECKING:
+    from fastapi_proxy_di.integration.shadowed import MountPaths
+
 _logger = logging.getLogger("fastapi_proxy_di.settings")
 
 
@@ -40,6 +44,7 @@ class Runtime:
         balancers: The balancers, by upstream name.
         events: Receives the changes of state of all upstreams.
         history: Keeps the recent events.
+        mounts: The mounts of the app when it started, and the routes with paths in them.
         websockets_checked: Whether the dependencies of proxied WebSockets were checked.
     """
 
@@ -48,6 +53,7 @@ class Runtime:
         self.events: Events = Events()
         self.history: History = History()
         _ = self.events.subscribe(self.history.listen)
+        self.mounts: Sequence[MountPaths] = ()
         self.websockets_checked: bool = False
         self._running: list[RunningUpstream] = []
 

@@ -1,34 +1,35 @@
-"""Finds the routes of an app that get no request, because an upstream is mounted before them.
+"""Compares the mounts of an app with its routes: who gets which request.
 
-Starlette and FastAPI give a request to the first route that matches its path and method. A
-route is found only if it is certain that a mount takes all of its paths: routes with a
-matching of their own, and path convertors of the app, are left out.
+Starlette and FastAPI give a request to the first route that matches its path and method. So a
+route before a mount is local, and a route behind a mount gets no request. A route is found only
+if it is certain that all of its paths lie in the mount: routes with a matching of their own, and
+path convertors of the app, are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
-from fastapi import FastAPI
-from fastapi.routing import APIRoute, APIWebSocketRoute
-from starlette.routing import BaseRoute, Host, Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute
 
-from fastapi_proxy_di.integration.compat import routes_of
-from fastapi_proxy_di.integration.mounts import MountedUpstream, application_in
-from fastapi_proxy_di.integration.path_templates import equal_paths, lies_below
-from fastapi_proxy_di.integration.proxied import proxied_by
+from fastapi_proxy_di.integration.places import Place, places
 
-_KNOWN_MATCHING: Final = frozenset(
-    kind.matches for kind in (APIRoute, APIWebSocketRoute, Host, Mount, Route, WebSocketRoute)
-)
-_WEBSOCKET: Final = "WebSocket"
-_EVERY: Final = "HTTP"
-"""Stands for every HTTP method in a set of requests."""
-_ALL: Final = frozenset({_EVERY, _WEBSOCKET})
-_STATIC: Final = frozenset({"GET", "HEAD"})
+__all__ = ["LocalRoute", "MountPaths", "ShadowedRoute", "mount_paths"]
+
+
+class LocalRoute(NamedTuple):
+    """A route that the app serves itself, because it stands before a mount.
+
+    Attributes:
+        requests: The methods of the route that the mount would take, or ``HTTP`` for all, and
+            ``WebSocket``; empty for a mounted application.
+        path: The path of the route.
+    """
+
+    requests: tuple[str, ...]
+    path: str
 
 
 class ShadowedRoute(NamedTuple):
@@ -52,135 +53,107 @@ class ShadowedRoute(NamedTuple):
         return f"{route} (behind {self.upstream!r} at {self.mount or '/'})"
 
 
-def shadowed_routes(routes: Iterable[BaseRoute]) -> list[ShadowedRoute]:
-    """Find the routes that get no request, because an upstream is mounted before them.
+class MountPaths(NamedTuple):
+    """A mount, and the routes of the app that have paths in it.
 
-    Of a route that takes several methods, only those are named that a mount takes. Another
-    mount or a mounted application is found only if all of its requests are taken. Mounted
-    FastAPI apps are not searched, since they have a lifespan of their own.
+    Attributes:
+        upstream: The name of the mounted upstream.
+        path: The path of the mount.
+        host: The only host that it has requests for, as a ``Host`` route has it; ``None`` for
+            all hosts.
+        proxied: The methods that are forwarded, or ``HTTP`` for all, and ``WebSocket``; empty if
+            what stands before it takes everything.
+        local: The routes before the mount.
+        shadowed: The routes behind the mount.
+    """
+
+    upstream: str
+    path: str
+    host: str | None
+    proxied: tuple[str, ...]
+    local: tuple[LocalRoute, ...]
+    shadowed: tuple[ShadowedRoute, ...]
+
+
+def mount_paths(routes: Iterable[BaseRoute]) -> list[MountPaths]:
+    """Give the mounts of an app, each with its local and its shadowed routes.
+
+    Of a route that takes several methods, only those are named that the mount takes. Another
+    mount or a mounted application is shadowed only if all of its requests are taken. Mounted
+    FastAPI apps are not searched, since they have a lifespan and upstreams of their own.
 
     Args:
         routes: The routes of an app, in the order of matching.
     """
-    return list(_shadowed(routes, "", []))
+    search = _Search()
+    search.search(routes, None, [])
+    return [
+        MountPaths(
+            mount.upstream or "",
+            mount.path or "/",
+            next((one.shown for one in mount.with_enclosing() if one.of_host), None),
+            tuple(sorted(mount.requests)),
+            local,
+            tuple(route for front, route in search.shadowed if front is mount),
+        )
+        for mount, local in search.mounts
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """What one route takes, or all adjacent routes of one mount.
+class _Search:
+    """What one pass over the routes of an app has found.
 
     Attributes:
-        path: The path template; without the tail if everything below is taken.
-        requests: The methods, or ``HTTP`` for all, and ``WebSocket``.
-        shown: The path or the host, for the message.
-        below: Whether all paths below ``path`` are taken.
-        bare: Whether ``path`` itself is taken; Starlette's ``Mount`` does not take its own.
-        upstream: The upstream that is mounted there, ``None`` for none.
-        inside: The routes of a mounted application, or of a host.
-        of_host: Whether only the requests for one host are taken.
+        mounts: Each mount, with the methods that reach it, and its local routes.
+        shadowed: Each shadowed route, with the mount that takes its requests.
     """
 
-    path: str
-    requests: frozenset[str]
-    shown: str
-    below: bool = False
-    bare: bool = True
-    upstream: str | None = None
-    inside: Sequence[BaseRoute] = ()
-    of_host: bool = False
+    def __init__(self) -> None:
+        self.mounts: list[tuple[Place, tuple[LocalRoute, ...]]] = []
+        self.shadowed: list[tuple[Place, ShadowedRoute]] = []
 
-    def same_mount(self, other: _Place) -> bool:
-        return self.upstream == other.upstream is not None and self.path == other.path
-
-    def takes_from(self, behind: _Place, requests: frozenset[str]) -> frozenset[str]:
-        """Return those of ``requests`` for the place ``behind`` that this place takes first."""
-        if not self._has_paths_of(behind):
-            return frozenset()
-        if _EVERY in self.requests:
-            return requests - {"CONNECT"} - ({_WEBSOCKET} - self.requests)
-        return requests & self.requests
-
-    def _has_paths_of(self, behind: _Place) -> bool:
-        if not self.below:
-            return not behind.below and equal_paths(behind.path, self.path)
-        same_depth = behind.path.count("/") == self.path.count("/")
-        if same_depth and behind.bare and not self.bare:
-            return False
-        return lies_below(behind.path, self.path)
+    def search(
+        self, routes: Iterable[BaseRoute], around: Place | None, before: list[Place]
+    ) -> None:
+        """Search ``routes``, and add their places to ``before``, the places matched before them."""
+        for place in places(routes, around):
+            rest, taken = _taken(place, before)
+            self.shadowed += taken
+            reached = replace(place, requests=rest)
+            if place.upstream is not None:
+                self.mounts.append((reached, tuple(_local(place, before))))
+            if not taken:
+                # What a host contains takes nothing from other hosts.
+                inside = before.copy() if place.of_host else before
+                self.search(place.inside, place, inside)
+            if not place.of_host:
+                before.append(reached)
 
 
-def _shadowed(
-    routes: Iterable[BaseRoute], prefix: str, before: list[_Place]
-) -> Iterator[ShadowedRoute]:
-    """Search ``routes``, and add their places to ``before``, the places matched before them."""
-    for place in _places(routes, prefix):
-        found = _taken(place, before)
-        yield from found
-        if not found:
-            # What a host contains takes nothing from other hosts.
-            inside = before.copy() if place.of_host else before
-            yield from _shadowed(place.inside, place.path, inside)
-        if not place.of_host:
-            before.append(place)
-
-
-def _taken(place: _Place, before: Iterable[_Place]) -> list[ShadowedRoute]:
-    """Say which upstreams take the requests of ``place``."""
+def _taken(
+    place: Place, before: Iterable[Place]
+) -> tuple[frozenset[str], list[tuple[Place, ShadowedRoute]]]:
+    """Give the requests that reach ``place``; and the mounts that take others, with what."""
     rest, found = place.requests, []
     for front in before:
         taken = front.takes_from(place, rest)
         rest -= taken
         if taken and front.upstream is not None:
-            requests = () if place.below else tuple(sorted(taken))
-            found.append(ShadowedRoute(requests, place.shown, front.path, front.upstream))
+            requests = place.named(taken)
+            route = ShadowedRoute(requests, place.shown, front.path, front.upstream)
+            found.append((front, route))
     if place.below:
         # Only if all is taken: a mount for GET may well be before one for the other methods.
-        return [] if rest else found[:1]
-    return found
+        found = [] if rest else found[:1]
+    return rest, found
 
 
-def _places(routes: Iterable[BaseRoute], prefix: str) -> Iterator[_Place]:
-    """Give the places of ``routes``; the adjacent routes of one mount are one place."""
-    last: _Place | None = None
-    for route in routes_of(routes):
-        if type(route.original_route).matches not in _KNOWN_MATCHING:
-            continue
-        place = _place(route, prefix)
-        if last is not None and place.same_mount(last):
-            last = replace(last, requests=last.requests | place.requests)
-            continue
-        if last is not None:
-            yield last
-        last = place
-    if last is not None:
-        yield last
-
-
-def _place(route: Any, prefix: str) -> _Place:
-    original: BaseRoute = route.original_route
-    if isinstance(original, Host):
-        return _Place(prefix, _ALL, route.host, below=True, inside=_inside(route), of_host=True)
-    path = prefix + route.path
-    if isinstance(original, Mount):
-        app = application_in(route.app)
-        upstream = app.upstream.name if isinstance(app, MountedUpstream) else None
-        requests = _STATIC if isinstance(route.app, StaticFiles) else _ALL
-        return _Place(path, requests, path or "/", True, False, upstream, _inside(route))
-    requests, proxied = _requests(route), proxied_by(route.endpoint)
-    if proxied is None:
-        return _Place(path, requests, path)
-    path = path[: path.rindex("{path:")].removesuffix("/")
-    return _Place(path, requests, path or "/", below=True, upstream=proxied.upstream.name)
-
-
-def _requests(route: Any) -> frozenset[str]:
-    if isinstance(route.original_route, WebSocketRoute):
-        return frozenset({_WEBSOCKET})
-    proxied = proxied_by(route.endpoint)
-    every = not route.methods or (proxied is not None and proxied.any_method)
-    return frozenset({_EVERY} if every else route.methods)
-
-
-def _inside(route: Any) -> Sequence[BaseRoute]:
-    searched = not isinstance(application_in(route.app), FastAPI)
-    return route.routes or () if searched else ()
+def _local(mount: Place, before: Iterable[Place]) -> Iterator[LocalRoute]:
+    """Give the routes before ``mount`` that have paths in it, without those of other mounts."""
+    enclosing = list(mount.with_enclosing())
+    for front in before:
+        # Of an application that is mounted before, only the mount is named.
+        inner = front.around is not None and not any(front.around is one for one in enclosing)
+        requests = mount.shares_with(front)
+        if requests and front.upstream is None and not inner:
+            yield LocalRoute(front.named(requests), front.shown)

@@ -63,6 +63,7 @@ class Changes:
         self._started: Final = Change(clock())
         self._added: dict[str, Change] = {}
         self._last: dict[str, dict[DestinationState, Change]] = {}
+        self._removed: dict[Destination, Change] = {}
 
     def listen(self, event: Event) -> None:
         """Note a change that an event tells."""
@@ -74,14 +75,18 @@ class Changes:
 
     def replaced(self, added: Iterable[Destination], removed: Iterable[Destination]) -> None:
         """Note that destinations have joined and left the pool."""
+        began = Change(self._clock())
+        busy = {one: left for one, left in self._removed.items() if one.in_flight}
+        self._removed = busy | dict.fromkeys(removed, Change(began.at, "removed"))
         for one in removed:
             self._last.pop(one.url, None)
             self._added.pop(one.url, None)
-        began = Change(self._clock())
         for one in added:
             self._added[one.url] = began
 
     def of(self, destination: Destination) -> Change:
-        """Give the beginning of the state that a destination is in."""
+        """Give the beginning of the state that a destination is in, or when it was removed."""
+        if destination.removed:
+            return self._removed.get(destination, self._started)
         change = self._last.get(destination.url, {}).get(destination.state)
         return change or self._added.get(destination.url, self._started)

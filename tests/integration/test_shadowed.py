@@ -1,4 +1,4 @@
-"""Routes that get no request because an upstream is mounted before them, found by their order."""
+"""Who gets which request of a mount: the app before it, the upstream, and no route behind it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Host, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
 from fastapi_proxy_di import proxy_app, proxy_router
-from fastapi_proxy_di.integration.shadowed import shadowed_routes
+from fastapi_proxy_di.integration.shadowed import MountPaths, mount_paths
 
 
 def endpoint() -> None:
@@ -33,8 +33,24 @@ def mounted(prefix: str = "/billing", **options: Any) -> FastAPI:
 
 
 def shown(app: FastAPI | Starlette) -> list[str]:
-    """Give the findings as they are logged."""
-    return [str(one) for one in shadowed_routes(app.routes)]
+    """Give the shadowed routes as they are logged."""
+    return [str(one) for mount in mount_paths(app.routes) for one in mount.shadowed]
+
+
+def texts(app: FastAPI | Starlette) -> list[str]:
+    """Give each mount with its local routes, and with what it forwards if that is not all."""
+    return [", ".join([_subject(one), *_local(one)]) for one in mount_paths(app.routes)]
+
+
+def _subject(mount: MountPaths) -> str:
+    host = f"{mount.host} " if mount.host else ""
+    proxied = "/".join(mount.proxied) or "-"
+    only = "" if proxied == "HTTP/WebSocket" else f" ({proxied})"
+    return f"{mount.upstream} at {host}{mount.path}{only}"
+
+
+def _local(mount: MountPaths) -> list[str]:
+    return [f"{'/'.join(one.requests)} {one.path}".strip() for one in mount.local]
 
 
 def local(path: str, *methods: str) -> Callable[[FastAPI], None]:
@@ -241,3 +257,112 @@ def test_route_with_a_matching_of_its_own_is_left_out() -> None:
     app.router.add_api_route("/billing/x", endpoint, route_class_override=Versioned)
 
     assert shown(app) == []
+
+
+def test_local_routes_of_a_mount() -> None:
+    """Those before it with all their paths in it: routes, routers, files and applications."""
+    app = FastAPI(openapi_url=None)
+    local("/billing")(app)
+    local("/billing/{item}", "POST", "PUT")(app)
+    websocket("/billing/live")(app)
+    included("/x", "/billing")(app)
+    route("/billing/every", Everything)(app)
+    app.mount("/billing/files", StaticFiles(directory=Path(__file__).parent))
+    app.mount("/billing/sub", Starlette(routes=[Route("/inner", endpoint)]))
+    app.mount("/billing/api", FastAPI())
+    local("/elsewhere")(app)
+    local("/{path:path}/x")(app)
+    app.include_router(proxy_router("billing"), prefix="/billing")
+    local("/billing/behind")(app)
+
+    (text,) = texts(app)
+    assert text.split(", ") == [
+        "billing at /billing",
+        "GET /billing",
+        "POST/PUT /billing/{item}",
+        "WebSocket /billing/live",
+        "GET /billing/inner/x",
+        "HTTP /billing/every",
+        "/billing/files",
+        "/billing/sub",
+        "/billing/api",
+    ]
+
+
+def test_local_routes_of_a_mount_of_some_methods() -> None:
+    """With the methods that the mount would take."""
+    app = FastAPI(openapi_url=None)
+    local("/billing/x", "GET", "PUT")(app)
+    local("/billing/y", "PUT")(app)
+    websocket("/billing/z")(app)
+    route("/billing/every", Everything)(app)
+    app.include_router(proxy_router("billing", methods=["GET"], websocket=False), prefix="/billing")
+
+    assert texts(app) == ["billing at /billing (GET), GET /billing/x, GET /billing/every"]
+
+
+def test_local_routes_of_a_mount_at_the_root() -> None:
+    """FastAPI's own pages, and no routes of other mounts."""
+    app = FastAPI(docs_url=None, redoc_url=None)
+    app.include_router(proxy_router("search"), prefix="/search")
+    app.mount("/orders", GZipMiddleware(proxy_app("orders")))
+    app.include_router(proxy_router("billing"))
+
+    assert texts(app) == [
+        "search at /search",
+        "orders at /orders",
+        "billing at /, GET/HEAD /openapi.json",
+    ]
+
+
+def test_mounts_of_several_includes() -> None:
+    """Each is its own; one behind another of the same path forwards nothing."""
+    router, outer = proxy_router("billing"), APIRouter()
+    outer.include_router(router, prefix="/inner")
+    app = FastAPI(openapi_url=None)
+    app.include_router(outer, prefix="/a")
+    app.include_router(router, prefix="/b")
+    app.include_router(proxy_router("search", "orders", path="/{upstream}/{path:path}"))
+    app.include_router(proxy_router("search"), prefix="/b")
+
+    assert texts(app) == [
+        "billing at /a/inner",
+        "billing at /b",
+        "search at /search",
+        "orders at /orders",
+        "search at /b (-)",
+    ]
+
+
+def test_mounts_of_nested_apps_and_hosts() -> None:
+    """With the host, and with local routes inside and around."""
+    inside: list[BaseRoute] = [
+        Route("/billing/x", endpoint),
+        Mount("/billing", proxy_app("billing")),
+    ]
+    app = Starlette(
+        routes=[
+            Route("/api/billing/y", endpoint),
+            Mount("/api", Router(inside)),
+            Host("a.example", Router(inside)),
+            Host("b.example", proxy_app("search")),
+            Host("c.example", proxy_app("search")),
+        ]
+    )
+
+    assert texts(app) == [
+        "billing at /api/billing, GET/HEAD /api/billing/y, GET/HEAD /api/billing/x",
+        "billing at a.example /billing, GET/HEAD /billing/x",
+        "search at b.example /, GET/HEAD /api/billing/y, /api",
+        "search at c.example /, GET/HEAD /api/billing/y, /api",
+    ]
+
+
+def test_shadowed_route_is_not_local_for_a_later_mount() -> None:
+    """It gets no request of either."""
+    app = mounted()
+    local("/billing/x")(app)
+    app.include_router(proxy_router("search"))
+
+    assert texts(app)[1].startswith("search at /, GET/HEAD /openapi.json")
+    assert "/billing/x" not in texts(app)[1]

@@ -96,3 +96,16 @@ def test_replaced_destinations(changes: Changes, pool: Pool) -> None:
 
     assert changes.of(one) == Change(at(4))
     assert changes.of(other) == Change(at(2))
+
+
+def test_removed_destinations(changes: Changes, pool: Pool) -> None:
+    """A destination that finishes its requests was removed at a time; others are forgotten."""
+    busy, idle = pool.destinations
+    busy.in_flight = 1
+    for one in (busy, idle):
+        changes.replaced((), (one,))
+        one.removed = True
+    changes.replaced((), ())
+
+    assert changes.of(busy) == Change(at(1), "removed")
+    assert changes.of(idle) == Change(at(0))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 from datetime import datetime
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from fastapi_proxy_di.integration.balancers import GivesBalancer, balancers_in_use
+from fastapi_proxy_di.integration.lifespan import overridden_upstreams
 from fastapi_proxy_di.integration.runtime import Runtime
+from fastapi_proxy_di.integration.shadowed import MountPaths
 from fastapi_proxy_di.observability.changes import now
 from fastapi_proxy_di.observability.history import History, PastEvent
 from fastapi_proxy_di.supervision.events import DestinationDown, DestinationEjected, LimitHit
@@ -18,11 +21,18 @@ from fastapi_proxy_di.upstream.status import UpstreamStatus
 __all__ = [
     "EventReport",
     "EventsReport",
+    "MountReport",
+    "OverrideKind",
+    "RouteReport",
     "StatusReport",
     "events_report",
     "position_after",
     "status_report",
 ]
+
+OverrideKind: TypeAlias = Literal["stand_in", "function"]
+"""What replaces an upstream in ``app.dependency_overrides``: a stand-in for tests, or another
+dependency."""
 
 _POSITION: Final = re.compile(r"(\d{1,10})-(\d{1,15})")
 
@@ -65,6 +75,44 @@ class EventsReport(_Report):
     events: tuple[EventReport, ...]
 
 
+class RouteReport(_Report):
+    """A route of the app.
+
+    Attributes:
+        requests: Its methods, or ``HTTP`` for all of them, and ``WebSocket``; empty for a mounted
+            application.
+        path: Its path, or the host of a ``Host`` route.
+    """
+
+    requests: tuple[str, ...]
+    path: str
+
+
+class MountReport(_Report):
+    """A mount of an upstream, and the routes of the app that have paths in it.
+
+    Routes are compared by their paths. Routes that decide by something else are left out, and so
+    are mounted FastAPI apps, which have upstreams of their own.
+
+    Attributes:
+        upstream: Name of the upstream.
+        path: The path of the mount, without the app's ``root_path``; ``/`` for everything.
+        host: The only host that the mount has requests for, as the ``Host`` route has it;
+            ``None`` for all hosts.
+        proxied: The methods that go to the upstream, or ``HTTP`` for all of them, and
+            ``WebSocket``; empty if what stands before the mount takes everything.
+        local: Routes in the mount that the app serves itself, because they stand before it.
+        shadowed: Routes that get no requests, because the mount stands before them.
+    """
+
+    upstream: str
+    path: str
+    host: str | None
+    proxied: tuple[str, ...]
+    local: tuple[RouteReport, ...]
+    shadowed: tuple[RouteReport, ...]
+
+
 class StatusReport(_Report):
     """All upstreams at one moment.
 
@@ -73,7 +121,11 @@ class StatusReport(_Report):
         at: The moment.
         actions: Whether the router has actions.
         position: The position of the last event, for ``since``.
-        upstreams: The upstreams, by name.
+        upstreams: The upstreams, by name; a stand-in for tests in place of the upstream that it
+            replaces.
+        overridden: What replaces upstreams in ``app.dependency_overrides``: ``stand_in``, or
+            ``function`` for any other dependency, whose state is not known.
+        mounts: The mounts when the app started, in the order of its routes.
     """
 
     process: int
@@ -81,6 +133,8 @@ class StatusReport(_Report):
     actions: bool
     position: str
     upstreams: tuple[UpstreamStatus, ...]
+    overridden: dict[str, OverrideKind]
+    mounts: tuple[MountReport, ...]
 
 
 def position_of(history: History) -> str:
@@ -94,14 +148,37 @@ def position_after(since: str) -> int:
     return int(match[2]) if match and int(match[1]) == os.getpid() else 0
 
 
-def status_report(runtime: Runtime, *, actions: bool) -> StatusReport:
-    """Give the state of all upstreams of an app, sorted by name."""
+async def status_report(app: Any, runtime: Runtime, *, actions: bool) -> StatusReport:
+    """Give the state of all upstreams of an app, sorted by name.
+
+    Args:
+        app: The app.
+        runtime: The runtime of the app.
+        actions: Whether the router has actions.
+    """
+    balancers = await balancers_in_use(app)
     return StatusReport(
         process=os.getpid(),
         at=now(),
         actions=actions,
         position=position_of(runtime.history),
-        upstreams=tuple(balancer.status() for _, balancer in sorted(runtime.balancers.items())),
+        upstreams=tuple(balancer.status() for _, balancer in sorted(balancers.items())),
+        overridden={
+            name: "stand_in" if isinstance(override, GivesBalancer) else "function"
+            for name, override in sorted(overridden_upstreams(app).items())
+        },
+        mounts=tuple(map(_mount_report, runtime.mounts)),
+    )
+
+
+def _mount_report(mount: MountPaths) -> MountReport:
+    return MountReport(
+        upstream=mount.upstream,
+        path=mount.path,
+        host=mount.host,
+        proxied=mount.proxied,
+        local=tuple(RouteReport(requests=one.requests, path=one.path) for one in mount.local),
+        shadowed=tuple(RouteReport(requests=one.requests, path=one.path) for one in mount.shadowed),
     )
 
 

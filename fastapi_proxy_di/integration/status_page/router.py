@@ -15,6 +15,7 @@ from fastapi.params import Depends
 from pydantic import ValidationError
 from starlette.applications import Starlette
 
+from fastapi_proxy_di.integration.balancers import balancers_in_use
 from fastapi_proxy_di.integration.lifespan import proxy_lifespan, runtime_of
 from fastapi_proxy_di.integration.problems import problem
 from fastapi_proxy_di.integration.runtime import Runtime
@@ -108,20 +109,20 @@ def status_router(
         check(app)  # an outer app may run its upstreams without the lifespan of this router
         return runtime_of(app, "the upstreams of this app are not started")
 
-    def report(request: Request) -> StatusReport:
-        return status_report(runtime(request), actions=actions)
+    async def report(request: Request) -> StatusReport:
+        return await status_report(request.scope["app"], runtime(request), actions=actions)
 
     async def page(request: Request) -> Response:
         """Show the state of all upstreams."""
-        shown = report(request)
+        shown = await report(request)
         recent = events_report(runtime(request).history, 0).events[: -SHOWN_EVENTS - 1 : -1]
         # Hundreds of destinations take tens of milliseconds: other requests go on meanwhile.
         text = await to_thread(render, shown, recent)
         return Response(text, media_type="text/html", headers=_HEADERS)
 
-    def status(request: Request) -> Response:
+    async def status(request: Request) -> Response:
         """Give the state of all upstreams."""
-        return _json(report(request).model_dump_json())
+        return _json((await report(request)).model_dump_json())
 
     async def events(request: Request, since: str = "", wait: float = 0.0) -> Response:
         """Give the events after a position."""
@@ -136,7 +137,8 @@ def status_router(
             refusal = _refusal(request, origins)
             if refusal is not None:
                 return refusal
-            balancer = runtime(request).balancers.get(upstream)
+            check(request.scope["app"])
+            balancer = (await balancers_in_use(request.scope["app"])).get(upstream)
             if balancer is None:
                 return problem(404, "There is no such upstream.", _HEADERS)
             return await _act(balancer, name, await _body(request))

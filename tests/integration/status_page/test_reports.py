@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
+from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
+from fastapi_proxy_di import (
+    EventsReport,
+    StatusReport,
+    Upstream,
+    proxy_app,
+    proxy_lifespan,
+    proxy_router,
+    status_router,
+)
+from fastapi_proxy_di.testing import reply, stand_in
 from tests.integration.status_page.gateway import DOWN, UP, destinations
 
 
@@ -40,3 +53,73 @@ def test_events(client: TestClient) -> None:
     )
     assert not none["events"]
     assert len(elsewhere["events"]) == len(first["events"]) + len(more["events"])
+
+
+def status_of(app: FastAPI) -> StatusReport:
+    """Give the status of an app that has the router at ``/status``."""
+    app.include_router(status_router(unguarded=True), prefix="/status")
+    with TestClient(app) as client:
+        return StatusReport.model_validate_json(client.get("/status/status.json").text)
+
+
+def test_models_read_the_data(client: TestClient) -> None:
+    """As programs in Python do; every report says which process speaks."""
+    status = StatusReport.model_validate_json(client.get("/upstreams/status.json").text)
+    events = EventsReport.model_validate_json(client.get("/upstreams/events").text)
+
+    assert status.process == events.process == os.getpid()
+    assert status.position == events.position
+    assert status.overridden == {}
+
+
+def test_mounts() -> None:
+    """With what is local, forwarded and shadowed; the whole rules are in ``test_shadowed``."""
+    app = FastAPI(openapi_url=None)
+    app.add_api_route("/billing/health", lambda: "local")
+    app.include_router(proxy_router("billing"), prefix="/billing")
+    app.add_api_route("/billing/report", lambda: "never", methods=["PUT"])
+    app.host("b.example", proxy_app("billing"))
+
+    first, second = status_of(app).mounts
+    assert first.model_dump() == {
+        "upstream": "billing",
+        "path": "/billing",
+        "host": None,
+        "proxied": ("HTTP", "WebSocket"),
+        "local": ({"requests": ("GET",), "path": "/billing/health"},),
+        "shadowed": ({"requests": ("PUT",), "path": "/billing/report"},),
+    }
+    assert (second.host, second.path) == ("b.example", "/")
+
+
+def test_upstream_without_a_mount() -> None:
+    """Is shown all the same."""
+    app = FastAPI(lifespan=proxy_lifespan)
+    app.add_api_route("/x", lambda: None, dependencies=[Depends(Upstream("billing"))])
+    status = status_of(app)
+
+    assert [one.upstream for one in status.upstreams] == ["billing"]
+    assert status.mounts == ()
+
+
+def test_stand_in() -> None:
+    """Is shown in place of the upstream, and said to be a stand-in."""
+    app = FastAPI()
+    app.include_router(proxy_router("billing"), prefix="/billing")
+    with stand_in(app, "billing", reply("ok")):
+        status = status_of(app)
+
+    assert status.overridden == {"billing": "stand_in"}
+    assert [one.url for one in status.upstreams[0].destinations] == ["http://billing"]
+    assert [one.path for one in status.mounts] == ["/billing"]
+
+
+def test_overridden_upstream() -> None:
+    """Is not shown, since nothing is known of what replaces it."""
+    app = FastAPI()
+    app.include_router(proxy_router("billing"), prefix="/billing")
+    app.dependency_overrides[Upstream("billing")] = lambda: None
+    status = status_of(app)
+
+    assert status.overridden == {"billing": "function"}
+    assert status.upstreams == ()
