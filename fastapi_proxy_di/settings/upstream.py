@@ -76,6 +76,9 @@ class UpstreamSettings(LayeredSettings):
             setting; or a file cannot be read.
     """
 
+    if TYPE_CHECKING:
+        model_config: ClassVar[SettingsConfigDict]  # a class with a name gets its own
+
     name: ClassVar[str] = ""
     """What the upstream is called, e.g. in ``Upstream("billing")``."""
 

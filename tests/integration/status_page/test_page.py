@@ -70,7 +70,13 @@ def upstream(*destinations: DestinationStatus, **changes: Any) -> UpstreamStatus
 def rendered(*upstreams: UpstreamStatus, actions: bool = True, events: Any = ()) -> str:
     """Give the page."""
     report = StatusReport.model_construct(
-        process=7, at=NOON, actions=actions, position="7-3", upstreams=upstreams
+        process=7,
+        at=NOON,
+        actions=actions,
+        position="7-3",
+        upstreams=upstreams,
+        overridden={},
+        mounts=(),
     )
     return render(report, events)
 
