@@ -20,6 +20,7 @@ TEXTS = {page: page.read_text() for page in [*PAGES, ROOT / "README.md"]}
 SNIPPET_FILES = sorted(SNIPPETS.rglob("*.py"))
 WEB_APPS = SNIPPETS / "how_to" / "web_apps"
 DEPLOYMENT = SNIPPETS / "how_to" / "deployment"
+SEEN = SNIPPETS / "how_to" / "seen"
 
 
 def defaults(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -54,7 +55,12 @@ def test_snippets_are_shown() -> None:
         for name in re.findall(r'^ *--8<-- "([\w/.]+)(?::\w+)?"$', text, re.MULTILINE)
     }
 
-    others = [*WEB_APPS.glob("*.env"), *WEB_APPS.glob("*.sh"), *DEPLOYMENT.iterdir()]
+    others = [
+        *WEB_APPS.glob("*.env"),
+        *WEB_APPS.glob("*.sh"),
+        *DEPLOYMENT.iterdir(),
+        *SEEN.glob("*.yml"),
+    ]
     assert shown == {str(file.relative_to(SNIPPETS)) for file in [*SNIPPET_FILES, *others]}
 
 
