@@ -16,6 +16,7 @@ from fastapi_proxy_di import proxy_lifespan, proxy_router
 from fastapi_proxy_di.errors import ClientDisconnected, UpstreamDisconnected
 from fastapi_proxy_di.forwarding.response import TRANSFER, TransferBroken
 from fastapi_proxy_di.integration.broken_responses import BrokenResponses
+from fastapi_proxy_di.observability.telemetry import REQUEST_SCOPE
 from tests.e2e import servers
 from tests.integration.stacks import STACKS, app_behind
 from tests.support.gateways import billing, gateway_app, pass_through
@@ -117,6 +118,24 @@ async def test_wrapper_is_removed_at_the_end() -> None:
                 assert isinstance(app.middleware_stack, BrokenResponses)
                 assert app.middleware_stack.app is stack
             assert app.middleware_stack is stack
+
+
+async def test_request_is_that_of_the_context_until_its_end() -> None:
+    """A request of an app that is called in process, inside another request."""
+    seen: list[Scope | None] = []
+    inner: Scope = {"type": "websocket"}
+    outer: Scope = {"type": "http"}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(REQUEST_SCOPE.get())
+        if scope is outer:
+            await BrokenResponses(app)(inner, receive, send)
+            seen.append(REQUEST_SCOPE.get())
+
+    await BrokenResponses(app)(outer, nothing, nothing)
+
+    assert seen == [outer, inner, outer]
+    assert REQUEST_SCOPE.get() is None
 
 
 async def test_middlewares_can_be_added_after_the_lifespan() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import fastapi.routing
@@ -215,6 +216,14 @@ async def test_missing_channel_tunnels_through_starlette(monkeypatch: pytest.Mon
         heard = await client.recv()
 
     assert (heard, len(used)) == ("hello", 1)
+
+
+@pytest.mark.parametrize("scope", [{}, {"fastapi.telemetry": object()}])
+def test_missing_span_of_the_request_leaves_the_current_one(scope: Scope) -> None:
+    """Attempts are then below FastAPI's span of the endpoint."""
+    current = SimpleNamespace(name="fastapi.endpoint")
+
+    assert compat.request_span(scope, current) is current
 
 
 def test_missing_path_pattern_is_a_fault() -> None:

@@ -1,0 +1,260 @@
+"""Spans of attempts: their parents, names and attributes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, Request
+from fastapi.testclient import TestClient
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanKind
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from fastapi_proxy_di import Balancer, Upstream, UpstreamSettings, proxy_app, proxy_lifespan
+from tests.observability.traced import ORIGIN, TRACE, Exported, gateway
+from tests.support.gateways import until
+
+Billing = Annotated[Balancer, Depends(Upstream("billing"))]
+
+
+def ids(span: ReadableSpan) -> tuple[str, str]:
+    """Give the ids of trace and span in hexadecimal."""
+    assert span.context is not None
+    return f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}"
+
+
+def test_span_has_the_attributes_of_the_conventions_and_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The client span is below the server span, and its context is sent."""
+    exported = Exported()
+    with TestClient(gateway(monkeypatch, tracer_provider=exported.provider)) as client:
+        sent = dict(client.get("/billing/x?sig=secret&y=1", headers={"traceparent": TRACE}).json())
+
+    (server,) = exported.spans(SpanKind.SERVER)
+    (attempt,) = exported.spans(SpanKind.CLIENT)
+    assert exported.parent(attempt) == server.name
+    trace_id, span_id = ids(attempt)
+    assert sent["traceparent"] == f"00-{trace_id}-{span_id}-01"
+    assert trace_id == TRACE.split("-")[1]
+    assert attempt.name == "GET"
+    assert dict(attempt.attributes or {}) == {
+        "http.request.method": "GET",
+        "server.address": "tests.observability.traced:origin",
+        "url.full": "http://localhost/x?sig=REDACTED&y=1",
+        "proxy.upstream": "billing",
+        "proxy.destination": ORIGIN,
+        "proxy.pick": "power_of_two_choices",
+        "http.response.status_code": 200,
+    }
+    assert server.end_time is not None
+    assert attempt.end_time is not None
+    assert attempt.end_time <= server.end_time
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("a=%20&b", "a=%20&b"),
+        ("sig=1&sig=2", "sig=REDACTED&sig=REDACTED"),
+        ("s%69g=1&X-Amz-Signature=2", "s%69g=REDACTED&X-Amz-Signature=REDACTED"),
+        ("sig", "sig"),
+        ("design=1&Sig=2", "design=1&Sig=2"),
+    ],
+)
+def test_url_has_no_values_of_secret_parameters(
+    monkeypatch: pytest.MonkeyPatch, query: str, shown: str
+) -> None:
+    """By the decoded name; the rest of the query is as it was sent."""
+    exported = Exported()
+    with TestClient(gateway(monkeypatch, tracer_provider=exported.provider)) as client:
+        client.get(f"/billing/x?{query}")
+
+    (attempt,) = exported.spans(SpanKind.CLIENT)
+    assert (attempt.attributes or {})["url.full"] == f"http://localhost/x?{shown}"
+
+
+def test_method_that_the_conventions_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names no span, and is kept as the original."""
+    exported = Exported()
+    with TestClient(gateway(monkeypatch, tracer_provider=exported.provider)) as client:
+        client.request("PURGE", "/billing/x")
+
+    (attempt,) = exported.spans(SpanKind.CLIENT)
+    attributes = attempt.attributes or {}
+    assert attempt.name == "HTTP"
+    assert attributes["http.request.method"] == "_OTHER"
+    assert attributes["http.request.method_original"] == "PURGE"
+
+
+def test_span_of_the_app_is_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made by the app's own code around the forwarding."""
+    exported = Exported()
+    app = gateway(monkeypatch, tracer_provider=exported.provider)
+    tracer = exported.provider.get_tracer("app")
+
+    @app.get("/own")
+    async def own(request: Request, billing: Billing) -> Any:
+        with tracer.start_as_current_span("mine"):
+            return await billing.forward(request, "/x")
+
+    with TestClient(app) as client:
+        assert client.get("/own").status_code == 200
+
+    (attempt,) = exported.spans(SpanKind.CLIENT)
+    assert exported.parent(attempt) == "mine"
+
+
+def test_server_span_of_a_middleware_is_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenTelemetry's own ASGI middleware, in an app whose FastAPI makes no spans."""
+    exported = Exported()
+    app = gateway(monkeypatch, tracer_provider=exported.provider, tracing=False)
+    app.add_middleware(OpenTelemetryMiddleware, tracer_provider=exported.provider)
+    with TestClient(app) as client:
+        client.get("/billing/x", headers={"traceparent": TRACE})
+
+    (server,) = exported.spans(SpanKind.SERVER)
+    (attempt,) = exported.spans(SpanKind.CLIENT)
+    assert exported.parent(attempt) == server.name
+    assert ids(attempt)[0] == TRACE.split("-")[1]
+
+
+def test_proxied_request_without_a_current_span_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a path that FastAPI's telemetry leaves out."""
+    exported = Exported()
+    app = gateway(
+        monkeypatch,
+        tracer_provider=exported.provider,
+        exclude=lambda scope: scope["path"].startswith("/billing"),
+    )
+    with TestClient(app) as client:
+        sent = dict(client.get("/billing/x", headers={"traceparent": TRACE}).json())
+
+    assert sent["traceparent"] == TRACE
+    assert not exported.spans(SpanKind.CLIENT)
+
+
+class Settings(UpstreamSettings, name="billing"):
+    """The upstream of an app that is mounted in Starlette."""
+
+
+def test_proxied_request_in_plain_starlette_gets_no_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starlette makes no spans, although a global provider is set."""
+    exported = Exported()
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: exported.provider)
+    mount = Mount("/billing", proxy_app(Settings(destinations=[ORIGIN])))
+    with TestClient(Starlette(routes=[mount], lifespan=proxy_lifespan)) as client:
+        sent = dict(client.get("/billing/x", headers={"traceparent": TRACE}).json())
+
+    assert sent["traceparent"] == TRACE
+    assert not exported.spans(SpanKind.CLIENT)
+
+
+def test_call_outside_of_requests_is_a_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With FastAPI's provider; a lease as well."""
+    exported = Exported()
+    app = gateway(monkeypatch, tracer_provider=exported.provider)
+
+    async def use(balancer: Balancer) -> dict[str, str]:
+        async with balancer.lease():
+            return dict((await balancer.client.get("/x")).json())
+
+    with TestClient(app) as client:
+        assert client.portal is not None
+        sent = client.portal.call(use, Upstream("billing").of(app))
+
+    (call,) = exported.spans(SpanKind.CLIENT)
+    (lease,) = exported.spans(SpanKind.INTERNAL)
+    assert (call.parent, lease.parent) == (None, None)
+    assert sent["traceparent"].split("-")[1:3] == list(ids(call))
+    assert dict(lease.attributes or {}) == {
+        "server.address": "tests.observability.traced:origin",
+        "proxy.upstream": "billing",
+        "proxy.destination": ORIGIN,
+        "proxy.pick": "power_of_two_choices",
+    }
+
+
+def test_lease_with_affinity_has_a_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease has no request that an affinity could read."""
+    exported = Exported()
+    monkeypatch.setenv("UPSTREAM_BILLING_AFFINITY__HEADER", "x-user")
+    app = gateway(monkeypatch, tracer_provider=exported.provider)
+
+    async def use(balancer: Balancer) -> None:
+        async with balancer.lease():
+            pass
+
+    with TestClient(app) as client:
+        assert client.portal is not None
+        client.portal.call(use, Upstream("billing").of(app))
+
+    (lease,) = exported.spans(SpanKind.INTERNAL)
+    assert (lease.attributes or {})["proxy.pick"] == "power_of_two_choices"
+
+
+def test_call_ends_with_its_last_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The span ends before the caller handles the last piece, and only once."""
+    exported = Exported()
+    app = gateway(monkeypatch, tracer_provider=exported.provider)
+    ended = []
+
+    async def use(balancer: Balancer) -> None:
+        async with balancer.client.stream("GET", "/x") as response:
+            pieces = response.aiter_raw()
+            await anext(pieces)
+            ended.append(len(exported.spans(SpanKind.CLIENT)))
+            assert await anext(pieces, None) is None
+
+    with TestClient(app) as client:
+        assert client.portal is not None
+        client.portal.call(use, Upstream("billing").of(app))
+
+    assert ended == [1]
+    assert len(exported.spans(SpanKind.CLIENT)) == 1
+
+
+def test_time_in_the_queue_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In seconds, where a request has waited for its place; a hedged request too."""
+    exported = Exported()
+    monkeypatch.setenv("UPSTREAM_BILLING_LIMITS__MAX_IN_FLIGHT", "1")
+    monkeypatch.setenv("UPSTREAM_BILLING_LIMITS__QUEUE", "1")
+    monkeypatch.setenv("UPSTREAM_BILLING_RETRIES__HEDGE_AFTER", "100")
+    app = gateway(monkeypatch, tracer_provider=exported.provider)
+
+    @app.get("/both")
+    async def both(billing: Billing) -> None:
+        async with billing.client.stream("GET", "/first"):
+            second = billing.client.build_request("GET", "/second")
+            waiting = asyncio.create_task(billing.client.send(second), name="second")
+            await until(lambda: billing.status().queued)
+        await waiting
+
+    with TestClient(app) as client:
+        client.get("/both")
+
+    waited = {
+        str((span.attributes or {})["url.full"]): (span.attributes or {}).get(
+            "proxy.queue.duration"
+        )
+        for span in exported.spans(SpanKind.CLIENT)
+    }
+    assert waited["http://localhost/first"] is None
+    assert isinstance(waited["http://localhost/second"], float)
+
+
+def test_tracing_off_sends_the_current_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The destination's spans are below the server span of the gateway."""
+    exported = Exported()
+    app = gateway(monkeypatch, tracer_provider=exported.provider)
+    monkeypatch.setenv("FASTAPI_PROXY_TELEMETRY__TRACING", "false")
+    with TestClient(app) as client:
+        sent = dict(client.get("/billing/x").json())
+
+    (server,) = exported.spans(SpanKind.SERVER)
+    assert not exported.spans(SpanKind.CLIENT)
+    assert sent["traceparent"].split("-")[2] == ids(server)[1]
