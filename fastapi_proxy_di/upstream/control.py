@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import Destinations, DestinationSettings, HealthSettings
 from fastapi_proxy_di.upstream.running import RunningUpstream
+from fastapi_proxy_di.wire.addresses import shown_address
 
 __all__ = ["Control", "DestinationChanges", "HealthChanges", "UnknownDestination"]
 
@@ -144,7 +145,7 @@ class Control:
         if found is None:
             known = ", ".join(one.url for one in running.pool.destinations)
             raise UnknownDestination(
-                f"{running.settings.name} has no destination {url!r}; it has {known}"
+                f"{running.settings.name} has no destination {shown_address(url)!r}; it has {known}"
             )
         return found
 

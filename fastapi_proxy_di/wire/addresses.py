@@ -83,7 +83,7 @@ def parse_address(text: str) -> Address:
             credentials.
     """
     text = text.strip()
-    shown = _shown(text)
+    shown = shown_address(text)
     if not text:
         raise ValueError(f"is empty; an address looks like {_EXAMPLES}")
     if re.search(r"[\s;|].*://", text):
@@ -239,8 +239,8 @@ def _base_path(path: str, shown: str) -> str:
     return raw
 
 
-def _shown(text: str) -> str:
-    """Remove what may be secret from the text: credentials, query and fragment."""
+def shown_address(text: str) -> str:
+    """Remove what may be secret from the text of an address: credentials, query and fragment."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "", text

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, Final
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from fastapi_proxy_di.upstream.balancer import Balancer
 
-__all__ = ["ACTIONS", "ActionRequest"]
+__all__ = ["ACTIONS", "Action", "ActionRequest"]
 
 
 class ActionRequest(BaseModel):
     """The body of an action.
 
     Attributes:
-        destination: The address of the destination.
-        weight: The new weight, as in ``DestinationSettings``; only for the action ``weight``.
+        destination: The address of the destination, in any equivalent spelling.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     destination: str
-    weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
+class _WeightRequest(ActionRequest):
+    weight: float = Field(gt=0, le=65535, allow_inf_nan=False)  # as in DestinationSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What an action does.
+
+    Attributes:
+        run: Does it.
+        body: The model of its body.
+    """
+
+    run: Callable[[Balancer, Any], Awaitable[object]]
+    body: type[ActionRequest] = ActionRequest
 
 
 async def _drain(balancer: Balancer, asked: ActionRequest) -> None:
@@ -34,9 +50,7 @@ async def _undrain(balancer: Balancer, asked: ActionRequest) -> None:
     balancer.undrain(asked.destination)
 
 
-async def _weight(balancer: Balancer, asked: ActionRequest) -> None:
-    if asked.weight is None:
-        raise ValueError("weight is required, e.g. 2")
+async def _weight(balancer: Balancer, asked: _WeightRequest) -> None:
     balancer.configure_destination(asked.destination, weight=asked.weight)
 
 
@@ -48,11 +62,11 @@ async def _probe(balancer: Balancer, asked: ActionRequest) -> None:
     await balancer.probe(asked.destination)
 
 
-ACTIONS: Final[dict[str, Callable[[Balancer, ActionRequest], Awaitable[None]]]] = {
-    "drain": _drain,
-    "undrain": _undrain,
-    "weight": _weight,
-    "readmit": _readmit,
-    "probe": _probe,
+ACTIONS: Final = {
+    "drain": Action(_drain),
+    "undrain": Action(_undrain),
+    "weight": Action(_weight, _WeightRequest),
+    "readmit": Action(_readmit),
+    "probe": Action(_probe),
 }
 """By the last segment of the path."""

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.integration.compat import dependant_of
-from fastapi_proxy_di.integration.lifespan import reached_routes
+from fastapi_proxy_di.integration.lifespan import UpstreamMention, reached_routes
 
 __all__ = ["refuse_open"]
 
@@ -17,26 +17,31 @@ __all__ = ["refuse_open"]
 def refuse_open(app: Starlette, endpoints: Collection[Any], what: str) -> None:
     """Refuse routes without a dependency of router, include or app.
 
+    Any dependency counts as a guard, except those that only give an upstream.
+
     Args:
         app: The app that has the routes.
         endpoints: The functions of the routes.
         what: Name of the router, for the message.
 
     Raises:
-        SettingsError: A route has no dependency.
+        SettingsError: A route has no dependency, or none of the routes is found.
     """
-    paths = sorted(set(_open_paths(app, endpoints)))
-    if paths:
+    guards = list(_guards(app, endpoints))
+    paths = sorted(path for path, guarded in guards if not guarded)
+    if paths or not guards:
+        place = f"{what} {f'at {paths[0]}' if paths else 'inside a mounted middleware'}"
         raise SettingsError(
-            f"{what} at {paths[0]} is open to everybody: it has no login of its own. Give it a "
+            f"{place} is open to everybody: it has no login of its own. Give it a "
             f"dependency, e.g. app.include_router({what}(), dependencies=[Depends(require_admin)])"
             ", or say unguarded=True if something in front of the app guards it"
         )
 
 
-def _open_paths(app: Starlette, endpoints: Collection[Any]) -> Iterator[str]:
+def _guards(app: Starlette, endpoints: Collection[Any]) -> Iterator[tuple[str, bool]]:
+    """Give the path of each route, and whether it has a guard."""
     for route in reached_routes(app.routes):
         if getattr(route, "endpoint", None) in endpoints:
             dependant = dependant_of(route)
-            if dependant is None or not dependant.dependencies:
-                yield route.path
+            guards = () if dependant is None else dependant.dependencies
+            yield route.path, not all(isinstance(one.call, UpstreamMention) for one in guards)

@@ -14,12 +14,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.params import Depends
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 
 from fastapi_proxy_di.integration.balancers import balancers_in_use
 from fastapi_proxy_di.integration.lifespan import proxy_lifespan, runtime_of
 from fastapi_proxy_di.integration.problems import problem
 from fastapi_proxy_di.integration.runtime import Runtime
-from fastapi_proxy_di.integration.status_page.actions import ACTIONS, ActionRequest
+from fastapi_proxy_di.integration.status_page.actions import ACTIONS
 from fastapi_proxy_di.integration.status_page.guarded import refuse_open
 from fastapi_proxy_di.integration.status_page.page import POLICY, render
 from fastapi_proxy_di.integration.status_page.reports import (
@@ -38,6 +39,9 @@ __all__ = ["status_router"]
 WAIT_SECONDS: Final = 10.0
 """The longest that a request for events waits. A server that stops waits for it."""
 SHOWN_EVENTS: Final = 50
+_NOT_STARTED: Final = (
+    "the status router shows the upstreams of the app that includes it; they are not started"
+)
 _MOST_BYTES: Final = 65536
 _HEADERS: Final = {
     "cache-control": "no-store",
@@ -69,22 +73,33 @@ def status_router(
     - ``GET /``: a page. It is one file, and shows the state without script too.
     - ``GET /status.json``: the same as data.
     - ``GET /events?since=&wait=``: events after a position of ``status.json`` or of an earlier
-      response; waits up to ``wait`` seconds for one, at most 10.
+      response; waits up to ``wait`` seconds for one, at most 10. A server that stops waits for
+      such a request; the page does not wait, it asks each second.
     - With ``actions``: ``POST /{upstream}/drain``, ``undrain``, ``readmit``, ``probe`` with
       ``{"destination": "http://…"}``, and ``weight`` with ``{"destination": …, "weight": 2}``;
       the response is the new state of the upstream.
 
     The router shows addresses and has no login of its own. An app does not start with it unless
-    the router, its include or the app has a dependency. It speaks for the process that
-    answers: with several workers each knows its own state only.
+    the router, its include or the app has a dependency; which dependency keeps strangers out is
+    not known. The router shows the upstreams of the app that includes it (a mounted FastAPI app
+    has its own), of the process that responds: with several workers each knows its own state
+    only.
+
+    No response of the router is cached or framed. Responses of the app, such as the 401 of a
+    dependency, have the headers that the app gives them.
 
     Args:
-        actions: Whether the router has actions. They take ``application/json`` only, and
-            refuse requests that a page of another site makes a browser send.
-        allowed_origins: Origins of other pages that may send actions, e.g.
-            ``"https://ops.example"``.
+        actions: Whether the router has actions. They take ``application/json`` of at most 64 KiB,
+            and refuse requests that a page of another site makes a browser send.
+        allowed_origins: Further origins that may send actions, e.g. ``"https://ops.example"``:
+            the page's own where a proxy in front changes ``Host`` or its port
+            (``X-Forwarded-Host`` is not read), or those of other pages, to which the app gives
+            CORS headers.
         dependencies: Dependencies of the router.
-        unguarded: Whether the router may be without a dependency.
+        unguarded: Whether the router may be without a dependency, because a middleware or a proxy
+            in front has the login. Where nothing but the network guards the app, add Starlette's
+            ``TrustedHostMiddleware``: without a login, a page of another site can reach the app
+            by a name that it lets lead there (DNS rebinding).
 
     Raises:
         ValueError: One of ``allowed_origins`` is no origin.
@@ -107,7 +122,10 @@ def status_router(
     def runtime(request: Request) -> Runtime:
         app = request.scope["app"]
         check(app)  # an outer app may run its upstreams without the lifespan of this router
-        return runtime_of(app, "the upstreams of this app are not started")
+        return runtime_of(
+            app,
+            _NOT_STARTED,
+        )
 
     async def report(request: Request) -> StatusReport:
         return await status_report(request.scope["app"], runtime(request), actions=actions)
@@ -124,12 +142,15 @@ def status_router(
         """Give the state of all upstreams."""
         return _json((await report(request)).model_dump_json())
 
-    async def events(request: Request, since: str = "", wait: float = 0.0) -> Response:
+    async def events(request: Request) -> Response:
         """Give the events after a position."""
         history = runtime(request).history
-        number = position_after(since)
-        if wait > 0:
-            await history.wait(number, min(wait, WAIT_SECONDS))
+        number = position_after(request.query_params.get("since", ""))
+        seconds = _seconds(request.query_params.get("wait", "0"))
+        if seconds is None:
+            return problem(422, "wait is no number of seconds, e.g. 10.", _HEADERS)
+        if seconds > 0:
+            await history.wait(number, min(seconds, WAIT_SECONDS))
         return _json(events_report(history, number).model_dump_json())
 
     def action(name: str) -> _Endpoint:
@@ -141,7 +162,10 @@ def status_router(
             balancer = (await balancers_in_use(request.scope["app"])).get(upstream)
             if balancer is None:
                 return problem(404, "There is no such upstream.", _HEADERS)
-            return await _act(balancer, name, await _body(request))
+            body = await _body(request)
+            if body is None:
+                return problem(413, "The body is longer than 64 KiB.", _HEADERS)
+            return await _act(balancer, name, body)
 
         act.__doc__ = f"Do ``{name}`` to a destination."
         return act
@@ -149,7 +173,7 @@ def status_router(
     router = APIRouter(dependencies=dependencies, lifespan=lifespan)
     for path, endpoint in (("/", page), ("/status.json", status), ("/events", events)):
         endpoints.add(endpoint)
-        router.add_api_route(path, endpoint, methods=["GET"], include_in_schema=False)
+        router.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
     for name in ACTIONS if actions else ():
         endpoint = action(name)
         endpoints.add(endpoint)
@@ -179,32 +203,45 @@ def _refusal(request: Request, allowed_origins: frozenset[str]) -> Response | No
     return None
 
 
-async def _body(request: Request) -> bytes:
+def _seconds(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+async def _body(request: Request) -> bytes | None:
+    """Read the body of an action; ``None`` if it is too long. It is empty if the client left."""
     body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _MOST_BYTES:
-            break
-    return body[:_MOST_BYTES]  # what is cut off is no JSON any more
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > _MOST_BYTES:
+                return None
+    except ClientDisconnect:
+        return b""
+    return body
 
 
 async def _act(balancer: Balancer, name: str, body: bytes) -> Response:
+    action = ACTIONS[name]
     try:
-        asked = ActionRequest.model_validate_json(body)
+        asked = action.body.model_validate_json(body)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
         fields = ", ".join(".".join(map(str, one["loc"])) or "body" for one in faults)
-        return problem(422, f"The body has faults: {fields}.", _HEADERS)
+        return problem(422, f"The body has faults: {quoted(fields)}.", _HEADERS)
     try:
-        await ACTIONS[name](balancer, asked)
+        await action.run(balancer, asked)
     except ValueError as error:
         return problem(404 if isinstance(error, UnknownDestination) else 409, str(error), _HEADERS)
+    destination = quoted(asked.destination)
     _logger.info(
         "%s: %s of %s, asked for on the status page",
         balancer.name,
         name,
-        quoted(asked.destination),
-        extra={"upstream": balancer.name, "destination": quoted(asked.destination)},
+        destination,
+        extra={"upstream": balancer.name, "destination": destination},
     )
     return _json(balancer.status().model_dump_json())
 
