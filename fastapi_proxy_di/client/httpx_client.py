@@ -30,6 +30,7 @@ from fastapi_proxy_di.forwarding.request import RequestBuilder
 from fastapi_proxy_di.forwarding.response import EndExchange
 from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.wire.forwarded import Forwarding
+from fastapi_proxy_di.wire.request_id import HEADER, current_request_id
 
 __all__ = ["AsGiven", "UpstreamTransport", "make_client"]
 
@@ -297,8 +298,15 @@ class _ResponseStream:
 
 
 def _scope(request: httpx.Request) -> Scope:
-    """Give the ASGI scope that the request builder and the hash keys read."""
+    """Give the ASGI scope that the request builder and the hash keys read.
+
+    A call within a request that has an id sends the same one, unless it has one of its own.
+    """
     path, _, query = request.url.raw_path.partition(b"?")
+    headers = [(name.lower(), value) for name, value in request.headers.raw]
+    request_id = current_request_id.get()
+    if request_id is not None and all(name != HEADER for name, _ in headers):
+        headers.append((HEADER, request_id.encode("ascii")))
     return {
         "type": "http",
         "http_version": "1.1",
@@ -307,6 +315,6 @@ def _scope(request: httpx.Request) -> Scope:
         "path": request.url.path,
         "raw_path": path,
         "query_string": query,
-        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+        "headers": headers,
         "client": None,
     }

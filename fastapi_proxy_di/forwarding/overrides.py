@@ -6,12 +6,15 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.types import Scope
+
 from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import SET_BY_PROXY, TOKEN, HeaderArgument, checked_headers
 from fastapi_proxy_di.wire.host import is_host
+from fastapi_proxy_di.wire.request_id import HEADER, REQUEST_ID
 
-__all__ = ["Overrides", "overrides_of"]
+__all__ = ["Overrides", "keep_request_id", "overrides_of"]
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +98,20 @@ def overrides_of(
         timeout=timeout,
         path_given=path_given,
     )
+
+
+def keep_request_id(overrides: Overrides | None, scope: Scope) -> None:
+    """Add the id of the request to headers that replace all the client's, unless they have one.
+
+    Args:
+        overrides: The arguments of ``forward``.
+        scope: The ASGI scope of the client's request.
+    """
+    if overrides is None or overrides.replaced is None:
+        return
+    request_id = scope.get(REQUEST_ID)
+    if request_id is not None and all(name != HEADER for name, _ in overrides.replaced):
+        overrides.replaced.append((HEADER, request_id.encode("ascii")))
 
 
 def _content(body: Any) -> tuple[bytes, bytes]:

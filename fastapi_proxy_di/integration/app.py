@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -22,7 +23,7 @@ from fastapi_proxy_di.errors import ProxyError, ProxyNotStarted, SettingsError
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.integration.balancers import GivesBalancer
 from fastapi_proxy_di.integration.broken_responses import BrokenResponses
-from fastapi_proxy_di.integration.compat import app_dependencies
+from fastapi_proxy_di.integration.compat import app_dependencies, route_template
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.lifespan import RUNTIME, is_overridden, overridden_upstreams
 from fastapi_proxy_di.integration.mounts import MountedUpstream
@@ -32,7 +33,9 @@ from fastapi_proxy_di.integration.problems import (
     problem_response,
     send_response,
 )
+from fastapi_proxy_di.integration.request_ids import RequestIds
 from fastapi_proxy_di.integration.runtime import Runtime
+from fastapi_proxy_di.observability.telemetry import Telemetry
 from fastapi_proxy_di.settings import Mention
 from fastapi_proxy_di.transforms.pipeline import Transform, pipeline_of
 from fastapi_proxy_di.upstream.balancer import Balancer
@@ -127,6 +130,7 @@ class ProxyApp(MountedUpstream):
         self._starter: object = None  # the app that started the upstream, or our own runtime
         self._app: FastAPI | None = None  # the starter, if it is a FastAPI app
         self._checked: FastAPI | None = None  # the last other app that passed `_check`
+        self._inner: ASGIApp = self._respond  # or a wrapper around it
         self._alone: ASGIApp | None = None  # responds while the server's lifespan runs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,7 +140,7 @@ class ProxyApp(MountedUpstream):
         elif self._alone is not None:
             await self._alone(scope, receive, send)
         else:
-            await self._respond(scope, receive, send)
+            await self._inner(scope, receive, send)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -206,6 +210,7 @@ class ProxyApp(MountedUpstream):
 
     def release(self) -> None:
         self._balancer = self._starter = self._app = None
+        self._inner = self._respond
 
     def __repr__(self) -> str:
         return f"proxy_app({self.upstream.name!r})"
@@ -224,10 +229,10 @@ class ProxyApp(MountedUpstream):
         """Run the upstream between the server's startup and shutdown messages."""
         await receive()
         started = False
-        # Middlewares may be around an application that is served alone, too.
-        self._alone = BrokenResponses(self._respond, raises=True)
         try:
             async with self.running():
+                # Middlewares may be around an application that is served alone, too.
+                self._alone = BrokenResponses(self._inner, raises=True)
                 await send({"type": "lifespan.startup.complete"})
                 started = True
                 await receive()
@@ -306,9 +311,14 @@ async def running_together(proxies: Iterable[ProxyApp]) -> AsyncIterator[None]:
         one._starter = runtime  # noqa: SLF001
         setattr(one, RUNTIME, runtime)
     try:
-        await runtime.start({one.upstream.name: one.upstream.source for one in own})
+        await runtime.start(
+            {one.upstream.name: one.upstream.source for one in own},
+            telemetry_of=partial(Telemetry, route_of=route_template),
+        )
         for one in own:
             one.bind(runtime.balancers[one.upstream.name])
+            if runtime.request_id:
+                one._inner = RequestIds(one._respond)  # noqa: SLF001
         yield
     finally:
         for one in own:

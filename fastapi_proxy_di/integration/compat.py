@@ -18,7 +18,7 @@ from fastapi.dependencies import models
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Scope
 
 _DEPENDANT_FIELDS: Final = ("call", "dependencies", "path_params", "request_param_name")
@@ -122,6 +122,23 @@ def request_span(scope: Scope, current: Any) -> Any:
         return current
     span = getattr(scope.get("fastapi.telemetry"), "span", None)
     return current if span is None else span
+
+
+def route_template(scope: Scope) -> str | None:
+    """Return the path template of the route that a request has matched, ``None`` for none.
+
+    The path of an include is with its prefix, that of a mount with ``/{path:path}``. Both are
+    without the mounts around the app. If FastAPI's effective route is missing, the path of an
+    include is that of its route, without the prefix.
+    """
+    route = scope.get("route")
+    if isinstance(route, Mount):
+        return f"{route.path}/{{path:path}}"
+    include = (scope.get("fastapi") or {}).get("effective_route_context")
+    if getattr(include, "original_route", None) is route:
+        route = include
+    path = getattr(route, "path", None)
+    return path if isinstance(path, str) else None
 
 
 def app_dependencies(app: FastAPI) -> Sequence[params.Depends]:

@@ -25,12 +25,14 @@ from fastapi_proxy_di.integration.broken_responses import kept_broken
 from fastapi_proxy_di.integration.compat import (
     dependant_of,
     request_span,
+    route_template,
     routes_of,
     telemetry_provider,
 )
 from fastapi_proxy_di.integration.mounts import MountedUpstream, claimed, mounted_upstreams
 from fastapi_proxy_di.integration.problems import install_at_start
 from fastapi_proxy_di.integration.proxied import proxied_by
+from fastapi_proxy_di.integration.request_ids import identified
 from fastapi_proxy_di.integration.runtime import Runtime
 from fastapi_proxy_di.integration.shadowed import MountPaths, mount_paths
 from fastapi_proxy_di.observability.telemetry import Telemetry, global_tracer_provider
@@ -153,7 +155,8 @@ async def _running(app: Starlette) -> AsyncIterator[None]:
                 one.bind(runtime.balancers.get(one.upstream.name))
             runtime.mounts = mount_paths(app.routes)
             _warn_of_shadowed_routes(runtime.mounts)
-            yield
+            with identified(app, wanted=runtime.request_id):
+                yield
 
 
 def _telemetry_of(app: Starlette, settings: TelemetrySettings) -> Telemetry:
@@ -162,6 +165,7 @@ def _telemetry_of(app: Starlette, settings: TelemetrySettings) -> Telemetry:
         lambda: telemetry_provider(app, "tracer_provider") or global_tracer_provider(),
         lambda: telemetry_provider(app, "meter_provider") or get_meter_provider(),
         request_span,
+        route_template,
     )
 
 

@@ -45,6 +45,7 @@ class Runtime:
         events: Receives the changes of state of all upstreams.
         history: Keeps the recent events.
         mounts: The mounts of the app when it started, and the routes with paths in them.
+        request_id: Whether each request gets an ``X-Request-ID``, once started.
         websockets_checked: Whether the dependencies of proxied WebSockets were checked.
     """
 
@@ -54,6 +55,7 @@ class Runtime:
         self.history: History = History()
         _ = self.events.subscribe(self.history.listen)
         self.mounts: Sequence[MountPaths] = ()
+        self.request_id: bool = False
         self.websockets_checked: bool = False
         self._running: list[RunningUpstream] = []
 
@@ -82,8 +84,9 @@ class Runtime:
         try:
             telemetry = None if settings is None else telemetry_of(settings.telemetry)
             self._running = compose_all(upstreams, self.events, faults, telemetry)
-            if faults:
+            if faults or settings is None:
                 raise settings_error(faults)
+            self.request_id = settings.request_id
             # Wait for all starts, since an upstream that is still starting cannot be closed.
             starts = await asyncio.gather(
                 *(upstream.start() for upstream in self._running), return_exceptions=True

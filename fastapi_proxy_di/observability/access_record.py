@@ -9,7 +9,10 @@ attributes:
 without the query), ``status``
 (a tunnel's is 101), ``failure`` and ``ended_by`` (``complete``, ``client``, ``destination``
 or ``proxy``), ``received_bytes`` and ``sent_bytes`` (bodies and messages, from and to the
-client), ``head_ms`` and ``total_ms``; for tunnels also ``end`` and ``code``.
+client), ``head_ms`` and ``total_ms``; ``trace_id`` and ``span_id`` (hexadecimal, of the
+span of the request, the current one), ``route`` (the path
+template of the mounted route) and ``request_id``, each ``None`` where there is none; for tunnels
+also ``end`` and ``code``.
 """
 
 from __future__ import annotations
@@ -20,16 +23,20 @@ from functools import partial
 from time import monotonic
 from typing import Final, Literal
 
+from opentelemetry import trace
+from opentelemetry.trace import SpanContext
 from starlette.types import Scope
 
 from fastapi_proxy_di.errors import Attempt, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.tunnel import TunnelEnd, WebSocketEnd
 from fastapi_proxy_di.observability.explain import explanation
+from fastapi_proxy_di.observability.telemetry import Telemetry
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.quoting import quoted, shown_path
+from fastapi_proxy_di.wire.request_id import REQUEST_ID
 
 __all__ = ["AccessRecord", "AccessRecords"]
 
@@ -50,6 +57,7 @@ class AccessRecords:
         pool: The destinations of the upstream.
         how: Gives the name of the policy or affinity that picks for a request.
         explain: Where the reason of a pick is shown: nowhere, in a header or in the log.
+        telemetry: Gives the span and the route of a request.
     """
 
     def __init__(
@@ -58,11 +66,13 @@ class AccessRecords:
         pool: Pool,
         how: Callable[[Scope, Destination | None], str],
         explain: Literal["off", "header", "log"],
+        telemetry: Telemetry,
     ) -> None:
         self.name = name
         self.pool = pool
         self.how = how
         self.explain = explain
+        self.telemetry = telemetry
         self.wanted: Callable[[], bool] = (
             partial(_access.isEnabledFor, logging.INFO) if explain == "off" else partial(bool, True)
         )
@@ -71,7 +81,8 @@ class AccessRecords:
         """Give the record of a proxied exchange that begins, ``None`` if it is not wanted."""
         if exchange.send is None or not self.wanted():
             return None  # without ``send``: a call or a lease of the app itself
-        return AccessRecord(self)
+        span = self.telemetry.request_span(exchange.scope, trace.get_current_span())
+        return AccessRecord(self, span.get_span_context())
 
 
 class AccessRecord:
@@ -79,15 +90,17 @@ class AccessRecord:
 
     Args:
         records: The access records of the upstream.
+        span: The span that the exchange belongs to.
     """
 
-    def __init__(self, records: AccessRecords) -> None:
+    def __init__(self, records: AccessRecords, span: SpanContext) -> None:
         self._records = records
         self._started = monotonic()
         self._head: float | None = None
         self._status = 0
         self._sent = 0
         self._reasons: list[str] = []
+        self._span = span
 
     def picked(
         self, exchange: Exchange, tried: Collection[Destination], destination: Destination | None
@@ -137,7 +150,7 @@ class AccessRecord:
                 status = failure.status
         elif exchange.in_flight:
             attempts += (Attempt(exchange.destination.url, status=status),)
-        scope = exchange.scope
+        scope, span = exchange.scope, self._span
         fields: dict[str, object] = {
             "upstream": self._records.name,
             "destination": attempts[-1].destination if attempts else None,
@@ -152,6 +165,10 @@ class AccessRecord:
             "sent_bytes": self._sent,
             "head_ms": None if self._head is None else (self._head - self._started) * 1000,
             "total_ms": (now - self._started) * 1000,
+            "trace_id": trace.format_trace_id(span.trace_id) if span.is_valid else None,
+            "span_id": trace.format_span_id(span.span_id) if span.is_valid else None,
+            "route": self._records.telemetry.route_of(scope),
+            "request_id": scope.get(REQUEST_ID),
         }
         if end is not None:
             fields["received_bytes"] = end.upward_bytes

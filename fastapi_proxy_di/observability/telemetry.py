@@ -36,6 +36,10 @@ def _current(scope: Scope, current: Span) -> Span:
     return current
 
 
+def _no_route(_: Scope) -> None:
+    """Give no route, for upstreams outside an app."""
+
+
 _W3C_FIELDS: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 
 
@@ -51,12 +55,15 @@ class Telemetry:
         tracer_provider: Gives the provider of spans, ``None`` if none is set.
         meter_provider: Gives the provider of metrics.
         request_span: Gives the span of a proxied request, of its scope and the current span.
+        route_of: Gives the path template of the route that a request has matched, ``None`` for
+            none.
     """
 
     settings: TelemetrySettings = field(default_factory=TelemetrySettings)
     tracer_provider: Callable[[], TracerProvider | None] = global_tracer_provider
     meter_provider: Callable[[], MeterProvider] = get_meter_provider
     request_span: Callable[[Scope, Span], Span] = _current
+    route_of: Callable[[Scope], str | None] = _no_route
 
     def removed_headers(self) -> frozenset[bytes]:
         """Give the trace headers of the client that no destination gets."""

@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 from fastapi_proxy_di.balancing.hash_key import RequestKey
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.client.lease import Lease
-from fastapi_proxy_di.forwarding.overrides import overrides_of
+from fastapi_proxy_di.forwarding.overrides import keep_request_id, overrides_of
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import Destinations, HealthSettings, UpstreamSettings
 from fastapi_proxy_di.supervision.events import Event
@@ -128,6 +128,7 @@ class Balancer:
             timeout=timeout,
             path_given=path is not None,
         )
+        keep_request_id(overrides, request.scope)
         raw, prefix = _target(request.scope, path)
         response = await self.forwarder.request(request, raw, prefix, overrides)
         stack = exit_stack(request.scope)
@@ -170,6 +171,7 @@ class Balancer:
             replaced=override_headers,
             path_given=path is not None,
         )
+        keep_request_id(overrides, websocket.scope)
         raw, prefix = _target(websocket.scope, path)
         await self.forwarder.websocket(
             websocket, raw, prefix, overrides, subprotocols=subprotocols, open_timeout=open_timeout

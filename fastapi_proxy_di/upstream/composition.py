@@ -107,7 +107,7 @@ def compose(
     observers = UpstreamObservers(
         metrics,
         Tracing(settings.name, telemetry, how),
-        AccessRecords(settings.name, pool, how, settings.explain),
+        AccessRecords(settings.name, pool, how, settings.explain, telemetry),
     )
     budget = RetryBudget(settings.retries.budget_share, settings.retries.budget_minimum)
     journey = _journey(

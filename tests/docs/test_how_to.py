@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import subprocess
 import sys
 
@@ -135,32 +134,6 @@ async def test_ready_names_the_upstream_that_is_not_ready(
 
     assert ready.json() == {"status": "ready"}
     assert (not_ready.status_code, not_ready.json()["upstreams"]) == (503, ["billing"])
-
-
-async def test_access_log_writes_one_line_for_each_exchange(
-    snippet: Snippet,
-    billing: tuple[Running, Running],
-    gateway: Gateway,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """The formatter of the page writes one JSON line."""
-    module = snippet("how_to/access_log.py")
-    module.handler.setStream(sys.stderr)
-    try:
-        async with gateway(module.app) as client:
-            await client.get("/billing/health")
-    finally:
-        module.access.removeHandler(module.handler)
-        module.access.setLevel(logging.NOTSET)
-        module.access.propagate = True
-
-    (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("{")]
-    assert {**json.loads(line), "total_ms": 0}.items() >= {
-        "upstream": "billing",
-        "status": 200,
-        "ended_by": "complete",
-        "total_ms": 0,
-    }.items()
 
 
 async def test_websockets_choose_the_subprotocol(

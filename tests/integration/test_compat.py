@@ -240,3 +240,12 @@ def test_unknown_path_pattern_is_a_fault() -> None:
     router.routes[0].path_regex = re.compile("^/(?P<path>.+)$")  # type: ignore[attr-defined]
     with pytest.raises(compat.UnknownFastAPI, match="pattern"):
         router.routes[0].get_route_handler()  # type: ignore[attr-defined]
+
+
+def test_route_without_the_effective_one_is_that_of_the_router() -> None:
+    """Access records then lack the prefix of the include; nothing else changes."""
+    router = proxy_router(billing("http://127.0.0.1:1"))
+    (route, *_) = router.routes
+
+    assert compat.route_template({"route": route}) == "/{path:path}"
+    assert compat.route_template({"route": object()}) is None
