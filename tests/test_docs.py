@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from fastapi_proxy_di import AffinitySettings, DestinationSettings, Failure, UpstreamSettings
+from fastapi_proxy_di import (
+    AffinitySettings,
+    DestinationSettings,
+    Failure,
+    ProxySettings,
+    UpstreamSettings,
+)
 from fastapi_proxy_di.client import httpx_errors
 from scripts import settings_reference
 
@@ -158,6 +164,7 @@ def test_defaults_page_is_complete_and_right() -> None:
 
     assert rows == {
         **dict(defaults(UpstreamSettings)),
+        **dict(defaults(ProxySettings)),
         **dict(defaults(AffinitySettings, "affinity.")),
         **dict(defaults(DestinationSettings, "destinations.")),
     }
