@@ -6,7 +6,7 @@
 
 const ASK_EACH = 500;
 const RENEW_EACH = 5000;
-const LONGEST_PAUSE = 10000; // while the gateway does not respond
+const LONGEST_PAUSE = 5000; // while the gateway does not respond
 const LONGEST_RESPONSE = 10000;
 
 const byId = (id) => document.getElementById(id);
