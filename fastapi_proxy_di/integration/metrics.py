@@ -30,7 +30,8 @@ def proxy_collector(app: Any) -> Collector:
     REGISTRY.register(proxy_collector(app))
     ```
 
-    It collects nothing while no lifespan of the app runs. Needs the extra ``prometheus``.
+    It collects nothing while no lifespan of the app runs. The label ``process`` of all series has
+    the process id, because a scrape sees one process. Needs the extra ``prometheus``.
 
     Args:
         app: The app that mounts or injects the upstreams.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 
@@ -11,8 +12,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from fastapi_proxy_di.observability.families import Family, Labels, Numbers, families
-from fastapi_proxy_di.observability.histogram import BOUNDS, Histogram
+from fastapi_proxy_di.observability.families import Family, Numbers, families
+from fastapi_proxy_di.observability.histogram import BOUNDS, Histogram, Label
+from fastapi_proxy_di.observability.workers import warn_of_workers
 
 __all__ = ["UpstreamCollector", "exposition"]
 
@@ -34,9 +36,11 @@ class UpstreamCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Give all metrics with their values."""
+        """Give all metrics with their values; the label ``process`` has the id of this process."""
+        warn_of_workers()
+        process = str(os.getpid())
         for family in families(self._upstreams()):
-            yield _metric(family)
+            yield _metric(family, process)
 
 
 def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
@@ -55,22 +59,22 @@ def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
     return encode(registry), content_type
 
 
-def _metric(family: Family) -> Metric:
+def _metric(family: Family, process: str) -> Metric:
     name = family.name.replace(".", "_")
-    labels = [one.replace(".", "_") for one in family.attributes]
+    labels = [*(one.replace(".", "_") for one in family.attributes), "process"]
     if family.kind == "histogram":
         histogram = HistogramMetricFamily(f"{name}_seconds", family.text, labels=labels)
         for values, counts in family.histograms.items():
-            histogram.add_metric(_texts(values), _cumulated(counts), counts.seconds)
+            histogram.add_metric(_texts(*values, process), _cumulated(counts), counts.seconds)
         return histogram
     kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     metric = kind(name, family.text, labels=labels)
     for values, value in family.values.items():
-        metric.add_metric(_texts(values), value)
+        metric.add_metric(_texts(*values, process), value)
     return metric
 
 
-def _texts(labels: Labels) -> list[str]:
+def _texts(*labels: Label) -> list[str]:
     return ["" if one is None else str(one) for one in labels]
 
 

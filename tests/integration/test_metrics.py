@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -48,10 +49,10 @@ def test_page_has_the_metrics_of_all_upstreams(app: FastAPI) -> None:
         response = client.get("/metrics")
 
     assert response.headers["content-type"].startswith("text/plain")
+    found = [one for family in read_text(response.text) for one in family.samples]
+    assert {one.labels.pop("process") for one in found} == {str(os.getpid())}
     samples = {
-        (one.name, *(one.labels[name] for name in sorted(one.labels))): one.value
-        for family in read_text(response.text)
-        for one in family.samples
+        (one.name, *(one.labels[name] for name in sorted(one.labels))): one.value for one in found
     }
     url = UPSTREAMS["UPSTREAM_BILLING_DESTINATIONS"]
     server = url.removeprefix("asgi://")

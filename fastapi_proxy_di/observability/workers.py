@@ -1,0 +1,62 @@
+"""Finds out whether this process is one of several workers of a server.
+
+No server tells its workers how many they are. What it was told itself is in the arguments of the
+command, which workers share, and in variables. A number in a server's configuration file, or in a
+call of ``uvicorn.run``, is not seen.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+__all__ = ["warn_of_workers", "worker_count"]
+
+_logger = logging.getLogger("fastapi_proxy_di.metrics")
+
+
+def worker_count(
+    arguments: Sequence[str], environment: Mapping[str, str], *, has_parent: bool
+) -> int:
+    """Give how many workers the server of this process runs, 1 if that is not known.
+
+    Args:
+        arguments: The command, as in ``sys.argv``.
+        environment: The variables.
+        has_parent: Whether a process of this program has started this one: uvicorn, granian and
+            hypercorn start their workers so, gunicorn sets ``SERVER_SOFTWARE``.
+    """
+    if not has_parent and not environment.get("SERVER_SOFTWARE", "").startswith("gunicorn"):
+        return 1
+    program, *options = arguments
+    options += shlex.split(environment.get("GUNICORN_CMD_ARGS", ""))
+    if "--reload" in options:
+        return 1
+    found = re.search(r"\0(?:--workers[\0=]|-w\0?)(\d+)\0", "\0".join(["", *options, ""]))
+    if found is not None:
+        return int(found[1])
+    if "hypercorn" in program:
+        return 1
+    value = environment.get("GRANIAN_WORKERS" if "granian" in program else "WEB_CONCURRENCY", "")
+    return int(value) if value.isdecimal() else 1
+
+
+@cache
+def warn_of_workers() -> None:
+    """Log once if a scrape of this process shows only a part of the traffic."""
+    has_parent = multiprocessing.parent_process() is not None
+    count = worker_count(sys.argv, os.environ, has_parent=has_parent)
+    if count > 1:
+        _logger.warning(
+            "metrics: process %d is one of %d workers, and each scrape sees one of them; their "
+            "series differ in the label process. For all of them at each scrape run one worker "
+            "per container or port, or export to OpenTelemetry",
+            os.getpid(),
+            count,
+        )
