@@ -10,11 +10,12 @@ the counts of all destinations at once, in a dict that is replaced whole when co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 from typing import Final, Protocol
 
-from fastapi_proxy_di.errors import LimitExceeded, ProxyError
+from fastapi_proxy_di.errors import Failure, LimitExceeded, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.observability.attributes import method_of, server_of
 from fastapi_proxy_di.observability.counts import GONE, DestinationCounts
@@ -148,7 +149,7 @@ class Metrics:
         if isinstance(event, DestinationEjected) and event.upstream == self.upstream:
             counts = self._counts.get(event.destination or "")
             if counts is not None:
-                _count(counts.ejections, event.reason)
+                _count(counts.ejections, _ejection_reason(event.reason))
 
     # -- as the observer of exchanges -----------------------------------------------------
 
@@ -219,3 +220,14 @@ class Metrics:
 
 def _count(counts: dict[str, int], name: str) -> None:
     counts[name] = counts.get(name, 0) + 1
+
+
+_EJECTION_REASONS: Final = frozenset({"retry_after", *(one.value for one in Failure)})
+
+
+def _ejection_reason(reason: str) -> str:
+    """Give ``proxy.ejection.reason``; a lease may be failed with any text."""
+    if reason in _EJECTION_REASONS:
+        return reason
+    status = re.fullmatch(r"status (\d{3})", reason)
+    return "lease" if status is None else f"status_{status[1]}"

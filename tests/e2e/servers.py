@@ -1,4 +1,4 @@
-"""Runs uvicorn, hypercorn, granian and nginx as processes, as users start them."""
+"""Runs uvicorn, hypercorn, granian, nginx and Prometheus as processes, as users start them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from tests.support.processes import Process, running
 from tests.support.servers import free_port
 
-__all__ = ["NGINX", "curl", "granian", "hypercorn", "nginx", "uvicorn"]
+__all__ = ["NGINX", "curl", "granian", "hypercorn", "nginx", "prometheus", "uvicorn"]
 
 NGINX: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
 _DEADLINE_SECONDS: Final = 100.0  # for machines that stall
@@ -141,6 +141,41 @@ async def nginx(directory: Path, upstream: str) -> AsyncIterator[Process]:
     (directory / "file").write_bytes(b"a file of nginx\n")
     async with running(NGINX, "-p", str(directory), "-c", str(config)) as server:
         await server.line("start worker process|using the")
+        server.port = port
+        yield server
+
+
+_PROMETHEUS_CONFIG: Final = """\
+global:
+  scrape_interval: 500ms
+  scrape_timeout: 500ms
+scrape_configs:
+  - job_name: gateway
+    static_configs: [{{targets: ["{target}"]}}]
+"""
+
+
+@contextlib.asynccontextmanager
+async def prometheus(directory: Path, target: str) -> AsyncIterator[Process]:
+    """Run a Prometheus that scrapes a server twice a second.
+
+    Args:
+        directory: For its configuration and its data.
+        target: Host and port of the server, whose metrics are at ``/metrics``.
+    """
+    path = shutil.which("prometheus")
+    if path is None:  # pragma: no cover
+        pytest.skip("Prometheus is not installed; on Debian and Ubuntu: apt-get install prometheus")
+    port = free_port()
+    config = directory / "prometheus.yml"
+    config.write_text(_PROMETHEUS_CONFIG.format(target=target))
+    words = (
+        f"--config.file={config}",
+        f"--storage.tsdb.path={directory / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    )
+    async with running(path, *words, folder=directory) as server:
+        await server.line("Server is ready to receive web requests")
         server.port = port
         yield server
 

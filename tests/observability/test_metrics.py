@@ -304,6 +304,16 @@ def test_destination_that_is_gone_is_read_as_empty() -> None:
     assert attempts(metrics) == {}
 
 
+def test_ejection_has_one_of_few_reasons() -> None:
+    """A lease may be failed with any text, which is no label."""
+    (one,) = destinations("http://a")
+    metrics = Metrics("billing", (one,))
+    for reason in ("status 503", "retry_after", "disk 7 is full", "disk 8 is full"):
+        metrics.listen(DestinationEjected("billing", "http://a", 1.0, reason))
+
+    assert metrics.of(one).ejections == {"status_503": 1, "retry_after": 1, "lease": 2}
+
+
 def test_ejection_of_an_unknown_destination_is_ignored() -> None:
     """And so is one of another upstream."""
     (one,) = destinations("http://a")
