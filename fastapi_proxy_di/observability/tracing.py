@@ -4,7 +4,7 @@ Spans are made below the current span, whoever made it: FastAPI's own telemetry,
 the app. A proxied request without a current span gets none, as on a path that telemetry leaves
 out, and its trace headers pass as the client sent them. The same holds for every request that
 the sampler leaves out. A call or lease of the app outside of requests gets a root span where a
-provider is set.
+provider is set; in a job that a request has started, a span below the request's.
 
 Names and attributes are OpenTelemetry's stable conventions for HTTP clients, and ``proxy.*`` for
 what they do not name. Telemetry never fails a request: an exception of a provider or exporter is
@@ -22,7 +22,16 @@ from urllib.parse import unquote_plus
 
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.context import Context, get_current
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer, TracerProvider
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    TracerProvider,
+)
 from starlette.types import Scope
 
 from fastapi_proxy_di.errors import ProxyError
@@ -74,6 +83,8 @@ class Tracing:
         self._telemetry: Final = telemetry
         self._known: TracerProvider | None = None
         self._tracer: Tracer | None = None
+        self._propagator: TextMapPropagator | None = None
+        self._fields: frozenset[bytes] = frozenset()
         self._failed = False
 
     def observe(self, exchange: Exchange) -> ExchangeSpans | None:
@@ -82,8 +93,8 @@ class Tracing:
             proxied = exchange.send is not None
             current = trace.get_current_span()
             recording = current.is_recording()
-            if not recording and (proxied or current.get_span_context().is_valid):
-                return None  # left out by the app or by the sampler
+            if not recording and (proxied or _left_out(current.get_span_context())):
+                return None
             tracer = self._tracer_now()
             if tracer is None and not (recording and self.injects):
                 return None
@@ -98,6 +109,13 @@ class Tracing:
         except Exception as error:  # noqa: BLE001  # telemetry fails no request
             self.failed(error)
             return None
+
+    def fields_of(self, propagator: TextMapPropagator) -> frozenset[bytes]:
+        """Give the headers that a propagator sets, in lower case; kept for the next request."""
+        if propagator is not self._propagator:
+            self._fields = frozenset(name.lower().encode("latin-1") for name in propagator.fields)
+            self._propagator = propagator
+        return self._fields
 
     def failed(self, error: Exception) -> None:
         """Log the first exception of the telemetry."""
@@ -222,11 +240,12 @@ class ExchangeSpans:
         carrier: dict[str, str] = {}
         propagator = propagate.get_global_textmap()
         propagator.inject(carrier, context)
-        own = {name.lower().encode("latin-1") for name in (*propagator.fields, *carrier)}
-        headers = [pair for pair in exchange.headers if pair[0] not in own]
-        for name, value in carrier.items():
-            headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
-        return headers
+        injected = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in carrier.items()
+        ]
+        own = self._tracing.fields_of(propagator).union(name for name, _ in injected)
+        return [pair for pair in exchange.headers if pair[0] not in own] + injected
 
     def _end(self, exchange: Exchange, failure: BaseException | None) -> None:
         span, exchange.span = exchange.span, None
@@ -248,6 +267,15 @@ class ExchangeSpans:
                 span.set_status(StatusCode.ERROR)
         except Exception as error:  # noqa: BLE001  # telemetry fails no request
             self._tracing.failed(error)
+
+
+def _left_out(current: SpanContext) -> bool:
+    """Whether the sampler has left a trace out.
+
+    A span that has ended, or is another process's, does not record either, but is a parent for what
+    a job does.
+    """
+    return current.is_valid and not current.trace_flags.sampled
 
 
 def _describe(exchange: Exchange, attributes: dict[str, str | int | float]) -> str:

@@ -6,8 +6,9 @@ import asyncio
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.testclient import TestClient
+from opentelemetry import context, propagate
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
@@ -176,6 +177,76 @@ def test_call_outside_of_requests_is_a_root(monkeypatch: pytest.MonkeyPatch) -> 
         "proxy.upstream": "billing",
         "proxy.destination": ORIGIN,
         "proxy.pick": "power_of_two_choices",
+    }
+
+
+def test_job_that_a_request_has_started_stays_in_its_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also once the span of the request has ended."""
+    exported = Exported()
+    app = gateway(monkeypatch, tracer_provider=exported.provider)
+    jobs: list[asyncio.Task[Any]] = []
+
+    async def work(billing: Balancer) -> Any:
+        await until(lambda: exported.spans(SpanKind.SERVER))
+        return (await billing.client.get("/x", headers={"traceparent": "replaced"})).json()
+
+    @app.get("/start")
+    async def start(billing: Billing) -> None:
+        jobs.append(asyncio.create_task(work(billing), name="job"))
+
+    async def result() -> dict[str, str]:
+        return dict(await jobs[0])
+
+    with TestClient(app) as client:
+        client.get("/start")
+        assert client.portal is not None
+        sent = client.portal.call(result)
+
+    (call,) = exported.spans(SpanKind.CLIENT)
+    assert exported.parent(call) == "fastapi.endpoint"
+    assert sent["traceparent"] == "00-{}-{}-{:02x}".format(*ids(call), call.context.trace_flags)
+
+
+def test_job_of_another_process_stays_in_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has read the context of its message; not one that the sampler left out."""
+    exported = Exported()
+    app = gateway(monkeypatch, tracer_provider=exported.provider)
+
+    async def work(billing: Balancer, parent: str) -> dict[str, str]:
+        context.attach(propagate.extract({"traceparent": parent}))
+        return dict((await billing.client.get("/x")).json())
+
+    with TestClient(app) as client:
+        assert client.portal is not None
+        billing = Upstream("billing").of(app)
+        sent = client.portal.call(work, billing, TRACE)
+        left_out = client.portal.call(work, billing, f"{TRACE[:-2]}00")
+
+    (call,) = exported.spans(SpanKind.CLIENT)
+    assert sent["traceparent"] == "00-{}-{}-01".format(*ids(call))
+    assert ids(call)[0] == TRACE.split("-")[1]
+    assert "traceparent" not in left_out
+
+
+def test_app_in_the_same_process_is_below_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server span is the child of the client span, as in another process."""
+    exported = Exported()
+    inner = FastAPI(telemetry={"tracer_provider": exported.provider})
+    monkeypatch.setattr("tests.observability.traced.origin", inner)
+    with TestClient(gateway(monkeypatch, tracer_provider=exported.provider)) as client:
+        assert client.get("/billing/openapi.json").status_code == 200
+
+    parents = {
+        span.name: exported.parent(span)
+        for kind in (SpanKind.SERVER, SpanKind.CLIENT)
+        for span in exported.spans(kind)
+    }
+    assert parents == {
+        "GET /billing/{path}": None,
+        "GET": "GET /billing/{path}",
+        "GET /openapi.json": "GET",
     }
 
 
