@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di.errors import NoAvailableDestination, ProxyError, UpstreamsNotReady
 from fastapi_proxy_di.integration.compat import exception_handlers, exception_middleware
+from fastapi_proxy_di.wire.quoting import quoted
 
 _DENIAL: Final = "websocket.http.response"
 
@@ -65,7 +66,8 @@ def problem(
 
     Args:
         status: The status of the response.
-        detail: What is wrong; by default a sentence about the status.
+        detail: What is wrong, which may quote what a client sent; by default a sentence about
+            the status.
         headers: Headers of the response.
         **further: Further members of the document.
     """
@@ -73,7 +75,7 @@ def problem(
         "type": "about:blank",
         "title": _title(status),
         "status": status,
-        "detail": detail or _DETAILS.get(status, "The request failed."),
+        "detail": quoted(detail or _DETAILS.get(status, "The request failed.")),
     }
     return JSONResponse(
         document | further,

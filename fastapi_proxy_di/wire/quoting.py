@@ -5,7 +5,8 @@ their own, an escape sequence would colour a terminal, a right-to-left mark woul
 people read, and a long text would fill the log.
 
 Text is made safe where it enters: `ProxyError` quotes its message, a lease the reason of a failure,
-an access record its method and path. Logs and pages show these texts unchanged.
+an access record its method and path, a problem document its detail. Logs and pages show these
+texts unchanged.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from fastapi_proxy_di.wire.quoting import quoted
+
 _logger = logging.getLogger("fastapi_proxy_di.asgi")
 
 Message = MutableMapping[str, Any]
@@ -121,7 +123,7 @@ class InnerApp:
             "%s: asgi://%s %s",
             self.upstream,
             self.name,
-            what,
+            quoted(what),
             exc_info=error,
             extra={"upstream": self.upstream, "destination": f"asgi://{self.name}"},
         )
