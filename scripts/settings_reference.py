@@ -16,11 +16,12 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, SecretStr, WithJsonSchema
 
-from fastapi_proxy_di import DestinationSettings, UpstreamSettings
+from fastapi_proxy_di import DestinationSettings, ProxySettings, UpstreamSettings
 from fastapi_proxy_di.settings.statuses import StatusCodes
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 PREFIX: Final = "UPSTREAM_BILLING_"
+APP_PREFIX: Final = "FASTAPI_PROXY_"
 NAMES: Final[dict[Any, str]] = {
     bool: "`true` or `false`",
     dict: "JSON object",
@@ -126,7 +127,7 @@ def table(
 
 
 def tables() -> str:
-    """Give all tables: the upstream's own settings, nested ones, one destination's."""
+    """Give all tables: an upstream's own settings, nested ones, one destination's, the app's."""
     nested = dict(models(UpstreamSettings))
     parts = ["## The upstream\n\n" + table(UpstreamSettings, prefix=PREFIX, skip=frozenset(nested))]
     parts += [
@@ -137,6 +138,16 @@ def tables() -> str:
         "## A destination\n\nOne entry of `destinations`: in code a `DestinationSettings`, "
         "in a variable a JSON object.\n\n" + table(DestinationSettings, "destinations.")
     )
+    nested = dict(models(ProxySettings))
+    parts.append(
+        "## The app\n\nThe fields of `ProxySettings`, for all upstreams of an app.\n\n"
+        + table(ProxySettings, "app.", APP_PREFIX, frozenset(nested))
+    )
+    parts += [
+        f"### `{name}` of the app\n\n"
+        + table(model, f"app.{name}.", f"{APP_PREFIX}{name.upper()}__")
+        for name, model in nested.items()
+    ]
     return "\n\n".join(parts)
 
 

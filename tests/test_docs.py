@@ -206,10 +206,12 @@ def test_settings_tables_have_type_variable_and_anchor() -> None:
         )
     }
     names = {name for name, _ in defaults(UpstreamSettings)} | {"destinations"}
+    names |= {f"app.{name}" for name, _ in defaults(ProxySettings)}
 
     assert {name for name in rows if not name.startswith("affinity.")} == names - {"affinity"}
     for name, (variable, _) in rows.items():
-        assert variable == f"UPSTREAM_BILLING_{name.upper().replace('.', '__')}"
+        prefix = "FASTAPI_PROXY_" if name.startswith("app.") else "UPSTREAM_BILLING_"
+        assert variable == prefix + name.removeprefix("app.").upper().replace(".", "__")
     kinds = {name: kind for name, (_, kind) in rows.items()}
     assert kinds["health.interval"] == "duration"
     assert kinds["timeouts.total"] == "duration or none"
@@ -218,6 +220,7 @@ def test_settings_tables_have_type_variable_and_anchor() -> None:
     assert kinds["forwarded.mode"] == "`set`, `append` or `off`"
     assert kinds["request_headers"] == "JSON object with secret values"
     assert kinds["destinations"] == "list of destinations"
+    assert kinds["app.telemetry.propagate"] == "`inject`, `pass` or `off`"
 
 
 def test_architecture_page_names_every_folder_and_only_files_that_exist() -> None:

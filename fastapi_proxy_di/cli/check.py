@@ -13,15 +13,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import BaseModel
+
 from fastapi_proxy_di.cli.mentions import mentions_of
 from fastapi_proxy_di.cli.tables import print_table
 from fastapi_proxy_di.errors import ProxyError, SettingsError
 from fastapi_proxy_di.integration.runtime import compose_all
 from fastapi_proxy_di.settings import (
     DestinationSettings,
+    ProxySettings,
     UpstreamSettings,
     effective_sources,
     read_all,
+    read_proxy_settings,
     settings_error,
     unknown_variables,
 )
@@ -61,12 +65,14 @@ def run(words: Sequence[str]) -> int:
     """
     try:
         settings, faults = read_all(mentions_of(words))
+        of_app, more = read_proxy_settings()
+        faults += more
         findings = asyncio.run(_probe_all(settings, faults))
     except SettingsError as error:
         print(error, file=sys.stderr)  # a fault report names unknown variables itself
         return 2
-    for one in settings.values():
-        for warning in unknown_variables(type(one), os.environ, settings):
+    for kind in (ProxySettings, *map(type, settings.values())):
+        for warning in unknown_variables(kind, os.environ, settings):
             print(f"warning: {warning}", file=sys.stderr)
     print_table(
         ["upstream", "destination", "probe", "result", "time"],
@@ -84,12 +90,15 @@ def run(words: Sequence[str]) -> int:
     print()
     print_table(
         ["upstream", "setting", "value", "source"],
-        [row for one in settings.values() for row in _origins(one)],
+        [row for one in settings.values() for row in _origins(one.name, one, UpstreamSettings)]
+        + ([] if of_app is None else _origins("(app)", of_app, ProxySettings)),
     )
     return 1 if any(finding.fault for finding in findings) else 0
 
 
-def _origins(settings: UpstreamSettings) -> list[list[str]]:
+def _origins(
+    name: str, settings: ProxySettings | UpstreamSettings, base: type[BaseModel]
+) -> list[list[str]]:
     """Give upstream, setting, value and source of each setting that is not a default.
 
     Secrets stay masked. Fields that a declared class adds are listed without their values, since
@@ -97,13 +106,13 @@ def _origins(settings: UpstreamSettings) -> list[list[str]]:
     """
     rows = []
     for field, source in effective_sources(type(settings)).items():
-        if field.partition(".")[0] not in UpstreamSettings.model_fields:
-            rows.append([settings.name, field, "(own field)", source])
+        if field.partition(".")[0] not in base.model_fields:
+            rows.append([name, field, "(own field)", source])
         elif source != "default":
             value: object = settings
             for part in field.split("."):
                 value = value.get(part) if isinstance(value, Mapping) else getattr(value, part)
-            rows.append([settings.name, field, _shown(value), source])
+            rows.append([name, field, _shown(value), source])
     return rows
 
 

@@ -79,7 +79,7 @@ class Runtime:
         if settings is None:
             settings, more = read_proxy_settings()
             faults += more
-        for warning in _unread_variables(mentions, upstreams):
+        for warning in _unread_variables(mentions, upstreams, settings):
             _logger.warning(warning)
         try:
             telemetry = None if settings is None else telemetry_of(settings.telemetry)
@@ -140,10 +140,13 @@ def compose_all(
 
 
 def _unread_variables(
-    mentions: Mapping[str, Mention], settings: Mapping[str, UpstreamSettings]
+    mentions: Mapping[str, Mention],
+    settings: Mapping[str, UpstreamSettings],
+    proxy_settings: ProxySettings | None,
 ) -> list[str]:
     """Name the variables that set nothing, except where they are faults."""
-    of_app = unknown_variables(ProxySettings, os.environ, mentions)
+    app_class = ProxySettings if proxy_settings is None else type(proxy_settings)
+    of_app = unknown_variables(app_class, os.environ, mentions)
     return of_app + [
         warning
         for name, mention in mentions.items()

@@ -110,7 +110,7 @@ class Supervisor:
     def probed(
         self, destination: Destination, ok: bool, latency_ms: float | None, reason: str
     ) -> None:
-        """Apply the result of one probe.
+        """Apply the result of one probe, unless its destination has left the pool meanwhile.
 
         Args:
             destination: The destination that was probed.
@@ -118,6 +118,8 @@ class Supervisor:
             latency_ms: Milliseconds that the probe took, ``None`` if it failed.
             reason: Why the probe failed, ``""`` if it was good.
         """
+        if destination.removed:
+            return
         if latency_ms is not None:
             destination.latency_ms = latency_ms
         if ok and self._ejector.ends_with_probe(destination):

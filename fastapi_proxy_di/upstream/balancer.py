@@ -20,8 +20,15 @@ from fastapi_proxy_di.balancing.hash_key import RequestKey
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.client.lease import Lease
 from fastapi_proxy_di.forwarding.overrides import keep_request_id, overrides_of
+from fastapi_proxy_di.observability.telemetry import Telemetry
 from fastapi_proxy_di.pools.destination import Destination
-from fastapi_proxy_di.settings import Destinations, HealthSettings, UpstreamSettings
+from fastapi_proxy_di.settings import (
+    Destinations,
+    HealthSettings,
+    UpstreamSettings,
+    read_proxy_settings,
+    settings_error,
+)
 from fastapi_proxy_di.supervision.events import Event
 from fastapi_proxy_di.upstream.client_request import Forwarder, exit_stack
 from fastapi_proxy_di.upstream.composition import compose
@@ -59,13 +66,22 @@ class Balancer:
     async def from_settings(cls, settings: UpstreamSettings) -> AsyncIterator[Balancer]:
         """Run an upstream outside any app: scripts, jobs, tests.
 
+        Traces and metrics are as the variables of `ProxySettings` say.
+
         Args:
             settings: The settings of the upstream.
 
         Yields:
             The balancer of the upstream, after the first probe of every destination.
+
+        Raises:
+            SettingsError: Every fault of `ProxySettings`.
+            ValueError: A setting of the upstream has a fault that validation cannot find.
         """
-        running = compose(settings)
+        proxy_settings, faults = read_proxy_settings()
+        if proxy_settings is None:
+            raise settings_error(faults)
+        running = compose(settings, telemetry=Telemetry(proxy_settings.telemetry))
         try:
             await running.start()
             yield cls(running)

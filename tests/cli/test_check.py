@@ -264,3 +264,30 @@ def test_check_of_a_class_lists_its_own_fields(
         ["billing", "tenant", "(own", "field)", "class", "default"],
     ]
     assert "hush" not in output.out + output.err
+
+
+def test_check_reads_the_settings_of_the_app(
+    listening: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table has their sources; a misspelt variable is a warning, a fault is status 2."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", f"http://127.0.0.1:{listening}")
+    monkeypatch.setenv("FASTAPI_PROXY_TELEMETRY__TRACING", "false")
+    monkeypatch.setenv("FASTAPI_PROXY_REQUESTID", "true")
+
+    status = main(["check", "billing"])
+
+    shown = capsys.readouterr()
+    assert status == 0
+    assert shown.out.splitlines()[-1].split() == [
+        "(app)",
+        "telemetry.tracing",
+        "False",
+        "FASTAPI_PROXY_TELEMETRY__TRACING",
+        "(environment)",
+    ]
+    assert "did you mean FASTAPI_PROXY_REQUEST_ID?" in shown.err
+
+    monkeypatch.setenv("FASTAPI_PROXY_TELEMETRY__PROPAGATE", "b3")
+
+    assert main(["check", "billing"]) == 2
+    assert "telemetry.propagate (FASTAPI_PROXY_TELEMETRY__PROPAGATE)" in capsys.readouterr().err

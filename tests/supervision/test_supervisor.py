@@ -143,6 +143,20 @@ async def test_supervisor_readmits_on_a_good_probe() -> None:
 
 
 @virtually
+async def test_supervisor_readmits_nothing_that_has_left() -> None:
+    """A probe may end after its destination has left the pool."""
+    run = Supervised(pool_of(3))
+    run.eject(0)
+    gone = run[0]
+    run.supervisor.replace([run[1].settings, run[2].settings])
+    run.take()
+    run.supervisor.probed(gone, True, 5.0, "")
+
+    assert run.take() == []
+    assert gone.latency_ms is None
+
+
+@virtually
 async def test_supervisor_ejects_for_a_cool_down() -> None:
     """Retry-After ejects the destination for its time."""
     run = Supervised(pool_of(3), respect_retry_after=True)

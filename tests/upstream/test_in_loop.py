@@ -56,6 +56,7 @@ def members() -> list[tuple[str, Callable[[Balancer], Any], Callable[[Balancer],
             lambda b: b.destinations[0].draining,
         ),
         ("undrain", lambda b: b.undrain(ONE), lambda b: not b.destinations[0].draining),
+        ("readmit", lambda b: b.readmit(ONE), lambda b: len(b.available) == 2),
         (
             "replace_destinations",
             lambda b: b.replace_destinations([TWO]),
