@@ -117,7 +117,9 @@ async function renew() {
   shown = number;
   showLocalTimes(fresh);
   takeOverSections(fresh);
-  for (const id of ["moment", "overview", "events"]) takeOver(byId(id), fresh.getElementById(id));
+  for (const id of ["moment", "overridden", "overview", "events", "mounts"]) {
+    takeOver(byId(id), fresh.getElementById(id));
+  }
   document.title = fresh.title;
   ({ process, position } = fresh.body.dataset);
   arrange();

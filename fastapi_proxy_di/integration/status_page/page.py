@@ -15,7 +15,12 @@ from html import escape
 from importlib.resources import files
 from typing import Final
 
-from fastapi_proxy_di.integration.status_page.reports import EventReport, StatusReport
+from fastapi_proxy_di.integration.status_page.reports import (
+    EventReport,
+    MountReport,
+    RouteReport,
+    StatusReport,
+)
 from fastapi_proxy_di.upstream.status import DestinationStatus, Percentiles, UpstreamStatus
 
 __all__ = ["POLICY", "render"]
@@ -82,6 +87,7 @@ def render(report: StatusReport, events: Iterable[EventReport]) -> str:
 <h1>Upstreams</h1>
 <p id="moment">Process {report.process} at {_moment(report.at)}. With several processes, each \
 knows its own state only.</p>
+<p id="overridden">{_overridden(report)}</p>
 <noscript><p>The page shows one moment: reload it for the next. Search, order and actions need \
 JavaScript.</p></noscript>
 <nav id="overview" aria-label="Overview"><ul>
@@ -99,6 +105,13 @@ JavaScript.</p></noscript>
 <ul id="events">
 {"".join(map(_event, events)) or "<li>none since the start</li>"}</ul>
 </section>
+<section aria-labelledby="paths">
+<h2 id="paths">Paths</h2>
+<details><summary>Mounts when the app started</summary>
+<ul id="mounts">
+{"".join(map(_mount, report.mounts)) or "<li>none</li>"}</ul>
+</details>
+</section>
 </main>
 <div class="notices"><p id="lost" role="status"></p><p id="notice" role="status"></p></div>
 <script>{_SCRIPT}</script>
@@ -111,6 +124,12 @@ def _title(report: StatusReport) -> str:
     """Say in the browser's tab whether anything is out."""
     out = sum(len(one.destinations) - _available(one) for one in report.upstreams)
     return f"({out} not available) Upstreams" if out else "Upstreams"
+
+
+def _overridden(report: StatusReport) -> str:
+    kinds = {"stand_in": "a stand-in", "function": "a function, whose state is not known"}
+    names = ", ".join(f"{escape(name)} by {kinds[one]}" for name, one in report.overridden.items())
+    return f"Replaced in app.dependency_overrides: {names}." if names else ""
 
 
 def _available(one: UpstreamStatus) -> int:
@@ -245,6 +264,21 @@ def _event(one: EventReport) -> str:
     if one.destination is not None:
         subject += f": {escape(one.destination)}"
     return f"<li>{_moment(one.at)} {subject} {escape(one.text)}</li>\n"
+
+
+def _mount(one: MountReport) -> str:
+    path, upstream = escape(f"{one.host or ''}{one.path}"), escape(one.upstream)
+    taken = escape(", ".join(one.proxied)) or "nothing, since the app itself takes everything"
+    local = _routes("served by the app itself, before the mount", one.local)
+    shadowed = _routes("never reached, since the mount stands before it", one.shadowed)
+    return f"<li>{path} to {upstream}: {taken}<ul>{local}{shadowed}</ul></li>\n"
+
+
+def _routes(what: str, routes: Iterable[RouteReport]) -> str:
+    return "".join(
+        f"<li>{escape(' '.join([', '.join(one.requests), one.path]).strip())}: {what}</li>"
+        for one in routes
+    )
 
 
 def _moment(at: datetime) -> str:

@@ -207,3 +207,13 @@ async def test_destinations_come_and_go(browser: Browser) -> None:
         status.balancer.replace_destinations([three, one])
         await status.page.until(f"{listed} === '{three},{one}'")
         await status.page.shows("2 of 2 destinations")
+
+
+async def test_paths_stay_open(browser: Browser) -> None:
+    """The list of mounts is closed at first; once it is open, updates leave it so."""
+    (url,) = addresses(1)
+    async with shown(browser, url) as status:
+        await status.page.click("summary")
+        await status.page.shows("/billing to billing: HTTP, WebSocket")
+        await status.page.evaluate("renew()")
+        await status.page.shows("/billing to billing: HTTP, WebSocket")

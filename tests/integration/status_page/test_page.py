@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any, Final, get_args
@@ -14,7 +15,13 @@ import pytest
 from fastapi_proxy_di import UpstreamStatus
 from fastapi_proxy_di.integration.status_page import page as module
 from fastapi_proxy_di.integration.status_page.page import POLICY, render
-from fastapi_proxy_di.integration.status_page.reports import EventReport, StatusReport
+from fastapi_proxy_di.integration.status_page.reports import (
+    EventReport,
+    MountReport,
+    OverrideKind,
+    RouteReport,
+    StatusReport,
+)
 from fastapi_proxy_di.pools.destination import DestinationState
 from fastapi_proxy_di.upstream.status import DestinationStatus, Percentiles
 
@@ -67,16 +74,22 @@ def upstream(*destinations: DestinationStatus, **changes: Any) -> UpstreamStatus
     return UpstreamStatus.model_validate({**defaults, **changes})
 
 
-def rendered(*upstreams: UpstreamStatus, actions: bool = True, events: Any = ()) -> str:
+def rendered(
+    *upstreams: UpstreamStatus,
+    actions: bool = True,
+    events: Iterable[EventReport] = (),
+    mounts: tuple[MountReport, ...] = (),
+    overridden: dict[str, OverrideKind] | None = None,
+) -> str:
     """Give the page."""
-    report = StatusReport.model_construct(
+    report = StatusReport(
         process=7,
         at=NOON,
         actions=actions,
         position="7-3",
         upstreams=upstreams,
-        overridden={},
-        mounts=(),
+        overridden=overridden or {},
+        mounts=mounts,
     )
     return render(report, events)
 
@@ -209,13 +222,26 @@ def test_texts_from_outside_are_escaped() -> None:
     event = EventReport(
         at=NOON, kind=HOSTILE, upstream=HOSTILE, destination=HOSTILE, text=HOSTILE, reason=HOSTILE
     )
+    mount = MountReport(
+        upstream=HOSTILE,
+        path=HOSTILE,
+        host=HOSTILE,
+        proxied=("HTTP",),
+        local=(RouteReport(requests=("GET",), path=HOSTILE),),
+        shadowed=(),
+    )
+    changes = {"upstream": "-", "path": "-", "host": "-"}
+    plain_mount = mount.model_copy(update=changes)
     plain = upstream(destination(reason="-", failed_attempts={"-": 1}), refused={"-": 1})
     plain_event = event.model_copy(update={"upstream": "-", "destination": "-", "text": "-"})
-    page = Elements(rendered(hostile, events=[event]))
+    page = Elements(
+        rendered(hostile, events=[event], mounts=(mount,), overridden={HOSTILE: "function"})
+    )
 
     assert "img" not in dict(page.tags)
     assert [tag for tag, _ in page.tags] == [
-        tag for tag, _ in Elements(rendered(plain, events=[plain_event])).tags
+        tag
+        for tag, _ in Elements(rendered(plain, events=[plain_event], mounts=(plain_mount,))).tags
     ]
     assert {name for _, found in page.tags for name in found if name.startswith("on")} == set()
     assert page.text.count(HOSTILE) >= 10
@@ -228,6 +254,33 @@ def test_event_of_an_upstream() -> None:
     )
 
     assert "2026-03-04 12:00:05 UTC billing is full" in Elements(rendered(events=[event])).text
+
+
+def test_mounts() -> None:
+    """With the routes before and behind them; one for a single host names it."""
+    report = MountReport(
+        upstream="billing",
+        path="/billing",
+        host="api.example",
+        proxied=("GET", "WebSocket"),
+        local=(RouteReport(requests=("GET",), path="/billing/me"),),
+        shadowed=(RouteReport(requests=(), path="/billing/static"),),
+    )
+    nothing = MountReport(upstream="shop", path="/", host=None, proxied=(), local=(), shadowed=())
+    text = Elements(rendered(mounts=(report, nothing))).text
+
+    assert "api.example/billing to billing: GET, WebSocket" in text
+    assert "GET /billing/me: served by the app itself, before the mount" in text
+    assert "/billing/static: never reached, since the mount stands before it" in text
+    assert "/ to shop: nothing, since the app itself takes everything" in text
+    assert "Replaced" not in text
+
+
+def test_overridden_upstreams() -> None:
+    """Are named: what the page shows of them is not what the settings say."""
+    text = Elements(rendered(overridden={"billing": "stand_in", "shop": "function"})).text
+
+    assert "billing by a stand-in, shop by a function, whose state is not known." in text
 
 
 def test_policy_allows_style_and_script_only() -> None:
