@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["metrics_router", "proxy_collector"]
 
 
-def proxy_collector(app: Any) -> Collector:
-    """Give a collector of the metrics of all upstreams of ``app``, for any registry.
+def proxy_collector(*apps: Any) -> Collector:
+    """Give a collector of the metrics of all upstreams of an app, for any registry.
 
     ```python
     from prometheus_client import REGISTRY
@@ -34,12 +34,15 @@ def proxy_collector(app: Any) -> Collector:
     the process id, because a scrape sees one process. Needs the extra ``prometheus``.
 
     Args:
-        app: The app that mounts or injects the upstreams.
+        *apps: The app that mounts or injects the upstreams. Several apps of one process, such as
+            mounted ones, share one collector, because a registry takes each metric once.
 
     Raises:
         ModuleNotFoundError: The extra is not installed.
     """
-    collector: Collector = _collectors().UpstreamCollector(lambda: _numbers(app))
+    collector: Collector = _collectors().UpstreamCollector(
+        lambda: [one for app in apps for one in _numbers(app)]
+    )
     return collector
 
 
@@ -50,8 +53,8 @@ def metrics_router(
 
     Addresses of destinations are labels, so guard the route unless only your Prometheus can
     reach it: ``app.include_router(metrics_router(), dependencies=[Depends(require_scraper)])``.
-    It serves the upstreams only; add `proxy_collector` to your registry to serve both on one page.
-    Needs the extra ``prometheus``.
+    It serves the upstreams of the app that includes it, and nothing else; to serve them beside
+    metrics of your own, add `proxy_collector` to your registry. Needs the extra ``prometheus``.
 
     Args:
         path: Path of the route.
@@ -63,7 +66,8 @@ def metrics_router(
     collectors = _collectors()
     router = APIRouter(dependencies=dependencies)
 
-    async def metrics(request: Request) -> Response:
+    # No coroutine, so it runs in a thread: with a thousand destinations it takes a second.
+    def metrics(request: Request) -> Response:
         collector = collectors.UpstreamCollector(lambda: _numbers(request.scope["app"]))
         content, media_type = collectors.exposition(collector, request.headers.get("accept", ""))
         return Response(content, headers={"content-type": media_type})

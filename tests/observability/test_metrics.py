@@ -212,6 +212,18 @@ def one_attempt(metrics: Metrics, destination: Any, status: int = 200) -> None:
     metrics.attempt_ended(exchange, None)
 
 
+def test_copy_of_a_hedged_request_is_a_retry() -> None:
+    """Its reason is none of a failure."""
+    first, second = destinations("http://a", "http://b")
+    metrics = Metrics("billing", (first, second))
+    exchange: Any = Stub(second)
+    exchange.avoid = (first,)
+    metrics.attempt_began(exchange)
+
+    assert metrics.of(second).retries == {"hedge": 1}
+    assert metrics.of(first).retries == {}
+
+
 def attempts(metrics: Metrics) -> dict[str, int]:
     """Give the attempts by address."""
     return {counts.url: counts.attempts for counts in metrics.all()}
