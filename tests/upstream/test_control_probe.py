@@ -151,5 +151,4 @@ async def test_settings_of_telemetry_outside_an_app(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setenv("FASTAPI_PROXY_TELEMETRY__PROPAGATE", "b3")
     with pytest.raises(SettingsError, match="FASTAPI_PROXY_TELEMETRY__PROPAGATE"):
-        async with Balancer.from_settings(billing("http://10.0.0.1")):
-            pass
+        await Balancer.from_settings(billing("http://10.0.0.1")).__aenter__()

@@ -122,10 +122,7 @@ def status_router(
     def runtime(request: Request) -> Runtime:
         app = request.scope["app"]
         check(app)  # an outer app may run its upstreams without the lifespan of this router
-        return runtime_of(
-            app,
-            _NOT_STARTED,
-        )
+        return runtime_of(app, _NOT_STARTED)
 
     async def report(request: Request) -> StatusReport:
         return await status_report(request.scope["app"], runtime(request), actions=actions)
@@ -134,13 +131,13 @@ def status_router(
         """Show the state of all upstreams."""
         shown = await report(request)
         recent = events_report(runtime(request).history, 0).events[: -SHOWN_EVENTS - 1 : -1]
-        # Hundreds of destinations take tens of milliseconds: other requests go on meanwhile.
+        # In a thread, as the report.
         text = await to_thread(render, shown, recent)
         return Response(text, media_type="text/html", headers=_HEADERS)
 
     async def status(request: Request) -> Response:
         """Give the state of all upstreams."""
-        return _json((await report(request)).model_dump_json())
+        return _json(await to_thread((await report(request)).model_dump_json))
 
     async def events(request: Request) -> Response:
         """Give the events after a position."""
@@ -243,7 +240,7 @@ async def _act(balancer: Balancer, name: str, body: bytes) -> Response:
         destination,
         extra={"upstream": balancer.name, "destination": destination},
     )
-    return _json(balancer.status().model_dump_json())
+    return _json(await to_thread(lambda: balancer.status().model_dump_json()))
 
 
 def _json(text: str) -> Response:

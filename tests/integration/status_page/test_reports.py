@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
+import pytest
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
 from fastapi_proxy_di import (
+    Balancer,
     EventsReport,
     StatusReport,
     Upstream,
+    UpstreamStatus,
     proxy_app,
     proxy_lifespan,
     proxy_router,
@@ -123,3 +127,21 @@ def test_overridden_upstream() -> None:
 
     assert status.overridden == {"billing": "function"}
     assert status.upstreams == ()
+
+
+def test_state_is_read_in_a_thread(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state of many destinations takes long enough to delay other requests."""
+    in_loop: list[bool] = []
+    read = Balancer.status
+
+    def status(balancer: Balancer) -> UpstreamStatus:
+        in_loop.append(asyncio._get_running_loop() is not None)
+        return read(balancer)
+
+    monkeypatch.setattr(Balancer, "status", status)
+    for path in ("", "status.json"):
+        assert client.get(f"/upstreams/{path}").status_code == 200
+    drained = client.post("/upstreams/billing/drain", json={"destination": UP})
+
+    assert drained.status_code == 200
+    assert in_loop == [False] * 3
