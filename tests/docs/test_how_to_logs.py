@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
+import pytest_asyncio
 
 from tests.docs.conftest import SNIPPETS
+from tests.docs.logged import logged
 from tests.e2e.servers import uvicorn
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin
@@ -16,6 +20,60 @@ from tests.support.servers import dead_port
 pytestmark = pytest.mark.e2e
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "how-to" / "logs.md"
+
+Logged = tuple[dict[str, list[str]], list[str]]
+
+
+def table() -> dict[str, list[str]]:
+    """Give the lines of the page's first table, by what happens."""
+    rows = PAGE.read_text("utf-8").partition("| --- |")[2].partition("\n\n")[0].splitlines()[1:]
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    return {what: re.findall(r"`([^`]+)`", lines) for what, lines, _ in cells}
+
+
+def general(lines: list[str]) -> list[str]:
+    """Give the lines with the numbers of the page, sorted, each once."""
+    for pattern, number in (
+        (r"\d+ ×", "12 ×"),
+        (r"in \d+ s$", "in 10 s"),
+        (r"for [\d.]+ s", "for 30 s"),
+    ):
+        lines = [re.sub(pattern, number, line) for line in lines]
+    return sorted(set(lines))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def seen() -> Logged:
+    """Put all faults into one gateway."""
+    return await logged()
+
+
+@pytest.mark.parametrize("what", table())
+def test_log_says_what_the_table_says(what: str, seen: Logged) -> None:
+    """All lines of the gateway, and those of uvicorn that the table names."""
+    named = table()[what]
+    lines = general(seen[0][what])
+
+    assert [one for one in lines if not one.startswith("INFO: ")] == general(
+        [one for one in named if not one.startswith("INFO: ")]
+    )
+    assert {one for one in named if one.startswith("INFO: ")} <= set(lines)
+
+
+def test_each_fault_has_a_row(seen: Logged) -> None:
+    """And each row a fault."""
+    assert list(seen[0]) == list(table())
+
+
+def test_lines_of_uvicorn_are_as_the_page_says(seen: Logged) -> None:
+    """One for each of the three responses and the two handshakes."""
+    errors = sorted(re.sub(r": +", ": ", one) for one in seen[1] if one.startswith("ERROR"))
+    named = re.findall(r"`(ERROR: [^`]+)`", PAGE.read_text("utf-8"))
+
+    assert errors == [named[1]] * 2 + [named[0]] * 3
 
 
 async def test_access_records_are_json_lines() -> None:

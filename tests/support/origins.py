@@ -186,6 +186,7 @@ class ScriptedOrigin:
         script: What to do with a connection; by default 200 with ``ok`` for ever.
         unix_path: Listen there instead of on a port of 127.0.0.1.
         tls: Context for TLS.
+        port: Port of 127.0.0.1 to listen on, 0 for any.
 
     Attributes:
         requests: Everything that came in, in order of arrival.
@@ -198,10 +199,11 @@ class ScriptedOrigin:
         *,
         unix_path: str | None = None,
         tls: ssl.SSLContext | None = None,
+        port: int = 0,
     ) -> None:
         self.requests: list[Received] = []
         self.connections = 0
-        self.port = 0
+        self.port = port
         self._script = script or always(response_bytes(body=b"ok"))
         self._unix_path = unix_path
         self._tls = tls
@@ -280,7 +282,9 @@ class ScriptedOrigin:
                 self._accept, self._unix_path, ssl=self._tls
             )
         else:
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+            self._server = await asyncio.start_server(
+                self._accept, "127.0.0.1", self.port, ssl=self._tls
+            )
             self.port = self._server.sockets[0].getsockname()[1]
         return self
 
