@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -16,8 +18,10 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from fastapi_proxy_di import Balancer, Upstream, UpstreamSettings, proxy_app, proxy_lifespan
+from fastapi_proxy_di.observability import tracing
 from tests.observability.traced import ORIGIN, TRACE, Exported, gateway
 from tests.support.gateways import until
+from tests.support.processes import ROOT
 
 Billing = Annotated[Balancer, Depends(Upstream("billing"))]
 
@@ -55,6 +59,19 @@ def test_span_has_the_attributes_of_the_conventions_and_ours(
     assert server.end_time is not None
     assert attempt.end_time is not None
     assert attempt.end_time <= server.end_time
+
+
+def test_reference_has_every_attribute() -> None:
+    """The first column of its table is what the code sets."""
+    page = (ROOT / "docs" / "reference" / "traces.md").read_text()
+    table = page.partition("## Attributes")[2].partition("## Headers")[0]
+    cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    code = Path(tracing.__file__).read_text()
+
+    named = re.findall(r"`(.+?)`", " ".join(cells))
+    assert sorted(named) == sorted(
+        set(re.findall(r'"((?:http|url|server|error|proxy)\..+?)"', code))
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,6 +170,19 @@ def test_proxied_request_in_plain_starlette_gets_no_span(monkeypatch: pytest.Mon
 
     assert sent["traceparent"] == TRACE
     assert not exported.spans(SpanKind.CLIENT)
+
+
+def test_proxy_app_by_itself_is_below_the_span_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any framework; a middleware makes the server span."""
+    exported = Exported()
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: exported.provider)
+    app = proxy_app(Settings(destinations=[ORIGIN]))
+    with TestClient(OpenTelemetryMiddleware(app)) as client:
+        assert client.get("/x").status_code == 200
+
+    (server,) = exported.spans(SpanKind.SERVER)
+    (attempt,) = exported.spans(SpanKind.CLIENT)
+    assert exported.parent(attempt) == server.name
 
 
 def test_call_outside_of_requests_is_a_root(monkeypatch: pytest.MonkeyPatch) -> None:
