@@ -117,7 +117,7 @@ async function renew() {
   shown = number;
   showLocalTimes(fresh);
   takeOverSections(fresh);
-  for (const id of ["moment", "overridden", "overview", "events", "mounts"]) {
+  for (const id of ["icon", "moment", "overridden", "overview", "events", "mounts"]) {
     takeOver(byId(id), fresh.getElementById(id));
   }
   document.title = fresh.title;

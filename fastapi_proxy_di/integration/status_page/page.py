@@ -61,7 +61,7 @@ def _hash(text: str) -> str:
 
 POLICY: Final = (
     f"default-src 'none'; script-src {_hash(_SCRIPT)}; style-src {_hash(_STYLE)}; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The ``Content-Security-Policy`` of the page."""
 
@@ -80,6 +80,7 @@ def render(report: StatusReport, events: Iterable[EventReport]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{_title(report)}</title>
+<link id="icon" rel="icon" href="{_icon(report)}">
 <style>{_STYLE}</style>
 </head>
 <body data-position="{escape(report.position)}" data-process="{report.process}">
@@ -122,8 +123,21 @@ JavaScript.</p></noscript>
 
 def _title(report: StatusReport) -> str:
     """Say in the browser's tab whether anything is out."""
-    out = sum(len(one.destinations) - _available(one) for one in report.upstreams)
+    out = _out(report)
     return f"({out} not available) Upstreams" if out else "Upstreams"
+
+
+def _icon(report: StatusReport) -> str:
+    """Give a dot, in red if anything is out; without one browsers ask for ``/favicon.ico``."""
+    colour = "a40e26" if _out(report) else "116329"
+    return (
+        "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 2 2'%3E"
+        f"%3Ccircle cx='1' cy='1' r='1' fill='%23{colour}'/%3E%3C/svg%3E"
+    )
+
+
+def _out(report: StatusReport) -> int:
+    return sum(len(one.destinations) - _available(one) for one in report.upstreams)
 
 
 def _overridden(report: StatusReport) -> str:
