@@ -105,7 +105,7 @@ class _Families:
             "http.client.open_connections",
             "gauge",
             "{connection}",
-            "Open connections to destinations.",
+            "Open connections to destinations, without those that tunnels have taken over.",
             (*_SERVER, "http.connection.state"),
         )
         self.attempts = Family(
