@@ -137,13 +137,27 @@ def instruments_of(telemetry: Telemetry) -> Instruments | None:
     """
     try:
         provider = telemetry.meter_provider()
-        found = _shared.get(provider)
+        found = _shared.get(provider) or _made_while_waiting(provider)
         if found is None:
-            found = _shared[provider] = Instruments(provider)
+            found = Instruments(provider)
+        _shared[provider] = found
     except Exception as error:  # a provider may raise anything
         _logger.warning("metrics go to no meter provider: %r", error, exc_info=error)
         return None
     return found
+
+
+def _made_while_waiting(provider: MeterProvider) -> Instruments | None:
+    """Give the instruments that an app made before ``provider`` was set as the global one.
+
+    The provider that waits for the global one passes them on to ``provider``. A second set of
+    them would not be read: OpenTelemetry keeps one instrument of each name. If the attribute of the
+    waiting provider has another name, a second set is made.
+    """
+    for waiting, found in _shared.items():
+        if getattr(waiting, "_real_meter_provider", None) is provider:
+            return found
+    return None
 
 
 def _attributes(names: tuple[str, ...], labels: Labels) -> dict[str, str | int]:

@@ -179,6 +179,24 @@ def test_provider_that_is_set_after_the_start(monkeypatch: pytest.MonkeyPatch) -
         assert exported.value("proxy.first_byte.duration") == 1
 
 
+def test_provider_that_is_set_between_two_starts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The app that starts after it goes on with the counts of the one before."""
+    exported = Exported()
+    waiting = _internal._ProxyMeterProvider()
+    with TestClient(gateway("billing", waiting, monkeypatch)) as client:
+        client.get("/billing/x")
+    waiting.on_set_meter_provider(exported.provider)
+    app = gateway("billing", exported.provider, monkeypatch)
+    with caplog.at_level(logging.WARNING, "opentelemetry"):
+        for starts in range(2, 4):
+            with TestClient(app) as client:
+                client.get("/billing/x")
+                assert exported.value("proxy.attempts") == starts
+    assert not caplog.records
+
+
 def test_apps_with_one_provider(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
