@@ -56,7 +56,7 @@ def nearest_deadline(exchange: Exchange, deadlines: Deadlines) -> tuple[Failure 
     return nearest
 
 
-def timeout_error(exchange: Exchange, failure: Failure) -> ProxyError:
+def timeout_error(exchange: Exchange, failure: Failure, deadlines: Deadlines) -> ProxyError:
     """Return the error for a passed deadline; client or destination may have caused it."""
     if failure is Failure.ACTIVITY_TIMEOUT:
         sent, body = exchange.transport_exchange, exchange.body
@@ -64,4 +64,10 @@ def timeout_error(exchange: Exchange, failure: Failure) -> ProxyError:
             return ClientStalled("the client took nothing of the response in time")
         if body is not None and body.awaits_client:
             return RequestBodyTimeout("the client sent nothing of its body in time")
-    return UpstreamTimeout(f"{failure.value.replace('_', ' ')} ran out", failure=failure)
+    seconds = {
+        Failure.FIRST_BYTE_TIMEOUT: deadlines.first_byte,
+        Failure.ACTIVITY_TIMEOUT: deadlines.activity,
+        Failure.TOTAL_TIMEOUT: deadlines.total,
+    }[failure]
+    text = f"{failure.value.replace('_', ' ')} of {seconds:g} s ran out"
+    return UpstreamTimeout(text, failure=failure)

@@ -133,7 +133,7 @@ class Watcher:
         return _ended(client)
 
     def _timed_out(self, exchange: Exchange, failure: Failure) -> ProxyError:
-        return timeout_error(exchange, failure)
+        return timeout_error(exchange, failure, self.deadlines)
 
     def _watch_old_ones(self) -> None:
         self._timer = None

@@ -94,6 +94,14 @@ class DestinationCounts:
             found = self.durations.setdefault((method, (status, error)), made)
         return found
 
+    def error_statuses(self) -> dict[str, int]:
+        """Give the number of responses with each status from 400 on."""
+        found: dict[str, int] = {}
+        for (_, (status, _)), durations in self.durations.copy().items():
+            if status is not None and status >= 400:
+                found[str(status)] = found.get(str(status), 0) + durations.count
+        return found
+
     def mark(self) -> None:
         """Begin a new period of the recent durations."""
         self._marks = (self._marks[1], (_sum(self.first_byte), self._all_durations()))

@@ -96,13 +96,21 @@ class DestinationEjected(Event):
         return f"for {self.seconds:g} s" + (f": {self.reason}" if self.reason else "")
 
 
+@dataclass(frozen=True, slots=True)
 class DestinationReadmitted(Event):
-    """An ejection ended, by time or by a good probe."""
+    """An ejection ended.
 
-    __slots__ = ()
+    Attributes:
+        reason: Why, e.g. ``"a good probe"``.
+    """
 
+    reason: str = ""
     level: ClassVar[int] = logging.WARNING
     text: ClassVar[str] = "is readmitted"
+
+    def detail(self) -> str:
+        """The reason."""
+        return self.reason
 
 
 class DestinationDraining(Event):

@@ -123,7 +123,7 @@ class Supervisor:
         if latency_ms is not None:
             destination.latency_ms = latency_ms
         if ok and self._ejector.ends_with_probe(destination):
-            self._readmit(destination)
+            self._readmit(destination, "a good probe")
         if self.threshold.observe(destination, ok):
             self._set_health(destination, ok, reason)
         self.pool.probed(destination)
@@ -153,7 +153,7 @@ class Supervisor:
         """End the ejection of ``destination``; return whether that is a change."""
         changed = destination.ejected
         if changed:
-            self._readmit(destination)
+            self._readmit(destination, "asked for")
             self._await_readmission()
         return changed
 
@@ -251,13 +251,15 @@ class Supervisor:
         self._readmission = None
         # The loop's clock may be a millisecond early.
         for destination in self._ejector.expired(self._loop.time() + 0.001):
-            self._readmit(destination)
+            down = "" if destination.healthy else ", but it is still down"
+            self._readmit(destination, f"its time is over{down}")
         self._await_readmission()
 
-    def _readmit(self, destination: Destination) -> None:
+    def _readmit(self, destination: Destination, reason: str) -> None:
         self.pool.readmit(destination)
         self._ejector.readmitted(destination)
-        self._came_back(destination, DestinationReadmitted(self.pool.name, destination.url))
+        event = DestinationReadmitted(self.pool.name, destination.url, reason)
+        self._came_back(destination, event)
 
     def _set_health(self, destination: Destination, healthy: bool, reason: str) -> None:
         if self.pool.set_health(destination, healthy):

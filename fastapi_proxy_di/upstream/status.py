@@ -49,6 +49,7 @@ class DestinationStatus(BaseModel):
         failures: Number of exchanges since then that failed on the destination's side.
         attempts: Number of attempts since the start, retries and leases included.
         failed_attempts: Number of failed attempts since the start, by value of the `Failure`.
+        error_statuses: Number of responses since the start with each status from 400 on.
         ejections: Number of ejections since the start.
         first_byte_ms: Milliseconds to the head of the responses of the last one to two minutes,
             ``None`` if there were none.
@@ -74,6 +75,7 @@ class DestinationStatus(BaseModel):
     failures: int
     attempts: int
     failed_attempts: dict[str, int]
+    error_statuses: dict[str, int]
     ejections: int
     first_byte_ms: Percentiles | None
     duration_ms: Percentiles | None
@@ -161,6 +163,7 @@ def _destination_status(
         failures=one.failures,
         attempts=counts.attempts,
         failed_attempts=dict(counts.failures),
+        error_statuses=counts.error_statuses(),
         ejections=sum(counts.ejections.values()),
         first_byte_ms=_percentiles(first_byte),
         duration_ms=_percentiles(duration),

@@ -283,6 +283,7 @@ async def test_nearest_deadline_ends_the_attempt(deadlines: Deadlines, failure: 
         await sent.head()
 
     assert caught.value.failure is failure
+    assert str(caught.value).endswith("timeout of 0.02 s ran out")
     assert (exchange.error is not None) is (failure is Failure.TOTAL_TIMEOUT)
     exchange.end_attempt()
     await ended(exchange)

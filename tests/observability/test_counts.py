@@ -35,6 +35,15 @@ def test_error_of_a_response_is_its_status() -> None:
     ]
 
 
+def test_error_statuses_are_counted_over_methods() -> None:
+    """Responses from 400 on; attempts without a response have no status."""
+    counts = made()
+    for method, status in (("GET", 500), ("POST", 500), ("GET", 404), ("GET", 200), ("GET", None)):
+        counts.series(method, (status, None)).observe(0.1)
+
+    assert counts.error_statuses() == {"500": 2, "404": 1}
+
+
 def test_sum_has_every_count() -> None:
     """All kinds of counts; the durations have the labels of the sum."""
     counts = made()

@@ -51,6 +51,7 @@ _MEMBERS: Final = {
     "Destination": {"available", "ejected", "full"},
     "UpstreamStatus": set(),
     "DestinationStatus": set(),
+    "Percentiles": set(),
 }
 _MEASURE: Final = """<!doctype html>
 <script>

@@ -45,10 +45,10 @@ URL = "http://10.0.0.1"
             f"billing: {URL} is ejected (for 30 s: connect)",
         ),
         (
-            DestinationReadmitted("billing", URL),
+            DestinationReadmitted("billing", URL, "a good probe"),
             "health",
             "WARNING",
-            f"billing: {URL} is readmitted",
+            f"billing: {URL} is readmitted (a good probe)",
         ),
         (DestinationDraining("billing", URL), "pools", "INFO", f"billing: {URL} is draining"),
         (

@@ -157,6 +157,31 @@ async def test_supervisor_readmits_nothing_that_has_left() -> None:
 
 
 @virtually
+async def test_supervisor_says_whether_a_readmitted_destination_is_up() -> None:
+    """The end of an ejection is no good news while probes fail."""
+    run = Supervised(pool_of(4))
+    for number in (0, 1):
+        run.eject(number)
+    for _ in range(2):
+        run.probe(1, False)
+    await asyncio.sleep(31)
+
+    up, down = run.emitted[-2:]
+    assert (up.destination, up.detail()) == (run[0].url, "its time is over")
+    assert down.detail() == "its time is over, but it is still down"
+
+
+@virtually
+async def test_supervisor_says_that_a_readmission_was_asked_for() -> None:
+    """By an operator, before its time."""
+    run = Supervised(pool_of(3))
+    run.eject(0)
+    run.supervisor.readmit(run[0])
+
+    assert run.emitted[-1].detail() == "asked for"
+
+
+@virtually
 async def test_supervisor_ejects_for_a_cool_down() -> None:
     """Retry-After ejects the destination for its time."""
     run = Supervised(pool_of(3), respect_retry_after=True)

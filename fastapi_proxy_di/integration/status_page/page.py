@@ -211,8 +211,8 @@ def _row(one: DestinationStatus, state: str, *, actions: bool) -> str:
         _cell(_STATES.index(state), _state(one, state, reason)),
         _cell(one.since.timestamp(), _moment(one.since)),
         f"<td>{one.in_flight}{tunnels}</td>",
-        f"<td>{one.attempts}</td>",
-        _failed_cell(one.failed_attempts),
+        _counted_cell(one.attempts, one.error_statuses),
+        _counted_cell(sum(one.failed_attempts.values()), one.failed_attempts),
         _duration_cell(one.first_byte_ms),
         _duration_cell(one.duration_ms),
         f"<td>{one.ejections}</td>",
@@ -255,12 +255,12 @@ def _cell(value: object, shown: str) -> str:
     return f'<td data-value="{value}">{shown}</td>'
 
 
-def _failed_cell(failures: dict[str, int]) -> str:
-    if not failures:
-        return "<td>0</td>"
-    failed = sum(failures.values())
-    reasons = ", ".join(f"{escape(name)} {count}" for name, count in failures.items())
-    return _cell(failed, f"{failed} ({reasons})")
+def _counted_cell(number: int, parts: dict[str, int]) -> str:
+    """Give a cell with a number, and what a part of it was."""
+    if not parts:
+        return f"<td>{number}</td>"
+    texts = ", ".join(f"{escape(name)}: {count}" for name, count in parts.items())
+    return _cell(number, f"{number} ({texts})")
 
 
 def _duration_cell(found: Percentiles | None) -> str:

@@ -238,7 +238,7 @@ class Http1Exchange(BaseExchange):
         # The bytes behind a 101 belong to the new protocol, and none of them is a header.
         if self._head_bytes > self._header_limit and self._state not in {_WHOLE, _SWITCHED}:
             what = "what surrounds the body" if self.status else "the header"
-            self._malformed(f"{what} is larger than {self._header_limit} bytes")
+            self._malformed(f"{what} is over limits.max_response_header_bytes={self._header_limit}")
 
     def _parse(self, parser: ResponseParser, data: memoryview) -> None:
         if self._state is _SWITCHED:

@@ -103,7 +103,8 @@ class _Stream(H2Stream):
             # h2's text may quote the value of a header, which may be a secret.
             return self._malformed("a header breaks RFC 9113 section 8", 0)
         if sum(len(name) + len(value) + 4 for name, value in headers) > self.header_limit:
-            return self._malformed(f"the header is larger than {self.header_limit} bytes", 0)
+            limit = f"limits.max_response_header_bytes={self.header_limit}"
+            return self._malformed(f"the header is over {limit}", 0)
         head = events[0]
         if isinstance(head, ResponseReceived | InformationalResponseReceived):
             fault = _head_fault(head.headers)

@@ -48,6 +48,7 @@ def destination(**changes: Any) -> DestinationStatus:
         "failures": 0,
         "attempts": 0,
         "failed_attempts": {},
+        "error_statuses": {},
         "ejections": 0,
         "first_byte_ms": None,
         "duration_ms": None,
@@ -132,6 +133,7 @@ def test_row_says_everything() -> None:
                     tunnels=2,
                     attempts=40,
                     failed_attempts={"connect_refused": 2, "reset": 1},
+                    error_statuses={"500": 7, "404": 2},
                     ejections=4,
                     first_byte_ms=Percentiles(p50=1.25, p99=30.4),
                     duration_ms=Percentiles(p50=10, p99=1000),
@@ -144,8 +146,8 @@ def test_row_says_everything() -> None:
     assert "ejected (response_head), 12 s left" in text
     assert "2026-03-04 12:00:05 UTC" in text
     assert "3 (2 WebSockets)" in text
-    assert "40" in text
-    assert "3 (connect_refused 2, reset 1)" in text
+    assert "40 (500: 7, 404: 2)" in text
+    assert "3 (connect_refused: 2, reset: 1)" in text
     assert "1.2 / 30" in text
     assert "10 / 1000" in text
     assert "0.0" in text
