@@ -7,6 +7,7 @@ example because of a path convertor that the app registered.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 _PARAMETER: Final = re.compile(r"\{[a-zA-Z_]\w*(?::([a-zA-Z_]\w*))?\}")
@@ -42,6 +43,7 @@ def _segment_within(inner: str, outer: str) -> bool:
     )
 
 
+@lru_cache(4096)  # each path of an app is compared with all others
 def _shape(template: str) -> str:
     """Return ``template`` without the names of its parameters: ``/users/{int}``."""
     return _PARAMETER.sub(lambda match: f"{{{match[1] or 'str'}}}", template)
