@@ -50,6 +50,11 @@ _SECRET_PARAMETERS: Final = frozenset(
 )
 """Query parameters whose values are not shown (OpenTelemetry's conventions for ``url.full``)."""
 
+_B3: Final = frozenset(
+    {b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"x-b3-sampled", b"x-b3-flags"}
+)
+"""The headers of both forms of B3. A propagator sets one form, readers understand both."""
+
 _CANCELLED: Final = "cancelled"
 
 _logger = logging.getLogger("fastapi_proxy_di.tracing")
@@ -111,9 +116,14 @@ class Tracing:
             return None
 
     def fields_of(self, propagator: TextMapPropagator) -> frozenset[bytes]:
-        """Give the headers that a propagator sets, in lower case; kept for the next request."""
+        """Give the headers that a propagator replaces, in lower case; kept for the next request.
+
+        A propagator that sets one header of B3 replaces all of them: the origin would take the
+        client's for the parent.
+        """
         if propagator is not self._propagator:
-            self._fields = frozenset(name.lower().encode("latin-1") for name in propagator.fields)
+            fields = frozenset(name.lower().encode("latin-1") for name in propagator.fields)
+            self._fields = fields if fields.isdisjoint(_B3) else fields | _B3
             self._propagator = propagator
         return self._fields
 

@@ -7,12 +7,16 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI, Request
 from fastapi.testclient import TestClient
-from opentelemetry import baggage, context
+from opentelemetry import baggage, context, trace
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.propagators.b3 import B3MultiFormat, B3SingleFormat
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import Span
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from fastapi_proxy_di import (
     Balancer,
@@ -92,6 +96,61 @@ def test_b3_in_several_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sent["x-b3-sampled"] == "1"
     assert sent["traceparent"] == TRACE
     assert len(got) == len(sent)
+
+
+B3 = {
+    "b3": "0",
+    "x-b3-traceid": "4bf92f3577b34da6a3ce929d0e0e4736",
+    "x-b3-spanid": "00f067aa0ba902b7",
+    "x-b3-parentspanid": "05e3ac9a4f6e3b90",
+    "x-b3-sampled": "1",
+    "x-b3-flags": "1",
+}
+"""Headers of a client that sends B3 in both forms."""
+
+
+@pytest.mark.parametrize(
+    ("propagator", "own"),
+    [
+        (B3SingleFormat(), {"b3"}),
+        (B3MultiFormat(), {"x-b3-traceid", "x-b3-spanid", "x-b3-sampled"}),
+        (
+            CompositePropagator([TraceContextTextMapPropagator(), B3SingleFormat()]),
+            {"traceparent", "b3"},
+        ),
+    ],
+    ids=["one header", "several headers", "beside W3C"],
+)
+def test_b3_of_the_client_in_the_other_form(
+    monkeypatch: pytest.MonkeyPatch, propagator: TextMapPropagator, own: set[str]
+) -> None:
+    """Only the headers of the attempt go up; readers would take the client's for the parent."""
+    exported = Exported()
+    with (
+        propagating(propagator),
+        TestClient(gateway(monkeypatch, tracer_provider=exported.provider)) as client,
+    ):
+        got = dict(client.get("/billing/x", headers=B3).json())
+
+    (attempt,) = exported.spans(SpanKind.CLIENT)
+    parent = trace.get_current_span(propagator.extract(got, Context())).get_span_context()
+    assert attempt.context is not None
+    assert parent.span_id == attempt.context.span_id
+    assert {name for name in got if "b3" in name or name == "traceparent"} == own
+
+
+def test_b3_passes_in_both_forms_where_nothing_is_injected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a request that the sampler left out."""
+    exported = Exported(sampler=ALWAYS_OFF)
+    with (
+        propagating(B3SingleFormat()),
+        TestClient(gateway(monkeypatch, tracer_provider=exported.provider)) as client,
+    ):
+        got = dict(client.get("/billing/x", headers=B3).json())
+
+    assert got.items() >= B3.items()
 
 
 def test_request_that_the_sampler_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
