@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.chromium import browsing
 
-__all__ = ["Browser", "Page", "open_browser", "open_page"]
+__all__ = ["Browser", "Page", "open_browser"]
 
 _DEADLINE_SECONDS: Final = 40.0
 _POLL_SECONDS: Final = 0.05
@@ -36,11 +36,8 @@ class Page:
         self._session: str | None = None
         self.log: list[str] = []
 
-    async def attach(self, target: str | None = None) -> None:
-        """Direct all further commands to a page, by default to the browser's only one."""
-        if target is None:
-            targets = (await self.send("Target.getTargets"))["targetInfos"]
-            (target,) = [one["targetId"] for one in targets if one["type"] == "page"]
+    async def attach(self, target: str) -> None:
+        """Direct all further commands to a page of the browser."""
         attached = await self.send("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
 
@@ -128,7 +125,7 @@ class Page:
             if message.get("id") == number:
                 result: dict[str, Any] = message.get("result", {})
                 return result
-            if message["method"] in ("Log.entryAdded", "Runtime.exceptionThrown"):
+            if message.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
                 self.log.append(json.dumps(message["params"]))
 
 
@@ -165,20 +162,3 @@ async def open_browser(profile: Path, *flags: str) -> AsyncIterator[Browser]:
     """
     async with browsing("about:blank", profile, *flags) as browser:
         yield Browser((await browser.line(r"DevTools listening on (ws://\S+)"))[1])
-
-
-@contextlib.asynccontextmanager
-async def open_page(url: str, profile: Path, host: str) -> AsyncIterator[Page]:
-    """Keep a page open until the end of the block.
-
-    Args:
-        url: The page.
-        profile: A folder for the browser's files.
-        host: The name that means this machine to the browser.
-    """
-    async with (
-        open_browser(profile, f"--host-resolver-rules=MAP {host} 127.0.0.1") as browser,
-        browser.page() as page,
-    ):
-        await page.send("Page.navigate", url=url)
-        yield page

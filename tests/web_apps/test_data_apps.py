@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.browser import open_page
 from tests.support.chromium import needs_chromium
+from tests.web_apps.page import open_page
 from tests.web_apps.recipes import HOST, recipe
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, needs_chromium]

@@ -191,11 +191,17 @@ async def test_texts_from_outside_stay_texts(browser: Browser) -> None:
 
 async def test_policy_blocks_what_it_should(browser: Browser) -> None:
     """An inline handler does not run, and the console tells: so the other tests would see one."""
+    blocked = """window.blocked = new Promise((resolve) => {
+      document.addEventListener("securitypolicyviolation", (event) => {
+        if (event.effectiveDirective === "script-src-attr") resolve(event.blockedURI);
+      });
+    }); 0"""
     async with shown(browser, *addresses(1)) as status:
+        await status.page.evaluate(blocked)
         await status.page.evaluate(f"document.body.insertAdjacentHTML('beforeend', `{HOSTILE}`)")
-        while not status.page.log:
-            assert await status.page.evaluate("String(window.hit)") == "undefined"
-        assert all("Content Security Policy" in line for line in status.page.log)
+        assert await status.page.evaluate("window.blocked") == "inline"
+        assert await status.page.evaluate("String(window.hit)") == "undefined"
+        assert any("Content Security Policy" in line for line in status.page.log)
         status.page.log.clear()
 
 
@@ -217,3 +223,13 @@ async def test_paths_stay_open(browser: Browser) -> None:
         await status.page.shows("/billing to billing: HTTP, WebSocket")
         await status.page.evaluate("renew()")
         await status.page.shows("/billing to billing: HTTP, WebSocket")
+
+
+async def test_condition_that_never_comes_true(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails the test with what the page shows instead."""
+    monkeypatch.setattr("tests.support.browser._DEADLINE_SECONDS", 0.1)
+    async with browser.page() as page:
+        with pytest.raises(AssertionError, match="never true: 1 === 2; about:blank shows: "):
+            await page.until("1 === 2")
