@@ -5,6 +5,7 @@ The buckets are those of FastAPI's own telemetry, which are OpenTelemetry's advi
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Final, TypeAlias
@@ -32,6 +33,8 @@ BOUNDS: Final = (
 )
 """Upper bounds of the buckets in seconds; the last bucket has no bound."""
 
+_EMPTY: Final = [0] * (len(BOUNDS) + 1)
+
 
 class Histogram:
     """Counts of durations.
@@ -44,7 +47,7 @@ class Histogram:
     __slots__ = ("buckets", "seconds")
 
     def __init__(self) -> None:
-        self.buckets: list[int] = [0] * (len(BOUNDS) + 1)
+        self.buckets: array[int] = array("q", _EMPTY)  # a list would keep an object per bucket
         self.seconds: float = 0.0
 
     def observe(self, seconds: float) -> None:
@@ -62,7 +65,7 @@ class Histogram:
         """Give the durations that were counted after ``earlier``, a copy, was made."""
         found = Histogram()
         pairs = zip(self.buckets, earlier.buckets, strict=True)
-        found.buckets = [ours - theirs for ours, theirs in pairs]
+        found.buckets = array("q", [ours - theirs for ours, theirs in pairs])
         found.seconds = self.seconds - earlier.seconds
         return found
 

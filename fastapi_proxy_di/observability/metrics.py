@@ -111,10 +111,8 @@ class Metrics:
         """Give the destinations that have left the pool and finish their requests."""
         return tuple([one for one in self._leaving if one.in_flight])
 
-    def mark(self) -> None:
-        """Begin a new period of the recent durations; move the counts of those that are gone."""
-        for counts in self._counts.values():
-            counts.mark()
+    def move_gone(self) -> None:
+        """Move the counts of destinations that left the pool long ago to `GONE`."""
         self._leaving = self.leaving()
         busy = {one.url for one in self._leaving}
         before = self._clock() - KEEP_SECONDS

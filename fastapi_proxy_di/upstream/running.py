@@ -115,7 +115,10 @@ class RunningUpstream:
     async def _mark_periods(self) -> None:
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
-            self.metrics.mark()
+            for counts in self.metrics.all():
+                counts.mark()
+                await asyncio.sleep(0)  # a thousand of them would hold up requests
+            self.metrics.move_gone()
 
     def own(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run ``coroutine`` as a task that is cancelled when the upstream is closed."""

@@ -63,7 +63,7 @@ def test_destinations_that_left_long_ago_are_gone() -> None:
     metrics.of(one).series("GET", (200, None)).observe(0.1)
     metrics.replaced((), [one])
     now = KEEP_SECONDS
-    metrics.mark()
+    metrics.move_gone()
     numbers = Numbers("billing", metrics, lambda: (), lambda one: (0, 0), lambda: 0)
 
     by_name = {one.name: one for one in families([numbers])}

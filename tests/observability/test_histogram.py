@@ -23,7 +23,7 @@ def test_bounds_belong_to_their_bucket() -> None:
     """As ``le`` in Prometheus says; what is over all bounds is in the last bucket."""
     made = histogram(0.005, 0.0051, 10.0, 10.1)
 
-    assert made.buckets == [1, 1, *[0] * 11, 1, 1]
+    assert [*made.buckets] == [1, 1, *[0] * 11, 1, 1]
     assert made.seconds == pytest.approx(20.1101)
     assert made.count == 4
 

@@ -247,11 +247,11 @@ def test_destination_that_left_moves_to_gone_after_an_hour() -> None:
         for one in left:
             one_attempt(metrics, one)
         metrics.replaced((), left)
-        metrics.mark()
+        metrics.move_gone()
         assert sum(attempts(metrics).values()) == 2 * (turn + 1)
         now += KEEP_SECONDS / 2
 
-    metrics.mark()
+    metrics.move_gone()
     counted = attempts(metrics)
     assert sum(counted.values()) == 10
     assert counted == {GONE: 8, "http://4-a": 1, "http://4-b": 1}
@@ -268,7 +268,7 @@ def test_address_that_comes_back_goes_on_with_its_counts() -> None:
         metrics.replaced((), (one,))
     metrics.replaced(destinations("http://a"), ())
     now += 2 * KEEP_SECONDS
-    metrics.mark()
+    metrics.move_gone()
 
     assert attempts(metrics) == {"http://a": 3}
 
@@ -281,7 +281,7 @@ def test_address_that_comes_back_from_gone_begins_anew() -> None:
     one_attempt(metrics, one)
     metrics.replaced((), (one,))
     now += KEEP_SECONDS
-    metrics.mark()
+    metrics.move_gone()
     metrics.replaced((one,), ())
     one_attempt(metrics, one)
 
@@ -297,12 +297,12 @@ def test_destination_with_requests_under_way_is_kept() -> None:
     one.in_flight = 1
     metrics.replaced((), (one,))
     now += 2 * KEEP_SECONDS
-    metrics.mark()
+    metrics.move_gone()
 
     assert attempts(metrics) == {one.url: 1}
     assert metrics.leaving() == (one,)
     one.in_flight = 0
-    metrics.mark()
+    metrics.move_gone()
     assert attempts(metrics) == {GONE: 1}
     assert metrics.leaving() == ()
 
@@ -356,7 +356,7 @@ def test_totals_never_fall_for_a_reader_in_another_thread() -> None:
         one_attempt(metrics, one)
         metrics.replaced((), (one,))
         now += KEEP_SECONDS / 3
-        metrics.mark()
+        metrics.move_gone()
     ended.set()
     reader.join()
 
