@@ -3,8 +3,10 @@
 import os
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
-from fastapi_proxy_di import ProxySettings, TelemetrySettings
+from fastapi_proxy_di import ProxySettings, TelemetrySettings, proxy_lifespan
 from fastapi_proxy_di.settings import (
     effective_sources,
     read_proxy_settings,
@@ -81,3 +83,29 @@ def test_sources(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert sources["telemetry.baggage"] == "FASTAPI_PROXY_TELEMETRY__BAGGAGE (environment)"
     assert sources["request_id"] == "default"
+
+
+def test_misspelt_variable_is_warned_of_at_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As those of upstreams are; also where the app has a class of its own."""
+
+    class Own(ProxySettings):
+        """Settings of an app with a variable of its own."""
+
+        shop: str = ""
+
+    app = FastAPI(lifespan=proxy_lifespan)
+    proxy_lifespan.configure(app, Own())
+    monkeypatch.setenv("FASTAPI_PROXY_REQUESTID", "true")
+    monkeypatch.setenv("FASTAPI_PROXY_SHOP", "books")
+    with TestClient(app):
+        pass
+
+    own = [one.getMessage() for one in caplog.records if one.name == "fastapi_proxy_di.settings"]
+    assert own == [
+        (
+            "FASTAPI_PROXY_REQUESTID sets nothing of ProxySettings; did you mean "
+            "FASTAPI_PROXY_REQUEST_ID?"
+        )
+    ]
