@@ -3,7 +3,9 @@
 The wrapper is put around all middlewares of an app, and only where ``ProxySettings.request_id``
 is on. The id takes the place of the client's header, so all that reads or forwards headers has
 the same one, and it is in the scope for access records. Every response of the app carries it:
-proxied ones, problem documents, denied handshakes and those of local routes.
+proxied ones, problem documents, denied handshakes and those of local routes. A server makes a
+response of its own, 403, of an app that closes a WebSocket instead of accepting it; where the
+server can send one of the app, the wrapper gives it the same response with the id.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ from fastapi_proxy_di.wire.request_id import (
 )
 
 _REQUESTS: Final = frozenset({"http", "websocket"})
-_HEADS: Final = frozenset(
-    {"http.response.start", "websocket.accept", "websocket.http.response.start"}
-)
+_DENIAL: Final = "websocket.http.response"
+"""The ASGI extension of servers that can deny a handshake with a response of the app."""
+_HEADS: Final = frozenset({"http.response.start", "websocket.accept", f"{_DENIAL}.start"})
 
 
 class RequestIds:
@@ -48,8 +50,14 @@ class RequestIds:
         pair = (HEADER, request_id.encode("ascii"))
         scope["headers"] = [*without_request_id(scope["headers"]), pair]
 
+        can_deny = scope["type"] == "websocket" and _DENIAL in (scope.get("extensions") or ())
+
         def send_with_id(message: Message) -> Awaitable[None]:
+            nonlocal can_deny
+            if can_deny and message["type"] == "websocket.close":
+                return _deny(send, pair)
             if message["type"] in _HEADS:
+                can_deny = False
                 headers = without_request_id(message.get("headers") or ())
                 message = {**message, "headers": [*headers, pair]}
             return send(message)
@@ -59,6 +67,13 @@ class RequestIds:
             await self.app(scope, receive, send_with_id)
         finally:
             current_request_id.reset(before)
+
+
+async def _deny(send: Send, request_id: tuple[bytes, bytes]) -> None:
+    """Deny a handshake as servers do for ``websocket.close``, with the id."""
+    headers = [(b"content-length", b"0"), request_id]
+    await send({"type": f"{_DENIAL}.start", "status": 403, "headers": headers})
+    await send({"type": f"{_DENIAL}.body", "body": b""})
 
 
 @contextmanager

@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI, Request, Response, WebSocket
+from fastapi import Depends, FastAPI, Request, Response, WebSocket, WebSocketException
 from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import WebSocketDenialResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_proxy_di import (
     Balancer,
@@ -167,6 +167,54 @@ def test_handshake_has_an_id(make: Callable[[], ASGIApp]) -> None:
     assert [value for name, value in accepted if name == NAME.encode()] == [b"live-1"]
     assert received == ["live-1"]
     assert denied == [(403, "live-1"), (502, "live-1")]
+
+
+def closing() -> FastAPI:
+    """An app that closes WebSockets instead of accepting them."""
+
+    def forbid() -> None:
+        raise WebSocketException(1008)
+
+    app = routed()
+    app.include_router(proxy_router("billing"), prefix="/no", dependencies=[Depends(forbid)])
+
+    @app.websocket("/own")
+    async def own(websocket: WebSocket) -> None:
+        await websocket.close()
+
+    return app
+
+
+@pytest.mark.parametrize("path", ["/no/x", "/own", "/unknown"])
+def test_handshake_that_is_closed_has_an_id(path: str) -> None:
+    """By a dependency, by an endpoint, and because there is no route."""
+    with (
+        TestClient(closing()) as client,
+        pytest.raises(WebSocketDenialResponse) as denial,
+        client.websocket_connect(path, headers={NAME: "live-1"}),
+    ):
+        raise AssertionError  # pragma: no cover
+
+    denied = denial.value
+    assert (denied.status_code, denied.headers[NAME], denied.content) == (403, "live-1", b"")
+
+
+async def test_handshake_is_closed_where_the_server_cannot_deny() -> None:
+    """The server makes its own response."""
+    sent: list[Message] = []
+
+    async def close(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.close", "code": 1008})
+
+    async def receive() -> Message:
+        raise AssertionError  # pragma: no cover
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await RequestIds(close)({"type": "websocket", "headers": []}, receive, send)
+
+    assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
 def test_calls_within_a_request_have_its_id() -> None:
