@@ -81,8 +81,12 @@ class AccessRecords:
         """Give the record of a proxied exchange that begins, ``None`` if it is not wanted."""
         if exchange.send is None or not self.wanted():
             return None  # without ``send``: a call or a lease of the app itself
-        span = self.telemetry.request_span(exchange.scope, trace.get_current_span())
-        return AccessRecord(self, span.get_span_context())
+        try:
+            span = self.telemetry.request_span(exchange.scope, trace.get_current_span())
+            context = span.get_span_context()
+        except Exception:  # noqa: BLE001  # telemetry fails no request; tracing has logged it
+            context = trace.INVALID_SPAN_CONTEXT
+        return AccessRecord(self, context)
 
 
 class AccessRecord:

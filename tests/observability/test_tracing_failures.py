@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import NonRecordingSpan, SpanKind
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_proxy_di import Balancer, Upstream
@@ -47,10 +47,24 @@ def failing(method: str) -> TracerProvider:
 
 
 class FailingSpan(NonRecordingSpan):
-    """A span that fails when it is asked whether it records."""
+    """A span that fails when it is asked whether it records, and for its ids."""
 
     def is_recording(self) -> bool:
         raise RuntimeError("is_recording fails")
+
+    def get_span_context(self) -> SpanContext:
+        raise RuntimeError("get_span_context fails")
+
+
+class BelowFailing:
+    """A middleware that puts requests below a span that fails."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with trace.use_span(FailingSpan(trace.INVALID_SPAN_CONTEXT)):
+            await self._app(scope, receive, send)
 
 
 class Below:
@@ -118,6 +132,20 @@ def test_current_span_that_raises_fails_no_request(
         assert client.portal.call(call, Upstream("billing").of(app)) == 200
 
     assert [one.name for one in caplog.records] == ["fastapi_proxy_di.tracing"]
+
+
+def test_current_span_that_raises_fails_no_request_with_a_record(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The access record has no ids then."""
+    caplog.set_level(logging.INFO, "fastapi_proxy_di.access")
+    app = gateway(monkeypatch, tracing=False)
+    app.add_middleware(BelowFailing)
+    with TestClient(app) as client:
+        assert client.get("/billing/x").status_code == 200
+
+    (record,) = (one for one in caplog.records if one.name == "fastapi_proxy_di.access")
+    assert (vars(record)["trace_id"], vars(record)["span_id"]) == (None, None)
 
 
 class Hanging(SpanExporter):
