@@ -9,19 +9,23 @@ from __future__ import annotations
 from typing import Final, TypeAlias
 
 from fastapi_proxy_di.observability.attributes import OTHER
-from fastapi_proxy_di.observability.histogram import Durations, Histogram, Label
+from fastapi_proxy_di.observability.histogram import Durations, Histogram
 
 __all__ = ["GONE", "MAX_SERIES", "DestinationCounts", "Result"]
 
 GONE: Final = "gone"
 """Name of the counts of all destinations that left the pool more than an hour ago."""
 
-MAX_SERIES: Final = 40
-"""Pairs of method and result with a histogram of their own, for each destination. Statuses beyond
-are counted as the first of their class, so that a destination cannot fill the memory."""
+MAX_SERIES: Final = 16
+"""Pairs of method and result with a histogram of their own, for each destination. Those beyond are
+counted by the class of the status and as method and error `OTHER`, so that the counts of a
+destination need at most 16 KiB. The numbers of failures are exact all the same."""
 
 Result: TypeAlias = tuple[int | None, str | None]
 """Status of the response and value of the `Failure`, each ``None`` if there is none."""
+
+_Labels: TypeAlias = tuple[str, str, int | None, str, int | None, str | None]
+"""Name of the upstream, ``server.address`` and ``server.port``, method and `Result`."""
 
 _Mark: TypeAlias = tuple[Histogram, Histogram]
 """Durations to the first byte and in all that were counted at one moment."""
@@ -78,26 +82,30 @@ class DestinationCounts:
         self.ejections: dict[str, int] = {}
         self.tunnels: dict[str, int] = {}
         self.messages: list[int] = [0, 0]
-        self.durations: dict[tuple[str, Result], Durations] = {}
-        self.first_byte: Durations = Durations(upstream, url)
-        self._labels: tuple[Label, ...] = (upstream, *server)
+        self.durations: dict[_Labels, Durations] = {}
+        self.first_byte: Durations = Durations((upstream, url))
+        self._labels: tuple[str, str, int | None] = (upstream, *server)
         self._marks: tuple[_Mark, _Mark] = (_START, _START)
 
     def series(self, method: str, result: Result) -> Durations:
         """Give the durations of a method and a result."""
-        found = self.durations.get((method, result))
+        status, error = result
+        if error is None and status is not None and status >= 400:
+            error = str(status)  # an error for a client, by the conventions
+        labels: _Labels = (*self._labels, method, status, error)
+        found = self.durations.get(labels)
+        if found is None and len(self.durations) >= MAX_SERIES:
+            first = None if status is None else status // 100 * 100
+            labels = (*self._labels, OTHER, first, error and OTHER)
+            found = self.durations.get(labels)
         if found is None:
-            status, error = result
-            if len(self.durations) >= MAX_SERIES and status is not None:
-                method, status = OTHER, status // 100 * 100
-            made = Durations(*self._labels, method, status, error or _error_of(status))
-            found = self.durations.setdefault((method, (status, error)), made)
+            found = self.durations[labels] = Durations(labels)
         return found
 
     def error_statuses(self) -> dict[str, int]:
         """Give the number of responses with each status from 400 on."""
         found: dict[str, int] = {}
-        for (_, (status, _)), durations in self.durations.copy().items():
+        for (_, _, _, _, status, _), durations in self.durations.copy().items():
             if status is not None and status >= 400:
                 found[str(status)] = found.get(str(status), 0) + durations.count
         return found
@@ -127,11 +135,6 @@ class DestinationCounts:
                 ours[name] = ours.get(name, 0) + count
         for side, count in enumerate(other.messages):
             self.messages[side] += count
-        for (method, result), durations in other.durations.items():
-            self.series(method, result).add(durations)
+        for (_, _, _, method, status, error), durations in other.durations.items():
+            self.series(method, (status, error)).add(durations)
         self.first_byte.add(other.first_byte)
-
-
-def _error_of(status: int | None) -> str | None:
-    """Give ``error.type`` of a whole response, an error for a client by the conventions."""
-    return None if status is None or status < 400 else str(status)

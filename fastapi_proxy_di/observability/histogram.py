@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 __all__ = ["BOUNDS", "Durations", "Histogram", "Label"]
@@ -100,16 +99,14 @@ class Durations(Histogram):
     """A histogram with the attributes that it is shown with.
 
     Args:
-        *labels: The values of the attributes, in the order of the family.
+        labels: The values of the attributes, in the order of the family.
 
     Attributes:
         labels: The values of the attributes.
-        attributes: The same with their names; set by the first recorder that needs them.
     """
 
-    __slots__ = ("attributes", "labels")
+    __slots__ = ("labels",)
 
-    def __init__(self, *labels: Label) -> None:
+    def __init__(self, labels: tuple[Label, ...]) -> None:
         super().__init__()
         self.labels: Final = labels
-        self.attributes: Mapping[str, str | int] | None = None

@@ -96,13 +96,12 @@ class Instruments:
         Args:
             name: Name of the family.
             seconds: The duration.
-            durations: The histogram in which it was counted, with its attributes.
+            durations: The histogram in which it was counted, with its labels.
         """
         try:
             names, histogram = self._histograms[name]
-            if durations.attributes is None:
-                durations.attributes = _attributes(names, durations.labels)
-            histogram.record(seconds, durations.attributes)
+            # Made anew, because attributes of each series would take as much memory as its counts.
+            histogram.record(seconds, _attributes(names, durations.labels))
         except Exception as error:  # a provider may raise anything
             if not self._failed:
                 self._failed = True

@@ -46,7 +46,7 @@ class DurationRecorder(Protocol):
         Args:
             name: Name of the metric.
             seconds: The duration.
-            durations: The histogram in which it was counted, with its attributes.
+            durations: The histogram in which it was counted, with its labels.
         """
 
 
@@ -81,7 +81,7 @@ class Metrics:
         self._leaving: tuple[Destination, ...] = ()
         self.refusals: dict[str, int] = {}
         self.failures: dict[str, int] = {}
-        self.queue: Durations = Durations(upstream)
+        self.queue: Durations = Durations((upstream,))
         self.instruments: DurationRecorder | None = None
         self.replaced(destinations, ())
 

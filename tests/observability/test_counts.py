@@ -12,14 +12,24 @@ def made(url: str = "http://a") -> DestinationCounts:
 
 
 def test_destination_cannot_make_series_without_bound() -> None:
-    """Statuses beyond the bound are counted as the first of their class."""
+    """Those beyond the bound are counted by the class of the status."""
     counts = made()
     for status in range(200, 600):
         counts.series("GET", (status, None)).observe(0.1)
+    for failure in Failure:
+        counts.series("POST", (200, failure.value)).observe(0.1)
+        counts.series("POST", (None, failure.value)).observe(0.1)
 
-    assert len(counts.durations) <= MAX_SERIES + 4
-    assert sum(durations.count for durations in counts.durations.values()) == 400
-    assert counts.series("GET", (599, None)).labels == ("billing", "a", 80, "_OTHER", 500, "500")
+    assert len(counts.durations) <= MAX_SERIES + 6
+    assert sum(one.count for one in counts.durations.values()) == 400 + 2 * len(Failure)
+    for given, error, first in (
+        (599, None, 500),
+        (200, "response_body", 200),
+        (None, "connect", None),
+    ):
+        labels = counts.series("GET", (given, error)).labels
+        assert labels == ("billing", "a", 80, "_OTHER", first, "_OTHER")
+    assert counts.series("GET", (399, None)).labels[-3:] == ("_OTHER", 300, None)
 
 
 def test_error_of_a_response_is_its_status() -> None:
@@ -62,8 +72,8 @@ def test_sum_has_every_count() -> None:
     assert (gone.ejections, gone.tunnels) == ({"connect": 6}, {"drained": 6})
     assert gone.messages == [8, 10]
     ((key, durations),) = gone.durations.items()
-    assert key == ("GET", (None, "connect"))
-    assert durations.labels == ("billing", GONE, None, "GET", None, "connect")
+    assert key == durations.labels
+    assert key == ("billing", GONE, None, "GET", None, "connect")
     assert durations.count == 2
 
 
