@@ -1,17 +1,20 @@
-"""Command line of the benchmarks: `run`, `goals` on an earlier run's JSON, `list`."""
+"""Command line of the benchmarks: `run`, `instructions`, `goals` on an earlier run, `list`."""
 
 import argparse
 import os
 import signal
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from tests.benchmarks import catalog
+from tests.benchmarks.instructions import instructions
 from tests.benchmarks.measure import MeasurementError
 from tests.benchmarks.results import Results
 from tests.benchmarks.run import FULL, QUICK, Run
-from tests.benchmarks.tables import goals_table, results_tables
+from tests.benchmarks.tables import goals_table, instructions_table, results_tables
 
 Entry = TypeVar("Entry")
 
@@ -30,6 +33,8 @@ def main() -> int:
     if arguments.command == "goals":
         print(goals_table(Results.read(arguments.results)))
         return 0
+    if arguments.command == "instructions":
+        return _count(arguments)
     return _run(arguments)
 
 
@@ -40,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 2
     loads = list(catalog.loads(quick=arguments.quick))
     try:
-        contenders = _chosen(arguments.only, {one.name: one for one in catalog.CONTENDERS})
+        contenders = _contenders(arguments)
         # "imports" is no load: alone it means none of them.
         only_imports = arguments.loads == "imports"
         loads = [] if only_imports else _chosen(arguments.loads, {one.name: one for one in loads})
@@ -64,6 +69,33 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _count(arguments: argparse.Namespace) -> int:
+    cores = sorted(os.sched_getaffinity(0))
+    load = catalog.loads(quick=True)[0]
+    try:
+        with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
+            # nginx's worker drops its privileges and must still read the origin's files.
+            Path(scratch).chmod(0o755)
+            counted = instructions(
+                _contenders(arguments), load, Path(scratch), cores=(cores[0], cores[-1])
+            )
+    except MeasurementError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(instructions_table(counted))
+    return 0
+
+
+def _contenders(arguments: argparse.Namespace) -> list[catalog.Contender]:
+    known = {one.name: one for one in catalog.CONTENDERS}
+    chosen = _chosen(arguments.only, known)
+    if arguments.before is not None:
+        title = f"{known['router'].title}, at {arguments.before}"
+        before = replace(known["router"], name="before", title=title, commit=arguments.before)
+        chosen.append(before)
+    return chosen
+
+
 def _chosen(names: str | None, known: dict[str, Entry]) -> list[Entry]:
     chosen = names.split(",") if names else list(known)
     unknown = [name for name in chosen if name not in known]
@@ -77,10 +109,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="measure and print tables")
     run.add_argument("--quick", action="store_true", help="one short round, smaller loads")
-    run.add_argument("--only", metavar="NAMES", help="contenders, comma-separated")
     run.add_argument("--loads", metavar="NAMES", help="loads, comma-separated, or `imports`")
     run.add_argument("--json", metavar="FILE", type=Path, help="write all samples here")
     run.add_argument("--goals", action="store_true", help="print the goals, too")
+    count = commands.add_parser("instructions", help="count instructions for one GET, by callgrind")
+    for each, required in ((run, False), (count, True)):
+        each.add_argument(
+            "--only", metavar="NAMES", required=required, help="contenders, comma-separated"
+        )
+        each.add_argument(
+            "--before", metavar="COMMIT", help="also proxy_router as it was at a commit"
+        )
     goals = commands.add_parser("goals", help="judge the JSON of an earlier run")
     goals.add_argument("results", type=Path)
     commands.add_parser("list", help="names of contenders and loads")

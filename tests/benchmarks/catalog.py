@@ -39,6 +39,8 @@ class Contender:
         kinds: Loads that it can serve.
         packages: Requirements installed for it alone, without their dependencies.
         destinations: Addresses of its upstream.
+        environment: Environment variables of its own.
+        commit: Commit of this repository whose package it runs; `None` for the files as they are.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Contender:
     kinds: frozenset[Kind]
     packages: tuple[str, ...] = ()
     destinations: int = 1
+    environment: tuple[tuple[str, str], ...] = ()
+    commit: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +174,35 @@ CONTENDERS: Final = (
         name="mount-telemetry",
         title="fastapi-proxy-di, mounted proxy_app, tracing on",
         app="behind_telemetry:mount",
+        kinds=frozenset({Kind.GET}),
+    ),
+    Contender(
+        name="router-server-spans",
+        title="fastapi-proxy-di, proxy_router, tracing on, without spans of attempts",
+        app="behind_telemetry:router",
+        kinds=frozenset({Kind.GET}),
+        environment=(
+            ("FASTAPI_PROXY_TELEMETRY__TRACING", "false"),
+            ("FASTAPI_PROXY_TELEMETRY__PROPAGATE", "pass"),
+        ),
+    ),
+    Contender(
+        name="router-metrics",
+        title="fastapi-proxy-di, proxy_router, meter provider set",
+        app="behind_telemetry:metrics",
+        kinds=frozenset({Kind.GET}),
+    ),
+    Contender(
+        name="router-server-metrics",
+        title="fastapi-proxy-di, proxy_router, meter provider set, without metrics of attempts",
+        app="behind_telemetry:metrics",
+        kinds=frozenset({Kind.GET}),
+        environment=(("FASTAPI_PROXY_TELEMETRY__METRICS", "false"),),
+    ),
+    Contender(
+        name="router-collector",
+        title="fastapi-proxy-di, proxy_router, metrics for Prometheus",
+        app="behind_collector:app",
         kinds=frozenset({Kind.GET}),
     ),
     Contender(

@@ -50,9 +50,23 @@ class Fleet:
         return port
 
     def start_gateway(
-        self, contender: Contender, origin: Origin, origin_port: int, stack: ExitStack
+        self,
+        contender: Contender,
+        origin: Origin,
+        origin_port: int,
+        stack: ExitStack,
+        wrapper: Sequence[str] = (),
+        server: str = "uvicorn",
     ) -> Server:
         """Start a gateway that ends with `stack`.
+
+        Args:
+            contender: The gateway.
+            origin: What it forwards to.
+            origin_port: The port of the origin.
+            stack: Ends the gateway.
+            wrapper: Program and arguments that the gateway runs under.
+            server: Module that runs the app, with uvicorn's arguments.
 
         Raises:
             ServerError: It, or the installation of its packages, failed.
@@ -63,7 +77,10 @@ class Fleet:
             path = self._directory / name
             command = _nginx(nginx.proxy_config(path, port, f"127.0.0.1:{origin_port}"))
         else:
-            command = _uvicorn(f"tests.benchmarks.contenders.{contender.app}", port)
+            command = _uvicorn(f"tests.benchmarks.contenders.{contender.app}", port, server)
+            if contender.commit is not None:
+                package = self._package_of(contender.commit)
+                command += ["--app-dir", str(package)]
         addresses = nginx.loopback_addresses(contender.destinations)
         environment = {
             "BENCH_ORIGIN": f"http://127.0.0.1:{origin_port}",
@@ -71,8 +88,22 @@ class Fleet:
                 f"http://{host}:{origin_port}" for host in addresses
             ),
             "PYTHONPATH": os.pathsep.join(_search_path(contender.packages)),
+            "PYTHONSAFEPATH": "1",  # the working directory has the package of this commit
+            **dict(contender.environment),
         }
-        return self._start(name, command, port, self._gateway_core, environment, stack)
+        return self._start(name, [*wrapper, *command], port, self._gateway_core, environment, stack)
+
+    def _package_of(self, commit: str) -> Path:
+        """Extract the package as it was at `commit`; gives the directory it is in."""
+        target = self._directory / f"commit-{commit}"
+        if not target.exists():
+            target.mkdir()
+            archive = ["git", "-C", str(_REPOSITORY), "archive", commit, "fastapi_proxy_di"]
+            done = subprocess.run(archive, capture_output=True, check=False)
+            if done.returncode != 0:
+                raise ServerError(done.stderr.decode(errors="replace")[-300:])
+            subprocess.run(["tar", "-x", "-C", str(target)], input=done.stdout, check=True)
+        return target
 
     def _start(
         self,
@@ -90,9 +121,9 @@ class Fleet:
         return server
 
 
-def _uvicorn(app: str, port: int) -> list[str]:
+def _uvicorn(app: str, port: int, server: str = "uvicorn") -> list[str]:
     return [
-        *(sys.executable, "-m", "uvicorn", app),
+        *(sys.executable, "-m", server, app),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--loop", "uvloop", "--http", "httptools", "--ws", "websockets-sansio"),
         *("--no-access-log", "--log-level", "warning"),

@@ -110,6 +110,26 @@ GOALS: Final = (
         ("destinations", "router-3"),
     ),
     *(
+        _cost_goal(f"{title}, get-8", bound, ("get-8", ours), ("get-8", theirs))
+        for title, bound, ours, theirs in (
+            ("proxy_router over the same at an earlier commit", 1.03, "router", "before"),
+            ("metrics for Prometheus over none", 1.15, "router-collector", "router"),
+            (
+                "metrics of attempts over those of requests alone",
+                1.15,
+                "router-metrics",
+                "router-server-metrics",
+            ),
+            ("tracing over none", 1.8, "router-telemetry", "router"),
+            (
+                "spans of attempts over those of requests alone",
+                1.8,
+                "router-telemetry",
+                "router-server-spans",
+            ),
+        )
+    ),
+    *(
         _cost_goal(
             f"100 MB {load} over the aiohttp gateway", 1.0, (load, "router"), (load, "aiohttp")
         )

@@ -1,6 +1,6 @@
 """Results as Markdown tables. Pure: gives strings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tests.benchmarks.catalog import CONTENDERS, Kind, Load
 from tests.benchmarks.goals import GOALS, judge
@@ -29,6 +29,15 @@ def goals_table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def instructions_table(counted: Mapping[str, float]) -> str:
+    """Instructions by contender, the first one being 1."""
+    first = next(iter(counted.values()))
+    lines = ["| | instructions | |", "| --- | --- | --- |"]
+    for name, count in counted.items():
+        lines.append(f"| {_TITLES.get(name, name)} | {count:,.0f} | {count / first:.3f} |")
+    return "\n".join(lines)
+
+
 def _rows(results: Results, load: Load) -> list[Row]:
     return [row for row in results.rows if row.load == load.name]
 
@@ -45,7 +54,7 @@ def _load_table(results: Results, load: Load) -> str:
 
 
 def _cells(row: Row, reference: float | None, *, held: bool) -> Iterator[str]:
-    yield _TITLES[row.contender]
+    yield _TITLES.get(row.contender, row.contender)  # none for that of an earlier commit
     if row.fault:
         yield f"not measured: {row.fault.splitlines()[-1][:120].replace('|', '/')}"
         return

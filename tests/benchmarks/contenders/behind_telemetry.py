@@ -1,16 +1,28 @@
-"""The bare endpoint, the proxied route and the mounted application with FastAPI's own tracing on.
+"""The bare endpoint, the proxied route and the mounted application with telemetry on.
 
-The provider records each span and exports none, so that the export is not measured.
+Providers keep what they get and export nothing, so that the export is not measured.
 """
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
 from fastapi_proxy_di import proxy_app, proxy_lifespan, proxy_router
 
+_TRACES: TelemetryConfig = {"tracer_provider": TracerProvider()}
+_METRICS: TelemetryConfig = {"meter_provider": MeterProvider([InMemoryMetricReader()])}
 
-def _app() -> FastAPI:
-    return FastAPI(lifespan=proxy_lifespan, telemetry={"tracer_provider": TracerProvider()})
+
+def _app(telemetry: TelemetryConfig = _TRACES) -> FastAPI:
+    return FastAPI(lifespan=proxy_lifespan, telemetry=telemetry)
+
+
+def _router(telemetry: TelemetryConfig) -> FastAPI:
+    app = _app(telemetry)
+    app.include_router(proxy_router("origin"))
+    return app
 
 
 endpoint = _app()
@@ -22,8 +34,8 @@ async def constant() -> dict[str, str]:
     return {"message": "Hello World"}
 
 
-router = _app()
-router.include_router(proxy_router("origin"))
+router = _router(_TRACES)
+metrics = _router(_METRICS)
 
 mount = _app()
 mount.mount("/", proxy_app("origin"))
