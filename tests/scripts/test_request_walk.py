@@ -21,4 +21,5 @@ def test_request_walk_stays_within_its_bound() -> None:
     )
 
     assert "transport/http1/connection.py" in done.stdout
+    assert "   observability/metrics.py" in done.stdout
     assert done.returncode == 0, done.stdout + done.stderr
