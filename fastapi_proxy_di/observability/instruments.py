@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import Final, TypeAlias
 from weakref import WeakKeyDictionary
@@ -100,8 +100,7 @@ class Instruments:
         """
         try:
             names, histogram = self._histograms[name]
-            # Made anew, because attributes of each series would take as much memory as its counts.
-            histogram.record(seconds, _attributes(names, durations.labels))
+            histogram.record(seconds, _recent_attributes(names, durations.labels))
         except Exception as error:  # a provider may raise anything
             if not self._failed:
                 self._failed = True
@@ -161,3 +160,7 @@ def _made_while_waiting(provider: MeterProvider) -> Instruments | None:
 
 def _attributes(names: tuple[str, ...], labels: Labels) -> dict[str, str | int]:
     return {name: value for name, value in zip(names, labels, strict=True) if value is not None}
+
+
+_recent_attributes: Final = lru_cache(1024)(_attributes)
+"""Those of the durations in use; kept for each series, they would double the memory of counts."""
