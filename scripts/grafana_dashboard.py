@@ -18,7 +18,12 @@ COLUMNS: Final = 24
 HEIGHT: Final = 8
 
 OF_UPSTREAM: Final = 'proxy_upstream=~"$upstream", process=~"$process"'
-OF_DESTINATION: Final = f'{OF_UPSTREAM}, proxy_destination=~"$destination"'
+# What has moved to "gone" arrives there at once, which would look like a burst of requests.
+OF_DESTINATION: Final = (
+    f'{OF_UPSTREAM}, proxy_destination=~"$destination", proxy_destination!="gone"'
+)
+WAITED: Final = f'{OF_DESTINATION}, error_type!~"cancelled|client_disconnected"'
+OF_RESPONSES: Final = f'{OF_UPSTREAM}, server_address!="gone", http_response_status_code!=""'
 DURATION: Final = "http_client_request_duration_seconds"
 FIRST_BYTE: Final = "proxy_first_byte_duration_seconds"
 SERVER: Final = "{{server_address}}:{{server_port}}"
@@ -117,10 +122,10 @@ ROWS: Final = {
         ),
         Panel(
             "Share of failed attempts",
-            "Failures for each attempt.",
+            "Failures for each attempt, without those that nobody waited for any more.",
             "percentunit",
             {
-                "{{proxy_upstream}}": f"{rate('proxy_failures_total', 'proxy_upstream')} / "
+                "{{proxy_upstream}}": f"{rate('proxy_failures_total', 'proxy_upstream', WAITED)} / "
                 f"{rate('proxy_attempts_total', 'proxy_upstream')}"
             },
         ),
@@ -132,7 +137,7 @@ ROWS: Final = {
                 "{{proxy_upstream}} {{http_response_status_code}}": rate(
                     f"{DURATION}_count",
                     "proxy_upstream, http_response_status_code",
-                    f'{OF_UPSTREAM}, http_response_status_code!=""',
+                    OF_RESPONSES,
                 )
             },
             stacked=True,
@@ -166,7 +171,7 @@ ROWS: Final = {
             "s",
             {
                 f"{{{{proxy_upstream}}}} p{share * 100:g}": quantile(
-                    share, DURATION, "proxy_upstream"
+                    share, DURATION, "proxy_upstream", OF_RESPONSES
                 )
                 for share in (0.5, 0.99)
             },
@@ -177,7 +182,7 @@ ROWS: Final = {
             "s",
             {
                 "{{proxy_upstream}} " + SERVER: quantile(
-                    0.99, DURATION, "proxy_upstream, server_address, server_port"
+                    0.99, DURATION, "proxy_upstream, server_address, server_port", OF_RESPONSES
                 )
             },
         ),

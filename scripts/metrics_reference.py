@@ -47,7 +47,7 @@ ATTRIBUTES: Final = {
     "proxy.retry.reason": "the failure before, `status_503` and the like, or `hedge`",
     "proxy.ejection.reason": "the last failure, `status_503` and the like, `retry_after`, or "
     "`lease` for a text that the app gave to a lease",
-    "proxy.limit.name": "the setting that refused the request, e.g. `max_in_flight`",
+    "proxy.limit.name": "the setting that refused the request, e.g. `limits.max_in_flight`",
     "proxy.tunnel.end.reason": listed([one.value for one in WebSocketEnd]),
     "proxy.direction": "`up` to the destination, `down` to the client",
     "proxy.destination.state": listed(get_args(DestinationState)),

@@ -57,3 +57,19 @@ def test_every_metric_is_shown() -> None:
     # A gauge may end in _count itself.
     assert {one for one in metrics if one in text} == metrics
     assert asked <= {re.sub(r"_(bucket|count)$", "", name) for name in metrics}
+
+
+def test_no_rate_has_what_moved_to_gone() -> None:
+    """The counts of an address that left long ago arrive there at once, as a burst."""
+    of_destinations = {
+        re.sub(r"_(bucket|count)$", "", prometheus_name(one))
+        for one in families(())
+        if {"proxy.destination", "server.address"} & {*one.attributes}
+    }
+    found = re.findall(r"(?:rate|increase)\((\w+)\{([^}]*)\}", " ".join(QUERIES))
+    rates = [
+        labels for name, labels in found if re.sub(r"_(bucket|count)$", "", name) in of_destinations
+    ]
+
+    assert len(rates) > 10
+    assert all('!="gone"' in labels for labels in rates)
