@@ -28,7 +28,7 @@ _Labels: TypeAlias = tuple[str, str, int | None, str, int | None, str | None]
 """Name of the upstream, ``server.address`` and ``server.port``, method and `Result`."""
 
 _Mark: TypeAlias = tuple[Histogram, Histogram]
-"""Durations to the first byte and in all that were counted at one moment."""
+"""Durations to the first byte and of whole responses that were counted at one moment."""
 
 _START: Final[_Mark] = (Histogram(), Histogram())
 
@@ -112,15 +112,16 @@ class DestinationCounts:
 
     def mark(self) -> None:
         """Begin a new period of the recent durations."""
-        self._marks = (self._marks[1], (_sum(self.first_byte), self._all_durations()))
+        self._marks = (self._marks[1], (_sum(self.first_byte), self._whole_responses()))
 
     def recent(self) -> tuple[Histogram, Histogram]:
-        """Give the durations since the `mark` before the last one: first bytes, and in all."""
+        """Give the durations since the `mark` before the last one: first bytes, whole responses."""
         first_byte, durations = self._marks[0]
-        return self.first_byte.since(first_byte), self._all_durations().since(durations)
+        return self.first_byte.since(first_byte), self._whole_responses().since(durations)
 
-    def _all_durations(self) -> Histogram:
-        return _sum(*self.durations.copy().values())
+    def _whole_responses(self) -> Histogram:
+        """Give the durations of the attempts that had a response to its last byte."""
+        return _sum(*filter(_is_whole, self.durations.copy().values()))
 
     def add(self, other: DestinationCounts) -> None:
         """Count everything that ``other`` has counted as well."""
@@ -138,3 +139,9 @@ class DestinationCounts:
         for (_, _, _, method, status, error), durations in other.durations.items():
             self.series(method, (status, error)).add(durations)
         self.first_byte.add(other.first_byte)
+
+
+def _is_whole(durations: Durations) -> bool:
+    """Whether these are durations of responses that came to their end, whatever their status."""
+    status, error = durations.labels[-2:]
+    return status is not None and error in {None, str(status), OTHER}

@@ -88,3 +88,12 @@ def test_recent_durations_are_those_of_one_to_two_periods() -> None:
     first_byte, durations = counts.recent()
     assert (first_byte.count, first_byte.seconds) == (2, 5.0)
     assert (durations.count, durations.seconds) == (2, 5.0)
+
+
+def test_recent_durations_are_those_of_whole_responses() -> None:
+    """An attempt that failed is quick or slow for other reasons."""
+    counts = DestinationCounts("billing", "http://a", ("a", 80))
+    for result in ((200, None), (503, None), (None, "connect"), (200, "response_body")):
+        counts.series("GET", result).observe(0.2)
+
+    assert counts.recent()[1].count == 2
