@@ -227,7 +227,7 @@ def test_metrics_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time in the queue, recorded for requests that waited."""
+    """A request that did not wait has no time in the queue."""
     exported = Exported()
     monkeypatch.setenv("UPSTREAM_BILLING_LIMITS__MAX_IN_FLIGHT", "1")
     monkeypatch.setenv("UPSTREAM_BILLING_LIMITS__QUEUE", "1")

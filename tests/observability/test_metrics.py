@@ -11,10 +11,11 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from fastapi_proxy_di.errors import Attempt
+from fastapi_proxy_di.errors import Attempt, ClientDisconnected
 from fastapi_proxy_di.observability.counts import GONE
 from fastapi_proxy_di.observability.families import Family, families
-from fastapi_proxy_di.observability.metrics import KEEP_SECONDS, Metrics
+from fastapi_proxy_di.observability.histogram import Durations
+from fastapi_proxy_di.observability.metrics import KEEP_SECONDS, QUEUE, Metrics
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import DestinationSettings
 from fastapi_proxy_di.supervision.events import DestinationEjected
@@ -227,6 +228,31 @@ def test_copy_of_a_hedged_request_is_a_retry() -> None:
 def attempts(metrics: Metrics) -> dict[str, int]:
     """Give the attempts by address."""
     return {counts.url: counts.attempts for counts in metrics.all()}
+
+
+class Recorder:
+    """Keeps the durations that it gets."""
+
+    def __init__(self) -> None:
+        self.seconds: list[tuple[str, float]] = []
+
+    def record(self, name: str, seconds: float, durations: Durations) -> None:
+        """Keep a duration."""
+        self.seconds.append((name, seconds))
+
+
+def test_wait_in_the_queue_is_counted_and_recorded() -> None:
+    """For requests that waited, with or without success."""
+    (one,) = destinations("http://a")
+    metrics = Metrics("billing", (one,))
+    metrics.instruments = recorder = Recorder()
+    for queued, failure in ((0.25, None), (None, None), (0.5, ClientDisconnected())):
+        exchange: Any = Stub(one)
+        exchange.queued, exchange.in_flight = queued, True
+        metrics.ended(exchange, failure)
+
+    assert (metrics.queue.count, metrics.queue.seconds) == (2, 0.75)
+    assert recorder.seconds == [(QUEUE, 0.25), (QUEUE, 0.5)]
 
 
 def test_destination_has_counts_from_the_start() -> None:
