@@ -81,9 +81,10 @@ def status_router(
 
     The router shows addresses and has no login of its own. An app does not start with it unless
     the router, its include or the app has a dependency; which dependency keeps strangers out is
-    not known. The router shows the upstreams of the app that includes it (a mounted FastAPI app
-    has its own), of the process that responds: with several workers each knows its own state
-    only.
+    not known. Where the lifespan of the router does not run, because the router or its app is
+    mounted, its requests fail instead. The router shows the upstreams of the app that includes it
+    (a mounted FastAPI app has its own), of the process that responds: with several workers each
+    knows its own state only.
 
     No response of the router is cached or framed. Responses of the app, such as the 401 of a
     dependency, have the headers that the app gives them.
