@@ -40,6 +40,7 @@ def general(lines: list[str]) -> list[str]:
         (r"\d+ ×", "12 ×"),
         (r"in \d+ s$", "in 10 s"),
         (r"for [\d.]+ s", "for 30 s"),
+        (r"of [\d.]+ s ran out", "of 5 s ran out"),
     ):
         lines = [re.sub(pattern, number, line) for line in lines]
     return sorted(set(lines))
