@@ -10,7 +10,7 @@ __all__ = ["TelemetrySettings"]
 
 
 class TelemetrySettings(SettingsModel):
-    """What the upstreams of an app tell OpenTelemetry, and what they send on of a trace."""
+    """Which traces and metrics an app's upstreams make, and which trace headers they send."""
 
     tracing: bool = Field(
         default=True,
@@ -30,8 +30,9 @@ class TelemetrySettings(SettingsModel):
     propagate: Literal["inject", "pass", "off"] = Field(
         default="inject",
         description=(
-            "Trace headers towards destinations: ``inject`` those of the current span by the global"
-            " propagator, ``pass`` the client's, or none."
+            "Trace headers towards destinations: ``inject`` those of the attempt's span by the"
+            " global propagator, ``pass`` the client's, or ``off`` for none. Without spans of"
+            " attempts, ``inject`` sends those of the current span."
         ),
     )
 
