@@ -30,8 +30,8 @@ def proxy_collector(*apps: Any) -> Collector:
     REGISTRY.register(proxy_collector(app))
     ```
 
-    It collects nothing while no lifespan of the app runs. The label ``process`` of all series has
-    the process id, because a scrape sees one process. Needs the extra ``prometheus``.
+    The collector gives nothing while no lifespan of the app runs. The label ``process`` of all
+    series has the process id, because a scrape sees one process. Needs the extra ``prometheus``.
 
     Args:
         *apps: The app that mounts or injects the upstreams. Several apps of one process, such as
@@ -53,8 +53,9 @@ def metrics_router(
 
     Addresses of destinations are labels, so guard the route unless only your Prometheus can
     reach it: ``app.include_router(metrics_router(), dependencies=[Depends(require_scraper)])``.
-    It serves the upstreams of the app that includes it, and nothing else; to serve them beside
-    metrics of your own, add `proxy_collector` to your registry. Needs the extra ``prometheus``.
+    The route serves the upstreams of the app that includes the router, and nothing else; to serve
+    them beside metrics of your own, add `proxy_collector` to your registry. Needs the extra
+    ``prometheus``.
 
     Args:
         path: Path of the route.
@@ -66,7 +67,7 @@ def metrics_router(
     collectors = _collectors()
     router = APIRouter(dependencies=dependencies)
 
-    # No coroutine, so it runs in a thread: with a thousand destinations it takes a second.
+    # No coroutine, so FastAPI runs it in a thread: a thousand destinations take half a second.
     def metrics(request: Request) -> Response:
         collector = collectors.UpstreamCollector(lambda: _numbers(request.scope["app"]))
         content, media_type = collectors.exposition(collector, request.headers.get("accept", ""))

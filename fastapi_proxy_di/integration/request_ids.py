@@ -1,8 +1,10 @@
-"""An ASGI wrapper that gives each request an ``X-Request-ID``, sent up and back.
+"""An ASGI wrapper that gives each request an ``X-Request-ID``.
+
+The destination gets the id, and the client with the response.
 
 The wrapper is put around all middlewares of an app, and only where ``ProxySettings.request_id``
-is on. The id takes the place of the client's header, so all that reads or forwards headers has
-the same one, and it is in the scope for access records. Every response of the app carries it:
+is on. The id takes the place of the client's header, so everything that reads or forwards headers
+has the same id, and the scope has it for access records. Every response of the app carries it:
 proxied ones, problem documents, denied handshakes and those of local routes. A server makes a
 response of its own, 403, of an app that closes a WebSocket instead of accepting it; where the
 server can send one of the app, the wrapper gives it the same response with the id.

@@ -28,7 +28,8 @@ _STATES: Final[dict[type[Event], DestinationState]] = {
     DestinationUndrained: "available",
     DestinationUp: "available",
 }
-"""The state that an event begins, or at least the one that it names."""
+"""The state that an event begins. The destination may be in another one that decides, such as
+draining."""
 
 
 def now() -> datetime:
@@ -66,7 +67,7 @@ class Changes:
         self._removed: dict[Destination, Change] = {}
 
     def listen(self, event: Event) -> None:
-        """Note a change that an event tells."""
+        """Note the change of state that an event reports, if it reports one."""
         state = _STATES.get(type(event))
         if state is not None and event.upstream == self._upstream and event.destination:
             reason = event.reason if isinstance(event, DestinationDown | DestinationEjected) else ""

@@ -1,7 +1,7 @@
 """The counts of one destination: attempts, retries, failures, ejections, tunnels and durations.
 
-They are written in the event loop and read in any thread. A reader sees each number as it is or as
-it was a moment ago, never a smaller one than before.
+The counts are written in the event loop and may be read in any thread. A reader gets each number
+as it is or as it was a moment ago, never a smaller one than before.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class DestinationCounts:
         url: Address of the destination, or `GONE`.
         attempts: Attempts, retries and leases included.
         retries: Attempts that repeated an earlier one, by the reason.
-        failures: Failed attempts, by value of the `Failure`.
+        failures: Failed attempts, by value of the `Failure`, or ``cancelled``.
         ejections: Ejections, by reason.
         tunnels: Ended tunnels, by reason.
         messages: Messages through tunnels that have ended, to the upstream and to the client.
@@ -103,7 +103,7 @@ class DestinationCounts:
         return found
 
     def error_statuses(self) -> dict[str, int]:
-        """Give the number of responses with each status from 400 on."""
+        """Give the number of responses by status, from 400 on; beyond `MAX_SERIES` by class."""
         found: dict[str, int] = {}
         for (_, _, _, _, status, _), durations in self.durations.copy().items():
             if status is not None and status >= 400:

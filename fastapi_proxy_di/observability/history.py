@@ -50,7 +50,7 @@ class History:
         self.last: int = 0
 
     def listen(self, event: Event) -> None:
-        """Keep an event, and wake everybody who waits for one."""
+        """Keep an event, and end all waiting for one."""
         self.last += 1
         self._kept.append(PastEvent(self.last, self._clock(), event))
         self.wake()

@@ -37,7 +37,7 @@ class Instruments:
     an instrument is asked for that has been given since the last reading, a new collection began.
 
     Args:
-        provider: The provider; one that waits for the real provider will do.
+        provider: The provider; OpenTelemetry's placeholder before a global one is set, too.
     """
 
     def __init__(self, provider: MeterProvider) -> None:
@@ -163,4 +163,5 @@ def _attributes(names: tuple[str, ...], labels: Labels) -> dict[str, str | int]:
 
 
 _recent_attributes: Final = lru_cache(1024)(_attributes)
-"""Those of the durations in use; kept for each series, they would double the memory of counts."""
+"""Gives the attributes of durations, and keeps those in use. Kept for each series, they would
+double the memory of the counts."""

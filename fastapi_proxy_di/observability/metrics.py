@@ -65,7 +65,7 @@ class Metrics:
         refusals: Refused requests, by the setting that refused them.
         failures: Requests that failed without an attempt, by value of the `Failure`.
         queue: Seconds that requests waited in the queue.
-        instruments: Records durations as they end, ``None`` for nobody.
+        instruments: Records durations as they end; ``None`` if OpenTelemetry gets no metrics.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Metrics:
     # -- as the observer of exchanges -----------------------------------------------------
 
     def observe(self, exchange: Exchange) -> Metrics:
-        """Give itself: one object observes all exchanges."""
+        """Give this object, which observes all exchanges."""
         return self
 
     def picked(

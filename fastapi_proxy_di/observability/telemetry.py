@@ -23,7 +23,7 @@ REQUEST_SCOPE: Final[ContextVar[Scope | None]] = ContextVar(
     "fastapi_proxy_di.request_scope", default=None
 )
 """The ASGI scope of the request that the app handles, ``None`` outside of requests. The calls of
-the app itself compare their baggage with the baggage that this request has brought."""
+the app itself compare their baggage with the baggage that this request had."""
 
 
 def global_tracer_provider() -> TracerProvider | None:
@@ -47,11 +47,11 @@ _W3C_FIELDS: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 class Telemetry:
     """The telemetry of an app.
 
-    The provider of spans is asked for each time, because many apps set theirs in the lifespan.
-    The global provider of metrics waits for the real one by itself.
+    The provider of spans is looked up for each exchange, because many apps set theirs in the
+    lifespan. OpenTelemetry's placeholder for the global provider of metrics passes instruments on.
 
     Attributes:
-        settings: What the app wants.
+        settings: The settings of the app.
         tracer_provider: Gives the provider of spans, ``None`` if none is set.
         meter_provider: Gives the provider of metrics.
         request_span: Gives the span of a proxied request, of its scope and the current span.

@@ -4,7 +4,8 @@ Spans are made below the current span, whoever made it: FastAPI's own telemetry,
 the app. A proxied request without a current span gets none, as on a path that telemetry leaves
 out, and its trace headers pass as the client sent them. The same holds for every request that
 the sampler leaves out. A call or lease of the app outside of requests gets a root span where a
-provider is set; in a job that a request has started, a span below the request's.
+provider is set; in a job that a
+request has started, its spans are below the request's.
 
 Names and attributes are OpenTelemetry's stable conventions for HTTP clients, and ``proxy.*`` for
 what they do not name. Telemetry never fails a request: an exception of a provider or exporter is
@@ -119,7 +120,7 @@ class Tracing:
         """Give the headers that a propagator replaces, in lower case; kept for the next request.
 
         A propagator that sets one header of B3 replaces all of them: the origin would take the
-        client's for the parent.
+        client's headers for the parent.
         """
         if propagator is not self._propagator:
             fields = frozenset(name.lower().encode("latin-1") for name in propagator.fields)

@@ -1,7 +1,7 @@
 """Finds out whether this process is one of several workers of a server.
 
-No server tells its workers how many they are. What it was told itself is in the arguments of the
-command, which workers share, and in variables. A number in a server's configuration file, or in a
+No server gives its workers their number. The number is in the arguments of the command, which the
+workers share, or in variables. A number in a server's configuration file, or in a
 call of ``uvicorn.run``, is not seen.
 """
 

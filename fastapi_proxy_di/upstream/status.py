@@ -14,7 +14,7 @@ from fastapi_proxy_di.upstream.running import RunningUpstream
 
 
 class Percentiles(BaseModel):
-    """Durations in milliseconds, estimated from a histogram; at most 10 s are told apart.
+    """Durations in milliseconds, estimated from a histogram; more than 10 s count as 10 s.
 
     Attributes:
         p50: The median.
@@ -48,12 +48,14 @@ class DestinationStatus(BaseModel):
             the destination's side.
         failures: Number of exchanges since then that failed on the destination's side.
         attempts: Number of attempts since the start, retries and leases included.
-        failed_attempts: Number of failed attempts since the start, by value of the `Failure`.
-        error_statuses: Number of responses since the start with each status from 400 on.
+        failed_attempts: Number of failed attempts since the start, by value of the `Failure`, or
+            ``cancelled``.
+        error_statuses: Number of responses since the start with each status from 400 on. After
+            16 different pairs of method and result, further ones count by class, as 400 or 500.
         ejections: Number of ejections since the start.
         first_byte_ms: Milliseconds to the head of the responses of the last one to two minutes,
             ``None`` if there were none.
-        duration_ms: The same for the last byte.
+        duration_ms: The same to the last byte, of responses that came whole.
         latency_ms: Milliseconds that the last good probe took, ``None`` before the first.
     """
 

@@ -1,4 +1,4 @@
-"""Finds routes that anybody may call, because nothing is declared around them."""
+"""Refuses routes that anybody may call, because no dependency guards them."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def render(report: StatusReport, events: Iterable[EventReport]) -> str:
 <main>
 <h1>Upstreams</h1>
 <p id="moment">Process {report.process} at {_moment(report.at)}. With several processes, each \
-knows its own state only.</p>
+has its own state only.</p>
 <p id="overridden">{_overridden(report)}</p>
 <noscript><p>The page shows one moment: reload it for the next. Search, order and actions need \
 JavaScript.</p></noscript>

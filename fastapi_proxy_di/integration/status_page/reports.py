@@ -66,7 +66,7 @@ class EventsReport(_Report):
     """The events after a position.
 
     Attributes:
-        process: The process that speaks; each process knows its own events only.
+        process: Id of the process that responded; each process has its own events only.
         position: What to ask for next, as ``since``.
         events: The events, the oldest first.
     """
@@ -118,7 +118,7 @@ class StatusReport(_Report):
     """All upstreams at one moment.
 
     Attributes:
-        process: The process that speaks; each process knows its own state only.
+        process: Id of the process that responded; each process has its own state only.
         at: The moment.
         actions: Whether the router has actions.
         position: The position of the last event, for ``since``.

@@ -74,17 +74,17 @@ def status_router(
     - ``GET /status.json``: the same as data.
     - ``GET /events?since=&wait=``: events after a position of ``status.json`` or of an earlier
       response; waits up to ``wait`` seconds for one, at most 10. A server that stops waits for
-      such a request; the page does not wait, it asks each second.
+      such a request; the page does not wait, it asks twice a second.
     - With ``actions``: ``POST /{upstream}/drain``, ``undrain``, ``readmit``, ``probe`` with
       ``{"destination": "http://…"}``, and ``weight`` with ``{"destination": …, "weight": 2}``;
       the response is the new state of the upstream.
 
     The router shows addresses and has no login of its own. An app does not start with it unless
-    the router, its include or the app has a dependency; which dependency keeps strangers out is
-    not known. Where the lifespan of the router does not run, because the router or its app is
+    the router, its include or the app has a dependency; whether the dependency keeps strangers out
+    is not checked. Where the lifespan of the router does not run, because the router or its app is
     mounted, its requests fail instead. The router shows the upstreams of the app that includes it
     (a mounted FastAPI app has its own), of the process that responds: with several workers each
-    knows its own state only.
+    has its own state only.
 
     No response of the router is cached or framed. Responses of the app, such as the 401 of a
     dependency, have the headers that the app gives them.
@@ -100,10 +100,11 @@ def status_router(
         unguarded: Whether the router may be without a dependency, because a middleware or a proxy
             in front has the login. Where nothing but the network guards the app, add Starlette's
             ``TrustedHostMiddleware``: without a login, a page of another site can reach the app
-            by a name that it lets lead there (DNS rebinding).
+            by a name of that site that resolves to the app's address (DNS rebinding).
 
     Raises:
         ValueError: One of ``allowed_origins`` is no origin.
+        SettingsError: At start, if no dependency guards the router and ``unguarded`` is false.
     """
     origins = _origins(allowed_origins)
     endpoints: set[_Endpoint] = set()

@@ -58,7 +58,7 @@ async def test_waiting_request_ends_before_a_stop() -> None:
 
 
 async def test_open_page_delays_no_stop() -> None:
-    """It asks each second, without waiting; its connection stays open in between.
+    """The page asks twice a second, without waiting; its connection stays open in between.
 
     A request that waits ends with the next event.
     """
