@@ -14,7 +14,7 @@ from opentelemetry.propagators.b3 import B3MultiFormat, B3SingleFormat
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import Span
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -168,6 +168,24 @@ def test_request_that_the_sampler_leaves_out(monkeypatch: pytest.MonkeyPatch) ->
 
     assert {name: sent[name] for name in SENT} == SENT
     assert not called.keys() & SENT.keys()
+    assert not exported.spans(SpanKind.CLIENT)
+
+
+def test_call_in_a_trace_that_is_left_out_has_no_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the sampler of the provider takes everything, whatever it took before."""
+    exported = Exported(sampler=ALWAYS_ON)
+    app = gateway(monkeypatch, tracer_provider=exported.provider)
+    left_out = trace.NonRecordingSpan(trace.SpanContext(1, 1, is_remote=False))
+
+    async def call(balancer: Balancer) -> Any:
+        with trace.use_span(left_out):
+            return (await balancer.client.get("/x")).json()
+
+    with TestClient(app) as client:
+        assert client.portal is not None
+        sent = dict(client.portal.call(call, Upstream("billing").of(app)))
+
+    assert not sent.keys() & SENT.keys()
     assert not exported.spans(SpanKind.CLIENT)
 
 
