@@ -218,10 +218,12 @@ class LimitExceeded(NoAvailableDestination):
     Attributes:
         limit: The setting, e.g. ``"limits.max_in_flight"``; ``"destinations"`` if every
             destination is at a limit of its own.
+        announced: Whether this refusal emitted the event ``LimitHit``, whose record is in the log.
     """
 
     default_failure = Failure.LIMIT_EXCEEDED
     limit: str = "destinations"
+    announced: bool = False
 
 
 class UpstreamsNotReady(NoAvailableDestination):

@@ -57,11 +57,11 @@ class CallerWatcher(Watcher):
         except TimeoutError:
             if not scope.expired():
                 raise
-            error: ProxyError
             if what == "queue":
-                error = LimitExceeded("no place in the queue became free in time")
-                error.upstream = self._name
-                raise self._errors.make(error, self._request) from error
+                refusal = LimitExceeded("no place in the queue became free in time")
+                refusal.upstream = self._name
+                refusal.limit = "limits.queue"
+                raise self._errors.make(refusal, self._request) from refusal
             error = _caller_timeout("no connection before the caller's timeout")
             raise self._errors.make(error, self._request, "ConnectTimeout") from error
 

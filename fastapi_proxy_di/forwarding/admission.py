@@ -181,9 +181,9 @@ class Admission:
 
     def _refused(self, limit: str, retry_after: float) -> LimitExceeded:
         name = self._pool.name
-        self._supervisor.limit_hit(limit)
         error = LimitExceeded(f"{limit} of {name} is reached", upstream=name)
         error.limit = limit
+        error.announced = self._supervisor.limit_hit(limit)
         error.retry_after = max(1.0, retry_after)
         return error
 

@@ -2,8 +2,8 @@
 
 The first failure of a kind is logged at once. Further failures of the kind are counted, and one
 line per ten seconds gives their number and where they were, so that an outage does not fill the
-log. Faults of clients are not logged. A limit that is reached is an event
-(`fastapi_proxy_di.LimitHit`) with a record of its own.
+log. Faults of clients are not logged. Requests that a limit refuses are counted in the same way,
+but the record of the first one is that of the event `fastapi_proxy_di.LimitHit`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from fastapi_proxy_di.errors import Attempt, Failure, ProxyError, Side
+from fastapi_proxy_di.errors import Attempt, Failure, LimitExceeded, ProxyError, Side
 
 __all__ = ["FailureLog"]
 
@@ -27,6 +27,7 @@ SHOWN_DESTINATIONS: Final = 3
 
 _requests = logging.getLogger("fastapi_proxy_di.forwarding")
 _websockets = logging.getLogger("fastapi_proxy_di.websocket")
+_limits = logging.getLogger("fastapi_proxy_di.limits")
 
 _REFUSED: Final = "connect refused by"
 _TEXTS: Final = {
@@ -81,7 +82,10 @@ class FailureLog:
             error: Its error, with the last destination and all attempts.
         """
         failure = error.failure
-        if failure.side is Side.CLIENT or failure is Failure.LIMIT_EXCEEDED:
+        if failure.side is Side.CLIENT:
+            return
+        if isinstance(error, LimitExceeded):
+            self._refused(error)
             return
         text = _TEXTS.get(failure, failure.value.replace("_", " "))
         if failure is Failure.CONNECT and isinstance(error.__cause__, ConnectionRefusedError):
@@ -141,6 +145,15 @@ class FailureLog:
             repeats.timer.cancel()
             self._log_repeats(repeats)
 
+    def _refused(self, error: LimitExceeded) -> None:
+        """Count a request that a limit refused, unless the event just made a record of it."""
+        limit = error.limit
+        by = "the limits of all destinations" if limit == "destinations" else limit
+        kind = _Kind(f"refused by {by}", error.failure.value, _limits)
+        repeats = self._counted.get(kind.text) or self._count(kind)
+        if repeats is not None and not error.announced:
+            repeats.add(None)
+
     def _note(
         self, kind: _Kind, destination: str | None, text: str, further: dict[str, object]
     ) -> None:
@@ -152,9 +165,12 @@ class FailureLog:
         fields = self._fields(kind.failure, destination) | further
         kind.logger.warning("%s: %s", self._name, text, extra=fields)
 
-    def _count(self, kind: _Kind) -> None:
-        if not self._closed:
-            self._counted[kind.text] = _Repeats(kind, self._loop, self._log_repeats)
+    def _count(self, kind: _Kind) -> _Repeats | None:
+        """Count a kind from now on; ``None`` after ``close``."""
+        if self._closed:
+            return None
+        repeats = self._counted[kind.text] = _Repeats(kind, self._loop, self._log_repeats)
+        return repeats
 
     def _log_repeats(self, repeats: _Repeats) -> None:
         """Log the number of failures of a kind that was seen again, else forget the kind."""

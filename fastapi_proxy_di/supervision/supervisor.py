@@ -179,7 +179,7 @@ class Supervisor:
         self._emit_panic()
         return added, removed
 
-    def limit_hit(self, limit: str, destination: Destination | None = None) -> None:
+    def limit_hit(self, limit: str, destination: Destination | None = None) -> bool:
         """Report that a limit refused a request, or that ``destination`` was full at a pick.
 
         Emits an event once, and again after ``LIMIT_QUIET_SECONDS`` without a hit.
@@ -187,13 +187,18 @@ class Supervisor:
         Args:
             limit: The setting, e.g. ``"limits.max_in_flight"``.
             destination: The destination that has the limit, ``None`` for the upstream.
+
+        Returns:
+            Whether the event was emitted.
         """
         now = self._loop.time()
         before = self._refused_at.get((destination, limit))
         self._refused_at[(destination, limit)] = now
-        if before is None or now - before >= LIMIT_QUIET_SECONDS:
-            url = None if destination is None else destination.url
-            self._emit(LimitHit(self.pool.name, url, limit))
+        if before is not None and now - before < LIMIT_QUIET_SECONDS:
+            return False
+        url = None if destination is None else destination.url
+        self._emit(LimitHit(self.pool.name, url, limit))
+        return True
 
     def limits_reached(self, full: Iterable[Destination]) -> None:
         """Report the destinations that a pick found full, each with the limit it is at."""

@@ -109,7 +109,7 @@ async def test_client_waits_in_the_queue_as_long_as_the_caller_does() -> None:
         await asyncio.wait((first,))
 
     assert isinstance(raised.value, LimitExceeded)
-    assert raised.value.upstream == "billing"
+    assert (raised.value.upstream, raised.value.limit) == ("billing", "limits.queue")
 
 
 async def test_client_read_timeout_counts_no_failure() -> None:

@@ -10,6 +10,7 @@ import pytest
 from fastapi_proxy_di.errors import ClientDisconnected, LimitExceeded
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.failure_log import FailureLog
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.health.slow_start import SlowStart
 from fastapi_proxy_di.health.thresholds import Threshold
@@ -92,6 +93,30 @@ def test_admission_admits_up_to_the_limit() -> None:
     assert str(door.refusal("c")) == "limits.max_in_flight of billing is reached"
     assert (door.refusal("c").status, door.refusal("c").retry_after) == (503, 1.0)
     assert door.events == [LimitHit("billing", None, "limits.max_in_flight")]
+
+
+def test_each_refusal_is_in_the_log_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By the record of the event, or within a number, however far apart they come."""
+
+    async def scenario() -> None:
+        door, log = Door(max_in_flight=1), FailureLog("billing")
+        await door.arrive("held")
+        for seconds in (0, 9, 10, 30, 3, 4):
+            await asyncio.sleep(seconds)
+            await door.arrive("a")
+            log.failed(door.refusal("a"))
+        log.close()
+
+    run_virtually(scenario())
+
+    event = "billing is at its limit (limits.max_in_flight)"
+    assert caplog.messages == [
+        event,
+        "billing: 1 × refused by limits.max_in_flight in 10 s",
+        event,
+        event,
+        "billing: 2 × refused by limits.max_in_flight in 7 s",
+    ]
 
 
 def test_admission_queue_is_fair_and_bounded() -> None:

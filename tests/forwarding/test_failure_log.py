@@ -235,6 +235,47 @@ def test_tunnels_that_the_upstream_ends_are_one_line(caplog: pytest.LogCaptureFi
     assert vars(caplog.records[0])["code"] == 1006
 
 
+def refusal(limit: str | None = None, *, announced: bool = False) -> LimitExceeded:
+    """A request that a limit refused; by default those of all destinations."""
+    error = LimitExceeded("a limit of billing is reached")
+    if limit is not None:
+        error.limit = limit
+    error.announced = announced
+    return error
+
+
+def test_refusals_by_a_limit_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """All but those whose event has a record, to the logger and with the level of the event."""
+
+    async def scenario() -> None:
+        log = FailureLog("orders")
+        log.failed(refusal("limits.max_in_flight", announced=True))
+        for _ in range(171):
+            log.failed(refusal("limits.max_in_flight"))
+        await asyncio.sleep(11)
+        log.failed(refusal("limits.max_in_flight", announced=True))
+        await asyncio.sleep(30)
+        log.failed(refusal("max_requests", announced=True))
+        log.failed(refusal("max_requests"))
+        log.failed(refusal())
+        await asyncio.sleep(3)
+        log.close()
+        log.failed(refusal())
+
+    run_virtually(scenario())
+
+    assert caplog.messages == [
+        "orders: 171 × refused by limits.max_in_flight in 10 s",
+        "orders: 1 × refused by max_requests in 3 s",
+        "orders: 1 × refused by the limits of all destinations in 3 s",
+    ]
+    assert {(one.name, one.levelname) for one in caplog.records} == {
+        ("fastapi_proxy_di.limits", "WARNING")
+    }
+    assert vars(caplog.records[0])["count"] == 171
+    assert vars(caplog.records[0])["failure"] == "limit_exceeded"
+
+
 @pytest.mark.parametrize(("level", "lines"), [(logging.INFO, 0), (logging.DEBUG, 1)])
 def test_client_that_leaves_a_stream_is_no_warning(
     level: int, lines: int, caplog: pytest.LogCaptureFixture
@@ -261,13 +302,12 @@ def test_client_that_leaves_a_stream_is_no_warning(
     [
         InvalidRequest("two different Host headers"),
         ClientDisconnected(),
-        LimitExceeded("limits.max_in_flight of billing is reached"),
     ],
 )
-def test_faults_of_clients_and_limits_are_not_logged(
+def test_faults_of_clients_are_not_logged(
     error: ProxyError, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A client could fill the log; a limit is an event."""
+    """A client could fill the log."""
 
     async def scenario() -> None:
         FailureLog("billing").failed(error)

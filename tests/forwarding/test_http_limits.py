@@ -209,3 +209,27 @@ async def test_full_destination_is_skipped() -> None:
 
     assert second.status == 200
     assert (len(small.requests), len(large.requests)) == (1, 1)
+
+
+async def test_refused_requests_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The first by the event, the next two as one line at the end."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.peer_left()
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, limits={"max_in_flight": 1, "queue": 0}) as gate,
+        connect(gate.address) as client,
+    ):
+        await client.send(request(target="/billing/x"))
+        await until(lambda: origin.requests)
+        statuses = [(await fetch(gate.address, target="/billing/x")).status for _ in range(3)]
+
+    lines = [one.getMessage() for one in caplog.records if one.name == "fastapi_proxy_di.limits"]
+    assert statuses == [503] * 3
+    assert lines[0] == "billing is at its limit (limits.max_in_flight)"
+    assert [one.rpartition(" in ")[0] for one in lines[1:]] == [
+        "billing: 2 × refused by limits.max_in_flight"
+    ]
