@@ -234,7 +234,7 @@ async def _saved(upstream: Upstream) -> None:
 
 
 async def _breaks_off(upstream: Upstream) -> None:
-    upstream.row("A destination dies within its responses")
+    upstream.row("A destination breaks off responses")
     for _ in range(3):
         assert await upstream.get() == 200
 
