@@ -54,7 +54,7 @@ async def seen() -> Logged:
 
 @pytest.mark.parametrize("what", table())
 def test_log_says_what_the_table_says(what: str, seen: Logged) -> None:
-    """All lines of the gateway, and those of uvicorn that the table names."""
+    """The table has all lines of the gateway; its lines of uvicorn are in the log."""
     named = table()[what]
     lines = general(seen[0][what])
 
@@ -65,12 +65,12 @@ def test_log_says_what_the_table_says(what: str, seen: Logged) -> None:
 
 
 def test_each_fault_has_a_row(seen: Logged) -> None:
-    """And each row a fault."""
+    """Each row of the table has a fault, too."""
     assert list(seen[0]) == list(table())
 
 
 def test_lines_of_uvicorn_are_as_the_page_says(seen: Logged) -> None:
-    """One for each of the three responses and the two handshakes."""
+    """One line of uvicorn for each of the three responses and the two handshakes."""
     errors = sorted(re.sub(r": +", ": ", one) for one in seen[1] if one.startswith("ERROR"))
     named = re.findall(r"`(ERROR: [^`]+)`", PAGE.read_text("utf-8"))
 

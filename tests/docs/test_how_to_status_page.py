@@ -53,7 +53,7 @@ def size(picture: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", screenshots.SHOTS)
 def test_pictures_are_small(name: str) -> None:
-    """And as wide as the script takes them."""
+    """Pictures are also as wide as the script makes them."""
     picture = screenshots.FOLDER / name
 
     assert size(picture) == screenshots.SHOTS[name][:2]
@@ -63,7 +63,7 @@ def test_pictures_are_small(name: str) -> None:
 @pytest.mark.browser
 @needs_chromium
 async def test_pictures_can_be_taken(tmp_path: Path) -> None:
-    """All of them, by the script."""
+    """The script makes all pictures."""
     await screenshots.take(tmp_path)
 
     assert all(size(tmp_path / name) == one[:2] for name, one in screenshots.SHOTS.items())

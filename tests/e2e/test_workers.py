@@ -46,7 +46,7 @@ async def test_scrape_names_its_process(
 
 
 async def test_single_process_is_not_warned_of() -> None:
-    """Its pages have the label as well, so that queries need not change with the deployment."""
+    """The label is there as well, so that queries are the same in every deployment."""
     async with (
         uvicorn(_APP, environment=_ENVIRONMENT) as server,
         httpx.AsyncClient(base_url=server.url, trust_env=False) as client,

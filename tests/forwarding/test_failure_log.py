@@ -149,7 +149,7 @@ def test_counted_destinations_are_bounded(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_kinds_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever fails in whatever way, there are fewer than 64 kinds."""
+    """All failures and ends of tunnels together make fewer than 64 kinds."""
 
     async def scenario() -> None:
         log = FailureLog("billing")

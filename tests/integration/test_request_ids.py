@@ -229,7 +229,7 @@ def test_calls_within_a_request_have_its_id() -> None:
 
 
 async def test_call_outside_a_request_has_no_id() -> None:
-    """It belongs to none."""
+    """A call outside of requests sends no `X-Request-ID`."""
     app = routed()
     async with app.router.lifespan_context(app):
         response = await Upstream("billing").of(app).client.get("/")
@@ -296,7 +296,7 @@ def _both(outer: FastAPI, inner: FastAPI) -> Any:
 
 
 def test_application_that_is_served_alone_has_ids() -> None:
-    """Its own lifespan reads the settings."""
+    """The lifespan of the application reads the settings."""
     with TestClient(proxy_app("billing")) as client:
         response = client.get("/x", headers={NAME: "c-1"})
 
@@ -332,7 +332,7 @@ def test_settings_in_code_turn_it_on_for_one_run(monkeypatch: pytest.MonkeyPatch
 
 
 def test_middlewares_that_are_replaced_meanwhile_stay() -> None:
-    """What somebody else has put around the app is not taken off at its end."""
+    """The end of the app keeps middlewares that other code has put around it."""
     app = routed()
     with TestClient(app):
         other = app.middleware_stack = app.build_middleware_stack()

@@ -260,7 +260,7 @@ def test_route_with_a_matching_of_its_own_is_left_out() -> None:
 
 
 def test_local_routes_of_a_mount() -> None:
-    """Those before it with all their paths in it: routes, routers, files and applications."""
+    """Routes, routers, files and applications before the mount, with all their paths in it."""
     app = FastAPI(openapi_url=None)
     local("/billing")(app)
     local("/billing/{item}", "POST", "PUT")(app)
@@ -359,7 +359,7 @@ def test_mounts_of_nested_apps_and_hosts() -> None:
 
 
 def test_shadowed_route_is_not_local_for_a_later_mount() -> None:
-    """It gets no request of either."""
+    """A route that an earlier mount hides takes no requests from a later one."""
     app = mounted()
     local("/billing/x")(app)
     app.include_router(proxy_router("search"))

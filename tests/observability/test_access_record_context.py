@@ -66,7 +66,7 @@ def in_routers(telemetry: dict[str, Any]) -> FastAPI:
 def test_record_names_the_route(
     access: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its path template with the prefixes, for HTTP and WebSockets."""
+    """The record has the path template with prefixes, for HTTP and WebSockets."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", ORIGIN)
     with TestClient(in_routers({"tracing": False})) as client:
         client.get("/tenants/7/billing/a/b")
@@ -121,7 +121,7 @@ def test_record_of_a_forwarded_request_names_the_apps_own_route(
 def test_record_has_the_current_span(
     access: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That of FastAPI's telemetry, so a log line leads to its trace."""
+    """The ids are those of FastAPI's span, so the trace of a log line can be found."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", ORIGIN)
     exporter = InMemorySpanExporter()
     provider = TracerProvider()

@@ -12,7 +12,7 @@ def made(url: str = "http://a") -> DestinationCounts:
 
 
 def test_destination_cannot_make_series_without_bound() -> None:
-    """Those beyond the bound are counted by the class of the status."""
+    """Results beyond the bound are counted by the class of the status."""
     counts = made()
     for status in range(200, 600):
         counts.series("GET", (status, None)).observe(0.1)
@@ -55,7 +55,7 @@ def test_error_statuses_are_counted_over_methods() -> None:
 
 
 def test_sum_has_every_count() -> None:
-    """All kinds of counts; the durations have the labels of the sum."""
+    """The sum has all kinds of counts; its durations have the labels of the sum."""
     counts = made()
     counts.attempts = 1
     counts.retries["connect"] = counts.failures["connect"] = 2

@@ -56,7 +56,7 @@ def test_destinations_of_one_server_share_a_series() -> None:
 
 
 def test_destinations_that_left_long_ago_are_gone() -> None:
-    """Also as servers."""
+    """Their counts have `gone` as the destination and as the server."""
     now = 0.0
     one = destination("http://a")
     metrics = Metrics("billing", (one,), lambda: now)

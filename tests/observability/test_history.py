@@ -33,7 +33,7 @@ def test_old_events_are_forgotten() -> None:
 
 
 async def test_waiting_for_an_event() -> None:
-    """It ends with the event, for everybody who waits."""
+    """All waiting ends with the next event."""
     history = History()
     waiting = [asyncio.create_task(history.wait(0, 60.0)) for _ in range(3)]
     await asyncio.sleep(0)

@@ -104,7 +104,7 @@ def test_counts_and_durations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_and_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the families, under the meter of the package and the version of the conventions."""
+    """Names and units are those of the families; the meter has the version of the conventions."""
     exported = Exported()
     with TestClient(gateway("billing", exported.provider, monkeypatch)) as client:
         client.get("/billing/x")
@@ -126,7 +126,7 @@ def test_names_and_units(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_required_attributes_of_the_conventions() -> None:
-    """Those of the stable HTTP client metrics, as OpenTelemetry's registry lists them."""
+    """Durations have the attributes that OpenTelemetry's registry requires of HTTP clients."""
     attributes = {one.name: {*one.attributes} for one in families(())}
     server = {"server.address", "server.port"}
 
@@ -200,7 +200,7 @@ def test_provider_that_is_set_between_two_starts(
 def test_apps_with_one_provider(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They share its instruments: OpenTelemetry warns of a second set."""
+    """Apps share the instruments of a provider: OpenTelemetry warns of a second set."""
     exported = Exported()
     billing = gateway("billing", exported.provider, monkeypatch)
     orders = gateway("orders", exported.provider, monkeypatch)
@@ -279,7 +279,7 @@ def test_provider_that_raises(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is logged once, and every request is answered."""
+    """The exception is logged once, and every request gets its response."""
     monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", ORIGIN)
     app = FastAPI(telemetry={"meter_provider": provider, "metrics": False})
     app.include_router(proxy_router("billing"), prefix="/billing")

@@ -106,7 +106,7 @@ def test_retry_after_a_status_has_the_status_as_reason() -> None:
 
 
 def test_response_that_breaks_off_has_status_and_error() -> None:
-    """One failure, at the destination."""
+    """A response that breaks off is one failure of the destination."""
     with gateway(reset(b"123")) as (client, read):
         client.get("/billing/x")
 
@@ -214,7 +214,7 @@ def one_attempt(metrics: Metrics, destination: Any, status: int = 200) -> None:
 
 
 def test_copy_of_a_hedged_request_is_a_retry() -> None:
-    """Its reason is none of a failure."""
+    """The reason of the retry is `hedge`, no failure."""
     first, second = destinations("http://a", "http://b")
     metrics = Metrics("billing", (first, second))
     exchange: Any = Stub(second)
@@ -353,7 +353,7 @@ def test_ejection_has_one_of_few_reasons() -> None:
 
 
 def test_ejection_of_an_unknown_destination_is_ignored() -> None:
-    """And so is one of another upstream."""
+    """An ejection of another upstream is ignored, too."""
     (one,) = destinations("http://a")
     metrics = Metrics("billing", (one,))
     metrics.listen(DestinationEjected("billing", "http://b", 1.0, "connect"))

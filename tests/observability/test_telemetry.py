@@ -15,7 +15,7 @@ from tests.observability.traced import Exported, propagating
 def test_provider_that_waits_for_another_is_none(
     monkeypatch: pytest.MonkeyPatch, provider: TracerProvider
 ) -> None:
-    """What OpenTelemetry gives before a provider is set, and one that does nothing."""
+    """OpenTelemetry's placeholder and a provider that does nothing count as none."""
     monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
 
     assert global_tracer_provider() is None
@@ -31,7 +31,7 @@ def test_provider_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("propagate", ["inject", "pass"])
 def test_no_header_is_removed_where_headers_are_sent(propagate: str) -> None:
-    """What is injected is replaced per attempt."""
+    """Injected headers are replaced in each attempt instead."""
     settings = TelemetrySettings(propagate=propagate)
 
     assert Telemetry(settings).removed_headers() == frozenset()

@@ -213,7 +213,7 @@ def test_call_outside_of_requests_is_a_root(monkeypatch: pytest.MonkeyPatch) -> 
 def test_job_that_a_request_has_started_stays_in_its_trace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also once the span of the request has ended."""
+    """The job's spans are below the request's span, even after that has ended."""
     exported = Exported()
     app = gateway(monkeypatch, tracer_provider=exported.provider)
     jobs: list[asyncio.Task[Any]] = []
@@ -261,7 +261,7 @@ def test_job_of_another_process_stays_in_its_trace(monkeypatch: pytest.MonkeyPat
 
 
 def test_app_in_the_same_process_is_below_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its server span is the child of the client span, as in another process."""
+    """The server span of the app is the child of the client span, as in another process."""
     exported = Exported()
     inner = FastAPI(telemetry={"tracer_provider": exported.provider})
     monkeypatch.setattr("tests.observability.traced.origin", inner)

@@ -267,7 +267,7 @@ def baggage_of(app: FastAPI, target: str) -> list[str]:
 
 @pytest.mark.parametrize("way", ["forward", "client", "httpx2"])
 def test_baggage_of_the_app_goes_up_alone(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    """What the client sent and the app has not changed is left out, in calls of the app too."""
+    """Unchanged entries of the client's baggage are left out, in calls of the app too."""
     app = with_own_baggage(monkeypatch, Exported())
 
     assert baggage_of(app, f"/{way}") == ["kept=2", "tenant=acme"]

@@ -39,7 +39,7 @@ def test_workers(command: str, environment: dict[str, str], count: int) -> None:
 
 
 def test_process_without_a_parent_is_alone() -> None:
-    """Whatever the arguments of a script mean to it; gunicorn's workers are forks."""
+    """Only gunicorn's workers have no such parent, since they are forks; a variable names gunicorn."""
     command = ["script.py", "-w", "4"]
 
     assert worker_count(command, {"WEB_CONCURRENCY": "4"}, has_parent=False) == 1
@@ -49,7 +49,7 @@ def test_process_without_a_parent_is_alone() -> None:
 def test_warning_comes_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It says what a scrape sees, and what to do."""
+    """The warning says what a scrape sees, and what to do."""
     monkeypatch.setenv("SERVER_SOFTWARE", "gunicorn/23.0.0")
     monkeypatch.setattr(sys, "argv", ["gunicorn", "-w", "3"])
     warn_of_workers.cache_clear()

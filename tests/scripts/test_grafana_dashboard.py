@@ -49,7 +49,7 @@ def test_every_query_has_the_chosen_data_source_and_upstreams() -> None:
 
 
 def test_every_metric_is_shown() -> None:
-    """And no other one is asked for."""
+    """The dashboard queries every metric, and no other."""
     text = " ".join(QUERIES)
     asked = {re.sub(r"_(bucket|count)$", "", name) for name in re.findall(r"(\w+)\{", text)}
     metrics = {prometheus_name(one) for one in families(())}

@@ -17,7 +17,7 @@ REQUESTS = 40
 
 
 async def test_requests_do_not_wait_for_the_receiver() -> None:
-    """All are responded to while the first export still waits for its response."""
+    """All requests get their responses while the first export still waits."""
     exporting, release = asyncio.Event(), asyncio.Event()
 
     async def hang(connection: Connection) -> None:

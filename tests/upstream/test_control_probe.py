@@ -39,7 +39,7 @@ class Sick:
 
 
 async def test_probe_counts_like_a_regular_one() -> None:
-    """It changes the health, and says whether it was good."""
+    """The probe changes the health, and returns whether it was good."""
     script, heard = Sick(), list[Event]()
     async with (
         ScriptedOrigin(script) as origin,
@@ -75,7 +75,7 @@ async def test_message_about_an_unknown_destination_has_no_password() -> None:
 
 
 async def test_probe_of_a_destination_that_leaves() -> None:
-    """Its result changes nothing, and no event tells of it."""
+    """The result changes nothing and emits no event."""
     reached, go, heard = asyncio.Event(), asyncio.Event(), list[Event]()
 
     async def script(connection: Connection) -> None:

@@ -11,7 +11,7 @@ from fastapi_proxy_di.wire.request_id import request_id_of, without_request_id
 
 @pytest.mark.parametrize("value", ["7", "a.b_c-D", "x" * 64])
 def test_id_of_the_client_is_taken_over(value: str) -> None:
-    """It has 1 to 64 letters, digits, dots, underscores and hyphens."""
+    """Ids of 1 to 64 letters, digits, dots, underscores and hyphens are taken over."""
     assert request_id_of([(b"X-Request-Id", value.encode())]) == value
 
 

@@ -149,7 +149,7 @@ async def test_failed_action_is_said(browser: Browser) -> None:
 
 
 async def test_unknown_destination_is_said(browser: Browser) -> None:
-    """One that has left between the look and the click."""
+    """The page shows an error if the destination has left before the click."""
     url, other = addresses(2)
     async with shown(browser, url, other) as status:
         await status.page.evaluate(f"{row(url)}.dataset.url = 'http://10.9.9.9'")

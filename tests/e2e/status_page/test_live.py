@@ -78,7 +78,7 @@ async def test_two_tabs(browser: Browser) -> None:
 
 
 async def test_hidden_tab_asks_for_nothing(browser: Browser) -> None:
-    """It looks at once when it is seen again."""
+    """The page asks at once when the tab is shown again."""
     (url,) = addresses(1)
     requests = "performance.getEntriesByType('resource').length"
     hide = """
@@ -116,7 +116,7 @@ async def test_hidden_tab_asks_for_nothing(browser: Browser) -> None:
     ],
 )
 async def test_refused_page_says_so(browser: Browser, refusal: HTTPException, text: str) -> None:
-    """It goes on asking, and is up to date again once it is let in."""
+    """The page goes on asking, and is up to date after the first response that is not refused."""
     (url,) = addresses(1)
     async with shown(browser, url) as status:
         status.app.state.refusal = refusal
@@ -152,7 +152,7 @@ async def test_stopped_gateway_is_a_notice(browser: Browser) -> None:
 
 
 async def test_page_below_prefixes(browser: Browser) -> None:
-    """All its addresses are relative; a password in the address of the page is no obstacle."""
+    """All addresses in the page are relative, so a password in its own address does no harm."""
     (url,) = addresses(1)
     inner = gateway_app(url)
     inner.include_router(
@@ -174,7 +174,7 @@ async def test_page_below_prefixes(browser: Browser) -> None:
 
 
 async def test_texts_from_outside_stay_texts(browser: Browser) -> None:
-    """Also those that come by an update, and after a reload."""
+    """Texts are escaped at load, at an update and at a reload."""
     (url,) = addresses(1)
     async with shown(browser, url) as status:
         (destination,) = status.balancer.destinations

@@ -109,7 +109,7 @@ async def test_update_is_quick(browser: Browser) -> None:
 
 
 async def test_row_with_the_focus_stays(browser: Browser) -> None:
-    """It is neither filtered out nor sorted away from under the hand that acts on it."""
+    """Filters and sorting do not move or hide the row while the focus is in it."""
     async with shown(browser, *addresses(20)) as status:
         url = addresses(20)[5]
         await choose(status, "available")

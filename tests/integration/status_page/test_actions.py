@@ -156,7 +156,7 @@ def test_name_that_leads_to_an_app_without_login() -> None:
 def test_names_from_outside_stay_out_of_the_log(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was refused is not logged, and no message has a password."""
+    """Refused actions are not logged, and no message has a password."""
     address = "http://user:s3cret@10.0.0.9\r\nINFO"
     response = client.post("/upstreams/billing/drain", json={"destination": address})
 

@@ -87,7 +87,7 @@ def test_guarded_routers_start(app: FastAPI) -> None:
     ],
 )
 def test_routers_without_a_guard_do_not_start(app: FastAPI, path: str) -> None:
-    """Also where the only dependency gives an upstream, and where another include has a guard."""
+    """A dependency that gives an upstream is no guard, nor is one of another include."""
     client = TestClient(app)
     with pytest.raises(SettingsError, match=rf"status_router at {path} is open to everybody"):
         client.__enter__()

@@ -305,5 +305,5 @@ def test_policy_allows_style_and_script_only() -> None:
 
 
 def test_state_filter_has_every_state() -> None:
-    """Those of a destination, and that of one that left."""
+    """The filter offers the states of destinations, and `removed`."""
     assert sorted(module._STATES) == sorted([*get_args(DestinationState), "removed"])

@@ -41,7 +41,7 @@ def test_status(client: TestClient) -> None:
 
 
 def test_events(client: TestClient) -> None:
-    """Those after a position; the position of another process is none."""
+    """Events after a position are given; all events for the position of another process."""
     first = client.get("/upstreams/events").json()
     client.post("/upstreams/billing/drain", json={"destination": UP})
     more = client.get("/upstreams/events", params={"since": first["position"], "wait": 5}).json()

@@ -105,7 +105,7 @@ def test_root_path() -> None:
 
 
 def test_mounted_app_with_a_lifespan() -> None:
-    """Its router works below the mount."""
+    """The router of the mounted app works below the mount."""
     inner = gateway(status_router(actions=True, dependencies=[Depends(admin)]))
 
     @asynccontextmanager
