@@ -123,7 +123,7 @@ class AccessRecord:
         """Do nothing; the exchange keeps its failed attempts."""
 
     def head(self, exchange: Exchange) -> None:
-        """Do nothing; ``responded`` tells the time of the client's response."""
+        """Do nothing; ``responded`` takes the time of the client's response."""
 
     def received(self, exchange: Exchange) -> None:
         """Do nothing; the attempt ends when the client has the response."""

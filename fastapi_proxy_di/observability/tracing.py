@@ -1,7 +1,7 @@
 """Makes one client span per attempt, and sends its context to the destination.
 
-Spans are made below the current span, whoever made it: FastAPI's own telemetry, a middleware or
-the app. A proxied request without a current span gets none, as on a path that telemetry leaves
+Spans are made below the current span, which FastAPI's own telemetry, a middleware or the app has
+made. A proxied request without a current span gets none, as on a path that telemetry leaves
 out, and its trace headers pass as the client sent them. The same holds for every request that
 the sampler leaves out. A call or lease of the app outside of requests gets a root span where a
 provider is set; in a job that a

@@ -39,7 +39,7 @@ def test_workers(command: str, environment: dict[str, str], count: int) -> None:
 
 
 def test_process_without_a_parent_is_alone() -> None:
-    """Only gunicorn's workers have no such parent, since they are forks; a variable names gunicorn."""
+    """Only gunicorn's workers have none, since they are forks; a variable names gunicorn."""
     command = ["script.py", "-w", "4"]
 
     assert worker_count(command, {"WEB_CONCURRENCY": "4"}, has_parent=False) == 1

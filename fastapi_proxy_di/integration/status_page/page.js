@@ -53,7 +53,7 @@ function takeOver(old, fresh) {
   if (old.isEqualNode(fresh)) return;
   const focused = old.contains(document.activeElement) && document.activeElement.dataset.key;
   const [before, after] = [old.querySelector("input"), fresh.querySelector("input")];
-  if (before && after && before === document.activeElement) return; // somebody writes in it
+  if (before && after && before === document.activeElement) return; // the user is typing in it
   if (before && after && before.value !== before.defaultValue) after.value = before.value;
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
   for (const { name, value } of fresh.attributes) old.setAttribute(name, value);
@@ -262,7 +262,7 @@ async function act(button) {
   } finally {
     running.delete(name);
   }
-  await renew().catch(() => {}); // the next look tells
+  await renew().catch(() => {}); // the next request shows the error
 }
 
 document.addEventListener("click", (event) => {

@@ -2,7 +2,7 @@
 
 Every text from outside is escaped here. The page has no inline styles or handlers; its style and
 script are allowed by their hashes. The script fetches the page again and takes over what has
-changed, so this is the only place that knows how a state looks.
+changed, so the look of a state is decided here alone.
 """
 
 from __future__ import annotations

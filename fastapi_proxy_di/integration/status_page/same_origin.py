@@ -1,8 +1,8 @@
 """Decides whether an action comes from the status page itself.
 
-A page of another site can make a browser send requests with the user's cookies. Browsers tell
+A page of another site can make a browser send requests with the user's cookies. Browsers say
 where a request comes from: by ``Sec-Fetch-Site`` (Fetch Metadata), older ones by ``Origin``.
-Programs send neither, and no cookies that somebody else could use.
+Programs send neither header, and no page can make them send cookies.
 """
 
 from __future__ import annotations
