@@ -87,7 +87,7 @@ class Journey:
             if response is not None:
                 if isinstance(failure, ProxyError):
                     self.outcomes.failed_late(exchange.destination, response.status, failure)
-                    if exchange.upgrade and exchange.tunnel_end is None:
+                    if response.status == 101 and exchange.tunnel_end is None:
                         self.failures.failed(failure)  # the 101 was not valid
                 elif exchange.tunnel_end is None:  # else the tunnel counts it
                     exchange.destination.completed += 1

@@ -16,13 +16,13 @@ from typing import Final, NamedTuple
 from starlette.types import Message
 
 from fastapi_proxy_di.balancing.affinity import Binding
-from fastapi_proxy_di.errors import ClientDisconnected
+from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
 from fastapi_proxy_di.forwarding.deadlines import Deadlines
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.journey import Journey
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.request import RequestBuilder
-from fastapi_proxy_di.forwarding.response import UpstreamResponse
+from fastapi_proxy_di.forwarding.response import TransferBroken, UpstreamResponse
 from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
 from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd, WebSocketEnd
 from fastapi_proxy_di.forwarding.watcher import Watcher
@@ -115,7 +115,10 @@ class WebSocketForwarder:
                 rest = watcher.end(exchange)
                 if rest is not None:
                     await rest
-            return await self._responded(exchange, offered)
+            if exchange.response.status != 101:
+                failure = await self._refuse(exchange)
+                return None
+            return await self._accept(exchange, offered)
         except ClientDisconnected as error:
             failure = error
             if exchange.in_flight:
@@ -140,12 +143,8 @@ class WebSocketForwarder:
         exchange.upgrade = True
         return _Offer(nonce, offered)
 
-    async def _responded(self, exchange: Exchange, offer: _Offer) -> TunnelEnd | None:
+    async def _accept(self, exchange: Exchange, offer: _Offer) -> TunnelEnd | None:
         response = exchange.response
-        if response.status != 101:
-            headers = self._headers(exchange, response.status, response.headers)
-            await self._refuse(exchange, headers)
-            return None
         accepted = check_accept(
             response.status,
             response.headers,
@@ -234,21 +233,38 @@ class WebSocketForwarder:
                 },
             )
 
-    async def _refuse(self, exchange: Exchange, headers: Headers) -> None:
-        """Send the upstream's refusal to the client: status, headers and body."""
-        send = exchange.send
+    async def _refuse(self, exchange: Exchange) -> ProxyError | None:
+        """Send the upstream's refusal to the client: status, headers and body.
+
+        Returns:
+            The failure that broke off the refusal, which is in the log; ``None`` if it is complete.
+            The server gets no exception, so that it logs no traceback.
+        """
+        refusal, send = exchange.response, exchange.send
+        headers = self._headers(exchange, refusal.status, refusal.headers)
         assert exchange.receive is not None
         assert send is not None
         if _DENIAL not in (exchange.scope.get("extensions") or ()):
             await send({"type": "websocket.close", "code": 1000})
-            return
+            return None
 
         async def deny(message: Message) -> None:
             await send({**message, "type": f"websocket.{message['type']}"})
 
-        response = UpstreamResponse(exchange, headers, trailers=False, end=_not_yet)
-        with contextlib.suppress(OSError):
+        broken_by: ProxyError | None = None
+
+        def ended(_: Exchange, failure: BaseException | None) -> None:
+            # ``forward`` ends the exchange.
+            nonlocal broken_by
+            if isinstance(failure, ProxyError):
+                broken_by = failure
+                failures, url = self._journey.failures, exchange.destination.url
+                failures.broke_off(url, failure, exchange.attempts)
+
+        response = UpstreamResponse(exchange, headers, trailers=False, end=ended)
+        with contextlib.suppress(OSError, TransferBroken):
             await response(exchange.scope, exchange.receive, deny)
+        return broken_by
 
 
 class _Offer(NamedTuple):
@@ -256,10 +272,6 @@ class _Offer(NamedTuple):
 
     nonce: bytes
     subprotocols: Sequence[str]
-
-
-def _not_yet(exchange: Exchange, failure: BaseException | None) -> None:
-    """Do nothing after the refusal was sent, because ``forward`` ends the exchange."""
 
 
 def _refuse_handshake_headers(overrides: Overrides) -> None:

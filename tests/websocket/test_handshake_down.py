@@ -10,7 +10,7 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.gateways import gateway_app
-from tests.support.http_client import RawResponse, connect
+from tests.support.http_client import Ending, RawResponse, connect
 from tests.support.origins import Connection, ScriptedOrigin, always, chunk, response_bytes
 from tests.support.websocket_client import Closed, open_websocket, shake_hands
 from tests.support.websocket_origin import FramePeer, accepting, frames_from, until_left
@@ -182,6 +182,38 @@ async def test_refusal_without_a_body_has_none(server: str) -> None:
     refusal = await _refused(response_bytes(401), server)
 
     assert (refusal.status, refusal.body) == (401, b"")
+
+
+@every_server
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_refusal_that_breaks_off_counts_as_a_broken_response(
+    server: str, chunked: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is one line of ours, a failure of the destination, and no traceback of the server."""
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 9"
+    half = chunk(b"half") if chunked else b"half"
+
+    async def script(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(b"HTTP/1.1 403 Forbidden\r\n%b\r\n\r\n%b" % (framing, half))
+
+    async with ScriptedOrigin(script) as origin, tunnels(origin.url, server=server) as gateway:
+        async with connect(gateway.address) as client:
+            try:
+                broken = (await shake_hands(client, "/billing/live")).ending is Ending.BROKEN
+            except EOFError:  # closed before the head
+                broken = True
+        await no_tunnel_left(gateway)
+        (destination,) = gateway.balancer.destinations
+        counts = destination.failures, destination.completed
+
+    (line,) = [one for one in caplog.messages if one.startswith("billing: ")]
+    assert line.startswith(f"billing: the response of {origin.url} broke off: ")
+    assert line.endswith("(response_body, 1 attempt)")
+    assert counts == (1, 0)
+    assert [one for one in caplog.records if one.exc_info] == []
+    # The deprecated one sends what it has at the first piece as a whole response.
+    assert broken or server == "websockets"
 
 
 async def test_refusal_is_403_without_denial_responses() -> None:
