@@ -6,12 +6,13 @@ as it is or as it was a moment ago, never a smaller one than before.
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
+from fastapi_proxy_di.errors import Failure, Side
 from fastapi_proxy_di.observability.attributes import OTHER
 from fastapi_proxy_di.observability.histogram import Durations, Histogram
 
-__all__ = ["GONE", "MAX_SERIES", "DestinationCounts", "Result"]
+__all__ = ["GONE", "MAX_SERIES", "DestinationCounts", "Recent", "Result"]
 
 GONE: Final = "gone"
 """Name of the counts of all destinations that left the pool more than an hour ago."""
@@ -27,10 +28,34 @@ Result: TypeAlias = tuple[int | None, str | None]
 _Labels: TypeAlias = tuple[str, str, int | None, str, int | None, str | None]
 """Name of the upstream, ``server.address`` and ``server.port``, method and `Result`."""
 
-_Mark: TypeAlias = tuple[Histogram, Histogram]
-"""Durations to the first byte and of whole responses that were counted at one moment."""
+_NO_FAULT: Final = frozenset(
+    {
+        "cancelled",
+        Failure.NOT_PROCESSED.value,
+        *(one.value for one in Failure if one.side is Side.CLIENT),
+    }
+)
+"""Failed attempts that are no sign of trouble: the client left or sent something wrong, the caller
+or a hedged copy was cancelled, or the destination asked for another connection."""
 
-_START: Final[_Mark] = (Histogram(), Histogram())
+
+class Recent(NamedTuple):
+    """What was counted in some time.
+
+    Attributes:
+        first_byte: Durations to the first byte.
+        durations: Durations of whole responses.
+        attempts: Attempts.
+        failed: Attempts that failed, without those that failed because of the client.
+    """
+
+    first_byte: Histogram
+    durations: Histogram
+    attempts: int
+    failed: int
+
+
+_START: Final = Recent(Histogram(), Histogram(), 0, 0)
 
 
 def _sum(*histograms: Histogram) -> Histogram:
@@ -85,7 +110,7 @@ class DestinationCounts:
         self.durations: dict[_Labels, Durations] = {}
         self.first_byte: Durations = Durations((upstream, url))
         self._labels: tuple[str, str, int | None] = (upstream, *server)
-        self._marks: tuple[_Mark, _Mark] = (_START, _START)
+        self._marks: tuple[Recent, Recent] = (_START, _START)
 
     def series(self, method: str, result: Result) -> Durations:
         """Give the durations of a method and a result."""
@@ -111,13 +136,23 @@ class DestinationCounts:
         return found
 
     def mark(self) -> None:
-        """Begin a new period of the recent durations."""
-        self._marks = (self._marks[1], (_sum(self.first_byte), self._whole_responses()))
+        """Begin a new period of the recent numbers."""
+        now = Recent(_sum(self.first_byte), self._whole_responses(), self.attempts, self._failed())
+        self._marks = (self._marks[1], now)
 
-    def recent(self) -> tuple[Histogram, Histogram]:
-        """Give the durations since the `mark` before the last one: first bytes, whole responses."""
-        first_byte, durations = self._marks[0]
-        return self.first_byte.since(first_byte), self._whole_responses().since(durations)
+    def recent(self) -> Recent:
+        """Give what was counted since the `mark` before the last one."""
+        before = self._marks[0]
+        return Recent(
+            self.first_byte.since(before.first_byte),
+            self._whole_responses().since(before.durations),
+            self.attempts - before.attempts,
+            self._failed() - before.failed,
+        )
+
+    def _failed(self) -> int:
+        counts = self.failures.copy()
+        return sum([count for name, count in counts.items() if name not in _NO_FAULT])
 
     def _whole_responses(self) -> Histogram:
         """Give the durations of the attempts that had a response to its last byte."""

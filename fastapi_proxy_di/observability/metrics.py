@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from fastapi_proxy_di.errors import Failure, LimitExceeded, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
@@ -24,10 +24,10 @@ from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.supervision.events import DestinationEjected, Event
 from fastapi_proxy_di.transport.protocol import Headers
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "RecentRequests"]
 
 PERIOD_SECONDS: Final = 60.0
-"""Seconds between two marks; recent durations are those of one to two periods."""
+"""Seconds between two marks; recent numbers are those of one to two periods."""
 
 KEEP_SECONDS: Final = 3600.0
 """How long an address that has left the pool keeps its own counts, and up to a period longer."""
@@ -50,6 +50,21 @@ class DurationRecorder(Protocol):
         """
 
 
+class RecentRequests(NamedTuple):
+    """Requests that ended in some time.
+
+    Attributes:
+        ended: All of them.
+        refused: Those that a limit refused.
+    """
+
+    ended: int
+    refused: int
+
+
+_START: Final = RecentRequests(0, 0)
+
+
 class Metrics:
     """The counts of one upstream, and the ``Observer`` of all its exchanges.
 
@@ -62,6 +77,7 @@ class Metrics:
 
     Attributes:
         upstream: Name of the upstream.
+        requests: Requests that have ended, refused ones too.
         refusals: Refused requests, by the setting that refused them.
         failures: Requests that failed without an attempt, by value of the `Failure`.
         queue: Seconds that requests waited in the queue.
@@ -79,7 +95,9 @@ class Metrics:
         self._counts: dict[str, DestinationCounts] = {}
         self._left_at: Final[dict[str, float]] = {}
         self._leaving: tuple[Destination, ...] = ()
+        self.requests: int = 0
         self.refusals: dict[str, int] = {}
+        self._marks: tuple[RecentRequests, RecentRequests] = (_START, _START)
         self.failures: dict[str, int] = {}
         self.queue: Durations = Durations((upstream,))
         self.instruments: DurationRecorder | None = None
@@ -110,6 +128,18 @@ class Metrics:
     def leaving(self) -> tuple[Destination, ...]:
         """Give the destinations that have left the pool and finish their requests."""
         return tuple([one for one in self._leaving if one.in_flight])
+
+    def mark(self) -> None:
+        """Begin a new period of the recent requests."""
+        self._marks = (self._marks[1], self._requests())
+
+    def recent(self) -> RecentRequests:
+        """Give the requests that ended since the `mark` before the last one."""
+        now, before = self._requests(), self._marks[0]
+        return RecentRequests(now.ended - before.ended, now.refused - before.refused)
+
+    def _requests(self) -> RecentRequests:
+        return RecentRequests(self.requests, sum(self.refusals.copy().values()))
 
     def move_gone(self) -> None:
         """Move the counts of destinations that left the pool long ago to `GONE`."""
@@ -201,7 +231,8 @@ class Metrics:
         """Do nothing; the server counts bytes."""
 
     def ended(self, exchange: Exchange, failure: BaseException | None) -> None:
-        """Count a refusal, a failure without an attempt, and the end of a tunnel."""
+        """Count a request, its refusal or failure without an attempt, and the end of a tunnel."""
+        self.requests += 1
         if exchange.queued is not None:
             self._record(QUEUE, exchange.queued, self.queue)
         if isinstance(failure, LimitExceeded):

@@ -115,6 +115,7 @@ class RunningUpstream:
     async def _mark_periods(self) -> None:
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
+            self.metrics.mark()
             for counts in self.metrics.all():
                 counts.mark()
                 await asyncio.sleep(0)  # a thousand of them would hold up requests

@@ -50,6 +50,9 @@ class DestinationStatus(BaseModel):
         attempts: Number of attempts since the start, retries and leases included.
         failed_attempts: Number of failed attempts since the start, by value of the `Failure`, or
             ``cancelled``.
+        recent_attempts: Number of attempts of the last one to two minutes.
+        recent_failed_attempts: Number of those that failed, without those that failed because of
+            the client, were cancelled, or were not processed and sent again.
         error_statuses: Number of responses since the start with each status from 400 on. After
             16 different pairs of method and result, further ones count by class, as 400 or 500.
         ejections: Number of ejections since the start.
@@ -77,6 +80,8 @@ class DestinationStatus(BaseModel):
     failures: int
     attempts: int
     failed_attempts: dict[str, int]
+    recent_attempts: int
+    recent_failed_attempts: int
     error_statuses: dict[str, int]
     ejections: int
     first_byte_ms: Percentiles | None
@@ -94,6 +99,10 @@ class UpstreamStatus(BaseModel):
         in_flight: Number of requests and tunnels under way.
         queued: Number of requests that wait for a place.
         refused: Number of requests that a limit has refused since the start, by setting.
+        recent_requests: Number of requests that ended in the last one to two minutes.
+        recent_refused: Number of those that a limit has refused.
+        recent_attempts: Number of attempts of the same time, of all destinations and removed ones.
+        recent_failed_attempts: Number of those that failed, as of a destination.
         retries_left: Number of counted retries that the budget allows at this moment.
         tunnels: Number of open WebSockets.
         tunnel_ends: Number of tunnels that ended since the start, by reason
@@ -111,6 +120,10 @@ class UpstreamStatus(BaseModel):
     in_flight: int
     queued: int
     refused: dict[str, int]
+    recent_requests: int
+    recent_refused: int
+    recent_attempts: int
+    recent_failed_attempts: int
     retries_left: int
     tunnels: int
     tunnel_ends: dict[str, int]
@@ -123,6 +136,13 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
     now = running.loop.time()
     pool, websocket, admission = running.pool, running.websocket, running.admission
     available = frozenset(pool.available)
+    recent = running.metrics.recent()
+    destinations = tuple(
+        [_destination_status(running, one, one in available, now) for one in pool.destinations]
+    )
+    removed = tuple(
+        [_destination_status(running, one, False, now) for one in running.metrics.leaving()]
+    )
     return UpstreamStatus(
         upstream=running.settings.name,
         policy=running.policy.name,
@@ -130,15 +150,17 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
         in_flight=sum(one.in_flight for one in pool.destinations),
         queued=0 if admission is None else admission.waiting,
         refused=dict(running.metrics.refusals),
+        recent_requests=recent.ended,
+        recent_refused=recent.refused,
+        recent_attempts=sum([one.recent_attempts for one in (*destinations, *removed)]),
+        recent_failed_attempts=sum(
+            [one.recent_failed_attempts for one in (*destinations, *removed)]
+        ),
         retries_left=int(running.budget.left(monotonic())),
         tunnels=websocket.open_tunnels,
         tunnel_ends={reason.value: count for reason, count in websocket.ends.items() if count},
-        destinations=tuple(
-            _destination_status(running, one, one in available, now) for one in pool.destinations
-        ),
-        removed=tuple(
-            _destination_status(running, one, False, now) for one in running.metrics.leaving()
-        ),
+        destinations=destinations,
+        removed=removed,
     )
 
 
@@ -146,7 +168,7 @@ def _destination_status(
     running: RunningUpstream, one: Destination, available: bool, now: float
 ) -> DestinationStatus:
     counts = running.metrics.of(one)
-    first_byte, duration = counts.recent()
+    recent = counts.recent()
     change = running.changes.of(one)
     return DestinationStatus(
         url=one.url,
@@ -165,10 +187,12 @@ def _destination_status(
         failures=one.failures,
         attempts=counts.attempts,
         failed_attempts=dict(counts.failures),
+        recent_attempts=recent.attempts,
+        recent_failed_attempts=recent.failed,
         error_statuses=counts.error_statuses(),
         ejections=sum(counts.ejections.values()),
-        first_byte_ms=_percentiles(first_byte),
-        duration_ms=_percentiles(duration),
+        first_byte_ms=_percentiles(recent.first_byte),
+        duration_ms=_percentiles(recent.durations),
         latency_ms=one.latency_ms,
     )
 

@@ -85,7 +85,7 @@ def test_recent_durations_are_those_of_one_to_two_periods() -> None:
         counts.first_byte.observe(seconds)
         counts.series("GET", (200, None)).observe(seconds)
 
-    first_byte, durations = counts.recent()
+    first_byte, durations, *_ = counts.recent()
     assert (first_byte.count, first_byte.seconds) == (2, 5.0)
     assert (durations.count, durations.seconds) == (2, 5.0)
 
@@ -96,4 +96,18 @@ def test_recent_durations_are_those_of_whole_responses() -> None:
     for result in ((200, None), (503, None), (None, "connect"), (200, "response_body")):
         counts.series("GET", result).observe(0.2)
 
-    assert counts.recent()[1].count == 2
+    assert counts.recent().durations.count == 2
+
+
+def test_recent_attempts_and_failures() -> None:
+    """Those of one to two periods; what the client ended is no failure, nor what was sent anew."""
+    counts = made()
+    for _ in range(3):
+        counts.mark()
+        counts.attempts += 10
+        for name in ("connect", "response_body", "total_timeout"):
+            counts.failures[name] = counts.failures.get(name, 0) + 1
+        for name in ("cancelled", "client_disconnected", "not_processed", "request_invalid"):
+            counts.failures[name] = counts.failures.get(name, 0) + 1
+
+    assert counts.recent()[2:] == (20, 6)

@@ -1,4 +1,7 @@
-"""The counts of an upstream equal what its destinations and clients saw."""
+"""The counts of an upstream equal what its destinations and clients saw.
+
+Long because each kind of count has an exchange of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from fastapi_proxy_di.errors import Attempt, ClientDisconnected
+from fastapi_proxy_di.errors import Attempt, ClientDisconnected, LimitExceeded
+from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.observability.counts import GONE
 from fastapi_proxy_di.observability.families import Family, families
 from fastapi_proxy_di.observability.histogram import Durations
@@ -133,6 +137,19 @@ def test_refusal_names_the_limit() -> None:
 
         assert read("proxy.refusals") == {("max_requests",): 1}
         assert read("proxy.attempts") == {("http://billing",): 1}
+
+
+def test_recent_requests_and_refusals_are_those_of_one_to_two_periods() -> None:
+    """Refused requests are requests as well."""
+    metrics = Metrics("billing")
+    exchange = Exchange({}, None, None, b"/", b"")
+    found = []
+    for failure in (LimitExceeded(""), None, LimitExceeded("")):
+        metrics.mark()
+        metrics.ended(exchange, failure)
+        found.append(metrics.recent())
+
+    assert found == [(1, 1), (2, 1), (2, 1)]
 
 
 def test_request_without_an_attempt_is_a_failure_without_destination() -> None:

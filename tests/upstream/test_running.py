@@ -58,8 +58,10 @@ def test_recent_durations_end_after_two_periods() -> None:
         found = []
         for one in running.metrics.all():
             observe(one, (0.1, 0.2))
+        running.metrics.requests += 6
         for _ in range(3):
             found.append(sum(one.recent()[0].count for one in running.metrics.all()))
+            assert running.metrics.recent().ended == found[-1]
             await asyncio.sleep(PERIOD_SECONDS + 1)
         await running.aclose()
         return found
@@ -130,7 +132,9 @@ def fill(running: RunningUpstream) -> None:
             for seconds in (*BOUNDS, 20.0):
                 histogram.observe(seconds)
             histogram.buckets[0] += 1000
+        counts.attempts = 100_000
         counts.mark()
+        counts.attempts += 100_000
         counts.mark()
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.support.gateways import gateway, until
 from tests.support.http_client import fetch
 from tests.support.origins import Connection, ScriptedOrigin, always, response_bytes
+from tests.support.servers import dead_port
 
 pytestmark = pytest.mark.e2e
 
@@ -65,7 +66,26 @@ async def test_queue_and_refusals() -> None:
         assert refused.status == 503
         assert (status.in_flight, status.queued) == (1, 1)
         assert status.refused == {"limits.max_in_flight": 1}
-        assert gate.balancer.status().queued == 0
+        after = gate.balancer.status()
+        assert after.queued == 0
+        assert (after.recent_requests, after.recent_refused) == (3, 1)
+        assert (after.recent_attempts, after.recent_failed_attempts) == (2, 0)
+
+
+async def test_recent_attempts_and_failures() -> None:
+    """Of each destination and of all; a response of any status is no failed attempt."""
+    async with (
+        ScriptedOrigin(always(response_bytes(status=500))) as responds,
+        gateway(f"http://127.0.0.1:{dead_port()}", responds.url, policy="first") as gate,
+    ):
+        for _ in range(2):
+            await fetch(gate.address, target="/billing/x")
+        status = gate.balancer.status()
+
+        bad, good = status.destinations
+        assert (good.recent_attempts, good.recent_failed_attempts) == (2, 0)
+        assert (bad.recent_attempts, bad.recent_failed_attempts) == (2, 2)
+        assert (status.recent_attempts, status.recent_failed_attempts) == (4, 2)
 
 
 async def test_retries_left() -> None:

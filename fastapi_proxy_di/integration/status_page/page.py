@@ -66,6 +66,11 @@ POLICY: Final = (
 """The ``Content-Security-Policy`` of the page."""
 
 
+TROUBLED_PERCENT: Final = 5
+"""Share of recent attempts that failed, or of recent requests that were refused, from which on the
+title and the icon of the page count an upstream as troubled."""
+
+
 def render(report: StatusReport, events: Iterable[EventReport]) -> str:
     """Give the page.
 
@@ -122,14 +127,16 @@ JavaScript.</p></noscript>
 
 
 def _title(report: StatusReport) -> str:
-    """Say in the browser's tab whether anything is out."""
-    out = _out(report)
-    return f"({out} not available) Upstreams" if out else "Upstreams"
+    """Say in the browser's tab whether anything is out or troubled."""
+    out, troubled = _out(report), sum(map(_is_troubled, report.upstreams))
+    found = [f"{out} not available"] * bool(out) + [f"{troubled} troubled"] * bool(troubled)
+    return f"({', '.join(found)}) Upstreams" if found else "Upstreams"
 
 
 def _icon(report: StatusReport) -> str:
-    """Give a dot, in red if anything is out; without one browsers ask for ``/favicon.ico``."""
-    colour = "a40e26" if _out(report) else "116329"
+    """Give a dot, red if anything is out or troubled; without one browsers ask for a file."""
+    bad = _out(report) or any(map(_is_troubled, report.upstreams))
+    colour = "a40e26" if bad else "116329"
     return (
         "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 2 2'%3E"
         f"%3Ccircle cx='1' cy='1' r='1' fill='%23{colour}'/%3E%3C/svg%3E"
@@ -156,9 +163,39 @@ def _counted(one: UpstreamStatus) -> str:
     return text if available == known else f'<strong class="bad">{text}</strong>'
 
 
+def _shares(one: UpstreamStatus) -> tuple[tuple[str, int, int], ...]:
+    """Give what is wrong in the recent numbers: its name, how many, and of how many."""
+    return (
+        ("of attempts failed", one.recent_failed_attempts, one.recent_attempts),
+        ("refused", one.recent_refused, one.recent_requests),
+    )
+
+
+def _troubles(part: int, whole: int) -> bool:
+    return part > 0 and part * 100 >= TROUBLED_PERCENT * whole
+
+
+def _is_troubled(one: UpstreamStatus) -> bool:
+    return any(_troubles(part, whole) for _, part, whole in _shares(one))
+
+
+def _lately(one: UpstreamStatus) -> Iterator[str]:
+    for what, part, whole in _shares(one):
+        text = f"{_percent(part, whole)} {what} lately"
+        if part:
+            yield f'<strong class="bad">{text}</strong>' if _troubles(part, whole) else text
+
+
+def _percent(part: int, whole: int) -> str:
+    """Give a share; an attempt may end, and fail, in a later period than it began in."""
+    percent = min(100, part * 100 // max(1, whole))
+    return f"{percent} %" if percent else "under 1 %"
+
+
 def _link(one: UpstreamStatus) -> str:
     name = escape(one.upstream)
-    return f'<li><a href="#name-{name}" data-key="{name}">{name}</a> {_counted(one)}</li>\n'
+    numbers = ", ".join([_counted(one), *_lately(one)])
+    return f'<li><a href="#name-{name}" data-key="{name}">{name}</a> {numbers}</li>\n'
 
 
 def _upstream(one: UpstreamStatus, report: StatusReport) -> str:
@@ -185,6 +222,7 @@ def _summary(one: UpstreamStatus) -> str:
     parts = [
         *([panic] if one.panic else []),
         _counted(one),
+        *_lately(one),
         f"policy {escape(one.policy)}",
         f"{one.in_flight} in flight",
         f"{one.queued} queued",
@@ -211,8 +249,8 @@ def _row(one: DestinationStatus, state: str, *, actions: bool) -> str:
         _cell(_STATES.index(state), _state(one, state, reason)),
         _cell(one.since.timestamp(), _moment(one.since)),
         f"<td>{one.in_flight}{tunnels}</td>",
-        _counted_cell(one.attempts, one.error_statuses),
-        _counted_cell(sum(one.failed_attempts.values()), one.failed_attempts),
+        _cell(one.attempts, _with_parts(one.attempts, one.error_statuses)),
+        _failed_cell(one),
         _duration_cell(one.first_byte_ms),
         _duration_cell(one.duration_ms),
         f"<td>{one.ejections}</td>",
@@ -255,12 +293,18 @@ def _cell(value: object, shown: str) -> str:
     return f'<td data-value="{value}">{shown}</td>'
 
 
-def _counted_cell(number: int, parts: dict[str, int]) -> str:
-    """Give a cell with a number, and what a part of it was."""
-    if not parts:
-        return f"<td>{number}</td>"
+def _failed_cell(one: DestinationStatus) -> str:
+    number, part = sum(one.failed_attempts.values()), one.recent_failed_attempts
+    text = _with_parts(number, one.failed_attempts)
+    if part:
+        text += f", {_percent(part, one.recent_attempts)} lately"
+    return _cell(number, text)
+
+
+def _with_parts(number: int, parts: dict[str, int]) -> str:
+    """Give a number, and what a part of it was."""
     texts = ", ".join(f"{escape(name)}: {count}" for name, count in parts.items())
-    return _cell(number, f"{number} ({texts})")
+    return f"{number} ({texts})" if parts else str(number)
 
 
 def _duration_cell(found: Percentiles | None) -> str:

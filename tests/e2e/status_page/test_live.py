@@ -65,7 +65,25 @@ async def test_ejected_destination_is_shown(browser: Browser) -> None:
         ejected = next(one.url for one in balancer.destinations if one.ejected)
         await status.state(ejected, "ejected")
         await status.row(ejected, "/ejected \\(connect\\w*\\), \\d+ s left/.test(row.innerText)")
-        await status.page.until("document.title.endsWith('not available) Upstreams')")
+        await status.page.until("document.title.startsWith('(1 not available')")
+
+
+async def test_recent_failures_are_shown(browser: Browser) -> None:
+    """In the row, the overview and the title, without a reload."""
+    url = f"http://127.0.0.1:{dead_port()}"
+    async with (
+        shown(browser, url) as status,
+        httpx.AsyncClient(trust_env=False) as client,
+    ):
+        await status.page.evaluate("window.loaded = 'once'")
+        await client.get(status.url.replace("/upstreams/", "/billing/x"))
+        await status.row(url, "row.cells[5].textContent.endsWith(', 100 % lately')")
+        await status.page.until("document.title === '(1 troubled) Upstreams'")
+        overview = await status.page.evaluate("document.querySelector('#overview').innerText")
+        loaded = await status.page.evaluate("window.loaded")
+
+    assert "billing 1 of 1 available, 100 % of attempts failed lately" in overview
+    assert loaded == "once"
 
 
 async def test_two_tabs(browser: Browser) -> None:

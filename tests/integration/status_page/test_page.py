@@ -48,6 +48,8 @@ def destination(**changes: Any) -> DestinationStatus:
         "failures": 0,
         "attempts": 0,
         "failed_attempts": {},
+        "recent_attempts": 0,
+        "recent_failed_attempts": 0,
         "error_statuses": {},
         "ejections": 0,
         "first_byte_ms": None,
@@ -66,6 +68,10 @@ def upstream(*destinations: DestinationStatus, **changes: Any) -> UpstreamStatus
         "in_flight": 0,
         "queued": 0,
         "refused": {},
+        "recent_requests": 0,
+        "recent_refused": 0,
+        "recent_attempts": 0,
+        "recent_failed_attempts": 0,
         "retries_left": 10,
         "tunnels": 0,
         "tunnel_ends": {},
@@ -133,6 +139,8 @@ def test_row_says_everything() -> None:
                     tunnels=2,
                     attempts=40,
                     failed_attempts={"connect_refused": 2, "reset": 1},
+                    recent_attempts=8,
+                    recent_failed_attempts=2,
                     error_statuses={"500": 7, "404": 2},
                     ejections=4,
                     first_byte_ms=Percentiles(p50=1.25, p99=30.4),
@@ -147,7 +155,7 @@ def test_row_says_everything() -> None:
     assert "2026-03-04 12:00:05 UTC" in text
     assert "3 (2 WebSockets)" in text
     assert "40 (500: 7, 404: 2)" in text
-    assert "3 (connect_refused: 2, reset: 1)" in text
+    assert "3 (connect_refused: 2, reset: 1), 25 % lately" in text
     assert "1.2 / 30" in text
     assert "10 / 1000" in text
     assert "0.0" in text
@@ -186,8 +194,41 @@ def test_all_well() -> None:
 
     assert "%23116329" in page
     assert "not available" not in text
+    assert "troubled" not in text
+    assert "lately" not in text
     assert "1 of 1 available" in text
     assert "none since the start" in text
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text", "troubled"),
+    [
+        ({"recent_attempts": 400, "recent_failed_attempts": 100}, "25 % of attempts failed", True),
+        ({"recent_requests": 100, "recent_refused": 42}, "42 % refused", True),
+        ({"recent_requests": 100, "recent_refused": 5}, "5 % refused", True),
+        ({"recent_requests": 1000, "recent_refused": 49}, "4 % refused", False),
+        ({"recent_requests": 101, "recent_refused": 1}, "under 1 % refused", False),
+        ({"recent_attempts": 1, "recent_failed_attempts": 3}, "100 % of attempts failed", True),
+        ({"recent_attempts": 0, "recent_failed_attempts": 1}, "100 % of attempts failed", True),
+    ],
+)
+def test_recent_failures_and_refusals(numbers: dict[str, int], text: str, troubled: bool) -> None:
+    """In the overview and above the table; from 5 % on in the title and the icon as well."""
+    page = rendered(upstream(destination(), **numbers), upstream(destination(), upstream="shop"))
+    shown = Elements(page).text
+
+    assert f"billing 1 of 1 available, {text} lately" in shown
+    assert f"1 of 1 available, {text} lately, policy" in shown
+    assert ("(1 troubled) Upstreams" in shown) is troubled
+    assert ("%23a40e26" in page) is troubled
+    assert (f'<strong class="bad">{text} lately</strong>' in page) is troubled
+
+
+def test_title_has_all_that_is_wrong() -> None:
+    """Destinations that are not available, and upstreams that are troubled."""
+    bad = upstream(destination(available=False), recent_requests=2, recent_refused=1)
+
+    assert "(1 not available, 1 troubled) Upstreams" in Elements(rendered(bad)).text
 
 
 @pytest.mark.parametrize(
