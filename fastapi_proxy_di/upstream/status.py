@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fastapi_proxy_di.observability.histogram import Histogram
 from fastapi_proxy_di.pools.destination import Destination, DestinationState
+from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.upstream.running import RunningUpstream
 
 
@@ -98,6 +99,8 @@ class UpstreamStatus(BaseModel):
         panic: Whether no destination is available, so that all are used.
         in_flight: Number of requests and tunnels under way.
         queued: Number of requests that wait for a place.
+        limits: The limits of requests that are set, by setting: ``limits.max_in_flight``,
+            ``limits.queue`` and ``max_requests``.
         refused: Number of requests that a limit has refused since the start, by setting.
         recent_requests: Number of requests that ended in the last one to two minutes.
         recent_refused: Number of those that a limit has refused.
@@ -119,6 +122,7 @@ class UpstreamStatus(BaseModel):
     panic: bool
     in_flight: int
     queued: int
+    limits: dict[str, int]
     refused: dict[str, int]
     recent_requests: int
     recent_refused: int
@@ -149,6 +153,7 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
         panic=pool.panic,
         in_flight=sum(one.in_flight for one in pool.destinations),
         queued=0 if admission is None else admission.waiting,
+        limits=_limits(running.settings),
         refused=dict(running.metrics.refusals),
         recent_requests=recent.ended,
         recent_refused=recent.refused,
@@ -162,6 +167,15 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
         destinations=destinations,
         removed=removed,
     )
+
+
+def _limits(settings: UpstreamSettings) -> dict[str, int]:
+    found = {
+        "limits.max_in_flight": settings.limits.max_in_flight,
+        "limits.queue": settings.limits.queue,
+        "max_requests": settings.max_requests,
+    }
+    return {name: limit for name, limit in found.items() if limit}
 
 
 def _destination_status(

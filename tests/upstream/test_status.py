@@ -66,6 +66,7 @@ async def test_queue_and_refusals() -> None:
         assert refused.status == 503
         assert (status.in_flight, status.queued) == (1, 1)
         assert status.refused == {"limits.max_in_flight": 1}
+        assert status.limits == {"limits.max_in_flight": 1, "limits.queue": 1}
         after = gate.balancer.status()
         assert after.queued == 0
         assert (after.recent_requests, after.recent_refused) == (3, 1)

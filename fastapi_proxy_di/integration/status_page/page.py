@@ -39,6 +39,9 @@ _COLUMNS: Final = (
     "Weight",
     "Actions",
 )
+_ESTIMATED: Final = (
+    ' title="estimated within the buckets of the metrics: 2471 means between 1000 and 2500 ms"'
+)
 _STATES: Final = ("unhealthy", "ejected", "unprobed", "draining", "removed", "available")
 """The states of a row; sorted by state, what needs a look comes first."""
 
@@ -201,7 +204,7 @@ def _link(one: UpstreamStatus) -> str:
 def _upstream(one: UpstreamStatus, report: StatusReport) -> str:
     name = escape(one.upstream)
     heads = "".join(
-        f'<th scope="col" data-column="{number}">{text}</th>'
+        f'<th scope="col" data-column="{number}"{_ESTIMATED * ("p99" in text)}>{text}</th>'
         for number, text in enumerate(_COLUMNS[:-1])
     )
     if report.actions:
@@ -224,13 +227,17 @@ def _summary(one: UpstreamStatus) -> str:
         _counted(one),
         *_lately(one),
         f"policy {escape(one.policy)}",
-        f"{one.in_flight} in flight",
-        f"{one.queued} queued",
+        f"{_limited(one.in_flight, one.limits.get('limits.max_in_flight'))} in flight",
+        f"{_limited(one.queued, one.limits.get('limits.queue'))} queued",
         f"{one.tunnels} WebSockets",
         f"{one.retries_left} retries left",
         *(f"{count} refused by {escape(limit)}" for limit, count in one.refused.items()),
     ]
     return ", ".join(parts)
+
+
+def _limited(number: int, limit: int | None) -> str:
+    return str(number) if limit is None else f"{number} of at most {limit}"
 
 
 def _rows(one: UpstreamStatus, report: StatusReport) -> Iterator[str]:

@@ -67,6 +67,7 @@ def upstream(*destinations: DestinationStatus, **changes: Any) -> UpstreamStatus
         "panic": False,
         "in_flight": 0,
         "queued": 0,
+        "limits": {},
         "refused": {},
         "recent_requests": 0,
         "recent_refused": 0,
@@ -222,6 +223,25 @@ def test_recent_failures_and_refusals(numbers: dict[str, int], text: str, troubl
     assert ("(1 troubled) Upstreams" in shown) is troubled
     assert ("%23a40e26" in page) is troubled
     assert (f'<strong class="bad">{text} lately</strong>' in page) is troubled
+
+
+def test_limits_are_shown_where_they_are_set() -> None:
+    """Beside what they limit."""
+    limits = {"limits.max_in_flight": 2, "limits.queue": 9}
+    text = Elements(rendered(upstream(in_flight=2, queued=1, limits=limits))).text
+
+    assert "2 of at most 2 in flight, 1 of at most 9 queued" in text
+
+
+def test_durations_say_that_they_are_estimated() -> None:
+    """On the heads of their two columns."""
+    tags = Elements(rendered(upstream(destination()))).tags
+    titles = [found["title"] for tag, found in tags if tag == "th" and "title" in found]
+
+    assert (
+        titles
+        == ["estimated within the buckets of the metrics: 2471 means between 1000 and 2500 ms"] * 2
+    )
 
 
 def test_title_has_all_that_is_wrong() -> None:
