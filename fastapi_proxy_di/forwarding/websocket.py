@@ -110,14 +110,14 @@ class WebSocketForwarder:
             watcher.start(exchange)
             try:
                 await self._journey.send(exchange)
+                if exchange.response.status != 101:
+                    failure = await self._refuse(exchange)
+                    return None
             finally:
                 # From now on the tunnel reads the client's messages.
                 rest = watcher.end(exchange)
                 if rest is not None:
                     await rest
-            if exchange.response.status != 101:
-                failure = await self._refuse(exchange)
-                return None
             return await self._accept(exchange, offered)
         except ClientDisconnected as error:
             failure = error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -214,6 +215,32 @@ async def test_refusal_that_breaks_off_counts_as_a_broken_response(
     assert [one for one in caplog.records if one.exc_info] == []
     # The deprecated one sends what it has at the first piece as a whole response.
     assert broken or server == "websockets"
+
+
+@every_server
+async def test_refusal_that_stalls_ends_with_the_time_to_open(
+    server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No exchange stays open because a destination does not finish its refusal."""
+
+    async def script(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nhalf")
+        await connection.peer_left()
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        tunnels(origin.url, server=server, websocket={"open_timeout": 0.5}) as gateway,
+    ):
+        async with connect(gateway.address) as client:
+            with suppress(EOFError):  # closed before the head
+                _ = await shake_hands(client, "/billing/live")
+        await no_tunnel_left(gateway)
+
+    end = "broke off: total timeout of 0.5 s ran out (total_timeout, 1 attempt)"
+    lines = [one.endswith(end) for one in caplog.messages if one.startswith("billing: ")]
+    # Under the deprecated one the client has a whole response, and leaves first.
+    assert lines == [True] or (server == "websockets" and not lines)
 
 
 async def test_refusal_is_403_without_denial_responses() -> None:
