@@ -110,6 +110,8 @@ class RetryBudget:
     Args:
         share: Retries per request.
         minimum: Retries per window that are always allowed.
+        started: Monotonic seconds at which the requests begin; without it, all requests until the
+            first retry would count as recent.
         window: Seconds.
 
     Attributes:
@@ -125,12 +127,18 @@ class RetryBudget:
     )
 
     def __init__(
-        self, share: float, minimum: int, *, window: float = BUDGET_WINDOW_SECONDS
+        self,
+        share: float,
+        minimum: int,
+        *,
+        started: float,
+        window: float = BUDGET_WINDOW_SECONDS,
     ) -> None:
         self._share = share
         self._minimum = minimum
         self.requests: int = 0
         self._deposits = RollingTotal(window)
+        self._deposits.mark(started, 0)
         self._withdrawals = RollingCount(window)
 
     def withdraw(self, now: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from random import Random
+from time import monotonic
 from types import ModuleType
 from typing import Final
 
@@ -109,7 +110,8 @@ def compose(
         Tracing(settings.name, telemetry, how),
         AccessRecords(settings.name, pool, how, settings.explain, telemetry),
     )
-    budget = RetryBudget(settings.retries.budget_share, settings.retries.budget_minimum)
+    retries = settings.retries
+    budget = RetryBudget(retries.budget_share, retries.budget_minimum, started=monotonic())
     journey = _journey(
         settings, policy, supervisor, transports, affinity, admission, observers, budget, random
     )

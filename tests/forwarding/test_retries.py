@@ -29,7 +29,7 @@ CONNECT = Failure.CONNECT
 def verdict(method: str = "GET", budget: RetryBudget | None = None, **fields: Any) -> Verdict:
     """Decide on one outcome, with budget left unless given."""
     outcome = Outcome(**{"repeatable": method == "GET", **fields})
-    return decide(outcome, SETTINGS, budget or RetryBudget(0.2, 10), 0.0)
+    return decide(outcome, SETTINGS, budget or RetryBudget(0.2, 10, started=0.0), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_decide_never_retries_failures_of_other_sides(failure: Failure) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_decide_dials_elsewhere_for_any_method(failure: Failure, method: str) -> None:
     """Three further destinations, without attempts and budget."""
-    empty = RetryBudget(0, 0)
+    empty = RetryBudget(0, 0, started=0.0)
     verdicts = [
         verdict(method, empty, failure=failure, retries=9, connect_retries=made)
         for made in range(MAX_CONNECT_RETRIES + 1)
@@ -64,7 +64,7 @@ def test_decide_dials_elsewhere_for_any_method(failure: Failure, method: str) ->
 def test_decide_sends_again_what_was_not_processed(method: str) -> None:
     """Any method, without attempts and budget; not for ever, and not with half a body."""
     failure = Failure.NOT_PROCESSED
-    empty = RetryBudget(0, 0)
+    empty = RetryBudget(0, 0, started=0.0)
     first = verdict(method, empty, failure=failure, retries=9, resent=True)
     last = verdict(method, empty, failure=failure, refusals=MAX_REFUSALS - 1)
     ended = verdict(method, failure=failure, refusals=MAX_REFUSALS)
@@ -138,7 +138,7 @@ def test_decide_on_listed_statuses(method: str, fields: dict[str, Any], expected
 
 def test_decide_withdraws_only_counted_retries_from_the_budget() -> None:
     """Refusals for other reasons withdraw nothing; an empty budget refuses."""
-    budget = RetryBudget(0, 1)
+    budget = RetryBudget(0, 1, started=0.0)
 
     assert verdict("POST", budget, failure=CLOSED) is NO
     assert verdict("GET", budget, failure=CLOSED, retries=1) is NO
@@ -149,7 +149,7 @@ def test_decide_withdraws_only_counted_retries_from_the_budget() -> None:
 
 def test_budget_allows_a_minimum_and_a_share() -> None:
     """Ten, and a fifth of the requests."""
-    budget = RetryBudget(0.2, 10)
+    budget = RetryBudget(0.2, 10, started=0.0)
     for _ in range(100):
         budget.requests += 1
 
@@ -160,7 +160,7 @@ def test_budget_allows_a_minimum_and_a_share() -> None:
 
 def test_budget_fills_again_as_the_window_moves() -> None:
     """Two windows later only the minimum is left."""
-    budget = RetryBudget(0.2, 3)
+    budget = RetryBudget(0.2, 3, started=0.0)
     for _ in range(100):
         budget.requests += 1
     while budget.withdraw(0.0):
@@ -170,10 +170,20 @@ def test_budget_fills_again_as_the_window_moves() -> None:
     assert [budget.withdraw(30.0) for _ in range(4)] == [True, True, True, False]
 
 
+def test_budget_after_a_long_calm_counts_recent_requests_only() -> None:
+    """Those of the last ten of a thousand seconds, at an even rate."""
+    budget = RetryBudget(0.2, 10, started=0.0)
+    budget.requests = 100_000
+
+    assert budget.left(1000.0) == pytest.approx(10 + 0.2 * 1000)
+    assert budget.withdraw(1000.0)
+    assert budget.left(1000.0) == pytest.approx(10 + 0.2 * 1000 - 1)
+
+
 @given(st.floats(0, 1), st.integers(0, 20), st.integers(1, 200), st.integers(0, 100))
 def test_budget_limits_a_storm(share: float, minimum: int, rate: int, seed: int) -> None:
     """All requests fail for a minute: at most 1 + share, and the minimum, are sent."""
-    budget = RetryBudget(share, minimum)
+    budget = RetryBudget(share, minimum, started=0.0)
     random = Random(seed)
     requests = retries = 0
     now = 0.0
