@@ -94,8 +94,8 @@ def render(report: StatusReport, events: Iterable[EventReport]) -> str:
 <body data-position="{escape(report.position)}" data-process="{report.process}">
 <main>
 <h1>Upstreams</h1>
-<p id="moment">Process {report.process} at {_moment(report.at)}. With several processes, each \
-has its own state only.</p>
+<p id="moment">Process {report.process} at {_moment(report.at)}, started \
+{_moment(report.started)}. With several processes, each has its own state only.</p>
 <p id="overridden">{_overridden(report)}</p>
 <noscript><p>The page shows one moment: reload it for the next. Search, order and actions need \
 JavaScript.</p></noscript>

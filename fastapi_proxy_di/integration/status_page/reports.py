@@ -119,6 +119,7 @@ class StatusReport(_Report):
 
     Attributes:
         process: Id of the process that responded; each process has its own state only.
+        started: When the upstreams of this process were started.
         at: The moment.
         actions: Whether the router has actions.
         position: The position of the last event, for ``since``.
@@ -130,6 +131,7 @@ class StatusReport(_Report):
     """
 
     process: int
+    started: datetime
     at: datetime
     actions: bool
     position: str
@@ -163,6 +165,7 @@ async def status_report(app: Any, runtime: Runtime, *, actions: bool) -> StatusR
     upstreams = await to_thread(lambda: tuple(balancer.status() for _, balancer in balancers))
     return StatusReport(
         process=os.getpid(),
+        started=runtime.started,
         at=now(),
         actions=actions,
         position=position,

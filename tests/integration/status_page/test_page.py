@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any, Final, get_args
 
@@ -92,6 +92,7 @@ def rendered(
     """Give the page."""
     report = StatusReport(
         process=7,
+        started=NOON - timedelta(hours=3),
         at=NOON,
         actions=actions,
         position="7-3",
@@ -122,6 +123,11 @@ class Elements(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not self._skipped:
             self.text += data
+
+
+def test_page_says_since_when_the_process_counts() -> None:
+    """Counts are since the start."""
+    assert ">2026-03-04 09:00:05 UTC</time>" in rendered()
 
 
 def test_row_says_everything() -> None:
