@@ -187,6 +187,12 @@ CONTENDERS: Final = (
         ),
     ),
     Contender(
+        name="router-own-spans",
+        title="fastapi-proxy-di, proxy_router, tracing on, spans of requests by a small middleware",
+        app="behind_telemetry:own_spans",
+        kinds=frozenset({Kind.GET}),
+    ),
+    Contender(
         name="router-metrics",
         title="fastapi-proxy-di, proxy_router, meter provider set",
         app="behind_telemetry:metrics",

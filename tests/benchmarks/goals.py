@@ -120,7 +120,12 @@ GOALS: Final = (
                 "router-metrics",
                 "router-server-metrics",
             ),
-            ("tracing over none", 1.8, "router-telemetry", "router"),
+            (
+                "tracing with a small middleware's span over none",
+                1.8,
+                "router-own-spans",
+                "router",
+            ),
             (
                 "spans of attempts over those of requests alone",
                 1.8,

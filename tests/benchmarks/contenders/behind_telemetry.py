@@ -8,6 +8,8 @@ from fastapi.telemetry import TelemetryConfig
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanKind
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_proxy_di import proxy_app, proxy_lifespan, proxy_router
 
@@ -36,6 +38,25 @@ async def constant() -> dict[str, str]:
 
 router = _router(_TRACES)
 metrics = _router(_METRICS)
+
+
+class OwnSpans:
+    """ASGI wrapper that makes one span of each request, and nothing else."""
+
+    def __init__(self, app: ASGIApp, provider: TracerProvider) -> None:
+        self.app = app
+        self.tracer = provider.get_tracer("own")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        with self.tracer.start_as_current_span(scope["method"], kind=SpanKind.SERVER):
+            await self.app(scope, receive, send)
+
+
+_PROVIDER = TracerProvider()
+own_spans = OwnSpans(_router({"tracing": False, "tracer_provider": _PROVIDER}), _PROVIDER)
 
 mount = _app()
 mount.mount("/", proxy_app("origin"))
