@@ -152,12 +152,12 @@ class Metrics:
 
     def _move_to_gone(self, urls: Collection[str]) -> None:
         total = DestinationCounts(self.upstream, GONE, (GONE, None))
-        rest: dict[str, DestinationCounts] = {}
-        for url, counts in self._counts.items():
-            if url in urls or url == GONE:
+        rest = self._counts.copy()
+        # Those that are gone already come first, so that each keeps its series.
+        for url in (GONE, *urls):
+            counts = rest.pop(url, None)
+            if counts is not None:
                 total.add(counts)
-            else:
-                rest[url] = counts
         for url in urls:
             del self._left_at[url]
         self._counts = {**rest, GONE: total}

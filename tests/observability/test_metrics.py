@@ -300,6 +300,25 @@ def test_destination_that_left_moves_to_gone_after_an_hour() -> None:
     assert counted == {GONE: 8, "http://4-a": 1, "http://4-b": 1}
 
 
+def test_series_of_destinations_that_are_gone_stay() -> None:
+    """Although those that go next have more series than are kept apart."""
+    now = 100.0
+    one, other = destinations("http://a", "http://b")
+    metrics = Metrics("billing", (one, other), lambda: now)
+    metrics.of(one).series("GET", (404, None)).observe(0.1)
+    metrics.replaced((), (one,))
+    now += KEEP_SECONDS
+    metrics.move_gone()
+    for status in range(200, 220):
+        metrics.of(other).series("GET", (status, None)).observe(0.1)
+    metrics.replaced((), (other,))
+    now += KEEP_SECONDS
+    metrics.move_gone()
+    (gone,) = metrics.all()
+
+    assert gone.series("GET", (404, None)).count == 1
+
+
 def test_address_that_comes_back_goes_on_with_its_counts() -> None:
     """No counter falls, neither when the address is back nor an hour after it had left."""
     now = 100.0
