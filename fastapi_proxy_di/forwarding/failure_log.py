@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Final, NamedTuple
 
 from fastapi_proxy_di.errors import Attempt, Failure, LimitExceeded, ProxyError, Side
@@ -202,7 +203,8 @@ class _Repeats:
     ) -> None:
         self.kind: Final = kind
         self.since: Final = loop.time()
-        self.timer: Final = loop.call_later(SECONDS, log, self)
+        # In a context of its own: the first failure's has the span and the id of one request.
+        self.timer: Final = loop.call_later(SECONDS, log, self, context=Context())
         self.count = 0
         self._known: Final[Counter[str]] = Counter()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from contextvars import Context
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -122,8 +123,11 @@ class RunningUpstream:
             self.metrics.move_gone()
 
     def own(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run ``coroutine`` as a task that is cancelled when the upstream is closed."""
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        """Run ``coroutine`` as a task that is cancelled when the upstream is closed.
+
+        The task has a context of its own, because a request may start it and end before it.
+        """
+        task = asyncio.get_running_loop().create_task(coroutine, name=name, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -134,16 +138,18 @@ class RunningUpstream:
         for task in self._tasks:
             task.cancel()
         transports = self.transports.all()
-        await self.clients.aclose()
-        results = await asyncio.gather(
-            self.prober.aclose(),
-            *self._tasks,
-            *(transport.aclose() for transport in transports),
-            return_exceptions=True,
-        )
-        self.journey.failures.close()
-        for unsubscribe in self._subscriptions:
-            unsubscribe()
+        try:
+            await self.clients.aclose()
+            results = await asyncio.gather(
+                self.prober.aclose(),
+                *self._tasks,
+                *(transport.aclose() for transport in transports),
+                return_exceptions=True,
+            )
+        finally:
+            self.journey.failures.close()
+            for unsubscribe in self._subscriptions:
+                unsubscribe()
         faults = [result for result in results if isinstance(result, Exception)]
         if faults:
             raise ExceptionGroup(f"closing {self.settings.name}", faults)

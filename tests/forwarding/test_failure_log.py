@@ -1,9 +1,13 @@
-"""Failed requests in the log: the reason at once, the number of repeats, no line for each."""
+"""Failed requests in the log: the reason at once, the number of repeats, no line for each.
+
+Long because each kind of failure has lines of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -61,6 +65,32 @@ def test_failures_of_a_kind_are_one_line_in_ten_seconds(caplog: pytest.LogCaptur
         "billing: 4 × connect refused by http://127.0.0.1:1 in 10 s",
         first,
     ]
+
+
+def test_number_is_logged_in_no_context_of_a_request(caplog: pytest.LogCaptureFixture) -> None:
+    """The line belongs to no trace: many requests have failed."""
+    trace: ContextVar[str] = ContextVar("trace", default="none")
+    seen: list[str] = []
+
+    class Seeing(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            seen.append(trace.get())
+            return True
+
+    async def scenario() -> None:
+        log = FailureLog("billing")
+        _ = trace.set("first")
+        for _ in range(2):
+            log.failed(refused())
+        await asyncio.sleep(11)
+        log.failed(refused())
+        await asyncio.sleep(11)
+        log.close()
+
+    caplog.handler.addFilter(Seeing())
+    run_virtually(scenario())
+
+    assert seen == ["first", "none", "none"]
 
 
 def test_each_kind_has_ten_seconds_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
