@@ -7,7 +7,7 @@ notes a broken response (``forwarding.response.break_off``); the wrapper then ra
 exception instead of sending the last body message. When the server cancels a response whose body
 is being sent, the wrapper returns without that message. It changes nothing else.
 
-As the outermost of our layers, it also notes the request of the context (``REQUEST_SCOPE``).
+The wrapper also notes the request of the context (``REQUEST_SCOPE``).
 """
 
 from __future__ import annotations

@@ -9,10 +9,8 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fastapi_proxy_di.observability.changes import now
 from fastapi_proxy_di.observability.families import Numbers
 from fastapi_proxy_di.observability.history import History
 from fastapi_proxy_di.observability.telemetry import Telemetry
@@ -46,7 +44,6 @@ class Runtime:
         balancers: The balancers, by upstream name.
         events: Receives the changes of state of all upstreams.
         history: Keeps the recent events.
-        started: When the runtime was made, to be started at once.
         mounts: The mounts of the app when it started, and the routes with paths in them.
         request_id: Whether each request gets an ``X-Request-ID``, once started.
         websockets_checked: Whether the dependencies of proxied WebSockets were checked.
@@ -56,7 +53,6 @@ class Runtime:
         self.balancers: dict[str, Balancer] = {}
         self.events: Events = Events()
         self.history: History = History()
-        self.started: datetime = now()
         _ = self.events.subscribe(self.history.listen)
         self.mounts: Sequence[MountPaths] = ()
         self.request_id: bool = False

@@ -40,11 +40,13 @@ class History:
         clock: Gives the time of day.
 
     Attributes:
+        started: When it began.
         last: Number of the last event, 0 before the first one.
     """
 
     def __init__(self, clock: Callable[[], datetime] = now) -> None:
         self._clock: Final = clock
+        self.started: Final = clock()
         self._kept: Final[deque[PastEvent]] = deque(maxlen=KEPT)
         self._waiting: set[asyncio.Future[None]] = set()
         self.last: int = 0

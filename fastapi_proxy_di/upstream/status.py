@@ -147,6 +147,8 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
     removed = tuple(
         [_destination_status(running, one, False, now) for one in running.metrics.leaving()]
     )
+    # An address that was removed and added again has one row of counts.
+    by_address = {one.url: one for one in (*removed, *destinations)}.values()
     return UpstreamStatus(
         upstream=running.settings.name,
         policy=running.policy.name,
@@ -157,10 +159,8 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
         refused=dict(running.metrics.refusals),
         recent_requests=recent.ended,
         recent_refused=recent.refused,
-        recent_attempts=sum([one.recent_attempts for one in (*destinations, *removed)]),
-        recent_failed_attempts=sum(
-            [one.recent_failed_attempts for one in (*destinations, *removed)]
-        ),
+        recent_attempts=sum([one.recent_attempts for one in by_address]),
+        recent_failed_attempts=sum([one.recent_failed_attempts for one in by_address]),
         retries_left=int(running.budget.left(monotonic())),
         tunnels=websocket.open_tunnels,
         tunnel_ends={reason.value: count for reason, count in websocket.ends.items() if count},
@@ -184,6 +184,7 @@ def _destination_status(
     counts = running.metrics.of(one)
     recent = counts.recent()
     change = running.changes.of(one)
+    ejected_until = one.ejected_until  # once, because the loop may readmit in between
     return DestinationStatus(
         url=one.url,
         weight=one.weight,
@@ -193,7 +194,7 @@ def _destination_status(
         since=change.at,
         available=available,
         healthy=one.healthy,
-        ejected_for=(None if one.ejected_until is None else max(0.0, one.ejected_until - now)),
+        ejected_for=None if ejected_until is None else max(0.0, ejected_until - now),
         draining=one.draining,
         in_flight=one.in_flight,
         tunnels=len(running.websocket.tunnels(one)),

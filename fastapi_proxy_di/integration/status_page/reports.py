@@ -35,7 +35,7 @@ OverrideKind: TypeAlias = Literal["stand_in", "function"]
 """What replaces an upstream in ``app.dependency_overrides``: a stand-in for tests, or another
 dependency."""
 
-_POSITION: Final = re.compile(r"(\d{1,10})-(\d{1,15})")
+_POSITION: Final = re.compile(r"(\d{1,20})-(\d{1,15})")
 
 
 class _Report(BaseModel):
@@ -141,14 +141,19 @@ class StatusReport(_Report):
 
 
 def position_of(history: History) -> str:
-    """Give the position of the last event: the process and the number of the event."""
-    return f"{os.getpid()}-{history.last}"
+    """Give the position of the last event: the start of the history, and the event's number."""
+    return f"{_start_of(history)}-{history.last}"
 
 
-def position_after(since: str) -> int:
-    """Read a position; 0 for none, for one of another process, and for what is none."""
+def _start_of(history: History) -> int:
+    # Not the id of the process, which in a container is the same after each restart.
+    return int(history.started.timestamp() * 1e6)
+
+
+def position_after(history: History, since: str) -> int:
+    """Read a position; 0 for none, for one of another history, and for what is none."""
     match = _POSITION.fullmatch(since)
-    return int(match[2]) if match and int(match[1]) == os.getpid() else 0
+    return int(match[2]) if match and int(match[1]) == _start_of(history) else 0
 
 
 async def status_report(app: Any, runtime: Runtime, *, actions: bool) -> StatusReport:
@@ -165,7 +170,7 @@ async def status_report(app: Any, runtime: Runtime, *, actions: bool) -> StatusR
     upstreams = await to_thread(lambda: tuple(balancer.status() for _, balancer in balancers))
     return StatusReport(
         process=os.getpid(),
-        started=runtime.started,
+        started=runtime.history.started,
         at=now(),
         actions=actions,
         position=position,

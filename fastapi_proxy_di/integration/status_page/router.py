@@ -144,7 +144,7 @@ def status_router(
     async def events(request: Request) -> Response:
         """Give the events after a position."""
         history = runtime(request).history
-        number = position_after(request.query_params.get("since", ""))
+        number = position_after(history, request.query_params.get("since", ""))
         seconds = _seconds(request.query_params.get("wait", "0"))
         if seconds is None:
             return problem(422, "wait is no number of seconds, e.g. 10.", _HEADERS)

@@ -59,6 +59,16 @@ def test_events(client: TestClient) -> None:
     assert len(elsewhere["events"]) == len(first["events"]) + len(more["events"])
 
 
+def test_position_of_an_earlier_start(client: TestClient) -> None:
+    """Numbers begin anew with the app, also where its process has the same id."""
+    first = client.get("/upstreams/events").json()
+    start, number = first["position"].split("-")
+    since = f"{int(start) - 1}-{int(number) + 50}"
+    after = client.get("/upstreams/events", params={"since": since, "wait": 5}).json()
+
+    assert after["events"] == first["events"]
+
+
 def status_of(app: FastAPI) -> StatusReport:
     """Give the status of an app that has the router at ``/status``."""
     app.include_router(status_router(unguarded=True), prefix="/status")
