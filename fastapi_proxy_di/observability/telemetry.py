@@ -9,6 +9,7 @@ from typing import Final
 
 from opentelemetry import propagate, trace
 from opentelemetry.metrics import MeterProvider, get_meter_provider
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, Span, TracerProvider
 from starlette.types import Scope
 
@@ -40,6 +41,11 @@ def _no_route(_: Scope) -> None:
     """Give no route, for upstreams outside an app."""
 
 
+_B3: Final = frozenset(
+    {b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"x-b3-sampled", b"x-b3-flags"}
+)
+"""The headers of both forms of B3. A propagator sets one form, readers understand both."""
+
 _W3C_FIELDS: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 
 
@@ -69,5 +75,14 @@ class Telemetry:
         """Give the trace headers of the client that no destination gets."""
         if self.settings.propagate != "off":
             return frozenset()
-        fields = propagate.get_global_textmap().fields
-        return _W3C_FIELDS | {name.lower().encode("latin-1") for name in fields}
+        return _W3C_FIELDS | replaced_headers(propagate.get_global_textmap())
+
+
+def replaced_headers(propagator: TextMapPropagator) -> frozenset[bytes]:
+    """Give the headers that a propagator replaces, in lower case.
+
+    A propagator that sets one header of B3 replaces all of them: the origin would take the
+    client's for the parent.
+    """
+    fields = frozenset(name.lower().encode("latin-1") for name in propagator.fields)
+    return fields if fields.isdisjoint(_B3) else fields | _B3

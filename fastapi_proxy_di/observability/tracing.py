@@ -38,7 +38,12 @@ from starlette.types import Scope
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.observability.attributes import OTHER, method_of, server_of
-from fastapi_proxy_di.observability.telemetry import REQUEST_SCOPE, SCHEMA, Telemetry
+from fastapi_proxy_di.observability.telemetry import (
+    REQUEST_SCOPE,
+    SCHEMA,
+    Telemetry,
+    replaced_headers,
+)
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.targets import join_target
@@ -50,11 +55,6 @@ _SECRET_PARAMETERS: Final = frozenset(
     | {"X-Goog-Signature", "sig"}
 )
 """Query parameters whose values are not shown (OpenTelemetry's conventions for ``url.full``)."""
-
-_B3: Final = frozenset(
-    {b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"x-b3-sampled", b"x-b3-flags"}
-)
-"""The headers of both forms of B3. A propagator sets one form, readers understand both."""
 
 _CANCELLED: Final = "cancelled"
 
@@ -117,14 +117,9 @@ class Tracing:
             return None
 
     def fields_of(self, propagator: TextMapPropagator) -> frozenset[bytes]:
-        """Give the headers that a propagator replaces, in lower case; kept for the next request.
-
-        A propagator that sets one header of B3 replaces all of them: the origin would take the
-        client's headers for the parent.
-        """
+        """Give the headers that a propagator replaces; kept for the next request."""
         if propagator is not self._propagator:
-            fields = frozenset(name.lower().encode("latin-1") for name in propagator.fields)
-            self._fields = fields if fields.isdisjoint(_B3) else fields | _B3
+            self._fields = replaced_headers(propagator)
             self._propagator = propagator
         return self._fields
 

@@ -42,4 +42,4 @@ def test_headers_of_w3c_and_of_the_propagator_are_removed() -> None:
     with propagating(B3MultiFormat()):
         removed = Telemetry(TelemetrySettings(propagate="off")).removed_headers()
 
-    assert {b"traceparent", b"tracestate", b"baggage", b"x-b3-traceid"} <= removed
+    assert {b"traceparent", b"tracestate", b"baggage", b"x-b3-traceid", b"b3"} <= removed
