@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
 from fastapi_proxy_di import (
     Balancer,
@@ -88,6 +89,8 @@ def gateway(fleet: Fleet) -> tuple[FastAPI, Upstream]:
     )
     upstream = Upstream(settings)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    # A name of somebody else's page may lead to 127.0.0.1.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
     app.include_router(status_router(actions=True, unguarded=True), prefix="/upstreams")
     app.include_router(metrics_router())
     app.include_router(proxy_router(upstream))

@@ -60,9 +60,11 @@ async def test_demo_shows_commands_that_work() -> None:
         page, metrics = [
             await shell(f"curl -s {commands[name]}") for name in ("Status page", "Metrics")
         ]
+        foreign = await shell(f"curl -s -H 'Host: evil.example' {commands['Status page']}")
         running.signal(signal.SIGINT)
         status = await running.end()
 
+    assert foreign == "Invalid host header"
     assert f"WebSocket     {commands['WebSocket']}" in running.lines
     assert '"pid":' in responses["JSON"]
     assert '"order":{"tea":2}' in responses["POST"]
