@@ -9,11 +9,12 @@ from base64 import b64decode
 from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
-
-from websockets.asyncio.client import ClientConnection, connect
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.support.chromium import browsing
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
 
 __all__ = ["Browser", "Page", "open_browser"]
 
@@ -142,6 +143,9 @@ class Browser:
     @contextlib.asynccontextmanager
     async def page(self) -> AsyncIterator[Page]:
         """Give an empty page, with cookies of its own, until the end of the block."""
+        # Here, because websockets 12, with which the suite is collected, has no such module.
+        from websockets.asyncio.client import connect
+
         async with connect(self._address, max_size=None, proxy=None) as socket:
             page = Page(socket)
             context = (await page.send("Target.createBrowserContext"))["browserContextId"]
