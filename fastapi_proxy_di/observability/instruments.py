@@ -26,7 +26,7 @@ _logger = logging.getLogger("fastapi_proxy_di.metrics")
 _Sources: TypeAlias = tuple[
     tuple[Callable[[], Iterable[Numbers]], ...], dict[str, dict[Labels, float]]
 ]
-"""What the counts are read from, and the totals of those that have ended, by name of the family.
+"""What the counts are read from, and the totals of ended upstreams, by name of the family.
 Replaced whole, because another thread may read at any time."""
 
 

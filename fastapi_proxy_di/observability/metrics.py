@@ -108,7 +108,7 @@ class Metrics:
         return self._counts.get(destination.url) or self._made(destination)
 
     def all(self) -> tuple[DestinationCounts, ...]:
-        """Give the counts of all destinations, those that are `GONE` as one."""
+        """Give the counts of each destination, and one sum for all that are `GONE`."""
         return tuple(self._counts.copy().values())
 
     def replaced(self, added: Iterable[Destination], removed: Iterable[Destination]) -> None:
@@ -153,7 +153,7 @@ class Metrics:
     def _move_to_gone(self, urls: Collection[str]) -> None:
         total = DestinationCounts(self.upstream, GONE, (GONE, None))
         rest = self._counts.copy()
-        # Those that are gone already come first, so that each keeps its series.
+        # The counts that have moved before come first, so that each keeps its series.
         for url in (GONE, *urls):
             counts = rest.pop(url, None)
             if counts is not None:

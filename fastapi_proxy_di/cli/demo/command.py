@@ -89,7 +89,7 @@ def gateway(fleet: Fleet) -> tuple[FastAPI, Upstream]:
     )
     upstream = Upstream(settings)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    # A name of somebody else's page may lead to 127.0.0.1.
+    # DNS rebinding: the host name of a foreign web page may resolve to 127.0.0.1.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
     app.include_router(status_router(actions=True, unguarded=True), prefix="/upstreams")
     app.include_router(metrics_router())
