@@ -8,6 +8,7 @@ in it, the retry loop the destination and failed attempts, the watcher its tasks
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
@@ -80,6 +81,7 @@ class Exchange:
         error: The error that ended the exchange early.
         watcher: Watches the client and the deadlines.
         started: Loop time of the start of the exchange.
+        context: The context variables at its start, for the task that reads from the client.
         attempt_began: Monotonic seconds at which the attempt began, set by an observer.
         head_at: Monotonic seconds of the head of its response, 0 before; set by an observer.
         attempt_headers: The headers of the current attempt if an observer changed them, else
@@ -105,6 +107,7 @@ class Exchange:
         "body",
         "chunked",
         "client_task",
+        "context",
         "deadline_timer",
         "destination",
         "dials",
@@ -144,6 +147,7 @@ class Exchange:
     watcher: Watcher
     started: float
     attempt_started: float
+    context: Context
     destination: Destination
 
     def __init__(

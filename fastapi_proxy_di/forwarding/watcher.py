@@ -5,12 +5,17 @@ first `UNWATCHED_SECONDS` all exchanges of an upstream share one timer. An excha
 longer gets a task that waits for ``http.disconnect`` (with a silent upstream nothing is sent
 that could fail) and a timer for its nearest deadline. Both call ``Exchange.interrupt``, which
 fails the attempt, or cancels the dial or the waiting before it.
+
+The task has the context of its request, because the server's ``receive`` may be wrapped by a
+middleware that reads context variables, such as the current span. Timers have an empty context,
+because the request that starts one may end before.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
+from contextvars import Context, copy_context
 from typing import Any, Final, TypeVar
 
 from fastapi_proxy_di.errors import ClientDisconnected, Failure, ProxyError, Side
@@ -54,9 +59,12 @@ class Watcher:
     def start(self, exchange: Exchange) -> None:
         """Start the time of the exchange; watch it once it has lasted ``unwatched_seconds``."""
         exchange.started = exchange.attempt_started = self._loop.time()
+        exchange.context = copy_context()
         self.unwatched[exchange] = None
         if self._timer is None:
-            self._timer = self._loop.call_later(self.unwatched_seconds, self._watch_old_ones)
+            self._timer = self._loop.call_later(
+                self.unwatched_seconds, self._watch_old_ones, context=Context()
+            )
 
     async def run(self, exchange: Exchange, coroutine: Coroutine[Any, Any, T], what: str) -> T:
         """Await ``coroutine``, or raise as soon as the exchange is interrupted.
@@ -90,7 +98,7 @@ class Watcher:
         """Read the rest of the client's body from now on, then wait for its disconnect."""
         if exchange.client_task is None and exchange.receive is not None:
             exchange.client_task = self._loop.create_task(
-                _read_client(exchange), name=f"client of {self._name}"
+                _read_client(exchange), name=f"client of {self._name}", context=exchange.context
             )
 
     def arm(self, exchange: Exchange) -> None:
@@ -103,7 +111,9 @@ class Watcher:
         if failure is None:
             return
         if deadline > now:
-            exchange.deadline_timer = self._loop.call_at(deadline, self.arm, exchange)
+            exchange.deadline_timer = self._loop.call_at(
+                deadline, self.arm, exchange, context=Context()
+            )
             return
         error = self._timed_out(exchange, failure)
         sent = exchange.transport_exchange
@@ -142,7 +152,7 @@ class Watcher:
             oldest = next(iter(self.unwatched))
             if oldest.started > limit:
                 due = oldest.started + self.unwatched_seconds
-                self._timer = self._loop.call_at(due, self._watch_old_ones)
+                self._timer = self._loop.call_at(due, self._watch_old_ones, context=Context())
                 return
             del self.unwatched[oldest]
             oldest.watched = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 __all__ = ["SteppedLoop"]
@@ -29,16 +30,24 @@ class SteppedLoop:
         return self._now
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call ``callback`` after ``delay`` seconds of this clock."""
-        return self.call_at(self._now + delay, callback, *args)
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call ``callback`` at ``when`` of this clock."""
-        timer = asyncio.TimerHandle(when, callback, args, self)  # type: ignore[arg-type]
+        timer = asyncio.TimerHandle(when, callback, args, self, context)  # type: ignore[arg-type]
         self._timers.append(timer)
         return timer
 
