@@ -1,0 +1,1 @@
+"""Where destinations come from, other than addresses in the settings."""

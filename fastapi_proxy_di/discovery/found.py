@@ -1,0 +1,60 @@
+"""What a look-up gives: the records that it found, or that it failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+__all__ = ["Found", "LookupFailed", "Service"]
+
+_Record = TypeVar("_Record")
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[_Record]):
+    """The records of a name.
+
+    Attributes:
+        records: Sorted, each once. Empty for a name that does not exist or has no such record.
+        ttl: For how many seconds they hold: the smallest TTL of the records and of the aliases
+            (CNAME) that led to them. For no records the TTL of RFC 2308 §5, at most
+            ``EMPTY_SECONDS``.
+    """
+
+    records: tuple[_Record, ...]
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Service:
+    """A SRV record (RFC 2782).
+
+    Attributes:
+        priority: Clients use the records with the lowest number first.
+        weight: Share of the requests among records of one priority; 0 for very few.
+        port: TCP port.
+        target: Name of the host in lower case, with a final dot: it is absolute.
+    """
+
+    priority: int
+    weight: int
+    port: int
+    target: str
+
+
+class LookupFailed(Exception):
+    """A look-up gave neither records nor the certainty that there are none.
+
+    The text has no bytes of a response and may be logged.
+
+    Attributes:
+        name: What was looked up.
+        reason: What each server did.
+        servfail: Whether the last server that was asked gave SERVFAIL.
+    """
+
+    def __init__(self, name: str, reason: str, *, servfail: bool = False) -> None:
+        super().__init__(f"cannot look up {name}: {reason}")
+        self.name: str = name
+        self.reason: str = reason
+        self.servfail: bool = servfail
