@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import httpx
 
-from fastapi_proxy_di.client.httpx_client import UpstreamTransport, make_client
-from fastapi_proxy_di.settings import UpstreamSettings
+from fastapi_proxy_di.client.httpx_client import CallRules, UpstreamTransport, make_client
 
 if TYPE_CHECKING:
     import httpx2  # an extra
@@ -24,17 +23,11 @@ class Clients:
     Any thread may ask for a client, because FastAPI calls plain ``def`` dependencies in threads.
 
     Args:
-        settings: The settings of the upstream.
-        transport_for: Makes the transport for a library.
+        rules: Gives the rules of the moment, which each call reads once.
     """
 
-    def __init__(
-        self,
-        settings: UpstreamSettings,
-        transport_for: Callable[[ModuleType], UpstreamTransport],
-    ) -> None:
-        self._settings = settings
-        self._transport_for = transport_for
+    def __init__(self, rules: Callable[[], CallRules]) -> None:
+        self._rules = rules
         self._lock = Lock()
         self._made: dict[ModuleType, httpx.AsyncClient] = {}
 
@@ -70,6 +63,7 @@ class Clients:
         with self._lock:
             client = self._made.get(library)
             if client is None:
-                transport = self._transport_for(library)
-                client = self._made[library] = make_client(library, transport, self._settings)
+                transport = UpstreamTransport(library, self._rules)
+                settings = self._rules().settings
+                client = self._made[library] = make_client(library, transport, settings)
             return client

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
 from types import ModuleType
 from typing import NoReturn, Self, cast
@@ -32,7 +33,7 @@ from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.wire.forwarded import Forwarding
 from fastapi_proxy_di.wire.request_id import HEADER, current_request_id
 
-__all__ = ["AsGiven", "UpstreamTransport", "make_client"]
+__all__ = ["AsGiven", "CallRules", "UpstreamTransport", "make_client"]
 
 
 class AsGiven(Forwarding):
@@ -111,37 +112,41 @@ class NoCookies(CookieJar):
         )
 
 
-class UpstreamTransport:
-    """Sends the requests of httpx as exchanges of the upstream.
+@dataclass(frozen=True, slots=True, eq=False)
+class CallRules:
+    """What decides about the calls of the app itself.
 
-    Args:
-        library: The module httpx or httpx2.
+    Attributes:
         settings: The settings of the upstream; URLs may have no host other than its name.
         journey: The journey of its exchanges.
         builder: Builds the requests to send.
         key: Gives the part of a request that the policy may see.
     """
 
-    def __init__(
-        self,
-        library: ModuleType,
-        settings: UpstreamSettings,
-        journey: Journey,
-        builder: RequestBuilder,
-        key: Callable[[Scope], PickRequest | None],
-    ) -> None:
+    settings: UpstreamSettings
+    journey: Journey
+    builder: RequestBuilder
+    key: Callable[[Scope], PickRequest | None]
+
+
+class UpstreamTransport:
+    """Sends the requests of httpx as exchanges of the upstream.
+
+    Args:
+        library: The module httpx or httpx2.
+        rules: Gives the rules of the moment, which each call reads once.
+    """
+
+    def __init__(self, library: ModuleType, rules: Callable[[], CallRules]) -> None:
         self._errors = HttpxErrors(library)
         self._response: type[httpx.Response] = library.Response
         self._body_stream: type[_ResponseStream] = type(
             "ResponseStream", (_ResponseStream, library.AsyncByteStream), {}
         )
         self._not_read: type[Exception] = library.RequestNotRead
-        self._name = settings.name
-        self._authority = settings.name.encode("ascii")
-        self._settings = settings
-        self._journey = journey
-        self._builder = builder
-        self._key = key
+        self._name = rules().settings.name
+        self._authority = self._name.encode("ascii")
+        self._rules = rules
 
     async def aclose(self) -> None:
         """Do nothing: the upstream closes its transports."""
@@ -170,23 +175,23 @@ class UpstreamTransport:
             raise self._errors.make(error, request) from error
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
-        scope = _scope(request)
-        upload = _Upload(request)
+        scope, rules = _scope(request), self._rules()
+        upload, journey = _Upload(request), rules.journey
         exchange = Exchange(
-            scope, upload.receive, None, scope["raw_path"], b"", key=self._key(scope)
+            scope, upload.receive, None, scope["raw_path"], b"", key=rules.key(scope)
         )
-        watcher = CallerWatcher(self._settings, request, self._errors)
-        exchange.begin(watcher, self._journey.observers)
+        watcher = CallerWatcher(rules.settings, request, self._errors)
+        exchange.begin(watcher, journey.observers)
         try:
-            self._builder.build(exchange)
+            rules.builder.build(exchange)
             host = request.headers.get("host", self._name).encode("latin-1")
             if host != self._authority:
                 exchange.host = host
-            exchange.body = self._body(request, exchange, upload)
+            exchange.body = self._body(request, exchange, upload, rules)
             watcher.start(exchange)
-            await self._journey.send(exchange)
+            await journey.send(exchange)
         except BaseException as error:
-            rest = self._journey.end(exchange, error)
+            rest = journey.end(exchange, error)
             if rest is not None:
                 await rest
             raise
@@ -196,28 +201,30 @@ class UpstreamTransport:
         return self._response(
             response.status,
             headers=response.headers,
-            stream=self._stream(exchange, request),
+            stream=self._stream(exchange, request, journey.end),
             extensions={"http_version": b"HTTP/1.1"},
         )
 
-    def _stream(self, exchange: Exchange, request: httpx.Request) -> httpx.AsyncByteStream:
-        stream = self._body_stream(exchange, request, self._journey.end, self._errors)
+    def _stream(
+        self, exchange: Exchange, request: httpx.Request, end: EndExchange
+    ) -> httpx.AsyncByteStream:
+        stream = self._body_stream(exchange, request, end, self._errors)
         return cast("httpx.AsyncByteStream", stream)
 
     def _body(
-        self, request: httpx.Request, exchange: Exchange, upload: _Upload
+        self, request: httpx.Request, exchange: Exchange, upload: _Upload, rules: CallRules
     ) -> RequestBody | None:
-        limit = self._settings.limits.max_body_bytes
-        retain = self._settings.retries.replay_bytes
+        limit = rules.settings.limits.max_body_bytes
+        retain = rules.settings.retries.replay_bytes
         try:
             content = request.content
         except self._not_read:
             if not exchange.has_body and exchange.length is None:
                 # The response has neither length nor coding, so it ends with the stream.
-                self._builder.frame(exchange, None)
+                rules.builder.frame(exchange, None)
         else:
             if (content or exchange.has_body) and exchange.length != len(content):
-                self._builder.frame(exchange, len(content))
+                rules.builder.frame(exchange, len(content))
             if not content:
                 return None
             if not exchange.expects_continue:

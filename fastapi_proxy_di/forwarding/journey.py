@@ -39,6 +39,7 @@ class Journey:
         outcomes: Receives late failures.
         admission: The upstream's own limits, ``None`` if it has none.
         observers: Makes the observers of exchanges; ``None`` for no observers.
+        failures: Logs the exchanges that fail.
 
     Attributes:
         name: Name of the upstream.
@@ -58,10 +59,11 @@ class Journey:
         outcomes: Outcomes,
         admission: Admission | None,
         observers: Observers | None,
+        failures: FailureLog,
     ) -> None:
         self.name: Final = name
         self.outcomes: Final = outcomes
-        self.failures: Final = FailureLog(name)
+        self.failures: Final = failures
         self._admission: Final = admission
         self.observers: Final = observers
         self.send: Send = send if admission is None else admission.around(send)

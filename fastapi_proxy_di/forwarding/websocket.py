@@ -20,11 +20,12 @@ from fastapi_proxy_di.errors import ClientDisconnected, ProxyError
 from fastapi_proxy_di.forwarding.deadlines import Deadlines
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.journey import Journey
+from fastapi_proxy_di.forwarding.open_tunnels import OpenTunnels
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.request import RequestBuilder
 from fastapi_proxy_di.forwarding.response import TransferBroken, UpstreamResponse
 from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
-from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd, WebSocketEnd
+from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd
 from fastapi_proxy_di.forwarding.watcher import Watcher
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import UpstreamSettings
@@ -52,14 +53,12 @@ _DENIAL: Final = "websocket.http.response"
 class WebSocketForwarder:
     """Tunnels WebSockets to one upstream.
 
-    Attributes:
-        ends: Number of tunnels that ended since the start, by reason.
-
     Args:
         settings: The settings of the upstream.
         journey: The journey of its exchanges.
         builder: Builds the handshakes to send.
         response_headers: Builds the response headers that clients get.
+        tunnels: The open tunnels of the upstream.
         binding: Keeps clients on their destination, ``None`` for no affinity.
     """
 
@@ -69,6 +68,7 @@ class WebSocketForwarder:
         journey: Journey,
         builder: RequestBuilder,
         response_headers: ResponseHeaders,
+        tunnels: OpenTunnels,
         binding: Binding | None = None,
     ) -> None:
         self._name: Final = settings.name
@@ -77,8 +77,7 @@ class WebSocketForwarder:
         self._builder: Final = builder
         self._response_headers: Final = response_headers
         self._binding: Final = binding
-        self._tunnels: dict[Destination, set[Tunnel]] = {}
-        self.ends: dict[WebSocketEnd, int] = dict.fromkeys(WebSocketEnd, 0)
+        self._tunnels: Final = tunnels
 
     async def forward(
         self,
@@ -160,16 +159,6 @@ class WebSocketForwarder:
     def _headers(self, exchange: Exchange, status: int, received: Headers) -> Headers:
         return self._response_headers.build(exchange, status, received, pass_trailers=False)
 
-    @property
-    def open_tunnels(self) -> int:
-        """Number of open tunnels."""
-        # A copy, because a thread may ask while the loop opens the first tunnel to a destination.
-        return sum(map(len, tuple(self._tunnels.values())))
-
-    def tunnels(self, destination: Destination) -> frozenset[Tunnel]:
-        """The tunnels that are open to ``destination``."""
-        return frozenset(self._tunnels.get(destination, ()))
-
     def _open(self, response: TransportExchange, accepted: Accepted) -> OpenWebSocket:
         if isinstance(response, OpensWebSocket):
             return response.websocket(max_message_bytes=self._settings.max_message_bytes)
@@ -189,8 +178,7 @@ class WebSocketForwarder:
         assert exchange.receive is not None
         assert exchange.send is not None
         tunnel = Tunnel(exchange.receive, exchange.send, upstream, name=self._name)
-        tunnels = self._tunnels.setdefault(exchange.destination, set())
-        tunnels.add(tunnel)
+        self._tunnels.add(exchange.destination, tunnel)
         try:
             await exchange.send(
                 {
@@ -202,16 +190,14 @@ class WebSocketForwarder:
             await tunnel.run()
         finally:
             upstream.abort()
-            tunnels.discard(tunnel)
-            if not tunnels:
-                self._tunnels.pop(exchange.destination, None)
+            self._tunnels.remove(exchange.destination, tunnel)
             exchange.tunnel_end = tunnel.end
             if tunnel.end is not None:
                 self._ended(exchange.destination, tunnel.end)
         return tunnel.end
 
     def _ended(self, destination: Destination, end: TunnelEnd) -> None:
-        self.ends[end.reason] += 1
+        self._tunnels.ends[end.reason] += 1
         url, reason, error = destination.url, end.reason.value, end.error
         if error is not None:
             self._journey.outcomes.failed_late(destination, 101, error)

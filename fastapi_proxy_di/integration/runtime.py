@@ -96,7 +96,7 @@ class Runtime:
         except BaseException:
             await self.aclose()
             raise
-        self.balancers = {upstream.settings.name: Balancer(upstream) for upstream in self._running}
+        self.balancers = {upstream.name: Balancer(upstream) for upstream in self._running}
 
     def numbers(self) -> list[Numbers]:
         """Give what the metrics of the running upstreams are read from."""
@@ -112,7 +112,7 @@ class Runtime:
         )
         for upstream, result in zip(upstreams, results, strict=True):
             if isinstance(result, Exception):
-                name = upstream.settings.name
+                name = upstream.name
                 _logger.error("%s: closing failed", name, exc_info=result, extra={"upstream": name})
 
 

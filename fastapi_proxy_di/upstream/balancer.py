@@ -59,7 +59,7 @@ class Balancer:
     def __init__(self, running: RunningUpstream) -> None:
         self._running = running
         self._control = Control(running)
-        self.forwarder: Forwarder = Forwarder(running.http, running.websocket, running.read_key)
+        self.forwarder: Forwarder = running.forwarder
 
     @classmethod
     @asynccontextmanager
@@ -237,7 +237,7 @@ class Balancer:
     @property
     def name(self) -> str:
         """The upstream's name."""
-        return self._running.settings.name
+        return self._running.name
 
     @property
     def settings(self) -> UpstreamSettings:
@@ -263,7 +263,7 @@ class Balancer:
         return self._in_loop(self._pick)
 
     def _pick(self) -> Destination | None:
-        destination, full = select(self._running.policy, self._running.pool)
+        destination, full = select(self._running.rules.policy, self._running.pool)
         self._running.supervisor.limits_reached(full)
         return destination
 
@@ -278,7 +278,7 @@ class Balancer:
         random = self._running.random
         state = random.getstate()
         try:
-            return select(copy.copy(self._running.policy), self._running.pool)[0]
+            return select(copy.copy(self._running.rules.policy), self._running.pool)[0]
         finally:
             random.setstate(state)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
@@ -19,29 +19,25 @@ from fastapi_proxy_di.balancing.hash_key import KeyReader, RequestKey
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError, RequestBodyConsumed, Side
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.exchange import Exchange
-from fastapi_proxy_di.forwarding.http import HttpForwarder
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.response import client_closed_request
-from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder
 from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
 from fastapi_proxy_di.upstream.shared_receive import SharedReceive
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.upstream.rules import Rules
 
 
 class Forwarder:
     """Forwards requests and WebSockets of Starlette, and those of plain ASGI.
 
-    Args:
-        http: Forwards HTTP.
-        websocket: Tunnels WebSockets.
-        read_key: Reads the hash key of a request; ``None`` if no key is used.
+    Attributes:
+        rules: The rules of the upstream, which each request reads once.
     """
 
-    def __init__(
-        self, http: HttpForwarder, websocket: WebSocketForwarder, read_key: KeyReader | None
-    ) -> None:
-        self._http: Final = http
-        self._websocket: Final = websocket
-        self._read_key: Final = read_key
+    __slots__ = ("rules",)
+
+    rules: Rules
 
     async def request(
         self,
@@ -67,7 +63,8 @@ class Forwarder:
             receive, cached = request.receive, take_body(request)
         else:
             receive, cached = share_receive(request), None
-        scope = request.scope
+        scope, rules = request.scope, self.rules
+        read_key = rules.read_key
         exchange = Exchange(
             scope,
             receive,
@@ -75,10 +72,10 @@ class Forwarder:
             path,
             prefix,
             overrides,
-            None if self._read_key is None else self._key(scope, affinity_key),
+            None if read_key is None else _key(read_key, scope, affinity_key),
         )
         try:
-            return ProxiedResponse(await self._http.forward(exchange, cached))
+            return ProxiedResponse(await rules.http.forward(exchange, cached))
         except ClientDisconnected:
             return ProxiedResponse(client_closed_request())
         except ProxyError as error:
@@ -96,10 +93,11 @@ class Forwarder:
         overrides: Overrides | None = None,
     ) -> None:
         """Forward without a ``Request`` or ``Response``, and send the response."""
-        key = None if self._read_key is None else self._key(scope, None)
+        rules = self.rules
+        key = None if rules.read_key is None else _key(rules.read_key, scope, None)
         exchange = Exchange(scope, receive, send, path, prefix, overrides, key)
         try:
-            response = await self._http.forward(exchange)
+            response = await rules.http.forward(exchange)
         except ClientDisconnected:
             response = client_closed_request()
         await response(scope, receive, send)
@@ -133,17 +131,17 @@ class Forwarder:
         if message["type"] != "websocket.connect":
             return
         receive, send = channel_of(websocket)
-        key = self._key(websocket.scope, affinity_key)
-        exchange = Exchange(websocket.scope, receive, send, path, prefix, overrides, key)
-        await self._websocket.forward(
+        scope, rules = websocket.scope, self.rules
+        key = None if rules.read_key is None else _key(rules.read_key, scope, affinity_key)
+        exchange = Exchange(scope, receive, send, path, prefix, overrides, key)
+        await rules.websocket.forward(
             exchange, subprotocols=subprotocols, open_timeout=open_timeout
         )
 
-    def _key(self, scope: Scope, affinity_key: str | None) -> RequestKey | None:
-        if self._read_key is None:
-            return None
-        given = None if affinity_key is None else affinity_key.encode("utf-8")
-        return RequestKey(scope, self._read_key, given)
+
+def _key(read_key: KeyReader, scope: Scope, affinity_key: str | None) -> RequestKey:
+    given = None if affinity_key is None else affinity_key.encode("utf-8")
+    return RequestKey(scope, read_key, given)
 
 
 class UnknownStarlette(RuntimeError):

@@ -79,7 +79,7 @@ class Control:
         """Probe a destination now; see ``Balancer.probe``."""
         destination, prober = self._find(url), self._running.prober
         if not prober.settings.enabled:
-            raise ValueError(f"{self._running.settings.name} has no probes; set health.path")
+            raise ValueError(f"{self._running.name} has no probes; set health.path")
         return await prober.probe(destination)
 
     def replace_destinations(self, destinations: Destinations) -> None:
@@ -104,7 +104,7 @@ class Control:
         """Change how destinations are probed; see ``Balancer.configure_health``."""
         running = self._running
         changed = HealthSettings.model_validate({**_fields(running.prober.settings), **changes})
-        if not changed.enabled and running.policy.name == "latency":
+        if not changed.enabled and running.rules.policy.name == "latency":
             raise ValueError("path: the policy latency needs probes")
         running.supervisor.threshold.fall = changed.fall
         running.supervisor.threshold.rise = changed.rise
@@ -136,7 +136,7 @@ class Control:
                 while destination.in_flight:  # noqa: ASYNC110  # no event tells that a count is 0
                     await asyncio.sleep(_LOOK_SECONDS)
         except TimeoutError:
-            for tunnel in self._running.websocket.tunnels(destination):
+            for tunnel in self._running.tunnels.to(destination):
                 tunnel.close(1001, "the destination is drained")
 
     def _find(self, url: str) -> Destination:
@@ -145,7 +145,7 @@ class Control:
         if found is None:
             known = ", ".join(one.url for one in running.pool.destinations)
             raise UnknownDestination(
-                f"{running.settings.name} has no destination {shown_address(url)!r}; it has {known}"
+                f"{running.name} has no destination {shown_address(url)!r}; it has {known}"
             )
         return found
 

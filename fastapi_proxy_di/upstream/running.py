@@ -1,6 +1,7 @@
-"""One running upstream: its parts, its tasks, its start and its end.
+"""One running upstream: the parts that outlive its settings, its tasks, its start and its end.
 
-``composition`` makes it, ``control`` changes it, ``status`` reads it.
+``composition`` makes it, ``control`` changes it, ``status`` reads it. What the settings decide
+about requests is in its ``rules``, which are replaced whole.
 """
 
 from __future__ import annotations
@@ -13,16 +14,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from fastapi_proxy_di.balancing.hash_key import KeyReader
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.client.clients import Clients
 from fastapi_proxy_di.client.lease import Lease
 from fastapi_proxy_di.client.leasing import lease
 from fastapi_proxy_di.forwarding.admission import Admission
-from fastapi_proxy_di.forwarding.http import HttpForwarder
-from fastapi_proxy_di.forwarding.journey import Journey
+from fastapi_proxy_di.forwarding.failure_log import FailureLog
+from fastapi_proxy_di.forwarding.open_tunnels import OpenTunnels
 from fastapi_proxy_di.forwarding.retries import RetryBudget
-from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder
 from fastapi_proxy_di.observability.changes import Changes
 from fastapi_proxy_di.observability.families import Numbers
 from fastapi_proxy_di.observability.instruments import Instruments
@@ -32,6 +31,8 @@ from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.supervision.events import Events
 from fastapi_proxy_di.supervision.prober import Prober
 from fastapi_proxy_di.supervision.supervisor import Supervisor
+from fastapi_proxy_di.upstream.client_request import Forwarder
+from fastapi_proxy_di.upstream.rules import Rules
 from fastapi_proxy_di.upstream.transports import Transports
 
 __all__ = ["RunningUpstream"]
@@ -42,68 +43,82 @@ class RunningUpstream:
     """The running parts of one upstream, made in the event loop that they run in.
 
     Attributes:
-        settings: The settings of the upstream.
         events: Emits the changes of state.
         random: Source of every random number, for picks, pauses and jitter.
-        policy: Picks destinations.
         pool: The destinations.
         supervisor: Changes the pool.
         transports: The transports to the destinations.
         prober: Sends probes.
-        admission: The upstream's own limits, ``None`` if it has none.
-        journey: The steps that its exchanges go through.
+        admission: Admits requests where the upstream has limits of its own.
         metrics: Counts its exchanges.
         changes: Remembers since when its destinations are in their state.
         budget: Its retry budget.
+        failures: Logs the exchanges that fail.
+        tunnels: The open WebSockets.
         instruments: Gives its metrics to OpenTelemetry; ``None`` if they are not wanted there.
-        http: Forwards HTTP.
-        websocket: Tunnels WebSockets.
-        read_key: Reads the hash key of a request; ``None`` if no key is used.
+        policies: The policies that it had, by setting: a text, or the class of an object.
+        rules: What the settings decide about requests; replaced whole by ``use``.
+        forwarder: Forwards by the rules of the moment.
         clients: Its httpx clients.
         loop: The event loop that the parts run in.
     """
 
-    settings: UpstreamSettings
     events: Events
     random: Random
-    policy: BalancingPolicy
     pool: Pool
     supervisor: Supervisor
     transports: Transports
     prober: Prober
-    admission: Admission | None
-    journey: Journey
+    admission: Admission
     metrics: Metrics
     changes: Changes
     budget: RetryBudget
+    failures: FailureLog
+    tunnels: OpenTunnels
     instruments: Instruments | None
-    http: HttpForwarder
-    websocket: WebSocketForwarder
-    read_key: KeyReader | None
-    clients: Clients
+    policies: dict[object, BalancingPolicy] = field(default_factory=dict)
+    rules: Rules = field(init=False)
+    forwarder: Forwarder = field(init=False)
+    clients: Clients = field(init=False)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _subscriptions: tuple[Callable[[], None], ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.forwarder = Forwarder()
+        self.clients = Clients(lambda: self.rules.calls)
         listeners = (self.metrics.listen, self.changes.listen)
         self._subscriptions = tuple(map(self.events.subscribe, listeners))
         if self.instruments is not None:
             self.metrics.instruments = self.instruments
             self._subscriptions += (self.instruments.add(lambda: (self.numbers(),)),)
 
+    @property
+    def settings(self) -> UpstreamSettings:
+        """The settings of the moment."""
+        return self.rules.settings
+
+    @property
+    def name(self) -> str:
+        """Name of the upstream."""
+        return self.pool.name
+
+    def use(self, rules: Rules) -> None:
+        """Let the requests that begin from now on go by ``rules``."""
+        self.rules = self.forwarder.rules = rules
+
     def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
         """Lease a destination that is picked for ``key``."""
-        return lease(self.journey, key)
+        return lease(self.rules.journey, key)
 
     def numbers(self) -> Numbers:
         """Give what the metrics of the upstream are read from."""
         return Numbers(
-            self.settings.name,
+            self.name,
             self.metrics,
             lambda: self.pool.destinations,
             self.transports.connections,
-            lambda: self.websocket.open_tunnels,
+            lambda: self.tunnels.count,
         )
 
     async def start(self) -> None:
@@ -111,7 +126,7 @@ class RunningUpstream:
         await self.transports.start()
         await self.prober.sweep()
         self.prober.start()
-        _ = self.own(self._mark_periods(), f"periods of {self.settings.name}")
+        _ = self.own(self._mark_periods(), f"periods of {self.name}")
 
     async def _mark_periods(self) -> None:
         while True:
@@ -147,9 +162,9 @@ class RunningUpstream:
                 return_exceptions=True,
             )
         finally:
-            self.journey.failures.close()
+            self.failures.close()
             for unsubscribe in self._subscriptions:
                 unsubscribe()
         faults = [result for result in results if isinstance(result, Exception)]
         if faults:
-            raise ExceptionGroup(f"closing {self.settings.name}", faults)
+            raise ExceptionGroup(f"closing {self.name}", faults)

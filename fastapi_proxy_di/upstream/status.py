@@ -138,7 +138,7 @@ class UpstreamStatus(BaseModel):
 def status_of(running: RunningUpstream) -> UpstreamStatus:
     """Give the state of ``running`` at this moment."""
     now = running.loop.time()
-    pool, websocket, admission = running.pool, running.websocket, running.admission
+    pool, tunnels = running.pool, running.tunnels
     available = frozenset(pool.available)
     recent = running.metrics.recent()
     destinations = tuple(
@@ -150,11 +150,11 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
     # An address that was removed and added again has one row of counts.
     by_address = {one.url: one for one in (*removed, *destinations)}.values()
     return UpstreamStatus(
-        upstream=running.settings.name,
-        policy=running.policy.name,
+        upstream=running.name,
+        policy=running.rules.policy.name,
         panic=pool.panic,
         in_flight=sum(one.in_flight for one in pool.destinations),
-        queued=0 if admission is None else admission.waiting,
+        queued=running.admission.waiting,
         limits=_limits(running.settings),
         refused=dict(running.metrics.refusals),
         recent_requests=recent.ended,
@@ -162,8 +162,8 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
         recent_attempts=sum([one.recent_attempts for one in by_address]),
         recent_failed_attempts=sum([one.recent_failed_attempts for one in by_address]),
         retries_left=int(running.budget.left(monotonic())),
-        tunnels=websocket.open_tunnels,
-        tunnel_ends={reason.value: count for reason, count in websocket.ends.items() if count},
+        tunnels=tunnels.count,
+        tunnel_ends={reason.value: count for reason, count in tunnels.ends.items() if count},
         destinations=destinations,
         removed=removed,
     )
@@ -197,7 +197,7 @@ def _destination_status(
         ejected_for=None if ejected_until is None else max(0.0, ejected_until - now),
         draining=one.draining,
         in_flight=one.in_flight,
-        tunnels=len(running.websocket.tunnels(one)),
+        tunnels=len(running.tunnels.to(one)),
         requests=one.successes + one.failures,
         failures=one.failures,
         attempts=counts.attempts,

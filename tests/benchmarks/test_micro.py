@@ -22,7 +22,7 @@ from fastapi_proxy_di.transport.http1.connection import Http1Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.http1.parser import ResponseParser
 from fastapi_proxy_di.transport.protocol import Headers
-from fastapi_proxy_di.upstream.composition import request_builder, response_table
+from fastapi_proxy_di.upstream.rules import request_builder, response_table
 from fastapi_proxy_di.wire.targets import join_target, target_below
 
 BROWSER_SCOPE: Final[dict[str, Any]] = {

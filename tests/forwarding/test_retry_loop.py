@@ -60,7 +60,7 @@ class Sender:
             exchange.headers = [(b"content-length", b"%d" % len(body))]
             exchange.length, exchange.has_body = len(body), True
             exchange.body = RequestBody.whole(_stays, body, None, 65536)
-        journey = self.upstream.journey
+        journey = self.upstream.rules.journey
         try:
             await journey.send(exchange)
             response, pieces = exchange.response, []
@@ -276,7 +276,7 @@ async def test_listed_status_counts_against_its_destination() -> None:
     ):
         assert (await one.send())[0] == 500
         assert one.upstream.pool.destinations[0].failures == 1
-        policy = one.upstream.policy
+        policy = one.upstream.rules.policy
         assert isinstance(policy, PeakEwma)
         assert policy.cost(one.upstream.pool.destinations[0]) == pytest.approx(5.0)
 
@@ -289,7 +289,7 @@ async def test_policy_that_learns_observes_each_attempt() -> None:
         ScriptedOrigin() as origin,
         sender(origin.url, policy="peak_ewma", retries={"attempts": 0}) as one,
     ):
-        outcomes = one.upstream.journey.outcomes
+        outcomes = one.upstream.rules.journey.outcomes
         outcomes._observe = lambda destination, seconds, failed, now: seen.append(
             (destination.url, failed)
         )
@@ -299,7 +299,7 @@ async def test_policy_that_learns_observes_each_attempt() -> None:
         ScriptedOrigin(closes) as origin2,
         sender(origin2.url, policy="peak_ewma", retries={"attempts": 0}) as one,
     ):
-        one.upstream.journey.outcomes._observe = lambda destination, seconds, failed, now: (
+        one.upstream.rules.journey.outcomes._observe = lambda destination, seconds, failed, now: (
             seen.append((destination.url, failed))
         )
         with pytest.raises(UpstreamDisconnected):
@@ -377,7 +377,7 @@ async def test_disconnect_before_the_head_counts_no_failure() -> None:
 async def test_late_failure_is_counted_by_its_side() -> None:
     """A failure after the head counts, a disconnect of the client does not."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
-        outcomes = one.upstream.journey.outcomes
+        outcomes = one.upstream.rules.journey.outcomes
         (destination,) = one.upstream.pool.destinations
         error = UpstreamDisconnected("x", failure=Failure.RESPONSE_BODY)
         outcomes.failed_late(destination, 200, error)
@@ -427,7 +427,9 @@ def test_retry_after_is_read_as_seconds(headers: Headers, seconds: float | None)
 async def test_policy_that_does_not_learn_observes_nothing() -> None:
     """It has no ``observe``."""
     async with ScriptedOrigin() as origin, sender(origin.url) as one:
-        one.upstream.journey.outcomes.observe(one.upstream.pool.destinations[0], 0.1, failed=False)
+        one.upstream.rules.journey.outcomes.observe(
+            one.upstream.pool.destinations[0], 0.1, failed=False
+        )
 
 
 @on_every_loop
@@ -447,9 +449,9 @@ async def test_body_is_streamed_after_its_head() -> None:
         body.first = b"hel"
         exchange.method, exchange.body, exchange.length = b"POST", body, 11
         exchange.headers = [(b"content-length", b"11")]
-        await one.upstream.journey.send(exchange)
+        await one.upstream.rules.journey.send(exchange)
         assert await exchange.response.read() == b"ok"
-        rest = one.upstream.journey.end(exchange, None)
+        rest = one.upstream.rules.journey.end(exchange, None)
         assert rest is not None
         await rest
 
@@ -482,7 +484,7 @@ async def test_policy_that_tracks_knows_what_is_under_way() -> None:
         ScriptedOrigin(holds) as origin,
         sender(origin.url, policy="peak_ewma", retries={"attempts": 0}) as one,
     ):
-        policy = one.upstream.policy
+        policy = one.upstream.rules.policy
         assert isinstance(policy, PeakEwma)
         task = asyncio.ensure_future(one.send())
         await until(lambda: origin.requests)

@@ -107,7 +107,7 @@ async def test_affinity_moves_when_its_destination_refuses() -> None:
         _named(b"one") as one,
         gateway(dead, one.url, policy="first", affinity=COOKIE) as gate,
     ):
-        binding = gate.balancer._running.http._binding
+        binding = gate.balancer._running.rules.http._binding
         assert binding is not None
         ((_, cookie),) = binding.remember(scope_of(), b"", gate.balancer.destinations[0])
         pair = cookie.partition(b";")[0]

@@ -309,7 +309,7 @@ async def test_asgi_websocket_is_drained(inner: Inner) -> None:
     async with gateway(url) as gate:
         tunnel = asyncio.create_task(talk(gate, closing))
         await until(lambda: gate.in_flight)
-        await until(lambda: Upstream("billing").of(gate.app)._running.websocket._tunnels)
+        await until(lambda: Upstream("billing").of(gate.app)._running.tunnels.count)
         await gate.balancer.drain(url, timeout=0.01)
         code, _ = await tunnel
         await told.wait()
