@@ -33,7 +33,7 @@ def test_import_loads_no_extra(statement: str) -> None:
     new = json.loads(done.stdout)
 
     libraries = {name.partition(".")[0] for name in new}
-    assert not libraries & {"h2", "httpx2", "pytest", "rich", "uvicorn", "uvloop", "yaml"}
+    assert not libraries & {"dns", "h2", "httpx2", "pytest", "rich", "uvicorn", "uvloop", "yaml"}
     assert not libraries & {
         "opentelemetry",
         "prometheus_client",
