@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextvars import copy_context
 from typing import Final
 
 from starlette.requests import Request
@@ -33,20 +34,22 @@ def may_hint(exchange: Exchange) -> bool:
 
 
 class EarlyHints:
-    """Forwards the hints of one exchange, in order.
+    """Forwards the hints of one exchange, in order and in the context in which this is made.
 
     Args:
         name: Name of the upstream, for the task's name.
         send: The ASGI ``send`` of the server.
     """
 
-    __slots__ = ("_links", "_name", "_send", "_sender")
+    __slots__ = ("_context", "_links", "_name", "_send", "_sender")
 
     def __init__(self, name: str, send: Send) -> None:
         self._name = name
         self._send = send
         self._links: list[list[bytes]] = []
         self._sender: asyncio.Task[None] | None = None
+        # Hints arrive in the context of the connection, which has none of the request's variables.
+        self._context = copy_context()
 
     def take(self, status: int, headers: Headers) -> None:
         """Forward a 1xx response, if it is a hint."""
@@ -56,7 +59,7 @@ class EarlyHints:
         self._links.append(links)
         if self._sender is None or self._sender.done():
             self._sender = asyncio.get_running_loop().create_task(
-                self._send_links(), name=f"early hints of {self._name}"
+                self._send_links(), name=f"early hints of {self._name}", context=self._context
             )
 
     async def sent(self) -> None:

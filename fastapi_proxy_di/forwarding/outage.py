@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from contextvars import Context
 from typing import Final
 
 __all__ = ["TURN_SECONDS", "Outage"]
@@ -40,7 +41,7 @@ class Outage:
         turn: asyncio.Future[None] = self._loop.create_future()
         self._waiting[turn] = None
         if self._timer is None:
-            self._timer = self._loop.call_later(TURN_SECONDS, self._next)
+            self._timer = self._start()
         try:
             async with asyncio.timeout_at(deadline):
                 await turn
@@ -57,7 +58,10 @@ class Outage:
 
     def _next(self) -> None:
         self._release()
-        self._timer = self._loop.call_later(TURN_SECONDS, self._next) if self._waiting else None
+        self._timer = self._start() if self._waiting else None
+
+    def _start(self) -> asyncio.TimerHandle:
+        return self._loop.call_later(TURN_SECONDS, self._next, context=Context())
 
     def _release(self) -> None:
         while self._waiting:

@@ -69,12 +69,14 @@ class Watcher:
     async def run(self, exchange: Exchange, coroutine: Coroutine[Any, Any, T], what: str) -> T:
         """Await ``coroutine``, or raise as soon as the exchange is interrupted.
 
-        The coroutine runs in a task, so this is for slow ones: a dial, the queue, a back-off.
+        The coroutine runs in a task, so this is for slow ones: a dial, the queue, a back-off. That
+        of a dial has an empty context, because the connection keeps it and outlives the request.
         """
         if exchange.error is not None:
             coroutine.close()
             raise exchange.error
-        task = self._loop.create_task(coroutine, name=f"{what} {self._name}")
+        context = Context() if what == "dial" else None
+        task = self._loop.create_task(coroutine, name=f"{what} {self._name}", context=context)
         exchange.pending = task
         try:
             return await task

@@ -1,6 +1,7 @@
 """103 Early Hints reach the client if the server can send them."""
 
 import asyncio
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -50,6 +51,30 @@ async def test_hints_are_forwarded_at_once() -> None:
     ):
         await server.get()
     assert server.types == ["early_hint"] * 4 + ["start", "body"]
+
+
+async def test_hints_are_sent_in_the_context_of_their_request() -> None:
+    """Not of the request that has opened the connection on which they arrive."""
+    request: ContextVar[str] = ContextVar("request", default="none")
+    seen: list[str] = []
+    script = always(HINT + response_bytes(body=b"ok"))
+    async with (
+        ScriptedOrigin(script) as origin,
+        asgi_gateway(origin.url, extensions=EXTENSIONS) as server,
+    ):
+        send = server.send
+
+        async def seeing(message: Message) -> None:
+            seen.append(request.get())
+            await send(message)
+
+        server.send = seeing  # type: ignore[method-assign]
+        for name in ("first", "second"):
+            _ = request.set(name)
+            await server.get()
+
+    assert origin.connections == 1
+    assert seen == ["first"] * 3 + ["second"] * 3
 
 
 @pytest.mark.parametrize(

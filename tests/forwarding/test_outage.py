@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,27 @@ def test_goes_on_while_nobody_responds(failure: Failure, expected: bool) -> None
     assert goes_on(failure, **fine) is expected
     for change in ({"repeatable": False}, {"replayable": False}, {"answered": True}):
         assert not goes_on(failure, **{**fine, **change})
+
+
+def test_pace_has_no_context_of_a_request() -> None:
+    """The first request that waits starts it, and it lasts as long as any other waits."""
+    request: ContextVar[str] = ContextVar("request", default="none")
+    seen: list[str] = []
+
+    class Seeing(Outage):
+        def _next(self) -> None:
+            seen.append(request.get())
+            super()._next()
+
+    async def scenario() -> None:
+        outage = Seeing()
+        _ = request.set("first")
+        gave_up_at = asyncio.get_running_loop().time() + 3.5 * TURN_SECONDS
+        await asyncio.gather(*(outage.turn(gave_up_at) for _ in range(3)))
+
+    run_virtually(scenario())
+
+    assert seen == ["none"] * 3
 
 
 def test_outage_has_one_pace_for_all_requests() -> None:

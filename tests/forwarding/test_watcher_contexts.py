@@ -6,6 +6,8 @@ import asyncio
 from contextvars import ContextVar, copy_context
 from typing import Any
 
+import pytest
+
 from fastapi_proxy_di.errors import Failure, ProxyError
 from fastapi_proxy_di.forwarding.deadlines import Deadlines
 from fastapi_proxy_di.forwarding.exchange import Exchange
@@ -90,6 +92,21 @@ async def test_timers_run_in_no_context_of_a_request() -> None:
     assert watcher.seen == ["none"] * 4
     await ended(first)
     await ended(second)
+
+
+@pytest.mark.parametrize(("what", "expected"), [("dial", "none"), ("hedged", "first")])
+@on_every_loop
+async def test_dial_runs_in_no_context_of_a_request(what: str, expected: str) -> None:
+    """The connection keeps the context of its dial; what else is awaited belongs to the request."""
+
+    async def see() -> str:
+        return REQUEST.get()
+
+    _ = REQUEST.set("first")
+    exchange = watched_exchange(Client().receive)
+
+    assert await exchange.watcher.run(exchange, see(), what) == expected
+    await ended(exchange)
 
 
 @on_every_loop

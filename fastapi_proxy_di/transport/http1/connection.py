@@ -7,6 +7,7 @@ the connection is idle. Bytes or an EOF that arrive then make it unusable.
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import TYPE_CHECKING, cast
 
 from fastapi_proxy_di.errors import UpstreamDisconnected
@@ -96,7 +97,8 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
         if self.read_paused and self._transport is not None:
             self.read_paused = False
             if not self._closed and not self._transport.is_closing():
-                self._transport.resume_reading()
+                # asyncio keeps the context in which reading resumes, and calls this in it.
+                Context().run(self._transport.resume_reading)
 
     def release(self) -> None:
         """Return the connection to the transport, after an exchange that ended cleanly."""

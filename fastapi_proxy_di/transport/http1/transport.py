@@ -12,6 +12,8 @@ which costs more than the rest of the request. So they are closed after a second
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextvars import Context
 from typing import Final
 
 from fastapi_proxy_di.errors import InvalidRequest
@@ -110,9 +112,9 @@ class Http1Transport:
         connection.idle_since = self._loop.time()
         self._idle[connection] = None
         if self._trim is None and len(self._idle) > self._idle_connections:
-            self._trim = self._loop.call_later(_SURPLUS_SECONDS, self._close_surplus)
+            self._trim = self._later(_SURPLUS_SECONDS, self._close_surplus)
         if self._sweep is None:
-            self._sweep = self._loop.call_later(self._idle_seconds, self._expire)
+            self._sweep = self._later(self._idle_seconds, self._expire)
 
     def forget(self, connection: Http1Connection) -> None:
         """Remove a connection that has ended or is about to."""
@@ -179,12 +181,16 @@ class Http1Transport:
     def _expire(self) -> None:
         """Close connections that were idle for too long; one timer serves all."""
         wait = self._close_oldest(self._idle_seconds, 0)
-        self._sweep = None if wait is None else self._loop.call_later(wait, self._expire)
+        self._sweep = None if wait is None else self._later(wait, self._expire)
 
     def _close_surplus(self) -> None:
         """Close connections over the limit that were not used lately; one timer serves all."""
         wait = self._close_oldest(_SURPLUS_SECONDS, self._idle_connections)
-        self._trim = None if wait is None else self._loop.call_later(wait, self._close_surplus)
+        self._trim = None if wait is None else self._later(wait, self._close_surplus)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        """Start a timer that all connections share, so with the context of no request."""
+        return self._loop.call_later(seconds, call, context=Context())
 
     def _close_oldest(self, seconds: float, kept: int) -> float | None:
         """Close connections that were idle for ``seconds``, but keep a number of them.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 
 
 class Liveness:
@@ -90,7 +91,8 @@ class Liveness:
         """Look again when ``seconds`` have passed, of which ``after`` have passed already."""
         self.stop()
         if self._seconds is not None:
-            self._timer = self._loop.call_later(self._seconds - after, self._look)
+            wait = self._seconds - after
+            self._timer = self._loop.call_later(wait, self._look, context=Context())
 
     def _look(self) -> None:
         self._timer = None

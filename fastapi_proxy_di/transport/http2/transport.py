@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextvars import Context
 from itertools import chain
 from typing import Final
 
@@ -118,7 +119,7 @@ class Http2Transport:
         """Close ``connection`` after the idle time, unless a stream is opened before."""
         if connection in self._connections:
             self._connections[connection] = self._loop.call_later(
-                self._idle_seconds, self._expire, connection
+                self._idle_seconds, self._expire, connection, context=Context()
             )
         else:
             connection.retire()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from contextvars import Context, ContextVar
 from typing import Any, cast
 
 import pytest
@@ -44,10 +45,10 @@ class Clock:
         """Give the time."""
         return self.now
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+    def call_later(self, delay: float, callback: Callable[[], None], *, context: Context) -> Timer:
         """Make a timer."""
         timer = Clock.Timer(self)
-        self.timers[timer] = (self.now + delay, callback)
+        self.timers[timer] = (self.now + delay, lambda: context.run(callback))
         return timer
 
     def move(self, to: float) -> None:
@@ -82,6 +83,24 @@ def test_silence_with_streams_is_asked_about_and_ends() -> None:
     watched.clock.move(100)
 
     assert watched.calls == [("ping", 14.0), ("silent", 24.0)]
+
+
+def test_ping_has_no_context_of_a_request() -> None:
+    """The request whose stream has begun the watch may end long before."""
+    request: ContextVar[str] = ContextVar("request", default="none")
+    seen: list[str] = []
+    clock = Clock()
+    liveness = Liveness(
+        10.0,
+        cast(asyncio.AbstractEventLoop, clock),
+        ping=lambda: seen.append(request.get()),
+        silent=lambda: seen.append(request.get()),
+    )
+    _ = request.set("first")
+    liveness.began()
+    clock.move(100)
+
+    assert seen == ["none", "none"]
 
 
 def test_response_to_a_ping_starts_anew() -> None:
