@@ -1,6 +1,7 @@
 """Active health: sends the probes of one pool and gives the results to the supervisor.
 
-Each destination has a task of its own, so that a slow probe delays no other. The prober decides
+Each destination has a task of its own, so that a slow probe delays no other. Its context is empty,
+because a request may start it by an action, and end before it. The prober decides
 nothing: how many results in a row change a destination's health is up to ``health.thresholds``.
 """
 
@@ -10,6 +11,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from contextvars import Context
 from random import Random
 from time import monotonic
 from typing import Final
@@ -84,6 +86,7 @@ class Prober:
                         at_once or not self._supervisor.threshold.has_observed(destination),
                     ),
                     name=f"prober of {self._supervisor.pool.name}: {destination.url}",
+                    context=Context(),
                 )
 
     def reconfigure(self, settings: HealthSettings) -> None:

@@ -1,14 +1,16 @@
 """Applies decisions to a pool and emits one event per change of its state.
 
 The supervisor has the timers that change a pool: the end of an ejection, the turn of the
-``max_requests`` window, the steps of slow start, the ticks of the ejection windows. The rules
-are in ``health``, the state is in ``pools``.
+``max_requests`` window, the steps of slow start, the ticks of the ejection windows. They have an
+empty context, because a request may start one and end before it. The rules are in ``health``, the
+state is in ``pools``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextvars import Context
 from typing import Final
 
 from fastapi_proxy_di.health.ejection import Ejector
@@ -75,8 +77,8 @@ class Supervisor:
         self._refused_at: dict[tuple[Destination | None, str], float] = {}
         self._readmission: asyncio.TimerHandle | None = None
         self._ramp: asyncio.TimerHandle | None = None
-        self._turn = self._loop.call_later(window, self._turn_window)
-        self._tick = self._loop.call_later(ejector.tick_seconds, self._mark)
+        self._turn = self._later(window, self._turn_window)
+        self._tick = self._later(ejector.tick_seconds, self._mark)
 
     def failed(self, destination: Destination, reason: str, *, broke_off: bool = False) -> None:
         """Count a failure on the destination's side.
@@ -228,7 +230,7 @@ class Supervisor:
         if seconds != self._window:
             self._window = seconds
             self._turn.cancel()
-            self._turn = self._loop.call_later(seconds, self._turn_window)
+            self._turn = self._later(seconds, self._turn_window)
 
     def close(self) -> None:
         """Stop the timers of the pool."""
@@ -250,7 +252,7 @@ class Supervisor:
             self._readmission = None
         expiry = self._ejector.next_expiry()
         if expiry is not None:
-            self._readmission = self._loop.call_at(expiry, self._readmit_expired)
+            self._readmission = self._loop.call_at(expiry, self._readmit_expired, context=Context())
 
     def _readmit_expired(self) -> None:
         self._readmission = None
@@ -285,7 +287,7 @@ class Supervisor:
             self.pool.set_weight(destination, weight)
         step = self._slow_start.step_seconds
         if step is not None and self._ramp is None:
-            self._ramp = self._loop.call_later(step, self._step_ramp)
+            self._ramp = self._later(step, self._step_ramp)
 
     def _step_ramp(self) -> None:
         self._ramp = None
@@ -293,12 +295,15 @@ class Supervisor:
 
     def _mark(self) -> None:
         self._ejector.tick(self._loop.time())
-        self._tick = self._loop.call_later(self._ejector.tick_seconds, self._mark)
+        self._tick = self._later(self._ejector.tick_seconds, self._mark)
 
     def _turn_window(self) -> None:
         self.requests_in_window = 0
         self.pool.turn_window()
-        self._turn = self._loop.call_later(self._window, self._turn_window)
+        self._turn = self._later(self._window, self._turn_window)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        return self._loop.call_later(seconds, call, context=Context())
 
     def _emit(self, event: Event) -> None:
         self._events.emit(event)

@@ -7,10 +7,10 @@ names the app. Requests to the app are in ``exchange`` and ``websocket``.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import importlib
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import Context
 from typing import Any, Final
 
 from fastapi_proxy_di.wire.quoting import quoted
@@ -87,9 +87,6 @@ class InnerApp:
         self.state: dict[str, Any] = {}
         self.started: bool = False
         self.closed: bool = False
-        # As behind a server, the app's calls must not see the context variables of the proxied
-        # request, so they get the context in which the upstream was made.
-        self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
         self._users = 0
         self._starting: asyncio.Task[None] | None = None
@@ -105,9 +102,13 @@ class InnerApp:
         return self
 
     def task(self, run: Callable[[], Any], what: str) -> asyncio.Task[None]:
-        """Run a coroutine of the app in a new task with its own context."""
+        """Run a coroutine of the app in a new task with an empty context.
+
+        As behind a server, the app's calls do not see the context variables of the proxied
+        request; nor does its lifespan see those of a request that has added the destination.
+        """
         return self._loop.create_task(
-            run(), name=f"{what} of asgi://{self.name}", context=self._context.copy()
+            run(), name=f"{what} of asgi://{self.name}", context=Context()
         )
 
     def log(self, level: int, what: str, error: Exception | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
 import httpx
 import pytest
@@ -52,6 +53,31 @@ async def test_asgi_lifespan_runs_within_the_gateways(inner: Inner) -> None:
 
     assert (order, healthy) == (["up", "probed", "down"], True)
     assert names == ["state", "state"]
+
+
+async def test_asgi_app_that_a_request_adds_sees_no_context_of_it(inner: Inner) -> None:
+    """Neither its lifespan nor its requests: both may come long after that request."""
+    request: ContextVar[str] = ContextVar("request", default="none")
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        seen.append(request.get())
+        yield
+        seen.append(request.get())
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/")
+    async def root() -> None:
+        seen.append(request.get())
+
+    async with Balancer.from_settings(billing("http://127.0.0.1:1")) as balancer:
+        _ = request.set("that which adds")
+        balancer.replace_destinations([inner(app)])
+        await balancer.client.get("/")
+
+    assert seen == ["none"] * 3
 
 
 @pytest.mark.e2e
