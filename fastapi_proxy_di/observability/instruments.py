@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from importlib.metadata import version
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
@@ -23,11 +23,23 @@ __all__ = ["Instruments", "instruments_of"]
 
 _logger = logging.getLogger("fastapi_proxy_di.metrics")
 
-_Sources: TypeAlias = tuple[
-    tuple[Callable[[], Iterable[Numbers]], ...], dict[str, dict[Labels, float]]
-]
-"""What the counts are read from, and the totals of ended upstreams, by name of the family.
+_Totals: TypeAlias = dict[str, dict[Labels, float]]
+"""The totals of an ended upstream, by name of the family."""
+
+_Sources: TypeAlias = tuple[tuple[Callable[[], Iterable[Numbers]], ...], dict[str, _Totals]]
+"""What the counts are read from, and the totals of ended upstreams, by name of the upstream.
 Replaced whole, because another thread may read at any time."""
+
+ENDED_UPSTREAMS: Final = 1000
+"""Ended upstreams whose totals are kept; those that ended before them are forgotten, so that an
+app may make upstreams for ever."""
+
+ATTRIBUTE_SETS: Final = 2000
+"""Sets of attributes of a histogram; the limit of OpenTelemetry's specification, which its SDK for
+Python does not have. The SDK keeps each set until the process ends."""
+
+_OVERFLOW: Final = {"otel.metric.overflow": True}
+"""The attributes of all durations beyond that limit, as the specification has them."""
 
 
 class Instruments:
@@ -44,18 +56,19 @@ class Instruments:
         self._sources: _Sources = ((), {})
         self._read: dict[str, Family] = {}
         self._failed = False
-        self._histograms: dict[str, tuple[tuple[str, ...], Histogram]] = {}
+        self._histograms: dict[str, _Recorded] = {}
         meter = provider.get_meter(
             "fastapi_proxy_di", version("fastapi-proxy-di"), schema_url=SCHEMA
         )
         for family in families(()):
             name, unit, text = family.name, family.unit, family.text
             if family.kind == "histogram":
-                self._histograms[name] = (
+                self._histograms[name] = _Recorded(
                     family.attributes,
                     meter.create_histogram(
                         name, unit, text, explicit_bucket_boundaries_advisory=BOUNDS
                     ),
+                    set(),
                 )
                 continue
             create = (
@@ -72,21 +85,21 @@ class Instruments:
             source: Gives what their metrics are read from; called in a thread of the provider.
 
         Returns:
-            A function that ends the reading. The totals stay, so that the last collection of a
-            process has them, and an app that is started again goes on with them.
+            A function that ends the reading. The totals of the last upstreams that ended stay, so
+            that the last collection of a process has them, and an app that is started again goes
+            on with them.
         """
         running, ended = self._sources
         self._sources = ((*running, source), ended)
 
         def remove() -> None:
-            running, ended = self._sources
-            totals = {name: values.copy() for name, values in ended.items()}
-            for family in families(source()):
-                if family.kind == "counter":
-                    of_family = totals.setdefault(family.name, {})
-                    for labels, value in family.values.items():
-                        of_family[labels] = of_family.get(labels, 0) + value
-            self._sources = (tuple(one for one in running if one is not source), totals)
+            running, before = self._sources
+            ended = before.copy()
+            for numbers in source():
+                ended[numbers.upstream] = _summed(ended.pop(numbers.upstream, {}), numbers)
+            for name in list(ended)[:-ENDED_UPSTREAMS]:
+                del ended[name]
+            self._sources = (tuple(one for one in running if one is not source), ended)
 
         return remove
 
@@ -99,8 +112,14 @@ class Instruments:
             durations: The histogram in which it was counted, with its labels.
         """
         try:
-            names, histogram = self._histograms[name]
-            histogram.record(seconds, _recent_attributes(names, durations.labels))
+            names, histogram, known = self._histograms[name]
+            labels = durations.labels
+            if labels not in known:
+                if len(known) >= ATTRIBUTE_SETS:
+                    histogram.record(seconds, _OVERFLOW)
+                    return
+                known.add(labels)
+            histogram.record(seconds, _recent_attributes(names, labels))
         except Exception as error:  # a provider may raise anything
             if not self._failed:
                 self._failed = True
@@ -118,9 +137,35 @@ class Instruments:
         running, ended = self._sources
         found = families([one for source in running for one in source()])
         for family in found:
-            for labels, value in ended.get(family.name, {}).items():
-                family.add(value, *labels)
+            for totals in ended.values():
+                for labels, value in totals.get(family.name, {}).items():
+                    family.add(value, *labels)
         return found
+
+
+class _Recorded(NamedTuple):
+    """A histogram of OpenTelemetry.
+
+    Attributes:
+        names: Names of its attributes.
+        histogram: The histogram.
+        known: The sets of attributes that it has.
+    """
+
+    names: tuple[str, ...]
+    histogram: Histogram
+    known: set[Labels]
+
+
+def _summed(before: _Totals, numbers: Numbers) -> _Totals:
+    """Add the totals of an upstream to those that an earlier one of its name had."""
+    totals = {name: values.copy() for name, values in before.items()}
+    for family in families([numbers]):
+        if family.kind == "counter":
+            of_family = totals.setdefault(family.name, {})
+            for labels, value in family.values.items():
+                of_family[labels] = of_family.get(labels, 0) + value
+    return totals
 
 
 _shared: Final[WeakKeyDictionary[MeterProvider, Instruments]] = WeakKeyDictionary()

@@ -14,6 +14,7 @@ from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, ScopeMetrics
 
 from fastapi_proxy_di import proxy_router
+from fastapi_proxy_di.observability import instruments
 from fastapi_proxy_di.observability.families import families
 from fastapi_proxy_di.observability.telemetry import SCHEMA
 
@@ -164,6 +165,37 @@ def test_totals_stay_when_the_app_has_ended(monkeypatch: pytest.MonkeyPatch) -> 
             assert exported.value("proxy.destination.count") == 1
         assert exported.value("proxy.attempts") == starts
         assert not [name for name, *_ in exported.points() if name == "proxy.destination.count"]
+
+
+def test_totals_of_the_last_ended_upstreams_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app may make upstreams for ever."""
+    monkeypatch.setattr(instruments, "ENDED_UPSTREAMS", 2)
+    exported = Exported()
+    for name in ("one", "two", "three", "two", "four"):
+        with TestClient(gateway(name, exported.provider, monkeypatch)) as client:
+            client.get(f"/{name}/x")
+    totals = {
+        name: exported.value("proxy.attempts", proxy_upstream=name)
+        for name in ("one", "two", "three", "four")
+    }
+
+    assert totals == {"one": 0, "two": 2, "three": 0, "four": 1}
+
+
+def test_sets_of_attributes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Durations beyond the bound have one set together; those that were known go on."""
+    monkeypatch.setattr(instruments, "ATTRIBUTE_SETS", 1)
+    exported = Exported()
+    for name in ("one", "two", "three", "one"):
+        with TestClient(gateway(name, exported.provider, monkeypatch)) as client:
+            client.get(f"/{name}/x")
+    points = [
+        (attributes.get("proxy.upstream"), attributes.get("otel.metric.overflow"), count)
+        for name, attributes, count in exported.points()
+        if name == "proxy.first_byte.duration"
+    ]
+
+    assert points == [("one", None, 2), (None, True, 2)]
 
 
 def test_provider_that_is_set_after_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
