@@ -23,6 +23,7 @@ from fastapi_proxy_di.errors import (
     RequestBodyTooLarge,
     SettingsError,
     Side,
+    UpstreamClosed,
     UpstreamConnectError,
     UpstreamDisconnected,
     UpstreamProtocolError,
@@ -34,6 +35,7 @@ from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.lifespan import proxy_lifespan
 from fastapi_proxy_di.integration.metrics import metrics_router, proxy_collector
 from fastapi_proxy_di.integration.options import ForwardOptions
+from fastapi_proxy_di.integration.proxy_upstream import proxy_upstream
 from fastapi_proxy_di.integration.readiness import upstreams_ready
 from fastapi_proxy_di.integration.router import proxy_router
 from fastapi_proxy_di.integration.status_page.reports import (
@@ -134,6 +136,7 @@ __all__ = [
     "TimeoutSettings",
     "TlsSettings",
     "Upstream",
+    "UpstreamClosed",
     "UpstreamConnectError",
     "UpstreamDisconnected",
     "UpstreamProtocolError",
@@ -148,6 +151,7 @@ __all__ = [
     "proxy_collector",
     "proxy_lifespan",
     "proxy_router",
+    "proxy_upstream",
     "status_router",
     "upstreams_ready",
 ]

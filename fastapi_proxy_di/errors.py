@@ -4,6 +4,7 @@
 ProxyError                          one request failed; a handler turns it into a response
 ├── NoAvailableDestination   503    no destination may be picked; carries ``retry_after``
 │   ├── LimitExceeded        503    a limit of the settings was hit
+│   ├── UpstreamClosed       503    the upstream was removed, or the app has ended
 │   └── UpstreamsNotReady    503    raised by ``upstreams_ready``; carries their names
 ├── LocalResourcesExhausted  503    this process has no socket, port or memory left
 ├── UpstreamConnectError     502    no connection: refused, unreachable, DNS, TLS
@@ -45,6 +46,7 @@ __all__ = [
     "RequestBodyTooLarge",
     "SettingsError",
     "Side",
+    "UpstreamClosed",
     "UpstreamConnectError",
     "UpstreamDisconnected",
     "UpstreamProtocolError",
@@ -69,6 +71,7 @@ class Failure(Enum):
 
     NO_AVAILABLE_DESTINATION = "no_available_destination"
     LIMIT_EXCEEDED = "limit_exceeded"
+    UPSTREAM_CLOSED = "upstream_closed"
     LOCAL_RESOURCES = "local_resources"
     RESOLVE = "resolve"
     CONNECT = "connect"
@@ -107,6 +110,7 @@ class Failure(Enum):
 _SIDES: Final[dict[Failure, Side]] = {
     Failure.NO_AVAILABLE_DESTINATION: Side.PROXY,
     Failure.LIMIT_EXCEEDED: Side.PROXY,
+    Failure.UPSTREAM_CLOSED: Side.PROXY,
     Failure.LOCAL_RESOURCES: Side.PROXY,
     # The caller's own deadline says nothing about the destination.
     Failure.TOTAL_TIMEOUT: Side.PROXY,
@@ -122,6 +126,7 @@ _SIDES: Final[dict[Failure, Side]] = {
 _STATUSES: Final[dict[Failure, int]] = {
     Failure.NO_AVAILABLE_DESTINATION: 503,
     Failure.LIMIT_EXCEEDED: 503,
+    Failure.UPSTREAM_CLOSED: 503,
     Failure.LOCAL_RESOURCES: 503,
     Failure.CONNECT_TIMEOUT: 504,
     Failure.FIRST_BYTE_TIMEOUT: 504,
@@ -224,6 +229,12 @@ class LimitExceeded(NoAvailableDestination):
     default_failure = Failure.LIMIT_EXCEEDED
     limit: str = "destinations"
     announced: bool = False
+
+
+class UpstreamClosed(NoAvailableDestination):
+    """The upstream takes no requests any more: it was removed, or the app has ended."""
+
+    default_failure = Failure.UPSTREAM_CLOSED
 
 
 class UpstreamsNotReady(NoAvailableDestination):

@@ -14,6 +14,7 @@ __all__ = ["HttpxErrors"]
 _NAMES: Final[dict[Failure, str]] = {
     Failure.NO_AVAILABLE_DESTINATION: "ConnectError",
     Failure.LIMIT_EXCEEDED: "PoolTimeout",
+    Failure.UPSTREAM_CLOSED: "ConnectError",
     Failure.LOCAL_RESOURCES: "ConnectError",
     Failure.RESOLVE: "ConnectError",
     Failure.CONNECT: "ConnectError",

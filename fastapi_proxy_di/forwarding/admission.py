@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from fastapi_proxy_di.errors import LimitExceeded, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
-from fastapi_proxy_di.forwarding.unavailable import unavailable
+from fastapi_proxy_di.forwarding.unavailable import closed, unavailable
 from fastapi_proxy_di.settings import LimitSettings
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 
@@ -104,6 +104,12 @@ class Admission:
         """Free the place, which the next waiting request may take."""
         self.in_flight -= 1
         self._wake()
+
+    def close(self) -> None:
+        """Refuse the requests in the queue, because the upstream is closed."""
+        for waiter in self._waiting:
+            if not waiter.woken.done():
+                waiter.woken.set_exception(closed(self._pool.name))
 
     async def _wait_for_turn(self, exchange: Exchange, waiter: _Waiter | None) -> _Waiter:
         """Wait in the queue and take a place.

@@ -83,7 +83,8 @@ class FailureLog:
             error: Its error, with the last destination and all attempts.
         """
         failure = error.failure
-        if failure.side is Side.CLIENT:
+        # The app itself has closed an upstream that is closed; its clients must not fill the log.
+        if failure.side is Side.CLIENT or failure is Failure.UPSTREAM_CLOSED:
             return
         if isinstance(error, LimitExceeded):
             self._refused(error)

@@ -22,6 +22,7 @@ from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.failure_log import FailureLog
 from fastapi_proxy_di.forwarding.observer import Observers
 from fastapi_proxy_di.forwarding.outcomes import Outcomes
+from fastapi_proxy_di.forwarding.unavailable import closed
 
 __all__ = ["Journey", "Send"]
 
@@ -68,6 +69,13 @@ class Journey:
         self.observers: Final = observers
         self.send: Send = send if admission is None else admission.around(send)
         self.hold: Send = hold if admission is None else admission.around(hold)
+
+    def close(self) -> None:
+        """Refuse exchanges from now on; those under way continue."""
+        self.send = self.hold = self._refuse
+
+    async def _refuse(self, exchange: Exchange) -> None:
+        raise closed(self.name)
 
     def end(self, exchange: Exchange, failure: BaseException | None) -> Awaitable[None] | None:
         """End the exchange.

@@ -1,13 +1,23 @@
-"""Makes the error for a pick without a destination."""
+"""Makes the errors for requests that get no destination."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastapi_proxy_di.errors import Attempt, LimitExceeded, NoAvailableDestination
+from fastapi_proxy_di.errors import (
+    Attempt,
+    LimitExceeded,
+    NoAvailableDestination,
+    UpstreamClosed,
+)
 from fastapi_proxy_di.pools.pool import Pool
 
-__all__ = ["unavailable"]
+__all__ = ["closed", "unavailable"]
+
+
+def closed(name: str) -> UpstreamClosed:
+    """Make the error for a use of an upstream that is closed."""
+    return UpstreamClosed(f"upstream {name!r} is closed", upstream=name)
 
 
 def unavailable(

@@ -25,7 +25,12 @@ from fastapi_proxy_di.integration.balancers import GivesBalancer
 from fastapi_proxy_di.integration.broken_responses import BrokenResponses
 from fastapi_proxy_di.integration.compat import app_dependencies, route_template
 from fastapi_proxy_di.integration.dependency import Upstream
-from fastapi_proxy_di.integration.lifespan import RUNTIME, is_overridden, overridden_upstreams
+from fastapi_proxy_di.integration.lifespan import (
+    RUNTIME,
+    forget_runtime,
+    is_overridden,
+    overridden_upstreams,
+)
 from fastapi_proxy_di.integration.mounts import MountedUpstream
 from fastapi_proxy_di.integration.problems import (
     http_exception_response,
@@ -323,7 +328,7 @@ async def running_together(proxies: Iterable[ProxyApp]) -> AsyncIterator[None]:
     finally:
         for one in own:
             one.release()
-            delattr(one, RUNTIME)
+            forget_runtime(one)
         await runtime.aclose()
 
 

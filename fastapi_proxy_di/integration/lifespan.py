@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount
 
 from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
+from fastapi_proxy_di.forwarding.unavailable import closed
 from fastapi_proxy_di.integration.broken_responses import kept_broken
 from fastapi_proxy_di.integration.compat import (
     dependant_of,
@@ -44,6 +45,9 @@ _logger = logging.getLogger("fastapi_proxy_di.lifespan")
 
 RUNTIME: Final = "_fastapi_proxy_di_runtime"
 """Attribute of the app that holds its runtime; ``app.state`` would be ten times slower."""
+
+_ENDED: Final = "_fastapi_proxy_di_ended"
+"""Attribute of an app whose lifespan has ended, for the message that says so."""
 
 SETTINGS: Final = "_fastapi_proxy_di_settings"
 """Attribute of the app that holds the settings given by ``proxy_lifespan.configure``."""
@@ -143,7 +147,7 @@ async def _running(app: Starlette) -> AsyncIterator[None]:
     async with AsyncExitStack() as at_end:
         at_end.push_async_callback(runtime.aclose)
         at_end.push_async_callback(_end_overrides, app)
-        at_end.callback(delattr, app, RUNTIME)
+        at_end.callback(forget_runtime, app)
         with claimed(app) as mounted, kept_broken(app):
             install_at_start(app)
             await runtime.start(
@@ -195,10 +199,12 @@ def runtime_of(app: Any, what: str, name: str = "billing") -> Runtime:
         name: An upstream, for the message.
 
     Raises:
-        ProxyNotStarted: No lifespan ran.
+        ProxyNotStarted: No lifespan ran, or it has ended.
     """
     runtime: Runtime | None = getattr(app, RUNTIME, None)
     if runtime is None:
+        if hasattr(app, _ENDED):
+            raise ProxyNotStarted(f"{what}, because the lifespan of this app has ended")
         raise ProxyNotStarted(
             f"{what}, because no lifespan of this app ran. Add "
             "FastAPI(lifespan=proxy_lifespan), or app.include_router(proxy_router("
@@ -208,15 +214,24 @@ def runtime_of(app: Any, what: str, name: str = "billing") -> Runtime:
     return runtime
 
 
+def forget_runtime(app: Any) -> None:
+    """Take the runtime from ``app``, whose lifespan ends."""
+    delattr(app, RUNTIME)
+    setattr(app, _ENDED, True)
+
+
 def balancer_of(app: Any, name: str) -> Balancer:
     """Give the running balancer of an upstream of ``app``.
 
     Raises:
         ProxyNotStarted: No lifespan ran, or the upstream was added after it started.
+        UpstreamClosed: The upstream was made by `proxy_upstream`, and its block has ended.
     """
     runtime = runtime_of(app, f"upstream {name!r} is not started", name)
     balancer = runtime.balancers.get(name)
     if balancer is None:
+        if runtime.has_removed(name):
+            raise closed(name)
         raise ProxyNotStarted(
             f"upstream {name!r} is not started: when the lifespan of this app ran, no route "
             f"mounted or injected it (started: {', '.join(runtime.balancers) or 'none'}), or "

@@ -17,7 +17,12 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from fastapi_proxy_di.errors import NoAvailableDestination, ProxyError, UpstreamsNotReady
+from fastapi_proxy_di.errors import (
+    NoAvailableDestination,
+    ProxyError,
+    UpstreamClosed,
+    UpstreamsNotReady,
+)
 from fastapi_proxy_di.integration.compat import exception_handlers, exception_middleware
 from fastapi_proxy_di.wire.quoting import quoted
 
@@ -53,7 +58,8 @@ async def problem_response(connection: HTTPConnection, error: Exception) -> Resp
     if isinstance(error, UpstreamsNotReady):
         names = error.upstreams
         return problem(error.status, "Not ready.", headers, failure=failure, upstreams=names)
-    return problem(error.status, None, headers, failure=failure)
+    detail = "The upstream has been removed." if isinstance(error, UpstreamClosed) else None
+    return problem(error.status, detail, headers, failure=failure)
 
 
 def problem(

@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from contextvars import Context
+from typing import TYPE_CHECKING, Final
 
+from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
 from fastapi_proxy_di.observability.families import Numbers
 from fastapi_proxy_di.observability.history import History
 from fastapi_proxy_di.observability.telemetry import Telemetry
@@ -28,6 +31,7 @@ from fastapi_proxy_di.settings import (
 )
 from fastapi_proxy_di.supervision.events import Events
 from fastapi_proxy_di.upstream.balancer import Balancer
+from fastapi_proxy_di.upstream.closing import close_in_order
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.running import RunningUpstream
 
@@ -35,6 +39,9 @@ if TYPE_CHECKING:
     from fastapi_proxy_di.integration.shadowed import MountPaths
 
 _logger = logging.getLogger("fastapi_proxy_di.settings")
+
+_REMOVED_NAMES: Final = 1000
+"""Names of removed upstreams that are kept, so that their mounts are 503 instead of 500."""
 
 
 class Runtime:
@@ -57,7 +64,13 @@ class Runtime:
         self.mounts: Sequence[MountPaths] = ()
         self.request_id: bool = False
         self.websockets_checked: bool = False
+        # Replaced whole, because threads read the numbers of all upstreams.
         self._running: list[RunningUpstream] = []
+        self._telemetry: Telemetry | None = None
+        self._taken: set[str] = set()
+        self._starting: set[asyncio.Task[Balancer]] = set()
+        self._removed: dict[str, None] = {}
+        self._closed = False
 
     async def start(
         self,
@@ -75,6 +88,7 @@ class Runtime:
         Raises:
             SettingsError: Every fault of every upstream, and of the settings of the app.
         """
+        self._taken.update(mentions)
         upstreams, faults = read_all(mentions)
         if settings is None:
             settings, more = read_proxy_settings()
@@ -82,8 +96,8 @@ class Runtime:
         for warning in _unread_variables(mentions, upstreams, settings):
             _logger.warning(warning)
         try:
-            telemetry = None if settings is None else telemetry_of(settings.telemetry)
-            self._running = compose_all(upstreams, self.events, faults, telemetry)
+            self._telemetry = None if settings is None else telemetry_of(settings.telemetry)
+            self._running = compose_all(upstreams, self.events, faults, self._telemetry)
             if faults or settings is None:
                 raise settings_error(faults)
             self.request_id = settings.request_id
@@ -102,9 +116,97 @@ class Runtime:
         """Give what the metrics of the running upstreams are read from."""
         return [upstream.numbers() for upstream in self._running]
 
+    @asynccontextmanager
+    async def added(self, settings: UpstreamSettings, seconds: float) -> AsyncIterator[Balancer]:
+        """Run a further upstream within the block.
+
+        Args:
+            settings: Its settings.
+            seconds: How long its open requests may go on after the end of the block.
+
+        Raises:
+            SettingsError: The name is taken, or a fault of the settings.
+            ProxyNotStarted: The app ended while the upstream was being started.
+        """
+        name = settings.name
+        if name in self._taken:
+            raise SettingsError(
+                f"upstream {name!r} runs already; give each upstream a name of its own, or wait "
+                "until the block of proxy_upstream that runs the other one has ended"
+            )
+        self._taken.add(name)
+        try:
+            yield await self._add(settings)
+        finally:
+            try:
+                await self._remove(name, seconds)
+            finally:
+                self._taken.discard(name)
+
+    def has_removed(self, name: str) -> bool:
+        """Whether an upstream with this name was added and removed again, not too long ago."""
+        return name in self._removed
+
+    async def _add(self, settings: UpstreamSettings) -> Balancer:
+        """Start an upstream in a task, so that its own tasks have no context of a request."""
+        task = asyncio.get_running_loop().create_task(
+            self._start_one(settings), name=f"start of {settings.name}", context=Context()
+        )
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        try:
+            balancer = await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            assert current is not None
+            if current.cancelling() or not self._closed:
+                raise
+        if self._closed:
+            raise ProxyNotStarted(
+                f"upstream {settings.name!r} is not started: the app ended meanwhile"
+            )
+        return balancer
+
+    async def _start_one(self, settings: UpstreamSettings) -> Balancer:
+        name = settings.name
+        found, faults = read_all({name: settings})
+        upstreams = compose_all(found, self.events, faults, self._telemetry)
+        if faults:
+            raise settings_error(faults)
+        (upstream,) = upstreams
+        try:
+            await upstream.start()
+        except BaseException:
+            await upstream.aclose()
+            raise
+        self._running = [*self._running, upstream]
+        balancer = Balancer(upstream)
+        self.balancers = {**self.balancers, name: balancer}
+        self._removed.pop(name, None)
+        return balancer
+
+    async def _remove(self, name: str, seconds: float) -> None:
+        """Close an upstream that was added, unless the app has closed it."""
+        upstream = next((one for one in self._running if one.name == name), None)
+        if upstream is None:
+            return
+        self.balancers = {key: one for key, one in self.balancers.items() if key != name}
+        self._removed[name] = None
+        if len(self._removed) > _REMOVED_NAMES:
+            del self._removed[next(iter(self._removed))]
+        try:
+            await close_in_order(upstream, seconds)
+        finally:
+            self._running = [one for one in self._running if one is not upstream]
+
     async def aclose(self) -> None:
         """Close all upstreams; one that fails to close is logged and stops no other."""
+        self._closed = True
         self.history.wake()
+        starting = tuple(self._starting)
+        for task in starting:
+            task.cancel()
+        await asyncio.gather(*starting, return_exceptions=True)
         upstreams, self._running = self._running, []
         self.balancers = {}
         results = await asyncio.gather(

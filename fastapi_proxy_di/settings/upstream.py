@@ -325,6 +325,22 @@ class UpstreamSettings(LayeredSettings):
                 )
         return self
 
+    def named(self, name: str) -> Self:
+        """Give the same settings for an upstream with another name.
+
+        One class may so be the settings of many upstreams, such as one for each tenant of a
+        database; its variables, e.g. ``UPSTREAM_TENANT_*``, hold for all of them.
+
+        Args:
+            name: ``[a-z][a-z0-9_-]*``.
+
+        Raises:
+            SettingsError: ``name`` is not a name of an upstream.
+        """
+        copied = self.model_copy()
+        copied.__dict__["name"] = check_name(name)  # frozen
+        return copied
+
     @property
     def destination_settings(self) -> tuple[DestinationSettings, ...]:
         """The validated ``destinations``, as type checkers want them."""

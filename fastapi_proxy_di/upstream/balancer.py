@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket
 from fastapi_proxy_di.balancing.hash_key import RequestKey
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.client.lease import Lease
+from fastapi_proxy_di.errors import InvalidRequest
 from fastapi_proxy_di.forwarding.overrides import keep_request_id, overrides_of
 from fastapi_proxy_di.observability.telemetry import Telemetry
 from fastapi_proxy_di.pools.destination import Destination
@@ -38,7 +39,12 @@ from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
 from fastapi_proxy_di.upstream.running import RunningUpstream
 from fastapi_proxy_di.upstream.status import UpstreamStatus, status_of
 from fastapi_proxy_di.wire.headers import HeaderArgument
-from fastapi_proxy_di.wire.targets import given_target, target_below
+from fastapi_proxy_di.wire.targets import (
+    PathOutsideMount,
+    given_target,
+    target_below,
+    target_below_mount,
+)
 
 if TYPE_CHECKING:
     import httpx2  # an extra
@@ -95,6 +101,7 @@ class Balancer:
         request: Request,
         path: str | None = None,
         *,
+        mount: str | None = None,
         method: str | None = None,
         forward_query: bool = True,
         additional_headers: HeaderArgument | None = None,
@@ -117,6 +124,9 @@ class Balancer:
             path: The path to send, percent-encoded, starting with ``/``; sent unchanged,
                 dot segments too, unless they lead above its start. A query in it comes before
                 the client's. Default: the raw path below the mount.
+            mount: The decoded path that the upstream stands at, e.g. ``f"/{tenant}"`` in an
+                endpoint with the path ``/{tenant}/{path:path}``; sent as ``X-Forwarded-Prefix``.
+                Default: the server's ``root_path`` alone.
             method: The method to send instead of the client's.
             forward_query: Whether the client's query is sent.
             additional_headers: Headers to set by name; they replace the client's of the same
@@ -145,7 +155,7 @@ class Balancer:
             path_given=path is not None,
         )
         keep_request_id(overrides, request.scope)
-        raw, prefix = _target(request.scope, path)
+        raw, prefix = _target(request.scope, path, mount)
         response = await self.forwarder.request(request, raw, prefix, overrides)
         stack = exit_stack(request.scope)
         if stack is not None:
@@ -158,6 +168,7 @@ class Balancer:
         websocket: WebSocket,
         path: str | None = None,
         *,
+        mount: str | None = None,
         subprotocols: Sequence[str] | None = None,
         forward_query: bool = True,
         additional_headers: HeaderArgument | None = None,
@@ -171,6 +182,7 @@ class Balancer:
         Args:
             websocket: The client's WebSocket, not yet accepted.
             path: As in ``forward``.
+            mount: As in ``forward``.
             subprotocols: Subprotocols to offer instead of the client's.
             forward_query: Whether the client's query is sent.
             additional_headers: Headers to set by name on the handshake.
@@ -188,7 +200,7 @@ class Balancer:
             path_given=path is not None,
         )
         keep_request_id(overrides, websocket.scope)
-        raw, prefix = _target(websocket.scope, path)
+        raw, prefix = _target(websocket.scope, path, mount)
         await self.forwarder.websocket(
             websocket, raw, prefix, overrides, subprotocols=subprotocols, open_timeout=open_timeout
         )
@@ -390,7 +402,7 @@ class Balancer:
         self._in_loop(lambda: self._control.configure_health(changes))
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
-        """Call ``listener`` with each change of state of this upstream.
+        """Call ``listener`` with each change of state of this upstream, until it is closed.
 
         Args:
             listener: A function of an ``Event``; called in the event loop, so it must not block.
@@ -398,12 +410,7 @@ class Balancer:
         Returns:
             A function that ends the subscription.
         """
-        name = self.name
-        unsubscribe = self._in_loop(
-            lambda: self._running.events.subscribe(
-                lambda event: listener(event) if event.upstream == name else None
-            )
-        )
+        unsubscribe = self._in_loop(lambda: self._running.subscribe(listener))
         return lambda: self._in_loop(unsubscribe)
 
     def status(self) -> UpstreamStatus:
@@ -417,8 +424,13 @@ class Balancer:
         return f"<Balancer {self.name} {len(self.available)}/{len(self.destinations)} available>"
 
 
-def _target(scope: Scope, path: str | None) -> tuple[bytes, bytes]:
+def _target(scope: Scope, path: str | None, mount: str | None) -> tuple[bytes, bytes]:
     """Return the raw path to send, and the raw path of the mount for X-Forwarded-Prefix."""
-    if path is not None:
-        return given_target(path), target_below(scope, "")[1]
-    return target_below(scope, "")
+    try:
+        if mount is None:
+            below, prefix = target_below(scope, "")
+        else:
+            below, prefix = target_below_mount(scope, mount)
+    except PathOutsideMount:
+        raise InvalidRequest("the path does not lie below the mount segment by segment") from None
+    return (below if path is None else given_target(path)), prefix

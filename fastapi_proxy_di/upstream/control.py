@@ -103,6 +103,7 @@ class Control:
     def configure_health(self, changes: HealthChanges) -> None:
         """Change how destinations are probed; see ``Balancer.configure_health``."""
         running = self._running
+        running.refuse_if_closed()
         changed = HealthSettings.model_validate({**_fields(running.prober.settings), **changes})
         if not changed.enabled and running.rules.policy.name == "latency":
             raise ValueError("path: the policy latency needs probes")
@@ -116,6 +117,7 @@ class Control:
 
     def _replace(self, settings: list[DestinationSettings]) -> None:
         running = self._running
+        running.refuse_if_closed()
         known = {one.url for one in running.pool.destinations}
         # Validated first: if it fails, nothing has changed yet.
         made = running.transports.make(one for one in settings if one.url not in known)
@@ -141,6 +143,7 @@ class Control:
 
     def _find(self, url: str) -> Destination:
         running = self._running
+        running.refuse_if_closed()
         found = running.pool.find(url)
         if found is None:
             known = ", ".join(one.url for one in running.pool.destinations)

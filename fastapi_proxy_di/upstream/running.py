@@ -22,13 +22,14 @@ from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.failure_log import FailureLog
 from fastapi_proxy_di.forwarding.open_tunnels import OpenTunnels
 from fastapi_proxy_di.forwarding.retries import RetryBudget
+from fastapi_proxy_di.forwarding.unavailable import closed
 from fastapi_proxy_di.observability.changes import Changes
 from fastapi_proxy_di.observability.families import Numbers
 from fastapi_proxy_di.observability.instruments import Instruments
 from fastapi_proxy_di.observability.metrics import PERIOD_SECONDS, Metrics
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import UpstreamSettings
-from fastapi_proxy_di.supervision.events import Events
+from fastapi_proxy_di.supervision.events import Event, Events
 from fastapi_proxy_di.supervision.prober import Prober
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 from fastapi_proxy_di.upstream.client_request import Forwarder
@@ -61,6 +62,8 @@ class RunningUpstream:
         forwarder: Forwards by the rules of the moment.
         clients: Its httpx clients.
         loop: The event loop that the parts run in.
+        refuses: Whether new requests are refused, because the upstream is being closed.
+        closed: Whether the upstream is closed, or about to be.
     """
 
     events: Events
@@ -81,17 +84,19 @@ class RunningUpstream:
     forwarder: Forwarder = field(init=False)
     clients: Clients = field(init=False)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    refuses: bool = field(default=False, init=False)
+    closed: bool = field(default=False, init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _subscriptions: tuple[Callable[[], None], ...] = field(init=False)
+    _subscriptions: set[Callable[[], None]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.forwarder = Forwarder()
         self.clients = Clients(lambda: self.rules.calls)
         listeners = (self.metrics.listen, self.changes.listen)
-        self._subscriptions = tuple(map(self.events.subscribe, listeners))
+        self._subscriptions = set(map(self.events.subscribe, listeners))
         if self.instruments is not None:
             self.metrics.instruments = self.instruments
-            self._subscriptions += (self.instruments.add(lambda: (self.numbers(),)),)
+            self._subscriptions.add(self.instruments.add(lambda: (self.numbers(),)))
 
     @property
     def settings(self) -> UpstreamSettings:
@@ -105,7 +110,14 @@ class RunningUpstream:
 
     def use(self, rules: Rules) -> None:
         """Let the requests that begin from now on go by ``rules``."""
+        if self.refuses:
+            rules.journey.close()
         self.rules = self.forwarder.rules = rules
+
+    def refuse(self) -> None:
+        """Refuse requests from now on; those under way continue."""
+        self.refuses = True
+        self.rules.journey.close()
 
     def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
         """Lease a destination that is picked for ``key``."""
@@ -120,6 +132,33 @@ class RunningUpstream:
             self.transports.connections,
             lambda: self.tunnels.count,
         )
+
+    def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
+        """Call ``listener`` with the events of this upstream, until it is closed.
+
+        Returns:
+            A function that ends the subscription.
+
+        Raises:
+            UpstreamClosed: The upstream is closed.
+        """
+        self.refuse_if_closed()
+        name = self.name
+        unsubscribe = self.events.subscribe(
+            lambda event: listener(event) if event.upstream == name else None
+        )
+        self._subscriptions.add(unsubscribe)
+
+        def end() -> None:
+            self._subscriptions.discard(unsubscribe)
+            unsubscribe()
+
+        return end
+
+    def refuse_if_closed(self) -> None:
+        """Raise an error if the upstream is closed, so that nothing is started in it."""
+        if self.closed:
+            raise closed(self.name)
 
     async def start(self) -> None:
         """Start in-process apps, probe every destination once, then keep probing."""
@@ -149,6 +188,8 @@ class RunningUpstream:
 
     async def aclose(self) -> None:
         """Stop probing and close every connection; all steps run even if one fails."""
+        self.closed = True
+        self.refuse()
         self.supervisor.close()
         for task in self._tasks:
             task.cancel()
@@ -165,6 +206,7 @@ class RunningUpstream:
             self.failures.close()
             for unsubscribe in self._subscriptions:
                 unsubscribe()
+            self._subscriptions.clear()
         faults = [result for result in results if isinstance(result, Exception)]
         if faults:
             raise ExceptionGroup(f"closing {self.name}", faults)

@@ -20,6 +20,7 @@ __all__ = [
     "join_target",
     "raw_path_below",
     "target_below",
+    "target_below_mount",
     "target_in_mount",
 ]
 
@@ -69,6 +70,30 @@ def target_below(scope: Scope, below: str, *, routed: bool = False) -> tuple[byt
     if not has_root:
         prefix = quote(root_path.rstrip("/"), safe=_PATH_SAFE).encode("ascii") + prefix
     return rest, prefix
+
+
+def target_below_mount(scope: Scope, mount: str) -> tuple[bytes, bytes]:
+    """Split the raw path at a mount that code names.
+
+    Args:
+        scope: ASGI scope of the client's request.
+        mount: Decoded path of the mount below ``root_path``, e.g. ``"/acme"``.
+
+    Returns:
+        As for ``target_below``.
+
+    Raises:
+        PathOutsideMount: The path does not lie below the mount segment by segment.
+        ValueError: ``mount`` does not start with a slash.
+    """
+    if not mount.startswith("/"):
+        raise ValueError(f"mount: {mount!r} must start with '/'")
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path", "").rstrip("/")
+    whole = (root_path if _lies_below(path, root_path) else "") + mount.rstrip("/")
+    if not _lies_below(path, whole):
+        raise PathOutsideMount(path)
+    return target_below(scope, path[len(whole) + 1 :], routed=True)
 
 
 def target_in_mount(scope: Scope) -> tuple[bytes, bytes]:

@@ -293,3 +293,20 @@ def test_json_schema_documents_every_field() -> None:
         "exclusiveMinimum": 0,
     }
     assert json.dumps(schema)
+
+
+def test_named_settings_have_another_name() -> None:
+    """And nothing else; the class keeps its own."""
+    settings = Billing(destinations=["http://a"], request_headers={"x-key": "secret"})
+    named = settings.named("acme-7")
+
+    assert (named.name, settings.name, Billing.name) == ("acme-7", "billing", "billing")
+    assert named.model_dump() == settings.model_dump()
+    assert named.model_copy().name == "acme-7"
+    assert "acme" not in repr(named)
+
+
+def test_named_settings_have_a_valid_name() -> None:
+    """As a class has."""
+    with pytest.raises(SettingsError, match="'Acme' is not a name of an upstream"):
+        Billing(destinations=["http://a"]).named("Acme")

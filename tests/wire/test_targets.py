@@ -16,6 +16,7 @@ from fastapi_proxy_di.wire.targets import (
     join_target,
     raw_path_below,
     target_below,
+    target_below_mount,
     target_in_mount,
 )
 
@@ -342,3 +343,41 @@ def test_climbs_needs_a_double_dot(path: bytes) -> None:
     assume(b".." not in path.lower().replace(b"%2e", b"."))
 
     assert not climbs(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "raw", "root", "rest", "prefix"),
+    [
+        ("/acme/a/b", b"/acme/a%2Fb", "", b"/a%2Fb", b"/acme"),
+        ("/acme", b"/acme", "", b"", b"/acme"),
+        ("/acme//x/", b"/acme//x/", "", b"//x/", b"/acme"),
+        ("/acme/x\n", b"/acme/x%0A", "", b"/x%0A", b"/acme"),
+        ("/root/acme/x", b"/root/acme/x", "/root", b"/x", b"/root/acme"),
+        # A server that takes root_path off the path.
+        ("/acme/x", b"/acme/x", "/root", b"/x", b"/root/acme"),
+    ],
+)
+def test_target_below_a_given_mount(
+    path: str, raw: bytes, root: str, rest: bytes, prefix: bytes
+) -> None:
+    """The mount comes after the server's root path."""
+    scope = {"path": path, "raw_path": raw, "root_path": root}
+
+    assert target_below_mount(scope, "/acme") == (rest, prefix)
+    assert target_below_mount(scope, "/acme/") == (rest, prefix)
+
+
+@pytest.mark.parametrize(
+    ("path", "raw"),
+    [("/acmes", b"/acmes"), ("/x", b"/x"), ("/acme/x", b"/acme%2Fx"), ("/", b"/")],
+)
+def test_path_outside_of_a_given_mount(path: str, raw: bytes) -> None:
+    """The mount is whole segments."""
+    with pytest.raises(PathOutsideMount):
+        target_below_mount({"path": path, "raw_path": raw}, "/acme")
+
+
+def test_given_mount_starts_with_a_slash() -> None:
+    """A name alone is a mistake of the code, not of the client."""
+    with pytest.raises(ValueError, match="mount: 'acme' must start with '/'"):
+        target_below_mount({"path": "/acme", "raw_path": b"/acme"}, "acme")

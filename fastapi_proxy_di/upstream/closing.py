@@ -1,0 +1,54 @@
+"""Closes one upstream while its app runs: refuses, waits, breaks off, closes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from fastapi_proxy_di.upstream.running import RunningUpstream
+
+__all__ = ["close_in_order"]
+
+_LOOK_SECONDS: Final = 0.05
+"""Seconds between two checks whether requests are under way."""
+
+_TUNNEL_SECONDS: Final = 2.0
+"""Seconds for tunnels to end, each of which takes about one."""
+
+
+async def close_in_order(running: RunningUpstream, seconds: float) -> None:
+    """Refuse new requests, wait for open ones, break off the rest, and close the upstream.
+
+    If this is cancelled, the upstream is closed at once.
+
+    Args:
+        running: An upstream that has started.
+        seconds: How long requests, tunnels and leases that are open may go on.
+    """
+    running.refuse()
+    try:
+        await _wait_until(lambda: not _is_busy(running), seconds)
+        running.admission.close()
+        for destination in running.transports.by_destination:
+            for tunnel in running.tunnels.to(destination):
+                tunnel.close(1001, "the upstream is closed")
+        await _wait_until(lambda: not running.tunnels.count, _TUNNEL_SECONDS)
+    finally:
+        await running.aclose()
+
+
+def _is_busy(running: RunningUpstream) -> bool:
+    # Destinations that have left the pool and finish their requests are among them, too.
+    destinations = running.transports.by_destination
+    return running.admission.waiting > 0 or any(one.in_flight for one in destinations)
+
+
+async def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until a condition is true, or for ``seconds``."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not condition():  # noqa: ASYNC110  # no event tells that a count is 0
+                await asyncio.sleep(_LOOK_SECONDS)
+    except TimeoutError:
+        pass

@@ -1,0 +1,102 @@
+"""Closing an upstream while its app runs: who may end, who is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from fastapi_proxy_di import Balancer, UpstreamClosed
+from fastapi_proxy_di.upstream.closing import close_in_order
+from fastapi_proxy_di.upstream.composition import compose
+from fastapi_proxy_di.upstream.running import RunningUpstream
+from tests.support.gateways import billing
+from tests.support.virtual_time import run_virtually
+
+
+async def hold(running: RunningUpstream, seconds: float) -> None:
+    """Hold a lease for a time."""
+    async with running.lease(None):
+        await asyncio.sleep(seconds)
+
+
+def test_open_lease_goes_on() -> None:
+    """The upstream is closed when it ends, or when the time is over."""
+
+    async def taken(lease: float, drain: float) -> float:
+        running = compose(billing("http://a"))
+        await running.start()
+        holding = asyncio.create_task(hold(running, lease))
+        await asyncio.sleep(0)
+        began = asyncio.get_running_loop().time()
+        await close_in_order(running, drain)
+        ended = asyncio.get_running_loop().time() - began
+        await holding
+        assert running.pool.destinations[0].in_flight == 0
+        return ended
+
+    async def run() -> list[float]:
+        return [await taken(3, 10), await taken(10, 3), await taken(0, 3)]
+
+    assert run_virtually(run()) == pytest.approx([3, 3, 0], abs=0.1)
+
+
+def test_requests_in_the_queue_are_refused_after_the_time() -> None:
+    """One that gets a place in time goes on."""
+
+    async def run() -> list[type[BaseException] | None]:
+        limits = {"max_in_flight": 1, "queue": 3, "queue_timeout": 60}
+        running = compose(billing("http://a", limits=limits))
+        await running.start()
+        holding = [asyncio.create_task(hold(running, 2)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        await close_in_order(running, 3)
+        results = await asyncio.gather(*holding, return_exceptions=True)
+        return [None if one is None else type(one) for one in results]
+
+    assert run_virtually(run()) == [None, None, UpstreamClosed]
+
+
+def test_destination_that_has_left_the_pool_is_waited_for() -> None:
+    """Its requests are open as well."""
+
+    async def run() -> float:
+        running = compose(billing("http://a"))
+        await running.start()
+        holding = asyncio.create_task(hold(running, 3))
+        await asyncio.sleep(0)
+        Balancer(running).replace_destinations(["http://b"])
+        began = asyncio.get_running_loop().time()
+        await close_in_order(running, 10)
+        await holding
+        return asyncio.get_running_loop().time() - began
+
+    assert run_virtually(run()) == pytest.approx(3, abs=0.2)
+
+
+async def test_refused_requests_are_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Clients of an upstream that is gone would fill it."""
+    running = compose(billing("http://a"))
+    await close_in_order(running, 0)
+    with caplog.at_level(logging.DEBUG):
+        for _ in range(2):
+            with pytest.raises(UpstreamClosed) as caught:
+                await Balancer(running).client.get("/x")
+
+    assert caught.value.upstream == "billing"
+    assert [one for one in caplog.records if one.name.startswith("fastapi_proxy_di")] == []
+
+
+async def test_ended_subscription_is_forgotten() -> None:
+    """By its own end, or by that of the upstream."""
+    running = compose(billing("http://a"))
+    before = len(running.events._listeners)
+    ends = [Balancer(running).subscribe(print) for _ in range(2)]
+    ends[0]()
+    one_left = len(running.events._listeners)
+    await close_in_order(running, 0)
+    ends[1]()
+
+    assert one_left == before + 1
+    assert running.events._listeners == ()
