@@ -13,9 +13,12 @@ const byId = (id) => document.getElementById(id);
 const sections = (page) => [...page.querySelectorAll(".upstream")];
 // Written out, since a relative address takes over a password in the address of the page.
 const here = location.origin + location.pathname.replace(/[^/]*$/, "");
+// Sent with each request, since the guard of the page may read a key from it.
+const query = location.search.slice(1);
 
-async function ask(path, options) {
-  const response = await fetch(here + path, {
+async function ask(path, parameters = "", options = {}) {
+  const search = [query, parameters].filter(Boolean).join("&");
+  const response = await fetch(here + path + (search && `?${search}`), {
     cache: "no-store",
     redirect: "manual", // to a login, most likely, maybe of another origin
     signal: AbortSignal.timeout(LONGEST_RESPONSE),
@@ -113,6 +116,9 @@ async function renew() {
   const text = await (await ask(location.pathname.slice(location.pathname.lastIndexOf("/") + 1))).text();
   const fresh = new DOMParser().parseFromString(text, "text/html");
   if (!fresh.body.dataset.position) throw new Error("something else than the page came; reload it");
+  if (fresh.body.dataset.layout !== document.body.dataset.layout) {
+    throw new Error("the page has changed since it was opened; reload it");
+  }
   if (number < shown) return; // a later one was faster
   shown = number;
   showLocalTimes(fresh);
@@ -138,7 +144,7 @@ async function look() {
   if (looking || document.hidden) return; // it looks again when the page is seen
   looking = true;
   try {
-    const news = await (await ask(`events?since=${encodeURIComponent(position)}`)).json();
+    const news = await (await ask("events", `since=${encodeURIComponent(position)}`)).json();
     const age = Date.now() - renewedAt;
     const lost = byId("lost").textContent !== "";
     const happened = String(news.process) === process && news.events.length > 0;
@@ -250,7 +256,7 @@ async function act(button) {
   running.add(name);
   say(byId("notice"), `${name} …`);
   try {
-    await ask(`${encodeURIComponent(upstream)}/${action}`, {
+    await ask(`${encodeURIComponent(upstream)}/${action}`, "", {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(body),

@@ -8,9 +8,9 @@ changed, so the look of a state is decided here alone.
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from hashlib import sha256
 from html import escape
 from importlib.resources import files
 from typing import Final
@@ -58,7 +58,7 @@ _SCRIPT: Final = _FILES.joinpath("page.js").read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
+    digest = sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
@@ -72,6 +72,14 @@ POLICY: Final = (
 TROUBLED_PERCENT: Final = 5
 """Share of recent attempts that failed, or of recent requests that were refused, from which on the
 title and the icon of the page count an upstream as troubled."""
+
+
+def _layout(*, actions: bool) -> str:
+    """Give a text that differs if an open page cannot take over the parts of a new one."""
+    return sha256("\0".join((_SCRIPT, _STYLE, *_COLUMNS, str(actions))).encode()).hexdigest()[:16]
+
+
+_LAYOUTS: Final = {actions: _layout(actions=actions) for actions in (False, True)}
 
 
 def render(report: StatusReport, events: Iterable[EventReport]) -> str:
@@ -91,7 +99,8 @@ def render(report: StatusReport, events: Iterable[EventReport]) -> str:
 <link id="icon" rel="icon" href="{_icon(report)}">
 <style>{_STYLE}</style>
 </head>
-<body data-position="{escape(report.position)}" data-process="{report.process}">
+<body data-position="{escape(report.position)}" data-process="{report.process}" \
+data-layout="{_LAYOUTS[report.actions]}">
 <main>
 <h1>Upstreams</h1>
 <p id="moment">Process {report.process} at {_moment(report.at)}, started \
