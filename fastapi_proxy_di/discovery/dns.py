@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import dns.asyncresolver
 import dns.exception
+import dns.flags
 import dns.name
 import dns.nameserver
 import dns.rdata
@@ -27,7 +28,7 @@ EMPTY_SECONDS: Final = 30.0
 _PAYLOAD_BYTES: Final = 1232
 """What a response by UDP may have, so that no network splits it (DNS flag day 2020)."""
 _TRIES: Final = 2  # of each server, as glibc's "attempts"
-_LATE_SECONDS: Final = 1.0
+_LATE_SECONDS: Final = 2.0  # dnspython's longest pause between two rounds of the servers
 
 
 class DnsServers:
@@ -76,17 +77,16 @@ class DnsServers:
                     backend=self._backend,
                 )
         except dns.resolver.NXDOMAIN as missing:
-            ttls = [
-                one.resolve_chaining().minimum_ttl for one in missing.kwargs["responses"].values()
-            ]
-            return Found((), min([*ttls, EMPTY_SECONDS]))
+            (response,) = missing.kwargs["responses"].values()
+            return Found((), min(response.resolve_chaining().minimum_ttl, EMPTY_SECONDS))
         except (dns.exception.DNSException, TimeoutError) as error:
             errors = list(getattr(error, "kwargs", {}).get("errors", ()))
-            raise LookupFailed(
-                name,
-                self._reasons(errors) or _reason(error),
-                servfail=bool(errors) and errors[-1][3] == "SERVFAIL",
-            ) from error
+            reason = self._reasons(errors) or f"{', '.join(self._shown.values())} {_reason(error)}"
+            servfail = bool(errors) and errors[-1][3] == "SERVFAIL"
+            raise LookupFailed(f"{kind} records of {name}", reason, servfail=servfail) from error
+        if doubt := _doubt(answer):
+            server = _shown(answer.nameserver or "", answer.port or 0)
+            raise LookupFailed(f"{kind} records of {name}", f"{server} {doubt}")
         ttl = float(answer.chaining_result.minimum_ttl)
         if answer.rrset is None:
             return Found((), min(ttl, EMPTY_SECONDS))
@@ -99,6 +99,17 @@ class DnsServers:
             for server, by_tcp, _, error, _ in errors
         )
         return ", ".join(dict.fromkeys(reasons))
+
+
+def _doubt(answer: dns.resolver.Answer) -> str | None:
+    """Say why a response that dnspython accepts may lack records that exist."""
+    flags = answer.response.flags
+    if flags & dns.flags.TC:
+        return "sent a truncated response by TCP"
+    if answer.rrset is None and not flags & (dns.flags.AA | dns.flags.RA):
+        # It refers to other servers: this one neither has the zone nor asks others.
+        return "is not responsible for the name"
+    return None
 
 
 def _shown(host: str, port: int) -> str:

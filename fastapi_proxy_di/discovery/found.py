@@ -18,7 +18,7 @@ class Found(Generic[_Record]):
         records: Sorted, each once. Empty for a name that does not exist or has no such record.
         ttl: For how many seconds they hold: the smallest TTL of the records and of the aliases
             (CNAME) that led to them. For no records the TTL of RFC 2308 §5, at most
-            ``EMPTY_SECONDS``.
+            30 seconds.
     """
 
     records: tuple[_Record, ...]
@@ -45,16 +45,17 @@ class Service:
 class LookupFailed(Exception):
     """A look-up gave neither records nor the certainty that there are none.
 
-    The text has no bytes of a response and may be logged.
+    The text names the records, the servers and what each server did. No bytes of a response are
+    in it, so it may be logged.
 
     Attributes:
-        name: What was looked up.
+        records: What was looked up, e.g. ``AAAA records of api.internal.``.
         reason: What each server did.
         servfail: Whether the last server that was asked gave SERVFAIL.
     """
 
-    def __init__(self, name: str, reason: str, *, servfail: bool = False) -> None:
-        super().__init__(f"cannot look up {name}: {reason}")
-        self.name: str = name
+    def __init__(self, records: str, reason: str, *, servfail: bool = False) -> None:
+        super().__init__(f"cannot look up {records}: {reason}")
+        self.records: str = records
         self.reason: str = reason
         self.servfail: bool = servfail

@@ -7,8 +7,9 @@ Nothing here waits in a thread: servers are asked by asyncio.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -83,8 +84,11 @@ class Names:
 
         Raises:
             ValueError: The name is not valid.
-            LookupFailed: A server failed, for one family of addresses or for both.
+            LookupFailed: No server gave the addresses, of one family or of both.
         """
+        literal = _sorted_addresses([name])
+        if literal:
+            return Found(_texts(literal), HOSTS_SECONDS)
         return await self._addresses(_ascii(name))
 
     async def services(self, name: str) -> Found[Service]:
@@ -148,23 +152,26 @@ class Names:
             return Found(local, HOSTS_SECONDS)
 
         async def ask(absolute: str, seconds: float, servers: DnsServers) -> Found[str]:
-            results = await asyncio.gather(
-                *(servers.ask(absolute, _KINDS[version], seconds) for version in versions),
-                return_exceptions=True,
+            return _joined(
+                await asyncio.gather(
+                    *(servers.ask(absolute, _KINDS[version], seconds) for version in versions),
+                    return_exceptions=True,
+                )
             )
-            return _joined(results)
 
         return await self._search(host, ask)
 
-    def _local(self, host: str, versions: Iterable[int]) -> tuple[str, ...]:
+    def _local(self, host: str, versions: Collection[int]) -> tuple[str, ...]:
         """Give the addresses that need no server; empty for none."""
         bare = host.removesuffix(".")
-        literal = _sorted_addresses([bare])
-        if literal:
-            return literal
-        listed = _sorted_addresses(self._hosts.content().get(bare, ()), versions)
+        anywhere = self._family == "auto"
+        listed = [
+            one
+            for one in _sorted_addresses(self._hosts.content().get(bare, ()))
+            if one.version in versions or (anywhere and one.is_loopback)  # that needs no route
+        ]
         if listed:
-            return listed
+            return _texts(listed)
         if bare == "localhost" or bare.endswith(".localhost"):  # RFC 6761 §6.3
             return tuple(_LOOPBACK[version] for version in versions)
         return ()
@@ -187,7 +194,7 @@ class Names:
         ttls: list[float] = []
         only_as_written = False
         for absolute in conf.absolute_names(name):
-            as_written = absolute.removesuffix(".") == name.removesuffix(".")
+            as_written = absolute == f"{name.removesuffix('.')}."
             if only_as_written and not as_written:
                 continue
             left = max(0.0, ends_at - asyncio.get_running_loop().time())
@@ -211,32 +218,47 @@ def _ascii(name: str) -> str:
     Raises:
         ValueError: The name is not valid.
     """
-    shown = f"[{name}]" if ":" in name else name
-    return parse_address(f"http://{shown}").host
+    if "/" in name or ":" in name:
+        raise ValueError(f"{name!r} is not the name of a host")
+    return parse_address(f"http://{name}").host
 
 
 def _joined(results: Iterable[Found[Any] | BaseException]) -> Found[str]:
-    """Join the results of both families; the failure of one is the failure of both."""
+    """Join the results of both families; the failure of one is the failure of both.
+
+    Else the addresses of one family would be gone while its records cannot be read.
+    """
     found: list[Found[Any]] = []
+    failures: list[BaseException] = []
     for result in results:
         if isinstance(result, BaseException):
-            raise result
-        found.append(result)
-    records = [record.address for one in found for record in one.records]
-    holding = [one.ttl for one in found if one.records] or [one.ttl for one in found]
-    return Found(_sorted_addresses(records), min(holding))
+            failures.append(result)
+        else:
+            found.append(result)
+    holding = [one for one in found if one.records] or found
+    for failure in failures:
+        if isinstance(failure, LookupFailed) and any(one.records for one in found):
+            raise LookupFailed(
+                failure.records,
+                f"{failure.reason}; there are addresses of the other family: if that server never"
+                " gives these records, set family to ipv4 or ipv6",
+            ) from failure
+        raise failure
+    records = [record.address for one in holding for record in one.records]
+    return Found(_texts(_sorted_addresses(records)), min(one.ttl for one in holding))
 
 
-def _sorted_addresses(texts: Iterable[str], versions: Iterable[int] = (4, 6)) -> tuple[str, ...]:
-    """Give the texts that are addresses of these versions, each once, IPv4 first."""
+def _sorted_addresses(texts: Iterable[str]) -> list[IPv4Address | IPv6Address]:
+    """Give the texts that are addresses, each once, IPv4 first, by number."""
     addresses: set[IPv4Address | IPv6Address] = set()
     for text in texts:
-        try:
+        with contextlib.suppress(ValueError):
             addresses.add(ip_address(text))
-        except ValueError:
-            continue
-    known = [one for one in addresses if one.version in tuple(versions)]
-    return tuple(str(one) for one in sorted(known, key=lambda one: (one.version, int(one))))
+    return sorted(addresses, key=lambda one: (one.version, int(one), str(one)))
+
+
+def _texts(addresses: Iterable[IPv4Address | IPv6Address]) -> tuple[str, ...]:
+    return tuple(map(str, addresses))
 
 
 def _dns_servers() -> type[DnsServers]:

@@ -9,7 +9,10 @@ from typing import Final
 __all__ = ["parse_nameserver"]
 
 _PORT: Final = 53
-_WITH_PORT: Final = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<v4>[^:\[\]]+))(?::(?P<port>\d{1,5}))?")
+_WITH_PORT: Final = {
+    4: re.compile(r"([^:\[\]]+)(?::([0-9]{1,5}))?"),
+    6: re.compile(r"\[([^\[\]]+)\](?::([0-9]{1,5}))?"),
+}
 
 
 def parse_nameserver(text: str) -> tuple[str, int]:
@@ -22,17 +25,20 @@ def parse_nameserver(text: str) -> tuple[str, int]:
         ValueError: The address is not valid; the text says how to write it.
     """
     text = text.strip()
-    match = _WITH_PORT.fullmatch(text)
-    host, port = text, _PORT
-    if match is not None:
-        host, port = match["v6"] or match["v4"], int(match["port"] or _PORT)
+    for version, pattern in _WITH_PORT.items():
+        match = pattern.fullmatch(text)
+        if match and _version(match[1]) == version and 1 <= int(match[2] or _PORT) <= 65535:
+            return match[1], int(match[2] or _PORT)
+    if _version(text) == 6:
+        return text, _PORT
+    raise ValueError(
+        f"{text!r} is not the address of a DNS server; write 10.0.0.53, 10.0.0.53:5353 or"
+        " [fd00::53]:5353"
+    )
+
+
+def _version(text: str) -> int | None:
     try:
-        version = ip_address(host).version
+        return ip_address(text).version
     except ValueError:
-        version = None
-    if version is None or not 1 <= port <= 65535 or (version == 4) != (":" not in host):
-        raise ValueError(
-            f"{text!r} is not the address of a DNS server; write 10.0.0.53, 10.0.0.53:5353"
-            " or [fd00::53]:5353"
-        )
-    return host, port
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Any, Final
 
 from fastapi_proxy_di.discovery.found import LookupFailed, Service
 
@@ -13,23 +13,12 @@ __all__ = ["services_of"]
 _TARGET: Final = re.compile(r"(?=.{2,254}$)([a-z0-9_-]{1,63}\.)+")
 
 
-class _SrvRecord(Protocol):
-    @property
-    def priority(self) -> int: ...
-    @property
-    def weight(self) -> int: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def target(self) -> object: ...
-
-
-def services_of(name: str, records: Iterable[_SrvRecord]) -> tuple[Service, ...]:
+def services_of(name: str, records: Iterable[Any]) -> tuple[Service, ...]:
     """Give the services of records, sorted, each once.
 
     Args:
         name: Whose records they are, for the message.
-        records: SRV records of dnspython.
+        records: SRV records as dnspython has them.
 
     Raises:
         LookupFailed: A target is not the name of a host, or a port is 0.
@@ -41,8 +30,10 @@ def services_of(name: str, records: Iterable[_SrvRecord]) -> tuple[Service, ...]
             continue  # "the service is decidedly not available at this domain"
         if not _TARGET.fullmatch(target):
             # The target is not shown: it may hold anything.
-            raise LookupFailed(name, "a SRV record has a target that is not the name of a host")
+            raise LookupFailed(
+                f"SRV records of {name}", "one has a target that is not the name of a host"
+            )
         if not record.port:
-            raise LookupFailed(name, f"the SRV record with the target {target} has port 0")
+            raise LookupFailed(f"SRV records of {name}", f"the one with target {target} has port 0")
         services.add(Service(record.priority, record.weight, record.port, target))
     return tuple(sorted(services))

@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ import pytest
 from tests.support.processes import Process, running
 from tests.support.servers import free_port
 
-__all__ = ["Bind", "DnsMasq", "ScriptedDns", "bind", "dnsmasq", "reply", "scripted_dns"]
+__all__ = ["Bind", "DnsMasq", "ScriptedDns", "bind", "dnsmasq", "known", "reply", "scripted_dns"]
 
 _PATH: Final = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
 _DNSMASQ: Final = shutil.which("dnsmasq", path=_PATH)
@@ -118,12 +118,13 @@ class Bind:
 
 
 @contextlib.asynccontextmanager
-async def bind(folder: Path, records: str = "") -> AsyncIterator[Bind]:
+async def bind(folder: Path, records: str = "", options: str = "") -> AsyncIterator[Bind]:
     """Run bind9.
 
     Args:
         folder: For its files.
         records: Of the zone, as for `Bind.write`. A zone that is not valid gives SERVFAIL.
+        options: More statements of ``options { }``, each with a semicolon.
     """
     if _NAMED is None:  # pragma: no cover
         pytest.skip("bind9 is not installed; on Debian and Ubuntu: apt-get install bind9")
@@ -136,6 +137,7 @@ async def bind(folder: Path, records: str = "") -> AsyncIterator[Bind]:
 options {{
     directory "{folder}"; pid-file none; session-keyfile none; recursion no;
     listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
+    {options}
 }};
 controls {{ }};
 zone "example" {{ type primary; file "{zone}"; }};
@@ -197,7 +199,7 @@ class ScriptedDns(asyncio.DatagramProtocol):
         question = query.question[0]
         self.asked.append((question.name.to_text(), question.rdtype.name))
         packets = self.script(query, by_tcp)
-        return [one if isinstance(one, bytes) else one.to_wire() for one in packets]
+        return [one if isinstance(one, bytes) else one.to_wire(max_size=65535) for one in packets]
 
 
 def reply(
@@ -222,14 +224,28 @@ def reply(
     for record in records:
         name, ttl, _, kind, data = record.split(" ", 4)
         if kind in (query.question[0].rdtype.name, "CNAME"):
-            rrset = dns.rrset.from_text(name, int(ttl), "IN", kind, data)
-            known = message.get_rrset(message.answer, rrset.name, rrset.rdclass, rrset.rdtype)
-            if known is None:
-                message.answer.append(rrset)
-            else:
-                for record_of_set in rrset:
-                    known.add(record_of_set)
+            message.answer.append(dns.rrset.from_text(name, int(ttl), "IN", kind, data))
     return message
+
+
+def known(*records: str, failing: Mapping[str, dns.rcode.Rcode] | None = None) -> Script:
+    """Respond with these records; NXDOMAIN to other names, other codes to the failing ones.
+
+    A key of ``failing`` is a name, or a name and a kind: ``api. AAAA``.
+    """
+
+    def respond(query: dns.message.Message, by_tcp: bool) -> list[dns.message.Message]:
+        name, kind = query.question[0].name.to_text(), query.question[0].rdtype.name
+        codes = failing or {}
+        code = codes.get(name, codes.get(f"{name} {kind}"))
+        of_name = [record for record in records if record.startswith(f"{name} ")]
+        if code is None:
+            code = dns.rcode.NOERROR if of_name else dns.rcode.NXDOMAIN
+        message = reply(query, *of_name, rcode=code)
+        message.flags |= dns.flags.RA
+        return [message]
+
+    return respond
 
 
 @contextlib.asynccontextmanager
