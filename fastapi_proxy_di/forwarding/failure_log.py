@@ -92,13 +92,12 @@ class FailureLog:
         text = _TEXTS.get(failure, failure.value.replace("_", " "))
         if failure is Failure.CONNECT and isinstance(error.__cause__, ConnectionRefusedError):
             text = _REFUSED
-        attempts = error.attempts
-        self._note(
-            _Kind(text, failure.value, _requests),
-            error.destination,
-            f"a request failed: {error} ({_where(failure.value, error.destination, attempts)})",
-            {"attempts": attempts},
-        )
+        kind = _Kind(text, failure.value, _requests)
+        if self._is_repeat(kind, error.destination):
+            return
+        where = _where(failure.value, error.destination, error.attempts)
+        text = f"a request failed: {error} ({where})"
+        self._log(kind, error.destination, text, {"attempts": error.attempts})
 
     def broke_off(
         self, destination: str, error: ProxyError, attempts: Sequence[Attempt] = ()
@@ -114,6 +113,9 @@ class FailureLog:
         if of_client and not _requests.isEnabledFor(logging.DEBUG):
             return
         failure = error.failure.value
+        kind = _Kind(f"response broken off ({failure}) by", failure, _requests)
+        if not of_client and self._is_repeat(kind, destination):
+            return
         attempts = (*attempts, Attempt(destination, error.failure))
         where = _where(failure, None, attempts)
         text = f"the response of {destination} broke off: {error} ({where})"
@@ -121,8 +123,7 @@ class FailureLog:
             fields = self._fields(failure, destination) | {"attempts": attempts}
             _requests.debug("%s: %s", self._name, text, extra=fields)
             return
-        kind = _Kind(f"response broken off ({failure}) by", failure, _requests)
-        self._note(kind, destination, text, {"attempts": attempts})
+        self._log(kind, destination, text, {"attempts": attempts})
 
     def tunnel_ended(self, destination: str, error: ProxyError, reason: str, code: int) -> None:
         """Note that the upstream has ended a tunnel with an error.
@@ -133,18 +134,17 @@ class FailureLog:
             reason: The value of the ``WebSocketEnd``.
             code: The close code of the tunnel's end.
         """
-        self._note(
-            _Kind(f"tunnel ended ({reason}) by", error.failure.value, _websockets),
-            destination,
-            f"the tunnel to {destination} ended: {error} ({reason}, {code})",
-            {"reason": reason, "code": code},
-        )
+        kind = _Kind(f"tunnel ended ({reason}) by", error.failure.value, _websockets)
+        if self._is_repeat(kind, destination):
+            return
+        text = f"the tunnel to {destination} ended: {error} ({reason}, {code})"
+        self._log(kind, destination, text, {"reason": reason, "code": code})
 
     def close(self) -> None:
-        """Log the numbers counted so far; later failures are counted no more."""
+        """Log the numbers counted so far; of later failures only the first of a kind is logged."""
         self._closed = True
         for repeats in tuple(self._counted.values()):
-            repeats.timer.cancel()
+            repeats.stop()
             self._log_repeats(repeats)
 
     def _refused(self, error: LimitExceeded) -> None:
@@ -153,25 +153,29 @@ class FailureLog:
         by = "the limits of all destinations" if limit == "destinations" else limit
         kind = _Kind(f"refused by {by}", error.failure.value, _limits)
         repeats = self._counted.get(kind.text) or self._count(kind)
-        if repeats is not None and not error.announced:
+        if not error.announced:
             repeats.add(None)
 
-    def _note(
+    def _is_repeat(self, kind: _Kind, destination: str | None) -> bool:
+        """Count a failure; return whether it is not logged, because its kind was seen before."""
+        repeats = self._counted.get(kind.text)
+        if repeats is None:
+            self._count(kind)
+            return False
+        repeats.add(destination)
+        return True
+
+    def _log(
         self, kind: _Kind, destination: str | None, text: str, further: dict[str, object]
     ) -> None:
-        repeats = self._counted.get(kind.text)
-        if repeats is not None:
-            repeats.add(destination)
-            return
-        self._count(kind)
         fields = self._fields(kind.failure, destination) | further
         kind.logger.warning("%s: %s", self._name, text, extra=fields)
 
-    def _count(self, kind: _Kind) -> _Repeats | None:
-        """Count a kind from now on; ``None`` after ``close``."""
-        if self._closed:
-            return None
-        repeats = self._counted[kind.text] = _Repeats(kind, self._loop, self._log_repeats)
+    def _count(self, kind: _Kind) -> _Repeats:
+        """Count a kind from now on; after ``close`` its number is never logged."""
+        repeats = self._counted[kind.text] = _Repeats(kind, self._loop.time())
+        if not self._closed:
+            repeats.start(self._loop, self._log_repeats)
         return repeats
 
     def _log_repeats(self, repeats: _Repeats) -> None:
@@ -199,15 +203,22 @@ class FailureLog:
 class _Repeats:
     """Counts the further failures of one kind, by destination, until their number is logged."""
 
-    def __init__(
-        self, kind: _Kind, loop: asyncio.AbstractEventLoop, log: Callable[[_Repeats], None]
-    ) -> None:
+    def __init__(self, kind: _Kind, since: float) -> None:
         self.kind: Final = kind
-        self.since: Final = loop.time()
-        # In a context of its own: the first failure's has the span and the id of one request.
-        self.timer: Final = loop.call_later(SECONDS, log, self, context=Context())
+        self.since: Final = since
         self.count = 0
         self._known: Final[Counter[str]] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop, log: Callable[[_Repeats], None]) -> None:
+        """Call ``log`` when the seconds are over."""
+        # In a context of its own: the first failure's has the span and the id of one request.
+        self._timer = loop.call_later(SECONDS, log, self, context=Context())
+
+    def stop(self) -> None:
+        """Call nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def add(self, destination: str | None) -> None:
         """Count one more failure."""

@@ -134,6 +134,51 @@ def test_failures_at_the_end_are_counted(caplog: pytest.LogCaptureFixture) -> No
     ]
 
 
+def test_failures_after_the_end_are_one_line_of_each_kind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A thousand streams that a shutdown breaks off do not fill the log."""
+
+    async def scenario() -> None:
+        log = FailureLog("billing")
+        log.close()
+        for _ in range(3):
+            log.failed(refused())
+            log.broke_off("http://127.0.0.1:1", UpstreamDisconnected("the upstream is shut down"))
+        seen.extend(caplog.messages)
+        log.close()
+
+    seen: list[str] = []
+    run_virtually(scenario())
+
+    first = "a request failed: cannot connect (connect at http://127.0.0.1:1, 1 attempt)"
+    broken = "the response of http://127.0.0.1:1 broke off: the upstream is shut down"
+    assert seen == [f"billing: {first}", f"billing: {broken} (response_head, 1 attempt)"]
+
+
+def test_failure_that_is_only_counted_is_not_formatted(caplog: pytest.LogCaptureFixture) -> None:
+    """Whichever way it failed: an outage at full load costs no texts that nobody reads."""
+    formatted: list[str] = []
+
+    class Costly(UpstreamConnectError):
+        def __str__(self) -> str:
+            formatted.append("once")
+            return "costly"
+
+    async def scenario() -> None:
+        log = FailureLog("billing")
+        for _ in range(5):
+            log.failed(Costly())
+            log.broke_off("http://127.0.0.1:1", Costly())
+            log.tunnel_ended("http://127.0.0.1:1", Costly(), "upstream_vanished", 1006)
+        log.close()
+
+    run_virtually(scenario())
+
+    assert len(caplog.messages) == 6
+    assert formatted == ["once"] * 3
+
+
 def counted(*ports: int) -> None:
     """Let requests fail at these destinations, and log their number."""
 
