@@ -9,6 +9,12 @@ from fastapi_proxy_di.balancing.policy import (
     PickRequest,
 )
 from fastapi_proxy_di.client.lease import Lease
+from fastapi_proxy_di.discovery.events import (
+    DestinationsFound,
+    DiscoveryFailed,
+    DiscoveryRecovered,
+)
+from fastapi_proxy_di.discovery.protocol import DiscoveryError, DiscoverySource, Search
 from fastapi_proxy_di.errors import (
     Attempt,
     Failure,
@@ -52,6 +58,7 @@ from fastapi_proxy_di.settings import (
     AffinitySettings,
     Destinations,
     DestinationSettings,
+    DiscoverySettings,
     EjectionSettings,
     ForwardedSettings,
     HealthSettings,
@@ -97,6 +104,12 @@ __all__ = [
     "DestinationUndrained",
     "DestinationUp",
     "Destinations",
+    "DestinationsFound",
+    "DiscoveryError",
+    "DiscoveryFailed",
+    "DiscoveryRecovered",
+    "DiscoverySettings",
+    "DiscoverySource",
     "EjectionSettings",
     "Event",
     "EventReport",
@@ -129,6 +142,7 @@ __all__ = [
     "RequestBodyTooLarge",
     "RetrySettings",
     "RouteReport",
+    "Search",
     "SettingsError",
     "Side",
     "StatusReport",

@@ -1,1 +1,1 @@
-"""Where destinations come from, other than addresses in the settings."""
+"""Where destinations come from: sources among the settings, asked again and again."""

@@ -17,9 +17,9 @@ from fastapi_proxy_di.discovery.families import Family, families
 from fastapi_proxy_di.discovery.found import Found, LookupFailed, Service
 from fastapi_proxy_di.discovery.hosts_file import parse_hosts
 from fastapi_proxy_di.discovery.local_file import LocalFile
-from fastapi_proxy_di.discovery.nameservers import parse_nameserver
 from fastapi_proxy_di.discovery.resolv_conf import parse_resolv_conf
 from fastapi_proxy_di.discovery.services import services_of
+from fastapi_proxy_di.settings.nameservers import parse_nameserver
 from fastapi_proxy_di.wire.addresses import parse_address
 
 if TYPE_CHECKING:

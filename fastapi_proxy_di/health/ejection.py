@@ -29,7 +29,7 @@ from fastapi_proxy_di.pools.pool import Pool
 if TYPE_CHECKING:
     from fastapi_proxy_di.settings import EjectionSettings
 
-__all__ = ["Ejector"]
+__all__ = ["EjectionRecord", "Ejector"]
 
 
 class Ejector:
@@ -45,7 +45,7 @@ class Ejector:
     def __init__(self, pool: Pool, settings: EjectionSettings) -> None:
         self._pool = pool
         self._settings = settings
-        self._records: dict[Destination, _Record] = {}
+        self._records: dict[Destination, EjectionRecord] = {}
 
     @property
     def tick_seconds(self) -> float:
@@ -135,6 +135,14 @@ class Ejector:
         if record is not None:
             record.restart(self._settings.window)
 
+    def release(self, destination: Destination) -> EjectionRecord | None:
+        """Give up the record of a destination that left the pool; ``None`` if there is none."""
+        return self._records.pop(destination, None)
+
+    def inherit(self, destination: Destination, record: EjectionRecord) -> None:
+        """Go on with the record of a destination that had the same address."""
+        self._records[destination] = record
+
     def tick(self, now: float) -> None:
         """Advance the windows to ``now``; must be called every ``tick_seconds``.
 
@@ -166,10 +174,10 @@ class Ejector:
         )
         return None if first == inf else first
 
-    def _record(self, destination: Destination) -> _Record:
+    def _record(self, destination: Destination) -> EjectionRecord:
         record = self._records.get(destination)
         if record is None:
-            self._records[destination] = record = _Record(self._settings.window)
+            self._records[destination] = record = EjectionRecord(self._settings.window)
         return record
 
     def _may_eject(self, destination: Destination) -> bool:
@@ -180,7 +188,7 @@ class Ejector:
         return ejected < max(1, int(settings.max_share * len(pool.destinations)))
 
 
-class _Record:
+class EjectionRecord:
     """State of the ejection rules for one destination.
 
     Attributes:

@@ -105,6 +105,13 @@ class Runtime:
             starts = await asyncio.gather(
                 *(upstream.start() for upstream in self._running), return_exceptions=True
             )
+            faults = [
+                describe_late_fault(failure, type(upstream.settings))
+                for upstream, failure in zip(self._running, starts, strict=True)
+                if isinstance(failure, ValueError)
+            ]
+            if faults:
+                raise settings_error(faults)
             for failure in filter(None, starts):
                 raise failure
         except BaseException:

@@ -152,17 +152,23 @@ class Pool:
         return True
 
     def replace(
-        self, settings: Iterable[DestinationSettings], *, await_probe: bool = False
+        self,
+        settings: Iterable[DestinationSettings],
+        *,
+        await_probe: bool = False,
+        restore: Callable[[Destination], None] | None = None,
     ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
         """Make ``settings`` the pool's destinations.
 
         A destination whose address stays is the same object with its counts and health, and
-        gets the new weight, limits, tier and metadata. A destination whose address is gone is
-        marked ``removed`` and ``draining`` and finishes its requests.
+        gets the new weight, limits, tier and metadata. With another ``host`` it is another
+        destination, as its connections were opened with the old one. A destination whose address
+        is gone is marked ``removed`` and ``draining`` and finishes its requests.
 
         Args:
             settings: The settings of each destination, with distinct addresses.
             await_probe: Whether added destinations get no request before their first probe.
+            restore: Called with each added destination before it can be picked.
 
         Returns:
             The destinations added and those removed.
@@ -172,9 +178,11 @@ class Pool:
         old = self._by_url
         for one in settings:
             known = old.get(one.url)
-            if known is None:
+            if known is None or known.address != one.address:
                 kept.append(fresh := Destination(one))
                 fresh.awaits_probe = await_probe
+                if restore is not None:
+                    restore(fresh)
                 added.append(fresh)
             else:
                 known.configure(one)

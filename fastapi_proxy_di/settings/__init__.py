@@ -5,6 +5,7 @@ Settings are read and validated at start, never during a request.
 
 from fastapi_proxy_di.settings.affinity import AffinitySettings
 from fastapi_proxy_di.settings.destination import Destinations, DestinationSettings
+from fastapi_proxy_di.settings.discovery import DiscoverySettings
 from fastapi_proxy_di.settings.durations import Duration, DurationOrZero
 from fastapi_proxy_di.settings.ejection import EjectionSettings
 from fastapi_proxy_di.settings.faults import describe_faults, describe_late_fault
@@ -36,6 +37,7 @@ __all__ = [
     "AffinitySettings",
     "DestinationSettings",
     "Destinations",
+    "DiscoverySettings",
     "Duration",
     "DurationOrZero",
     "EjectionSettings",

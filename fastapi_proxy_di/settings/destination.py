@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Self, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from fastapi_proxy_di.settings.host import OptionalHost
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.numbers import OptionalLimit
 from fastapi_proxy_di.settings.paths import ProbePath
+from fastapi_proxy_di.settings.source_schemes import source_at
 from fastapi_proxy_di.settings.text import AlsoText, OrNone, split_commas
-from fastapi_proxy_di.wire.addresses import Address, parse_address
+from fastapi_proxy_di.wire.addresses import Address, parse_address, shown_address
+from fastapi_proxy_di.wire.source_address import SourceAddress
 
 __all__ = ["DestinationSettings", "Destinations"]
 
@@ -29,14 +32,27 @@ else:
 
 
 class DestinationSettings(SettingsModel):
-    """One destination of an upstream."""
+    """One destination of an upstream, or a source that finds destinations.
+
+    The other fields of a source are those of every destination that is found there. A weight and
+    a tier that are found are multiplied by the source's weight, and added to its tier.
+    """
 
     url: str = Field(
         description=(
             "The destination's address, normalised: ``http://``, ``https://``,"
             " ``http+unix://%2Frun%2Fapp.sock`` or ``asgi://package.module:app``, with a base path"
-            " or without."
+            " or without. Or a source of destinations: ``dns+http://name:port``,"
+            " ``srv+http://_service._tcp.name``, ``file:///path.toml``, or a plug-in's scheme."
         )
+    )
+
+    host: OptionalHost = Field(
+        default=None,
+        description=(
+            "Host header and name in TLS, where ``url`` has another one or a number; none for that"
+            " of ``url``. Destinations found by DNS get the name that was looked up."
+        ),
     )
 
     weight: float = Field(
@@ -78,20 +94,54 @@ class DestinationSettings(SettingsModel):
         description="Texts for your own policies and transforms; the proxy does not read them.",
     )
 
-    @field_validator("url", "health_url")
+    @field_validator("url")
     @classmethod
-    def _normalised(cls, value: str | None) -> str | None:
+    def _normalised(cls, value: str) -> str:
+        source = source_at(value)
+        return parse_address(value).url if source is None else source.url
+
+    @field_validator("health_url")
+    @classmethod
+    def _normalised_health_url(cls, value: str | None) -> str | None:
         return None if value is None else parse_address(value).url
+
+    @model_validator(mode="after")
+    def _one_health_url(self) -> Self:
+        if self.health_url is not None and self.source is not None:
+            raise ValueError(
+                "health_url is one address, and a source finds several; give health_path"
+            )
+        return self
+
+    @cached_property
+    def source(self) -> SourceAddress | None:
+        """The parsed ``url`` of a source; ``None`` for a destination."""
+        return source_at(self.url)
 
     @cached_property
     def address(self) -> Address:
-        """The parsed ``url``."""
-        return parse_address(self.url)
+        """The parsed ``url`` of a destination, with ``host``."""
+        address = parse_address(self.url)
+        return address if self.host is None else address.named(self.host)
 
     @cached_property
     def probe_address(self) -> Address:
         """The parsed ``health_url``, else ``address``."""
-        return self.address if self.health_url is None else parse_address(self.health_url)
+        if self.health_url is None:
+            return self.address
+        address = parse_address(self.health_url)
+        if self.host is None or address.host != self.address.host:
+            return address
+        # The same machine at another port: its name, and the port of the probe.
+        name = parse_address(f"http://{self.host}").host
+        name = f"[{name}]" if ":" in name else name
+        probed = parse_address(f"{address.scheme}://{name}:{address.port}")
+        return address.named(probed.authority.decode("ascii"))
+
+    @property
+    def shown(self) -> str:
+        """The ``url`` for logs and pages, without what may be secret."""
+        return shown_address(self.url)
 
 
 def _from_text(value: object) -> object:
@@ -110,7 +160,9 @@ def _distinct(value: tuple[DestinationSettings, ...]) -> tuple[DestinationSettin
     seen: set[str] = set()
     for destination in value:
         if destination.url in seen:
-            raise ValueError(f"{destination.url!r} is given twice; use 'weight' for a larger share")
+            raise ValueError(
+                f"{destination.shown!r} is given twice; use 'weight' for a larger share"
+            )
         seen.add(destination.url)
     return value
 

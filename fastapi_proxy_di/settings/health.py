@@ -7,12 +7,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fastapi_proxy_di.settings.durations import Duration, OptionalDuration
 from fastapi_proxy_di.settings.headers import ProbeHeaderValues
+from fastapi_proxy_di.settings.host import OptionalHost
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.numbers import AtLeastOne, Share
 from fastapi_proxy_di.settings.paths import ProbePath
 from fastapi_proxy_di.settings.statuses import StatusCodes, StatusCodesField
 from fastapi_proxy_di.settings.text import OrNone
-from fastapi_proxy_di.wire.addresses import parse_address
 
 __all__ = ["HealthSettings"]
 
@@ -24,21 +24,6 @@ def _pattern(value: str | None) -> str | None:
         except re.error as error:
             raise ValueError(f"is not a regular expression: {error}") from None
     return value
-
-
-def _host(value: str | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        address = parse_address(f"http://{value.strip()}")
-    except ValueError:
-        address = None
-    if address is None or "/" in value:
-        raise ValueError(
-            f"{value!r} is not a host; give a name or an IP address, with or without a port,"
-            " such as tenant.example:8080"
-        )
-    return address.authority.decode("ascii")
 
 
 def _upper(value: object) -> object:
@@ -88,7 +73,7 @@ class HealthSettings(SettingsModel):
         ),
     )
 
-    host: Annotated[str | None, AfterValidator(_host), OrNone] = Field(
+    host: OptionalHost = Field(
         default=None,
         description="Host header of probes; none for the address of the destination.",
     )

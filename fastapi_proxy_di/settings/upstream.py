@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.settings.affinity import AffinitySettings
 from fastapi_proxy_di.settings.destination import Destinations, DestinationSettings
+from fastapi_proxy_di.settings.discovery import DiscoverySettings
 from fastapi_proxy_di.settings.durations import OpenDurationOrZero, OpenOptionalDuration
 from fastapi_proxy_di.settings.ejection import EjectionSettings
 from fastapi_proxy_di.settings.forwarded import ForwardedSettings
@@ -88,10 +89,14 @@ class UpstreamSettings(LayeredSettings):
     else:
         destinations: Destinations = Field(
             description=(
-                "Where requests go: comma-separated addresses, or JSON with their weights and"
-                " limits. Required."
+                "Where requests go: comma-separated addresses of destinations and of sources that"
+                " find some, or JSON with their weights and limits. Required."
             )
         )
+
+    discovery: DiscoverySettings = Field(
+        default=DiscoverySettings(), description="How sources of destinations are asked."
+    )
 
     policy: Policy = Field(
         default="power_of_two_choices",
@@ -318,7 +323,7 @@ class UpstreamSettings(LayeredSettings):
             if self.policy == "latency":
                 # The policy compares latencies of probes.
                 self.__dict__["health"] = self.health.model_copy(update={"path": "/"})
-            elif any(d.health_path or d.health_url for d in self.destination_settings):
+            elif any(d.health_path or d.health_url for d in self.given_destinations):
                 raise ValueError(
                     "a destination has health_path or health_url, but probes are off;"
                     " set health.path"
@@ -342,9 +347,14 @@ class UpstreamSettings(LayeredSettings):
         return copied
 
     @property
-    def destination_settings(self) -> tuple[DestinationSettings, ...]:
-        """The validated ``destinations``, as type checkers want them."""
+    def given_destinations(self) -> tuple[DestinationSettings, ...]:
+        """The validated ``destinations``: those with an address, and the sources of others."""
         return cast("tuple[DestinationSettings, ...]", self.destinations)
+
+    @property
+    def destination_settings(self) -> tuple[DestinationSettings, ...]:
+        """The validated ``destinations`` that have an address, without sources of others."""
+        return tuple([one for one in self.given_destinations if one.source is None])
 
     @property
     def requests_window(self) -> float:

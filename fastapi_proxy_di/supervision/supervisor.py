@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import Final
 
+from fastapi_proxy_di.health.departed import Departed
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.health.slow_start import SlowStart
 from fastapi_proxy_di.health.thresholds import Threshold
@@ -48,6 +49,7 @@ class Supervisor:
         slow_start: Decides on the weights of destinations that become available again.
         events: Emits the events.
         window: Seconds of the window of ``max_requests``.
+        keep: Seconds that the health of a removed destination is remembered.
 
     Attributes:
         pool: The pool.
@@ -64,11 +66,13 @@ class Supervisor:
         events: Events,
         *,
         window: float,
+        keep: float = 300.0,
     ) -> None:
         self.pool = pool
         self.threshold = threshold
         self.requests_in_window: int = 0
         self._ejector = ejector
+        self._departed = Departed(ejector, keep)
         self._slow_start = slow_start
         self._events = events
         self._window = window
@@ -164,13 +168,22 @@ class Supervisor:
     ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
         """Make ``settings`` the pool's destinations; return the added and the removed ones.
 
+        An address that was removed not long ago comes back with its ejection and health.
+
         Args:
             settings: The settings of each destination.
             await_probe: Whether added destinations get no request before their first probe,
                 unless nothing else is available.
         """
         drained = {destination for destination in self.pool.destinations if destination.draining}
-        added, removed = self.pool.replace(settings, await_probe=await_probe)
+        now = self._loop.time()
+        added, removed = self.pool.replace(
+            settings,
+            await_probe=await_probe,
+            restore=lambda fresh: self._departed.restore(fresh, now),
+        )
+        self._departed.note(removed, now)
+        self._await_readmission()
         for destination in removed:
             if destination not in drained:
                 self._emit(DestinationDraining(self.pool.name, destination.url))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 
 from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
@@ -17,11 +18,15 @@ from fastapi_proxy_di.wire.addresses import Address
 class TransportFactory:
     """Makes the transports of one upstream.
 
+    Attributes:
+        dial_failed: Called with the URL of an address each time a dial to it has failed.
+
     Args:
         settings: The settings of the upstream.
     """
 
     def __init__(self, settings: UpstreamSettings) -> None:
+        self.dial_failed: Callable[[str], None] | None = None
         self._settings = settings
         # One TLS context for each protocol, because making one reads the machine's certificates.
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -79,4 +84,8 @@ class TransportFactory:
             context = self._contexts.get(protocol)
             if context is None:
                 context = self._contexts[protocol] = client_context(tls, alpn=[protocol])
-        return Dialler(address, context, tls, self._settings.timeouts)
+        return Dialler(address, context, tls, self._settings.timeouts, self._dial_failed)
+
+    def _dial_failed(self, url: str) -> None:
+        if self.dial_failed is not None:
+            self.dial_failed(url)

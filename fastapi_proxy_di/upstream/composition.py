@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from time import monotonic
 
+from fastapi_proxy_di.discovery.discovery import Discovery
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.failure_log import FailureLog
 from fastapi_proxy_di.forwarding.open_tunnels import OpenTunnels
@@ -64,8 +65,12 @@ def compose(
         SlowStart(settings.slow_start),
         events,
         window=settings.requests_window,
+        keep=settings.discovery.keep,
     )
-    transports = Transports(factory or TransportFactory(settings), pool.destinations)
+    discovery = Discovery(settings, events, random)
+    factory = factory or TransportFactory(settings)
+    factory.dial_failed = discovery.dial_failed
+    transports = Transports(factory, pool.destinations)
     retries = settings.retries
     running = RunningUpstream(
         events=events,
@@ -73,6 +78,7 @@ def compose(
         pool=pool,
         supervisor=supervisor,
         transports=transports,
+        discovery=discovery,
         prober=Prober(
             supervisor=supervisor,
             settings=settings.health,

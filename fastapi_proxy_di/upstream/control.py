@@ -91,14 +91,13 @@ class Control:
             raise ValueError("replace_destinations needs at least one destination")
         if len({one.url for one in found}) != len(found):
             raise ValueError("replace_destinations was given an address twice")
-        self._replace(found)
+        self._running.refuse_if_closed()
+        self._running.discovery.replace(found)
 
     def configure_destination(self, url: str, changes: DestinationChanges) -> None:
         """Change a destination; see ``Balancer.configure_destination``."""
-        found = self._find(url)
-        changed = DestinationSettings.model_validate({**_fields(found.settings), **changes})
-        destinations = self._running.pool.destinations
-        self._replace([changed if one is found else one.settings for one in destinations])
+        self._running.refuse_if_closed()
+        self._running.discovery.configure(self._find(url).url, changes)
 
     def configure_health(self, changes: HealthChanges) -> None:
         """Change how destinations are probed; see ``Balancer.configure_health``."""
@@ -114,22 +113,6 @@ class Control:
             running.supervisor.unprobed()
         if running.settings.max_requests_window is None:
             running.supervisor.set_window(changed.interval)
-
-    def _replace(self, settings: list[DestinationSettings]) -> None:
-        running = self._running
-        running.refuse_if_closed()
-        known = {one.url for one in running.pool.destinations}
-        # Validated first: if it fails, nothing has changed yet.
-        made = running.transports.make(one for one in settings if one.url not in known)
-        added, removed = running.supervisor.replace(
-            settings, await_probe=running.prober.settings.enabled
-        )
-        running.metrics.replaced(added, removed)
-        running.changes.replaced(added, removed)
-        running.transports.add(added, made)
-        for destination in removed:
-            _ = running.own(running.transports.retire(destination), f"retiring {destination.url}")
-        running.prober.start()
 
     async def _empty(self, destination: Destination, timeout: float) -> None:
         """Wait until ``destination`` has nothing in flight; then close the tunnels that remain."""

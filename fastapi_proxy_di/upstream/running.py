@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -18,6 +19,7 @@ from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.client.clients import Clients
 from fastapi_proxy_di.client.lease import Lease
 from fastapi_proxy_di.client.leasing import lease
+from fastapi_proxy_di.discovery.discovery import Discovery
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.failure_log import FailureLog
 from fastapi_proxy_di.forwarding.open_tunnels import OpenTunnels
@@ -33,6 +35,7 @@ from fastapi_proxy_di.supervision.events import Event, Events
 from fastapi_proxy_di.supervision.prober import Prober
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 from fastapi_proxy_di.upstream.client_request import Forwarder
+from fastapi_proxy_di.upstream.replacing import replace_destinations
 from fastapi_proxy_di.upstream.rules import Rules
 from fastapi_proxy_di.upstream.transports import Transports
 
@@ -49,6 +52,7 @@ class RunningUpstream:
         pool: The destinations.
         supervisor: Changes the pool.
         transports: The transports to the destinations.
+        discovery: Finds destinations.
         prober: Sends probes.
         admission: Admits requests where the upstream has limits of its own.
         metrics: Counts its exchanges.
@@ -71,6 +75,7 @@ class RunningUpstream:
     pool: Pool
     supervisor: Supervisor
     transports: Transports
+    discovery: Discovery
     prober: Prober
     admission: Admission
     metrics: Metrics
@@ -90,6 +95,7 @@ class RunningUpstream:
     _subscriptions: set[Callable[[], None]] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.discovery.attach(self.own, partial(replace_destinations, self))
         self.forwarder = Forwarder()
         self.clients = Clients(lambda: self.rules.calls)
         listeners = (self.metrics.listen, self.changes.listen)
@@ -161,8 +167,13 @@ class RunningUpstream:
             raise closed(self.name)
 
     async def start(self) -> None:
-        """Start in-process apps, probe every destination once, then keep probing."""
+        """Start in-process apps, find destinations, probe each once, then keep probing.
+
+        Raises:
+            NothingFound: A source of destinations that is required found none.
+        """
         await self.transports.start()
+        await self.discovery.start()
         await self.prober.sweep()
         self.prober.start()
         _ = self.own(self._mark_periods(), f"periods of {self.name}")
@@ -191,6 +202,7 @@ class RunningUpstream:
         self.closed = True
         self.refuse()
         self.supervisor.close()
+        self.discovery.close()
         for task in self._tasks:
             task.cancel()
         transports = self.transports.all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote, unquote
@@ -15,6 +16,8 @@ __all__ = ["Address", "parse_address"]
 
 Scheme = Literal["http", "https", "http+unix", "asgi"]
 
+_REMEMBERED: Final = 1024
+"""Names whose normal form is cached: a look-up may find a thousand addresses of one name."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _EXAMPLES: Final = (
     "http://10.0.0.1:8080, http+unix://%2Frun%2Fapp.sock or asgi://package.module:app"
@@ -31,6 +34,7 @@ _HOST_AND_PORT: Final = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\])(:\d+)?(/.*)?")
 _FILE: Final = re.compile(r"/\w[\w./-]*")
 _PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _LABELS: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_NUMBERS: Final = re.compile(r"\d+(\.\d+)*", re.ASCII)
 _APP: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 # Everything RFC 3986 §3.3 allows in a path, and "%", which is left as it is.
 _PATH_SAFE: Final = "/%:@!$&'()*+,;=-._~"
@@ -51,6 +55,7 @@ class Address(NamedTuple):
             for none.
         socket_path: File system path of an ``http+unix`` address.
         app: ``package.module:app`` of an ``asgi`` address.
+        name: Name that TLS certificates are checked against, ``None`` for the host.
     """
 
     url: str
@@ -61,11 +66,21 @@ class Address(NamedTuple):
     base_path: bytes
     socket_path: str | None = None
     app: str | None = None
+    name: str | None = None
 
     @property
     def server_name(self) -> str:
-        """Name that a TLS certificate is checked against: the host, no final dot, no zone."""
-        return self.host.rstrip(".").partition("%")[0]
+        """Name that a TLS certificate is checked against: no final dot, no zone."""
+        return (self.name or self.host).rstrip(".").partition("%")[0]
+
+    def named(self, authority: str) -> Address:
+        """Give the same address with another name in ``Host`` and TLS.
+
+        Args:
+            authority: A valid value of ``Host``; the port in it is not that of the address.
+        """
+        name = parse_address(f"http://{authority}").host
+        return self._replace(authority=authority.encode("ascii"), name=name)
 
 
 def parse_address(text: str) -> Address:
@@ -175,13 +190,7 @@ def _ipv6(bracketed: str, shown: str) -> tuple[str, str]:
 
 
 def _host_name(host: str, shown: str) -> str:
-    # Only the host goes through url_normalize (IDNA, case): on a path it would decode
-    # %2e and %7E, fold "//" and resolve dot segments, which changes the address.
-    try:
-        normalised = url_normalize(f"http://{host}/") or ""
-    except ValueError:
-        normalised = ""
-    name = normalised.removeprefix("http://").removesuffix("/")
+    name = host if _NUMBERS.fullmatch(host) else _idna(host)
     if not _LABELS.fullmatch(name) or ".." in host or host.startswith("."):
         raise ValueError(
             f"{shown!r} has a bad host name; use letters, digits, '-', '_' and '.'"
@@ -195,6 +204,18 @@ def _host_name(host: str, shown: str) -> str:
                 f"{shown!r} has a bad IPv4 address; it is four numbers from 0 to 255"
             ) from None
     return name
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _idna(host: str) -> str:
+    """Give a name in lower case and ASCII, ``""`` if that is not possible."""
+    # Only the host goes through url_normalize (IDNA, case): on a path it would decode
+    # %2e and %7E, fold "//" and resolve dot segments, which changes the address.
+    try:
+        normalised = url_normalize(f"http://{host}/") or ""
+    except ValueError:
+        return ""
+    return normalised.removeprefix("http://").removesuffix("/")
 
 
 def _unix_address(authority: str, base_path: str, shown: str) -> Address:

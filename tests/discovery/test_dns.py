@@ -12,7 +12,7 @@ import pytest
 
 from fastapi_proxy_di.discovery.dns import DnsServers
 from fastapi_proxy_di.discovery.found import Found, LookupFailed
-from fastapi_proxy_di.discovery.nameservers import parse_nameserver
+from fastapi_proxy_di.settings.nameservers import parse_nameserver
 from tests.support.dns_servers import Script, ScriptedDns, reply, scripted_dns
 from tests.support.servers import dead_port
 

@@ -17,7 +17,7 @@ from fastapi_proxy_di.discovery.dns import DnsServers
 from fastapi_proxy_di.discovery.dns_sockets import Backend
 from fastapi_proxy_di.discovery.found import Found, LookupFailed
 from fastapi_proxy_di.discovery.names import Names
-from fastapi_proxy_di.discovery.nameservers import parse_nameserver
+from fastapi_proxy_di.settings.nameservers import parse_nameserver
 from tests.support.dns_servers import reply, scripted_dns
 from tests.support.servers import blackhole
 

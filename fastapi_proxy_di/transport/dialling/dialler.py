@@ -11,6 +11,7 @@ import asyncio
 import socket
 import ssl
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TypeVar
 
 from fastapi_proxy_di.errors import (
@@ -62,6 +63,7 @@ class Dialler:
         ssl_context: The TLS context for ``https``, else ``None``.
         tls: The TLS settings of the upstream, for the server name.
         timeouts: The timeouts of the upstream, for the connect timeout.
+        failed: Called with the URL of the address each time a dial has failed.
     """
 
     def __init__(
@@ -70,11 +72,13 @@ class Dialler:
         ssl_context: ssl.SSLContext | None,
         tls: TlsSettings,
         timeouts: TimeoutSettings,
+        failed: Callable[[str], None] | None = None,
     ) -> None:
         self.address: Address = address
         self.tls: bool = ssl_context is not None
         self.closed: bool = False
         self._ssl_context = ssl_context
+        self._failed = failed
         self._server_name = (tls.server_name or address.server_name) if ssl_context else None
         self._connect_seconds = timeouts.connect
         self._resolve_seconds = timeouts.connect if timeouts.resolve is None else timeouts.resolve
@@ -106,6 +110,8 @@ class Dialler:
         except (TimeoutError, OSError) as error:
             connection.abandon()
             self._refuse_if_closed()
+            if self._failed is not None:
+                self._failed(self.address.url)
             cause = decisive(failures) or error
             raise connect_error(cause, self.address.url) from cause
         except BaseException:

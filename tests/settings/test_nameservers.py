@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastapi_proxy_di.discovery.nameservers import parse_nameserver
+from fastapi_proxy_di.settings.nameservers import parse_nameserver
 
 
 @pytest.mark.parametrize(
