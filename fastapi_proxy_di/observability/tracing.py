@@ -56,6 +56,7 @@ _SECRET_PARAMETERS: Final = frozenset(
 )
 """Query parameters whose values are not shown (OpenTelemetry's conventions for ``url.full``)."""
 
+_BAGGAGE: Final = frozenset({b"baggage"})
 _CANCELLED: Final = "cancelled"
 
 _logger = logging.getLogger("fastapi_proxy_di.tracing")
@@ -117,9 +118,13 @@ class Tracing:
             return None
 
     def fields_of(self, propagator: TextMapPropagator) -> frozenset[bytes]:
-        """Give the headers that a propagator replaces; kept for the next request."""
+        """Give the headers that a propagator replaces; kept for the next request.
+
+        The client's baggage is one of them, also for a propagator that sends none.
+        """
         if propagator is not self._propagator:
-            self._fields = replaced_headers(propagator)
+            own = frozenset[bytes]() if self.passes_baggage else _BAGGAGE
+            self._fields = replaced_headers(propagator) | own
             self._propagator = propagator
         return self._fields
 

@@ -62,7 +62,7 @@ def test_other_headers_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_b3_in_one_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's ``b3`` is the parent and is replaced; W3C's headers pass."""
+    """The client's ``b3`` is the parent and is replaced; W3C's ``traceparent`` passes."""
     exported = Exported()
     parent = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1"
     with (
@@ -73,7 +73,24 @@ def test_b3_in_one_header(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert sent["b3"] == f"{current(exported)}-1"
     assert sent["b3"].startswith(parent[:32])
-    assert (sent["traceparent"], sent["baggage"]) == (TRACE, "user=1")
+    assert sent["traceparent"] == TRACE
+
+
+@pytest.mark.parametrize(("baggage", "expected"), [("own", None), ("pass", "user=1")])
+def test_baggage_of_the_client_under_a_propagator_without_baggage(
+    monkeypatch: pytest.MonkeyPatch, baggage: str, expected: str | None
+) -> None:
+    """B3 alone has none: destinations that trust baggage do not get the client's all the same."""
+    exported = Exported()
+    monkeypatch.setenv("FASTAPI_PROXY_TELEMETRY__BAGGAGE", baggage)
+    with (
+        propagating(B3SingleFormat()),
+        TestClient(gateway(monkeypatch, tracer_provider=exported.provider)) as client,
+    ):
+        sent = dict(client.get("/billing/x", headers=SENT).json())
+
+    assert sent.get("baggage") == expected
+    assert sent["b3"] == f"{current(exported)}-1"
 
 
 def test_b3_in_several_headers(monkeypatch: pytest.MonkeyPatch) -> None:
