@@ -34,7 +34,7 @@ def worker_count(
     """
     if not has_parent and not environment.get("SERVER_SOFTWARE", "").startswith("gunicorn"):
         return 1
-    program, *options = arguments
+    program, *options = arguments or ("",)  # an embedded Python has no arguments at all
     options += shlex.split(environment.get("GUNICORN_CMD_ARGS", ""))
     if "--reload" in options:
         return 1

@@ -38,6 +38,12 @@ def test_workers(command: str, environment: dict[str, str], count: int) -> None:
     assert worker_count(command.split(), environment, has_parent=True) == count
 
 
+def test_process_without_arguments() -> None:
+    """As in an embedded Python, whose ``sys.argv`` may be empty."""
+    assert worker_count([], {"WEB_CONCURRENCY": "4"}, has_parent=True) == 4
+    assert worker_count([], {}, has_parent=True) == 1
+
+
 def test_process_without_a_parent_is_alone() -> None:
     """Only gunicorn's workers have none, since they are forks; a variable names gunicorn."""
     command = ["script.py", "-w", "4"]
