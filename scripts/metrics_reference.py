@@ -1,6 +1,6 @@
 """Write the tables of ``docs/reference/metrics.md`` from the families of metrics.
 
-    python scripts/metrics_reference.py
+    python -m scripts.metrics_reference
 
 The tables are committed, so that they can be read without building the site; a test fails
 when they are not what this script writes.
@@ -14,9 +14,9 @@ from fastapi_proxy_di.forwarding.tunnel import WebSocketEnd
 from fastapi_proxy_di.observability.families import Family, families
 from fastapi_proxy_di.observability.histogram import BOUNDS
 from fastapi_proxy_di.pools.destination import DestinationState
+from scripts.reference_tables import table, with_tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 KINDS: Final = {
     "counter": "counter",
     "gauge": "gauge; an up-down counter in OpenTelemetry",
@@ -42,8 +42,8 @@ ATTRIBUTES: Final = {
     "http.connection.state": "`active` or `idle`",
     "error.type": "the [failure](errors.md): "
     + listed([one.value for one in Failure])
-    + "; `cancelled` if nobody waited any more, as for the slower copy of a hedged request; in "
-    "durations also the status from 400 on, as OpenTelemetry has it for clients",
+    + "; `cancelled` for an attempt that was cancelled, such as the slower copy of a hedged "
+    "request; in durations also the status from 400 on, as OpenTelemetry has it for clients",
     "proxy.retry.reason": "the failure before, `status_503` and the like, or `hedge`",
     "proxy.ejection.reason": "the last failure, `status_503` and the like, `retry_after`, or "
     "`lease` for a text that the app gave to a lease",
@@ -62,34 +62,30 @@ def prometheus_name(family: Family) -> str:
 
 def tables() -> str:
     """Give the table of metrics and the table of attributes."""
-    rows = ["| Metric | In Prometheus | Kind and unit | Attributes | Meaning |", "|" + " --- |" * 5]
-    used: dict[str, None] = {}
-    for family in families(()):
-        used |= dict.fromkeys(family.attributes)
-        rows.append(
-            f"| `{family.name}` | `{prometheus_name(family)}` | {KINDS[family.kind]}, "
-            f"`{family.unit}` | {listed(family.attributes)} | {family.text} |"
-        )
-    labels = ["| Attribute | In Prometheus | Values |", "|" + " --- |" * 3]
-    labels += [f"| `{name}` | `{name.replace('.', '_')}` | {ATTRIBUTES[name]} |" for name in used]
-    labels.append("| | `process` | id of the process, in Prometheus only |")
+    known = families(())
+    metrics = table(
+        ("Metric", "In Prometheus", "Kind and unit", "Attributes", "Meaning"),
+        [
+            (
+                f"`{family.name}`",
+                f"`{prometheus_name(family)}`",
+                f"{KINDS[family.kind]}, `{family.unit}`",
+                listed(family.attributes),
+                family.text,
+            )
+            for family in known
+        ],
+    )
+    used = dict.fromkeys(name for family in known for name in family.attributes)
+    labels = [(f"`{name}`", f"`{name.replace('.', '_')}`", ATTRIBUTES[name]) for name in used]
+    labels.append(("", "`process`", "id of the process, in Prometheus only"))
+    attributes = table(("Attribute", "In Prometheus", "Values"), labels)
     bounds = ", ".join(f"{bound:g}" for bound in BOUNDS)
     return (
-        "## Metrics\n\n" + "\n".join(rows) + f"\n\nBuckets of all histograms in seconds: {bounds}."
-        "\n\n## Attributes\n\n" + "\n".join(labels)
+        f"## Metrics\n\n{metrics}\n\nBuckets of all histograms in seconds: {bounds}."
+        f"\n\n## Attributes\n\n{attributes}"
     )
 
 
-def page(text: str) -> str:
-    """Give the page with its tables replaced.
-
-    Args:
-        text: The page as it is.
-    """
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    return f"{head}{BEGIN}\n\n{tables()}\n\n{END}{tail}"
-
-
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))
+    PAGE.write_text(with_tables(PAGE.read_text(), tables()))

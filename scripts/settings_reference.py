@@ -1,6 +1,6 @@
 """Write the tables of ``docs/reference/settings.md`` from the settings' descriptions.
 
-    python scripts/settings_reference.py
+    python -m scripts.settings_reference
 
 The tables are committed, so that they can be read without building the site; a test fails
 when they are not what this script writes.
@@ -18,6 +18,7 @@ from pydantic import BaseModel, SecretStr, WithJsonSchema
 
 from fastapi_proxy_di import DestinationSettings, ProxySettings, UpstreamSettings
 from fastapi_proxy_di.settings.statuses import StatusCodes
+from scripts.reference_tables import table, with_tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 PREFIX: Final = "UPSTREAM_BILLING_"
@@ -36,7 +37,6 @@ NAMES: Final[dict[Any, str]] = {
     DestinationSettings: "destination",
 }
 LISTS: Final = {"destination": "destinations", "network": "networks", "text": "texts"}
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
 def readable(value: object) -> str:
@@ -96,7 +96,7 @@ def type_name(annotation: object, metadata: Sequence[object] = ()) -> str:
     return f"{name} {' and '.join(bounds)}" if bounds else name
 
 
-def table(
+def settings_table(
     model: type[BaseModel],
     place: str = "",
     prefix: str | None = None,
@@ -110,7 +110,7 @@ def table(
         prefix: What the names of the variables begin with; none without variables.
         skip: Fields that have a section of their own.
     """
-    rows = ["| Setting | Type | Default | Meaning |", "| --- | --- | --- | --- |"]
+    rows: list[tuple[str, str, str, str]] = []
     for name, field in model.model_fields.items():
         if name not in skip:
             anchor = place + name
@@ -122,45 +122,37 @@ def table(
             default = "required" if field.is_required() else f"`{readable(value)}`"
             meaning = re.sub(r"\s+", " ", field.description or "").replace("``", "`")
             meaning = meaning.replace("|", "\\|")
-            rows.append(f"| {setting} | {kind} | {default} | {meaning} |")
-    return "\n".join(rows)
+            rows.append((setting, kind, default, meaning))
+    return table(("Setting", "Type", "Default", "Meaning"), rows)
 
 
 def tables() -> str:
     """Give all tables: an upstream's own settings, nested ones, one destination's, the app's."""
     nested = dict(models(UpstreamSettings))
-    parts = ["## The upstream\n\n" + table(UpstreamSettings, prefix=PREFIX, skip=frozenset(nested))]
+    parts = [
+        "## The upstream\n\n"
+        + settings_table(UpstreamSettings, prefix=PREFIX, skip=frozenset(nested))
+    ]
     parts += [
-        f"## `{name}`\n\n" + table(model, f"{name}.", f"{PREFIX}{name.upper()}__")
+        f"## `{name}`\n\n" + settings_table(model, f"{name}.", f"{PREFIX}{name.upper()}__")
         for name, model in nested.items()
     ]
     parts.append(
         "## A destination\n\nOne entry of `destinations`: in code a `DestinationSettings`, "
-        "in a variable a JSON object.\n\n" + table(DestinationSettings, "destinations.")
+        "in a variable a JSON object.\n\n" + settings_table(DestinationSettings, "destinations.")
     )
     nested = dict(models(ProxySettings))
     parts.append(
         "## The app\n\nThe fields of `ProxySettings`, for all upstreams of an app.\n\n"
-        + table(ProxySettings, "app.", APP_PREFIX, frozenset(nested))
+        + settings_table(ProxySettings, "app.", APP_PREFIX, frozenset(nested))
     )
     parts += [
         f"### `{name}` of the app\n\n"
-        + table(model, f"app.{name}.", f"{APP_PREFIX}{name.upper()}__")
+        + settings_table(model, f"app.{name}.", f"{APP_PREFIX}{name.upper()}__")
         for name, model in nested.items()
     ]
     return "\n\n".join(parts)
 
 
-def page(text: str) -> str:
-    """Give the page with its tables replaced.
-
-    Args:
-        text: The page as it is.
-    """
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    return f"{head}{BEGIN}\n\n{tables()}\n\n{END}{tail}"
-
-
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))
+    PAGE.write_text(with_tables(PAGE.read_text(), tables()))

@@ -18,6 +18,7 @@ from fastapi_proxy_di import (
 )
 from fastapi_proxy_di.client import httpx_errors
 from scripts import settings_reference
+from scripts.reference_tables import with_tables
 
 ROOT = Path(__file__).parents[1]
 SNIPPETS = ROOT / "docs" / "src"
@@ -193,7 +194,9 @@ def test_settings_page_is_generated() -> None:
     """The tables of the reference are generated from the docstrings of the settings."""
     page = settings_reference.PAGE.read_text()
 
-    assert settings_reference.page(page) == page, "run python scripts/settings_reference.py"
+    assert with_tables(page, settings_reference.tables()) == page, (
+        "run python -m scripts.settings_reference"
+    )
 
 
 def test_settings_tables_have_type_variable_and_anchor() -> None:

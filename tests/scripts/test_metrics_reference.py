@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from fastapi_proxy_di.observability.families import families
 from scripts import metrics_reference
+from scripts.reference_tables import with_tables
 
 
 def test_metrics_page_is_generated() -> None:
     """The tables are those of the families; each attribute has a row."""
     page = metrics_reference.PAGE.read_text()
 
-    assert metrics_reference.page(page) == page, "run python scripts/metrics_reference.py"
+    assert with_tables(page, metrics_reference.tables()) == page, (
+        "run python -m scripts.metrics_reference"
+    )
     for family in families(()):
         assert f"| `{family.name}` |" in page
         assert f"`{metrics_reference.prometheus_name(family)}`" in page
