@@ -4,9 +4,9 @@ FastAPI evaluates the annotations when the app runs, so they are not postponed.
 """
 
 import logging
-from asyncio import to_thread
+from asyncio import CancelledError, to_thread
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -149,7 +149,11 @@ def status_router(
         if seconds is None:
             return problem(422, "wait is no number of seconds, e.g. 10.", _HEADERS)
         if seconds > 0:
-            await history.wait(number, min(seconds, WAIT_SECONDS))
+            # A server cancels what still waits when the time of its shutdown is over, and logs the
+            # traceback of a request that ends without a response. So there is one, and it is due:
+            # nothing is awaited any more.
+            with suppress(CancelledError):
+                await history.wait(number, min(seconds, WAIT_SECONDS))
         return _json(events_report(history, number).model_dump_json())
 
     def action(name: str) -> _Endpoint:

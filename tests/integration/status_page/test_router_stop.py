@@ -22,11 +22,12 @@ LONG = 9.0
 
 
 @contextlib.asynccontextmanager
-async def served() -> AsyncIterator[tuple[Process, httpx.AsyncClient]]:
-    """Run the gateway under uvicorn, with a client that is logged in."""
+async def served(*options: str) -> AsyncIterator[tuple[Process, httpx.AsyncClient]]:
+    """Run the gateway under uvicorn with these options, with a client that is logged in."""
     port = free_port()
     app = "tests.integration.status_page.served:app"
-    async with running(sys.executable, "-m", "uvicorn", app, "--port", str(port)) as process:
+    command = (sys.executable, "-m", "uvicorn", app, "--port", str(port), *options)
+    async with running(*command) as process:
         await process.line("Uvicorn running")
         url = f"http://127.0.0.1:{port}/upstreams/"
         headers = {"authorization": "Basic YTpi"}
@@ -54,6 +55,22 @@ async def test_waiting_request_ends_before_a_stop() -> None:
         response = await waiting
 
         assert (response.status_code, response.json()["events"]) == (200, [])
+        assert stopped < LONG
+
+
+async def test_waiting_request_that_the_stop_cancels_ends_quietly() -> None:
+    """When the time that the server gives is over: with a response, and no line of an error."""
+    async with served("--timeout-graceful-shutdown", "1") as (process, client):
+        position = (await client.get("status.json")).json()["position"]
+        asked = {"since": position, "wait": str(LONG)}
+        waiting = asyncio.create_task(client.get("events", params=asked))
+        await client.get("status.json")  # later than the question for events
+        stopped = await ended(process)
+        response = await waiting
+        errors = [line for line in process.lines if "Exception" in line]
+
+        assert (response.status_code, response.json()["events"]) == (200, [])
+        assert errors == []
         assert stopped < LONG
 
 
