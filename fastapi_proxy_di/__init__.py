@@ -85,7 +85,12 @@ from fastapi_proxy_di.supervision.events import (
 )
 from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
-from fastapi_proxy_di.upstream.status import DestinationStatus, Percentiles, UpstreamStatus
+from fastapi_proxy_di.upstream.status import (
+    DestinationStatus,
+    Percentiles,
+    SourceStatus,
+    UpstreamStatus,
+)
 
 __version__ = "0.1.0"
 
@@ -145,6 +150,7 @@ __all__ = [
     "Search",
     "SettingsError",
     "Side",
+    "SourceStatus",
     "StatusReport",
     "TelemetrySettings",
     "TimeoutSettings",

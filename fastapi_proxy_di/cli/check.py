@@ -12,9 +12,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from pydantic import BaseModel
 
+from fastapi_proxy_di.cli.found import FOUND_HEADS, found_rows, has_fault
 from fastapi_proxy_di.cli.mentions import mentions_of
 from fastapi_proxy_di.cli.tables import print_table
 from fastapi_proxy_di.errors import ProxyError, SettingsError
@@ -61,19 +63,23 @@ def run(words: Sequence[str]) -> int:
             classes as ``package.module:Billing``.
 
     Returns:
-        0 if every probe succeeded, 1 if one failed, 2 if the settings are wrong.
+        0 if every probe succeeded, 1 if one failed or a source found nothing, 2 if the settings
+        are wrong.
     """
     try:
         settings, faults = read_all(mentions_of(words))
         of_app, more = read_proxy_settings()
         faults += more
-        findings = asyncio.run(_probe_all(settings, faults))
+        findings, found = asyncio.run(_probe_all(settings, faults))
     except SettingsError as error:
         print(error, file=sys.stderr)  # a fault report names unknown variables itself
         return 2
     for kind in (ProxySettings, *map(type, settings.values())):
         for warning in unknown_variables(kind, os.environ, settings):
             print(f"warning: {warning}", file=sys.stderr)
+    if found:
+        print_table(FOUND_HEADS, found)
+        print()
     print_table(
         ["upstream", "destination", "probe", "result", "time"],
         [
@@ -93,7 +99,7 @@ def run(words: Sequence[str]) -> int:
         [row for one in settings.values() for row in _origins(one.name, one, UpstreamSettings)]
         + ([] if of_app is None else _origins("(app)", of_app, ProxySettings)),
     )
-    return 1 if any(finding.fault for finding in findings) else 0
+    return 1 if any(finding.fault for finding in findings) or has_fault(found) else 0
 
 
 def _origins(
@@ -119,11 +125,16 @@ def _origins(
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(_shown, value))
-    return value.url if isinstance(value, DestinationSettings) else str(value)
+    return value.shown if isinstance(value, DestinationSettings) else str(value)
 
 
-async def _probe_all(settings: Mapping[str, UpstreamSettings], faults: list[str]) -> list[Finding]:
-    """Probe all destinations of all upstreams at the same time.
+async def _probe_all(
+    settings: Mapping[str, UpstreamSettings], faults: list[str]
+) -> tuple[list[Finding], list[list[str]]]:
+    """Find and probe all destinations of all upstreams at the same time.
+
+    Returns:
+        The results of the probes, and what each source has found.
 
     Raises:
         SettingsError: There are faults, or composing the upstreams finds some.
@@ -142,16 +153,18 @@ async def _probe_all(settings: Mapping[str, UpstreamSettings], faults: list[str]
     try:
         if faults:
             raise settings_error(faults)
+        await asyncio.gather(*(one.discovery.start(required=False) for one in upstreams))
         found = await asyncio.gather(
             *(
-                _probe(one, reasons) if one.settings.health.enabled else _connect(one.settings)
+                _probe(one, reasons) if one.settings.health.enabled else _connect(one)
                 for one in upstreams
             )
         )
+        rows = [found_rows(one.settings.name, one.discovery.searchers) for one in upstreams]
     finally:
         for one in upstreams:
             await one.aclose()
-    return [finding for findings in found for finding in findings]
+    return [finding for findings in found for finding in findings], [*chain(*rows)]
 
 
 async def _probe(
@@ -172,12 +185,12 @@ async def _probe(
     ]
 
 
-async def _connect(settings: UpstreamSettings) -> list[Finding]:
+async def _connect(upstream: RunningUpstream) -> list[Finding]:
     """Open a connection to each destination."""
+    settings = upstream.settings
     factory = TransportFactory(settings)
-    return await asyncio.gather(
-        *(_connect_one(settings, factory, one) for one in settings.destination_settings)
-    )
+    destinations = [one.settings for one in upstream.pool.destinations]
+    return await asyncio.gather(*(_connect_one(settings, factory, one) for one in destinations))
 
 
 async def _connect_one(

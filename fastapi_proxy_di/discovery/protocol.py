@@ -36,6 +36,7 @@ class Search:
             those of every destination found.
         settings: The settings of discovery.
         timeout: Seconds that one look-up may take.
+        ttl: For how many seconds the last list holds, by the last ``pause``; ``None`` before.
 
     Args:
         template: The destination of the settings that is a source.
@@ -56,6 +57,7 @@ class Search:
         self.template: DestinationSettings = template
         self.settings: DiscoverySettings = settings
         self.timeout: float = timeout
+        self.ttl: float | None = None
         self._random = random
         self._loop = asyncio.get_running_loop()
         self._hurried = asyncio.Event()
@@ -71,6 +73,7 @@ class Search:
             seconds: How long the last list holds, e.g. the TTL of a record; kept within 1 to
                 30 seconds. ``discovery.refresh`` is taken instead if it is set.
         """
+        self.ttl = seconds
         await self.wait(refresh_seconds(self.settings.refresh, seconds, self._random.random()))
 
     async def wait(self, seconds: float) -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from fastapi_proxy_di.discovery.searcher import Searcher
 from fastapi_proxy_di.observability.histogram import Histogram
 from fastapi_proxy_di.pools.destination import Destination, DestinationState
 from fastapi_proxy_di.settings import UpstreamSettings
@@ -90,6 +91,28 @@ class DestinationStatus(BaseModel):
     latency_ms: float | None
 
 
+class SourceStatus(BaseModel):
+    """One source of destinations at one moment.
+
+    Attributes:
+        source: The address of the source, without its query.
+        found: Number of destinations of its list that serve.
+        since: When this list was first found, or dropped; ``None`` before the first one.
+        last_success: When the source last gave destinations.
+        last_failure: When the source last failed, or gave none.
+        reason: Why the source fails, ``""`` while it does not.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    source: str
+    found: int
+    since: datetime | None
+    last_success: datetime | None
+    last_failure: datetime | None
+    reason: str
+
+
 class UpstreamStatus(BaseModel):
     """One upstream at one moment.
 
@@ -113,6 +136,7 @@ class UpstreamStatus(BaseModel):
             out.
         destinations: The destinations, in the order of the settings.
         removed: Destinations that have left the pool and finish their requests.
+        sources: The sources of destinations, in the order of the settings.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -133,6 +157,7 @@ class UpstreamStatus(BaseModel):
     tunnel_ends: dict[str, int]
     destinations: tuple[DestinationStatus, ...]
     removed: tuple[DestinationStatus, ...]
+    sources: tuple[SourceStatus, ...] = ()
 
 
 def status_of(running: RunningUpstream) -> UpstreamStatus:
@@ -166,6 +191,18 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
         tunnel_ends={reason.value: count for reason, count in tunnels.ends.items() if count},
         destinations=destinations,
         removed=removed,
+        sources=tuple(map(_source_status, running.discovery.searchers)),
+    )
+
+
+def _source_status(searcher: Searcher) -> SourceStatus:
+    return SourceStatus(
+        source=searcher.search.address.shown,
+        found=len(searcher.destinations),
+        since=searcher.found_at,
+        last_success=searcher.succeeded_at,
+        last_failure=searcher.failed_at,
+        reason=searcher.holding.reason,
     )
 
 

@@ -247,3 +247,19 @@ async def test_other_host_is_another_destination(sources: ScriptedSources) -> No
         await until(lambda: balancer.destinations[0] is not before)
 
         assert balancer.destinations[0].address.authority == b"b.internal"
+
+
+async def test_status_shows_each_source(sources: ScriptedSources) -> None:
+    """What serves, since when, and why a source fails."""
+    sources.find("one", A, B)
+    async with running("plug://one?token=s3cret", C) as balancer:
+        (good,) = balancer.status().sources
+        sources.fail("one", "SERVFAIL")
+        await until(lambda: balancer.status().sources[0].reason)
+        (bad,) = balancer.status().sources
+
+    assert (good.source, good.found, good.reason, good.last_failure) == ("plug://one", 2, "", None)
+    assert good.last_success is not None
+    assert good.since is not None
+    assert (bad.found, bad.reason, bad.last_success) == (2, "SERVFAIL", good.last_success)
+    assert bad.last_failure is not None

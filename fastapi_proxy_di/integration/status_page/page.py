@@ -21,7 +21,12 @@ from fastapi_proxy_di.integration.status_page.reports import (
     RouteReport,
     StatusReport,
 )
-from fastapi_proxy_di.upstream.status import DestinationStatus, Percentiles, UpstreamStatus
+from fastapi_proxy_di.upstream.status import (
+    DestinationStatus,
+    Percentiles,
+    SourceStatus,
+    UpstreamStatus,
+)
 
 __all__ = ["POLICY", "render"]
 
@@ -221,7 +226,7 @@ def _upstream(one: UpstreamStatus, report: StatusReport) -> str:
     acting = ' class="acting"' if report.actions else ""
     rows = "".join(_rows(one, report))
     return f"""<section class="upstream" data-name="{name}" aria-labelledby="name-{name}">
-<header><h2 id="name-{name}">{name}</h2><p>{_summary(one)}</p></header>
+<header><h2 id="name-{name}">{name}</h2><p>{_summary(one)}</p>{_sources(one)}</header>
 <table{acting}><thead><tr>{heads}</tr></thead>
 <tbody>
 {rows}</tbody></table>
@@ -243,6 +248,24 @@ def _summary(one: UpstreamStatus) -> str:
         *(f"{count} refused by {escape(limit)}" for limit, count in one.refused.items()),
     ]
     return ", ".join(parts)
+
+
+def _sources(one: UpstreamStatus) -> str:
+    """Give a line for each source of destinations."""
+    return "".join(f"<p>{_source(source)}</p>" for source in one.sources)
+
+
+def _source(one: SourceStatus) -> str:
+    text = f"{escape(one.source)}: {one.found} found"
+    if one.since is not None:
+        text += f" since {_moment(one.since)}"
+    if one.last_success is not None:
+        text += f", last success {_moment(one.last_success)}"
+    if one.last_failure is not None:
+        text += f", last failure {_moment(one.last_failure)}"
+    if one.reason:
+        text += f', <strong class="bad">fails: {escape(one.reason)}</strong>'
+    return text
 
 
 def _limited(number: int, limit: int | None) -> str:

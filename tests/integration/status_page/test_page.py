@@ -374,3 +374,22 @@ def test_policy_allows_style_and_script_only() -> None:
 def test_state_filter_has_every_state() -> None:
     """The filter offers the states of destinations, and `removed`."""
     assert sorted(module._STATES) == sorted([*get_args(DestinationState), "removed"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"found": 3, "since": NOON, "last_success": NOON}, "3 found since {0}, last success {0}"),
+        (
+            {"last_failure": NOON, "reason": HOSTILE},
+            f"0 found, last failure {{0}}, fails: {HOSTILE}",
+        ),
+    ],
+)
+def test_page_shows_sources(fields: dict[str, Any], expected: str) -> None:
+    """What serves since when, the last success, the last failure and its reason."""
+    defaults = {"found": 0, "since": None, "last_success": None, "last_failure": None, "reason": ""}
+    source = {"source": "dns+http://a", **defaults, **fields}
+    text = " ".join(Elements(rendered(upstream(destination(), sources=[source]))).text.split())
+
+    assert f"dns+http://a: {expected.format('2026-03-04 12:00:05 UTC')}" in text
