@@ -17,6 +17,7 @@ from fastapi_proxy_di.discovery.events import (
 from fastapi_proxy_di.discovery.protocol import DiscoveryError, DiscoverySource, Search
 from fastapi_proxy_di.errors import (
     Attempt,
+    DestinationNotAllowed,
     Failure,
     InvalidRequest,
     LimitExceeded,
@@ -56,6 +57,7 @@ from fastapi_proxy_di.observability.last_resort import LastResort
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import (
     AffinitySettings,
+    AllowedDestinationsSettings,
     Destinations,
     DestinationSettings,
     DiscoverySettings,
@@ -96,6 +98,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AffinitySettings",
+    "AllowedDestinationsSettings",
     "Attempt",
     "Balancer",
     "BalancingPolicy",
@@ -103,6 +106,7 @@ __all__ = [
     "DestinationDown",
     "DestinationDraining",
     "DestinationEjected",
+    "DestinationNotAllowed",
     "DestinationReadmitted",
     "DestinationSettings",
     "DestinationStatus",

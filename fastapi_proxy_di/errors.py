@@ -7,6 +7,7 @@ ProxyError                          one request failed; a handler turns it into 
 │   ├── UpstreamClosed       503    the upstream was removed, or the app has ended
 │   └── UpstreamsNotReady    503    raised by ``upstreams_ready``; carries their names
 ├── LocalResourcesExhausted  503    this process has no socket, port or memory left
+├── DestinationNotAllowed    502    the address given for the request may not be reached
 ├── UpstreamConnectError     502    no connection: refused, unreachable, DNS, TLS
 ├── UpstreamDisconnected     502    the destination disconnected before its response was complete
 ├── UpstreamProtocolError    502    the response is malformed, or over a limit
@@ -34,6 +35,7 @@ from fastapi_proxy_di.wire.quoting import quoted
 __all__ = [
     "Attempt",
     "ClientDisconnected",
+    "DestinationNotAllowed",
     "Failure",
     "InvalidRequest",
     "LimitExceeded",
@@ -73,6 +75,7 @@ class Failure(Enum):
     LIMIT_EXCEEDED = "limit_exceeded"
     UPSTREAM_CLOSED = "upstream_closed"
     LOCAL_RESOURCES = "local_resources"
+    REFUSED_ADDRESS = "refused_address"
     RESOLVE = "resolve"
     CONNECT = "connect"
     CONNECT_TIMEOUT = "connect_timeout"
@@ -112,6 +115,8 @@ _SIDES: Final[dict[Failure, Side]] = {
     Failure.LIMIT_EXCEEDED: Side.PROXY,
     Failure.UPSTREAM_CLOSED: Side.PROXY,
     Failure.LOCAL_RESOURCES: Side.PROXY,
+    # The rules of this proxy refuse the address; a record of that is wanted, so not ``CLIENT``.
+    Failure.REFUSED_ADDRESS: Side.PROXY,
     # The caller's own deadline says nothing about the destination.
     Failure.TOTAL_TIMEOUT: Side.PROXY,
     Failure.REQUEST_BODY_CONSUMED: Side.PROXY,
@@ -145,6 +150,7 @@ _UNSENT: Final[frozenset[Failure]] = frozenset(
         Failure.CONNECT_TIMEOUT,
         Failure.TLS,
         Failure.LOCAL_RESOURCES,
+        Failure.REFUSED_ADDRESS,
     }
 )
 
@@ -253,6 +259,18 @@ class LocalResourcesExhausted(ProxyError):
     """This process has no file descriptor, port or memory left for a connection."""
 
     default_failure = Failure.LOCAL_RESOURCES
+
+
+class DestinationNotAllowed(ProxyError, ValueError):
+    """The address that code gave for a request may not be reached, by ``allowed_destinations``.
+
+    The text of the address is malformed, the address is not in the lists, or a name leads to an IP
+    address that is refused. Nothing was sent. The response says no more than the failure; the
+    text of the error says what is wrong, and is logged. A ``ValueError`` too, so that code may
+    treat the address as a bad argument.
+    """
+
+    default_failure = Failure.REFUSED_ADDRESS
 
 
 class UpstreamConnectError(ProxyError):

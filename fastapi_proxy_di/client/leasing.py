@@ -14,13 +14,16 @@ from fastapi_proxy_di.client.lease import Lease
 from fastapi_proxy_di.forwarding.deadlines import Deadlines
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.journey import Journey
+from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.watcher import Watcher
 
 _NO_DEADLINES = Deadlines(None, None, None)
 
 
 @asynccontextmanager
-async def lease(journey: Journey, key: PickRequest | None) -> AsyncIterator[Lease]:
+async def lease(
+    journey: Journey, key: PickRequest | None, overrides: Overrides | None = None
+) -> AsyncIterator[Lease]:
     """Pick a destination and count it as in use.
 
     An exception inside the block is not counted as a failure, because it may be the caller's
@@ -29,11 +32,13 @@ async def lease(journey: Journey, key: PickRequest | None) -> AsyncIterator[Leas
     Args:
         journey: The journey of the upstream's exchanges.
         key: The part of a request that the policy may see.
+        overrides: Has the address to lease instead of a destination of the pool.
 
     Raises:
         NoAvailableDestination: No destination is available; ``LimitExceeded`` if all are full.
     """
-    exchange = Exchange({"type": "lease", "headers": ()}, None, None, b"", b"", key=key)
+    scope = {"type": "lease", "headers": ()}
+    exchange = Exchange(scope, None, None, b"", b"", overrides, key)
     exchange.begin(Watcher(journey.name, _NO_DEADLINES), journey.observers)
     try:
         await journey.hold(exchange)

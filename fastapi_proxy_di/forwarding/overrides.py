@@ -32,6 +32,7 @@ class Overrides:
         timeout: Seconds for the whole exchange, instead of ``timeouts.total``.
         transforms: The transforms of the mount, which run after the upstream's.
         path_given: Whether code gave the path of the exchange, which is sent as it is.
+        destination: The address to send to instead of a destination of the pool, not yet judged.
     """
 
     method: bytes | None = None
@@ -44,6 +45,7 @@ class Overrides:
     timeout: float | None = None
     transforms: Pipeline | None = None
     path_given: bool = False
+    destination: str | None = None
 
 
 def overrides_of(
@@ -56,6 +58,7 @@ def overrides_of(
     host: str | None = None,
     timeout: float | None = None,
     path_given: bool = False,
+    destination: str | None = None,
 ) -> Overrides | None:
     """Validate the arguments of ``forward``; ``None`` if all have their defaults.
 
@@ -68,11 +71,12 @@ def overrides_of(
         host: The Host to send instead of the destination's authority.
         timeout: Seconds for the whole exchange.
         path_given: Whether the path is given too.
+        destination: The address to send to instead of a destination of the pool.
 
     Raises:
         ValueError: An argument is malformed or not allowed.
     """
-    given = (method, additional, replaced, body, host, timeout)
+    given = (method, additional, replaced, body, host, timeout, destination)
     if forward_query and not path_given and all(argument is None for argument in given):
         return None
     content, content_type = (None, None) if body is None else _content(body)
@@ -97,6 +101,7 @@ def overrides_of(
         forward_query=forward_query,
         timeout=timeout,
         path_given=path_given,
+        destination=destination,
     )
 
 

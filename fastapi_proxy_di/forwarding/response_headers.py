@@ -9,6 +9,7 @@ from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.redirects import leads_somewhere, places_of, rewrite_redirects
 from fastapi_proxy_di.forwarding.transforming import joined, transform_response
 from fastapi_proxy_di.pools.pool import Pool
+from fastapi_proxy_di.transforms.cookies import rewrite_domain
 from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import (
@@ -20,7 +21,7 @@ from fastapi_proxy_di.wire.headers import (
     nominated,
 )
 
-__all__ = ["ResponseHeaders", "end_to_end_headers", "end_to_end_trailers"]
+__all__ = ["HostOnlyCookies", "ResponseHeaders", "end_to_end_headers", "end_to_end_trailers"]
 
 # Looking a member up in its enum takes 0.15 µs on CPython 3.11.
 _CONNECTION: Final = HeaderKind.CONNECTION
@@ -93,6 +94,24 @@ class ResponseHeaders:
         if self._binding is not None:
             headers += self._binding.remember(exchange.scope, exchange.prefix, exchange.destination)
         return headers
+
+
+class HostOnlyCookies(ResponseHeaders):
+    """Makes the headers of responses whose cookies go back to this host alone.
+
+    Without ``Domain`` a browser sends a cookie to the host that set it, and to no other
+    (RFC 6265 section 5.3), so that no destination sets cookies for its neighbours.
+    """
+
+    def build(
+        self, exchange: Exchange, status: int, received: Headers, *, pass_trailers: bool
+    ) -> Headers:
+        """Give the headers for the client, as `ResponseHeaders` does."""
+        received = [
+            (name, rewrite_domain(value, None, None) if name == b"set-cookie" else value)
+            for name, value in received
+        ]
+        return super().build(exchange, status, received, pass_trailers=pass_trailers)
 
 
 def end_to_end_headers(

@@ -26,7 +26,7 @@ from fastapi_proxy_di.integration.problems import install_handler
 from fastapi_proxy_di.integration.proxied import Proxied, mark_proxied
 from fastapi_proxy_di.integration.runtime import Runtime
 from fastapi_proxy_di.upstream.balancer import Balancer
-from fastapi_proxy_di.upstream.client_request import exit_stack
+from fastapi_proxy_di.upstream.client_request import Forwarder, exit_stack
 from fastapi_proxy_di.wire.targets import PathOutsideMount, target_below
 
 BareMount = Literal["auto", "redirect", "forward"]
@@ -104,7 +104,8 @@ def http_endpoint(
         overrides = options_overrides(chosen, transforms)
         key = chosen.affinity_key
         try:
-            return await balancer.forwarder.request(request, path, prefix, overrides, key)
+            forwarder = _forwarder(balancer, chosen)
+            return await forwarder.request(request, path, prefix, overrides, key)
         except ProxyError:
             install_handler(scope)
             raise
@@ -116,9 +117,11 @@ def http_endpoint(
             if not path and _redirects(request.scope, bare_mount, balancer):
                 return _redirect(request.scope, prefix)
             if _is_real(balancer):
-                overrides = transforms if chosen is None else options_overrides(chosen, transforms)
-                key = None if chosen is None else chosen.affinity_key
-                return await balancer.forwarder.request(request, path, prefix, overrides, key)
+                if chosen is None:
+                    return await balancer.forwarder.request(request, path, prefix, transforms)
+                overrides, key = options_overrides(chosen, transforms), chosen.affinity_key
+                forwarder = _forwarder(balancer, chosen)
+                return await forwarder.request(request, path, prefix, overrides, key)
             if chosen is None:
                 return await balancer.forward(request, _given(path))
             return await balancer.forward(
@@ -127,6 +130,7 @@ def http_endpoint(
                 additional_headers=chosen.headers,
                 override_host=chosen.override_host,
                 timeout=chosen.timeout,
+                **_destination(chosen),
             )
 
         return await _solved(forward_to, request)
@@ -193,9 +197,10 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
                 _given(path),
                 additional_headers=chosen.headers,
                 open_timeout=chosen.timeout,
+                **_destination(chosen),
             )
             return
-        await balancer.forwarder.websocket(
+        await _forwarder(balancer, chosen).websocket(
             websocket,
             path,
             prefix,
@@ -226,6 +231,16 @@ def _target(scope: Scope) -> tuple[bytes, bytes]:
         return target_below(scope, scope["path_params"]["path"], routed=True)
     except PathOutsideMount:
         raise HTTPException(404) from None
+
+
+def _forwarder(balancer: Balancer, chosen: ForwardOptions) -> Forwarder:
+    """Return what forwards a request to the pool, or to the address that its options give."""
+    return balancer.forwarder if chosen.destination is None else balancer.forwarder_to_addresses
+
+
+def _destination(chosen: ForwardOptions) -> dict[str, Any]:
+    """Return the argument for an address, if one is given: a test's object may not know it."""
+    return {} if chosen.destination is None else {"destination": chosen.destination}
 
 
 def _is_real(balancer: Balancer) -> bool:

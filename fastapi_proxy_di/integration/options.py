@@ -18,18 +18,23 @@ class ForwardOptions:
             WebSocket, seconds for its handshake.
         affinity_key: The key that the policy ``hash`` hashes, instead of ``hash_key``.
         override_host: The Host header, instead of the destination's.
+        destination: As in `Balancer.forward`.
     """
 
     headers: HeaderArgument | None = None
     timeout: float | None = None
     affinity_key: str | None = None
     override_host: str | None = None
+    destination: str | None = None
 
 
 def options_overrides(options: ForwardOptions, mount: Overrides | None) -> Overrides | None:
     """Return the validated overrides of a request's options, with the mount's transforms."""
     chosen = overrides_of(
-        additional=options.headers, host=options.override_host, timeout=options.timeout
+        additional=options.headers,
+        host=options.override_host,
+        timeout=options.timeout,
+        destination=options.destination,
     )
     if chosen is None or mount is None:
         return chosen or mount

@@ -40,8 +40,9 @@ def upstreams_ready(
     replaces is left out there.
 
     An upstream is ready while at least one of its destinations is healthy, not ejected and
-    not draining; in panic it is not. Otherwise the response is a 503 problem document that
-    names the upstreams, and no address.
+    not draining; in panic it is not. One that has no destinations, because code gives addresses
+    (``allowed_destinations``), is always ready. Otherwise the response is a 503 problem document
+    that names the upstreams, and no address.
 
     Args:
         *upstreams: Names, settings classes or instances.
@@ -81,9 +82,16 @@ async def _all_ready(connection: HTTPConnection) -> None:
 
 
 def _check(balancers: Iterable[Balancer]) -> None:
-    missing = [one.name for one in balancers if not one.available]
+    missing = [one.name for one in balancers if not one.available and _needs_some(one)]
     if missing:
         raise UpstreamsNotReady(missing)
+
+
+def _needs_some(balancer: Balancer) -> bool:
+    """Whether an upstream needs a destination: not if code gives addresses, and it has none."""
+    settings = balancer.settings
+    has_own = balancer.destinations or settings.destinations
+    return bool(has_own) or not settings.allowed_destinations.some
 
 
 def _set_parameters(function: object, parameters: dict[str, tuple[object, type]]) -> None:

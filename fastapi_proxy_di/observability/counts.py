@@ -12,10 +12,13 @@ from fastapi_proxy_di.errors import Failure, Side
 from fastapi_proxy_di.observability.attributes import OTHER
 from fastapi_proxy_di.observability.histogram import Durations, Histogram
 
-__all__ = ["GONE", "MAX_SERIES", "DestinationCounts", "Recent", "Result"]
+__all__ = ["DYNAMIC", "GONE", "MAX_SERIES", "DestinationCounts", "Recent", "Result"]
 
 GONE: Final = "gone"
 """Name of the counts of all destinations that left the pool more than an hour ago."""
+
+DYNAMIC: Final = "dynamic"
+"""Name of the counts of all destinations outside of the pool, at addresses that code gave."""
 
 MAX_SERIES: Final = 16
 """Pairs of method and result with a histogram of their own, for each destination. Those beyond are
@@ -66,15 +69,15 @@ def _sum(*histograms: Histogram) -> Histogram:
 
 
 class DestinationCounts:
-    """The counts of one destination, or of all that are gone.
+    """The counts of one destination, of all that are gone, or of all outside of the pool.
 
     Args:
         upstream: Name of the upstream.
-        url: Address of the destination, or `GONE`.
+        url: Address of the destination, `GONE` or `DYNAMIC`.
         server: ``server.address`` and ``server.port``.
 
     Attributes:
-        url: Address of the destination, or `GONE`.
+        url: Address of the destination, `GONE` or `DYNAMIC`.
         attempts: Attempts, retries and leases included.
         retries: Attempts that repeated an earlier one, by the reason.
         failures: Failed attempts, by value of the `Failure`, or ``cancelled``.

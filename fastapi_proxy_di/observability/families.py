@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
 from fastapi_proxy_di.observability.attributes import server_of
-from fastapi_proxy_di.observability.counts import DestinationCounts
+from fastapi_proxy_di.observability.counts import DYNAMIC, DestinationCounts
 from fastapi_proxy_di.observability.histogram import Durations, Histogram, Label
 from fastapi_proxy_di.observability.metrics import DURATION, FIRST_BYTE, QUEUE, Metrics
 from fastapi_proxy_di.pools.destination import Destination, DestinationState
@@ -63,6 +63,8 @@ class Numbers:
         destinations: Gives its destinations.
         connections: Gives the number of connections of a destination in use, and of idle ones.
         tunnels: Gives the number of open tunnels.
+        dynamic: Gives the number of requests to addresses that code gave, and of connections
+            there in use and idle; ``None`` if no addresses are allowed.
     """
 
     upstream: str
@@ -70,6 +72,7 @@ class Numbers:
     destinations: Callable[[], Iterable[Destination]]
     connections: Callable[[Destination], tuple[int, int]]
     tunnels: Callable[[], int]
+    dynamic: Callable[[], tuple[int, int, int]] | None = None
 
 
 _SERVER: Final = ("proxy.upstream", "server.address", "server.port")
@@ -199,6 +202,11 @@ class _Families:
             busy, idle = numbers.connections(one)
             self.connections.add(busy, name, *server, "active")
             self.connections.add(idle, name, *server, "idle")
+        if numbers.dynamic is not None:
+            in_flight, busy, idle = numbers.dynamic()
+            self.active.add(in_flight, name, DYNAMIC, None)
+            self.connections.add(busy, name, DYNAMIC, None, "active")
+            self.connections.add(idle, name, DYNAMIC, None, "idle")
         self.tunnels.add(numbers.tunnels(), name)
         self.queue.add_durations(metrics.queue)
         for limit, count in metrics.refusals.copy().items():

@@ -18,9 +18,9 @@ from typing import Final, NamedTuple, Protocol
 from fastapi_proxy_di.errors import Failure, LimitExceeded, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.observability.attributes import method_of, server_of
-from fastapi_proxy_di.observability.counts import GONE, DestinationCounts
+from fastapi_proxy_di.observability.counts import DYNAMIC, GONE, DestinationCounts
 from fastapi_proxy_di.observability.histogram import Durations
-from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.pools.destination import Destination, DynamicDestination
 from fastapi_proxy_di.supervision.events import DestinationEjected, Event
 from fastapi_proxy_di.transport.protocol import Headers
 
@@ -104,11 +104,15 @@ class Metrics:
         self.replaced(destinations, ())
 
     def of(self, destination: Destination) -> DestinationCounts:
-        """Give the counts of a destination; empty ones if its counts have moved to `GONE`."""
-        return self._counts.get(destination.url) or self._made(destination)
+        """Give the counts of a destination.
+
+        All that are outside of the pool share the counts `DYNAMIC`. A destination whose counts
+        have moved to `GONE` gets empty ones.
+        """
+        return self._counts.get(destination.url) or self._unlisted(destination)
 
     def all(self) -> tuple[DestinationCounts, ...]:
-        """Give the counts of each destination, and one sum for all that are `GONE`."""
+        """Give the counts of each destination, of all that are `GONE`, and of `DYNAMIC` ones."""
         return tuple(self._counts.copy().values())
 
     def replaced(self, added: Iterable[Destination], removed: Iterable[Destination]) -> None:
@@ -161,6 +165,15 @@ class Metrics:
         for url in urls:
             del self._left_at[url]
         self._counts = {**rest, GONE: total}
+
+    def _unlisted(self, destination: Destination) -> DestinationCounts:
+        if not isinstance(destination, DynamicDestination):
+            return self._made(destination)
+        found = self._counts.get(DYNAMIC)
+        if found is None:
+            found = DestinationCounts(self.upstream, DYNAMIC, (DYNAMIC, None))
+            self._counts = {**self._counts, DYNAMIC: found}
+        return found
 
     def _made(self, destination: Destination) -> DestinationCounts:
         return DestinationCounts(self.upstream, destination.url, server_of(destination))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastapi_proxy_di.settings import DestinationSettings
     from fastapi_proxy_di.wire.addresses import Address
 
-__all__ = ["Destination", "DestinationState"]
+__all__ = ["Destination", "DestinationState", "DynamicDestination"]
 
 DestinationState: TypeAlias = Literal["available", "unhealthy", "ejected", "draining", "unprobed"]
 
@@ -202,3 +202,12 @@ class Destination:
             on_room()
 
         self._on_fall = report
+
+
+class DynamicDestination(Destination):
+    """A destination outside of any pool, at an address that code gave for a request.
+
+    Its address may be one of many, so that no number that is kept for long is named by it.
+    """
+
+    __slots__ = ()

@@ -4,6 +4,7 @@ Settings are read and validated at start, never during a request.
 """
 
 from fastapi_proxy_di.settings.affinity import AffinitySettings
+from fastapi_proxy_di.settings.allowed_destinations import AllowedDestinationsSettings
 from fastapi_proxy_di.settings.destination import Destinations, DestinationSettings
 from fastapi_proxy_di.settings.discovery import DiscoverySettings
 from fastapi_proxy_di.settings.durations import Duration, DurationOrZero
@@ -35,6 +36,7 @@ from fastapi_proxy_di.settings.websocket import WebSocketSettings
 __all__ = [
     "POLICIES",
     "AffinitySettings",
+    "AllowedDestinationsSettings",
     "DestinationSettings",
     "Destinations",
     "DiscoverySettings",

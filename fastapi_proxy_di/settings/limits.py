@@ -6,7 +6,7 @@ from pydantic import Field
 
 from fastapi_proxy_di.settings.durations import DurationOrZero
 from fastapi_proxy_di.settings.model import SettingsModel
-from fastapi_proxy_di.settings.numbers import Count, OptionalLimit
+from fastapi_proxy_di.settings.numbers import AtLeastOne, Count, OptionalLimit
 from fastapi_proxy_di.settings.text import OrNone
 
 __all__ = ["LimitSettings"]
@@ -57,6 +57,14 @@ class LimitSettings(SettingsModel):
         description=(
             "Seconds that an idle connection is kept: less than the 5 after which uvicorn and many"
             " others close it."
+        ),
+    )
+
+    dynamic_destinations: AtLeastOne = Field(
+        default=1000,
+        description=(
+            "Addresses outside of ``destinations`` in use at once, where ``allowed_destinations``"
+            " allows some; requests to further ones get 503."
         ),
     )
 

@@ -29,7 +29,7 @@ def _network(value: object) -> object:
     except ValueError as error:
         raise ValueError(
             f"{error}; give addresses or networks such as 10.0.0.0/8 or fd00::/8"
-            " (0.0.0.0/0 and ::/0 trust every peer)"
+            " (0.0.0.0/0 and ::/0 are every address)"
         ) from None
 
 

@@ -6,11 +6,20 @@ The sources of values are in ``sources``, the texts of faults in ``faults``.
 import inspect
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.settings.affinity import AffinitySettings
+from fastapi_proxy_di.settings.allowed_destinations import AllowedDestinationsSettings
 from fastapi_proxy_di.settings.destination import Destinations, DestinationSettings
 from fastapi_proxy_di.settings.discovery import DiscoverySettings
 from fastapi_proxy_di.settings.durations import OpenDurationOrZero, OpenOptionalDuration
@@ -83,15 +92,23 @@ class UpstreamSettings(LayeredSettings):
     name: ClassVar[str] = ""
     """What the upstream is called, e.g. in ``Upstream("billing")``."""
 
+    # First, because it decides whether ``destinations`` may be empty.
+    allowed_destinations: AllowedDestinationsSettings = Field(
+        default=AllowedDestinationsSettings(),
+        description="Addresses outside of ``destinations`` that code may give for one request.",
+    )
+
     if TYPE_CHECKING:
         # Required, but from any source: a constructor call without it is correctly typed.
         destinations: Destinations = ()
     else:
         destinations: Destinations = Field(
+            default=None,
             description=(
                 "Where requests go: comma-separated addresses of destinations and of sources that"
-                " find some, or JSON with their weights and limits. Required."
-            )
+                " find some, or JSON with their weights and limits. Required, unless"
+                " ``allowed_destinations`` allows some."
+            ),
         )
 
     discovery: DiscoverySettings = Field(
@@ -311,6 +328,20 @@ class UpstreamSettings(LayeredSettings):
         return super().settings_customise_sources(
             settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
         )
+
+    @field_validator("destinations", mode="wrap")
+    @classmethod
+    def _none_only_where_some_are_allowed(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
+        if value is None or value in ("", (), []):
+            # Without it the field has a fault of its own.
+            allowed = info.data.get("allowed_destinations")
+            if allowed is None or allowed.some:
+                return ()
+        if value is None:
+            raise PydanticKnownError("missing")
+        return handler(value)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

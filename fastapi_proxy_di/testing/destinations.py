@@ -19,6 +19,7 @@ from fastapi_proxy_di.testing.steps import PlaysApp, Refusal, Step, Turn, refuse
 from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange
 from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
 from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
+from fastapi_proxy_di.transport.dialling.dialler import Guard
 from fastapi_proxy_di.transport.factory import TransportFactory
 from fastapi_proxy_di.transport.protocol import OutgoingRequest, Transport
 from fastapi_proxy_di.wire.addresses import Address
@@ -211,6 +212,10 @@ class StandInFactory(TransportFactory):
         transport = StandInTransport(place, address, self._settings.name)
         self._made.append(transport)
         return transport
+
+    def guarded(self, settings: UpstreamSettings, guard: Guard) -> TransportFactory:
+        """Give this factory: the addresses that code gives are destinations of the test too."""
+        return self
 
     async def start(self) -> None:
         """Run the lifespan startup of each app."""

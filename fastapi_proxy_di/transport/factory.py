@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
 from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
-from fastapi_proxy_di.transport.dialling.dialler import Dialler
+from fastapi_proxy_di.transport.dialling.dialler import Dialler, Guard
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.protocol import Transport
 from fastapi_proxy_di.transport.tls import client_context
@@ -23,11 +23,13 @@ class TransportFactory:
 
     Args:
         settings: The settings of the upstream.
+        guard: Judges each IP address before a dial, ``None`` allows all.
     """
 
-    def __init__(self, settings: UpstreamSettings) -> None:
+    def __init__(self, settings: UpstreamSettings, guard: Guard | None = None) -> None:
         self.dial_failed: Callable[[str], None] | None = None
         self._settings = settings
+        self._guard = guard
         # One TLS context for each protocol, because making one reads the machine's certificates.
         self._contexts: dict[str, ssl.SSLContext] = {}
         # Two destinations may be one app at two base paths, with one lifespan.
@@ -62,6 +64,15 @@ class TransportFactory:
         ping = self._settings.timeouts.ping
         return Http2Transport(self._dialler(address, "h2"), limits, ping, http1)
 
+    def guarded(self, settings: UpstreamSettings, guard: Guard) -> TransportFactory:
+        """Give a factory whose transports dial only addresses that ``guard`` allows.
+
+        Args:
+            settings: The settings of the upstream.
+            guard: Judges each IP address before a dial.
+        """
+        return TransportFactory(settings, guard)
+
     async def start(self) -> None:
         """Run the start of the lifespan of each in-process app, one after the other.
 
@@ -84,7 +95,8 @@ class TransportFactory:
             context = self._contexts.get(protocol)
             if context is None:
                 context = self._contexts[protocol] = client_context(tls, alpn=[protocol])
-        return Dialler(address, context, tls, self._settings.timeouts, self._dial_failed)
+        timeouts = self._settings.timeouts
+        return Dialler(address, context, tls, timeouts, self._dial_failed, self._guard)
 
     def _dial_failed(self, url: str) -> None:
         if self.dial_failed is not None:

@@ -109,6 +109,7 @@ class Balancer:
         override_body: Any = None,
         override_host: str | None = None,
         timeout: float | None = None,
+        destination: str | None = None,
     ) -> ProxiedResponse:
         """Stream a request to a picked destination and its response back.
 
@@ -136,12 +137,18 @@ class Balancer:
                 sets content-type if there is none.
             override_host: The Host header, instead of the destination's.
             timeout: Seconds for the whole exchange, instead of ``timeouts.total``.
+            destination: An ``http`` or ``https`` address to send the request to, instead of a
+                destination of the pool: one that ``allowed_destinations`` allows. Take it from
+                data of your own, never from what the client sends. The client's ``Cookie`` and
+                ``Authorization`` and the upstream's ``request_headers`` do not go there, unless
+                ``allowed_destinations.credentials`` is set or the arguments for headers have them.
 
         Returns:
             The response. Return it from the endpoint, or ``await response.aclose()``.
 
         Raises:
-            ProxyError: There is no response; the default handler turns the error into one.
+            ProxyError: There is no response; the default handler turns the error into one. It is
+                a `DestinationNotAllowed` if ``destination`` may not be reached.
             ValueError: An argument is malformed or not allowed.
         """
         overrides = overrides_of(
@@ -153,10 +160,12 @@ class Balancer:
             host=override_host,
             timeout=timeout,
             path_given=path is not None,
+            destination=destination,
         )
         keep_request_id(overrides, request.scope)
         raw, prefix = _target(request.scope, path, mount)
-        response = await self.forwarder.request(request, raw, prefix, overrides)
+        forwarder = self.forwarder if destination is None else self.forwarder_to_addresses
+        response = await forwarder.request(request, raw, prefix, overrides)
         stack = exit_stack(request.scope)
         if stack is not None:
             # Unlike a proxied route, an endpoint need not return the response.
@@ -174,6 +183,7 @@ class Balancer:
         additional_headers: HeaderArgument | None = None,
         override_headers: HeaderArgument | None = None,
         open_timeout: float | None = None,
+        destination: str | None = None,
     ) -> None:
         """Dial a picked destination, accept the client, and tunnel until one side ends.
 
@@ -188,6 +198,7 @@ class Balancer:
             additional_headers: Headers to set by name on the handshake.
             override_headers: Headers to send instead of all the client's.
             open_timeout: Seconds for the handshake instead of ``websocket.open_timeout``.
+            destination: As in ``forward``.
 
         Raises:
             ProxyError: No destination responded; nothing was sent to the client.
@@ -198,12 +209,23 @@ class Balancer:
             additional=additional_headers,
             replaced=override_headers,
             path_given=path is not None,
+            destination=destination,
         )
         keep_request_id(overrides, websocket.scope)
         raw, prefix = _target(websocket.scope, path, mount)
-        await self.forwarder.websocket(
+        forwarder = self.forwarder if destination is None else self.forwarder_to_addresses
+        await forwarder.websocket(
             websocket, raw, prefix, overrides, subprotocols=subprotocols, open_timeout=open_timeout
         )
+
+    @property
+    def forwarder_to_addresses(self) -> Forwarder:
+        """Forwards requests whose overrides have a destination.
+
+        Raises:
+            ValueError: The settings allow no addresses.
+        """
+        return self._running.for_addresses().forwarder
 
     # -- calling ------------------------------------------------------------------------
 
@@ -227,7 +249,9 @@ class Balancer:
         """
         return self._running.clients.for_httpx2
 
-    def lease(self, key: str | None = None) -> AbstractAsyncContextManager[Lease]:
+    def lease(
+        self, key: str | None = None, *, destination: str | None = None
+    ) -> AbstractAsyncContextManager[Lease]:
         """Hold a destination for an SDK that has its own HTTP client.
 
         ``async with billing.lease() as lease:`` is counted as in flight and against the limits
@@ -236,11 +260,18 @@ class Balancer:
 
         Args:
             key: The key that the policy ``hash`` hashes.
+            destination: An address to hold instead of a destination of the pool, as in
+                ``forward``. The lease sends nothing, so what a name leads to is for your client
+                to check.
 
         Raises:
             NoAvailableDestination: No destination is available; ``LimitExceeded`` if all are
                 full.
+            DestinationNotAllowed: ``destination`` is not allowed.
+            ValueError: The settings allow no addresses.
         """
+        if destination is not None:
+            return self._running.for_addresses().lease(destination)
         given = None if key is None else RequestKey({}, lambda scope: None, key.encode("utf-8"))
         return self._running.lease(given)
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from fastapi_proxy_di.forwarding.admission import Admission
+from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.upstream.running import RunningUpstream
 
 __all__ = ["close_in_order"]
@@ -29,8 +31,9 @@ async def close_in_order(running: RunningUpstream, seconds: float) -> None:
     running.refuse()
     try:
         await _wait_until(lambda: not _is_busy(running), seconds)
-        running.admission.close()
-        for destination in running.transports.by_destination:
+        for admission in _admissions(running):
+            admission.close()
+        for destination in _destinations(running):
             for tunnel in running.tunnels.to(destination):
                 tunnel.close(1001, "the upstream is closed")
         await _wait_until(lambda: not running.tunnels.count, _TUNNEL_SECONDS)
@@ -39,9 +42,20 @@ async def close_in_order(running: RunningUpstream, seconds: float) -> None:
 
 
 def _is_busy(running: RunningUpstream) -> bool:
-    # Destinations that have left the pool and finish their requests are among them, too.
-    destinations = running.transports.by_destination
-    return running.admission.waiting > 0 or any(one.in_flight for one in destinations)
+    waiting = any(one.waiting for one in _admissions(running))
+    return waiting or any(one.in_flight for one in _destinations(running))
+
+
+def _admissions(running: RunningUpstream) -> list[Admission]:
+    return [running.admission, *(one.admission for one in running.dynamics)]
+
+
+def _destinations(running: RunningUpstream) -> list[Destination]:
+    """Give all destinations, those too that have left the pool and finish their requests."""
+    found = list(running.transports.by_destination)
+    for one in running.dynamics:
+        found += one.destinations.by_destination
+    return found
 
 
 async def _wait_until(condition: Callable[[], bool], seconds: float) -> None:

@@ -44,7 +44,15 @@ from fastapi_proxy_di.wire.headers import RESPONSE_KINDS, HeaderKinds
 if TYPE_CHECKING:
     from fastapi_proxy_di.upstream.running import RunningUpstream
 
-__all__ = ["Rules", "make_rules", "policy_of"]
+__all__ = [
+    "Rules",
+    "is_limited",
+    "make_rules",
+    "policy_of",
+    "request_builder",
+    "response_table",
+    "secret_headers",
+]
 
 _POLICIES_WITH_KEY: Final = frozenset({"hash"})
 """The built-in policies that read the key of a request."""
@@ -170,17 +178,22 @@ def _journey(
     if settings.retries.hedge_after is not None:
         hedge_after = settings.retries.hedge_after
         send = Hedging(settings, hedge_after, retry_loop, running.budget).send
-    limits = settings.limits
-    limited = limits.queue or limits.max_in_flight is not None or settings.max_requests is not None
     return Journey(
         settings.name,
         send,
         retry_loop.hold,
         outcomes,
-        running.admission if limited else None,
+        running.admission if is_limited(settings) else None,
         observers,
         running.failures,
     )
+
+
+def is_limited(settings: UpstreamSettings) -> bool:
+    """Whether the upstream has limits of requests of its own."""
+    limits = settings.limits
+    limited = limits.max_in_flight is not None or settings.max_requests is not None
+    return limited or limits.queue > 0
 
 
 def _how(

@@ -35,6 +35,7 @@ from fastapi_proxy_di.supervision.events import Event, Events
 from fastapi_proxy_di.supervision.prober import Prober
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 from fastapi_proxy_di.upstream.client_request import Forwarder
+from fastapi_proxy_di.upstream.dynamic import DynamicUpstream
 from fastapi_proxy_di.upstream.replacing import replace_destinations
 from fastapi_proxy_di.upstream.rules import Rules
 from fastapi_proxy_di.upstream.transports import Transports
@@ -63,6 +64,7 @@ class RunningUpstream:
         instruments: Gives its metrics to OpenTelemetry; ``None`` if they are not wanted there.
         policies: The policies that it had, by setting: a text, or the class of an object.
         rules: What the settings decide about requests; replaced whole by ``use``.
+        dynamic: For requests to addresses that code gives; ``None`` where none are allowed.
         forwarder: Forwards by the rules of the moment.
         clients: Its httpx clients.
         loop: The event loop that the parts run in.
@@ -86,6 +88,7 @@ class RunningUpstream:
     instruments: Instruments | None
     policies: dict[object, BalancingPolicy] = field(default_factory=dict)
     rules: Rules = field(init=False)
+    dynamic: DynamicUpstream | None = None
     forwarder: Forwarder = field(init=False)
     clients: Clients = field(init=False)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
@@ -93,6 +96,7 @@ class RunningUpstream:
     closed: bool = field(default=False, init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _subscriptions: set[Callable[[], None]] = field(init=False)
+    _former: list[DynamicUpstream] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.discovery.attach(self.own, partial(replace_destinations, self))
@@ -116,14 +120,39 @@ class RunningUpstream:
 
     def use(self, rules: Rules) -> None:
         """Let the requests that begin from now on go by ``rules``."""
-        if self.refuses:
-            rules.journey.close()
         self.rules = self.forwarder.rules = rules
+        if self.dynamic is not None:
+            self.dynamic.retire()
+            # Those with requests under way are closed with the upstream.
+            self._former = [one for one in (*self._former, self.dynamic) if len(one.destinations)]
+        allowed = rules.settings.allowed_destinations
+        self.dynamic = DynamicUpstream(rules, self) if allowed.some else None
+        if self.refuses:
+            self.refuse()
+
+    @property
+    def dynamics(self) -> tuple[DynamicUpstream, ...]:
+        """All that may have requests to addresses under way, those of former rules too."""
+        return tuple(self._former) if self.dynamic is None else (*self._former, self.dynamic)
+
+    def for_addresses(self) -> DynamicUpstream:
+        """Give what requests to addresses need.
+
+        Raises:
+            ValueError: The settings allow no addresses.
+        """
+        if self.dynamic is None:
+            raise ValueError(
+                f"destination: {self.name} allows no addresses; set allowed_destinations"
+            )
+        return self.dynamic
 
     def refuse(self) -> None:
         """Refuse requests from now on; those under way continue."""
         self.refuses = True
         self.rules.journey.close()
+        if self.dynamic is not None:
+            self.dynamic.refuse()
 
     def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
         """Lease a destination that is picked for ``key``."""
@@ -137,6 +166,7 @@ class RunningUpstream:
             lambda: self.pool.destinations,
             self.transports.connections,
             lambda: self.tunnels.count,
+            None if self.dynamic is None else self.dynamic.destinations.numbers,
         )
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
@@ -212,6 +242,7 @@ class RunningUpstream:
                 self.prober.aclose(),
                 *self._tasks,
                 *(transport.aclose() for transport in transports),
+                *(one.aclose() for one in self.dynamics),
                 return_exceptions=True,
             )
         finally:

@@ -12,6 +12,7 @@ from fastapi_proxy_di.discovery.searcher import Searcher
 from fastapi_proxy_di.observability.histogram import Histogram
 from fastapi_proxy_di.pools.destination import Destination, DestinationState
 from fastapi_proxy_di.settings import UpstreamSettings
+from fastapi_proxy_di.upstream.dynamic_destinations import LIMIT
 from fastapi_proxy_di.upstream.running import RunningUpstream
 
 
@@ -120,10 +121,11 @@ class UpstreamStatus(BaseModel):
         upstream: Name of the upstream.
         policy: Name of the policy.
         panic: Whether no destination is available, so that all are used.
-        in_flight: Number of requests and tunnels under way.
+        in_flight: Number of requests and tunnels under way, those to dynamic destinations too.
         queued: Number of requests that wait for a place.
         limits: The limits of requests that are set, by setting: ``limits.max_in_flight``,
-            ``limits.queue`` and ``max_requests``.
+            ``limits.queue`` and ``max_requests``, and ``limits.dynamic_destinations`` where
+            addresses are allowed.
         refused: Number of requests that a limit has refused since the start, by setting.
         recent_requests: Number of requests that ended in the last one to two minutes.
         recent_refused: Number of those that a limit has refused.
@@ -137,6 +139,8 @@ class UpstreamStatus(BaseModel):
         destinations: The destinations, in the order of the settings.
         removed: Destinations that have left the pool and finish their requests.
         sources: The sources of destinations, in the order of the settings.
+        dynamic_destinations: Number of destinations outside of the pool, at addresses that code
+            gave, that are in use or have been a moment ago.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -157,13 +161,14 @@ class UpstreamStatus(BaseModel):
     tunnel_ends: dict[str, int]
     destinations: tuple[DestinationStatus, ...]
     removed: tuple[DestinationStatus, ...]
+    dynamic_destinations: int
     sources: tuple[SourceStatus, ...] = ()
 
 
 def status_of(running: RunningUpstream) -> UpstreamStatus:
     """Give the state of ``running`` at this moment."""
     now = running.loop.time()
-    pool, tunnels = running.pool, running.tunnels
+    pool, tunnels, dynamic = running.pool, running.tunnels, running.dynamic
     available = frozenset(pool.available)
     recent = running.metrics.recent()
     destinations = tuple(
@@ -178,8 +183,9 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
         upstream=running.name,
         policy=running.rules.policy.name,
         panic=pool.panic,
-        in_flight=sum(one.in_flight for one in pool.destinations),
-        queued=running.admission.waiting,
+        in_flight=sum(one.in_flight for one in pool.destinations)
+        + (0 if dynamic is None else dynamic.destinations.in_flight),
+        queued=running.admission.waiting + (0 if dynamic is None else dynamic.admission.waiting),
         limits=_limits(running.settings),
         refused=dict(running.metrics.refusals),
         recent_requests=recent.ended,
@@ -192,6 +198,7 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
         destinations=destinations,
         removed=removed,
         sources=tuple(map(_source_status, running.discovery.searchers)),
+        dynamic_destinations=0 if dynamic is None else len(dynamic.destinations),
     )
 
 
@@ -211,6 +218,7 @@ def _limits(settings: UpstreamSettings) -> dict[str, int]:
         "limits.max_in_flight": settings.limits.max_in_flight,
         "limits.queue": settings.limits.queue,
         "max_requests": settings.max_requests,
+        LIMIT: settings.limits.dynamic_destinations if settings.allowed_destinations.some else 0,
     }
     return {name: limit for name, limit in found.items() if limit}
 

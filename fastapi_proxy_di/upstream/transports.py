@@ -27,11 +27,12 @@ class Transports:
         destinations: The destinations of the settings.
 
     Attributes:
+        factory: Makes transports.
         by_destination: The transport to each destination, including removed ones in use.
     """
 
     def __init__(self, factory: TransportFactory, destinations: Iterable[Destination]) -> None:
-        self._factory: Final = factory
+        self.factory: Final = factory
         self._probe_transports: dict[Destination, Transport] = {}
         self.by_destination: dict[Destination, DestinationTransport] = {}
         for one in destinations:
@@ -45,7 +46,7 @@ class Transports:
         Raises:
             ValueError: The settings do not fit one of them.
         """
-        return {one.url: self._factory.make(one.address) for one in settings}
+        return {one.url: self.factory.make(one.address) for one in settings}
 
     def add(self, destinations: Iterable[Destination], made: Mapping[str, Transport]) -> None:
         """Add new destinations with the transports made for them."""
@@ -54,7 +55,7 @@ class Transports:
 
     async def start(self) -> None:
         """Start the in-process apps that are destinations."""
-        await self._factory.start()
+        await self.factory.start()
 
     async def retire(self, destination: Destination) -> None:
         """Close a removed destination's connections once nothing is in flight."""
@@ -73,7 +74,7 @@ class Transports:
             return self.by_destination[destination].transport, address
         transport = self._probe_transports.get(destination)
         if transport is None:
-            transport = self._probe_transports[destination] = self._factory.make(address)
+            transport = self._probe_transports[destination] = self.factory.make(address)
         return transport, address
 
     def connections(self, destination: Destination) -> tuple[int, int]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi_proxy_di.observability.counts import GONE
+from fastapi_proxy_di.observability.counts import DYNAMIC, GONE
 from fastapi_proxy_di.observability.families import Numbers, families
 from fastapi_proxy_di.observability.metrics import KEEP_SECONDS, Metrics
-from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.pools.destination import Destination, DynamicDestination
 from fastapi_proxy_di.settings import DestinationSettings
 from tests.pools.samples import pool_of
 
@@ -87,3 +87,25 @@ def test_destination_that_leaves_shows_its_requests_under_way() -> None:
     assert by_name["http.client.active_requests"].values == {("billing", "a", 80): 2}
     assert by_name["http.client.open_connections"].values["billing", "a", 80, "active"] == 2
     assert sum(by_name["proxy.destination.count"].values.values()) == 0
+
+
+def test_dynamic_destinations_share_one_series() -> None:
+    """Their addresses are no labels, and there is no series before the first one."""
+    metrics = Metrics("billing")
+    numbers = Numbers("billing", metrics, tuple, lambda one: (0, 0), lambda: 0, lambda: (3, 2, 1))
+    assert metrics.all() == ()
+    for host in ("a", "b"):
+        one = DynamicDestination(DestinationSettings(url=f"http://{host}"))
+        metrics.of(one).attempts += 1
+        metrics.of(one).series("GET", (200, None)).observe(0.1)
+
+    by_name = {one.name: one for one in families([numbers])}
+
+    assert by_name["proxy.attempts"].values == {("billing", DYNAMIC): 2}
+    assert by_name["http.client.active_requests"].values == {("billing", DYNAMIC, None): 3}
+    assert by_name["http.client.open_connections"].values == {
+        ("billing", DYNAMIC, None, "active"): 2,
+        ("billing", DYNAMIC, None, "idle"): 1,
+    }
+    (labels,) = by_name["http.client.request.duration"].histograms
+    assert labels == ("billing", DYNAMIC, None, "GET", 200, None)

@@ -17,12 +17,18 @@ from fastapi_proxy_di.settings import (
 
 
 def test_effective_sources_are_defaults_where_nothing_is_set() -> None:
-    """Every field is listed except the required one, which has no value."""
+    """Every field is listed."""
     sources = effective_sources(settings_class("billing"))
 
     assert set(sources.values()) == {"default"}
-    assert "destinations" not in sources
-    assert {"policy", "health.path", "affinity", "request_headers", "limits.queue"} <= set(sources)
+    assert {
+        "destinations",
+        "policy",
+        "health.path",
+        "affinity",
+        "request_headers",
+        "limits.queue",
+    } <= set(sources)
 
 
 def test_effective_sources_name_the_source_of_each_field(

@@ -12,7 +12,11 @@ from fastapi_proxy_di.upstream.closing import close_in_order
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.running import RunningUpstream
 from tests.support.gateways import billing
+from tests.support.given import given_app, to
 from tests.support.virtual_time import run_virtually
+from tests.support.websocket_client import Closed, open_websocket
+from tests.websocket.gateways import serving
+from tests.websocket.upstreams import EchoApp, echo_server
 
 
 async def hold(running: RunningUpstream, seconds: float) -> None:
@@ -73,6 +77,59 @@ def test_destination_that_has_left_the_pool_is_waited_for() -> None:
         return asyncio.get_running_loop().time() - began
 
     assert run_virtually(run()) == pytest.approx(3, abs=0.2)
+
+
+def test_requests_to_addresses_are_waited_for() -> None:
+    """Open leases and those in the queue, under the rules of now and of before."""
+    settings = billing(
+        allowed_destinations={"networks": ["10.0.0.0/8"]},
+        limits={"max_in_flight": 1, "queue": 1, "queue_timeout": 60},
+    )
+
+    async def taken(*, new_rules: bool) -> float:
+        running = compose(settings)
+        await running.start()
+
+        async def hold_address() -> None:
+            async with running.for_addresses().lease("http://10.0.0.1"):
+                await asyncio.sleep(3)
+
+        holding = [asyncio.create_task(hold_address()) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        if new_rules:
+            running.use(running.rules)
+        began = asyncio.get_running_loop().time()
+        await close_in_order(running, 10)
+        await asyncio.gather(*holding)
+        with pytest.raises(UpstreamClosed):
+            await hold_address()
+        running.use(running.rules)  # a reload while it is closed
+        with pytest.raises(UpstreamClosed):
+            await hold_address()
+        return asyncio.get_running_loop().time() - began
+
+    async def run() -> list[float]:
+        return [await taken(new_rules=False), await taken(new_rules=True)]
+
+    assert run_virtually(run()) == pytest.approx([6, 6], abs=0.2)
+
+
+@pytest.mark.e2e
+async def test_tunnels_to_addresses_are_closed_after_the_time() -> None:
+    """With 1001, as those to the pool."""
+    async with (
+        echo_server(EchoApp()) as echo,
+        serving(given_app()) as gateway,
+        open_websocket(gateway.address, "/billing/live", to(echo.url)) as client,
+    ):
+        await client.send("hello")
+        assert await client.recv() == "hello"
+        closing = asyncio.create_task(close_in_order(gateway.balancer._running, 0.01))
+        closed = await client.recv()
+        await closing
+
+    assert isinstance(closed, Closed)
+    assert closed.code == 1001
 
 
 async def test_refused_requests_are_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

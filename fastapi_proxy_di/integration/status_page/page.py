@@ -244,6 +244,7 @@ def _summary(one: UpstreamStatus) -> str:
         f"{_limited(one.in_flight, one.limits.get('limits.max_in_flight'))} in flight",
         f"{_limited(one.queued, one.limits.get('limits.queue'))} queued",
         f"{one.tunnels} WebSockets",
+        *_addresses(one),
         f"{one.retries_left} retries left",
         *(f"{count} refused by {escape(limit)}" for limit, count in one.refused.items()),
     ]
@@ -266,6 +267,12 @@ def _source(one: SourceStatus) -> str:
     if one.reason:
         text += f', <strong class="bad">fails: {escape(one.reason)}</strong>'
     return text
+
+
+def _addresses(one: UpstreamStatus) -> Iterator[str]:
+    limit = one.limits.get("limits.dynamic_destinations")
+    if limit is not None:
+        yield f"{_limited(one.dynamic_destinations, limit)} dynamic destinations"
 
 
 def _limited(number: int, limit: int | None) -> str:

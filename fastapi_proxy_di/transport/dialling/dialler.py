@@ -11,10 +11,11 @@ import asyncio
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeAlias, TypeVar
 
 from fastapi_proxy_di.errors import (
+    DestinationNotAllowed,
     Failure,
     LocalResourcesExhausted,
     ProxyError,
@@ -22,7 +23,7 @@ from fastapi_proxy_di.errors import (
     UpstreamTimeout,
 )
 from fastapi_proxy_di.settings import TimeoutSettings, TlsSettings
-from fastapi_proxy_di.transport.dialling.known_name import is_no_such_name
+from fastapi_proxy_di.transport.dialling.known_name import AddressInfo, is_no_such_name
 from fastapi_proxy_di.transport.dialling.race import SHORTAGES, connect_first, decisive
 from fastapi_proxy_di.transport.dialling.resolver import numeric_addresses, resolver_of
 from fastapi_proxy_di.wire.addresses import Address
@@ -49,6 +50,9 @@ class DialledConnection(asyncio.BaseProtocol, ABC):
 
 _Connection = TypeVar("_Connection", bound=DialledConnection)
 
+Guard: TypeAlias = Callable[[str], str | None]
+"""Says why no connection may be opened to an IP address; ``None`` if one may."""
+
 
 class Dialler:
     """Opens connections to one address.
@@ -64,6 +68,8 @@ class Dialler:
         tls: The TLS settings of the upstream, for the server name.
         timeouts: The timeouts of the upstream, for the connect timeout.
         failed: Called with the URL of the address each time a dial has failed.
+        guard: Judges each IP address before each dial, ``None`` allows all. One that is refused
+            refuses the dial.
     """
 
     def __init__(
@@ -73,12 +79,14 @@ class Dialler:
         tls: TlsSettings,
         timeouts: TimeoutSettings,
         failed: Callable[[str], None] | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.address: Address = address
         self.tls: bool = ssl_context is not None
         self.closed: bool = False
         self._ssl_context = ssl_context
         self._failed = failed
+        self._guard = guard
         self._server_name = (tls.server_name or address.server_name) if ssl_context else None
         self._connect_seconds = timeouts.connect
         self._resolve_seconds = timeouts.connect if timeouts.resolve is None else timeouts.resolve
@@ -94,6 +102,7 @@ class Dialler:
             UpstreamConnectError: No connection, or the upstream is shut down.
             UpstreamTimeout: No connection in time.
             LocalResourcesExhausted: No socket of our own.
+            DestinationNotAllowed: An IP address of the destination is refused.
         """
         self._refuse_if_closed()
         failures: list[OSError] = []
@@ -141,6 +150,9 @@ class Dialler:
             except (TimeoutError, asyncio.CancelledError):
                 failures.append(TimeoutError("the look-up of its name took too long"))
                 raise
+        if self._guard is not None:
+            # Nothing is looked up between here and ``connect``, so no name can lead elsewhere.
+            self._refuse_unless_allowed(addresses, self._guard)
         sock = await connect_first(addresses, failures)
         failures.clear()  # what follows fails for reasons of its own
         try:
@@ -152,6 +164,14 @@ class Dialler:
                 # uvloop takes the descriptor and closes it, also when this dial fails. The
                 # socket object must not close it a second time: it may be another socket's then.
                 sock.detach()
+
+    def _refuse_unless_allowed(self, addresses: Iterable[AddressInfo], guard: Guard) -> None:
+        for *_, (ip, *_) in addresses:
+            reason = guard(ip)
+            if reason is not None:
+                raise DestinationNotAllowed(
+                    f"{self.address.url} leads to {ip}, which is refused: {reason}"
+                )
 
     def _refuse_if_closed(self) -> None:
         if self.closed:

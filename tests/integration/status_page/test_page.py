@@ -78,6 +78,7 @@ def upstream(*destinations: DestinationStatus, **changes: Any) -> UpstreamStatus
         "tunnel_ends": {},
         "destinations": destinations,
         "removed": (),
+        "dynamic_destinations": 0,
     }
     return UpstreamStatus.model_validate({**defaults, **changes})
 
@@ -233,10 +234,13 @@ def test_recent_failures_and_refusals(numbers: dict[str, int], text: str, troubl
 
 def test_limits_are_shown_where_they_are_set() -> None:
     """Beside what they limit."""
-    limits = {"limits.max_in_flight": 2, "limits.queue": 9}
-    text = Elements(rendered(upstream(in_flight=2, queued=1, limits=limits))).text
+    limits = {"limits.max_in_flight": 2, "limits.queue": 9, "limits.dynamic_destinations": 1000}
+    shown = upstream(in_flight=2, queued=1, limits=limits, dynamic_destinations=3)
+    text = Elements(rendered(shown)).text
 
+    assert "0 of 0 available" in text
     assert "2 of at most 2 in flight, 1 of at most 9 queued" in text
+    assert "0 WebSockets, 3 of at most 1000 dynamic destinations" in text
 
 
 def test_durations_say_that_they_are_estimated() -> None:

@@ -1,0 +1,253 @@
+"""Requests to addresses that code gives: the rules of an upstream for what is not in its pool.
+
+The same journey as to the pool, with the same timeouts, limits and transforms, but other ends:
+
+- the destination is the one at the address that the request gives, if it is allowed;
+- no health, no ejection, no policy, and no retry but on a new connection to the same address;
+- nothing of the client and of the settings goes there that is a secret, unless the settings or
+  the arguments of the call say so.
+
+Limits of requests count apart from those of the pool.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from starlette.types import Scope
+
+from fastapi_proxy_di.balancing.first import First
+from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
+from fastapi_proxy_di.balancing.selection import Pick
+from fastapi_proxy_di.client.lease import Lease
+from fastapi_proxy_di.client.leasing import lease
+from fastapi_proxy_di.errors import DestinationNotAllowed
+from fastapi_proxy_di.forwarding.admission import Admission
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.http import HttpForwarder
+from fastapi_proxy_di.forwarding.journey import Journey, Send
+from fastapi_proxy_di.forwarding.outcomes import Outcomes
+from fastapi_proxy_di.forwarding.overrides import Overrides
+from fastapi_proxy_di.forwarding.response_headers import HostOnlyCookies
+from fastapi_proxy_di.forwarding.retries import RetryBudget
+from fastapi_proxy_di.forwarding.retry_loop import RetryLoop
+from fastapi_proxy_di.forwarding.websocket import WebSocketForwarder
+from fastapi_proxy_di.health.ejection import Ejector
+from fastapi_proxy_di.health.slow_start import SlowStart
+from fastapi_proxy_di.health.thresholds import Threshold
+from fastapi_proxy_di.observability.access_record import AccessRecords
+from fastapi_proxy_di.observability.observers import UpstreamObservers
+from fastapi_proxy_di.observability.tracing import Tracing
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.pools.pool import Pool
+from fastapi_proxy_di.settings import StatusCodes, UpstreamSettings
+from fastapi_proxy_di.supervision.supervisor import Supervisor
+from fastapi_proxy_di.transforms.pipeline import pipeline_of
+from fastapi_proxy_di.upstream.client_request import Forwarder
+from fastapi_proxy_di.upstream.dynamic_destinations import DynamicDestinations
+from fastapi_proxy_di.upstream.rules import (
+    Rules,
+    is_limited,
+    request_builder,
+    response_table,
+    secret_headers,
+)
+from fastapi_proxy_di.wire.addresses import Address
+from fastapi_proxy_di.wire.given_address import allowed_address
+from fastapi_proxy_di.wire.reachable import refusal
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.upstream.running import RunningUpstream
+
+__all__ = ["DynamicUpstream"]
+
+_CREDENTIALS: Final = frozenset({b"authorization", b"cookie"})
+"""Headers of the client that do not go to an address; ``Proxy-Authorization`` goes nowhere."""
+
+
+class DynamicUpstream:
+    """What an upstream needs for requests to addresses that code gives.
+
+    Args:
+        rules: The rules of the upstream.
+        running: The upstream.
+
+    Attributes:
+        destinations: The destinations in use.
+        admission: Admits requests where the settings have limits of requests.
+        forwarder: Forwards requests whose overrides have a destination.
+    """
+
+    def __init__(self, rules: Rules, running: RunningUpstream) -> None:
+        settings = _settings(rules.settings)
+        name, allowed = settings.name, settings.allowed_destinations
+        self._origins: Final = allowed.parsed_origins
+        self._networks: Final = allowed.networks
+        # Without destinations nothing is available, and so nothing is ever ejected.
+        pool = Pool(name, (), panic=False)
+        self._supervisor: Final = Supervisor(
+            pool,
+            Ejector(pool, settings.ejection),
+            Threshold(settings.health.fall, settings.health.rise),
+            SlowStart(0.0),
+            running.events,
+            window=settings.requests_window,
+        )
+        factory = running.transports.factory.guarded(
+            settings, partial(refusal, networks=self._networks)
+        )
+        self.destinations: Final = DynamicDestinations(
+            name, settings.limits, factory.make, self._supervisor.limit_hit
+        )
+        self.admission: Final = Admission(self._supervisor, settings.limits, settings.max_requests)
+        observers = UpstreamObservers(
+            running.metrics,
+            Tracing(name, rules.telemetry, _how),
+            AccessRecords(name, pool, _how, settings.explain, rules.telemetry),
+        )
+        outcomes = Outcomes(self._supervisor, First(), settings.ejection)
+        retry_loop = RetryLoop(
+            settings=settings,
+            policy=First(),
+            select=_select,
+            supervisor=self._supervisor,
+            transports=self.destinations.by_destination,
+            outcomes=outcomes,
+            budget=RetryBudget(0.0, 0, started=monotonic()),
+            random=running.random,
+        )
+        self._journey: Final = Journey(
+            name,
+            self._at_the_address(retry_loop.send),
+            self._at_the_address(retry_loop.hold),
+            outcomes,
+            self.admission if is_limited(settings) else None,
+            observers,
+            running.failures,
+        )
+        transforms = pipeline_of(settings.transforms)
+        withheld = frozenset() if allowed.credentials else _withheld(rules.settings)
+        builder = request_builder(
+            settings, transforms, (*rules.telemetry.removed_headers(), *withheld)
+        )
+        own = secret_headers(settings.response_headers)
+        response_headers = HostOnlyCookies(
+            response_table(settings, own),
+            own,
+            transforms,
+            None,
+            pool,
+            rewrites_location=settings.location == "rewrite",
+        )
+        self.forwarder: Final = Forwarder()
+        self.forwarder.rules = dataclasses.replace(
+            rules,
+            journey=self._journey,
+            http=HttpForwarder(settings, self._journey, builder, response_headers),
+            websocket=WebSocketForwarder(
+                settings, self._journey, builder, response_headers, running.tunnels
+            ),
+            read_key=None,
+        )
+
+    def lease(self, destination: str) -> AbstractAsyncContextManager[Lease]:
+        """Lease the destination at an address."""
+        return lease(self._journey, None, Overrides(destination=destination))
+
+    def refuse(self) -> None:
+        """Refuse requests from now on; those under way continue."""
+        self._journey.close()
+
+    def retire(self) -> None:
+        """Drop what is idle, because the upstream has new rules; requests under way go on."""
+        self._supervisor.close()
+        self.destinations.drop_idle()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self._supervisor.close()
+        await self.destinations.aclose()
+
+    def _at_the_address(self, send: Send) -> Send:
+        """Let a layer pick the destination at the address that the overrides give."""
+
+        async def sent(exchange: Exchange) -> None:
+            destination = self.destinations.hold(self._address_of(exchange))
+            exchange.key = _Given(destination)
+            try:
+                await send(exchange)
+            finally:
+                self.destinations.release(destination)
+
+        return sent
+
+    def _address_of(self, exchange: Exchange) -> Address:
+        assert exchange.overrides is not None
+        assert exchange.overrides.destination is not None
+        try:
+            return allowed_address(exchange.overrides.destination, self._origins, self._networks)
+        except ValueError as error:
+            raise DestinationNotAllowed(f"destination: {error}") from None
+
+
+class _Given:
+    """The destination at the address that a request gives, in place of a policy's key."""
+
+    __slots__ = ("destination",)
+
+    def __init__(self, destination: Destination) -> None:
+        self.destination: Final = destination
+
+    def key(self) -> None:
+        """Give no key."""
+
+
+def _select(
+    policy: BalancingPolicy,
+    pool: Pool,
+    request: PickRequest | None = None,
+    tried: Collection[Destination] = (),
+) -> Pick:
+    """Pick the destination that the request gives, as ``balancing.selection.select`` would."""
+    assert isinstance(request, _Given)
+    return (None if request.destination in tried else request.destination), ()
+
+
+def _how(scope: Scope, picked: Destination | None) -> str:
+    return "address"
+
+
+def _settings(settings: UpstreamSettings) -> UpstreamSettings:
+    """Give the settings for addresses: no counted retries, no hedging, and their own Host."""
+    none = StatusCodes()
+    changes: dict[str, object] = {
+        "retries": settings.retries.model_copy(
+            update={
+                "attempts": 0,
+                "statuses": none,
+                "refused_statuses": none,
+                "hedge_after": None,
+            }
+        ),
+        "ejection": settings.ejection.model_copy(
+            update={"statuses": none, "respect_retry_after": False}
+        ),
+        "preserve_host": False,
+    }
+    if not settings.allowed_destinations.credentials:
+        changes["request_headers"] = {}
+    return settings.model_copy(update=changes)
+
+
+def _withheld(settings: UpstreamSettings) -> frozenset[bytes]:
+    """Give the headers of the client that do not go to an address.
+
+    Those of ``request_headers`` neither, which a client could forge where the settings do not
+    replace them.
+    """
+    return _CREDENTIALS | {name.encode("latin-1") for name in settings.request_headers}

@@ -1,0 +1,43 @@
+"""A gateway whose client names the destination in a header, as only a test may do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header
+
+from fastapi_proxy_di import ForwardOptions
+from tests.support.gateways import gateway_app
+from tests.support.origins import Headers
+
+__all__ = ["TO", "given_app", "to"]
+
+TO = "x-to"
+
+
+async def chosen(x_to: Annotated[str | None, Header()] = None) -> ForwardOptions:
+    """Send the request where the header says, decoded as the test wrote it."""
+    return ForwardOptions(destination=None if x_to is None else bytes.fromhex(x_to).decode())
+
+
+def to(address: str, *headers: tuple[bytes, bytes]) -> Headers:
+    """Headers of a request for an address; any character may be in it."""
+    return [(TO.encode(), address.encode().hex().encode()), *headers]
+
+
+def given_app(
+    *destinations: str,
+    origins: Sequence[str] = (),
+    networks: Sequence[str] = ("127.0.0.0/8",),
+    credentials: bool = False,
+    **options: Any,
+) -> FastAPI:
+    """Build an app that sends ``/billing`` where the client says; options as `gateway_app`."""
+    allowed = {"origins": origins, "networks": networks, "credentials": credentials}
+    return gateway_app(
+        *destinations,
+        router={"options": chosen, **options.pop("router", {})},
+        allowed_destinations=allowed,
+        **options,
+    )
