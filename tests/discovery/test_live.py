@@ -1,0 +1,305 @@
+"""Names that change under load: a gateway, real name servers, and an origin on many addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dns.message
+import dns.rcode
+import pytest
+
+from tests.support.dns_servers import dnsmasq, reply, scripted_dns
+from tests.support.gateways import Gateway, gateway, until
+from tests.support.http_client import fetch
+from tests.support.servers import free_port
+
+pytestmark = pytest.mark.e2e
+
+
+class Origin:
+    """One server on all addresses of this machine's loopback.
+
+    Attributes:
+        port: Where it listens.
+        served: How many requests each address got.
+        posts: How often each POST arrived, by its path.
+        hosts: The Host headers that arrived.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.served: Counter[str] = Counter()
+        self.posts: Counter[str] = Counter()
+        self.hosts: set[str] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Respond to each request of a connection with the address that it was sent to."""
+        address = writer.get_extra_info("sockname")[0]
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                method, path, _ = head.split(" ", 2)
+                self.served[address] += 1
+                self.posts[path] += method == "POST"
+                self.hosts.add(head.lower().partition("\r\nhost: ")[2].partition("\r\n")[0])
+                await asyncio.sleep(0.002)
+                body = address.encode()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def origin(host: str = "0.0.0.0") -> AsyncIterator[Origin]:
+    """Run an origin."""
+    made = Origin()
+    server = await asyncio.start_server(made.serve, host, 0)
+    made.port = server.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.close()
+
+
+def live(
+    port: int, nameserver: str, **discovery: Any
+) -> contextlib.AbstractAsyncContextManager[Gateway]:
+    """Run a gateway for the name ``api.internal``, which it looks up all the time."""
+    settings = {"nameservers": [nameserver], "refresh": 0.05, "family": "both", **discovery}
+    return gateway(f"dns+http://api.internal:{port}", discovery=settings)
+
+
+def lines(*numbers: int) -> str:
+    """Give the addresses 127.0.0.<number> of the name, for dnsmasq."""
+    return "".join(f"127.0.0.{number} api.internal\n" for number in numbers)
+
+
+def known(gate: Gateway) -> int:
+    """Give the number of destinations."""
+    return len(gate.balancer.destinations)
+
+
+class Load:
+    """Clients that send a GET and a POST in turn, until they are stopped."""
+
+    def __init__(self, gate: Gateway, clients: int = 6) -> None:
+        self.statuses: Counter[tuple[str, int]] = Counter()
+        self.sent = 0
+        self._gate, self._running = gate, True
+        self._tasks = [asyncio.create_task(self._client()) for _ in range(clients)]
+
+    async def _client(self) -> None:
+        while self._running:
+            self.sent += 1
+            path = f"/billing/{self.sent}"
+            for method in ("GET", "POST"):
+                response = await fetch(self._gate.address, method, path)
+                self.statuses[method, response.status] += 1
+
+    async def more(self, number: int) -> None:
+        """Wait until that many further requests have begun."""
+        wanted = self.sent + number
+        await until(lambda: self.sent >= wanted, 30)
+
+    async def stop(self) -> None:
+        """End the load."""
+        self._running = False
+        await asyncio.gather(*self._tasks)
+
+
+async def test_name_grows_and_shrinks_under_load(tmp_path: Path) -> None:
+    """From 3 to 30 to 1: no request fails, and no POST arrives twice."""
+    async with (
+        origin() as server,
+        dnsmasq(tmp_path, lines(1, 2, 3)) as names,
+        live(server.port, names.nameserver) as gate,
+    ):
+        load = Load(gate)
+        await load.more(30)
+        await names.write(lines(*range(1, 31)))
+        await until(lambda: known(gate) == 30)
+        await load.more(150)
+        await names.write(lines(17))
+        await until(lambda: known(gate) == 1)
+        before = server.served.copy()
+        await load.more(30)
+        await load.stop()
+        late = server.served - before
+
+    assert {status for _, status in load.statuses} == {200}
+    assert set(server.posts.values()) <= {0, 1}
+    assert sum(server.posts.values()) == load.statuses["POST", 200]
+    assert len(server.served) == 30
+    # What was under way when an address left is finished there.
+    assert sum(count for address, count in late.items() if address != "127.0.0.17") <= 12
+    assert server.hosts == {f"api.internal:{server.port}"}
+
+
+async def test_last_addresses_serve_while_the_server_is_stopped(tmp_path: Path) -> None:
+    """For ``keep``; a server that is back is asked again."""
+    port = free_port()
+    async with origin() as server, contextlib.AsyncExitStack() as stack:
+        names = await stack.enter_async_context(dnsmasq(tmp_path, lines(1, 2), port=port))
+        gate = await stack.enter_async_context(
+            live(server.port, names.nameserver, keep=1.5, on_empty="drop")
+        )
+        await names.stop()
+        await until(lambda: gate.balancer.status().sources[0].reason)
+        kept = await fetch(gate.address, target="/billing/x")
+        await until(lambda: known(gate) == 0)
+        dropped = await fetch(gate.address, target="/billing/x")
+        await stack.enter_async_context(dnsmasq(tmp_path, lines(3), port=port))
+        await until(lambda: known(gate) == 1)
+        back = await fetch(gate.address, target="/billing/x")
+
+    assert (kept.status, dropped.status, back.status) == (200, 503, 200)
+    assert back.body == b"127.0.0.3"
+
+
+@pytest.mark.parametrize(("on_empty", "expected"), [("keep", 200), ("drop", 503)])
+async def test_name_that_is_gone_is_kept_or_dropped(
+    on_empty: str, expected: int, tmp_path: Path
+) -> None:
+    """The server says that the name does not exist."""
+    async with (
+        origin() as server,
+        dnsmasq(tmp_path, lines(1)) as names,
+        live(server.port, names.nameserver, on_empty=on_empty) as gate,
+    ):
+        await names.write("127.0.0.9 other.internal\n")
+        await until(lambda: gate.balancer.status().sources[0].reason == "it has no destinations")
+        response = await fetch(gate.address, target="/billing/x")
+
+    assert response.status == expected
+
+
+async def test_failure_of_the_server_changes_nothing() -> None:
+    """SERVFAIL is no empty response, whatever ``on_empty`` says."""
+    fails = False
+
+    def script(query: dns.message.Message, by_tcp: bool) -> list[dns.message.Message]:
+        if fails:
+            return [reply(query, rcode=dns.rcode.SERVFAIL)]
+        return [reply(query, "api.internal. 0 IN A 127.0.0.1")]
+
+    async with (
+        origin() as server,
+        scripted_dns(script) as names,
+        live(server.port, names.nameserver, on_empty="drop", family="ipv4") as gate,
+    ):
+        fails = True
+        await until(lambda: "SERVFAIL" in gate.balancer.status().sources[0].reason)
+        response = await fetch(gate.address, target="/billing/x")
+
+    assert response.status == 200
+
+
+async def test_name_that_flaps_keeps_connections_and_ejections() -> None:
+    """Each response has another half of the addresses."""
+    turn = 0
+
+    def script(query: dns.message.Message, by_tcp: bool) -> list[dns.message.Message]:
+        nonlocal turn
+        turn += 1
+        flapping = 2 + turn % 2
+        return [
+            reply(
+                query,
+                "api.internal. 0 IN A 127.0.0.1",
+                f"api.internal. 0 IN A 127.0.0.{flapping}",
+            )
+        ]
+
+    async with (
+        origin() as server,
+        scripted_dns(script) as names,
+        live(server.port, names.nameserver, family="ipv4") as gate,
+    ):
+        upstream = gate.balancer._running
+        bad = gate.balancer.destinations[1]
+        for _ in range(5):
+            upstream.supervisor.failed(bad, "connect")
+        until_then = bad.ejected_until
+
+        def is_listed() -> bool:
+            return gate.balancer.destinations[1].url == bad.url
+
+        await until(lambda: not is_listed())
+        await until(is_listed)
+        again = gate.balancer.destinations[1]
+        responses = [await fetch(gate.address, target="/billing/x") for _ in range(10)]
+
+    assert again is not bad
+    assert again.ejected_until == until_then is not None
+    assert {one.status for one in responses} == {200}
+
+
+async def test_failed_dial_finds_the_new_address(tmp_path: Path) -> None:
+    """The old one is dead, and the next look-up would be in an hour."""
+    async with (
+        origin("127.0.0.2") as server,
+        dnsmasq(tmp_path, lines(1)) as names,
+        live(server.port, names.nameserver, refresh=3600) as gate,
+    ):
+        await names.write(lines(2))
+        first = await fetch(gate.address, target="/billing/x")
+        await until(lambda: gate.balancer.destinations[0].url.startswith("http://127.0.0.2"))
+        second = await fetch(gate.address, target="/billing/x")
+
+    assert first.status in (200, 502)
+    assert second.body == b"127.0.0.2"
+
+
+def _has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False  # pragma: no cover
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+async def test_name_with_ipv6_alone(tmp_path: Path) -> None:
+    """Dialled by its number; Host is the name."""
+    async with (
+        origin("::1") as server,
+        dnsmasq(tmp_path, "::1 api.internal\n") as names,
+        live(server.port, names.nameserver, family="ipv6") as gate,
+    ):
+        response = await fetch(gate.address, target="/billing/x")
+
+    assert response.body == b"::1"
+    assert server.hosts == {f"api.internal:{server.port}"}
+
+
+def _has(gate: Gateway, urls: list[str]) -> bool:
+    return urls == [one.url for one in gate.balancer.destinations]
+
+
+async def test_file_changes_under_load(tmp_path: Path) -> None:
+    """Each replacement of the file moves the traffic, and no request fails."""
+    path = tmp_path / "billing.toml"
+
+    def write(*numbers: int) -> None:
+        urls = [f"http://127.0.0.{number}:{server.port}" for number in numbers]
+        other = path.with_suffix(".new")
+        other.write_text(f"destinations = {urls}")
+        other.replace(path)
+
+    async with origin() as server:
+        write(1)
+        async with gateway(f"file://{path}", discovery={"refresh": 0.02}) as gate:
+            load = Load(gate)
+            for numbers in ([2, 3], [4], [*range(5, 15)]):
+                write(*numbers)
+                wanted = [f"http://127.0.0.{number}:{server.port}" for number in numbers]
+                await until(partial(_has, gate, wanted))
+                await load.more(20)
+            await load.stop()
+
+    assert {status for _, status in load.statuses} == {200}
+    assert len(server.served) >= 10
