@@ -27,6 +27,7 @@ TEXTS = {page: page.read_text() for page in [*PAGES, ROOT / "README.md"]}
 SNIPPET_FILES = sorted(SNIPPETS.rglob("*.py"))
 WEB_APPS = SNIPPETS / "how_to" / "web_apps"
 DEPLOYMENT = SNIPPETS / "how_to" / "deployment"
+DISCOVERY = SNIPPETS / "how_to" / "discovery"
 SEEN = SNIPPETS / "how_to" / "seen"
 
 
@@ -67,6 +68,8 @@ def test_snippets_are_shown() -> None:
         *WEB_APPS.glob("*.sh"),
         *DEPLOYMENT.iterdir(),
         *SEEN.glob("*.yml"),
+        *DISCOVERY.glob("*.yaml"),
+        *DISCOVERY.glob("*.toml"),
     ]
     assert shown == {str(file.relative_to(SNIPPETS)) for file in [*SNIPPET_FILES, *others]}
 
