@@ -158,7 +158,8 @@ async def test_next_server_is_asked_after_a_failure() -> None:
         scripted_dns(script(RECORD)) as good,
     ):
         assert await ask(gone, failing, mute, good, seconds=2.0) == Found(("10.0.0.1",), 30.0)
-        assert (len(failing.asked), len(mute.asked)) == (1, 1)
+        assert len(failing.asked) == 1
+        assert mute.asked
 
 
 async def test_failure_names_each_server() -> None:
@@ -168,7 +169,7 @@ async def test_failure_names_each_server() -> None:
         scripted_dns(silent) as mute,
         scripted_dns(script(rcode=dns.rcode.SERVFAIL)) as failing,
     ):
-        assert await ask(gone, mute, failing, seconds=BRIEF) == (
+        assert await ask(gone, mute, failing, seconds=3 * BRIEF) == (
             "S1 failed: Connection refused, S2 sent no response in time, S3 says SERVFAIL"
         )
 
