@@ -15,7 +15,7 @@ import dns.exception
 import dns.flags
 import dns.name
 import dns.nameserver
-import dns.rdata
+import dns.rdatatype
 import dns.resolver
 
 from fastapi_proxy_di.discovery.dns_sockets import Backend
@@ -106,9 +106,9 @@ def _doubt(answer: dns.resolver.Answer) -> str | None:
     flags = answer.response.flags
     if flags & dns.flags.TC:
         return "sent a truncated response by TCP"
-    if answer.rrset is None and not flags & (dns.flags.AA | dns.flags.RA):
-        # It refers to other servers: this one neither has the zone nor asks others.
-        return "is not responsible for the name"
+    refers = any(one.rdtype == dns.rdatatype.NS for one in answer.response.authority)
+    if answer.rrset is None and refers and not flags & (dns.flags.AA | dns.flags.RA):
+        return "only refers to other servers"  # it has not the zone, and does not ask them
     return None
 
 

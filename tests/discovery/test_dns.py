@@ -146,7 +146,13 @@ async def test_reference_to_other_servers_fails() -> None:
         return [message]
 
     async with scripted_dns(respond) as server:
-        assert await ask(server) == "S1 is not responsible for the name"
+        assert await ask(server) == "S1 only refers to other servers"
+
+
+async def test_empty_response_without_flags_is_an_empty_result() -> None:
+    """Simple servers say neither that they are responsible nor that they ask others."""
+    async with scripted_dns(script()) as server:
+        assert await ask(server) == Found((), 30.0)
 
 
 async def test_next_server_is_asked_after_a_failure() -> None:
