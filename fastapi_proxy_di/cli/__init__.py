@@ -85,13 +85,8 @@ def _run(arguments: Arguments) -> int:
         case "serve":
             from fastapi_proxy_di.cli import serve  # noqa: PLC0415
 
-            return serve.run(
-                arguments.names,
-                arguments.host,
-                8000 if arguments.port is None else arguments.port,
-                access_log=arguments.access_log,
-            )
+            return serve.run(arguments)
         case "schema":
             return schema.run(arguments.name)
         case _:  # "check": argparse refuses other words
-            return check.run(arguments.names)
+            return check.run(arguments)

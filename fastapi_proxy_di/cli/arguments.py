@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from fastapi_proxy_di import __version__
@@ -30,6 +31,12 @@ class Arguments(argparse.Namespace):
     names: tuple[str, ...] = ()
     with_parent: bool = False
     access_log: bool = True
+    workers: int = 1
+    env_files: list[Path] = field(default_factory=list)
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    status: int | None = None
+    diff: Path | None = None
 
 
 def parse(argv: Sequence[str] | None = None) -> Arguments:
@@ -43,6 +50,12 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
     arguments.names = tuple(arguments.names)
     if arguments.once and arguments.upstreams < 2:
         parser.error("demo --once takes one upstream down at a time: --upstreams must be 2 or more")
+    if arguments.ssl_keyfile is not None and arguments.ssl_certfile is None:
+        parser.error("--ssl-keyfile is the key of a certificate: give --ssl-certfile as well")
+    if arguments.status is not None and arguments.workers > 1:
+        parser.error(
+            "--status shows the state of one process, and each of several --workers has its own"
+        )
     if len(set(arguments.names)) < len(arguments.names):
         parser.error("an upstream is named twice")
     return arguments
@@ -103,6 +116,44 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument(
         "--no-access-log", action="store_false", dest="access_log", help="do not log each request"
     )
+    serve.add_argument(
+        "--workers",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="worker processes, each with its own connections, probes and limits (default: 1)",
+    )
+    _add_env_file(serve)
+    serve.add_argument(
+        "--ssl-certfile", type=Path, metavar="FILE", help="serve TLS with this certificate (PEM)"
+    )
+    serve.add_argument(
+        "--ssl-keyfile",
+        type=Path,
+        metavar="FILE",
+        help="its key, if the certificate's file has none; the key's password is read from the "
+        "variable UVICORN_SSL_KEYFILE_PASSWORD",
+    )
+    serve.add_argument(
+        "--status",
+        type=_port,
+        metavar="PORT",
+        help="show the status page on this port of 127.0.0.1, 0 for any free one; other machines "
+        "cannot reach it, because it has no login. Not with several workers",
+    )
+
+
+def _add_env_file(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--env-file",
+        action="append",
+        type=Path,
+        default=[],
+        dest="env_files",
+        metavar="FILE",
+        help="read variables from this file; the environment overrides them, and later files "
+        "override earlier ones (may be given several times)",
+    )
 
 
 def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -121,6 +172,7 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="upstream",
         help="a name, or a declared settings class: package.module:Billing",
     )
+    _add_env_file(check)
 
 
 def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -154,6 +206,13 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
     return port
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of workers, 1 or more")
+    return number
 
 
 def _count(text: str) -> int:

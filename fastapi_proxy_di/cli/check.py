@@ -10,12 +10,14 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 
 from pydantic import BaseModel
 
+from fastapi_proxy_di.cli.arguments import Arguments
+from fastapi_proxy_di.cli.env_files import add_variables
 from fastapi_proxy_di.cli.found import FOUND_HEADS, found_rows, has_fault
 from fastapi_proxy_di.cli.mentions import mentions_of
 from fastapi_proxy_di.cli.tables import print_table
@@ -55,19 +57,20 @@ class Finding:
     milliseconds: float | None
 
 
-def run(words: Sequence[str]) -> int:
+def run(arguments: Arguments) -> int:
     """Check upstreams by their settings.
 
     Args:
-        words: The upstreams: names, whose settings are those of the environment, or settings
-            classes as ``package.module:Billing``.
+        arguments: The command line. Its names are those of upstreams, whose settings are those
+            of the environment, or settings classes as ``package.module:Billing``.
 
     Returns:
         0 if every probe succeeded, 1 if one failed or a source found nothing, 2 if the settings
         are wrong.
     """
     try:
-        settings, faults = read_all(mentions_of(words))
+        add_variables(arguments.env_files, os.environ)
+        settings, faults = read_all(mentions_of(arguments.names))
         of_app, more = read_proxy_settings()
         faults += more
         findings, found = asyncio.run(_probe_all(settings, faults))

@@ -1,43 +1,51 @@
 """``serve``: runs a gateway by the settings of the environment, without code.
 
-The file configures uvicorn for a gateway; `proxy_app` does the forwarding.
+The file configures uvicorn for a gateway; `gateway` has the application.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import signal
 import socket
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any, Final
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 from uvicorn.config import LOGGING_CONFIG
 
-from fastapi_proxy_di import ProxyApp, SettingsError, UpstreamSettings, proxy_app
+from fastapi_proxy_di.cli.arguments import Arguments
 from fastapi_proxy_di.cli.background_server import serving
+from fastapi_proxy_di.cli.env_files import add_variables
+from fastapi_proxy_di.cli.gateway import WorkerGateway, gateway, mount_of
 from fastapi_proxy_di.cli.listening import listen, url
-from fastapi_proxy_di.integration.app import running_together
-from fastapi_proxy_di.integration.broken_responses import BrokenResponses
-from fastapi_proxy_di.integration.problems import problem, send_response
-from fastapi_proxy_di.settings import load_all
+from fastapi_proxy_di.cli.server_tls import ServerTls, server_tls
+from fastapi_proxy_di.cli.status_server import HOST, status_config
+from fastapi_proxy_di.cli.workers import check_settings, run_workers
+from fastapi_proxy_di.errors import SettingsError
+from fastapi_proxy_di.integration.app import ProxyApp, proxy_app, running_together
+from fastapi_proxy_di.integration.lifespan import RUNTIME
+from fastapi_proxy_di.integration.shadowed import MountPaths
+from fastapi_proxy_di.settings import UpstreamSettings, load_all
 
 _SHUTDOWN_SECONDS: Final = 10
+_WORKER_SECONDS: Final = 30
+"""A new worker may take so long to start, with the first probes; one that does not react for so
+long is replaced."""
 _NO_LIMIT: Final = sys.maxsize
 """Stands for no limit on messages: uvicorn has no other way to say so."""
 
 
-def run(names: Sequence[str], host: str, port: int, *, access_log: bool) -> int:
+def run(arguments: Arguments) -> int:
     """Serve until a signal comes.
 
     Args:
-        names: The upstreams.
-        host: Address to listen on.
-        port: 0 takes any free one.
-        access_log: Whether each request is logged.
+        arguments: The command line.
 
     Returns:
         0 after SIGTERM; 2 if the settings are wrong or the port is taken.
@@ -46,15 +54,28 @@ def run(names: Sequence[str], host: str, port: int, *, access_log: bool) -> int:
         KeyboardInterrupt: Ctrl-C; the gateway has shut down in order.
     """
     try:
-        settings = load_all({name: name for name in names})
-        listening = listen(host, port)
-        if listening is None:
-            return 2
-        proxies = {name: proxy_app(one) for name, one in settings.items()}
-        app = BrokenResponses(gateway(proxies))
-        config = server_config(app, settings.values(), access_log=access_log)
-        with listening, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(config, listening, proxies))
+        add_variables(arguments.env_files, os.environ)
+        tls = server_tls(arguments.ssl_certfile, arguments.ssl_keyfile)
+        settings = load_all({name: name for name in arguments.names})
+        port = 8000 if arguments.port is None else arguments.port
+        with ExitStack() as sockets:
+            listening = listen(arguments.host, port)
+            if listening is None:
+                return 2
+            sockets.enter_context(listening)
+            if arguments.workers > 1:
+                return _serve_by_workers(arguments, settings, tls, listening)
+            status = None if arguments.status is None else listen(HOST, arguments.status)
+            if arguments.status is not None and status is None:
+                return 2
+            if status is not None:
+                sockets.enter_context(status)
+            proxies = {name: proxy_app(one) for name, one in settings.items()}
+            config = server_config(
+                gateway(proxies), settings.values(), access_log=arguments.access_log, tls=tls
+            )
+            with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+                runner.run(_serve(config, listening, proxies, status))
     except SettingsError as error:
         # Also faults that only the start finds, such as a certificate that cannot be read.
         print(error, file=sys.stderr)
@@ -62,41 +83,23 @@ def run(names: Sequence[str], host: str, port: int, *, access_log: bool) -> int:
     return 0
 
 
-def gateway(proxies: Mapping[str, ProxyApp]) -> ASGIApp:
-    """Mount one upstream at ``/``, several at ``/<name>``."""
-    if len(proxies) == 1:
-        return next(iter(proxies.values()))
-    return _ByName(proxies)
-
-
-class _ByName:
-    """Forwards each request to the upstream that the first segment of its path names.
-
-    A ``Mount`` does not match its own path without a slash, nor paths with line ends.
-    """
-
-    def __init__(self, proxies: Mapping[str, ProxyApp]) -> None:
-        self._proxies = proxies
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = scope["path"][1:].partition("/")[0]
-        proxy = self._proxies.get(name)
-        if proxy is None:
-            await send_response(problem(404), scope, receive, send)
-        else:
-            scope["root_path"] = f"/{name}"
-            await proxy(scope, receive, send)
-
-
 def server_config(
-    app: ASGIApp, upstreams: Collection[UpstreamSettings], *, access_log: bool
+    app: ASGIApp | WorkerGateway,
+    upstreams: Collection[UpstreamSettings],
+    *,
+    access_log: bool,
+    tls: ServerTls | None = None,
+    workers: int = 1,
 ) -> uvicorn.Config:
     """Give uvicorn's configuration for a gateway to these upstreams.
 
     Args:
-        app: The gateway; its lifespan is not run by the server.
+        app: The gateway, whose lifespan is not run by the server; for several workers what makes
+            it in each of them, with its lifespan.
         upstreams: Settings of the mounted upstreams.
         access_log: Whether each request is logged.
+        tls: The certificate, ``None`` for plain HTTP.
+        workers: Number of worker processes.
     """
     logging_config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
     logging_config["loggers"]["fastapi_proxy_di"] = {
@@ -113,7 +116,9 @@ def server_config(
     own = all(upstream.response_server_headers == "drop" for upstream in upstreams)
     return uvicorn.Config(
         app,
-        lifespan="off",
+        factory=isinstance(app, WorkerGateway),
+        workers=workers,
+        lifespan="on" if isinstance(app, WorkerGateway) else "off",
         log_config=logging_config,
         access_log=False,
         # Forwarding headers are evaluated by the library alone (`forwarded.trusted_proxies`).
@@ -126,18 +131,58 @@ def server_config(
             upstream.websocket.max_message_bytes or _NO_LIMIT for upstream in upstreams
         ),
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        timeout_worker_healthcheck=_WORKER_SECONDS,
+        ssl_certfile=None if tls is None else tls.certfile,
+        ssl_keyfile=None if tls is None else tls.keyfile,
+        ssl_keyfile_password=None if tls is None else tls.password,
     )
 
 
+def _serve_by_workers(
+    arguments: Arguments,
+    settings: Mapping[str, UpstreamSettings],
+    tls: ServerTls | None,
+    listening: socket.socket,
+) -> int:
+    """Serve in several processes; the addresses are printed before the first one responds."""
+    check_settings(settings)
+    config = server_config(
+        WorkerGateway(arguments.names),
+        settings.values(),
+        access_log=arguments.access_log,
+        tls=tls,
+        workers=arguments.workers,
+    )
+    _print_addresses(arguments.names, url(listening, tls=tls is not None))
+    return run_workers(config, listening)
+
+
 async def _serve(
-    config: uvicorn.Config, listening: socket.socket, proxies: Mapping[str, ProxyApp]
+    config: uvicorn.Config,
+    listening: socket.socket,
+    proxies: Mapping[str, ProxyApp],
+    status: socket.socket | None,
 ) -> None:
-    """Start the upstreams, then the server; end both in turn after SIGTERM or Ctrl-C."""
+    """Start the upstreams, then the servers; end all in turn after SIGTERM or Ctrl-C."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     # Started here and not by the server, which would log a settings fault as a traceback.
-    async with running_together(proxies.values()), serving(config, listening):
-        for name in proxies:
-            mount = f"/{name}" if len(proxies) > 1 else "/"
-            print(f"{name}: {url(listening)}{mount}", flush=True)
+    async with running_together(proxies.values()), AsyncExitStack() as servers:
+        if status is not None:
+            runtime = getattr(next(iter(proxies.values())), RUNTIME)
+            runtime.mounts = [_mount(name, len(proxies)) for name in proxies]
+            await servers.enter_async_context(serving(status_config(runtime), status))
+        await servers.enter_async_context(serving(config, listening))
+        _print_addresses(tuple(proxies), url(listening, tls=config.is_ssl))
+        if status is not None:
+            print(f"status page: {url(status)}/", flush=True)
         await stopped.wait()
+
+
+def _mount(name: str, count: int) -> MountPaths:
+    return MountPaths(name, mount_of(name, count), None, ("HTTP", "WebSocket"), (), ())
+
+
+def _print_addresses(names: Sequence[str], base: str) -> None:
+    for name in names:
+        print(f"{name}: {base}{mount_of(name, len(names))}", flush=True)

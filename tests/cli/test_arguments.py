@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fastapi_proxy_di import __version__
@@ -31,6 +33,17 @@ def test_serve_takes_names_host_and_port() -> None:
     assert (arguments.host, arguments.port) == ("::1", 9)
 
 
+def test_serve_takes_files_and_workers() -> None:
+    """Files of variables may be several; no option takes a password."""
+    words = ["--workers", "2", "--env-file", "a.env", "--env-file", "b.env", "--ssl-certfile", "c"]
+    arguments = parse(["serve", "billing", *words])
+
+    assert arguments.workers == 2
+    assert arguments.env_files == [Path("a.env"), Path("b.env")]
+    assert arguments.ssl_certfile == Path("c")
+    assert parse(["serve", "billing"]).env_files == []
+
+
 def test_check_takes_names_and_classes() -> None:
     """A class is written as Python's entry points are."""
     arguments = parse(["check", "billing", "shop.settings:Search"])
@@ -57,6 +70,9 @@ def test_demo_upstream_takes_a_name() -> None:
         (["check", "billing", "billing"], "named twice"),
         (["serve", "http://user:geheim@a"], "error: argument upstream: an address is not a name"),
         (["check", "http://user:geheim@a"], "error: argument upstream: an address is not a name"),
+        (["serve", "a", "--workers", "0"], "0 is not a number of workers, 1 or more"),
+        (["serve", "a", "--ssl-keyfile", "key.pem"], "give --ssl-certfile as well"),
+        (["serve", "a", "--status", "0", "--workers", "2"], "--status shows the state of one"),
         (["check", "shop:"], "'shop:' is not a class"),
         (["serve", "shop:Billing"], "'shop:Billing' is not a name of an upstream"),
     ],

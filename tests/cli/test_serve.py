@@ -16,6 +16,7 @@ from fastapi_proxy_di.cli import main, serve
 from fastapi_proxy_di.cli.demo.fleet import Fleet
 from fastapi_proxy_di.cli.demo.load_http import HttpConnection
 from fastapi_proxy_di.cli.demo.load_websocket import LoadWebSocket
+from fastapi_proxy_di.cli.gateway import gateway
 from tests.support.processes import Process, package
 from tests.support.servers import run_app
 from tests.support.websocket_client import open_websocket
@@ -110,7 +111,7 @@ async def test_serve_mounts_several_upstreams_by_name(fleet: Fleet) -> None:
 
 async def test_serve_forwards_the_address_of_the_client(fleet: Fleet) -> None:
     """``append`` extends the list of a trusted peer; uvicorn does not change the peer."""
-    config = serve.server_config(serve.gateway({}), [billing()], access_log=True)
+    config = serve.server_config(gateway({}), [billing()], access_log=True)
 
     assert config.proxy_headers is False
     assert config.timeout_graceful_shutdown == 10
@@ -133,7 +134,7 @@ def test_serve_adds_date_and_server_unless_an_upstream_forwards_them(
     upstreams: list[Billing], own: bool
 ) -> None:
     """A response never has two of them."""
-    config = serve.server_config(serve.gateway({}), upstreams, access_log=False)
+    config = serve.server_config(gateway({}), upstreams, access_log=False)
 
     assert (config.date_header, config.server_header) == (own, own)
     assert config.access_log is False
@@ -146,7 +147,7 @@ def test_serve_allows_the_largest_message_of_any_upstream() -> None:
     unlimited = billing(websocket={"max_message_bytes": None})
 
     def limit(*upstreams: Billing) -> int:
-        return serve.server_config(serve.gateway({}), upstreams, access_log=True).ws_max_size
+        return serve.server_config(gateway({}), upstreams, access_log=True).ws_max_size
 
     assert limit(small) == 1000
     assert limit(small, large) == 100_000_000

@@ -1,0 +1,45 @@
+"""Reads ``--env-file``: variables of files, which the environment of the process overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, MutableMapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from fastapi_proxy_di.errors import SettingsError
+
+__all__ = ["add_variables", "read_variables"]
+
+
+def add_variables(paths: Iterable[Path], environment: MutableMapping[str, str]) -> None:
+    """Set the variables of the files that the environment does not set.
+
+    Args:
+        paths: The files; a later one overrides an earlier one.
+        environment: What the variables are added to, usually ``os.environ``.
+
+    Raises:
+        SettingsError: A file cannot be read.
+    """
+    for name, value in read_variables(paths).items():
+        environment.setdefault(name, value)
+
+
+def read_variables(paths: Iterable[Path]) -> dict[str, str]:
+    """Read the variables of the files; a later one overrides an earlier one.
+
+    Raises:
+        SettingsError: A file cannot be read.
+    """
+    found: dict[str, str] = {}
+    for path in paths:
+        try:
+            with path.open(encoding="utf-8") as stream:
+                values = dotenv_values(stream=stream)
+        except OSError as error:
+            raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:  # its text may quote a secret
+            raise SettingsError(f"{path} cannot be read: it is not UTF-8 text") from error
+        found |= {name: value for name, value in values.items() if value is not None}
+    return found
