@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,8 @@ async def test_source_of_the_page_is_found_by_its_entry_point(
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: registry\nVersion: 1\n")
     ((name, value),) = project["entry-points"][ENTRY_POINTS].items()
     (metadata / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{name} = {value}\n")
-    shutil.copy(FILES / "registry.py", tmp_path)
+    assert (FILES / "registry.py").exists()
+    monkeypatch.syspath_prepend(FILES.resolve())
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     script = Registry()

@@ -15,7 +15,8 @@ from typing import Final
 
 from tests.drill.fleet import Fleet, Server, fleet
 from tests.drill.load import Load, Record
-from tests.drill.report import Phase, Report, measure
+from tests.drill.moved import run_moved
+from tests.drill.report import MOVED, Phase, Report, measure
 from tests.support.servers import free_port
 
 DESTINATIONS: Final = 5
@@ -138,7 +139,13 @@ async def run(
             for fault in faults:
                 say(fault.name)
                 phases.append(await _run_phase(fault, running, pace))
-    return _report(phases, load.records, running, pace)
+    report = _report(phases, load.records, running, pace)
+    if faults is FAULTS:
+        say(MOVED)
+        report.phases.append(
+            await run_moved(settings_of(pace), pace.gets, pace.posts, pace.streams, pace.fault)
+        )
+    return report
 
 
 async def _run_phase(fault: Fault, running: Fleet, pace: Pace) -> Phase:

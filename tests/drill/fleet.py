@@ -92,11 +92,12 @@ async def fleet(
     Args:
         gateway_port: Where the gateway listens.
         ports: Where the destinations listen.
-        settings: Of the upstream, by the end of the variable's name.
+        settings: Of the upstream, by the end of the variable's name. Its destinations are those
+            of ``ports`` unless it names others.
     """
     destinations = [Server("tests.drill.destination", port) for port in ports]
     environment = {f"UPSTREAM_DRILL_{name}": value for name, value in settings.items()}
-    environment["UPSTREAM_DRILL_DESTINATIONS"] = ",".join(one.url for one in destinations)
+    environment.setdefault("UPSTREAM_DRILL_DESTINATIONS", ",".join(one.url for one in destinations))
     gateway = Server("tests.drill.gateway", gateway_port, environment)
     started: list[Server] = []
     try:

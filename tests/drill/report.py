@@ -19,6 +19,9 @@ _SHARE_WINDOW_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 1.0
 # Below this a p99 says more of the machine than of a destination that takes 300 ms.
 P99_FLOOR_MS: Final = 50.0
+MOVED: Final = "moved"
+# Until the gateway has looked the name up again.
+MOVE_SECONDS: Final = 1.0
 # A request that was on its way when the fault began may bear its mark.
 _IN_FLIGHT_SECONDS: Final = 0.05
 
@@ -147,7 +150,7 @@ class Report:
         phases = {one.name: one for one in self.phases}
         healthy, killed, everyone = phases["healthy"], phases["killed"], phases["all killed"]
         stopped, lying, slow = phases["stopped"], phases["fast 500s"], phases["slow"]
-        closing = phases["closing"]
+        closing, moved = phases["closing"], phases[MOVED]
         fair = 1 / self.destinations
         # The machine may be busier than it was in the healthy phase.
         usual_ms = max(healthy.p99_ms, slow.others_p99_ms)
@@ -180,6 +183,10 @@ class Report:
             ),
             _none("slow: no errors", slow.failures),
             _none("closing: no failed GET", _of(closing, "get")),
+            _none(
+                "moved: no failed GET after the first second",
+                [one for one in _of(moved, "get") if one.after > MOVE_SECONDS],
+            ),
             *(
                 Goal(
                     f"{one.name}: back within 2 health intervals",

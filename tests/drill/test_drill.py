@@ -12,7 +12,7 @@ from tests.drill import __main__ as command
 from tests.drill import slow
 from tests.drill.drill import FAULTS, LONG, SHORT, Fault, Pace
 from tests.drill.load import Record
-from tests.drill.report import Phase, Report, measure
+from tests.drill.report import MOVED, Phase, Report, measure
 
 
 def _records(*served: int | None, kind: str = "get", every: float = 0.01) -> list[Record]:
@@ -96,12 +96,12 @@ def test_report_names_the_goals_that_were_missed() -> None:
     """The report has the measured value as well."""
     bad = [
         measure(
-            Phase(fault.name, (1,), began=100.0, healed=101.0, ended=105.0),
+            Phase(name, (1,), began=100.0, healed=101.0, ended=105.0),
             _records(None, *[1] * 20) + _records(*[1] * 20, kind="post"),
             [],
             destinations=5,
         )
-        for fault in FAULTS
+        for name in (*(fault.name for fault in FAULTS), MOVED)
     ]
     report = Report(interval=1.0, first_byte=1.0, destinations=5, phases=bad)
     missed = {goal.text: goal.seen for goal in report.goals() if not goal.met}
@@ -132,8 +132,8 @@ def test_command_prints_the_report_and_ends_by_the_goals(
             first_byte=1.0,
             destinations=5,
             phases=[
-                measure(Phase(fault.name, (), 100.0, 101.0, 105.0), _records(1), [], 5)
-                for fault in FAULTS
+                measure(Phase(name, (), 100.0, 101.0, 105.0), _records(1), [], 5)
+                for name in (*(fault.name for fault in FAULTS), MOVED)
             ],
         )
 
