@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from typing import Final
 
 from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
@@ -12,7 +13,9 @@ from fastapi_proxy_di.transport.dialling.dialler import Dialler, Guard
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.protocol import Transport
 from fastapi_proxy_di.transport.tls import client_context
-from fastapi_proxy_di.wire.addresses import Address
+from fastapi_proxy_di.wire.addresses import Address, parse_address
+
+_ANY: Final = parse_address("https://any.invalid")
 
 
 class TransportFactory:
@@ -70,8 +73,13 @@ class TransportFactory:
         Args:
             settings: The settings of the upstream.
             guard: Judges each IP address before a dial.
+
+        Raises:
+            ValueError: The settings fit no address.
         """
-        return TransportFactory(settings, guard)
+        factory = TransportFactory(settings, guard)
+        _ = factory.make(_ANY)  # certificates are read now, and not by the first request
+        return factory
 
     async def start(self) -> None:
         """Run the start of the lifespan of each in-process app, one after the other.

@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +47,7 @@ from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import StatusCodes, UpstreamSettings
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 from fastapi_proxy_di.transforms.pipeline import pipeline_of
+from fastapi_proxy_di.transport.factory import TransportFactory
 from fastapi_proxy_di.upstream.client_request import Forwarder
 from fastapi_proxy_di.upstream.dynamic_destinations import DynamicDestinations
 from fastapi_proxy_di.upstream.rules import (
@@ -59,7 +59,6 @@ from fastapi_proxy_di.upstream.rules import (
 )
 from fastapi_proxy_di.wire.addresses import Address
 from fastapi_proxy_di.wire.given_address import allowed_address
-from fastapi_proxy_di.wire.reachable import refusal
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.upstream.running import RunningUpstream
@@ -75,6 +74,7 @@ class DynamicUpstream:
 
     Args:
         rules: The rules of the upstream.
+        factory: Makes the transports, which judge each IP address.
         running: The upstream.
 
     Attributes:
@@ -83,7 +83,7 @@ class DynamicUpstream:
         forwarder: Forwards requests whose overrides have a destination.
     """
 
-    def __init__(self, rules: Rules, running: RunningUpstream) -> None:
+    def __init__(self, rules: Rules, factory: TransportFactory, running: RunningUpstream) -> None:
         settings = _settings(rules.settings)
         name, allowed = settings.name, settings.allowed_destinations
         self._origins: Final = allowed.parsed_origins
@@ -97,9 +97,6 @@ class DynamicUpstream:
             SlowStart(0.0),
             running.events,
             window=settings.requests_window,
-        )
-        factory = running.transports.factory.guarded(
-            settings, partial(refusal, networks=self._networks)
         )
         self.destinations: Final = DynamicDestinations(
             name, settings.limits, factory.make, self._supervisor.limit_hit

@@ -37,9 +37,11 @@ from fastapi_proxy_di.observability.tracing import Tracing
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import POLICIES, UpstreamSettings
 from fastapi_proxy_di.transforms.pipeline import Pipeline, pipeline_of
+from fastapi_proxy_di.transport.factory import TransportFactory
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.forwarded import Forwarding
 from fastapi_proxy_di.wire.headers import RESPONSE_KINDS, HeaderKinds
+from fastapi_proxy_di.wire.reachable import refusal
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.upstream.running import RunningUpstream
@@ -71,6 +73,8 @@ class Rules:
         websocket: Tunnels WebSockets.
         read_key: Reads the hash key of a request; ``None`` if no key is used.
         calls: What decides about the calls of the app itself.
+        guarded_factory: Makes transports to addresses that code gives; ``None`` where none are
+            allowed.
     """
 
     settings: UpstreamSettings
@@ -81,6 +85,7 @@ class Rules:
     websocket: WebSocketForwarder
     read_key: KeyReader | None
     calls: CallRules
+    guarded_factory: TransportFactory | None
 
 
 def make_rules(
@@ -135,7 +140,23 @@ def make_rules(
             client_builder(settings),
             lambda scope: None if read_key is None else RequestKey(scope, read_key, None),
         ),
+        guarded_factory=_guarded_factory(settings, running),
     )
+
+
+def _guarded_factory(
+    settings: UpstreamSettings, running: RunningUpstream
+) -> TransportFactory | None:
+    """Give the factory of transports to addresses that code gives.
+
+    Raises:
+        ValueError: The settings fit no address.
+    """
+    allowed = settings.allowed_destinations
+    if not allowed.some:
+        return None
+    guard = partial(refusal, networks=allowed.networks)
+    return running.transports.factory.guarded(settings, guard)
 
 
 def policy_of(settings: UpstreamSettings, running: RunningUpstream) -> BalancingPolicy:

@@ -125,8 +125,8 @@ class RunningUpstream:
             self.dynamic.retire()
             # Those with requests under way are closed with the upstream.
             self._former = [one for one in (*self._former, self.dynamic) if len(one.destinations)]
-        allowed = rules.settings.allowed_destinations
-        self.dynamic = DynamicUpstream(rules, self) if allowed.some else None
+        factory = rules.guarded_factory
+        self.dynamic = None if factory is None else DynamicUpstream(rules, factory, self)
         if self.refuses:
             self.refuse()
 

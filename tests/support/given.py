@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Header
 
-from fastapi_proxy_di import ForwardOptions
+from fastapi_proxy_di import Balancer, ForwardOptions
 from tests.support.gateways import gateway_app
 from tests.support.origins import Headers
 
-__all__ = ["TO", "given_app", "to"]
+__all__ = ["TO", "address_of_lease", "given_app", "to"]
 
 TO = "x-to"
 
@@ -41,3 +41,9 @@ def given_app(
         allowed_destinations=allowed,
         **options,
     )
+
+
+async def address_of_lease(balancer: Balancer, destination: str) -> str:
+    """Lease an address for a moment, and give it as the lease has it."""
+    async with balancer.lease(destination=destination) as lease:
+        return lease.url

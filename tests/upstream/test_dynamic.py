@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastapi_proxy_di import Balancer, DestinationNotAllowed, Failure, Side
+from fastapi_proxy_di.upstream.composition import compose
 from tests.support.gateways import Gateway, billing, until
-from tests.support.given import given_app, to
+from tests.support.given import address_of_lease, given_app, to
 from tests.support.given_addresses import NETWORKS, ORIGINS, REFUSED
 from tests.support.http_client import RawResponse, connect, fetch
 from tests.support.name_servers import Names
@@ -116,8 +118,9 @@ async def test_refused_address_sends_nothing(dialled: list[Any]) -> None:
                 "The upstream could not be reached or gave no valid response."
             )
         assert dialled == []
-        assert (await ask(gateway, "http://10.1.2.3")).status == 502
-        assert len(dialled) == 1
+        for address in ("http://10.1.2.3", "http://alice.notebooks.test:8888"):
+            assert (await ask(gateway, address)).status == 502
+        assert len(dialled) == 2
 
 
 async def test_refused_address_of_a_websocket_sends_nothing(dialled: list[Any]) -> None:
@@ -199,8 +202,7 @@ async def test_error_tells_code_what_is_wrong() -> None:
     allowed = {"origins": ["http://*.notebooks.test"]}
     async with Balancer.from_settings(billing(allowed_destinations=allowed)) as balancer:
         with pytest.raises(DestinationNotAllowed, match="none of the allowed origins") as raised:
-            async with balancer.lease(destination="http://evil.test"):
-                pass
+            await address_of_lease(balancer, "http://evil.test")
 
     error = raised.value
     assert isinstance(error, ValueError)
@@ -213,3 +215,15 @@ async def test_addresses_need_a_setting() -> None:
     async with Balancer.from_settings(billing("http://a")) as balancer:
         with pytest.raises(ValueError, match="billing allows no addresses; set allowed_dest"):
             balancer.lease(destination="http://b")
+
+
+async def test_fault_of_tls_shows_at_start(tmp_path: Path) -> None:
+    """The first request to an address would be too late."""
+    (tmp_path / "bad.pem").write_text("no certificate")
+    settings = billing(
+        allowed_destinations={"networks": ["10.0.0.0/8"]},
+        tls={"ca_file": tmp_path / "bad.pem"},
+    )
+
+    with pytest.raises(ValueError, match=r"^tls\.ca_file: "):
+        compose(settings)

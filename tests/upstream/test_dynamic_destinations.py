@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
 
 from fastapi_proxy_di.errors import LimitExceeded, UpstreamConnectError
 from fastapi_proxy_di.settings import LimitSettings
-from fastapi_proxy_di.transport.protocol import OutgoingRequest, TransportExchange
+from fastapi_proxy_di.transport.protocol import Transport
 from fastapi_proxy_di.upstream.dynamic_destinations import LIMIT, DynamicDestinations
 from fastapi_proxy_di.wire.addresses import Address
 from fastapi_proxy_di.wire.given_address import given_address
 from tests.support.virtual_time import run_virtually
 
 
-class Transport:
+class FakeTransport:
     """A transport whose connections are numbers."""
 
     def __init__(self, address: Address) -> None:
@@ -23,19 +24,6 @@ class Transport:
         self.connections = 0
         self.idle = 0
         self.closed = False
-
-    def reuse(
-        self, request: OutgoingRequest, body: bytes, *, more: bool
-    ) -> TransportExchange | None:
-        return None
-
-    async def start(
-        self, request: OutgoingRequest, body: bytes, *, more: bool
-    ) -> TransportExchange:
-        raise NotImplementedError
-
-    async def probe(self) -> None:
-        raise NotImplementedError
 
     async def aclose(self) -> None:
         await asyncio.sleep(0)
@@ -46,14 +34,14 @@ class Made:
     """Destinations with a bound, and their transports."""
 
     def __init__(self, most: int = 2, idle_seconds: float = 4.0) -> None:
-        self.transports: list[Transport] = []
+        self.transports: list[FakeTransport] = []
         self.hits: list[str] = []
         limits = LimitSettings(dynamic_destinations=most, idle_seconds=idle_seconds)
         self.destinations = DynamicDestinations("billing", limits, self._make, self._hit)
 
     def _make(self, address: Address) -> Transport:
-        self.transports.append(Transport(address))
-        return self.transports[-1]
+        self.transports.append(FakeTransport(address))
+        return cast("Transport", self.transports[-1])
 
     def _hit(self, limit: str) -> bool:
         self.hits.append(limit)

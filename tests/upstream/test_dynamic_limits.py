@@ -13,7 +13,7 @@ from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.rules import make_rules
 from tests.support.gateways import billing, until
-from tests.support.given import given_app, to
+from tests.support.given import address_of_lease, given_app, to
 from tests.support.http_client import Client, connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.servers import dead_port, free_port
@@ -187,10 +187,8 @@ async def test_lease_of_an_address_is_counted() -> None:
             assert lease.url == "http://127.0.0.1:8888"
             assert balancer.status().in_flight == 1
             with pytest.raises(LimitExceeded):
-                async with balancer.lease(destination="http://127.0.0.1:8889"):
-                    pass
-        async with balancer.lease(destination="http://127.0.0.1:8889"):
-            pass
+                await address_of_lease(balancer, "http://127.0.0.1:8889")
+        await address_of_lease(balancer, "http://127.0.0.1:8889")
         assert balancer.status().in_flight == 0
         assert balancer.status().dynamic_destinations == 1
 
@@ -207,17 +205,36 @@ async def test_new_rules_hold_for_the_next_request() -> None:
     running = compose(first)
     balancer = Balancer(running)
     try:
-        async with balancer.lease(destination="http://127.0.0.2:1"):
-            pass
+        await address_of_lease(balancer, "http://127.0.0.2:1")
         async with balancer.lease(destination="http://127.0.0.3:1"):
             running.use(rules_of(running, second))
             assert balancer.status().dynamic_destinations == 0
             with pytest.raises(ValueError, match="outside of the networks"):
-                async with balancer.lease(destination="http://127.0.0.3:1"):
-                    pass
+                await address_of_lease(balancer, "http://127.0.0.3:1")
             running.use(rules_of(running, billing("http://a")))
             with pytest.raises(ValueError, match="allows no addresses"):
                 balancer.lease(destination="http://127.0.0.1:1")
             running.use(rules_of(running, second))
     finally:
         await running.aclose()
+
+
+async def test_pick_is_explained() -> None:
+    """The one reason is the address; the pool had no part in it."""
+    async with ScriptedOrigin() as origin, serving(given_app(explain="header")) as gateway:
+        reply = await fetch(gateway.address, target="/billing/x", headers=to(origin.url))
+
+    assert reply.one(b"x-proxy-explain") == f"address picked {origin.url} of 0".encode()
+
+
+async def test_transforms_and_response_headers_of_the_upstream_hold() -> None:
+    """Those of the settings, on the request and on the response."""
+    app = given_app(
+        transforms=[{"kind": "request_header", "name": "x-added", "set": "yes"}],
+        response_headers={"X-Own": "own"},
+    )
+    async with ScriptedOrigin() as origin, serving(app) as gateway:
+        reply = await fetch(gateway.address, target="/billing/x", headers=to(origin.url))
+
+    assert origin.request.all(b"x-added") == [b"yes"]
+    assert reply.one(b"x-own") == b"own"
