@@ -170,7 +170,8 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         nargs="+",
         type=_name_or_class,
         metavar="upstream",
-        help="a name, or a declared settings class: package.module:Billing",
+        help="a name, a declared settings class (package.module:Billing), or an app "
+        "(package.module:app), which is imported and not started",
     )
     _add_env_file(check)
 
@@ -226,7 +227,7 @@ def _name_or_class(text: str) -> str:
     if ":" not in text or "://" in text:
         return _name(text)
     if not _CLASS.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a class; write package.module:Billing")
+        raise argparse.ArgumentTypeError(f"{text!r} is no class or app; write package.module:app")
     return text
 
 

@@ -14,12 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from pydantic import BaseModel
-
 from fastapi_proxy_di.cli.arguments import Arguments
 from fastapi_proxy_di.cli.env_files import add_variables
 from fastapi_proxy_di.cli.found import FOUND_HEADS, found_rows, has_fault
-from fastapi_proxy_di.cli.mentions import mentions_of
+from fastapi_proxy_di.cli.mentions import named
+from fastapi_proxy_di.cli.origins import given_in_code, origins
 from fastapi_proxy_di.cli.tables import print_table
 from fastapi_proxy_di.errors import ProxyError, SettingsError
 from fastapi_proxy_di.integration.runtime import compose_all
@@ -27,7 +26,6 @@ from fastapi_proxy_di.settings import (
     DestinationSettings,
     ProxySettings,
     UpstreamSettings,
-    effective_sources,
     read_all,
     read_proxy_settings,
     settings_error,
@@ -62,7 +60,8 @@ def run(arguments: Arguments) -> int:
 
     Args:
         arguments: The command line. Its names are those of upstreams, whose settings are those
-            of the environment, or settings classes as ``package.module:Billing``.
+            of the environment, settings classes as ``package.module:Billing``, or apps as
+            ``package.module:app``, which are imported and not started.
 
     Returns:
         0 if every probe succeeded, 1 if one failed or a source found nothing, 2 if the settings
@@ -70,8 +69,9 @@ def run(arguments: Arguments) -> int:
     """
     try:
         add_variables(arguments.env_files, os.environ)
-        settings, faults = read_all(mentions_of(arguments.names))
-        of_app, more = read_proxy_settings()
+        given = named(arguments.names)
+        settings, faults = read_all(given.mentions)
+        of_app, more = (given.settings, []) if given.settings else read_proxy_settings()
         faults += more
         findings, found = asyncio.run(_probe_all(settings, faults))
     except SettingsError as error:
@@ -80,6 +80,14 @@ def run(arguments: Arguments) -> int:
     for kind in (ProxySettings, *map(type, settings.values())):
         for warning in unknown_variables(kind, os.environ, settings):
             print(f"warning: {warning}", file=sys.stderr)
+    for route in given.shadowed:
+        print(f"warning: no request reaches {route}; declare it before the mount", file=sys.stderr)
+    if given.places:
+        print_table(
+            ["upstream", "place", "requests", "use"],
+            [[one.upstream, one.path, one.requests, one.kind] for one in given.places],
+        )
+        print()
     if found:
         print_table(FOUND_HEADS, found)
         print()
@@ -99,36 +107,24 @@ def run(arguments: Arguments) -> int:
     print()
     print_table(
         ["upstream", "setting", "value", "source"],
-        [row for one in settings.values() for row in _origins(one.name, one, UpstreamSettings)]
-        + ([] if of_app is None else _origins("(app)", of_app, ProxySettings)),
+        [
+            row
+            for name, one in settings.items()
+            for row in (
+                given_in_code(name, one, UpstreamSettings)
+                if one is given.mentions[name]
+                else origins(name, one, UpstreamSettings)
+            )
+        ]
+        + _origins_of_app(given.settings, of_app),
     )
     return 1 if any(finding.fault for finding in findings) or has_fault(found) else 0
 
 
-def _origins(
-    name: str, settings: ProxySettings | UpstreamSettings, base: type[BaseModel]
-) -> list[list[str]]:
-    """Give upstream, setting, value and source of each setting that is not a default.
-
-    Secrets stay masked. Fields that a declared class adds are listed without their values, since
-    each may be a secret.
-    """
-    rows = []
-    for field, source in effective_sources(type(settings)).items():
-        if field.partition(".")[0] not in base.model_fields:
-            rows.append([name, field, "(own field)", source])
-        elif source != "default":
-            value: object = settings
-            for part in field.split("."):
-                value = value.get(part) if isinstance(value, Mapping) else getattr(value, part)
-            rows.append([name, field, _shown(value), source])
-    return rows
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(map(_shown, value))
-    return value.shown if isinstance(value, DestinationSettings) else str(value)
+def _origins_of_app(in_code: ProxySettings | None, read: ProxySettings | None) -> list[list[str]]:
+    if in_code is not None:
+        return given_in_code("(app)", in_code, ProxySettings)
+    return [] if read is None else origins("(app)", read, ProxySettings)
 
 
 async def _probe_all(

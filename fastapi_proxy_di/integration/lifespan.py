@@ -371,19 +371,20 @@ def _mentions_in_routes(routes: Iterable[BaseRoute]) -> Iterator[UpstreamMention
             yield proxied.upstream
         dependant = dependant_of(route)
         if dependant is not None:
-            yield from _mentions_in(dependant)
+            yield from mentions_in(dependant)
 
 
 def _as_mention(call: object) -> UpstreamMention | None:
     return call if isinstance(call, UpstreamMention) else None
 
 
-def _mentions_in(dependant: Any) -> Iterator[UpstreamMention]:
+def mentions_in(dependant: Any) -> Iterator[UpstreamMention]:
+    """Yield the upstreams that a dependant of FastAPI has, at any level."""
     mention = _as_mention(dependant.call)
     if mention is not None:
         yield mention
     for dependency in dependant.dependencies:
-        yield from _mentions_in(dependency)
+        yield from mentions_in(dependency)
 
 
 def _shown(source: Mention) -> str:

@@ -183,8 +183,10 @@ class Runtime:
         (upstream,) = upstreams
         try:
             await upstream.start()
-        except BaseException:
+        except BaseException as error:
             await upstream.aclose()
+            if isinstance(error, ValueError):
+                raise settings_error([describe_late_fault(error, type(settings))]) from error
             raise
         self._running = [*self._running, upstream]
         balancer = Balancer(upstream)

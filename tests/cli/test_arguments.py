@@ -73,7 +73,7 @@ def test_demo_upstream_takes_a_name() -> None:
         (["serve", "a", "--workers", "0"], "0 is not a number of workers, 1 or more"),
         (["serve", "a", "--ssl-keyfile", "key.pem"], "give --ssl-certfile as well"),
         (["serve", "a", "--status", "0", "--workers", "2"], "--status shows the state of one"),
-        (["check", "shop:"], "'shop:' is not a class"),
+        (["check", "shop:"], "'shop:' is no class or app"),
         (["serve", "shop:Billing"], "'shop:Billing' is not a name of an upstream"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from fastapi_proxy_di import SettingsError, UpstreamSettings
 from fastapi_proxy_di.cli import main
-from fastapi_proxy_di.cli.mentions import mentions_of
+from fastapi_proxy_di.cli.mentions import named
 
 
 class Billing(UpstreamSettings, name="billing"):
@@ -19,7 +19,7 @@ class Nameless(UpstreamSettings):
 
 def test_name_and_class_are_mentions() -> None:
     """The class is imported, and has the name of its upstream."""
-    found = mentions_of(["search", f"{__name__}:Billing"])
+    found = named(["search", f"{__name__}:Billing"]).mentions
 
     assert found == {"search": "search", "billing": Billing}
 
@@ -29,7 +29,7 @@ def test_name_and_class_are_mentions() -> None:
     [
         ("no.such.module:Billing", "cannot be imported: ModuleNotFoundError: No module named 'no'"),
         (f"{__name__}:Biling", "cannot be imported: AttributeError: "),
-        (f"{__name__}:mentions_of", "is not a settings class of an upstream"),
+        (f"{__name__}:named", "is not a settings class of an upstream"),
         (f"{__name__}:SettingsError", "is not a settings class of an upstream"),
         (f"{__name__}:Nameless", "is not a settings class of an upstream"),
     ],
@@ -50,10 +50,10 @@ def test_module_that_raises_is_a_fault(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.syspath_prepend(tmp_path)
 
     with pytest.raises(SettingsError, match="ZeroDivisionError: division by zero"):
-        mentions_of(["raises_at_import:Billing"])
+        named(["raises_at_import:Billing"])
 
 
 def test_upstream_given_twice_is_a_fault() -> None:
     """By its name and by its class."""
     with pytest.raises(SettingsError, match="is upstream 'billing', which is given twice"):
-        mentions_of(["billing", f"{__name__}:Billing"])
+        named(["billing", f"{__name__}:Billing"])

@@ -156,6 +156,13 @@ async def test_fault_of_the_settings_leaves_nothing(gateway: Gateway, tmp_path: 
     assert reply.status == 200
 
 
+async def test_source_that_finds_nothing_is_a_fault(gateway: Gateway, tmp_path: Path) -> None:
+    """As at the start of the app."""
+    missing = f"file://{tmp_path}/no.toml"
+    with pytest.raises(SettingsError, match=r"upstream 'tenant': destinations"):
+        await gateway.tenant("acme", missing).__aenter__()
+
+
 async def test_closed_upstream_refuses_requests(gateway: Gateway) -> None:
     """A request that has its balancer gets a problem document; nothing can be changed."""
     async with ScriptedOrigin() as origin:
