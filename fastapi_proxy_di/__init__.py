@@ -84,12 +84,15 @@ from fastapi_proxy_di.supervision.events import (
     LimitHit,
     PanicEnded,
     PanicStarted,
+    Reloaded,
+    ReloadFailed,
 )
 from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
 from fastapi_proxy_di.upstream.status import (
     DestinationStatus,
     Percentiles,
+    ReloadStatus,
     SourceStatus,
     UpstreamStatus,
 )
@@ -146,6 +149,9 @@ __all__ = [
     "ProxyError",
     "ProxyNotStarted",
     "ProxySettings",
+    "ReloadFailed",
+    "ReloadStatus",
+    "Reloaded",
     "RequestBodyConsumed",
     "RequestBodyTimeout",
     "RequestBodyTooLarge",

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, cast
 
 import httpx
 
-from fastapi_proxy_di.client.httpx_client import CallRules, UpstreamTransport, make_client
+from fastapi_proxy_di.client.httpx_client import (
+    CallRules,
+    UpstreamTransport,
+    make_client,
+    timeouts_of,
+)
+from fastapi_proxy_di.settings import UpstreamSettings
 
 if TYPE_CHECKING:
     import httpx2  # an extra
@@ -53,6 +59,11 @@ class Clients:
                 name="httpx2",
             ) from error
         return cast("httpx2.AsyncClient", self._of(httpx2))
+
+    def configure(self, settings: UpstreamSettings) -> None:
+        """Give the clients the timeouts of changed settings; the users keep their clients."""
+        for library, client in tuple(self._made.items()):
+            client.timeout = timeouts_of(library, settings)
 
     async def aclose(self) -> None:
         """Close the clients; their users cannot."""

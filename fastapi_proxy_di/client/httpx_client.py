@@ -33,7 +33,7 @@ from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.wire.forwarded import Forwarding
 from fastapi_proxy_di.wire.request_id import HEADER, current_request_id
 
-__all__ = ["AsGiven", "CallRules", "UpstreamTransport", "make_client"]
+__all__ = ["AsGiven", "CallRules", "UpstreamTransport", "make_client", "timeouts_of"]
 
 
 class AsGiven(Forwarding):
@@ -64,21 +64,24 @@ def make_client(
         transport: Sends the requests; made for the same library.
         settings: The settings of the upstream.
     """
-    timeouts = settings.timeouts
     client: type[httpx.AsyncClient] = type("UpstreamClient", (_Shared, library.AsyncClient), {})
     return client(
         transport=cast("httpx.AsyncBaseTransport", transport),
         base_url=f"http://{settings.name}/",
         cookies=NoCookies(),
-        timeout=library.Timeout(
-            connect=timeouts.connect,
-            read=timeouts.activity,
-            write=timeouts.activity,
-            pool=None,
-        ),
+        timeout=timeouts_of(library, settings),
         follow_redirects=False,
         trust_env=False,
     )
+
+
+def timeouts_of(library: ModuleType, settings: UpstreamSettings) -> httpx.Timeout:
+    """Give the timeouts of a client."""
+    timeouts = settings.timeouts
+    made: httpx.Timeout = library.Timeout(
+        connect=timeouts.connect, read=timeouts.activity, write=timeouts.activity, pool=None
+    )
+    return made
 
 
 class _Shared:

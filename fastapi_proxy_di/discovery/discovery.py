@@ -51,7 +51,7 @@ class Discovery:
 
     def __init__(self, settings: UpstreamSettings, events: Events, random: Random) -> None:
         self.entries: tuple[DestinationSettings, ...] = settings.given_destinations
-        self._settings: Final = settings
+        self._settings = settings
         self._events: Final = events
         self._random: Final = random
         self._searchers: dict[str, Searcher] = self._made(self.entries, {})
@@ -127,6 +127,31 @@ class Discovery:
             self._stop_timer()
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(START_SECONDS, self._wait_no_longer)
+
+    def check(self, entries: Sequence[DestinationSettings]) -> None:
+        """Load the sources among ``entries``, and ask none of them.
+
+        Raises:
+            ValueError: A source cannot be loaded; the text begins with ``destinations``.
+        """
+        _ = self._made(entries, self._searchers)
+
+    def reload(self, settings: UpstreamSettings, *, replaced: bool) -> None:
+        """Go by other settings; if those of discovery differ, all sources are asked anew.
+
+        Args:
+            settings: The settings, whose sources ``check`` has loaded.
+            replaced: Whether the destinations of the settings differ from those before.
+        """
+        before, self._settings = self._settings, settings
+        anew = settings.discovery != before.discovery or settings.timeouts != before.timeouts
+        if anew and self._searchers:
+            for task in self._tasks.values():
+                task.cancel()
+            self._tasks, self._searchers = {}, {}
+        elif not replaced:
+            return
+        self.replace(settings.given_destinations if replaced else self.entries)
 
     def configure(self, url: str, changes: Mapping[str, Any]) -> None:
         """Change fields of a destination.

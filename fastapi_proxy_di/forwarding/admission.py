@@ -16,6 +16,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
+from weakref import WeakSet
 
 from fastapi_proxy_di.errors import LimitExceeded, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
@@ -33,6 +34,10 @@ class Admission:
         supervisor: Counts the requests of the window, and receives a report of each refusal.
         limits: Requests in flight, and how many may wait how long for a place.
         max_requests: Requests per window, ``None`` for any number.
+
+    Attributes:
+        in_flight: Number of requests that were admitted and have not ended.
+        unlimited: The journeys, as long as they are in use, whose requests are not admitted here.
     """
 
     def __init__(
@@ -41,13 +46,42 @@ class Admission:
         self.in_flight: int = 0
         self._supervisor: Final = supervisor
         self._pool: Final = supervisor.pool
-        self._limits: Final = limits
-        self._max_requests: Final = max_requests
+        self._limits = limits
+        self._max_requests = max_requests
+        self.unlimited: Final[WeakSet[object]] = WeakSet()
         self._loop: Final = asyncio.get_running_loop()
         # In the order of arrival; removes a waiter in O(1).
         self._waiting: Final[OrderedDict[_Waiter, None]] = OrderedDict()
         if limits.queue:
             self._pool.report_room(self._wake)
+
+    def configure(self, limits: LimitSettings, max_requests: int | None) -> None:
+        """Go by other limits from now on.
+
+        Requests in flight stay counted. Those in the queue keep their turns and their time, also
+        where the new settings have no queue.
+        """
+        if not self._limited:
+            window = sum([one.requests_in_window for one in self._pool.destinations])
+            self._supervisor.requests_in_window = window
+        self._limits = limits
+        self._max_requests = max_requests
+        if limits.queue:
+            self._pool.report_room(self._wake)
+        self._end_reports()
+        self._wake()
+
+    @property
+    def _limited(self) -> bool:
+        limits = self._limits
+        return bool(
+            limits.queue or limits.max_in_flight is not None or self._max_requests is not None
+        )
+
+    def _end_reports(self) -> None:
+        """End the reports of room once no queue is left."""
+        if not self._limits.queue and not self._waiting:
+            self._pool.report_room(None)
 
     @property
     def waiting(self) -> int:
@@ -136,6 +170,8 @@ class Admission:
         finally:
             exchange.queued = (exchange.queued or 0.0) + self._loop.time() - began
             del self._waiting[waiter]
+            if not self._limits.queue:
+                self._end_reports()
             if self._has_place():
                 self._wake()
         return waiter
@@ -162,9 +198,9 @@ class Admission:
     def _has_place(self) -> bool:
         """Whether a request may be sent now, or fails at once because there is no destination."""
         limits = self._limits
-        if limits.max_in_flight is not None and self.in_flight >= limits.max_in_flight:
+        if self._all_in_flight():
             return False
-        if not limits.queue:
+        if not limits.queue and not self._waiting:
             return True  # the pick refuses what is full
         for tier in self._pool.tiers:
             for destination in tier:
@@ -172,13 +208,27 @@ class Admission:
                     return True
         return not self._pool.tiers
 
+    def _all_in_flight(self) -> bool:
+        """Whether ``max_in_flight`` is reached.
+
+        Requests that began while the upstream had no limits were not counted, because counting
+        costs time. While there are some, those in flight at the destinations are counted.
+        """
+        limit = self._limits.max_in_flight
+        if limit is None:
+            return False
+        if self.unlimited:
+            at_destinations = sum([one.in_flight for one in self._pool.destinations])
+            return max(self.in_flight, at_destinations) >= limit
+        return self.in_flight >= limit
+
     def _window_is_full(self) -> bool:
         limit = self._max_requests
         return limit is not None and self._supervisor.requests_in_window >= limit
 
     def _no_place(self) -> ProxyError:
         limits, supervisor = self._limits, self._supervisor
-        if limits.max_in_flight is not None and self.in_flight >= limits.max_in_flight:
+        if self._all_in_flight():
             return self._refused("limits.max_in_flight", limits.queue_timeout)
         if self._has_place():  # the place is for those in the queue
             return self._refused("limits.queue", limits.queue_timeout)

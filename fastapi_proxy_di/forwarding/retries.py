@@ -141,6 +141,11 @@ class RetryBudget:
         self._deposits.mark(started, 0)
         self._withdrawals = RollingCount(window)
 
+    def configure(self, share: float, minimum: int) -> None:
+        """Allow other numbers from now on; the retries of the window stay counted."""
+        self._share = share
+        self._minimum = minimum
+
     def withdraw(self, now: float) -> bool:
         """Take one retry at ``now`` (monotonic seconds); return false if none is left."""
         self._deposits.mark(now, self.requests)

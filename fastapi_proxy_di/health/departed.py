@@ -33,6 +33,10 @@ class Departed:
         self._keep = keep
         self._left: dict[str, tuple[float, Destination, EjectionRecord | None]] = {}
 
+    def keep(self, seconds: float) -> None:
+        """Remember addresses for ``seconds`` from now on."""
+        self._keep = seconds
+
     def note(self, removed: Iterable[Destination], now: float) -> None:
         """Remember destinations that left the pool at ``now`` (monotonic seconds)."""
         for one in removed:

@@ -47,6 +47,14 @@ class Ejector:
         self._settings = settings
         self._records: dict[Destination, EjectionRecord] = {}
 
+    def configure(self, settings: EjectionSettings) -> None:
+        """Decide by other settings from now on; a window of another length begins anew."""
+        window = self._settings.window
+        self._settings = settings
+        if settings.window != window:
+            for record in self._records.values():
+                record.restart(settings.window)
+
     @property
     def tick_seconds(self) -> float:
         """Seconds between two calls of ``tick``."""

@@ -46,6 +46,10 @@ class SlowStart:
         """Seconds between two calls of ``due``, ``None`` while no destination warms up."""
         return self._duration / _STEPS if self._began else None
 
+    def configure(self, duration: float) -> None:
+        """Let warm-ups last ``duration`` seconds, those that have begun, too."""
+        self._duration = duration
+
     def begin(self, destination: Destination, now: float) -> None:
         """Start the warm-up of a destination that became healthy or was readmitted at ``now``.
 

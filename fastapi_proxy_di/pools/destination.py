@@ -183,7 +183,7 @@ class Destination:
         self._fallen = fallen
         self._listen()
 
-    def report_room(self, listener: Callable[[], None]) -> None:
+    def report_room(self, listener: Callable[[], None] | None) -> None:
         """Call ``listener`` each time the load or the window falls; for the queue."""
         self._on_room = listener
         self._listen()
@@ -192,8 +192,7 @@ class Destination:
         """Make one callable of both reports, so that ``end`` has one check."""
         fallen, on_room = self._fallen, self._on_room
         if on_room is None:
-            assert fallen is not None  # one of both has been given
-            self._on_fall = fallen.add
+            self._on_fall = None if fallen is None else fallen.add
             return
 
         def report(destination: Destination) -> None:

@@ -195,11 +195,20 @@ class Pool:
         self._index()
         return tuple(added), removed
 
-    def report_room(self, listener: Callable[[], None]) -> None:
+    def allow_panic(self, allowed: bool) -> None:
+        """Say whether panic may be turned on when no destination is available."""
+        self._panic_allowed = allowed
+        self._refresh()
+
+    def report_room(self, listener: Callable[[], None] | None) -> None:
         """Call ``listener`` whenever a destination may have got room for a request.
 
-        This is when a request ends, a window turns, or the snapshots change.
+        This is when a request ends, a window turns, or the snapshots change. ``None`` ends the
+        reports.
         """
+        if listener is None:
+            for destination in self.destinations:
+                destination.report_room(None)
         self._on_room = listener
         self._index()
 

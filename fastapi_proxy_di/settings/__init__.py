@@ -6,6 +6,7 @@ Settings are read and validated at start, never during a request.
 from fastapi_proxy_di.settings.affinity import AffinitySettings
 from fastapi_proxy_di.settings.allowed_destinations import AllowedDestinationsSettings
 from fastapi_proxy_di.settings.destination import Destinations, DestinationSettings
+from fastapi_proxy_di.settings.differences import Difference, differences
 from fastapi_proxy_di.settings.discovery import DiscoverySettings
 from fastapi_proxy_di.settings.durations import Duration, DurationOrZero
 from fastapi_proxy_di.settings.ejection import EjectionSettings
@@ -39,6 +40,7 @@ __all__ = [
     "AllowedDestinationsSettings",
     "DestinationSettings",
     "Destinations",
+    "Difference",
     "DiscoverySettings",
     "Duration",
     "DurationOrZero",
@@ -57,6 +59,7 @@ __all__ = [
     "WebSocketSettings",
     "describe_faults",
     "describe_late_fault",
+    "differences",
     "effective_sources",
     "load_all",
     "load_upstream",

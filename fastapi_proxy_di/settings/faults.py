@@ -22,7 +22,7 @@ from fastapi_proxy_di.settings.similar import similar_name
 from fastapi_proxy_di.settings.sources import HEADER_FIELDS, Undecodable
 from fastapi_proxy_di.settings.text import BROKEN_JSON
 
-__all__ = ["describe_faults", "describe_late_fault"]
+__all__ = ["describe_faults", "describe_late_fault", "is_hidden"]
 
 _SCALARS: Final = (str, int, float)
 _HIDDEN: Final = (
@@ -77,7 +77,7 @@ def _message(details: ErrorDetails, settings_cls: type[LayeredSettings]) -> str:
         isinstance(given, _SCALARS)
         and bool(location)
         and location[0] in standard_class(settings_cls).model_fields
-        and not _is_hidden(location)
+        and not is_hidden(location)
     )
     if kind == "value_error":
         message = str(details["ctx"]["error"])
@@ -106,7 +106,8 @@ def _message(details: ErrorDetails, settings_cls: type[LayeredSettings]) -> str:
     return f"{message}, got {given!r}" if shown else message
 
 
-def _is_hidden(location: tuple[int | str, ...]) -> bool:
+def is_hidden(location: tuple[int | str, ...]) -> bool:
+    """Whether the value of a field may be a secret, or hold one."""
     return any(location[: len(hidden)] == hidden for hidden in _HIDDEN)
 
 

@@ -25,6 +25,8 @@ __all__ = [
     "LimitHit",
     "PanicEnded",
     "PanicStarted",
+    "ReloadFailed",
+    "Reloaded",
 ]
 
 _logger = logging.getLogger("fastapi_proxy_di.events")
@@ -165,6 +167,47 @@ class LimitHit(Event):
     def detail(self) -> str:
         """The setting."""
         return self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded(Event):
+    """Changed settings are in force.
+
+    Attributes:
+        changed: The fields that have changed, e.g. ``"timeouts.connect"``.
+        stayed: The fields whose value in a file has changed, each with the source that sets it
+            before the file.
+    """
+
+    changed: tuple[str, ...] = ()
+    stayed: tuple[tuple[str, str], ...] = ()
+    part: ClassVar[str] = "reload"
+    text: ClassVar[str] = "has reloaded its settings"
+
+    def detail(self) -> str:
+        """The fields."""
+        stayed = [f"{field}, which {source} sets" for field, source in self.stayed]
+        parts = [
+            f"changed: {', '.join(self.changed) or 'none'}",
+            *([f"not changed: {'; '.join(stayed)}"] if stayed else ()),
+        ]
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadFailed(Event):
+    """Changed settings have faults, so the last good ones stay in force.
+
+    The faults are in one record of the level ERROR, together for all upstreams of the app.
+
+    Attributes:
+        faults: The faults of all upstreams and of the app, as texts.
+    """
+
+    faults: tuple[str, ...] = ()
+    part: ClassVar[str] = "reload"
+    level: ClassVar[int] = logging.DEBUG
+    text: ClassVar[str] = "keeps its settings, because the new ones have faults"
 
 
 class Events:

@@ -56,8 +56,7 @@ class Prober:
         self.settings: HealthSettings = settings
         self._supervisor = supervisor
         self._transport_for = transport_for
-        own = [] if any(name == b"user-agent" for name, _ in headers) else [_USER_AGENT]
-        self._headers = [*own, *headers]
+        self._headers = _with_user_agent(headers)
         self._random = random
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[Destination, asyncio.Task[None]] = {}
@@ -89,9 +88,18 @@ class Prober:
                     context=Context(),
                 )
 
-    def reconfigure(self, settings: HealthSettings) -> None:
-        """Change the probe settings, and probe every destination at once."""
+    def reconfigure(
+        self, settings: HealthSettings, headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        """Change the probe settings, and probe every destination at once.
+
+        Args:
+            settings: The settings of the probes.
+            headers: Headers of every probe, ``None`` for those of before.
+        """
         self.settings = settings
+        if headers is not None:
+            self._headers = _with_user_agent(headers)
         self._get_only.clear()
         for destination in tuple(self._tasks):
             self._end(destination)
@@ -193,3 +201,8 @@ class Prober:
             return exchange.status, body, milliseconds
         finally:
             exchange.close()
+
+
+def _with_user_agent(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    own = [] if any(name == b"user-agent" for name, _ in headers) else [_USER_AGENT]
+    return [*own, *headers]

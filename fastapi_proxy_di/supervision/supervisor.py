@@ -19,7 +19,7 @@ from fastapi_proxy_di.health.slow_start import SlowStart
 from fastapi_proxy_di.health.thresholds import Threshold
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
-from fastapi_proxy_di.settings import DestinationSettings
+from fastapi_proxy_di.settings import DestinationSettings, EjectionSettings
 from fastapi_proxy_di.supervision.events import (
     DestinationDown,
     DestinationDraining,
@@ -244,6 +244,32 @@ class Supervisor:
             self._window = seconds
             self._turn.cancel()
             self._turn = self._later(seconds, self._turn_window)
+
+    def configure(
+        self, ejection: EjectionSettings, slow_start: float, *, panic: bool, keep: float
+    ) -> None:
+        """Change the pool by other settings from now on.
+
+        Args:
+            ejection: When destinations are ejected. If it is off, those that are ejected are
+                readmitted.
+            slow_start: Seconds until a destination that comes back has its full weight.
+            panic: Whether all destinations are used if none is available.
+            keep: Seconds that the health of a removed destination is remembered.
+        """
+        self._departed.keep(keep)
+        self._ejector.configure(ejection)
+        self._tick.cancel()
+        self._mark()
+        self._slow_start.configure(slow_start)
+        self._apply_ramp()
+        if not ejection.enabled:
+            for destination in self.pool.destinations:
+                if destination.ejected:
+                    self._readmit(destination, "ejection is turned off")
+            self._await_readmission()
+        self.pool.allow_panic(panic)
+        self._emit_panic()
 
     def close(self) -> None:
         """Stop the timers of the pool."""

@@ -217,6 +217,10 @@ class StandInFactory(TransportFactory):
         """Give this factory: the addresses that code gives are destinations of the test too."""
         return self
 
+    def replaces(self, other: TransportFactory, address: Address) -> bool:
+        """False: no setting changes how a place is reached."""
+        return False
+
     async def start(self) -> None:
         """Run the lifespan startup of each app."""
         for transport in self._made:

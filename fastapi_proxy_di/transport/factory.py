@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from copy import copy
+from typing import Final, Self
 
 from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.transport.asgi.inner_app import InnerApp
@@ -12,10 +13,11 @@ from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
 from fastapi_proxy_di.transport.dialling.dialler import Dialler, Guard
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.protocol import Transport
-from fastapi_proxy_di.transport.tls import client_context
+from fastapi_proxy_di.transport.tls import TlsFiles, client_context
 from fastapi_proxy_di.wire.addresses import Address, parse_address
 
-_ANY: Final = parse_address("https://any.invalid")
+ANY: Final = parse_address("https://any.invalid")
+"""Stands for the addresses that code gives later, of which any may need TLS."""
 
 
 class TransportFactory:
@@ -35,6 +37,7 @@ class TransportFactory:
         self._guard = guard
         # One TLS context for each protocol, because making one reads the machine's certificates.
         self._contexts: dict[str, ssl.SSLContext] = {}
+        self._files = TlsFiles(settings.tls)
         # Two destinations may be one app at two base paths, with one lifespan.
         self._apps: dict[str, InnerApp] = {}
 
@@ -77,9 +80,56 @@ class TransportFactory:
         Raises:
             ValueError: The settings fit no address.
         """
-        factory = TransportFactory(settings, guard)
-        _ = factory.make(_ANY)  # certificates are read now, and not by the first request
+        factory = copy(self)
+        factory.renew(settings, guard)
+        factory.dial_failed = None
+        _ = factory.make(ANY)  # certificates are read now, and not by the first request
         return factory
+
+    def renewed(self, settings: UpstreamSettings, addresses: Iterable[Address]) -> Self:
+        """Give a factory for changed settings, with the same in-process apps.
+
+        It reads files and may take tens of milliseconds, so it should run in a thread.
+
+        Args:
+            settings: The changed settings.
+            addresses: The addresses that transports are made to.
+
+        Raises:
+            ValueError: A certificate cannot be used; the text names the setting.
+        """
+        twin = copy(self)
+        twin.renew(settings)
+        if any(address.scheme == "https" for address in addresses):
+            twin.make_contexts()
+        return twin
+
+    def renew(self, settings: UpstreamSettings, guard: Guard | None = None) -> None:
+        """Make later transports by other settings, and with another guard."""
+        self._guard = guard
+        files = TlsFiles(settings.tls)
+        if files != self._files:
+            self._files, self._contexts = files, {}
+        self._settings = settings
+
+    def make_contexts(self) -> None:
+        """Read the certificates now, instead of for the first transport that needs them."""
+        for protocol in ("http/1.1", "h2") if self._settings.http_version == "2" else ("http/1.1",):
+            self._context(protocol)
+
+    def replaces(self, other: TransportFactory, address: Address) -> bool:
+        """Whether the connections to ``address`` differ from those of another factory."""
+        if address.app is not None:
+            return False
+        version = self._settings.http_version != other._settings.http_version
+        return version or (address.scheme == "https" and self._files != other._files)
+
+    def configure(self, transport: Transport) -> None:
+        """Let a transport that another factory has made go by these settings."""
+        settings = self._settings
+        transport.configure(
+            settings.limits, settings.timeouts, title_case=settings.header_case == "title"
+        )
 
     async def start(self) -> None:
         """Run the start of the lifespan of each in-process app, one after the other.
@@ -98,13 +148,16 @@ class TransportFactory:
             protocol: The protocol that TLS connections offer by ALPN.
         """
         tls = self._settings.tls
-        context: ssl.SSLContext | None = None
-        if address.scheme == "https":
-            context = self._contexts.get(protocol)
-            if context is None:
-                context = self._contexts[protocol] = client_context(tls, alpn=[protocol])
+        context = self._context(protocol) if address.scheme == "https" else None
         timeouts = self._settings.timeouts
         return Dialler(address, context, tls, timeouts, self._dial_failed, self._guard)
+
+    def _context(self, protocol: str) -> ssl.SSLContext:
+        context = self._contexts.get(protocol)
+        if context is None:
+            context = client_context(self._settings.tls, alpn=[protocol])
+            self._contexts[protocol] = context
+        return context
 
     def _dial_failed(self, url: str) -> None:
         if self.dial_failed is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from fastapi_proxy_di.errors import ProxyError
 
 if TYPE_CHECKING:
+    from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings
     from fastapi_proxy_di.wire.close import Close
 
 Headers = list[tuple[bytes, bytes]]
@@ -206,6 +207,20 @@ class Transport(Protocol):
 
     async def probe(self) -> None:
         """Open a connection and close it; raises as ``start`` does."""
+
+    def configure(
+        self, limits: LimitSettings, timeouts: TimeoutSettings, *, title_case: bool
+    ) -> None:
+        """Go by other settings from now on; open connections stay.
+
+        Args:
+            limits: The limits of idle connections and of the size of a response's head.
+            timeouts: The timeouts of dials, and of pings of new connections.
+            title_case: Whether header names are sent as ``Content-Length``, not in lower case.
+        """
+
+    def retire(self) -> None:
+        """Close idle connections; those in use are closed when they become idle."""
 
     async def aclose(self) -> None:
         """Close idle connections, and break off the connections in use."""

@@ -36,6 +36,7 @@ from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.control import Control, DestinationChanges, HealthChanges
 from fastapi_proxy_di.upstream.in_loop import in_loop
 from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
+from fastapi_proxy_di.upstream.reloading import prepared_reload
 from fastapi_proxy_di.upstream.running import RunningUpstream
 from fastapi_proxy_di.upstream.status import UpstreamStatus, status_of
 from fastapi_proxy_di.wire.headers import HeaderArgument
@@ -284,7 +285,7 @@ class Balancer:
 
     @property
     def settings(self) -> UpstreamSettings:
-        """The settings the upstream was started with."""
+        """The settings of the moment: those of the start, or of the last reload."""
         return self._running.settings
 
     @property
@@ -410,6 +411,32 @@ class Balancer:
             ValueError: There is no such destination, or a value is not valid.
         """
         self._in_loop(lambda: self._control.configure_destination(url, changes))
+
+    async def reload(self, settings: UpstreamSettings) -> tuple[str, ...]:
+        """Change the settings while the upstream runs; ``reload_upstreams`` reads those of an app.
+
+        Requests under way end by the settings that they began with. Destinations that stay keep
+        their connections, counts and health. Certificates are read again, also if their settings
+        are the same. What code has changed, as by ``configure_health``, stays unless its setting
+        differs from before. Reloads of one upstream run one after the other.
+
+        Args:
+            settings: The new settings, with the same name.
+
+        Returns:
+            The fields that have changed, such as ``timeouts.connect``.
+
+        Raises:
+            SettingsError: The settings have faults; then nothing is changed.
+            UpstreamClosed: The upstream is closed.
+        """
+        running = self._running
+        async with prepared_reload({running: settings}) as prepared:
+            running.refuse_if_closed()
+            if prepared.faults:
+                prepared.failed(prepared.faults)
+                raise settings_error(prepared.faults)
+            return prepared.apply()[running.name]
 
     @property
     def health(self) -> HealthSettings:

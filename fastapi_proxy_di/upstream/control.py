@@ -13,10 +13,17 @@ from pydantic import BaseModel
 
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import Destinations, DestinationSettings, HealthSettings
+from fastapi_proxy_di.upstream.rules import secret_headers
 from fastapi_proxy_di.upstream.running import RunningUpstream
 from fastapi_proxy_di.wire.addresses import shown_address
 
-__all__ = ["Control", "DestinationChanges", "HealthChanges", "UnknownDestination"]
+__all__ = [
+    "Control",
+    "DestinationChanges",
+    "HealthChanges",
+    "UnknownDestination",
+    "apply_health",
+]
 
 _LOOK_SECONDS: Final = 0.05
 """Seconds between two checks whether a draining destination is empty."""
@@ -106,11 +113,7 @@ class Control:
         changed = HealthSettings.model_validate({**_fields(running.prober.settings), **changes})
         if not changed.enabled and running.rules.policy.name == "latency":
             raise ValueError("path: the policy latency needs probes")
-        running.supervisor.threshold.fall = changed.fall
-        running.supervisor.threshold.rise = changed.rise
-        running.prober.reconfigure(changed)
-        if not changed.enabled:
-            running.supervisor.unprobed()
+        apply_health(running, changed)
         if running.settings.max_requests_window is None:
             running.supervisor.set_window(changed.interval)
 
@@ -134,6 +137,23 @@ class Control:
                 f"{running.name} has no destination {shown_address(url)!r}; it has {known}"
             )
         return found
+
+
+def apply_health(
+    running: RunningUpstream, settings: HealthSettings, *, headers: bool = False
+) -> None:
+    """Probe all destinations anew, by other settings.
+
+    Args:
+        running: The upstream.
+        settings: The settings of probes.
+        headers: Whether the headers of probes change, too.
+    """
+    running.supervisor.threshold.fall = settings.fall
+    running.supervisor.threshold.rise = settings.rise
+    running.prober.reconfigure(settings, secret_headers(settings.headers) if headers else None)
+    if not settings.enabled:
+        running.supervisor.unprobed()
 
 
 def _fields(settings: BaseModel) -> dict[str, Any]:

@@ -93,6 +93,7 @@ def make_rules(
     telemetry: Telemetry,
     policy: BalancingPolicy,
     running: RunningUpstream,
+    factory: TransportFactory | None = None,
 ) -> Rules:
     """Make the rules of an upstream; changes nothing about the upstream.
 
@@ -101,6 +102,7 @@ def make_rules(
         telemetry: The telemetry of the app.
         policy: Picks destinations; it may have learned from earlier traffic.
         running: The upstream, for the parts that outlive its settings.
+        factory: Makes transports by these settings, ``None`` for that of the upstream.
     """
     pool = running.pool
     affinity = None if settings.affinity is None else affinity_of(settings.affinity, pool)
@@ -140,12 +142,12 @@ def make_rules(
             client_builder(settings),
             lambda scope: None if read_key is None else RequestKey(scope, read_key, None),
         ),
-        guarded_factory=_guarded_factory(settings, running),
+        guarded_factory=_guarded_factory(settings, factory or running.transports.factory),
     )
 
 
 def _guarded_factory(
-    settings: UpstreamSettings, running: RunningUpstream
+    settings: UpstreamSettings, factory: TransportFactory
 ) -> TransportFactory | None:
     """Give the factory of transports to addresses that code gives.
 
@@ -156,7 +158,7 @@ def _guarded_factory(
     if not allowed.some:
         return None
     guard = partial(refusal, networks=allowed.networks)
-    return running.transports.factory.guarded(settings, guard)
+    return factory.guarded(settings, guard)
 
 
 def policy_of(settings: UpstreamSettings, running: RunningUpstream) -> BalancingPolicy:
@@ -199,7 +201,7 @@ def _journey(
     if settings.retries.hedge_after is not None:
         hedge_after = settings.retries.hedge_after
         send = Hedging(settings, hedge_after, retry_loop, running.budget).send
-    return Journey(
+    journey = Journey(
         settings.name,
         send,
         retry_loop.hold,
@@ -208,6 +210,9 @@ def _journey(
         observers,
         running.failures,
     )
+    if not is_limited(settings):
+        running.admission.unlimited.add(journey)
+    return journey
 
 
 def is_limited(settings: UpstreamSettings) -> bool:

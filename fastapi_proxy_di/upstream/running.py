@@ -7,13 +7,15 @@ about requests is in its ``rules``, which are replaced whole.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from random import Random
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.client.clients import Clients
@@ -27,8 +29,9 @@ from fastapi_proxy_di.forwarding.retries import RetryBudget
 from fastapi_proxy_di.forwarding.unavailable import closed
 from fastapi_proxy_di.observability.changes import Changes
 from fastapi_proxy_di.observability.families import Numbers
-from fastapi_proxy_di.observability.instruments import Instruments
+from fastapi_proxy_di.observability.instruments import Instruments, instruments_of
 from fastapi_proxy_di.observability.metrics import PERIOD_SECONDS, Metrics
+from fastapi_proxy_di.observability.telemetry import Telemetry
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.supervision.events import Event, Events
@@ -40,7 +43,24 @@ from fastapi_proxy_di.upstream.replacing import replace_destinations
 from fastapi_proxy_di.upstream.rules import Rules
 from fastapi_proxy_di.upstream.transports import Transports
 
-__all__ = ["RunningUpstream"]
+__all__ = ["ReloadNotes", "RunningUpstream"]
+
+
+class ReloadNotes(NamedTuple):
+    """What the last reload of an upstream did.
+
+    Attributes:
+        at: When the settings last changed, ``None`` if they have not since the start.
+        changed: The fields that changed then.
+        overridden: The fields that a file gave then and a source before it set, each with the
+            source.
+        failed_at: When a reload failed, ``None`` if none has failed since ``at``.
+    """
+
+    at: datetime | None = None
+    changed: tuple[str, ...] = ()
+    overridden: Mapping[str, str] = MappingProxyType({})
+    failed_at: datetime | None = None
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -67,6 +87,8 @@ class RunningUpstream:
         dynamic: For requests to addresses that code gives; ``None`` where none are allowed.
         forwarder: Forwards by the rules of the moment.
         clients: Its httpx clients.
+        reloading: Held while its settings are changed.
+        reload_notes: What the last reload did.
         loop: The event loop that the parts run in.
         refuses: Whether new requests are refused, because the upstream is being closed.
         closed: Whether the upstream is closed, or about to be.
@@ -91,12 +113,15 @@ class RunningUpstream:
     dynamic: DynamicUpstream | None = None
     forwarder: Forwarder = field(init=False)
     clients: Clients = field(init=False)
+    reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reload_notes: ReloadNotes = field(default_factory=ReloadNotes)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     refuses: bool = field(default=False, init=False)
     closed: bool = field(default=False, init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _subscriptions: set[Callable[[], None]] = field(init=False)
     _former: list[DynamicUpstream] = field(default_factory=list)
+    _not_read: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         self.discovery.attach(self.own, partial(replace_destinations, self))
@@ -104,9 +129,7 @@ class RunningUpstream:
         self.clients = Clients(lambda: self.rules.calls)
         listeners = (self.metrics.listen, self.changes.listen)
         self._subscriptions = set(map(self.events.subscribe, listeners))
-        if self.instruments is not None:
-            self.metrics.instruments = self.instruments
-            self._subscriptions.add(self.instruments.add(lambda: (self.numbers(),)))
+        self._read_by(self.instruments)
 
     @property
     def settings(self) -> UpstreamSettings:
@@ -117,6 +140,17 @@ class RunningUpstream:
     def name(self) -> str:
         """Name of the upstream."""
         return self.pool.name
+
+    def instrument(self, telemetry: Telemetry) -> None:
+        """Give the metrics to OpenTelemetry, or no more, as the telemetry says."""
+        if telemetry.settings.metrics is not (self.instruments is not None):
+            self._read_by(instruments_of(telemetry) if telemetry.settings.metrics else None)
+
+    def _read_by(self, instruments: Instruments | None) -> None:
+        if self._not_read is not None:
+            self._not_read()
+        self.instruments = self.metrics.instruments = instruments
+        self._not_read = None if instruments is None else instruments.add(lambda: (self.numbers(),))
 
     def use(self, rules: Rules) -> None:
         """Let the requests that begin from now on go by ``rules``."""
@@ -247,6 +281,7 @@ class RunningUpstream:
             )
         finally:
             self.failures.close()
+            self._read_by(None)
             for unsubscribe in self._subscriptions:
                 unsubscribe()
             self._subscriptions.clear()

@@ -114,6 +114,26 @@ class SourceStatus(BaseModel):
     reason: str
 
 
+class ReloadStatus(BaseModel):
+    """What the last reload of an upstream's settings did.
+
+    Attributes:
+        at: When the settings last changed, ``None`` if they have not since the start.
+        changed: The fields that changed then, such as ``timeouts.connect``; never their values.
+        overridden: The fields that a file gave then and a source before it set, each with the
+            source, such as ``UPSTREAM_BILLING_POLICY (environment)``.
+        failed_at: When a reload failed because the settings had faults, ``None`` if none has
+            failed since.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    at: datetime | None = None
+    changed: tuple[str, ...] = ()
+    overridden: dict[str, str] = {}
+    failed_at: datetime | None = None
+
+
 class UpstreamStatus(BaseModel):
     """One upstream at one moment.
 
@@ -141,6 +161,7 @@ class UpstreamStatus(BaseModel):
         sources: The sources of destinations, in the order of the settings.
         dynamic_destinations: Number of destinations outside of the pool, at addresses that code
             gave, that are in use or have been a moment ago.
+        reload: What the last reload of the settings did.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -163,6 +184,7 @@ class UpstreamStatus(BaseModel):
     removed: tuple[DestinationStatus, ...]
     dynamic_destinations: int
     sources: tuple[SourceStatus, ...] = ()
+    reload: ReloadStatus = ReloadStatus()
 
 
 def status_of(running: RunningUpstream) -> UpstreamStatus:
@@ -170,7 +192,7 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
     now = running.loop.time()
     pool, tunnels, dynamic = running.pool, running.tunnels, running.dynamic
     available = frozenset(pool.available)
-    recent = running.metrics.recent()
+    recent, notes = running.metrics.recent(), running.reload_notes
     destinations = tuple(
         [_destination_status(running, one, one in available, now) for one in pool.destinations]
     )
@@ -199,6 +221,12 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
         removed=removed,
         sources=tuple(map(_source_status, running.discovery.searchers)),
         dynamic_destinations=0 if dynamic is None else len(dynamic.destinations),
+        reload=ReloadStatus(
+            at=notes.at,
+            changed=notes.changed,
+            overridden=dict(notes.overridden),
+            failed_at=notes.failed_at,
+        ),
     )
 
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from fastapi_proxy_di.forwarding.destination_transport import DestinationTransport
 from fastapi_proxy_di.pools.destination import Destination
-from fastapi_proxy_di.settings import DestinationSettings
-from fastapi_proxy_di.transport.factory import TransportFactory
+from fastapi_proxy_di.settings import DestinationSettings, UpstreamSettings
+from fastapi_proxy_di.transport.factory import ANY, TransportFactory
 from fastapi_proxy_di.transport.protocol import Transport
 from fastapi_proxy_di.wire.addresses import Address
 
@@ -32,7 +32,8 @@ class Transports:
     """
 
     def __init__(self, factory: TransportFactory, destinations: Iterable[Destination]) -> None:
-        self.factory: Final = factory
+        self.factory = factory
+        self._retired: set[Transport] = set()
         self._probe_transports: dict[Destination, Transport] = {}
         self.by_destination: dict[Destination, DestinationTransport] = {}
         for one in destinations:
@@ -52,6 +53,58 @@ class Transports:
         """Add new destinations with the transports made for them."""
         for one in destinations:
             self.by_destination[one] = DestinationTransport.to(one, made[one.url])
+
+    async def renewed(self, settings: UpstreamSettings) -> TransportFactory:
+        """Give a factory for changed settings; changes nothing.
+
+        Raises:
+            ValueError: A certificate cannot be used.
+        """
+        addresses = [one.settings.address for one in tuple(self.by_destination)]
+        addresses += [one.address for one in settings.destination_settings]
+        addresses += [ANY] * settings.allowed_destinations.some
+        # In a thread, because the roots of the system alone take tens of milliseconds.
+        return await asyncio.to_thread(self.factory.renewed, settings, addresses)
+
+    def replaced_by(self, factory: TransportFactory) -> list[Destination]:
+        """Give the destinations that need a new transport, because their connections change."""
+        return [
+            one
+            for one in self.by_destination
+            if factory.replaces(self.factory, one.settings.address)
+        ]
+
+    def use(
+        self, factory: TransportFactory, replacements: Mapping[Destination, Transport]
+    ) -> list[Transport]:
+        """Go by the settings of ``factory`` from now on.
+
+        Returns:
+            The transports that were replaced. Their idle connections are closed; each needs
+            ``ended``, which waits until the others are closed, too.
+        """
+        replaced = []
+        for destination, transport in replacements.items():
+            replaced.append(self.by_destination[destination].transport)
+            self.by_destination[destination].transport = transport
+        replaced += [
+            self._probe_transports.pop(one)
+            for one in tuple(self._probe_transports)
+            if factory.replaces(self.factory, one.settings.probe_address)
+        ]
+        self.factory = factory
+        for transport in self._in_use():
+            factory.configure(transport)
+        for transport in replaced:
+            transport.retire()
+        self._retired.update(replaced)
+        return replaced
+
+    async def ended(self, transport: Transport) -> None:
+        """Wait until a transport that was replaced has no connections."""
+        while transport.connections:  # noqa: ASYNC110  # no event tells that a count is 0
+            await asyncio.sleep(_LOOK_SECONDS)
+        self._retired.discard(transport)
 
     async def start(self) -> None:
         """Start the in-process apps that are destinations."""
@@ -90,5 +143,8 @@ class Transports:
 
     def all(self) -> list[Transport]:
         """Return all transports, to close them."""
+        return [*self._in_use(), *self._retired]
+
+    def _in_use(self) -> list[Transport]:
         forwarding = [one.transport for one in self.by_destination.values()]
         return forwarding + list(self._probe_transports.values())

@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import unquote, unquote_to_bytes
 
 from fastapi_proxy_di.errors import UpstreamConnectError
+from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings
 from fastapi_proxy_di.transport.asgi.exchange import AsgiExchange
 from fastapi_proxy_di.transport.asgi.inner_app import AppStartFailed, InnerApp
 from fastapi_proxy_di.transport.asgi.websocket import AsgiHandshake
@@ -68,6 +69,14 @@ class AsgiTransport:
             await self._inner.start()
         except AppStartFailed as error:
             raise UpstreamConnectError(str(error)) from error
+
+    def configure(
+        self, limits: LimitSettings, timeouts: TimeoutSettings, *, title_case: bool
+    ) -> None:
+        """Do nothing: these settings are of connections."""
+
+    def retire(self) -> None:
+        """Do nothing: an app of this process has no connections."""
 
     async def aclose(self) -> None:
         """End the exchanges under way, and release the app."""

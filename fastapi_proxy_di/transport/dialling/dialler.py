@@ -88,12 +88,16 @@ class Dialler:
         self._failed = failed
         self._guard = guard
         self._server_name = (tls.server_name or address.server_name) if ssl_context else None
-        self._connect_seconds = timeouts.connect
-        self._resolve_seconds = timeouts.connect if timeouts.resolve is None else timeouts.resolve
+        self.configure(timeouts)
         self._loop = asyncio.get_running_loop()
         self._resolver = resolver_of(self._loop)
         self._numeric = numeric_addresses(address.host, address.port)
         self._under_way: set[asyncio.Timeout] = set()
+
+    def configure(self, timeouts: TimeoutSettings) -> None:
+        """Use the timeouts of ``timeouts`` for later dials."""
+        self._connect_seconds = timeouts.connect
+        self._resolve_seconds = timeouts.connect if timeouts.resolve is None else timeouts.resolve
 
     async def dial(self, connection: _Connection) -> _Connection:
         """Connect ``connection`` and wait until it can be used.

@@ -17,7 +17,7 @@ from contextvars import Context
 from typing import Final
 
 from fastapi_proxy_di.errors import InvalidRequest
-from fastapi_proxy_di.settings import LimitSettings
+from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings
 from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http1.connection import Http1Connection
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
@@ -45,11 +45,7 @@ class Http1Transport:
         self, dialler: Dialler, limits: LimitSettings, *, title_case: bool = False
     ) -> None:
         self._dialler = dialler
-        # Read once, because each request needs them several times.
-        self._idle_connections = limits.idle_connections
-        self._idle_seconds = limits.idle_seconds
-        self._header_limit = limits.max_response_header_bytes
-        self._titles = TitleNames() if title_case else None
+        self._read(limits, title_case=title_case)
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Http1Connection, None] = {}
         self._all: set[Http1Connection] = set()
@@ -89,6 +85,24 @@ class Http1Transport:
         """Open a connection and close it."""
         (await self._dial()).abort()
 
+    def configure(
+        self, limits: LimitSettings, timeouts: TimeoutSettings, *, title_case: bool
+    ) -> None:
+        self._dialler.configure(timeouts)
+        self._read(limits, title_case=title_case)
+        # Idle connections were given their time, or their number, by the settings before.
+        for timer in (self._sweep, self._trim):
+            if timer is not None:
+                timer.cancel()
+        self._expire()
+        self._close_surplus()
+
+    def retire(self) -> None:
+        self._idle_connections = 0
+        for connection in tuple(self._idle):
+            connection.abort()
+        self._idle.clear()
+
     async def aclose(self) -> None:
         self._dialler.close()
         for timer in (self._sweep, self._trim):
@@ -122,6 +136,13 @@ class Http1Transport:
         self._all.discard(connection)
 
     # -- inside ---------------------------------------------------------------------------
+
+    def _read(self, limits: LimitSettings, *, title_case: bool) -> None:
+        # Read once, because each request needs them several times.
+        self._idle_connections = limits.idle_connections
+        self._idle_seconds = limits.idle_seconds
+        self._header_limit = limits.max_response_header_bytes
+        self._titles = TitleNames() if title_case else None
 
     def _begin(
         self,

@@ -17,7 +17,7 @@ from itertools import chain
 from typing import Final
 
 from fastapi_proxy_di.errors import InvalidRequest, UpstreamConnectError
-from fastapi_proxy_di.settings import LimitSettings
+from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings
 from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http2.connection import Http2Connection
 from fastapi_proxy_di.transport.protocol import (
@@ -26,6 +26,9 @@ from fastapi_proxy_di.transport.protocol import (
     Transport,
     TransportExchange,
 )
+
+_LATE_SECONDS: Final = 1.0
+"""Seconds that a connection stays idle at most, if it was opened after its transport retired."""
 
 _LINE_END_OR_NUL: Final = re.compile(rb"[\r\n\0]")
 _NOT_SENT: Final = frozenset({b"host", b"connection", b"transfer-encoding"})
@@ -100,6 +103,26 @@ class Http2Transport:
     async def probe(self) -> None:
         """Open a connection and close it."""
         (await self._dial()).abort()
+
+    def configure(
+        self, limits: LimitSettings, timeouts: TimeoutSettings, *, title_case: bool
+    ) -> None:
+        self._dialler.configure(timeouts)
+        self._http1.configure(limits, timeouts, title_case=title_case)
+        self._idle_seconds = limits.idle_seconds
+        self._header_limit = limits.max_response_header_bytes
+        self._ping_seconds = timeouts.ping
+        for connection, timer in self._connections.items():
+            if timer is not None:
+                timer.cancel()
+                self.became_idle(connection)
+
+    def retire(self) -> None:
+        self._http1.retire()
+        # For a connection that is being dialled, whose stream has yet to begin.
+        self._idle_seconds = min(self._idle_seconds, _LATE_SECONDS)
+        for connection in tuple(self._connections):
+            self._expire(connection)
 
     async def aclose(self) -> None:
         self._dialler.close()
