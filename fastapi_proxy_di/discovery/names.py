@@ -39,6 +39,10 @@ _KINDS: Final = {4: "A", 6: "AAAA"}
 _Record = TypeVar("_Record")
 
 
+class _HalfFailed(LookupFailed):
+    """There are addresses of one family, and the look-up of the other one failed."""
+
+
 class Names:
     """Looks names up; one per upstream or process, for use in one event loop.
 
@@ -200,6 +204,8 @@ class Names:
             left = max(0.0, ends_at - asyncio.get_running_loop().time())
             try:
                 found = await ask(absolute, left, servers)
+            except _HalfFailed:
+                raise  # this name is the right one
             except LookupFailed as error:
                 failure = failure or error
                 only_as_written |= not (error.servfail or as_written)
@@ -238,10 +244,10 @@ def _joined(results: Iterable[Found[Any] | BaseException]) -> Found[str]:
     holding = [one for one in found if one.records] or found
     for failure in failures:
         if isinstance(failure, LookupFailed) and any(one.records for one in found):
-            raise LookupFailed(
+            raise _HalfFailed(
                 failure.records,
                 f"{failure.reason}; there are addresses of the other family: if that server never"
-                " gives these records, set family to ipv4 or ipv6",
+                " gives these records, set discovery.family to ipv4 or ipv6",
             ) from failure
         raise failure
     records = [record.address for one in holding for record in one.records]

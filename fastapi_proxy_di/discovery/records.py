@@ -65,7 +65,7 @@ async def dns_source(search: Search, /) -> AsyncIterator[Sequence[DestinationSet
                 records = [_Record(address.host, one, port) for one in found.records]
                 ttl = found.ttl
         except LookupFailed as error:
-            raise DiscoveryError(error.reason) from error
+            raise DiscoveryError(str(error)) from error
         # A thousand destinations are not validated anew after each look-up.
         known = {one: known.get(one) or _destination(search, one) for one in records}
         yield list(known.values())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import dns.message
 import dns.rcode
 import pytest
 
 from fastapi_proxy_di.discovery.found import Found, LookupFailed, Service
 from fastapi_proxy_di.discovery.names import HOSTS_SECONDS, Names
 from tests.support.dns_servers import known, scripted_dns
+from tests.support.gateways import until
 from tests.support.servers import dead_port
 
 _NOBODY = f"127.0.0.1:{dead_port()}"
@@ -101,7 +105,7 @@ async def test_failure_of_one_family_is_a_failure() -> None:
     assert str(failed.value) == (
         f"cannot look up AAAA records of api.internal.: {server.nameserver} says SERVFAIL; there"
         " are addresses of the other family: if that server never gives these records, set"
-        " family to ipv4 or ipv6"
+        " discovery.family to ipv4 or ipv6"
     )
 
 
@@ -258,6 +262,26 @@ async def test_failure_of_one_target_is_a_failure() -> None:
     async with scripted_dns(known(*records, failing=failing)) as server:
         with pytest.raises(LookupFailed, match=r"A records of t49\.x\.: \S+ says SERVFAIL$"):
             await Names((server.nameserver,), "ipv4").service_addresses("_api._tcp.x.")
+
+
+async def test_targets_are_looked_up_twenty_at_once() -> None:
+    """A thousand of them do not take a thousand sockets."""
+    records = [f"_api._tcp.x. 9 IN SRV 0 5 80 t{number}.x." for number in range(50)]
+    services = known(*records)
+
+    def respond(query: dns.message.Message, by_tcp: bool) -> Sequence[dns.message.Message | bytes]:
+        return services(query, by_tcp) if "_api" in str(query.question[0].name) else []
+
+    async with scripted_dns(respond) as server:
+        names = Names((server.nameserver,), "ipv4", timeout=60.0)
+        look_up = asyncio.create_task(names.service_addresses("_api._tcp.x."))
+        await until(lambda: len(server.asked) >= 21)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        look_up.cancel()
+        await asyncio.gather(look_up, return_exceptions=True)
+
+    assert len(server.asked) == 21
 
 
 def test_missing_dnspython_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

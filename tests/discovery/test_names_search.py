@@ -90,6 +90,18 @@ async def test_failure_of_the_name_as_written_leads_on(resolv_conf: Path) -> Non
         assert (await names.addresses("x.y")).records == ("10.0.0.2",)
 
 
+async def test_failure_of_one_family_ends_the_search(resolv_conf: Path) -> None:
+    """A later name is another one, even where it has both families."""
+    records = ("x.a. 30 IN A 10.0.0.1", "x. 30 IN A 10.0.0.3", "x. 30 IN AAAA fd00::3")
+    failing = {"x.a. AAAA": dns.rcode.SERVFAIL}
+    async with scripted_dns(known(*records, failing=failing)) as server:
+        names = Names((server.nameserver,), family="both", resolv_conf=str(resolv_conf))
+        with pytest.raises(LookupFailed, match=r"AAAA records of x\.a\."):
+            await names.addresses("x")
+
+    assert {one for one, _ in server.asked} == {"x.a."}
+
+
 async def test_failure_decides_where_no_name_has_records(resolv_conf: Path) -> None:
     """The first one: the empty results of the other names are not certain."""
     failing = {"x.a.": dns.rcode.SERVFAIL, "x.": dns.rcode.REFUSED}

@@ -100,5 +100,7 @@ async def test_name_that_does_not_exist_is_an_empty_list() -> None:
 async def test_failed_look_up_is_a_failure() -> None:
     """With what the server did."""
     async with scripted_dns(lambda query, _: [reply(query, rcode=dns.rcode.SERVFAIL)]) as server:
-        with pytest.raises(DiscoveryError, match=f"{server.nameserver} says SERVFAIL"):
+        with pytest.raises(
+            DiscoveryError, match=rf"api\.internal\.: {server.nameserver} says SERVFAIL"
+        ):
             await looked_up("dns+http://api.internal.", server.nameserver)
