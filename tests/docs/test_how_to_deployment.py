@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,14 +18,32 @@ import uvicorn
 import yaml
 
 from fastapi_proxy_di import DestinationSettings, UpstreamSettings
+from fastapi_proxy_di.cli.arguments import parse
 from tests.docs.conftest import SNIPPETS, Gateway, Snippet
 from tests.support.origins import ScriptedOrigin, always, response_bytes
+from tests.support.processes import package
 from tests.support.servers import dead_port
 
 FILES = SNIPPETS / "how_to" / "deployment"
 DOCKERFILE = (FILES / "Dockerfile").read_text().replace("\\\n", "")
 CMD: list[str] = json.loads(re.findall(r"^CMD (.+)$", DOCKERFILE, re.MULTILINE)[0])
 DOCKER_STOP_SECONDS = 10
+SERVE_FILES = ("serve.Dockerfile", "workers.Dockerfile")
+
+
+def instruction(name: str, kind: str) -> list[str]:
+    """Give the command of an instruction of a Dockerfile, which is a JSON list."""
+    text = (FILES / name).read_text().replace("\\\n", "")
+    found: list[str] = json.loads(re.findall(rf"^{kind}.*?(\[.+\])$", text, re.MULTILINE)[0])
+    return found
+
+
+def exits_with(command: list[str], before: str, after: int) -> int:
+    """Run a health check with another port, and give its exit status."""
+    assert command[0] == "python"
+    words = [word.replace(before, str(after)) for word in command[1:]]
+    done = subprocess.run([sys.executable, *words], capture_output=True, check=False, timeout=60)
+    return done.returncode
 
 
 def manifests(name: str) -> dict[str, dict[str, Any]]:
@@ -54,6 +75,64 @@ def test_dockerfile_leaves_time_for_the_lifespan() -> None:
     """`docker stop` kills after ten seconds."""
     assert 0 < options(CMD)["timeout_graceful_shutdown"] <= DOCKER_STOP_SECONDS - 2
     assert f"EXPOSE {options(CMD)['port']}\n" in DOCKERFILE
+
+
+@pytest.mark.parametrize("name", SERVE_FILES)
+def test_image_of_serve(name: str) -> None:
+    """Runs as another user than root, serves the port that it exposes, and checks its health."""
+    text = (FILES / name).read_text()
+    program, *words = instruction(name, "ENTRYPOINT") + instruction(name, "CMD")
+    arguments = parse(words)
+    (check,) = [word for word in instruction(name, "HEALTHCHECK") if "127.0.0.1" in word]
+
+    assert program == "fastapi-proxy-di"
+    assert (arguments.command, arguments.names, arguments.host) == (
+        "serve",
+        ("billing",),
+        "0.0.0.0",
+    )
+    assert f"EXPOSE {arguments.port}\n" in text
+    assert str(arguments.port if arguments.status is None else arguments.status) in check
+    assert "USER nobody\n" in text
+    assert "STOPSIGNAL SIGTERM\n" in text
+
+
+@pytest.mark.e2e
+async def test_image_of_serve_runs() -> None:
+    """Its command serves, and its health check fails once it has ended."""
+    words = instruction("serve.Dockerfile", "ENTRYPOINT") + instruction("serve.Dockerfile", "CMD")
+    check = instruction("serve.Dockerfile", "HEALTHCHECK")
+    ports = {"8000": "0", "9900": "0"}
+    async with ScriptedOrigin() as origin:
+        environment = {"UPSTREAM_BILLING_DESTINATIONS": origin.url}
+        words = [ports.get(word, word) for word in words[1:]]
+        async with package(*words, environment=environment) as running:
+            page = int((await running.line(r"^status page: http://127\.0\.0\.1:(\d+)/$"))[1])
+            healthy = await asyncio.to_thread(exits_with, check, "9900", page)
+            running.signal(signal.SIGTERM)
+            status = await running.end()
+        unhealthy = await asyncio.to_thread(exits_with, check, "9900", page)
+
+    assert (healthy, status, unhealthy) == (0, 0, 1)
+
+
+@pytest.mark.e2e
+async def test_health_check_of_workers_connects() -> None:
+    """To the port of the gateway."""
+    check = instruction("workers.Dockerfile", "HEALTHCHECK")
+    async with ScriptedOrigin() as origin:
+        up = await asyncio.to_thread(exits_with, check, "8000", origin.port)
+    down = await asyncio.to_thread(exits_with, check, "8000", dead_port())
+
+    assert (up, down) == (0, 1)
+
+
+def test_health_check_of_the_app_is_its_liveness() -> None:
+    """A route of the app on the page, whose probe Kubernetes sends as well."""
+    (check,) = [word for word in instruction("Dockerfile", "HEALTHCHECK") if "127.0.0.1" in word]
+    path = CONTAINER["livenessProbe"]["httpGet"]["path"]
+
+    assert f"http://127.0.0.1:{options(CMD)['port']}{path}" in check
 
 
 def test_pod_has_time_for_its_shutdown() -> None:
