@@ -151,17 +151,18 @@ def _follow(seen: Seen) -> Seen:
     until(lambda: all_available(states(shell.run(STATUS))))
     shell.run(LOAD)
     addresses = (page, shell.url("8000", "/metrics"))
-    seen.open = [httpx.get(url).status_code for url in addresses]
-    seen.open.append(httpx.get(page, auth=("operator", "guess")).status_code)
-    seen.page = httpx.get(page, auth=LOGIN).text
+    seen.open = [httpx.get(url, timeout=_SECONDS).status_code for url in addresses]
+    seen.open.append(httpx.get(page, auth=("operator", "guess"), timeout=_SECONDS).status_code)
+    seen.page = httpx.get(page, auth=LOGIN, timeout=_SECONDS).text
     seen.status = json.loads(shell.run(STATUS))
     shell.run(PROMETHEUS)
-    until(lambda: reached(shell.url("9090")))
+    # Before that Prometheus refuses queries, with a text instead of JSON.
+    until(lambda: reached(shell.url("9090", "/-/ready"), 200))
     seen.attempts = until(lambda: attempts(shell.run(QUERY)))
     seen.trace = until(lambda: tree(shell.run(TRACE), "invoices: GET"))
     shell.run(KILL)
     until(lambda: states(shell.run(STATUS))[1] != "available")
-    seen.page_after = httpx.get(page, auth=LOGIN).text
+    seen.page_after = httpx.get(page, auth=LOGIN, timeout=_SECONDS).text
     seen.retried = until(lambda: tree(shell.run(RETRIED), "connect"))
     seen.log = shell.log()
     shell.run(AGAIN)
@@ -180,13 +181,13 @@ def until(check: Callable[[], Any]) -> Any:
     return found
 
 
-def reached(url: str) -> bool:
-    """Whether a server responds, whatever it says."""
+def reached(url: str, status: int | None = None) -> bool:
+    """Whether a server responds with a status; ``None``: whatever it says."""
     try:
-        httpx.get(url)
+        found = httpx.get(url).status_code
     except httpx.TransportError:
         return False
-    return True
+    return status in (None, found)
 
 
 def states(text: str) -> list[str]:

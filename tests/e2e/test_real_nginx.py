@@ -322,6 +322,8 @@ async def test_posts_survive_the_end_of_http2_connections(origin: Origin) -> Non
         origin.http2.replace("127.0.0.1", "127.0.0.2"),
         http_version="2",
         ejection={"consecutive": 1},
+        # On a busy machine one turn of the loop, with a thousand clients, takes five seconds.
+        timeouts={"connect": 60},
     )
     async with Balancer.from_settings(settings) as balancer:
         replies = await asyncio.gather(
