@@ -45,10 +45,11 @@ ATTRIBUTES: Final = {
     "error.type": "the [failure](errors.md): "
     + listed([one.value for one in Failure])
     + "; `cancelled` for an attempt that was cancelled, such as the slower copy of a hedged "
-    "request; in durations also the status from 400 on, as OpenTelemetry has it for clients",
+    "request; `lease` for a text or another exception that the app gave to a lease; in "
+    "durations also the status from 400 on, as OpenTelemetry has it for clients",
     "proxy.retry.reason": "the failure before, `status_503` and the like, or `hedge`",
     "proxy.ejection.reason": "the last failure, `status_503` and the like, `retry_after`, or "
-    "`lease` for a text that the app gave to a lease",
+    "`lease` for a text or another exception that the app gave to a lease",
     "proxy.limit.name": "the setting that refused the request, e.g. `limits.max_in_flight`",
     "proxy.tunnel.end.reason": listed([one.value for one in WebSocketEnd]),
     "proxy.direction": "`up` to the destination, `down` to the client",

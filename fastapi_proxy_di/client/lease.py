@@ -6,12 +6,17 @@ those of a forwarded request. ``leasing`` begins and ends leases.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 
 from fastapi_proxy_di.errors import ProxyError, Side
 from fastapi_proxy_di.forwarding.outcomes import Outcomes
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.wire.quoting import quoted
+
+
+class LeaseFailed(Exception):
+    """A failure that the holder of a lease has reported as a text."""
 
 
 class Lease:
@@ -22,12 +27,18 @@ class Lease:
         url: The address of the destination, without a slash at its end.
     """
 
-    __slots__ = ("_counted", "_observed", "_outcomes", "_started", "destination", "url")
+    __slots__ = ("_counted", "_observed", "_outcomes", "_report", "_started", "destination", "url")
 
-    def __init__(self, outcomes: Outcomes, destination: Destination) -> None:
+    def __init__(
+        self,
+        outcomes: Outcomes,
+        destination: Destination,
+        report: Callable[[BaseException], None],
+    ) -> None:
         self.destination: Destination = destination
         self.url: str = destination.url
         self._outcomes = outcomes
+        self._report = report
         self._started = monotonic()
         self._observed = False
         self._counted = False
@@ -42,6 +53,8 @@ class Lease:
     def failed(self, error: BaseException | str = "lease") -> None:
         """Report that the destination failed; counts towards its ejection, once per lease.
 
+        Metrics and the span of the lease have the failure too.
+
         Args:
             error: The failure, for events and records. A ``ProxyError`` that another side
                 caused is not counted.
@@ -53,8 +66,10 @@ class Lease:
             if error.failure.side is not Side.DESTINATION:
                 self._observed = True
                 return
-            error = error.failure.value
-        reason = quoted(error) if isinstance(error, str) else type(error).__name__
+            reason = error.failure.value
+        else:
+            reason = quoted(error) if isinstance(error, str) else type(error).__name__
+        self._report(LeaseFailed(error) if isinstance(error, str) else error)
         self._outcomes.failed(self.destination, reason)
         self._observe(failed=True)
 

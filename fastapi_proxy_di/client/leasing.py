@@ -27,7 +27,7 @@ async def lease(
     """Pick a destination and count it as in use.
 
     An exception inside the block is not counted as a failure, because it may be the caller's
-    own. A failure of the destination is reported by ``Lease.failed``.
+    own. A failure of the destination is reported by ``Lease.failed``, and is that of the attempt.
 
     Args:
         journey: The journey of the upstream's exchanges.
@@ -39,11 +39,13 @@ async def lease(
     """
     scope = {"type": "lease", "headers": ()}
     exchange = Exchange(scope, None, None, b"", b"", overrides, key)
+    reported: list[BaseException] = []
     exchange.begin(Watcher(journey.name, _NO_DEADLINES), journey.observers)
     try:
         await journey.hold(exchange)
-        held = Lease(journey.outcomes, exchange.destination)
+        held = Lease(journey.outcomes, exchange.destination, reported.append)
         yield held
         held.succeeded()
     finally:
-        _ = journey.end(exchange, None)
+        # Taken out of the list, because frames of its traceback may have the lease.
+        _ = journey.end(exchange, reported.pop() if reported else None)

@@ -230,8 +230,10 @@ class Metrics:
         counts = self.of(exchange.destination)
         error: str | None = None
         if failure is not None:
-            error = failure.failure.value if isinstance(failure, ProxyError) else "cancelled"
+            error = _error_type(exchange, failure)
             _count(counts.failures, error)
+            if exchange.scope["type"] == _LEASE:
+                return  # its duration is that of the app's own work
         status = exchange.response.status if exchange.head_at else None
         if exchange.tunnel_end is None and (status is not None or error is not None):
             series = counts.series(method_of(exchange.method), (status, error))
@@ -264,6 +266,14 @@ def _count(counts: dict[str, int], name: str) -> None:
     counts[name] = counts.get(name, 0) + 1
 
 
+def _error_type(exchange: Exchange, failure: BaseException) -> str:
+    """Give ``error.type``; a lease may be failed with any exception."""
+    if isinstance(failure, ProxyError):
+        return failure.failure.value
+    return _LEASE if exchange.scope["type"] == _LEASE else "cancelled"
+
+
+_LEASE: Final = "lease"
 _EJECTION_REASONS: Final = frozenset({"retry_after", *(one.value for one in Failure)})
 
 
@@ -272,4 +282,4 @@ def _ejection_reason(reason: str) -> str:
     if reason in _EJECTION_REASONS:
         return reason
     status = re.fullmatch(r"status (\d{3})", reason)
-    return "lease" if status is None else f"status_{status[1]}"
+    return _LEASE if status is None else f"status_{status[1]}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -152,6 +154,51 @@ async def test_lease_counts_failures_of_the_destination(error: Exception, failur
 
     assert counted == failures
     assert policy.observed == [(ONE, True)] * failures
+
+
+@pytest.mark.parametrize(
+    ("error", "failures"),
+    [
+        (UpstreamConnectError("refused"), {"connect": 1}),
+        (UpstreamTimeout("the caller's", failure=Failure.TOTAL_TIMEOUT), {}),
+        (ConnectionError("refused"), {"lease": 1}),
+        ("the SDK says so", {"lease": 1}),
+    ],
+)
+async def test_lease_that_failed_is_a_failed_attempt_in_metrics(
+    error: Exception | str, failures: dict[str, int]
+) -> None:
+    """By a few names, whatever the app reports; no duration is counted, as for other leases."""
+    async with running() as balancer:
+        async with balancer.lease() as lease:
+            lease.failed(error)
+            lease.failed("again")
+        counts = balancer._running.metrics.of(balancer.destinations[0])
+
+    assert (counts.attempts, counts.failures) == (1, failures)
+    assert counts.durations == {}
+
+
+async def test_failure_of_a_lease_is_not_kept() -> None:
+    """Its traceback has the lease, so both would stay until Python's next search for cycles."""
+
+    class Failed(Exception):
+        """A failure that can be referred to weakly."""
+
+    async def use() -> weakref.ref[Failed]:
+        async with balancer.lease() as lease:
+            try:
+                raise Failed
+            except Failed as error:
+                lease.failed(error)
+                return weakref.ref(error)
+
+    gc.disable()
+    try:
+        async with running() as balancer:
+            assert (await use())() is None
+    finally:
+        gc.enable()
 
 
 async def test_lease_gives_a_learning_policy_the_time_to_the_response(

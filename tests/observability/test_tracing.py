@@ -17,7 +17,15 @@ from opentelemetry.trace import SpanKind
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from fastapi_proxy_di import Balancer, Upstream, UpstreamSettings, proxy_app, proxy_lifespan
+from fastapi_proxy_di import (
+    Balancer,
+    Upstream,
+    UpstreamSettings,
+    UpstreamTimeout,
+    proxy_app,
+    proxy_lifespan,
+)
+from fastapi_proxy_di.errors import Failure
 from fastapi_proxy_di.observability import tracing
 from tests.observability.traced import ORIGIN, TRACE, Exported, gateway
 from tests.support.gateways import until
@@ -208,6 +216,36 @@ def test_call_outside_of_requests_is_a_root(monkeypatch: pytest.MonkeyPatch) -> 
         "proxy.destination": ORIGIN,
         "proxy.pick": "power_of_two_choices",
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectionRefusedError(), "ConnectionRefusedError"),
+        ("the SDK says so", "LeaseFailed"),
+        (UpstreamTimeout("late", failure=Failure.ACTIVITY_TIMEOUT), "activity_timeout"),
+        (UpstreamTimeout("the caller's", failure=Failure.TOTAL_TIMEOUT), None),
+    ],
+)
+def test_lease_that_failed_has_a_span_with_an_error(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | str, expected: str | None
+) -> None:
+    """With the class or the failure; no text of the app. Failures of other sides do not count."""
+    exported = Exported()
+    app = gateway(monkeypatch, tracer_provider=exported.provider)
+
+    async def use(balancer: Balancer) -> None:
+        async with balancer.lease() as lease:
+            lease.failed(error)
+
+    with TestClient(app) as client:
+        assert client.portal is not None
+        client.portal.call(use, Upstream("billing").of(app))
+
+    (span,) = exported.spans(SpanKind.INTERNAL)
+    assert (span.attributes or {}).get("error.type") == expected
+    assert span.status.is_ok is (expected is None)
+    assert not span.status.description
 
 
 def test_job_that_a_request_has_started_stays_in_its_trace(
