@@ -60,7 +60,9 @@ class Search:
         self.ttl: float | None = None
         self._random = random
         self._loop = asyncio.get_running_loop()
-        self._hurried = asyncio.Event()
+        self._hurried = False
+        self._over = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self._looked_at = self._loop.time()
 
     async def pause(self, seconds: float = USUAL_SECONDS) -> None:
@@ -78,20 +80,26 @@ class Search:
 
     async def wait(self, seconds: float) -> None:
         """Wait ``seconds``, or less if a dial to a found address fails."""
-        until = self._loop.time() + seconds
+        over = self._over = asyncio.Event()
+        self._timer = self._loop.call_later(seconds, over.set)
+        if self._hurried:
+            self.hurry()
         try:
-            async with asyncio.timeout_at(until):
-                await self._hurried.wait()
-                earliest = min(until, self._looked_at + SHORTEST_SECONDS)
-                await asyncio.sleep(max(0.0, earliest - self._loop.time()))
-        except TimeoutError:
-            pass
-        self._hurried.clear()
+            await over.wait()
+        finally:
+            if self._over is over:  # else a source pauses twice at the same time
+                self._timer.cancel()
+                self._timer = None
+        self._hurried = False
         self._looked_at = self._loop.time()
 
     def hurry(self) -> None:
         """End the current pause, or the next one, early."""
-        self._hurried.set()
+        self._hurried = True
+        if self._timer is not None:
+            earliest = min(self._timer.when(), self._looked_at + SHORTEST_SECONDS)
+            self._timer.cancel()
+            self._timer = self._loop.call_at(earliest, self._over.set)
 
 
 class DiscoverySource(Protocol):

@@ -10,6 +10,7 @@ import inspect
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from datetime import UTC, datetime
+from math import inf
 from random import Random
 from typing import Any, Final
 
@@ -171,8 +172,8 @@ class Searcher:
     def _expire(self) -> None:
         self._expiry = None
         # The loop's clock may be a millisecond early.
-        if self.holding.expire(self._loop.time() + 0.001):
-            self._publish()
+        _ = self.holding.expire(inf)
+        self._publish()
 
     def _publish(self) -> None:
         """Give the list that holds to the upstream, and emit what has changed."""

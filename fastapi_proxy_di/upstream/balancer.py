@@ -386,10 +386,12 @@ class Balancer:
 
         Destinations that stay keep their connections, counts and health; removed ones take no new
         requests and finish the ones they have. With a health path, added ones are probed at once
-        and get no request before, unless nothing else is available.
+        and get no request before, unless nothing else is available. A source that stays keeps what
+        it has found; the destinations stay until each new source has given its first list or has
+        failed, for ten seconds at most.
 
         Args:
-            destinations: Addresses or ``DestinationSettings``.
+            destinations: Addresses, sources or ``DestinationSettings``.
 
         Raises:
             ValueError: One of them is not valid; then nothing is changed.
@@ -400,7 +402,9 @@ class Balancer:
         """Change a destination's limits, weight, tier or probe path while it runs.
 
         Its connections, counts and health stay, and settings that are not given stay. ``None``
-        removes a limit.
+        removes a limit. The changes of a destination that a source found hold until the source no
+        longer finds its address; what holds for all that it finds is set by
+        ``replace_destinations``.
 
         Args:
             url: The address of the destination, in any equivalent spelling.

@@ -263,3 +263,15 @@ async def test_status_shows_each_source(sources: ScriptedSources) -> None:
     assert good.since is not None
     assert (bad.found, bad.reason, bad.last_success) == (2, "SERVFAIL", good.last_success)
     assert bad.last_failure is not None
+
+
+async def test_result_of_a_source_that_was_removed_is_ignored(sources: ScriptedSources) -> None:
+    """Its task has not ended yet."""
+    sources.find("one", A)
+    async with running("plug://one") as balancer:
+        discovery = balancer._running.discovery
+        (searcher,) = discovery.searchers
+        balancer.replace_destinations([B])
+        discovery._changed(searcher)
+
+        assert urls(balancer) == [B]

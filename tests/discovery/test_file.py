@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -194,14 +194,7 @@ async def test_file_that_is_being_written_is_not_read_halfway(
 
 def test_yaml_without_its_package_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """The text names the package; other formats need none."""
-    real = builtins.__import__
-
-    def without_yaml(name: str, *args: Any) -> Any:
-        if name == "yaml":
-            raise ModuleNotFoundError(name)
-        return real(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", without_yaml)
+    monkeypatch.setitem(sys.modules, "yaml", None)
     check_file(parse_source("file:///a.json"))
     with pytest.raises(ValueError, match=r"destinations: file:///a.yaml needs the package PyYAML"):
         check_file(parse_source("file:///a.yaml"))

@@ -80,3 +80,21 @@ def test_short_refresh_is_not_made_longer_by_a_failed_dial() -> None:
         return round(loop.time() - began, 3)
 
     assert run_virtually(run()) == 0.2
+
+
+def test_source_may_pause_twice_at_the_same_time() -> None:
+    """The later pause ends early, the earlier one in its time."""
+
+    async def run() -> list[float]:
+        loop, one = asyncio.get_running_loop(), search()
+        began = loop.time()
+
+        async def pause(seconds: float) -> float:
+            await one.pause(seconds)
+            return round(loop.time() - began, 3)
+
+        tasks = [asyncio.create_task(pause(seconds)) for seconds in (7, 9)]
+        loop.call_later(3, one.hurry)
+        return await asyncio.gather(*tasks)
+
+    assert run_virtually(run()) == [7, 3]

@@ -23,6 +23,7 @@ from tests.support.virtual_time import run_virtually
 
 Lists = AsyncIterator[Sequence[DestinationSettings]]
 API = "plug://api"
+NO_GENERATOR = "it is not an async generator; a source gives lists by yield"
 
 
 class Run:
@@ -102,7 +103,7 @@ def test_changes_are_emitted_with_what_came_and_went(monkeypatch: pytest.MonkeyP
             yield found
             await search.pause()
 
-    run = Run(changing, 80, monkeypatch)
+    run = Run(changing, 105, monkeypatch)
 
     assert run.events[1:] == [
         DestinationsFound(
@@ -176,10 +177,6 @@ def test_empty_list_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-async def _is_a_coroutine(search: Search) -> Sequence[DestinationSettings]:
-    raise AssertionError("never awaited")
-
-
 async def _gives_texts(search: Search) -> AsyncIterator[Any]:
     yield ["http://a"]
 
@@ -192,16 +189,17 @@ async def _gives_an_app(search: Search) -> Lists:
     yield [at("asgi://package:app")]
 
 
-async def _raises(search: Search) -> Lists:
-    if search.address:
-        raise RuntimeError("token=s3cret")
-    yield []
+def _raises(search: Search) -> Lists:
+    raise RuntimeError("token=s3cret")
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (_is_a_coroutine, "it is not an async generator; a source gives lists by yield"),
+        (
+            lambda search: asyncio.sleep(0),
+            "it is not an async generator; a source gives lists by yield",
+        ),
         (lambda search: 5, "it is not an async generator; a source gives lists by yield"),
         (_gives_texts, "it gave str, not DestinationSettings"),
         (_gives_a_source, "it gave dns+http://a, which only settings may have"),
@@ -218,7 +216,7 @@ def test_wrong_source_is_a_failure(
     assert run.events == [DiscoveryFailed("billing", source=API, reason=reason)]
 
 
-def test_iterator_without_an_end_needs_no_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_iterator_need_not_be_a_generator(monkeypatch: pytest.MonkeyPatch) -> None:
     """An object with ``__anext__`` is enough."""
 
     class Objects:
@@ -227,9 +225,16 @@ def test_iterator_without_an_end_needs_no_generator(monkeypatch: pytest.MonkeyPa
 
         async def __anext__(self) -> Sequence[DestinationSettings]:
             await asyncio.sleep(1)
+            if given:
+                raise StopAsyncIteration
+            given.append(1)
             return some(1)
 
-    assert Run(lambda search: Objects(), 3, monkeypatch).lists == [["http://10.0.0.1"]]
+    given: list[int] = []
+    run = Run(lambda search: Objects(), 40, monkeypatch)
+
+    assert run.lists == [["http://10.0.0.1"]]
+    assert len(run.calls) == 2
 
 
 def test_destinations_that_cannot_be_used_are_logged(

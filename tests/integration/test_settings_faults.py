@@ -242,3 +242,21 @@ async def test_shutdown_leaves_nothing() -> None:
         await until(lambda: asyncio.all_tasks() <= before)
 
     assert {seen.target for seen in origin.requests} == {b"/health"}
+
+
+async def test_source_without_destinations_is_a_fault_at_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The message names the variable, the source and the reason, for each upstream."""
+    monkeypatch.setattr("fastapi_proxy_di.discovery.discovery.START_SECONDS", 0.05)
+    for name in ("billing", "users"):
+        monkeypatch.setenv(
+            f"UPSTREAM_{name.upper()}_DESTINATIONS", f"file://{tmp_path}/{name}.toml"
+        )
+    message = await _message(_app("billing", "users"))
+
+    for name in ("billing", "users"):
+        assert (
+            f"upstream '{name}': destinations (UPSTREAM_{name.upper()}_DESTINATIONS):"
+            f" file://{tmp_path}/{name}.toml has no destination after 0.05 s (there is no file"
+        ) in message
