@@ -106,11 +106,12 @@ class Names:
             LookupFailed: A server failed, or a record has no valid target or port.
         """
 
-        async def ask(absolute: str, seconds: float, servers: DnsServers) -> Found[Service]:
-            found = await servers.ask(absolute, "SRV", seconds)
-            return Found(services_of(absolute, found.records), found.ttl)
+        async def ask(absolute: str, seconds: float, servers: DnsServers) -> Found[Any]:
+            return await servers.ask(absolute, "SRV", seconds)
 
-        return await self._search(_ascii(name), ask)
+        ascii_name = _ascii(name)
+        found = await self._search(ascii_name, ask)
+        return Found(services_of(ascii_name, found.records), found.ttl)
 
     async def service_addresses(self, name: str) -> Found[tuple[Service, str]]:
         """Look up the SRV records of a service and the addresses of their targets.

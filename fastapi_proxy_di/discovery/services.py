@@ -10,7 +10,8 @@ from fastapi_proxy_di.discovery.found import LookupFailed, Service
 
 __all__ = ["services_of"]
 
-_TARGET: Final = re.compile(r"(?=.{2,254}$)([a-z0-9_-]{1,63}\.)+")
+# No number at the end: that would be an IPv4 address, which RFC 2782 does not allow.
+_TARGET: Final = re.compile(r"(?=.{2,254}$)(?!(.*\.)?[0-9]+\.$)([a-z0-9_-]{1,63}\.)+")
 
 
 def services_of(name: str, records: Iterable[Any]) -> tuple[Service, ...]:

@@ -53,6 +53,23 @@ async def test_search_list_holds_for_services(resolv_conf: Path) -> None:
     assert [one for one, _ in server.asked] == ["_api._tcp.", "_api._tcp.a.", "_api._tcp.b.c."]
 
 
+@pytest.mark.parametrize("target", [".", "bad/target."])
+async def test_service_that_is_not_available_ends_the_search(
+    resolv_conf: Path, target: str
+) -> None:
+    """The name has a record, so a later name is another one. A bad target is a failure."""
+    records = (f"_api.a. 9 IN SRV 0 0 80 {target}", "_api. 9 IN SRV 0 0 80 other.")
+    async with scripted_dns(known(*records)) as server:
+        names = Names((server.nameserver,), resolv_conf=str(resolv_conf))
+        if target == ".":
+            assert await names.services("_api") == Found((), 9.0)
+        else:
+            with pytest.raises(LookupFailed, match="SRV records of _api: one has a target"):
+                await names.services("_api")
+
+    assert server.asked == [("_api.a.", "SRV")]
+
+
 async def test_name_without_such_records_leads_on(resolv_conf: Path) -> None:
     """As one that does not exist: a wildcard of another kind may be in the way."""
     records = ("x.a. 30 IN TXT text", "x.b.c. 30 IN A 10.0.0.1")

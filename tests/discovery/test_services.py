@@ -30,7 +30,11 @@ def test_target_dot_is_no_service() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["a\\032b.", "a\\@b.", "a\\\\b.", "a/b.", "a\\000.", "a\\.b.", "a:80.", "\\195\\164."]
+    "target",
+    [
+        *("a\\032b.", "a\\@b.", "a\\\\b.", "a/b.", "a\\000.", "a\\.b.", "a:80.", "\\195\\164."),
+        *("10.0.0.1.", "7."),
+    ],
 )
 def test_target_that_is_not_a_host_fails(target: str) -> None:
     """It would become a part of URLs and of the Host header; the text does not show it."""
