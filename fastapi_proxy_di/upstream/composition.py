@@ -58,6 +58,10 @@ def compose(
         settings.destination_settings,
         panic=settings.when_none_available == "panic",
     )
+    discovery = Discovery(settings, events, random)
+    factory = factory or TransportFactory(settings)
+    factory.dial_failed = discovery.dial_failed
+    transports = Transports(factory, pool.destinations)
     supervisor = Supervisor(
         pool,
         Ejector(pool, settings.ejection),
@@ -67,10 +71,6 @@ def compose(
         window=settings.requests_window,
         keep=settings.discovery.keep,
     )
-    discovery = Discovery(settings, events, random)
-    factory = factory or TransportFactory(settings)
-    factory.dial_failed = discovery.dial_failed
-    transports = Transports(factory, pool.destinations)
     retries = settings.retries
     running = RunningUpstream(
         events=events,
@@ -94,5 +94,9 @@ def compose(
         tunnels=OpenTunnels(),
         instruments=instruments_of(telemetry) if telemetry.settings.metrics else None,
     )
-    running.use(make_rules(settings, telemetry, policy_of(settings, running), running))
+    try:
+        running.use(make_rules(settings, telemetry, policy_of(settings, running), running))
+    except BaseException:
+        running.discard()
+        raise
     return running

@@ -261,11 +261,21 @@ class RunningUpstream:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def discard(self) -> None:
+        """Stop the timers and end what reads or listens; for an upstream that has no tasks."""
+        self.supervisor.close()
+        self.discovery.close()
+        self.failures.close()
+        self._read_by(None)
+        for unsubscribe in self._subscriptions:
+            unsubscribe()
+        self._subscriptions.clear()
+
     async def aclose(self) -> None:
         """Stop probing and close every connection; all steps run even if one fails."""
         self.closed = True
         self.refuse()
-        self.supervisor.close()
+        self.supervisor.close()  # stops timers at once, not after the tasks
         self.discovery.close()
         for task in self._tasks:
             task.cancel()
@@ -280,11 +290,7 @@ class RunningUpstream:
                 return_exceptions=True,
             )
         finally:
-            self.failures.close()
-            self._read_by(None)
-            for unsubscribe in self._subscriptions:
-                unsubscribe()
-            self._subscriptions.clear()
+            self.discard()
         faults = [result for result in results if isinstance(result, Exception)]
         if faults:
             raise ExceptionGroup(f"closing {self.name}", faults)

@@ -6,20 +6,23 @@ import asyncio
 import gc
 import tracemalloc
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from fastapi_proxy_di.errors import Failure
 from fastapi_proxy_di.observability.counts import GONE, DestinationCounts
 from fastapi_proxy_di.observability.histogram import BOUNDS
-from fastapi_proxy_di.observability.metrics import PERIOD_SECONDS
+from fastapi_proxy_di.observability.metrics import PERIOD_SECONDS, Metrics
 from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.supervision.events import (
     DestinationDown,
     DestinationDraining,
     DestinationEjected,
     DestinationUp,
+    Events,
 )
+from fastapi_proxy_di.supervision.supervisor import Supervisor
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.control import Control
 from fastapi_proxy_di.upstream.running import RunningUpstream
@@ -161,3 +164,23 @@ def test_destination_needs_little_memory(filled: bool) -> None:
         tracemalloc.stop()
 
     assert (many - few) / 100 <= (MOST_KIB if filled else 5)
+
+
+class Unmade(UpstreamSettings, name="unmade"):
+    """An upstream that cannot be made."""
+
+
+@pytest.mark.parametrize(
+    "setting", [{"policy": "no_such_module:Policy"}, {"tls": {"ca_file": "/no/such/file"}}]
+)
+async def test_upstream_that_cannot_be_made_leaves_nothing(setting: dict[str, Any]) -> None:
+    """No listener, no timer and no source of metrics keeps a part of the upstream alive."""
+    events = Events()
+
+    with pytest.raises(ValueError, match="|".join(setting)):
+        compose(Unmade(destinations=["https://127.0.0.1:1"], **setting), events=events)
+
+    gc.collect()
+    kept = [one for one in gc.get_objects() if isinstance(one, Supervisor | Metrics)]
+    names = {one.pool.name if isinstance(one, Supervisor) else one.upstream for one in kept}
+    assert "unmade" not in names
