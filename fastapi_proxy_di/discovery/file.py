@@ -60,7 +60,7 @@ async def file_source(search: Search, /) -> AsyncIterator[Sequence[DestinationSe
     while True:
         content = _content(path)
         while content != known:
-            await asyncio.sleep(SETTLE_SECONDS if known is not None else 0)
+            await asyncio.sleep(SETTLE_SECONDS)
             known, content = content, _content(path)
             if content == known:
                 yield _destinations(path, content)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from datetime import UTC, datetime
 from math import inf
 from random import Random
@@ -120,6 +120,12 @@ class Searcher:
             # Its text may hold a secret, such as the address that a plug-in asked.
             _logger.debug("%s: %s failed", self._upstream, self._shown_source, exc_info=True)
             self._failed(type(error).__name__)
+        except asyncio.CancelledError as error:
+            current = asyncio.current_task()
+            if current is None or current.cancelling():
+                raise
+            # A task or a future of the source itself was cancelled, not the search.
+            self._failed(type(error).__name__)
         else:
             return None
         return backoff_seconds(self.holding.failures, self._random.random())
@@ -128,14 +134,17 @@ class Searcher:
     def _shown_source(self) -> str:
         return self.search.address.shown
 
-    def _take(self, found: Sequence[Any]) -> None:
-        for one in found:
+    def _take(self, given: Iterable[Any]) -> None:
+        distinct: dict[str, DestinationSettings] = {}
+        for one in given:
             if not isinstance(one, DestinationSettings):
                 raise DiscoveryError(f"it gave {type(one).__name__}, not DestinationSettings")
             if one.source is not None or one.address.app is not None:
                 raise DiscoveryError(f"it gave {one.shown}, which only settings may have")
+            # As in the settings, the first of two with one address is taken.
+            _ = distinct.setdefault(one.url, one)
         before = self.holding.reason
-        self.holding.found(found, self._loop.time())
+        self.holding.found(tuple(distinct.values()), self._loop.time())
         if self.holding.reason:
             self._after_failure(before)
             return

@@ -192,6 +192,16 @@ async def test_file_that_is_being_written_is_not_read_halfway(
         assert await following() == ["http://a", "http://b"]
 
 
+async def test_file_that_comes_back_is_not_read_halfway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first list after a failure counts when two reads are equal, too."""
+    reads = iter(["destinations: [http://a]", *["destinations: [http://a, http://b]"] * 2])
+    monkeypatch.setattr(subject, "_content", lambda _: next(reads).encode())
+    async with lists(tmp_path / "a.yaml") as following:
+        assert await following() == ["http://a", "http://b"]
+
+
 def test_yaml_without_its_package_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """The text names the package; other formats need none."""
     monkeypatch.setitem(sys.modules, "yaml", None)

@@ -264,3 +264,44 @@ def test_template_applies_to_each_destination(monkeypatch: pytest.MonkeyPatch) -
     run.searcher.set_template(at(API, weight=3))
 
     assert [one.weight for one in run.searcher.destinations] == [3]
+
+
+def test_cancellation_inside_a_source_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source is asked again; only the end of the upstream ends the search."""
+
+    async def cancelled(search: Search) -> Lists:
+        yield some(1)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    run = Run(cancelled, 10, monkeypatch)
+
+    assert len(run.calls) > 2
+    failed = [one for one in run.events if isinstance(one, DiscoveryFailed)]
+    assert failed[0].reason == "CancelledError"
+    assert run.lists == [["http://10.0.0.1"]]
+
+
+def test_list_may_be_an_iterator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that gives a generator gives its destinations."""
+
+    async def generated(search: Search) -> AsyncIterator[Any]:
+        yield (one for one in some(1, 2))
+
+    assert Run(generated, 10, monkeypatch).lists == [["http://10.0.0.1", "http://10.0.0.2"]]
+
+
+def test_first_of_two_with_one_address_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the settings; each address counts once."""
+    first, second = at("http://10.0.0.1", tier=0, weight=5), at("http://10.0.0.1", tier=1)
+
+    async def twice(search: Search) -> Lists:
+        yield (first, second)
+
+    run = Run(twice, 10, monkeypatch)
+
+    assert run.searcher.destinations == (first,)
+    assert run.events == [
+        DestinationsFound("billing", source=API, added=("http://10.0.0.1",), found=1)
+    ]
