@@ -44,6 +44,7 @@ from fastapi_proxy_di.integration.metrics import metrics_router, proxy_collector
 from fastapi_proxy_di.integration.options import ForwardOptions
 from fastapi_proxy_di.integration.proxy_upstream import proxy_upstream
 from fastapi_proxy_di.integration.readiness import upstreams_ready
+from fastapi_proxy_di.integration.reload_upstreams import reload_upstreams
 from fastapi_proxy_di.integration.router import proxy_router
 from fastapi_proxy_di.integration.status_page.reports import (
     EventReport,
@@ -182,6 +183,7 @@ __all__ = [
     "proxy_lifespan",
     "proxy_router",
     "proxy_upstream",
+    "reload_upstreams",
     "status_router",
     "upstreams_ready",
 ]

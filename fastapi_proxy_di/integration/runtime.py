@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
+from fastapi_proxy_di.integration.reloading import Reloader
+from fastapi_proxy_di.integration.triggers import start_reloads, trigger_faults
 from fastapi_proxy_di.observability.families import Numbers
 from fastapi_proxy_di.observability.history import History
 from fastapi_proxy_di.observability.telemetry import Telemetry
@@ -53,6 +55,7 @@ class Runtime:
         history: Keeps the recent events.
         mounts: The mounts of the app when it started, and the routes with paths in them.
         request_id: Whether each request gets an ``X-Request-ID``, once started.
+        reloader: Reads the settings anew; ``None`` before the start.
         websockets_checked: Whether the dependencies of proxied WebSockets were checked.
     """
 
@@ -64,6 +67,7 @@ class Runtime:
         self.mounts: Sequence[MountPaths] = ()
         self.request_id: bool = False
         self.websockets_checked: bool = False
+        self.reloader: Reloader | None = None
         # Replaced whole, because threads read the numbers of all upstreams.
         self._running: list[RunningUpstream] = []
         self._telemetry: Telemetry | None = None
@@ -71,6 +75,7 @@ class Runtime:
         self._starting: set[asyncio.Task[Balancer]] = set()
         self._removed: dict[str, None] = {}
         self._closed = False
+        self._stop_reloads: Callable[[], Awaitable[None]] | None = None
 
     async def start(
         self,
@@ -89,6 +94,7 @@ class Runtime:
             SettingsError: Every fault of every upstream, and of the settings of the app.
         """
         self._taken.update(mentions)
+        given = settings
         upstreams, faults = read_all(mentions)
         if settings is None:
             settings, more = read_proxy_settings()
@@ -98,6 +104,8 @@ class Runtime:
         try:
             self._telemetry = None if settings is None else telemetry_of(settings.telemetry)
             self._running = compose_all(upstreams, self.events, faults, self._telemetry)
+            if settings is not None:
+                faults += trigger_faults(settings.reload)
             if faults or settings is None:
                 raise settings_error(faults)
             self.request_id = settings.request_id
@@ -118,6 +126,8 @@ class Runtime:
             await self.aclose()
             raise
         self.balancers = {upstream.name: Balancer(upstream) for upstream in self._running}
+        self.reloader = Reloader(mentions, given, settings, telemetry_of, lambda: self._running)
+        self._stop_reloads = start_reloads(settings.reload, self.reloader)
 
     def numbers(self) -> list[Numbers]:
         """Give what the metrics of the running upstreams are read from."""
@@ -177,7 +187,8 @@ class Runtime:
     async def _start_one(self, settings: UpstreamSettings) -> Balancer:
         name = settings.name
         found, faults = read_all({name: settings})
-        upstreams = compose_all(found, self.events, faults, self._telemetry)
+        changed = None if self.reloader is None else self.reloader.telemetry
+        upstreams = compose_all(found, self.events, faults, changed or self._telemetry)
         if faults:
             raise settings_error(faults)
         (upstream,) = upstreams
@@ -211,6 +222,8 @@ class Runtime:
     async def aclose(self) -> None:
         """Close all upstreams; one that fails to close is logged and stops no other."""
         self._closed = True
+        if self._stop_reloads is not None:
+            await self._stop_reloads()
         self.history.wake()
         starting = tuple(self._starting)
         for task in starting:

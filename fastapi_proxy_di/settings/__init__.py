@@ -11,6 +11,7 @@ from fastapi_proxy_di.settings.discovery import DiscoverySettings
 from fastapi_proxy_di.settings.durations import Duration, DurationOrZero
 from fastapi_proxy_di.settings.ejection import EjectionSettings
 from fastapi_proxy_di.settings.faults import describe_faults, describe_late_fault
+from fastapi_proxy_di.settings.files import settings_files
 from fastapi_proxy_di.settings.forwarded import ForwardedSettings
 from fastapi_proxy_di.settings.health import HealthSettings
 from fastapi_proxy_di.settings.limits import LimitSettings
@@ -23,7 +24,7 @@ from fastapi_proxy_di.settings.loading import (
 )
 from fastapi_proxy_di.settings.mention import Mention, settings_class
 from fastapi_proxy_di.settings.policy import POLICIES
-from fastapi_proxy_di.settings.provenance import effective_sources
+from fastapi_proxy_di.settings.provenance import effective_sources, overridden_fields
 from fastapi_proxy_di.settings.proxy import ProxySettings
 from fastapi_proxy_di.settings.retries import RetrySettings
 from fastapi_proxy_di.settings.statuses import StatusCodes
@@ -63,9 +64,11 @@ __all__ = [
     "effective_sources",
     "load_all",
     "load_upstream",
+    "overridden_fields",
     "read_all",
     "read_proxy_settings",
     "settings_class",
     "settings_error",
+    "settings_files",
     "unknown_variables",
 ]

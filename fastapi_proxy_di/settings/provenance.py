@@ -19,7 +19,7 @@ from fastapi_proxy_di.settings.sources import (
     settings_sources,
 )
 
-__all__ = ["effective_sources", "origin"]
+__all__ = ["effective_sources", "origin", "overridden_fields"]
 
 Path = tuple[str, ...]
 
@@ -48,6 +48,27 @@ def effective_sources(settings_cls: type[LayeredSettings]) -> dict[str, str]:
             same = path in standard and standard[path] == value
             found[path] = "default" if same else "class default"
     return {dotted(path): found[path] for path in sorted(found)}
+
+
+def overridden_fields(settings_cls: type[LayeredSettings]) -> dict[str, str]:
+    """Give the fields that a file sets in vain, because a source before the file sets them.
+
+    Args:
+        settings_cls: A class with a name.
+
+    Returns:
+        Dotted field to the source that sets it, as `effective_sources` names sources.
+
+    Raises:
+        SettingsError: A file exists and cannot be read.
+    """
+    first: dict[Path, PydanticBaseSettingsSource] = {}
+    found: dict[str, str] = {}
+    for path, source in _given(settings_cls):
+        setter = first.setdefault(path, source)
+        if setter is not source:
+            found[dotted(path)] = _label(setter, settings_cls, path)
+    return found
 
 
 def origin(settings_cls: type[LayeredSettings], location: Sequence[int | str]) -> str | None:

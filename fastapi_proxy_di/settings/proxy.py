@@ -1,14 +1,24 @@
 """Settings that belong to an app, not to one of its upstreams."""
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from fastapi_proxy_di.settings.layered import LayeredSettings
 from fastapi_proxy_di.settings.telemetry import TelemetrySettings
 
 __all__ = ["ProxySettings"]
+
+
+def _reload(value: object) -> object:
+    return "off" if value is False else value  # what YAML makes of it
+
+
+if TYPE_CHECKING:
+    OpenReload: TypeAlias = Literal["off", "watch", "signal"] | Any
+else:
+    OpenReload = Annotated[Literal["off", "watch", "signal"], BeforeValidator(_reload)]
 
 
 class ProxySettings(LayeredSettings):
@@ -40,5 +50,14 @@ class ProxySettings(LayeredSettings):
             "Whether each request has an ``X-Request-ID``: the client's if it matches"
             " ``[A-Za-z0-9._-]{1,64}``, else a new one. Sent to the destination and back to the"
             " client."
+        ),
+    )
+
+    reload: OpenReload = Field(
+        default="off",
+        description=(
+            "When settings are read anew without a restart: ``watch`` when a file of settings or"
+            " a certificate changes, ``signal`` on SIGHUP, where the process is a lone uvicorn or"
+            " ``serve`` without workers; ``off`` never."
         ),
     )
