@@ -34,7 +34,7 @@ _REFUSED: Final = "connect refused by"
 _TEXTS: Final = {
     Failure.NO_AVAILABLE_DESTINATION: "no destination available",
     Failure.LOCAL_RESOURCES: "no socket, port or memory left for",
-    Failure.REFUSED_ADDRESS: "address refused of",
+    Failure.REFUSED_ADDRESS: "refused address",
     Failure.RESOLVE: "name not resolved of",
     Failure.CONNECT: "connect failed to",
     Failure.CONNECT_TIMEOUT: "connect timed out to",

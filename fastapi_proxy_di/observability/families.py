@@ -64,7 +64,7 @@ class Numbers:
         connections: Gives the number of connections of a destination in use, and of idle ones.
         tunnels: Gives the number of open tunnels.
         dynamic: Gives the number of requests to addresses that code gave, and of connections
-            there in use and idle; ``None`` if no addresses are allowed.
+            there in use and idle; it gives ``None`` if no addresses are allowed.
     """
 
     upstream: str
@@ -72,7 +72,7 @@ class Numbers:
     destinations: Callable[[], Iterable[Destination]]
     connections: Callable[[Destination], tuple[int, int]]
     tunnels: Callable[[], int]
-    dynamic: Callable[[], tuple[int, int, int]] | None = None
+    dynamic: Callable[[], tuple[int, int, int] | None] = lambda: None
 
 
 _SERVER: Final = ("proxy.upstream", "server.address", "server.port")
@@ -202,8 +202,9 @@ class _Families:
             busy, idle = numbers.connections(one)
             self.connections.add(busy, name, *server, "active")
             self.connections.add(idle, name, *server, "idle")
-        if numbers.dynamic is not None:
-            in_flight, busy, idle = numbers.dynamic()
+        dynamic = numbers.dynamic()
+        if dynamic is not None:
+            in_flight, busy, idle = dynamic
             self.active.add(in_flight, name, DYNAMIC, None)
             self.connections.add(busy, name, DYNAMIC, None, "active")
             self.connections.add(idle, name, DYNAMIC, None, "idle")

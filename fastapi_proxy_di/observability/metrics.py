@@ -81,6 +81,7 @@ class Metrics:
         refusals: Refused requests, by the setting that refused them.
         failures: Requests that failed without an attempt, by value of the `Failure`.
         queue: Seconds that requests waited in the queue.
+        dynamic: The counts that all destinations outside of the pool share.
         instruments: Records durations as they end; ``None`` if OpenTelemetry gets no metrics.
     """
 
@@ -100,6 +101,7 @@ class Metrics:
         self._marks: tuple[RecentRequests, RecentRequests] = (_START, _START)
         self.failures: dict[str, int] = {}
         self.queue: Durations = Durations((upstream,))
+        self.dynamic: DestinationCounts = DestinationCounts(upstream, DYNAMIC, (DYNAMIC, None))
         self.instruments: DurationRecorder | None = None
         self.replaced(destinations, ())
 
@@ -169,11 +171,9 @@ class Metrics:
     def _unlisted(self, destination: Destination) -> DestinationCounts:
         if not isinstance(destination, DynamicDestination):
             return self._made(destination)
-        found = self._counts.get(DYNAMIC)
-        if found is None:
-            found = DestinationCounts(self.upstream, DYNAMIC, (DYNAMIC, None))
-            self._counts = {**self._counts, DYNAMIC: found}
-        return found
+        if DYNAMIC not in self._counts:
+            self._counts = {**self._counts, DYNAMIC: self.dynamic}
+        return self.dynamic
 
     def _made(self, destination: Destination) -> DestinationCounts:
         return DestinationCounts(self.upstream, destination.url, server_of(destination))

@@ -200,8 +200,16 @@ class RunningUpstream:
             lambda: self.pool.destinations,
             self.transports.connections,
             lambda: self.tunnels.count,
-            None if self.dynamic is None else self.dynamic.destinations.numbers,
+            self._dynamic_numbers,
         )
+
+    def _dynamic_numbers(self) -> tuple[int, int, int] | None:
+        """Give requests to addresses, connections in use there and idle ones; none for nothing."""
+        numbers = [one.destinations.numbers() for one in self.dynamics]
+        if not numbers:
+            return None
+        in_flight, busy, idle = map(sum, zip(*numbers, strict=True))
+        return in_flight, busy, idle
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``listener`` with the events of this upstream, until it is closed.

@@ -149,7 +149,8 @@ class UpstreamStatus(BaseModel):
         refused: Number of requests that a limit has refused since the start, by setting.
         recent_requests: Number of requests that ended in the last one to two minutes.
         recent_refused: Number of those that a limit has refused.
-        recent_attempts: Number of attempts of the same time, of all destinations and removed ones.
+        recent_attempts: Number of attempts of the same time, of all destinations, removed and
+            dynamic ones too.
         recent_failed_attempts: Number of those that failed, as of a destination.
         retries_left: Number of counted retries that the budget allows at this moment.
         tunnels: Number of open WebSockets.
@@ -190,7 +191,7 @@ class UpstreamStatus(BaseModel):
 def status_of(running: RunningUpstream) -> UpstreamStatus:
     """Give the state of ``running`` at this moment."""
     now = running.loop.time()
-    pool, tunnels, dynamic = running.pool, running.tunnels, running.dynamic
+    pool, tunnels, dynamics = running.pool, running.tunnels, running.dynamics
     available = frozenset(pool.available)
     recent, notes = running.metrics.recent(), running.reload_notes
     destinations = tuple(
@@ -201,26 +202,28 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
     )
     # An address that was removed and added again has one row of counts.
     by_address = {one.url: one for one in (*removed, *destinations)}.values()
+    at_addresses = running.metrics.dynamic.recent()
     return UpstreamStatus(
         upstream=running.name,
         policy=running.rules.policy.name,
         panic=pool.panic,
-        in_flight=sum(one.in_flight for one in pool.destinations)
-        + (0 if dynamic is None else dynamic.destinations.in_flight),
-        queued=running.admission.waiting + (0 if dynamic is None else dynamic.admission.waiting),
+        in_flight=sum([one.in_flight for one in pool.destinations])
+        + sum([one.destinations.in_flight for one in dynamics]),
+        queued=running.admission.waiting + sum([one.admission.waiting for one in dynamics]),
         limits=_limits(running.settings),
         refused=dict(running.metrics.refusals),
         recent_requests=recent.ended,
         recent_refused=recent.refused,
-        recent_attempts=sum([one.recent_attempts for one in by_address]),
-        recent_failed_attempts=sum([one.recent_failed_attempts for one in by_address]),
+        recent_attempts=sum([one.recent_attempts for one in by_address]) + at_addresses.attempts,
+        recent_failed_attempts=sum([one.recent_failed_attempts for one in by_address])
+        + at_addresses.failed,
         retries_left=int(running.budget.left(monotonic())),
         tunnels=tunnels.count,
         tunnel_ends={reason.value: count for reason, count in tunnels.ends.items() if count},
         destinations=destinations,
         removed=removed,
         sources=tuple(map(_source_status, running.discovery.searchers)),
-        dynamic_destinations=0 if dynamic is None else len(dynamic.destinations),
+        dynamic_destinations=sum([len(one.destinations) for one in dynamics]),
         reload=ReloadStatus(
             at=notes.at,
             changed=notes.changed,

@@ -35,7 +35,7 @@ def test_hub_is_tested_with_a_stand_in(snippet: Snippet) -> None:
         TestClient(hub.app, cookies={"session": "of-alice"}) as client,
     ):
         stopped = client.get("/user/alice/tree")
-        hub.SERVERS["alice"] = hub.Server("http://alice.notebooks.svc:8888", "t0ken")
+        hub.SERVERS["alice"] = hub.Server(f"http://{PLACE}", "t0ken")
         running = client.get("/user/alice/tree")
         of_bob = client.get("/user/bob/tree")
 
@@ -83,7 +83,7 @@ class Hub:
         await stack.enter_async_context(notebook.origin)
         self.notebooks.append(notebook)
         self._running[user] = notebook, stack
-        server = self._module.Server(notebook.origin.url, f"token-of-{user}")
+        server = self._module.Server(f"{notebook.origin.url}/user/{user}", f"token-of-{user}")
         self._module.SERVERS[user] = server
         self._module.SESSIONS[f"session-of-{user}"] = user
 

@@ -208,7 +208,8 @@ async def test_new_rules_hold_for_the_next_request() -> None:
         await address_of_lease(balancer, "http://127.0.0.2:1")
         async with balancer.lease(destination="http://127.0.0.3:1"):
             running.use(rules_of(running, second))
-            assert balancer.status().dynamic_destinations == 0
+            assert balancer.status().dynamic_destinations == 1  # the one that is held
+            assert balancer.status().in_flight == 1
             with pytest.raises(ValueError, match="outside of the networks"):
                 await address_of_lease(balancer, "http://127.0.0.3:1")
             running.use(rules_of(running, billing("http://a")))

@@ -36,7 +36,7 @@ async def server_of(name: str, session: Annotated[str, Cookie()] = "") -> Forwar
     if server is None:
         raise HTTPException(404, "Start your server first.")
     return ForwardOptions(
-        destination=f"{server.address}/user/{name}",
+        destination=server.address,
         headers={"authorization": f"token {server.token}"},
     )
 
