@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fastapi_proxy_di.cli import check, schema
+from fastapi_proxy_di.cli import check, diff, schema
 from fastapi_proxy_di.cli.arguments import Arguments, parse
 from fastapi_proxy_di.cli.extra import missing_modules
 
@@ -89,4 +89,6 @@ def _run(arguments: Arguments) -> int:
         case "schema":
             return schema.run(arguments.name)
         case _:  # "check": argparse refuses other words
+            if arguments.diff is not None:
+                return diff.run(arguments, arguments.diff)
             return check.run(arguments)

@@ -174,6 +174,13 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "(package.module:app), which is imported and not started",
     )
     _add_env_file(check)
+    check.add_argument(
+        "--diff",
+        type=Path,
+        metavar="OLD",
+        help="show only which settings differ from those with the variables of this file in place "
+        "of --env-file: what a reload would change. Secrets are not shown, nothing is probed",
+    )
 
 
 def _add_schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

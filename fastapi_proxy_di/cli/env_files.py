@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+import os
+from collections.abc import Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from dotenv import dotenv_values
 
 from fastapi_proxy_di.errors import SettingsError
 
-__all__ = ["add_variables", "read_variables"]
+__all__ = ["add_variables", "read_variables", "variables_of"]
 
 
 def add_variables(paths: Iterable[Path], environment: MutableMapping[str, str]) -> None:
@@ -24,6 +26,22 @@ def add_variables(paths: Iterable[Path], environment: MutableMapping[str, str]) 
     """
     for name, value in read_variables(paths).items():
         environment.setdefault(name, value)
+
+
+@contextmanager
+def variables_of(paths: Iterable[Path]) -> Iterator[None]:
+    """Set the variables of the files that the environment does not set, within the block.
+
+    Raises:
+        SettingsError: A file cannot be read.
+    """
+    before = os.environ.copy()
+    add_variables(paths, os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
 
 
 def read_variables(paths: Iterable[Path]) -> dict[str, str]:
