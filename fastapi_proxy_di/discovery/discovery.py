@@ -287,7 +287,15 @@ class Discovery:
     def _wait_no_longer(self) -> None:
         self._timer = None
         self._awaited.clear()
-        self._refresh()
+        try:
+            self._refresh()
+        except ValueError as error:
+            _logger.error(  # noqa: TRY400  # its text names the destination and the fault
+                "%s: the new destinations cannot be used: %s",
+                self._settings.name,
+                error,
+                extra={"upstream": self._settings.name},
+            )
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

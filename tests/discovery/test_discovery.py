@@ -275,3 +275,15 @@ async def test_result_of_a_source_that_was_removed_is_ignored(sources: ScriptedS
         discovery._changed(searcher)
 
         assert urls(balancer) == [B]
+
+
+async def test_replacement_that_waits_for_a_source_and_fails_is_logged(
+    sources: ScriptedSources, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody waits for its exception any more."""
+    monkeypatch.setattr(subject, "START_SECONDS", 0.02)
+    async with running(A) as balancer:
+        balancer.replace_destinations(["plug://silent", "asgi://no_such_package:app"])
+        await until(lambda: "the new destinations cannot be used: " in caplog.text)
+
+        assert urls(balancer) == [A]
