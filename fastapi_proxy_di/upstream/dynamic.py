@@ -120,13 +120,16 @@ class DynamicUpstream:
         )
         self._journey: Final = Journey(
             name,
-            self._at_the_address(retry_loop.send),
-            self._at_the_address(retry_loop.hold),
+            retry_loop.send,
+            retry_loop.hold,
             outcomes,
             self.admission if is_limited(settings) else None,
             observers,
             running.failures,
         )
+        # Outside of admission: a request that is refused takes no place and waits for none.
+        self._journey.send = self._at_the_address(self._journey.send)
+        self._journey.hold = self._at_the_address(self._journey.hold)
         transforms = pipeline_of(settings.transforms)
         withheld = frozenset() if allowed.credentials else _withheld(rules.settings)
         builder = request_builder(

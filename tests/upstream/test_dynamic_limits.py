@@ -40,10 +40,12 @@ async def send_to(client: Client, address: str, method: str = "GET") -> None:
     await client.send(request(method, "/billing/x", to(address), None))
 
 
-async def test_addresses_in_use_are_bounded() -> None:
-    """One more gets 503 with the reason in the log; an idle one makes room."""
+@pytest.mark.parametrize("queue", [0, 9])
+async def test_addresses_in_use_are_bounded(queue: int) -> None:
+    """One more gets 503 at once, with the setting in the status; an idle one makes room."""
     held = Held()
-    app = given_app(limits={"dynamic_destinations": 2})
+    limits = {"dynamic_destinations": 2, "queue": queue, "queue_timeout": 60}
+    app = given_app(limits=limits)
     async with (
         ScriptedOrigin(held) as one,
         ScriptedOrigin(held) as two,
