@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 import yaml
 
-from fastapi_proxy_di import DestinationSettings, UpstreamSettings
+from fastapi_proxy_di import DestinationSettings, ProxySettings, UpstreamSettings
 from fastapi_proxy_di.cli.arguments import parse
 from tests.docs.conftest import SNIPPETS, Gateway, Snippet
 from tests.support.origins import ScriptedOrigin, always, response_bytes
@@ -206,3 +206,33 @@ async def test_probes_are_routes_of_the_app(
 
     assert up == [200, 200, 200]
     assert down == [200, 200, 503]
+
+
+@pytest.mark.e2e
+async def test_config_map_is_read_by_the_reload_page(
+    snippet: Snippet, gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ConfigMap's file is what the snippet reads; a reload changes it, a fault does not."""
+    objects = manifests("configmap.yaml")
+    (text,) = objects["ConfigMap"]["data"].values()
+    pod = objects["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    module = snippet("how_to/reload.py")
+    place = Path(module.Billing.model_config["toml_file"])
+    file = tmp_path / place.name
+    monkeypatch.setitem(module.Billing.model_config, "toml_file", file)
+    file.write_text(text)
+
+    async with gateway(module.app) as client:
+        key = {"x-api-key": "s3cret"}
+        same = await client.post("/reload", headers=key)
+        file.write_text(text.replace("30s", "20s"))
+        changed = await client.post("/reload", headers=key)
+        file.write_text(text.replace("30s", "never"))
+        faulty = await client.post("/reload", headers=key)
+        refused = await client.post("/reload", headers={"x-api-key": "other"})
+
+    assert (same.json(), changed.json()) == ({"billing": []}, {"billing": ["timeouts.total"]})
+    assert (faulty.status_code, refused.status_code) == (409, 403)
+    assert container["volumeMounts"][0]["mountPath"] == str(place.parent)
+    assert ProxySettings(reload=container["env"][0]["value"]).reload == "watch"
