@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import Final, Self
 
@@ -104,12 +105,13 @@ class _Load:
     def __init__(self, address: tuple[str, int]) -> None:
         self.statuses: dict[str, Counter[int]] = {"GET": Counter(), "POST": Counter()}
         self._address = address
-        self._numbers = iter(range(1_000_000))
+        self._numbers = count()
 
     async def run(self) -> None:
         """Send requests on one connection until cancelled."""
         async with connect(self._address) as client:
-            for number in self._numbers:
+            while True:
+                number = next(self._numbers)
                 method = "POST" if number % 4 == 0 else "GET"
                 await client.send(request(method, f"/billing/{number}"))
                 reply = await client.read_response(method)
