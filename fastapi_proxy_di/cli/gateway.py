@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastapi_proxy_di.cli.env_files import mention_with_files
 from fastapi_proxy_di.integration.app import ProxyApp, proxy_app, running_together
 from fastapi_proxy_di.integration.broken_responses import BrokenResponses
 from fastapi_proxy_di.integration.problems import problem, send_response
@@ -51,13 +53,16 @@ class WorkerGateway:
 
     Attributes:
         names: The upstreams.
+        env_files: Files with their variables.
     """
 
     names: tuple[str, ...]
+    env_files: tuple[Path, ...] = ()
 
     def __call__(self) -> ASGIApp:
         """Make an application that starts and closes its upstreams by the server's lifespan."""
-        proxies = {name: proxy_app(name) for name in self.names}
+        files = self.env_files
+        proxies = {name: proxy_app(mention_with_files(name, files)) for name in self.names}
         inner = gateway(proxies)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

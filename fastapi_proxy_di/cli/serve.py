@@ -21,7 +21,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from fastapi_proxy_di.cli.arguments import Arguments
 from fastapi_proxy_di.cli.background_server import serving
-from fastapi_proxy_di.cli.env_files import add_variables
+from fastapi_proxy_di.cli.env_files import add_other_variables, mention_with_files
 from fastapi_proxy_di.cli.gateway import WorkerGateway, gateway, mount_of
 from fastapi_proxy_di.cli.listening import listen, url
 from fastapi_proxy_di.cli.server_tls import ServerTls, server_tls
@@ -54,9 +54,10 @@ def run(arguments: Arguments) -> int:
         KeyboardInterrupt: Ctrl-C; the gateway has shut down in order.
     """
     try:
-        add_variables(arguments.env_files, os.environ)
+        add_other_variables(arguments.env_files, os.environ)
         tls = server_tls(arguments.ssl_certfile, arguments.ssl_keyfile)
-        settings = load_all({name: name for name in arguments.names})
+        mentions = {name: mention_with_files(name, arguments.env_files) for name in arguments.names}
+        settings = load_all(mentions)
         port = 8000 if arguments.port is None else arguments.port
         with ExitStack() as sockets:
             listening = listen(arguments.host, port)
@@ -70,7 +71,8 @@ def run(arguments: Arguments) -> int:
                 return 2
             if status is not None:
                 sockets.enter_context(status)
-            proxies = {name: proxy_app(one) for name, one in settings.items()}
+            # Not with the settings, which a reload reads anew.
+            proxies = {name: proxy_app(mention) for name, mention in mentions.items()}
             config = server_config(
                 gateway(proxies), settings.values(), access_log=arguments.access_log, tls=tls
             )
@@ -147,7 +149,7 @@ def _serve_by_workers(
     """Serve in several processes; the addresses are printed before the first one responds."""
     check_settings(settings)
     config = server_config(
-        WorkerGateway(arguments.names),
+        WorkerGateway(arguments.names, tuple(arguments.env_files)),
         settings.values(),
         access_log=arguments.access_log,
         tls=tls,

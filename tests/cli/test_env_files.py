@@ -8,7 +8,7 @@ import pytest
 
 from fastapi_proxy_di import SettingsError
 from fastapi_proxy_di.cli import main
-from fastapi_proxy_di.cli.env_files import add_variables, read_variables
+from fastapi_proxy_di.cli.env_files import add_other_variables, add_variables, read_variables
 
 
 def written(folder: Path, name: str, text: str) -> Path:
@@ -27,6 +27,15 @@ def test_environment_wins_and_later_files_override(tmp_path: Path) -> None:
     add_variables([one, two], environment)
 
     assert environment == {"A": "1", "B": "2", "C": "0"}
+
+
+def test_variables_of_upstreams_are_left_to_their_settings(tmp_path: Path) -> None:
+    """A reload reads them anew, so that the environment must not have them."""
+    file = written(tmp_path, "a.env", "UPSTREAM_BILLING_POLICY=first\nFASTAPI_PROXY_RELOAD=watch\n")
+    environment: dict[str, str] = {}
+    add_other_variables([file], environment)
+
+    assert environment == {"FASTAPI_PROXY_RELOAD": "watch"}
 
 
 def test_file_that_is_missing_is_a_fault(tmp_path: Path) -> None:

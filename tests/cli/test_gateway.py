@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,15 @@ async def test_lifespan_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
         "lifespan.startup.complete",
         "lifespan.shutdown.complete",
     ]
+
+
+async def test_worker_reads_files_of_variables(tmp_path: Path) -> None:
+    """Each time that it starts."""
+    file = tmp_path / "a.env"
+    file.write_text("UPSTREAM_BILLING_DESTINATIONS=http://127.0.0.1:9\n")
+    sent = await messages_of(WorkerGateway(("billing",), (file,))(), "startup", "shutdown")
+
+    assert sent[0]["type"] == "lifespan.startup.complete"
 
 
 async def test_worker_that_cannot_start_says_why() -> None:

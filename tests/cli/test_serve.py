@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -17,6 +18,8 @@ from fastapi_proxy_di.cli.demo.fleet import Fleet
 from fastapi_proxy_di.cli.demo.load_http import HttpConnection
 from fastapi_proxy_di.cli.demo.load_websocket import LoadWebSocket
 from fastapi_proxy_di.cli.gateway import gateway
+from tests.support.http_client import fetch
+from tests.support.origins import ScriptedOrigin
 from tests.support.processes import Process, package
 from tests.support.servers import run_app
 from tests.support.websocket_client import open_websocket
@@ -215,3 +218,28 @@ def test_serve_reports_a_port_in_use(
 
     assert status == 2
     assert f"port {port}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("reload", "by_signal"), [("signal", True), ("watch", False)])
+async def test_serve_reloads_its_file_of_variables(
+    reload: str, by_signal: bool, tmp_path: Path
+) -> None:
+    """By SIGHUP, or when the file changes; the process stays."""
+    file = tmp_path / "billing.env"
+    async with ScriptedOrigin() as one, ScriptedOrigin() as two:
+        file.write_text(f"UPSTREAM_BILLING_DESTINATIONS={one.url}\nFASTAPI_PROXY_RELOAD={reload}\n")
+        words = ("serve", "billing", "--port", "0", "--env-file", str(file))
+        async with package(*words) as running:
+            address = ("127.0.0.1", await ready(running))
+            await fetch(address)
+            file.write_text(f"UPSTREAM_BILLING_DESTINATIONS={two.url}\n")
+            if by_signal:
+                running.signal(signal.SIGHUP)
+            async with asyncio.timeout(60):
+                while not two.requests:
+                    assert (await fetch(address)).status == 200
+            running.signal(signal.SIGTERM)
+            status = await running.end()
+
+    assert len(one.requests) > 0
+    assert status == 0
