@@ -72,7 +72,8 @@ def live(
 ) -> contextlib.AbstractAsyncContextManager[Gateway]:
     """Run a gateway for the name ``api.internal``, which it looks up all the time."""
     settings = {"nameservers": [nameserver], "refresh": 0.05, "family": "both", **discovery}
-    return gateway(f"dns+http://api.internal:{port}", discovery=settings)
+    source = f"dns+http://api.internal:{port}"
+    return gateway(source, policy="round_robin", discovery=settings)
 
 
 def lines(*numbers: int) -> str:
@@ -113,6 +114,7 @@ class Load:
         await asyncio.gather(*self._tasks)
 
 
+@pytest.mark.slow
 async def test_name_grows_and_shrinks_under_load(tmp_path: Path) -> None:
     """From 3 to 30 to 1: no request fails, and no POST arrives twice."""
     async with (
@@ -141,13 +143,14 @@ async def test_name_grows_and_shrinks_under_load(tmp_path: Path) -> None:
     assert server.hosts == {f"api.internal:{server.port}"}
 
 
+@pytest.mark.slow
 async def test_last_addresses_serve_while_the_server_is_stopped(tmp_path: Path) -> None:
     """For ``keep``; a server that is back is asked again."""
     port = free_port()
     async with origin() as server, contextlib.AsyncExitStack() as stack:
         names = await stack.enter_async_context(dnsmasq(tmp_path, lines(1, 2), port=port))
         gate = await stack.enter_async_context(
-            live(server.port, names.nameserver, keep=1.5, on_empty="drop")
+            live(server.port, names.nameserver, keep=3, on_empty="drop")
         )
         await names.stop()
         await until(lambda: gate.balancer.status().sources[0].reason)
@@ -292,7 +295,9 @@ async def test_file_changes_under_load(tmp_path: Path) -> None:
 
     async with origin() as server:
         write(1)
-        async with gateway(f"file://{path}", discovery={"refresh": 0.02}) as gate:
+        async with gateway(
+            f"file://{path}", policy="round_robin", discovery={"refresh": 0.02}
+        ) as gate:
             load = Load(gate)
             for numbers in ([2, 3], [4], [*range(5, 15)]):
                 write(*numbers)
