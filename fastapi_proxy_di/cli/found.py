@@ -32,4 +32,4 @@ def has_fault(rows: Iterable[list[str]]) -> bool:
 
 
 def _fault(searcher: Searcher) -> str:
-    return searcher.holding.reason or ("" if searcher.answered else "it has not answered")
+    return searcher.holding.reason or ("" if searcher.destinations else "it has found nothing yet")

@@ -56,14 +56,16 @@ class Discovery:
         self._random: Final = random
         self._searchers: dict[str, Searcher] = self._made(self.entries, {})
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._awaited: set[Searcher] = set(self._searchers.values())
-        self._all_answered = asyncio.Event()
+        # With the timers that end the waiting, but at start, which has a timeout of its own.
+        self._awaited: dict[Searcher, asyncio.TimerHandle | None] = dict.fromkeys(
+            self._searchers.values()
+        )
+        self._all_found = asyncio.Event()
         self._starting = True
         self._required = settings.discovery.required
         self._changes: dict[str, dict[str, Any]] = {}
         self._merged = Merged(settings.destination_settings, {}, ())
         self._told: set[tuple[str, str]] = set()
-        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def searchers(self) -> tuple[Searcher, ...]:
@@ -95,7 +97,7 @@ class Discovery:
         if self._awaited:
             try:
                 async with asyncio.timeout(START_SECONDS):
-                    await self._all_answered.wait()
+                    await self._all_found.wait()
             except TimeoutError:
                 self._awaited.clear()
         if self._required:
@@ -106,15 +108,23 @@ class Discovery:
     def replace(self, entries: Sequence[DestinationSettings]) -> None:
         """Replace destinations and sources; a source that stays keeps what it has found.
 
-        Until new sources have answered, but at most `START_SECONDS`, the destinations stay.
+        Until new sources have found destinations, but at most `START_SECONDS`, all destinations
+        stay as they are.
 
         Raises:
             ValueError: A source cannot be loaded, or a destination cannot be used.
         """
-        searchers = self._made(entries, self._searchers)
+        self._replace(entries, self._made(entries, self._searchers))
+
+    def _replace(
+        self, entries: Sequence[DestinationSettings], searchers: dict[str, Searcher]
+    ) -> None:
         before = (self.entries, self._searchers, self._awaited)
+        known, here = set(self._searchers.values()), set(searchers.values())
+        new = [one for one in searchers.values() if one not in known and not one.destinations]
         self.entries, self._searchers = tuple(entries), searchers
-        self._awaited = {one for one in searchers.values() if not one.answered}
+        self._awaited = {one: timer for one, timer in self._awaited.items() if one in here}
+        self._awaited.update(dict.fromkeys(new))
         self._set_templates()
         try:
             self._refresh()
@@ -122,11 +132,12 @@ class Discovery:
             self.entries, self._searchers, self._awaited = before
             self._set_templates()
             raise
+        for one in before[2].keys() - self._awaited.keys():
+            _stop(before[2][one])
         self._run()
-        if self._awaited:
-            self._stop_timer()
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(START_SECONDS, self._wait_no_longer)
+        loop = asyncio.get_running_loop()
+        for one in new:
+            self._awaited[one] = loop.call_later(START_SECONDS, self._wait_no_longer, one)
 
     def check(self, entries: Sequence[DestinationSettings]) -> None:
         """Load the sources among ``entries``, and ask none of them.
@@ -144,14 +155,20 @@ class Discovery:
             replaced: Whether the destinations of the settings differ from those before.
         """
         before, self._settings = self._settings, settings
-        anew = settings.discovery != before.discovery or settings.timeouts != before.timeouts
+        entries = settings.given_destinations if replaced else self.entries
+        anew = settings.discovery != before.discovery or _timeout(settings) != _timeout(before)
         if anew and self._searchers:
             for task in self._tasks.values():
                 task.cancel()
-            self._tasks, self._searchers = {}, {}
-        elif not replaced:
-            return
-        self.replace(settings.given_destinations if replaced else self.entries)
+            self._tasks = {}
+            searchers = self._made(entries, {})
+            for url, searcher in searchers.items():
+                former = self._searchers.get(url)
+                if former is not None:
+                    searcher.keep(former)
+            self._replace(entries, searchers)
+        elif replaced:
+            self.replace(entries)
 
     def configure(self, url: str, changes: Mapping[str, Any]) -> None:
         """Change fields of a destination.
@@ -183,21 +200,21 @@ class Discovery:
             self._searchers[source].search.hurry()
 
     def close(self) -> None:
-        """Stop the timer; the tasks belong to the upstream."""
-        self._stop_timer()
+        """Stop the timers; the tasks belong to the upstream."""
+        for timer in self._awaited.values():
+            _stop(timer)
 
     def _made(
         self, entries: Sequence[DestinationSettings], known: Mapping[str, Searcher]
     ) -> dict[str, Searcher]:
-        settings, timeouts = self._settings, self._settings.timeouts
-        timeout = timeouts.connect if timeouts.resolve is None else timeouts.resolve
+        settings = self._settings
         made: dict[str, Searcher] = {}
         for entry in entries:
             if entry.source is None:
                 continue
             made[entry.url] = known.get(entry.url) or Searcher(
                 settings.name,
-                Search(entry, settings.discovery, timeout, self._random),
+                Search(entry, settings.discovery, _timeout(settings), self._random),
                 source_of(entry.source),
                 random=self._random,
                 events=self._events,
@@ -223,11 +240,12 @@ class Discovery:
     def _changed(self, searcher: Searcher) -> None:
         if self._searchers.get(searcher.search.template.url) is not searcher:
             return  # it was removed, and its task is about to end
-        if searcher.destinations or not (self._starting and self._required):
-            self._awaited.discard(searcher)
+        # While the app runs, a failure of a new source must not cost the destinations.
+        if searcher.destinations or (self._starting and not self._required):
+            _stop(self._awaited.pop(searcher, None))
         if self._starting:
             if not self._awaited:
-                self._all_answered.set()
+                self._all_found.set()
             return
         self._refresh()
 
@@ -235,7 +253,6 @@ class Discovery:
         """Give the list of all destinations to the pool, unless a new source is being asked."""
         if self._awaited:
             return
-        self._stop_timer()
         found = {url: one.destinations for url, one in self._searchers.items()}
         merged = merge(self.entries, found)
         self._changes = {
@@ -257,7 +274,7 @@ class Discovery:
     def _refuse_missing(self) -> None:
         missing = [
             f"{one.search.address.shown} has no destination after {START_SECONDS:g} s"
-            f" ({one.holding.reason or 'it has not answered'})"
+            f" ({one.holding.reason or 'it has found nothing yet'})"
             for one in self._searchers.values()
             if not one.destinations
         ]
@@ -277,27 +294,26 @@ class Discovery:
                     for url in double
                 )
                 _logger.info(
-                    "%s: %s finds addresses that %s has as well; the settings of the latter hold",
+                    "%s: %s finds addresses that %s has as well; they get the settings of %s",
                     self._settings.name,
                     left_out,
+                    taken,
                     taken,
                     extra={"upstream": self._settings.name},
                 )
 
-    def _wait_no_longer(self) -> None:
-        self._timer = None
-        self._awaited.clear()
-        try:
-            self._refresh()
-        except ValueError as error:
-            _logger.error(  # noqa: TRY400  # its text names the destination and the fault
-                "%s: the new destinations cannot be used: %s",
-                self._settings.name,
-                error,
-                extra={"upstream": self._settings.name},
-            )
+    def _wait_no_longer(self, searcher: Searcher) -> None:
+        """Go on without the destinations of a new source."""
+        del self._awaited[searcher]
+        searcher.publish()
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+
+def _stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def _timeout(settings: UpstreamSettings) -> float:
+    """Give the seconds that a look-up may take."""
+    timeouts = settings.timeouts
+    return timeouts.connect if timeouts.resolve is None else timeouts.resolve

@@ -38,7 +38,6 @@ class Searcher:
         search: What the source is asked for.
         holding: The list that holds, as the source gave it.
         destinations: The same with the fields of the template.
-        answered: Whether the source has given a list or has failed.
         succeeded_at: When it last gave a list that is not empty.
         failed_at: When it last failed.
         found_at: When the list that holds was first found.
@@ -66,7 +65,6 @@ class Searcher:
         self.search: Final = search
         self.holding: Final = Holding(search.settings.keep, search.settings.on_empty)
         self.destinations: tuple[DestinationSettings, ...] = ()
-        self.answered: bool = False
         self.succeeded_at: datetime | None = None
         self.failed_at: datetime | None = None
         self.found_at: datetime | None = None
@@ -96,6 +94,13 @@ class Searcher:
         """Give the destinations found the fields of another template."""
         self.search.template = template
         self._with_template.clear()
+        self._apply_template()
+
+    def keep(self, former: Searcher) -> None:
+        """Use the list of a former search for the same source until a list is found."""
+        self.holding.destinations = former.holding.destinations
+        self._shown = former._shown
+        self.succeeded_at, self.found_at = former.succeeded_at, former.found_at
         self._apply_template()
 
     async def _ask(self) -> float | None:
@@ -150,7 +155,7 @@ class Searcher:
             return
         self.succeeded_at = datetime.now(UTC)
         self._await_expiry(stop=True)
-        self._publish()
+        self.publish()
         if before:
             self._emit(DiscoveryRecovered(self._upstream, source=self._shown_source))
 
@@ -168,7 +173,7 @@ class Searcher:
                 DiscoveryFailed(self._upstream, source=self._shown_source, reason=reason, kept=kept)
             )
         self._await_expiry()
-        self._publish()
+        self.publish()
 
     def _await_expiry(self, *, stop: bool = False) -> None:
         if self._expiry is not None:
@@ -182,11 +187,10 @@ class Searcher:
         self._expiry = None
         # The loop's clock may be a millisecond early.
         _ = self.holding.expire(inf)
-        self._publish()
+        self.publish()
 
-    def _publish(self) -> None:
-        """Give the list that holds to the upstream, and emit what has changed."""
-        self.answered = True
+    def publish(self) -> None:
+        """Give the list in use to the upstream, and emit what has changed."""
         self._apply_template()
         try:
             self._changed(self)

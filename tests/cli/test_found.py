@@ -48,7 +48,7 @@ def test_check_shows_sources_without_destinations(
 
     assert status == 1
     assert f"there is no file {tmp_path}/a.toml" in out
-    assert "it has not answered" in out
+    assert "it has found nothing yet" in out
     assert "s3cret" not in out
 
 

@@ -77,8 +77,8 @@ async def test_required_source_without_destinations_is_a_fault(
 
     assert str(caught.value) == (
         "destinations: plug://two has no destination after 0.05 s (SERVFAIL), and plug://silent"
-        " has no destination after 0.05 s (it has not answered); set discovery.required=false to"
-        " start without"
+        " has no destination after 0.05 s (it has found nothing yet); set"
+        " discovery.required=false to start without"
     )
 
 
@@ -125,9 +125,7 @@ async def test_address_of_two_sources_is_logged_once(
         await until(lambda: len(balancer.destinations) == 4)
     doubles = [one for one in caplog.messages if "as well" in one]
 
-    text = (
-        "billing: plug://two finds addresses that {} has as well; the settings of the latter hold"
-    )
+    text = "billing: plug://two finds addresses that {0} has as well; they get the settings of {0}"
     assert doubles == [text.format("plug://one"), text.format(C)]
 
 
@@ -158,6 +156,58 @@ async def test_new_source_that_is_silent_holds_up_a_change_for_a_bounded_time(
         await until(lambda: urls(balancer) == [B])
         sources.find("silent", C)
         await until(lambda: urls(balancer) == [B, C])
+
+
+async def test_new_source_that_fails_costs_no_destination_at_once(
+    sources: ScriptedSources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old destinations stay for a bounded time, in which the source may still find some."""
+    monkeypatch.setattr(subject, "START_SECONDS", 5.0)
+    sources.fail("one", "SERVFAIL")
+    async with running(A) as balancer:
+        failures: list[Event] = []
+        balancer.subscribe(failures.append)
+        balancer.replace_destinations(["plug://one"])
+        await until(lambda: failures)
+        assert urls(balancer) == [A]
+        sources.find("one", B)
+        await until(lambda: urls(balancer) == [B])
+
+
+async def test_source_that_finds_nothing_holds_up_no_later_change(
+    sources: ScriptedSources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each new source is waited for once, however many changes follow."""
+    monkeypatch.setattr(subject, "START_SECONDS", 0.05)
+    settings = {"discovery": {"required": False}}
+    async with running(A, "plug://silent", "plug://fails", **settings) as balancer:
+        monkeypatch.setattr(subject, "START_SECONDS", 60.0)
+        sources.fail("fails", "SERVFAIL")
+        balancer.configure_destination(A, weight=5)
+
+        assert balancer.destinations[0].weight == 5
+        balancer.replace_destinations([B, "plug://silent", "plug://fails"])
+        assert urls(balancer) == [B]
+
+
+async def test_reload_keeps_what_a_failing_source_found(
+    sources: ScriptedSources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other settings of discovery ask all sources anew, and other timeouts none."""
+    sources.find("one", A)
+    destinations = ("plug://one",)
+    async with running(*destinations) as balancer:
+        sources.fail("one", "SERVFAIL")
+        await until(lambda: balancer.status().sources[0].reason)
+        for changes in (
+            {"timeouts": {"total": 60}},
+            {"discovery": {"keep": 600}},
+            {"timeouts": {"resolve": 1}},
+        ):
+            await balancer.reload(billing(*destinations, **changes))
+            sources.looks["one"] = 0
+            await until(lambda: sources.looks["one"])
+            assert urls(balancer) == [A]
 
 
 async def test_replacement_that_fails_changes_nothing(
@@ -284,6 +334,6 @@ async def test_replacement_that_waits_for_a_source_and_fails_is_logged(
     monkeypatch.setattr(subject, "START_SECONDS", 0.02)
     async with running(A) as balancer:
         balancer.replace_destinations(["plug://silent", "asgi://no_such_package:app"])
-        await until(lambda: "the new destinations cannot be used: " in caplog.text)
+        await until(lambda: "the destinations of plug://silent cannot be used: " in caplog.text)
 
         assert urls(balancer) == [A]
