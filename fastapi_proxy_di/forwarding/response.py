@@ -50,25 +50,25 @@ class UpstreamResponse:
             unless it is ``None``.
     """
 
-    __slots__ = ("_end", "_exchange", "_trailers", "headers", "status")
+    __slots__ = ("_end", "_exchange", "_response", "_trailers", "headers", "status")
 
     def __init__(
         self, exchange: Exchange, headers: Headers, *, trailers: bool, end: EndExchange
     ) -> None:
-        self.status: int = exchange.response.status
-        self.headers: Headers = headers
         self._exchange = exchange
+        self._response = exchange.response
+        self.status: int = self._response.status
+        self.headers: Headers = headers
         self._trailers = trailers
         self._end: EndExchange | None = end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._end is None:
             raise RuntimeError("this response has been sent or closed already")
-        exchange = self._exchange
+        exchange, response = self._exchange, self._response
         observer = exchange.observer
         failure: BaseException | None = None
         try:
-            response = exchange.response
             start = {
                 "type": "http.response.start",
                 "status": self.status,

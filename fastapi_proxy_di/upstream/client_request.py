@@ -210,10 +210,10 @@ def take_body(request: Request) -> bytes | None:
     cached: bytes | None = getattr(request, "_body", None)
     if cached is not None:
         return cached
-    bears_body = any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in request.scope["headers"]
-    )
+    bears_body = False
+    for name, value in request.scope["headers"]:
+        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+            bears_body = True
     if getattr(request, "_stream_consumed", False):
         if bears_body:
             raise RequestBodyConsumed(

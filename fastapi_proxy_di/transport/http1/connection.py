@@ -62,14 +62,13 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
 
     # -- what the transport and the exchange call -------------------------------------
 
-    @property
-    def usable(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether a request may still be written."""
         transport = self._transport
         return not self._closed and transport is not None and not transport.is_closing()
 
     async def opened(self) -> None:
-        if not self.usable:
+        if not self.is_usable():
             raise ConnectionResetError("closed as soon as it was open")
 
     def abandon(self) -> None:
@@ -105,7 +104,7 @@ class Http1Connection(DialledConnection, asyncio.BufferedProtocol):
         self._exchange = None
         if self.read_paused:
             self.resume_reading()
-        if self.usable and not self.write_paused:
+        if self.is_usable() and not self.write_paused:
             self._owner.keep(self)
         else:
             self.abort()

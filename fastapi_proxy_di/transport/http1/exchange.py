@@ -276,8 +276,13 @@ class Http1Exchange(BaseExchange):
         self.headers = []
         return self.headers
 
-    def head_complete(self, status: int, version: str) -> Headers:
+    def head_complete(self, status: int, version: str, *, coded: bool) -> Headers:
         """Handle the end of a head, whose headers are in ``headers``.
+
+        Args:
+            status: The status.
+            version: The version of HTTP.
+            coded: Whether there is a Transfer-Encoding.
 
         Returns:
             The list that receives the headers that follow, which are trailers.
@@ -291,16 +296,13 @@ class Http1Exchange(BaseExchange):
         if not 100 < status < 600 or version not in _VERSIONS:
             self._malformed(f"status {status} or its HTTP version is not valid")
             return []
-        coded = False
-        for name, value in self.headers:
-            if name == b"transfer-encoding":
-                # llhttp reads "chunked, gzip", "xchunked" and "chunked\t" as close-delimited
-                # bodies; of the whitespace around it only spaces mean nothing to it.
-                if coded or value.strip(b" ").lower() != b"chunked":
-                    self._malformed("Transfer-Encoding other than chunked alone")
-                    return []
-                coded = True
         if coded:
+            codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+            # llhttp reads "chunked, gzip", "xchunked" and "chunked\t" as close-delimited bodies; of
+            # the whitespace around it only spaces mean nothing to it.
+            if len(codings) > 1 or codings[0].strip(b" ").lower() != b"chunked":
+                self._malformed("Transfer-Encoding other than chunked alone")
+                return []
             if version == "1.0":
                 self._reusable = False  # RFC 9112 section 6.1: its framing is faulty
             assert self._parser is not None, "the parser calls no exchange that has been closed"

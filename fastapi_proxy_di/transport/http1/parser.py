@@ -24,14 +24,16 @@ class ResponseParser:
     """Passes the events of llhttp to the current exchange.
 
     Attributes:
+        coded: Whether the message has a Transfer-Encoding so far.
         exchange: The exchange whose response is parsed. Set before any bytes are fed.
         headers: The list that receives the headers of the head, later the trailers. Replaced
             at the beginning of each message.
         llhttp: The parser of httptools, which gets the bytes.
     """
 
-    __slots__ = ("_strict", "exchange", "headers", "llhttp")
+    __slots__ = ("_strict", "coded", "exchange", "headers", "llhttp")
 
+    coded: bool
     exchange: Http1Exchange
     headers: Headers
 
@@ -66,20 +68,23 @@ class ResponseParser:
         if self._strict:
             self._strict = False
             self.llhttp.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
+        self.coded = False
         self.headers = self.exchange.message_begins()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = _LOWER[name]
-        if name != _CODING:
+        if name == _CODING:
+            self.coded = True  # and is judged as llhttp has read it
+        else:
             # RFC 9112 section 5.1: blanks around a value are no part of it; llhttp leaves those
-            # at the end. Transfer-Encoding is judged as llhttp has read it.
+            # at the end.
             value = value.strip(BLANKS)
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         llhttp = self.llhttp
         self.headers = self.exchange.head_complete(
-            llhttp.get_status_code(), llhttp.get_http_version()
+            llhttp.get_status_code(), llhttp.get_http_version(), coded=self.coded
         )
 
     def on_body(self, body: bytes) -> None:

@@ -72,7 +72,7 @@ class Http1Transport:
                 # The connection used last is too old for this request, so all others are as well.
                 idle[connection] = None
                 return None
-            if connection.usable:
+            if connection.is_usable():
                 return self._begin(connection, request, body, more, reused=True, now=now)
             connection.abort()
         return None
@@ -154,12 +154,12 @@ class Http1Transport:
         reused: bool,
         now: float,
     ) -> Http1Exchange:
-        line = b"%b %b HTTP/1.1" % (request.method, request.target)
+        words = [request.method, request.target, b"HTTP/1.1"]
+        line = b" ".join(words)
         headers, titles = request.headers, self._titles
         if titles is not None:
             headers = [(titles[name], value) for name, value in headers]
         head = b"\r\n".join((line, *map(_field_line, headers)))
-        words = [request.method, request.target, b"HTTP/1.1"]
         # Lenient servers split the request line at any whitespace (RFC 9112 section 3).
         if not is_safe_head(head, len(headers)) or line.split() != words:
             connection.abort()

@@ -232,7 +232,7 @@ async def test_connection_without_a_socket_ignores_calls() -> None:
         unmade.pause_reading()
         unmade.resume_reading()
         unmade.abort()
-        assert not unmade.usable
+        assert not unmade.is_usable()
         assert not unmade.read_paused
 
         exchange = await exchange_on(transport, get())
