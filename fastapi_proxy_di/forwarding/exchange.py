@@ -2,7 +2,7 @@
 
 Every step of the journey takes this one object: the request builder stores the outgoing request
 in it, the retry loop the destination and failed attempts, the watcher its tasks and timer, and
-`begin` the observer. The object keeps its state consistent and makes no decisions.
+`begin` the metrics and the observer. The object keeps its state consistent and makes no decisions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fastapi_proxy_di.forwarding.body import RequestBody
     from fastapi_proxy_di.forwarding.early_hints import EarlyHints
-    from fastapi_proxy_di.forwarding.observer import Observer, Observers
+    from fastapi_proxy_di.forwarding.observer import ExchangeMetrics, Observer, Observers
     from fastapi_proxy_di.forwarding.tunnel import TunnelEnd
     from fastapi_proxy_di.forwarding.watcher import Watcher
 
@@ -76,14 +76,16 @@ class Exchange:
         transport_exchange: The current attempt, or the one whose response the client gets.
         dials: The count of further dials, ``None`` before the first one.
         early_hints: Forwards 103 responses; ``None`` if the server does not take them.
-        observer: The observer of the exchange, ``None`` if there is none.
+        metrics: Count the exchange.
+        observer: The observer of the exchange, ``None`` if none is wanted.
         tunnel_end: The end of its tunnel.
         error: The error that ended the exchange early.
         watcher: Watches the client and the deadlines.
         started: Loop time of the start of the exchange.
         context: The context variables at its start, for the task that reads from the client.
-        attempt_began: Monotonic seconds at which the attempt began, set by an observer.
-        head_at: Monotonic seconds of the head of its response, 0 before; set by an observer.
+        counts: The counts of ``destination``, kept by the metrics for the current attempt.
+        attempt_began: Monotonic seconds at which the attempt began, set by the metrics.
+        head_at: Monotonic seconds of the head of its response, 0 before; set by the metrics.
         attempt_headers: The headers of the current attempt if an observer changed them, else
             ``None``.
         span: The span of the current attempt, set by an observer.
@@ -108,6 +110,7 @@ class Exchange:
         "chunked",
         "client_task",
         "context",
+        "counts",
         "deadline_timer",
         "destination",
         "dials",
@@ -122,6 +125,7 @@ class Exchange:
         "key",
         "length",
         "method",
+        "metrics",
         "observer",
         "overrides",
         "path",
@@ -148,7 +152,11 @@ class Exchange:
     started: float
     attempt_started: float
     context: Context
+    metrics: ExchangeMetrics
     destination: Destination
+    counts: Any
+    attempt_began: float
+    head_at: float
 
     def __init__(
         self,
@@ -187,8 +195,6 @@ class Exchange:
         self.dials: Dials | None = None
         self.early_hints: EarlyHints | None = None
         self.observer: Observer | None = None
-        self.attempt_began: float = 0.0
-        self.head_at: float = 0.0
         self.queued: float | None = None
         self.attempt_headers: Headers | None = None
         self.span: Span | None = None
@@ -206,16 +212,16 @@ class Exchange:
         assert self.transport_exchange is not None
         return self.transport_exchange
 
-    def begin(self, watcher: Watcher, observers: Observers | None) -> None:
+    def begin(self, watcher: Watcher, observers: Observers) -> None:
         """Begin the exchange; its time starts with ``watcher.start``.
 
         Args:
             watcher: Watches the client and the deadlines.
-            observers: Makes the observer of the exchange, ``None`` for no observer.
+            observers: Has the metrics, and makes the observer of the exchange.
         """
         self.watcher = watcher
-        if observers is not None:
-            self.observer = observers.observe(self)
+        self.metrics = observers.metrics
+        self.observer = observers.observe(self)
 
     def take_place(self, destination: Destination) -> None:
         """Count the exchange as in flight at ``destination``, for an attempt that follows."""
@@ -232,6 +238,7 @@ class Exchange:
 
     def begin_attempt(self) -> None:
         """Begin the attempt at the destination where the exchange has taken a place."""
+        self.metrics.attempt_began(self)
         if self.observer is not None:
             self.observer.attempt_began(self)
 
@@ -253,8 +260,10 @@ class Exchange:
         Args:
             failure: The error that ended the attempt early, ``None`` for none.
         """
-        if self.observer is not None and self.in_flight:
-            self.observer.attempt_ended(self, failure)
+        if self.in_flight:
+            self.metrics.attempt_ended(self, failure)
+            if self.observer is not None:
+                self.observer.attempt_ended(self, failure)
         transport_exchange, self.transport_exchange = self.transport_exchange, None
         if transport_exchange is not None:
             transport_exchange.close()
@@ -286,6 +295,7 @@ class Exchange:
         branch.headers = self.headers
         branch.host = self.host
         branch.repeatable = self.repeatable
+        branch.metrics = self.metrics
         branch.observer = self.observer
         branch.queued = self.queued
         branch.dials = self.dials
@@ -297,6 +307,7 @@ class Exchange:
         self.attempts = branch.attempts
         self.destination = branch.destination
         self.in_flight, branch.in_flight = branch.in_flight, False
+        self.counts = branch.counts
         self.attempt_began, self.head_at = branch.attempt_began, branch.head_at
         self.span, branch.span = branch.span, None
         self.attach(branch.response)

@@ -2,7 +2,7 @@
 
 HTTP, WebSockets, the httpx client and leases share these steps:
 
-1. ``Exchange.begin`` sets the observer.
+1. ``Exchange.begin`` sets the metrics and the observer.
 2. ``Watcher.start`` begins to watch the client and the deadlines.
 3. ``send`` goes through admission, hedging, the retry loop and its attempts; ``hold`` only
    picks a destination and counts it as in use.
@@ -39,12 +39,12 @@ class Journey:
         hold: Picks a destination and counts the exchange there, without sending anything.
         outcomes: Receives late failures.
         admission: The upstream's own limits, ``None`` if it has none.
-        observers: Makes the observers of exchanges; ``None`` for no observers.
+        observers: Makes the observers of exchanges.
         failures: Logs the exchanges that fail.
 
     Attributes:
         name: Name of the upstream.
-        observers: Makes the observers of exchanges, ``None`` for no observers.
+        observers: Makes the observers of exchanges.
         failures: Logs the exchanges that fail before there is a valid response.
         outcomes: Receives the results of exchanges.
         send: Gets a response for an exchange that has begun, ``Exchange.response``.
@@ -59,7 +59,7 @@ class Journey:
         hold: Send,
         outcomes: Outcomes,
         admission: Admission | None,
-        observers: Observers | None,
+        observers: Observers,
         failures: FailureLog,
     ) -> None:
         self.name: Final = name
@@ -87,6 +87,7 @@ class Journey:
         Returns:
             An awaitable for the rest of the work, ``None`` if there is none.
         """
+        exchange.metrics.ended(exchange, failure)
         if exchange.observer is not None:
             exchange.observer.ended(exchange, failure)
         if exchange.in_flight:

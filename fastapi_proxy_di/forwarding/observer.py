@@ -1,6 +1,8 @@
-"""Protocol of observers, which follow exchanges; the access records are such observers.
+"""Protocols of what follows exchanges: the metrics, always, and an observer, if one is wanted.
 
-An exchange without an observer has ``Exchange.observer`` set to ``None``, which costs nothing.
+Metrics are called at four steps of each exchange. An observer, which makes spans or an access
+record, is called at further ones. An exchange without an observer has ``Exchange.observer`` set to
+``None``, which costs nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +16,26 @@ from fastapi_proxy_di.transport.protocol import Headers
 if TYPE_CHECKING:
     from fastapi_proxy_di.forwarding.exchange import Exchange
 
-__all__ = ["Observer", "Observers"]
+__all__ = ["ExchangeMetrics", "Observer", "Observers"]
+
+
+class ExchangeMetrics(Protocol):
+    """Counts the exchanges of one upstream. Methods are called in the event loop, must not raise.
+
+    They are called before those of the observer.
+    """
+
+    def attempt_began(self, exchange: Exchange) -> None:
+        """Count the start of an attempt at ``exchange.destination``; a lease is one too."""
+
+    def head(self, exchange: Exchange) -> None:
+        """Count the head of the attempt's final response, which may still be retried."""
+
+    def attempt_ended(self, exchange: Exchange, failure: BaseException | None) -> None:
+        """Count the end of the attempt; ``failure`` is the error that ended the attempt early."""
+
+    def ended(self, exchange: Exchange, failure: BaseException | None) -> None:
+        """Count the end of the exchange; ``failure`` is the error that ended it early."""
 
 
 class Observer(Protocol):
@@ -56,6 +77,11 @@ class Observer(Protocol):
 
 class Observers(Protocol):
     """Gives the observers of the exchanges of one upstream."""
+
+    @property
+    def metrics(self) -> ExchangeMetrics:
+        """The metrics, which are the same for all exchanges."""
+        ...
 
     def observe(self, exchange: Exchange) -> Observer | None:
         """Give the observer of an exchange that begins, ``None`` for none."""

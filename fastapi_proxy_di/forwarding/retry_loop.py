@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine, Mapping, Sequence
-from functools import partial
 from random import Random
 from time import monotonic
 from typing import Any, Final
@@ -72,8 +71,10 @@ class RetryLoop:
         self._name: Final = settings.name
         self._settings: Final = settings.retries
         self._limits: Final = settings.limits
-        self._select: Final = partial(select, policy, supervisor.pool)
+        self._policy: Final = policy
+        self._select: Final = select
         self._supervisor: Final = supervisor
+        self._pool: Final = supervisor.pool
         health = settings.health
         self._retry_after: Final = max(1.0, health.interval if health.enabled else 1.0)
         self._transports: Final = transports
@@ -89,7 +90,7 @@ class RetryLoop:
         self, key: PickRequest | None, tried: Collection[Destination] = ()
     ) -> Destination | None:
         """Give a destination with room that has not been tried; report full destinations."""
-        destination, full = self._select(key, tried)
+        destination, full = self._select(self._policy, self._pool, key, tried)
         if full:
             self._supervisor.limits_reached(full)
         return destination
@@ -164,6 +165,7 @@ class RetryLoop:
                 finally:
                     if tracked is not None:
                         tracked.ended(destination, exchange)
+                exchange.metrics.head(exchange)
                 if exchange.observer is not None:
                     exchange.observer.head(exchange)
                 if waited and self._outage is not None:

@@ -1,6 +1,6 @@
 """Logs one access record for each exchange, and why destinations were picked if asked.
 
-Where ``explain`` and the logger are off, ``AccessRecords.wanted`` is false and nothing is
+Where ``explain`` and the logger are off, an exchange has no record, and nothing is
 recorded. A record goes to the logger ``fastapi_proxy_di.access`` at INFO, with these extra
 attributes:
 
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from functools import partial
 from time import monotonic
 from typing import Final, Literal
 
@@ -73,14 +72,13 @@ class AccessRecords:
         self.how = how
         self.explain = explain
         self.telemetry = telemetry
-        self.wanted: Callable[[], bool] = (
-            partial(_access.isEnabledFor, logging.INFO) if explain == "off" else partial(bool, True)
-        )
 
     def observe(self, exchange: Exchange) -> AccessRecord | None:
         """Give the record of a proxied exchange that begins, ``None`` if it is not wanted."""
-        if exchange.send is None or not self.wanted():
-            return None  # without ``send``: a call or a lease of the app itself
+        if self.explain == "off" and not _access.isEnabledFor(logging.INFO):
+            return None
+        if exchange.send is None:
+            return None  # a call or a lease of the app itself
         try:
             span = self.telemetry.request_span(exchange.scope, trace.get_current_span())
             context = span.get_span_context()

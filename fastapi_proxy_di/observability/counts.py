@@ -25,11 +25,8 @@ MAX_SERIES: Final = 16
 counted by the class of the status and as method and error `OTHER`, so that the counts of a
 destination need at most 16 KiB. The numbers of failures are exact all the same."""
 
-Result: TypeAlias = tuple[int | None, str | None]
-"""Status of the response and value of the `Failure`, each ``None`` if there is none."""
-
-_Labels: TypeAlias = tuple[str, str, int | None, str, int | None, str | None]
-"""Name of the upstream, ``server.address`` and ``server.port``, method and `Result`."""
+Result: TypeAlias = tuple[str, int | None, str | None]
+"""Method, status and ``error.type``, which are the last attributes of a duration."""
 
 _NO_FAULT: Final = frozenset(
     {
@@ -84,7 +81,7 @@ class DestinationCounts:
         ejections: Ejections, by reason.
         tunnels: Ended tunnels, by reason.
         messages: Messages through tunnels that have ended, to the upstream and to the client.
-        durations: Seconds from the start of an attempt to its last byte, by method and result.
+        durations: Seconds from the start of an attempt to its last byte, by result.
         first_byte: Seconds from the start of an attempt to the head of its response.
     """
 
@@ -110,30 +107,29 @@ class DestinationCounts:
         self.ejections: dict[str, int] = {}
         self.tunnels: dict[str, int] = {}
         self.messages: list[int] = [0, 0]
-        self.durations: dict[_Labels, Durations] = {}
+        self.durations: dict[Result, Durations] = {}
         self.first_byte: Durations = Durations((upstream, url))
         self._labels: tuple[str, str, int | None] = (upstream, *server)
         self._marks: tuple[Recent, Recent] = (_START, _START)
 
-    def series(self, method: str, result: Result) -> Durations:
-        """Give the durations of a method and a result."""
-        status, error = result
+    def series(self, method: str, status: int | None, error: str | None) -> Durations:
+        """Give the durations of a method, a status and a `Failure`, each ``None`` for none."""
         if error is None and status is not None and status >= 400:
             error = str(status)  # an error for a client, by the conventions
-        labels: _Labels = (*self._labels, method, status, error)
-        found = self.durations.get(labels)
+        result = method, status, error
+        found = self.durations.get(result)
         if found is None and len(self.durations) >= MAX_SERIES:
             first = None if status is None else status // 100 * 100
-            labels = (*self._labels, OTHER, first, error and OTHER)
-            found = self.durations.get(labels)
+            result = OTHER, first, error and OTHER
+            found = self.durations.get(result)
         if found is None:
-            found = self.durations[labels] = Durations(labels)
+            found = self.durations[result] = Durations(self._labels, result)
         return found
 
     def error_statuses(self) -> dict[str, int]:
         """Give the number of responses by status, from 400 on; beyond `MAX_SERIES` by class."""
         found: dict[str, int] = {}
-        for (_, _, _, _, status, _), durations in self.durations.copy().items():
+        for (_, status, _), durations in self.durations.copy().items():
             if status is not None and status >= 400:
                 found[str(status)] = found.get(str(status), 0) + durations.count
         return found
@@ -174,8 +170,8 @@ class DestinationCounts:
                 ours[name] = ours.get(name, 0) + count
         for side, count in enumerate(other.messages):
             self.messages[side] += count
-        for (_, _, _, method, status, error), durations in other.durations.items():
-            self.series(method, (status, error)).add(durations)
+        for result, durations in other.durations.items():
+            self.series(*result).add(durations)
         self.first_byte.add(other.first_byte)
 
 

@@ -99,14 +99,19 @@ class Durations(Histogram):
     """A histogram with the attributes that it is shown with.
 
     Args:
-        labels: The values of the attributes, in the order of the family.
-
-    Attributes:
-        labels: The values of the attributes.
+        first: The values of the first attributes, in the order of the family.
+        rest: The values of the other attributes. Two tuples, because many histograms share the
+            first one.
     """
 
-    __slots__ = ("labels",)
+    __slots__ = ("_first", "_rest")
 
-    def __init__(self, labels: tuple[Label, ...]) -> None:
+    def __init__(self, first: tuple[Label, ...], rest: tuple[Label, ...] = ()) -> None:
         super().__init__()
-        self.labels: Final = labels
+        self._first: Final = first
+        self._rest: Final = rest
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The values of the attributes, in the order of the family."""
+        return self._first + self._rest

@@ -77,6 +77,7 @@ class Instruments:
                 else meter.create_observable_up_down_counter
             )
             create(name, [partial(self._observations, name)], unit, text)
+        self._any_histogram: Final = next(iter(self._histograms.values()))[1]
 
     def add(self, source: Callable[[], Iterable[Numbers]]) -> Callable[[], None]:
         """Read the counts of further upstreams.
@@ -104,7 +105,7 @@ class Instruments:
         return remove
 
     def record(self, name: str, seconds: float, durations: Durations) -> None:
-        """Record a duration.
+        """Record a duration, unless the provider is a placeholder that waits for the real one.
 
         Args:
             name: Name of the family.
@@ -112,6 +113,10 @@ class Instruments:
             durations: The histogram in which it was counted, with its labels.
         """
         try:
+            # What a placeholder drops need not be prepared; all instruments wait together. If the
+            # attribute has another name, the placeholder gets the duration and drops it.
+            if getattr(self._any_histogram, "_real_instrument", self) is None:
+                return
             names, histogram, known = self._histograms[name]
             labels = durations.labels
             if labels not in known:

@@ -22,7 +22,6 @@ from fastapi_proxy_di.observability.counts import DYNAMIC, GONE, DestinationCoun
 from fastapi_proxy_di.observability.histogram import Durations
 from fastapi_proxy_di.pools.destination import Destination, DynamicDestination
 from fastapi_proxy_di.supervision.events import DestinationEjected, Event
-from fastapi_proxy_di.transport.protocol import Headers
 
 __all__ = ["Metrics", "RecentRequests"]
 
@@ -66,9 +65,9 @@ _START: Final = RecentRequests(0, 0)
 
 
 class Metrics:
-    """The counts of one upstream, and the ``Observer`` of all its exchanges.
+    """The counts of one upstream.
 
-    One object observes all exchanges; what belongs to one exchange is stored in the exchange.
+    One object counts all exchanges; what belongs to one exchange is stored in the exchange.
 
     Args:
         upstream: Name of the upstream.
@@ -111,7 +110,10 @@ class Metrics:
         All that are outside of the pool share the counts `DYNAMIC`. A destination whose counts
         have moved to `GONE` gets empty ones.
         """
-        return self._counts.get(destination.url) or self._unlisted(destination)
+        try:
+            return self._counts[destination.url]
+        except KeyError:
+            return self._unlisted(destination)
 
     def all(self) -> tuple[DestinationCounts, ...]:
         """Give the counts of each destination, of all that are `GONE`, and of `DYNAMIC` ones."""
@@ -178,11 +180,6 @@ class Metrics:
     def _made(self, destination: Destination) -> DestinationCounts:
         return DestinationCounts(self.upstream, destination.url, server_of(destination))
 
-    def _record(self, name: str, seconds: float, durations: Durations) -> None:
-        durations.observe(seconds)
-        if self.instruments is not None:
-            self.instruments.record(name, seconds, durations)
-
     # -- as a listener of events ----------------------------------------------------------
 
     def listen(self, event: Event) -> None:
@@ -192,22 +189,13 @@ class Metrics:
             if counts is not None:
                 _count(counts.ejections, _ejection_reason(event.reason))
 
-    # -- as the observer of exchanges -----------------------------------------------------
-
-    def observe(self, exchange: Exchange) -> Metrics:
-        """Give this object, which observes all exchanges."""
-        return self
-
-    def picked(
-        self, exchange: Exchange, tried: Collection[Destination], destination: Destination | None
-    ) -> None:
-        """Do nothing; picks are counted as attempts."""
+    # -- as the metrics of exchanges ------------------------------------------------------
 
     def attempt_began(self, exchange: Exchange) -> None:
         """Count an attempt, and whether it is a retry."""
         exchange.attempt_began = self._clock()
         exchange.head_at = 0.0
-        counts = self.of(exchange.destination)
+        exchange.counts = counts = self.of(exchange.destination)
         counts.attempts += 1
         if exchange.attempts:
             last = exchange.attempts[-1]
@@ -219,47 +207,52 @@ class Metrics:
     def head(self, exchange: Exchange) -> None:
         """Count the seconds to the head of a response."""
         exchange.head_at = now = self._clock()
-        first_byte = self.of(exchange.destination).first_byte
-        self._record(FIRST_BYTE, now - exchange.attempt_began, first_byte)
-
-    def received(self, exchange: Exchange) -> None:
-        """Do nothing; the attempt ends when the client has the response."""
+        seconds = now - exchange.attempt_began
+        first_byte: Durations = exchange.counts.first_byte
+        first_byte.observe(seconds)
+        if self.instruments is not None:
+            self.instruments.record(FIRST_BYTE, seconds, first_byte)
 
     def attempt_ended(self, exchange: Exchange, failure: BaseException | None) -> None:
         """Count the duration and the failure of an attempt; a tunnel has no duration."""
-        counts = self.of(exchange.destination)
+        counts: DestinationCounts = exchange.counts
         error: str | None = None
         if failure is not None:
             error = _error_type(exchange, failure)
             _count(counts.failures, error)
             if exchange.scope["type"] == _LEASE:
                 return  # its duration is that of the app's own work
-        status = exchange.response.status if exchange.head_at else None
+        response = exchange.transport_exchange
+        status = None if response is None or not exchange.head_at else response.status
         if exchange.tunnel_end is None and (status is not None or error is not None):
-            series = counts.series(method_of(exchange.method), (status, error))
-            self._record(DURATION, self._clock() - exchange.attempt_began, series)
-
-    def responded(self, exchange: Exchange, status: int, headers: Headers) -> None:
-        """Do nothing; statuses are counted when the attempt ends."""
-
-    def sent(self, size: int) -> None:
-        """Do nothing; the server counts bytes."""
+            seconds = self._clock() - exchange.attempt_began
+            durations = counts.series(method_of(exchange.method), status, error)
+            durations.observe(seconds)
+            if self.instruments is not None:
+                self.instruments.record(DURATION, seconds, durations)
 
     def ended(self, exchange: Exchange, failure: BaseException | None) -> None:
         """Count a request, its refusal or failure without an attempt, and the end of a tunnel."""
         self.requests += 1
         if exchange.queued is not None:
-            self._record(QUEUE, exchange.queued, self.queue)
-        if isinstance(failure, LimitExceeded):
-            _count(self.refusals, failure.limit)
-        elif isinstance(failure, ProxyError) and not exchange.attempts and not exchange.in_flight:
-            _count(self.failures, failure.failure.value)
+            self.queue.observe(exchange.queued)
+            if self.instruments is not None:
+                self.instruments.record(QUEUE, exchange.queued, self.queue)
+        if failure is not None:
+            self._ended_early(exchange, failure)
         end = exchange.tunnel_end
         if end is not None:
             counts = self.of(exchange.destination)
             _count(counts.tunnels, end.reason.value)
             counts.messages[0] += end.upward_messages
             counts.messages[1] += end.downward_messages
+
+    def _ended_early(self, exchange: Exchange, failure: BaseException) -> None:
+        """Count a refusal, or a failure without an attempt."""
+        if isinstance(failure, LimitExceeded):
+            _count(self.refusals, failure.limit)
+        elif isinstance(failure, ProxyError) and not exchange.attempts and not exchange.in_flight:
+            _count(self.failures, failure.failure.value)
 
 
 def _count(counts: dict[str, int], name: str) -> None:

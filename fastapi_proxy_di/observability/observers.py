@@ -1,4 +1,4 @@
-"""Gives each exchange its observers: metrics, spans, and an access record if one is wanted."""
+"""Gives each exchange its metrics, and an observer if spans or an access record are wanted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Collection
 from typing import Final
 
 from fastapi_proxy_di.forwarding.exchange import Exchange
-from fastapi_proxy_di.forwarding.observer import Observer, Observers
+from fastapi_proxy_di.forwarding.observer import ExchangeMetrics, Observer
+from fastapi_proxy_di.observability.access_record import AccessRecords
+from fastapi_proxy_di.observability.tracing import Tracing
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.transport.protocol import Headers
 
@@ -17,21 +19,26 @@ class UpstreamObservers:
     """Gives the observers of the exchanges of one upstream.
 
     Args:
-        sources: Give an observer for an exchange each, or ``None``: metrics, tracing, access
-            records.
+        metrics: Counts all exchanges.
+        tracing: Makes the spans of an exchange, if they are wanted.
+        records: Makes the access record of an exchange, if one is wanted.
+
+    Attributes:
+        metrics: Counts all exchanges.
     """
 
-    def __init__(self, *sources: Observers) -> None:
-        self._sources: Final = sources
+    def __init__(self, metrics: ExchangeMetrics, tracing: Tracing, records: AccessRecords) -> None:
+        self.metrics: Final = metrics
+        self._tracing: Final = tracing
+        self._records: Final = records
 
     def observe(self, exchange: Exchange) -> Observer | None:
-        """Give the observer of an exchange that begins."""
-        found: Observer | None = None
-        for source in self._sources:
-            observer = source.observe(exchange)
-            if observer is not None:
-                found = observer if found is None else _Both(found, observer)
-        return found
+        """Give the observer of an exchange that begins, ``None`` if none is wanted."""
+        spans = self._tracing.observe(exchange)
+        record = self._records.observe(exchange)
+        if spans is None:
+            return record
+        return spans if record is None else _Both(spans, record)
 
 
 class _Both:

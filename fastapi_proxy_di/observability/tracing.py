@@ -98,14 +98,16 @@ class Tracing:
         """Give the observer that makes the spans of an exchange, ``None`` for no spans."""
         try:
             proxied = exchange.send is not None
-            current = trace.get_current_span()
+            context = get_current()
+            if proxied and not context:
+                return None  # what is empty has no span
+            current = trace.get_current_span(context)
             recording = current.is_recording()
             if not recording and (proxied or _left_out(current.get_span_context())):
                 return None
             tracer = self._tracer_now()
             if tracer is None and not (recording and self.injects):
                 return None
-            context = get_current()
             if proxied:
                 span = self._telemetry.request_span(exchange.scope, current)
                 if span is not current:

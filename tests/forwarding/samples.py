@@ -9,6 +9,7 @@ from starlette.types import Receive
 from fastapi_proxy_di.forwarding.deadlines import Deadlines
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.watcher import Watcher
+from fastapi_proxy_di.observability.metrics import Metrics
 from fastapi_proxy_di.transport.protocol import TransportExchange
 
 __all__ = ["NEVER", "exchange_with", "watched_exchange"]
@@ -30,6 +31,7 @@ def watched_exchange(
 ) -> Exchange:
     """Make an exchange whose time runs, in the running loop."""
     exchange = Exchange(SCOPE, receive, None, b"/", b"")
+    exchange.metrics = Metrics("billing")
     exchange.watcher = watcher or Watcher("billing", deadlines)
     exchange.watcher.start(exchange)
     return exchange

@@ -50,6 +50,7 @@ class Traffic:
         if not free:
             raise unavailable(self.pool, (), 1.0, 1.0)
         exchange.take_place(free[0])
+        exchange.begin_attempt()
         self.sent.append(self.numbers[exchange])
 
     async def request(self) -> str:

@@ -37,7 +37,7 @@ def test_destinations_of_one_server_share_a_series() -> None:
     metrics = Metrics("billing", (first, second))
     for one in (first, second):
         one.in_flight = 2
-        metrics.of(one).series("GET", (200, None)).observe(0.1)
+        metrics.of(one).series("GET", 200, None).observe(0.1)
     numbers = Numbers("billing", metrics, lambda: (first, second), lambda one: (2, 1), lambda: 0)
 
     by_name = {one.name: one for one in families([numbers])}
@@ -60,7 +60,7 @@ def test_destinations_that_left_long_ago_are_gone() -> None:
     now = 0.0
     one = destination("http://a")
     metrics = Metrics("billing", (one,), lambda: now)
-    metrics.of(one).series("GET", (200, None)).observe(0.1)
+    metrics.of(one).series("GET", 200, None).observe(0.1)
     metrics.replaced((), [one])
     now = KEEP_SECONDS
     metrics.move_gone()
@@ -97,7 +97,7 @@ def test_dynamic_destinations_share_one_series() -> None:
     for host in ("a", "b"):
         one = DynamicDestination(DestinationSettings(url=f"http://{host}"))
         metrics.of(one).attempts += 1
-        metrics.of(one).series("GET", (200, None)).observe(0.1)
+        metrics.of(one).series("GET", 200, None).observe(0.1)
 
     by_name = {one.name: one for one in families([numbers])}
 

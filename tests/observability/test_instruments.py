@@ -16,6 +16,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, ScopeMetrics
 from fastapi_proxy_di import proxy_router
 from fastapi_proxy_di.observability import instruments
 from fastapi_proxy_di.observability.families import families
+from fastapi_proxy_di.observability.histogram import Durations
+from fastapi_proxy_di.observability.instruments import Instruments
+from fastapi_proxy_di.observability.metrics import QUEUE
 from fastapi_proxy_di.observability.telemetry import SCHEMA
 
 ORIGIN = "asgi://tests.observability.test_instruments:origin"
@@ -209,6 +212,45 @@ def test_provider_that_is_set_after_the_start(monkeypatch: pytest.MonkeyPatch) -
 
         assert exported.value("proxy.attempts") == 2
         assert exported.value("proxy.first_byte.duration") == 1
+
+
+class OtherPlaceholder(Histogram):
+    """A placeholder that does not show under the known name whether it waits."""
+
+    def __init__(self) -> None:
+        self.recorded: list[float] = []
+
+    def record(self, amount: float, *_: object, **__: object) -> None:
+        """Keep the duration."""
+        self.recorded.append(amount)
+
+
+class OtherPlaceholders(SdkMeterProvider):
+    """A provider with one such placeholder for all histograms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.histogram = OtherPlaceholder()
+
+    def get_meter(self, *names: object, **options: object) -> Meter:
+        """Give a meter that has the placeholder."""
+        meter = super().get_meter("x")
+        meter.create_histogram = lambda *_, **__: self.histogram  # type: ignore[method-assign]
+        return meter
+
+
+def test_placeholder_gets_no_durations_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that hides whether it waits gets all of them, so that none is lost."""
+    recorded: list[float] = []
+    monkeypatch.setattr(
+        "opentelemetry.metrics._internal.instrument._ProxyHistogram.record",
+        lambda _, amount, *__: recorded.append(amount),
+    )
+    hiding = OtherPlaceholders()
+    for provider in (_internal._ProxyMeterProvider(), hiding):
+        Instruments(provider).record(QUEUE, 0.1, Durations(("billing",)))
+
+    assert (recorded, hiding.histogram.recorded) == ([], [0.1])
 
 
 def test_provider_that_is_set_between_two_starts(

@@ -19,7 +19,13 @@ from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.observability.counts import GONE
 from fastapi_proxy_di.observability.families import Family, families
 from fastapi_proxy_di.observability.histogram import Durations
-from fastapi_proxy_di.observability.metrics import KEEP_SECONDS, QUEUE, Metrics
+from fastapi_proxy_di.observability.metrics import (
+    DURATION,
+    FIRST_BYTE,
+    KEEP_SECONDS,
+    QUEUE,
+    Metrics,
+)
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import DestinationSettings
 from fastapi_proxy_di.supervision.events import DestinationEjected
@@ -214,7 +220,7 @@ class Stub:
         self.method = b"GET"
         self.tunnel_end = None
         self.head_at = 0.0
-        self.response = type("Response", (), {"status": status})
+        self.transport_exchange = type("Response", (), {"status": status})
 
 
 def destinations(*urls: str) -> tuple[Destination, ...]:
@@ -228,6 +234,21 @@ def one_attempt(metrics: Metrics, destination: Any, status: int = 200) -> None:
     metrics.attempt_began(exchange)
     metrics.head(exchange)
     metrics.attempt_ended(exchange, None)
+
+
+def test_first_byte_is_counted_at_the_head() -> None:
+    """A stream that lasts for an hour shows it at once; its duration comes at its end."""
+    (one,) = destinations("http://a")
+    metrics = Metrics("billing", (one,))
+    metrics.instruments = recorder = Recorder()
+    exchange: Any = Stub(one)
+    metrics.attempt_began(exchange)
+    metrics.head(exchange)
+    assert [name for name, _ in recorder.seconds] == [FIRST_BYTE]
+    assert metrics.of(one).first_byte.count == 1
+
+    metrics.attempt_ended(exchange, None)
+    assert [name for name, _ in recorder.seconds] == [FIRST_BYTE, DURATION]
 
 
 def test_copy_of_a_hedged_request_is_a_retry() -> None:
@@ -305,18 +326,18 @@ def test_series_of_destinations_that_are_gone_stay() -> None:
     now = 100.0
     one, other = destinations("http://a", "http://b")
     metrics = Metrics("billing", (one, other), lambda: now)
-    metrics.of(one).series("GET", (404, None)).observe(0.1)
+    metrics.of(one).series("GET", 404, None).observe(0.1)
     metrics.replaced((), (one,))
     now += KEEP_SECONDS
     metrics.move_gone()
     for status in range(200, 220):
-        metrics.of(other).series("GET", (status, None)).observe(0.1)
+        metrics.of(other).series("GET", status, None).observe(0.1)
     metrics.replaced((), (other,))
     now += KEEP_SECONDS
     metrics.move_gone()
     (gone,) = metrics.all()
 
-    assert gone.series("GET", (404, None)).count == 1
+    assert gone.series("GET", 404, None).count == 1
 
 
 def test_address_that_comes_back_goes_on_with_its_counts() -> None:
