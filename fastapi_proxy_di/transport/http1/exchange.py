@@ -279,10 +279,7 @@ class Http1Exchange(BaseExchange):
     def head_complete(self, status: int, version: str, *, coded: bool) -> Headers:
         """Handle the end of a head, whose headers are in ``headers``.
 
-        Args:
-            status: The status.
-            version: The version of HTTP.
-            coded: Whether there is a Transfer-Encoding.
+        ``coded`` is whether Transfer-Encoding is among them.
 
         Returns:
             The list that receives the headers that follow, which are trailers.
