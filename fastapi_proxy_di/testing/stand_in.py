@@ -133,7 +133,7 @@ class StandIn:
         """Give the balancer for the running event loop."""
         loop = asyncio.get_running_loop()
         for other in [other for other in self._running if other.is_closed()]:
-            del self._running[other]
+            self._running.pop(other).upstream.discard()
         running = self._running.get(loop)
         if running is None:
             if self._clock is not None:
@@ -166,6 +166,8 @@ class StandIn:
         self._remove_overrides()
         while self._running:
             loop, running = self._running.popitem()
+            if loop.is_closed():
+                running.upstream.discard()
             _run_in(loop, running.aclose)
 
     async def aclose(self) -> None:

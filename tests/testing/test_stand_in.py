@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -319,6 +321,25 @@ def test_stand_in_accepts_websockets() -> None:
     assert (got[:2], chosen) == (["one", b"two"], "v1")
     assert got[2] == {"type": "websocket.close", "code": 1001, "reason": "end"}
     assert (echoed, billing.received[1].messages) == (["text", b"bytes"], ["text", b"bytes"])
+
+
+def test_stand_in_of_a_closed_loop_is_not_kept() -> None:
+    """Else the metrics of a run of tests would read the upstream of each ``asyncio.run``."""
+    billing = StandIn("billing", reply())
+
+    async def use() -> weakref.ref[object]:
+        await billing.balancer()
+        (running,) = (one for loop, one in billing._running.items() if not loop.is_closed())
+        return weakref.ref(running.upstream.metrics)
+
+    first, second = asyncio.run(use()), asyncio.run(use())
+    gc.collect()
+    dropped = first() is None
+    billing.close()
+    gc.collect()
+
+    assert dropped
+    assert second() is None
 
 
 async def test_stand_in_that_never_ran_can_be_closed() -> None:
