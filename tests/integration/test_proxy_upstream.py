@@ -18,6 +18,7 @@ from fastapi_proxy_di import (
     proxy_lifespan,
     proxy_router,
     proxy_upstream,
+    reload_upstreams,
 )
 from tests.integration.tenants import Gateway, running_gateway, tenant
 from tests.support.gateways import billing
@@ -154,6 +155,22 @@ async def test_fault_of_the_settings_leaves_nothing(gateway: Gateway, tmp_path: 
             reply = await fetch(gateway.running.address, target="/acme/x")
 
     assert reply.status == 200
+
+
+async def test_upstream_can_be_reloaded(gateway: Gateway) -> None:
+    """By its balancer, with settings of its name; a reload of the app leaves it as it is."""
+    async with ScriptedOrigin() as one, ScriptedOrigin() as two:
+        async with gateway.tenant("acme", one.url) as balancer:
+            changed = await balancer.reload(tenant("acme", two.url))
+            of_app = await reload_upstreams(gateway.app)
+            reply = await fetch(gateway.running.address, target="/acme/x")
+            with pytest.raises(SettingsError, match="cannot change the name 'acme'"):
+                await balancer.reload(tenant("blue", one.url))
+        with pytest.raises(UpstreamClosed):
+            await balancer.reload(tenant("acme", one.url))
+
+    assert (changed, of_app, reply.status) == (("destinations",), {"acme": ()}, 200)
+    assert (one.requests, len(two.requests)) == ([], 1)
 
 
 async def test_source_that_finds_nothing_is_a_fault(gateway: Gateway, tmp_path: Path) -> None:
