@@ -88,7 +88,8 @@ def _compared(path: _Path, old: Any, new: Any, *, hidden: bool) -> Iterator[Diff
 def _destinations(
     old: tuple[DestinationSettings, ...], new: tuple[DestinationSettings, ...]
 ) -> Iterator[Difference]:
-    before, after = {one.url: one for one in old}, {one.url: one for one in new}
+    # Of a source of destinations without its query, which may hold a secret.
+    before, after = {_address(one): one for one in old}, {_address(one): one for one in new}
     yield from [Difference("destinations", before=url) for url in before if url not in after]
     yield from [Difference("destinations", after=url) for url in after if url not in before]
     stay = [url for url in before if url in after]
@@ -97,11 +98,15 @@ def _destinations(
     for url in stay:
         for name in DestinationSettings.model_fields:
             first, second = getattr(before[url], name), getattr(after[url], name)
-            if name == "metadata":
+            if name in ("metadata", "url"):
                 path = ("destinations", url, name)
                 yield from _compared(path, first, second, hidden=True)
             elif first != second:
                 yield Difference(f"destinations.{url}.{name}", _text(first), _text(second))
+
+
+def _address(one: DestinationSettings) -> str:
+    return one.url if one.source is None else one.source.shown
 
 
 def _policy(value: object) -> str:

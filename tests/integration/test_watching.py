@@ -182,3 +182,8 @@ async def test_contents_are_compared_now_and_then(
         file.write_text("2")
 
         assert await seen.of(2) == ["1", "2"]
+
+
+def test_missing_file_has_no_state(tmp_path: Path) -> None:
+    """A file that is missing has a state of its own, so that its coming is a change."""
+    assert watching.states_of([tmp_path / "none"]) == {tmp_path / "none": None}

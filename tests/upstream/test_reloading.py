@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from fastapi_proxy_di import Reloaded, ReloadFailed, SettingsError
 from fastapi_proxy_di.settings import DestinationSettings, UpstreamSettings
 from fastapi_proxy_di.supervision.events import DestinationReadmitted, Event
+from fastapi_proxy_di.upstream.balancer import Balancer
+from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.reloading import prepared_reload
 from tests.support.gateways import billing, gateway, until
 from tests.support.held import Holding, get, holding, statuses
@@ -188,3 +191,40 @@ async def test_probes_go_on_by_the_new_settings() -> None:
         assert gate.balancer.available
         await gate.balancer.reload(billing(origin.url))
         assert not gate.balancer.health.enabled
+
+
+async def test_sources_are_asked_anew_by_other_settings(tmp_path: Path) -> None:
+    """What they have found serves until they have answered."""
+    file = tmp_path / "found.toml"
+    file.write_text('destinations = ["http://127.0.0.1:1"]')
+    running = compose(billing(f"file://{file}"))
+    try:
+        await running.start()
+        before = running.pool.destinations
+        changed = await Balancer(running).reload(billing(f"file://{file}", discovery={"keep": 7}))
+        [searcher] = running.discovery.searchers
+        await until(lambda: searcher.destinations)
+
+        assert changed == ("discovery.keep",)
+        assert searcher.search.settings.keep == 7
+        assert running.pool.destinations is before
+    finally:
+        await running.aclose()
+
+
+async def test_window_of_failures_begins_anew_with_its_length() -> None:
+    """Failures of a window of another length do not count; an app of this process stays."""
+    given = ["http://127.0.0.1:1", "asgi://tests.support.models:models"]
+    running = compose(billing(*given, ejection={"consecutive": 2}))
+    transports = running.transports.all()
+    running.supervisor.failed(running.pool.destinations[0], "reset")
+    await Balancer(running).reload(
+        billing(*given, ejection={"consecutive": 2, "window": 7}, http_version="2")
+    )
+    running.supervisor.failed(running.pool.destinations[0], "reset")
+    kept = [one for one in running.transports.all() if one in transports]
+    ejected = running.pool.destinations[0].ejected
+    await running.aclose()
+
+    assert not ejected
+    assert transports[1] in kept

@@ -15,6 +15,7 @@ import pytest
 import trustme
 from pydantic import BaseModel
 
+from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.observability.telemetry import Telemetry
 from fastapi_proxy_di.settings import ProxySettings, TelemetrySettings, UpstreamSettings
 from fastapi_proxy_di.settings.fields import LISTS, fields_at
@@ -294,6 +295,9 @@ async def test_files_of_tls(tmp_path: Path) -> None:
     ]
     trustme.CA().cert_pem.write_to_path(ca)
     changed.append(await balancer.reload(running.settings))
+    ca.unlink()
+    with pytest.raises(SettingsError, match=r"tls\.ca_file"):
+        await balancer.reload(running.settings)
     await running.aclose()
 
     assert changed == [("tls.ca_file",), ("tls.client_cert", "tls.client_key"), (), ("tls",)]
@@ -303,10 +307,7 @@ class Turns:
     """A policy of one's own."""
 
     name = "turns"
-
-    def pick(self, available: Any, request: Any) -> Any:
-        """Give the first one."""
-        return available[0] if available else None
+    pick = max
 
 
 async def test_policy_object_stays() -> None:

@@ -57,8 +57,8 @@ async def test_cancelled_reload_changes_nothing(monkeypatch: pytest.MonkeyPatch)
 
             async def stuck(_: Any, settings: UpstreamSettings) -> TransportFactory:
                 entered.set()
-                await asyncio.Event().wait()
-                raise AssertionError
+                never: asyncio.Future[TransportFactory] = asyncio.Future()
+                return await never
 
             patch.setattr(type(transports), "renewed", stuck)
             task = asyncio.create_task(held.reload(slow_start=1))
