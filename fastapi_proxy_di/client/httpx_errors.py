@@ -17,6 +17,7 @@ _NAMES: Final[dict[Failure, str]] = {
     Failure.UPSTREAM_CLOSED: "ConnectError",
     Failure.LOCAL_RESOURCES: "ConnectError",
     Failure.RESOLVE: "ConnectError",
+    Failure.REFUSED_ADDRESS: "ConnectError",
     Failure.CONNECT: "ConnectError",
     Failure.CONNECT_TIMEOUT: "ConnectTimeout",
     Failure.TLS: "ConnectError",

@@ -216,6 +216,8 @@ class Runtime:
             del self._removed[next(iter(self._removed))]
         try:
             await close_in_order(upstream, seconds)
+        except Exception as error:  # noqa: BLE001  # what closes it could do nothing about it
+            _log_failed_close(name, error)
         finally:
             self._running = [one for one in self._running if one is not upstream]
 
@@ -236,8 +238,11 @@ class Runtime:
         )
         for upstream, result in zip(upstreams, results, strict=True):
             if isinstance(result, Exception):
-                name = upstream.name
-                _logger.error("%s: closing failed", name, exc_info=result, extra={"upstream": name})
+                _log_failed_close(upstream.name, result)
+
+
+def _log_failed_close(name: str, error: Exception) -> None:
+    _logger.error("%s: closing failed", name, exc_info=error, extra={"upstream": name})
 
 
 def compose_all(

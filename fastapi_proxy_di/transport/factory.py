@@ -13,7 +13,7 @@ from fastapi_proxy_di.transport.asgi.transport import AsgiTransport
 from fastapi_proxy_di.transport.dialling.dialler import Dialler, Guard
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.protocol import Transport
-from fastapi_proxy_di.transport.tls import TlsFiles, client_context
+from fastapi_proxy_di.transport.tls import client_context, tls_state
 from fastapi_proxy_di.wire.addresses import Address, parse_address
 
 ANY: Final = parse_address("https://any.invalid")
@@ -37,7 +37,7 @@ class TransportFactory:
         self._guard = guard
         # One TLS context for each protocol, because making one reads the machine's certificates.
         self._contexts: dict[str, ssl.SSLContext] = {}
-        self._files = TlsFiles(settings.tls)
+        self._files = tls_state(settings.tls)
         # Two destinations may be one app at two base paths, with one lifespan.
         self._apps: dict[str, InnerApp] = {}
 
@@ -107,7 +107,7 @@ class TransportFactory:
     def renew(self, settings: UpstreamSettings, guard: Guard | None = None) -> None:
         """Make later transports by other settings, and with another guard."""
         self._guard = guard
-        files = TlsFiles(settings.tls)
+        files = tls_state(settings.tls)
         if files != self._files:
             self._files, self._contexts = files, {}
         self._settings = settings

@@ -5,34 +5,14 @@ from __future__ import annotations
 import ssl
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
 
 from fastapi_proxy_di.settings import TlsSettings
 
 
-class TlsFiles:
-    """The settings of TLS with a fingerprint of each file: what a context is made of.
-
-    Args:
-        settings: The settings. The files are read at once.
-    """
-
-    def __init__(self, settings: TlsSettings) -> None:
-        self._settings: Final = settings
-        self._digests: Final = [
-            _digest(file)
-            for file in (settings.ca_file, settings.client_cert, settings.client_key)
-            if file is not None
-        ]
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, TlsFiles)
-            and self._settings == other._settings
-            and self._digests == other._digests
-        )
-
-    __hash__ = None  # type: ignore[assignment]  # compared only
+def tls_state(settings: TlsSettings) -> tuple[TlsSettings, tuple[bytes | None, ...]]:
+    """Give what a context is made of: the settings, and a digest of each file as it is now."""
+    files = (settings.ca_file, settings.client_cert, settings.client_key)
+    return settings, tuple([_digest(file) for file in files if file is not None])
 
 
 def _digest(file: Path) -> bytes | None:

@@ -32,7 +32,7 @@ class Transports:
     """
 
     def __init__(self, factory: TransportFactory, destinations: Iterable[Destination]) -> None:
-        self.factory = factory
+        self.factory: TransportFactory = factory
         self._retired: set[Transport] = set()
         self._probe_transports: dict[Destination, Transport] = {}
         self.by_destination: dict[Destination, DestinationTransport] = {}

@@ -198,3 +198,20 @@ async def test_tasks_of_an_upstream_have_no_context_of_a_request(
         pass
 
     assert seen == ["none"]
+
+
+async def test_close_that_fails_is_logged(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The block of a tenant that is gone raises nothing, so that the others go on."""
+    close = Prober.aclose
+
+    async def failing(prober: Prober) -> None:
+        await close(prober)
+        raise RuntimeError("no")
+
+    async with gateway.tenant("acme", "http://127.0.0.1:9"):
+        monkeypatch.setattr(Prober, "aclose", failing)
+    monkeypatch.undo()
+
+    assert "acme: closing failed" in caplog.messages

@@ -156,6 +156,7 @@ ACCEPTED: Final[list[BaseModel]] = [
         max_response_header_bytes=4096,
         idle_connections=0,
         idle_seconds=4,
+        dynamic_destinations=10,
         expect_continue=SECOND,
     ),
     RetrySettings(

@@ -3,7 +3,7 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
@@ -17,7 +17,7 @@ logger = logging.getLogger("tenants")
 
 
 class Tenant(UpstreamSettings, name="tenant"):
-    """Of all tenants; UPSTREAM_TENANT_TIMEOUTS__TOTAL and so on hold for each of them."""
+    """Settings of all tenants; variables such as UPSTREAM_TENANT_TIMEOUTS__TOTAL apply to each."""
 
 
 def read_rows() -> dict[str, str]:
@@ -72,7 +72,7 @@ class Tenants:
 
 
 @contextlib.asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with proxy_lifespan(app), asyncio.TaskGroup() as group:
         app.state.tenants = tenants = Tenants(app)
         await tenants.follow()
