@@ -16,6 +16,7 @@ from functools import partial
 from random import Random
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from weakref import ref
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.client.clients import Clients
@@ -120,7 +121,7 @@ class RunningUpstream:
     closed: bool = field(default=False, init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _subscriptions: set[Callable[[], None]] = field(init=False)
-    _former: list[DynamicUpstream] = field(default_factory=list)
+    _former: tuple[ref[DynamicUpstream], ...] = ()
     _not_read: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
@@ -157,8 +158,9 @@ class RunningUpstream:
         self.rules = self.forwarder.rules = rules
         if self.dynamic is not None:
             self.dynamic.retire()
-            # Those with requests under way are closed with the upstream.
-            self._former = [one for one in (*self._former, self.dynamic) if len(one.destinations)]
+            # A request that has begun keeps its own alive, also before it has a destination.
+            former = (*self._former, ref(self.dynamic))
+            self._former = tuple([one for one in former if one() is not None])
         factory = rules.guarded_factory
         self.dynamic = None if factory is None else DynamicUpstream(rules, factory, self)
         if self.refuses:
@@ -167,7 +169,8 @@ class RunningUpstream:
     @property
     def dynamics(self) -> tuple[DynamicUpstream, ...]:
         """All that may have requests to addresses under way, those of former rules too."""
-        return tuple(self._former) if self.dynamic is None else (*self._former, self.dynamic)
+        found = (*[one() for one in self._former], self.dynamic)
+        return tuple([one for one in found if one is not None])
 
     def for_addresses(self) -> DynamicUpstream:
         """Give what requests to addresses need.
@@ -185,8 +188,8 @@ class RunningUpstream:
         """Refuse requests from now on; those under way continue."""
         self.refuses = True
         self.rules.journey.close()
-        if self.dynamic is not None:
-            self.dynamic.refuse()
+        for one in self.dynamics:
+            one.refuse()
 
     def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
         """Lease a destination that is picked for ``key``."""

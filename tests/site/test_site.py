@@ -40,6 +40,7 @@ _MEMBERS: Final = {
         "pick",
         "probe",
         "readmit",
+        "reload",
         "replace_destinations",
         "settings",
         "status",
@@ -51,6 +52,8 @@ _MEMBERS: Final = {
     "Destination": {"available", "ejected", "full"},
     "UpstreamStatus": set(),
     "DestinationStatus": set(),
+    "ReloadStatus": set(),
+    "SourceStatus": set(),
     "Percentiles": set(),
 }
 _MEASURE: Final = """<!doctype html>

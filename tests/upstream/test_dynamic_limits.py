@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_proxy_di import Balancer, LimitExceeded
+from fastapi_proxy_di import Balancer, LimitExceeded, UpstreamClosed
 from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.rules import make_rules
@@ -218,6 +218,23 @@ async def test_new_rules_hold_for_the_next_request() -> None:
             with pytest.raises(ValueError, match="allows no addresses"):
                 balancer.lease(destination="http://127.0.0.1:1")
             running.use(rules_of(running, second))
+    finally:
+        await running.aclose()
+
+
+async def test_lease_that_is_taken_after_new_rules_is_counted() -> None:
+    """It began by the old rules, before it had a destination; none begins after a close."""
+    settings = billing(allowed_destinations={"networks": ["127.0.0.0/8"]})
+    running = compose(settings)
+    balancer = Balancer(running)
+    try:
+        before, late = (balancer.lease(destination="http://127.0.0.3:1") for _ in range(2))
+        running.use(rules_of(running, settings))
+        async with before:
+            assert balancer.status().in_flight == 1
+            running.refuse()
+            with pytest.raises(UpstreamClosed):
+                await late.__aenter__()
     finally:
         await running.aclose()
 
