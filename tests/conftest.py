@@ -58,6 +58,14 @@ def _no_servers_without_the_mark(
             monkeypatch.setattr(kind, "__init__", _refuse)
 
 
+@pytest.fixture
+def default_sighup() -> Iterator[None]:
+    """Let SIGHUP have its default, also for children, if the tests run below nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(autouse=True)
 def _logging() -> Iterator[None]:
     """Undo the logging that commands, servers and other frameworks configure for the process."""

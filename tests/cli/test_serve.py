@@ -220,6 +220,7 @@ def test_serve_reports_a_port_in_use(
     assert f"port {port}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("default_sighup")
 @pytest.mark.parametrize(("reload", "by_signal"), [("signal", True), ("watch", False)])
 async def test_serve_reloads_its_file_of_variables(
     reload: str, by_signal: bool, tmp_path: Path

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -103,15 +103,7 @@ async def test_watch_goes_on_after_a_surprise(
         await until(lambda: slow_start(app) == 6)
 
 
-@pytest.fixture
-def _not_ignored() -> Iterator[None]:
-    """Let SIGHUP have its default, also for children, if the tests run below nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("_not_ignored")
+@pytest.mark.usefixtures("default_sighup")
 async def test_sighup_reloads(file: Path) -> None:
     """The handler is there while the app runs, and the system's own one afterwards."""
     async with reloading("signal", file) as app:
@@ -193,7 +185,7 @@ def test_yaml_writes_off_as_false() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.slow
-@pytest.mark.usefixtures("_not_ignored")
+@pytest.mark.usefixtures("default_sighup")
 async def test_lone_uvicorn_reloads_on_sighup(tmp_path: Path) -> None:
     """The process goes on, with the settings of the file as it is now."""
     (tmp_path / "main.py").write_text(
