@@ -29,7 +29,7 @@ class Clients:
     Any thread may ask for a client, because FastAPI calls plain ``def`` dependencies in threads.
 
     Args:
-        rules: Gives the rules of the moment, which each call reads once.
+        rules: Gives the current rules, which each call reads once.
     """
 
     def __init__(self, rules: Callable[[], CallRules]) -> None:

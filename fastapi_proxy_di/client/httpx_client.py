@@ -137,7 +137,7 @@ class UpstreamTransport:
 
     Args:
         library: The module httpx or httpx2.
-        rules: Gives the rules of the moment, which each call reads once.
+        rules: Gives the current rules, which each call reads once.
     """
 
     def __init__(self, library: ModuleType, rules: Callable[[], CallRules]) -> None:

@@ -1,4 +1,4 @@
-"""Which list of destinations of one source holds now. Pure: callers pass the time."""
+"""Which list of destinations of one source is in use. Pure: callers pass the time."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ NOTHING_FOUND = "it has no destinations"
 
 
 class Holding:
-    """The list of one source that holds, and its failures.
+    """The list in use of one source, and its failures.
 
-    - A list that is not empty holds until the next one.
-    - While the source fails, the last list holds for ``keep`` seconds from the first failure.
-    - An empty list is a failure; with ``on_empty="drop"`` nothing holds at once.
+    - A list that is not empty is used until the next one.
+    - While the source fails, the last list is used for ``keep`` seconds from the first failure.
+    - An empty list is a failure; with ``on_empty="drop"`` the list is dropped at once.
 
     Attributes:
-        destinations: The list that holds.
+        destinations: The list in use.
         reason: Why the source fails, ``""`` while it does not.
         failures: Failures in a row that were exceptions.
-        expires: Monotonic seconds at which the list ceases to hold, ``None`` while the source
+        expires: Monotonic seconds at which the list is dropped, ``None`` while the source
             does not fail, or if there is no list.
 
     Args:
@@ -44,7 +44,7 @@ class Holding:
 
     @property
     def expires(self) -> float | None:
-        """Monotonic seconds at which the list ceases to hold."""
+        """Monotonic seconds at which the list is dropped."""
         return self._failing_since + self._keep if self.reason and self.destinations else None
 
     def found(self, destinations: Sequence[DestinationSettings], now: float) -> None:

@@ -36,7 +36,7 @@ def merge(
 
     Args:
         entries: The ``destinations`` of the settings, sources included.
-        found: What holds of each source, by its ``url``, with its template applied.
+        found: The list in use of each source, by its ``url``, with its template applied.
     """
     destinations: dict[str, DestinationSettings] = {}
     found_by: dict[str, str] = {}

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["HOSTS_SECONDS", "LOOKUP_SECONDS", "Names"]
 
 HOSTS_SECONDS: Final = 5.0
-"""How long addresses hold that no server gave: from ``/etc/hosts``, of localhost, literal ones."""
+"""Seconds until addresses that no DNS server gave are looked up again: those of ``/etc/hosts``,
+of localhost, and literal ones."""
 LOOKUP_SECONDS: Final = 5.0
 """Time for one look-up: all servers, and all names of the search list."""
 _AT_ONCE: Final = 20

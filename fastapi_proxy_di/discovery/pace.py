@@ -19,7 +19,7 @@ def refresh_seconds(refresh: float | None, ttl: float, draw: float) -> float:
 
     Args:
         refresh: The setting ``discovery.refresh``.
-        ttl: Seconds that the last list holds.
+        ttl: Seconds for which the last list is valid.
         draw: A random number from 0 to 1.
     """
     seconds = min(max(ttl, SHORTEST_SECONDS), USUAL_SECONDS) if refresh is None else refresh

@@ -1,6 +1,6 @@
-"""Asks one source again and again, and keeps the list of it that holds.
+"""Asks one source again and again, and keeps its list in use.
 
-What holds is decided by ``holding``, and when to ask again by ``pace``.
+``holding`` decides which list is in use, and ``pace`` when to ask again.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Searcher:
 
     Attributes:
         search: What the source is asked for.
-        holding: The list that holds, as the source gave it.
+        holding: The list in use, as the source gave it.
         destinations: The same with the fields of the template.
         succeeded_at: When it last gave a list that is not empty.
         failed_at: When it last failed.
-        found_at: When the list that holds was first found.
+        found_at: When the list in use was first found.
 
     Args:
         upstream: Name of the upstream.
@@ -48,7 +48,7 @@ class Searcher:
         source: The source.
         random: Source of the jitter of pauses.
         events: Emits changes, failures and recoveries.
-        changed: Called after each result of the source, and when its list ceases to hold; raises
+        changed: Called after each result of the source, and when its list is dropped; raises
             ``ValueError`` if the destinations cannot be used.
     """
 

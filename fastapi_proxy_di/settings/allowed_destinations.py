@@ -46,7 +46,7 @@ class AllowedDestinationsSettings(SettingsModel):
         validate_default=True,
         description=(
             "Origins that may be given, such as ``http://*.notebooks.svc:8888``: ``*`` is the whole"
-            " leftmost label, or any port. A name needs one."
+            " leftmost label, or any port. A host name is allowed only if an origin matches it."
         ),
     )
 

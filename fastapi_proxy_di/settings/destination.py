@@ -50,8 +50,8 @@ class DestinationSettings(SettingsModel):
     host: OptionalHost = Field(
         default=None,
         description=(
-            "Host header and name in TLS, where ``url`` has another one or a number; none for that"
-            " of ``url``. Destinations found by DNS get the name that was looked up."
+            "Name for the Host header and for TLS; none for the host of ``url``. Set it where"
+            " ``url`` has an IP address. Destinations found by DNS get the name that was looked up."
         ),
     )
 

@@ -73,8 +73,8 @@ class DiscoverySettings(SettingsModel):
     required: bool = Field(
         default=True,
         description=(
-            "Whether a source that finds nothing at start is a fault of the start; else the"
-            " upstream starts with the destinations that it has."
+            "Whether the start fails when a source finds nothing; if not, the upstream starts with"
+            " the destinations that it has."
         ),
     )
 

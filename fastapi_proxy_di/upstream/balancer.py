@@ -285,7 +285,7 @@ class Balancer:
 
     @property
     def settings(self) -> UpstreamSettings:
-        """The settings of the moment: those of the start, or of the last reload."""
+        """The current settings: those of the start, or of the last reload."""
         return self._running.settings
 
     @property

@@ -86,7 +86,7 @@ class RunningUpstream:
         policies: The policies that it had, by setting: a text, or the class of an object.
         rules: What the settings decide about requests; replaced whole by ``use``.
         dynamic: For requests to addresses that code gives; ``None`` where none are allowed.
-        forwarder: Forwards by the rules of the moment.
+        forwarder: Forwards by the current rules.
         clients: Its httpx clients.
         reloading: Held while its settings are changed.
         reload_notes: What the last reload did.
@@ -134,7 +134,7 @@ class RunningUpstream:
 
     @property
     def settings(self) -> UpstreamSettings:
-        """The settings of the moment."""
+        """The current settings."""
         return self.rules.settings
 
     @property
