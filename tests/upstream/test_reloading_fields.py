@@ -35,6 +35,7 @@ IGNORED: Final = frozenset(
         "_contexts",
         "_counts",
         "_failed",
+        "_former",
         "_leaving",
         "_left",
         "_left_at",
