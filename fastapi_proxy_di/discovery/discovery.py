@@ -1,4 +1,4 @@
-"""The destinations of one upstream: those of the settings, and those that its sources find."""
+"""Collects the destinations of one upstream, from its settings and from its sources."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ def parse_hosts(text: str) -> Mapping[str, tuple[str, ...]]:
         text: Content of the file. A line is an address and its names; ``#`` starts a comment.
 
     Returns:
-        Addresses by name in lower case. They may be malformed: the caller checks those that it
-        uses, since some machines list a hundred thousand names.
+        Addresses by name in lower case. They may be malformed: the caller checks the addresses that
+        it uses, since some machines list a hundred thousand names.
     """
     names: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""Makes one list of the destinations of the settings and those that sources found. Pure."""
+"""Merges the destinations of the settings and of the sources into one list. Pure."""
 
 from __future__ import annotations
 

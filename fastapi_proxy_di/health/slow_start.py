@@ -47,7 +47,7 @@ class SlowStart:
         return self._duration / _STEPS if self._began else None
 
     def configure(self, duration: float) -> None:
-        """Let warm-ups last ``duration`` seconds, those that have begun, too."""
+        """Set the duration in seconds, also of warm-ups that have begun."""
         self._duration = duration
 
     def begin(self, destination: Destination, now: float) -> None:

@@ -125,7 +125,7 @@ class Reloader:
 
 
 class _Read(NamedTuple):
-    """What was read: settings, and faults in place of those that are not valid."""
+    """What was read: the valid settings, and the faults of the others."""
 
     upstreams: dict[str, UpstreamSettings]
     settings: ProxySettings

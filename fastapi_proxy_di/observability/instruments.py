@@ -31,8 +31,8 @@ _Sources: TypeAlias = tuple[tuple[Callable[[], Iterable[Numbers]], ...], dict[st
 Replaced whole, because another thread may read at any time."""
 
 ENDED_UPSTREAMS: Final = 1000
-"""Ended upstreams whose totals are kept; those that ended before them are forgotten, so that an
-app may make upstreams for ever."""
+"""Ended upstreams whose totals are kept. The totals of upstreams that ended earlier are dropped,
+so that memory is bounded in an app that makes upstreams all the time."""
 
 ATTRIBUTE_SETS: Final = 2000
 """Sets of attributes of a histogram; the limit of OpenTelemetry's specification, which its SDK for
@@ -163,7 +163,7 @@ class _Recorded(NamedTuple):
 
 
 def _summed(before: _Totals, numbers: Numbers) -> _Totals:
-    """Add the totals of an upstream to those that an earlier one of its name had."""
+    """Add the totals of an upstream to the totals of an earlier upstream with its name."""
     totals = {name: values.copy() for name, values in before.items()}
     for family in families([numbers]):
         if family.kind == "counter":

@@ -54,8 +54,8 @@ class AllowedDestinationsSettings(SettingsModel):
         default=(),
         validate_default=True,
         description=(
-            "Networks (CIDR) that every address must lie in, also those that names lead to. A"
-            " literal IP address needs one, or an origin. Loopback, link-local, multicast,"
+            "Networks (CIDR) that every IP address must lie in, given or resolved from a name. A"
+            " literal IP address needs a network or an origin. Loopback, link-local, multicast,"
             " unspecified, reserved and metadata addresses are refused unless a network within"
             " their range is listed, such as ``127.0.0.0/8``."
         ),

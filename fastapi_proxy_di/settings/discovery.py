@@ -81,6 +81,7 @@ class DiscoverySettings(SettingsModel):
     family: Literal["auto", "ipv4", "ipv6", "both"] = Field(
         default="auto",
         description=(
-            "Which addresses of a name are used; ``auto`` those that the machine has a route for."
+            "Which addresses of a name are used; ``auto`` uses the families that the machine has a"
+            " route for."
         ),
     )
