@@ -10,6 +10,8 @@ from fastapi_proxy_di.settings import DestinationSettings
 __all__ = ["Merged", "configured", "from_template", "merge"]
 
 _LARGEST_WEIGHT: Final = 65535.0
+_BY_NAME: Final = ("dns", "srv")
+"""Prefixes of the sources whose destinations have the name of a record as their ``host``."""
 
 
 class Merged(NamedTuple):
@@ -55,11 +57,14 @@ def merge(
 def from_template(template: DestinationSettings, found: DestinationSettings) -> DestinationSettings:
     """Give a found destination the fields of its source that it does not have itself.
 
-    Weights are multiplied, tiers added and metadata joined.
+    Weights are multiplied, tiers added and metadata joined. The ``host`` of a destination found by
+    DNS is the name that was looked up, so that of the source is taken instead.
     """
     if not template.model_fields_set - {"url"}:
         return found
     own = {name: getattr(found, name) for name in found.model_fields_set}
+    if template.host and template.source is not None and template.source.prefix in _BY_NAME:
+        own["host"] = template.host
     return DestinationSettings.model_validate(
         {
             **{name: getattr(template, name) for name in template.model_fields_set},

@@ -93,7 +93,7 @@ def _destination(search: Search, record: _Record) -> DestinationSettings:
     return DestinationSettings.model_validate(
         {
             "url": f"{address.scheme}://{shown}:{record.port}{address.path}",
-            "host": search.template.host or named.authority.decode("ascii"),
+            "host": named.authority.decode("ascii"),
             **fields,
         }
     )

@@ -15,8 +15,9 @@ import dns.message
 import dns.rcode
 import pytest
 
+from fastapi_proxy_di.settings import DestinationSettings
 from tests.support.dns_servers import dnsmasq, reply, scripted_dns
-from tests.support.gateways import Gateway, gateway, until
+from tests.support.gateways import Gateway, billing, gateway, until
 from tests.support.http_client import fetch
 from tests.support.servers import free_port
 
@@ -241,6 +242,32 @@ async def test_name_that_flaps_keeps_connections_and_ejections() -> None:
     assert again is not bad
     assert again.ejected_until == until_then is not None
     assert {one.status for one in responses} == {200}
+
+
+@pytest.mark.parametrize("scheme", ["dns", "srv"])
+async def test_another_host_reaches_addresses_that_are_known(scheme: str, tmp_path: Path) -> None:
+    """At the change of the settings, not at the next change of the records."""
+    async with origin() as server:
+        service = f"--srv-host=_api._tcp.internal,api.internal,{server.port}"
+        async with dnsmasq(tmp_path, lines(1, 2), service) as names:
+            name = "_api._tcp.internal" if scheme == "srv" else f"api.internal:{server.port}"
+            source = f"{scheme}+http://{name}"
+            settings = billing(
+                source, discovery={"nameservers": [names.nameserver], "family": "ipv4"}
+            )
+            async with gateway(*settings.destinations, discovery=settings.discovery) as gate:
+                await fetch(gate.address, target="/billing/x")
+                for host in ("first.example", "second.example", None):
+                    entry = DestinationSettings(url=source, **({"host": host} if host else {}))
+                    await gate.balancer.reload(
+                        settings.model_copy(update={"destinations": (entry,)})
+                    )
+                    await fetch(gate.address, target="/billing/x")
+                    assert {one.settings.host for one in gate.balancer.destinations} == {
+                        host or f"api.internal:{server.port}"
+                    }
+
+    assert server.hosts == {f"api.internal:{server.port}", "first.example", "second.example"}
 
 
 async def test_failed_dial_finds_the_new_address(tmp_path: Path) -> None:

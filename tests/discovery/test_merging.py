@@ -56,6 +56,17 @@ def test_template_gives_the_fields_that_are_not_found() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [(API, "b.example"), ("srv+http://_api._tcp.internal", "b.example"), (FILE, "a.example")],
+)
+def test_template_gives_the_host_of_what_dns_found(source: str, expected: str) -> None:
+    """A file and a plug-in may set it for each destination."""
+    made = from_template(at(source, host="b.example"), at("http://a", host="a.example"))
+
+    assert made.host == expected
+
+
 def test_template_without_fields_changes_nothing() -> None:
     """The same object, since a thousand of them may be found each second."""
     found = at("http://a", weight=3)
