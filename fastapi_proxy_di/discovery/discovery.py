@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any, Final, Protocol
 
@@ -21,7 +21,13 @@ _Own = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 
 
 class _Apply(Protocol):
-    def __call__(self, settings: Sequence[DestinationSettings], *, starting: bool) -> None: ...
+    def __call__(
+        self,
+        settings: Sequence[DestinationSettings],
+        *,
+        found: Collection[str],
+        starting: bool,
+    ) -> None: ...
 
 
 _logger = logging.getLogger("fastapi_proxy_di.discovery")
@@ -77,8 +83,9 @@ class Discovery:
 
         Args:
             own: Runs a coroutine as a task that ends with the upstream.
-            apply: Makes a list the destinations of the pool, ``starting`` or not; raises
-                ``ValueError`` if they cannot be used.
+            apply: Makes a list the destinations of the pool, with the addresses of those that
+                sources ``found``, ``starting`` or not; raises ``ValueError`` if they cannot be
+                used.
         """
         self._own = own
         self._apply = apply
@@ -267,7 +274,7 @@ class Discovery:
             )
             merged = merged._replace(destinations=destinations)
         if merged.destinations != self._merged.destinations:
-            self._apply(merged.destinations, starting=self._starting)
+            self._apply(merged.destinations, found=merged.found_by, starting=self._starting)
         self._merged = merged
         self._tell(merged.doubles)
 

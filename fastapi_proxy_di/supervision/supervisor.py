@@ -9,7 +9,7 @@ state is in ``pools``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextvars import Context
 from typing import Final
 
@@ -164,25 +164,34 @@ class Supervisor:
         return changed
 
     def replace(
-        self, settings: Iterable[DestinationSettings], *, await_probe: bool = False
+        self,
+        settings: Iterable[DestinationSettings],
+        *,
+        found: Collection[str] = (),
+        await_probe: bool = False,
     ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
         """Make ``settings`` the pool's destinations; return the added and the removed ones.
 
-        An address that was removed not long ago comes back with its ejection and health.
+        An address that was removed not long ago comes back with its ejection and health, and
+        drained as it was if a source found it. An address that stays is still drained, also if
+        its ``host`` changes and it is another destination therefore.
 
         Args:
             settings: The settings of each destination.
+            found: Addresses of the destinations that sources found.
             await_probe: Whether added destinations get no request before their first probe,
                 unless nothing else is available.
         """
         drained = {destination for destination in self.pool.destinations if destination.draining}
+        still_drained = {destination.url for destination in drained}
         now = self._loop.time()
-        added, removed = self.pool.replace(
-            settings,
-            await_probe=await_probe,
-            restore=lambda fresh: self._departed.restore(fresh, now),
-        )
-        self._departed.note(removed, now)
+
+        def restore(fresh: Destination) -> None:
+            self._departed.restore(fresh, now, found=fresh.url in found)
+            fresh.draining |= fresh.url in still_drained
+
+        added, removed = self.pool.replace(settings, await_probe=await_probe, restore=restore)
+        self._departed.note(removed, drained, now)
         self._await_readmission()
         for destination in removed:
             if destination not in drained:

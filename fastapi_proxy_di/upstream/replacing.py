@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from fastapi_proxy_di.settings import DestinationSettings
@@ -14,13 +14,18 @@ __all__ = ["replace_destinations"]
 
 
 def replace_destinations(
-    running: RunningUpstream, settings: Sequence[DestinationSettings], *, starting: bool
+    running: RunningUpstream,
+    settings: Sequence[DestinationSettings],
+    *,
+    found: Collection[str],
+    starting: bool,
 ) -> None:
     """Replace all destinations at once; those that stay keep connections, counts and health.
 
     Args:
         running: The upstream.
         settings: The settings of each destination, with distinct addresses.
+        found: Addresses of those that sources found.
         starting: Whether the upstream is starting, so that all destinations are probed
             afterwards anyway.
 
@@ -31,7 +36,7 @@ def replace_destinations(
     # Made first: if it fails, nothing has changed yet.
     made = running.transports.make(one for one in settings if known.get(one.url) != one.address)
     probed = running.prober.settings.enabled and not starting
-    added, removed = running.supervisor.replace(settings, await_probe=probed)
+    added, removed = running.supervisor.replace(settings, found=found, await_probe=probed)
     running.metrics.replaced(added, removed)
     running.changes.replaced(added, removed)
     running.transports.add(added, made)

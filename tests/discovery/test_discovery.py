@@ -315,6 +315,53 @@ async def test_status_shows_each_source(sources: ScriptedSources) -> None:
     assert bad.last_failure is not None
 
 
+async def test_drained_address_that_a_source_finds_again_is_still_drained(
+    sources: ScriptedSources,
+) -> None:
+    """One that the operator has not drained, or has undrained, comes back without a drain."""
+    sources.find("one", A, B, C)
+    async with running("plug://one") as balancer:
+        await balancer.drain(A)
+        await balancer.drain(B)
+        for _ in range(2):
+            sources.find("one", C)
+            await until(lambda: urls(balancer) == [C])
+            sources.find("one", A, B)
+            await until(lambda: urls(balancer) == [A, B])
+            assert [one.draining for one in balancer.destinations] == [True, True]
+        assert [one.state for one in balancer.status().destinations] == ["draining"] * 2
+        balancer.undrain(B)
+        sources.find("one", C)
+        await until(lambda: urls(balancer) == [C])
+        sources.find("one", A, B, C)
+        await until(lambda: urls(balancer) == [A, B, C])
+
+        assert [one.draining for one in balancer.destinations] == [True, False, False]
+
+
+async def test_drained_address_that_code_adds_again_takes_requests() -> None:
+    """`replace_destinations` names it anew; one that it does not take away stays drained."""
+    async with running(A, B) as balancer:
+        await balancer.drain(A)
+        balancer.replace_destinations([A, B, C])
+        stays = [one.draining for one in balancer.destinations]
+        balancer.replace_destinations([B])
+        balancer.replace_destinations([A, B])
+        comes_back = [one.draining for one in balancer.destinations]
+
+    assert stays == [True, False, False]
+    assert comes_back == [False, False]
+
+
+async def test_drained_address_stays_drained_with_another_host() -> None:
+    """It is another destination for connections, and the same one for the operator."""
+    async with running(A, B) as balancer:
+        await balancer.drain(A)
+        balancer.replace_destinations([at(A, host="a.example"), B])
+
+        assert [one.draining for one in balancer.destinations] == [True, False]
+
+
 async def test_result_of_a_source_that_was_removed_is_ignored(sources: ScriptedSources) -> None:
     """Its task has not ended yet."""
     sources.find("one", A)

@@ -252,10 +252,9 @@ async def test_another_host_reaches_addresses_that_are_known(scheme: str, tmp_pa
         async with dnsmasq(tmp_path, lines(1, 2), service) as names:
             name = "_api._tcp.internal" if scheme == "srv" else f"api.internal:{server.port}"
             source = f"{scheme}+http://{name}"
-            settings = billing(
-                source, discovery={"nameservers": [names.nameserver], "family": "ipv4"}
-            )
-            async with gateway(*settings.destinations, discovery=settings.discovery) as gate:
+            discovery = {"nameservers": [names.nameserver], "family": "ipv4"}
+            settings = billing(source, discovery=discovery)
+            async with gateway(source, discovery=discovery) as gate:
                 await fetch(gate.address, target="/billing/x")
                 for host in ("first.example", "second.example", None):
                     entry = DestinationSettings(url=source, **({"host": host} if host else {}))

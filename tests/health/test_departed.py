@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fastapi_proxy_di.health.departed import REMEMBERED, Departed
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.pools.destination import Destination
@@ -27,12 +29,12 @@ def test_ejection_stays_with_the_address() -> None:
     """With its counts; one that is over is not restored."""
     memory, _, one = departed()
     one.ejected_until, one.cooling, one.ejections, one.successes = 130.0, True, 2, 7
-    memory.note([one], 100)
+    memory.note([one], (), 100)
     fresh = again(one)
-    memory.restore(fresh, 110)
-    memory.note([fresh], 120)
+    memory.restore(fresh, 110, found=True)
+    memory.note([fresh], (), 120)
     late = again(one)
-    memory.restore(late, 130)
+    memory.restore(late, 130, found=True)
 
     assert (fresh.ejected_until, fresh.cooling, fresh.ejections, fresh.successes) == (
         130,
@@ -49,10 +51,27 @@ def test_health_is_restored_where_probes_are_sent() -> None:
     one.healthy = False
     probed, unprobed = again(one, awaits_probe=True), again(one)
     for fresh in (probed, unprobed):
-        memory.note([one], 0)
-        memory.restore(fresh, 1)
+        memory.note([one], (), 0)
+        memory.restore(fresh, 1, found=True)
 
     assert (probed.healthy, unprobed.healthy) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("drained", "found", "expected"),
+    [(True, True, True), (True, False, False), (False, True, False)],
+)
+def test_drain_is_restored_where_a_source_finds_the_address(
+    drained: bool, found: bool, expected: bool
+) -> None:
+    """The pool marks all that leave as draining; code that adds an address wants requests there."""
+    memory, _, one = departed()
+    one.draining = True
+    memory.note([one], [one] if drained else [], 0)
+    fresh = again(one)
+    memory.restore(fresh, 1, found=found)
+
+    assert fresh.draining is expected
 
 
 def test_the_length_of_ejections_goes_on() -> None:
@@ -61,9 +80,9 @@ def test_the_length_of_ejections_goes_on() -> None:
     for _ in range(5):
         until = ejector.failed(one, 0)
     assert until == 30
-    memory.note([one], 1)
+    memory.note([one], (), 1)
     fresh = again(one)
-    memory.restore(fresh, 2)
+    memory.restore(fresh, 2, found=True)
     record = ejector.release(fresh)
 
     assert record is not None
@@ -75,9 +94,9 @@ def test_address_is_forgotten_after_a_time() -> None:
     memory, ejector, one = departed()
     one.ejections = 3
     _ = ejector.failed(one, 0)
-    memory.note([one], 0)
+    memory.note([one], (), 0)
     fresh = again(one)
-    memory.restore(fresh, 300)
+    memory.restore(fresh, 300, found=True)
 
     assert fresh.ejections == 0
     assert ejector.release(fresh) is None
@@ -87,12 +106,12 @@ def test_memory_is_bounded() -> None:
     """By time and by number: the address that left first goes first."""
     memory, _, one = departed()
     one.ejections = 1
-    memory.note([one], 0)
+    memory.note([one], (), 0)
     others = [Destination(DestinationSettings(url=f"http://h{n}")) for n in range(REMEMBERED)]
-    memory.note(others, 1)
+    memory.note(others, (), 1)
     fresh = again(one)
-    memory.restore(fresh, 2)
+    memory.restore(fresh, 2, found=True)
     assert fresh.ejections == 0
-    memory.note((), 301)
+    memory.note((), (), 301)
 
     assert memory._left == {}
