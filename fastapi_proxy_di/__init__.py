@@ -59,6 +59,7 @@ from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import (
     AffinitySettings,
     AllowedDestinationsSettings,
+    ClusterSettings,
     Destinations,
     DestinationSettings,
     DiscoverySettings,
@@ -106,6 +107,7 @@ __all__ = [
     "Attempt",
     "Balancer",
     "BalancingPolicy",
+    "ClusterSettings",
     "Destination",
     "DestinationDown",
     "DestinationDraining",

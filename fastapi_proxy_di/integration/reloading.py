@@ -31,6 +31,7 @@ _logger = logging.getLogger("fastapi_proxy_di.reload")
 FIXED_OF_APP: Final[Mapping[str, str]] = {
     "request_id": "it puts a wrapper around the middlewares of the app, when the app starts",
     "reload": "it decides what the app watches, when the app starts",
+    "cluster": "it decides which store the app opens, when the app starts",
 }
 """The settings of an app that change nothing about a running one, each with the reason."""
 

@@ -5,6 +5,7 @@ Settings are read and validated at start, never during a request.
 
 from fastapi_proxy_di.settings.affinity import AffinitySettings
 from fastapi_proxy_di.settings.allowed_destinations import AllowedDestinationsSettings
+from fastapi_proxy_di.settings.cluster import ClusterSettings
 from fastapi_proxy_di.settings.destination import Destinations, DestinationSettings
 from fastapi_proxy_di.settings.differences import Difference, differences
 from fastapi_proxy_di.settings.discovery import DiscoverySettings
@@ -39,6 +40,7 @@ __all__ = [
     "POLICIES",
     "AffinitySettings",
     "AllowedDestinationsSettings",
+    "ClusterSettings",
     "DestinationSettings",
     "Destinations",
     "Difference",

@@ -31,6 +31,8 @@ _HIDDEN: Final = (
     ("response_headers",),
     ("transforms",),
     ("affinity",),
+    ("cluster", "key"),
+    ("cluster", "store"),
     ("health", "headers"),
 )
 """Settings whose values may be secrets, or hold some."""

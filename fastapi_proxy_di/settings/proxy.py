@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import BeforeValidator, Field
 from pydantic_settings import SettingsConfigDict
 
+from fastapi_proxy_di.settings.cluster import ClusterSettings
 from fastapi_proxy_di.settings.layered import LayeredSettings
 from fastapi_proxy_di.settings.telemetry import TelemetrySettings
 
@@ -60,4 +61,9 @@ class ProxySettings(LayeredSettings):
             " a certificate changes, ``signal`` on SIGHUP, where the process is a lone uvicorn or"
             " ``serve`` without workers; ``off`` never."
         ),
+    )
+
+    cluster: ClusterSettings = Field(
+        default=ClusterSettings(),
+        description="State that all processes of the app share, through Redis or Valkey.",
     )

@@ -1,0 +1,1 @@
+"""State that the processes of an app share through Redis or Valkey."""

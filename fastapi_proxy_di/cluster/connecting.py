@@ -1,0 +1,112 @@
+"""Makes the client of redis-py for the address of a store: a server, Sentinel or a Redis Cluster.
+
+A command is tried once. How long it may take is the business of `Store`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol, cast
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+__all__ = ["Client", "connect"]
+
+_SENTINEL_PORT: Final = 26379
+_PORT: Final = 6379
+
+
+class Client(Protocol):
+    """What is used of a client of redis-py."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send one command and give its response."""
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+
+
+def connect(address: str, *, timeout: float, read_timeout: float | None) -> Client:
+    """Make a client; it opens connections when they are needed.
+
+    Args:
+        address: A valid ``cluster.store``.
+        timeout: Seconds that opening a connection may take.
+        read_timeout: Seconds until a response must have come, ``None`` for no limit.
+
+    Raises:
+        ValueError: An option of the address is unknown.
+    """
+    parts = urlsplit(address)
+    options: dict[str, Any] = {
+        "socket_connect_timeout": timeout,
+        "socket_timeout": read_timeout,
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if parts.scheme.endswith("+sentinel"):
+        return _behind_sentinel(parts, options)
+    if parts.scheme.endswith("+cluster"):
+        return _cluster(parts, options)
+    return cast("Client", Redis.from_url(address, **options))
+
+
+def _behind_sentinel(parts: SplitResult, options: dict[str, Any]) -> Client:
+    """Give a client of the primary that Sentinel names, also after a failover.
+
+    The user and the password are those of the store. Those of Sentinel are the options
+    ``sentinel_username`` and ``sentinel_password``.
+    """
+    service, _, database = parts.path.strip("/").partition("/")
+    given: dict[str, Any] = dict(parse_qsl(parts.query))
+    shared = {**options, **_tls(parts, given)}
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]  # its signature has no types
+        _hosts(parts, _SENTINEL_PORT),
+        sentinel_kwargs={
+            **shared,
+            "username": given.pop("sentinel_username", None),
+            "password": given.pop("sentinel_password", None),
+        },
+        **shared,
+        **_credentials(parts),
+        **given,
+        db=int(database or 0),
+    )
+    return cast("Client", sentinel.master_for(unquote(service)))
+
+
+def _cluster(parts: SplitResult, options: dict[str, Any]) -> Client:
+    given: dict[str, Any] = dict(parse_qsl(parts.query))
+    tls = _tls(parts, given)
+    nodes = [ClusterNode(host, port) for host, port in _hosts(parts, _PORT)]
+    return cast(
+        "Client",
+        RedisCluster(startup_nodes=nodes, **options, **tls, **_credentials(parts), **given),
+    )
+
+
+def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
+    found = []
+    for one in parts.netloc.rpartition("@")[2].split(","):
+        only = urlsplit(f"//{one}")
+        found.append((only.hostname or "localhost", only.port or default_port))
+    return found
+
+
+def _credentials(parts: SplitResult) -> dict[str, Any]:
+    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    return {
+        name: unquote(value)
+        for name, value in (("username", user), ("password", password))
+        if value
+    }
+
+
+def _tls(parts: SplitResult, given: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of TLS from ``given``."""
+    tls = {name: given.pop(name) for name in list(given) if name.startswith("ssl_")}
+    return {"ssl": True, **tls} if parts.scheme.startswith("rediss") else {}

@@ -1,0 +1,136 @@
+"""Runs scripts in the store, each within ``cluster.timeout``, and none while the store is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from hashlib import sha1
+from typing import Any, Final
+
+from redis.exceptions import NoScriptError, RedisError
+
+from fastapi_proxy_di.cluster.connecting import Client
+
+__all__ = ["Contact", "Script", "Store", "StoreLost"]
+
+_AT_ONCE: Final = 32
+"""Commands of one client at the same time; further ones wait, within their timeout."""
+
+
+class StoreLost(Exception):
+    """The store cannot be reached, or does not do what it is asked."""
+
+
+class Script:
+    """A script in Lua.
+
+    Args:
+        text: Its text.
+    """
+
+    __slots__ = ("digest", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text: Final = text
+        self.digest: Final = sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Contact:
+    """Whether the store can be reached; one for all clients of an app.
+
+    The first command that fails marks the store as lost. All commands under way then end at once,
+    and further ones fail without being sent, until a command that looks for the store succeeds.
+
+    Args:
+        changed: Called with the reason when the store is lost, and with ``""`` when it is back.
+    """
+
+    def __init__(self, changed: Callable[[str], object]) -> None:
+        self.lost: bool = False
+        self.under_way: Final[set[asyncio.Timeout]] = set()
+        self._changed: Final = changed
+
+    def failed(self, reason: str) -> None:
+        """Mark the store as lost, and end the commands under way."""
+        if self.lost:
+            return
+        self.lost = True
+        for limit in self.under_way:
+            if not limit.expired():
+                limit.reschedule(0)
+        self._changed(reason)
+
+    def found(self) -> None:
+        """Mark the store as reachable."""
+        if self.lost:
+            self.lost = False
+            self._changed("")
+
+
+class Store:
+    """Runs scripts in the store.
+
+    Args:
+        client: The client, which this object closes.
+        contact: Whether the store can be reached.
+        timeout: Seconds that a command may take, its wait for a connection included.
+    """
+
+    def __init__(self, client: Client, contact: Contact, timeout: float) -> None:
+        self.contact: Final = contact
+        self._client: Final = client
+        self._timeout: Final = timeout
+        self._room: Final = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(
+        self, script: Script, keys: Sequence[str], *arguments: Any, looking: bool = False
+    ) -> Any:
+        """Run a script.
+
+        Args:
+            script: The script.
+            keys: Its keys.
+            arguments: Its arguments.
+            looking: Whether to send it even if the store is lost; if it succeeds, the store is
+                back.
+
+        Raises:
+            StoreLost: It failed, or took too long, or the store is lost.
+        """
+        contact = self.contact
+        if contact.lost and not looking:
+            raise StoreLost("the store is lost")
+        limit = asyncio.timeout(self._timeout)
+        try:
+            async with limit:
+                contact.under_way.add(limit)
+                try:
+                    async with self._room:
+                        result = await self._send(script, keys, arguments)
+                finally:
+                    contact.under_way.discard(limit)
+        except TimeoutError as error:
+            reason = f"no response within {self._timeout:g} s"
+            contact.failed(reason)
+            raise StoreLost(reason) from error
+        except (RedisError, OSError) as error:
+            reason = type(error).__name__  # its text may have a key or a value in it
+            contact.failed(reason)
+            raise StoreLost(reason) from error
+        if looking:
+            contact.found()
+        return result
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def _send(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        try:
+            return await self._client.execute_command(
+                "EVALSHA", script.digest, len(keys), *keys, *arguments
+            )
+        except NoScriptError:  # the store has restarted, or has never seen it
+            return await self._client.execute_command(
+                "EVAL", script.text, len(keys), *keys, *arguments
+            )
