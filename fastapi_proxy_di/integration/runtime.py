@@ -114,7 +114,7 @@ class Runtime:
                 *(upstream.start() for upstream in self._running), return_exceptions=True
             )
             faults = [
-                describe_late_fault(failure, type(upstream.settings))
+                describe_late_fault(failure, upstream.settings)
                 for upstream, failure in zip(self._running, starts, strict=True)
                 if isinstance(failure, ValueError)
             ]
@@ -197,7 +197,7 @@ class Runtime:
         except BaseException as error:
             await upstream.aclose()
             if isinstance(error, ValueError):
-                raise settings_error([describe_late_fault(error, type(settings))]) from error
+                raise settings_error([describe_late_fault(error, settings)]) from error
             raise
         self._running = [*self._running, upstream]
         balancer = Balancer(upstream)
@@ -264,7 +264,7 @@ def compose_all(
         try:
             upstreams.append(compose(one, events=events, telemetry=telemetry))
         except ValueError as error:
-            faults.append(describe_late_fault(error, type(one)))
+            faults.append(describe_late_fault(error, one))
     return upstreams
 
 

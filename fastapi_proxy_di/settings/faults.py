@@ -51,17 +51,18 @@ def describe_faults(error: ValidationError, settings_cls: type[LayeredSettings])
     return [_line(details, settings_cls) for details in error.errors(include_url=False)]
 
 
-def describe_late_fault(error: ValueError, settings_cls: type[LayeredSettings]) -> str:
+def describe_late_fault(error: ValueError, settings: LayeredSettings) -> str:
     """Describe a fault that shows only when the settings are used, e.g. a missing module.
 
     Args:
         error: Its text begins with the field, e.g. ``tls.ca_file: …``.
-        settings_cls: The class of the settings.
+        settings: The settings.
     """
     field, _, text = str(error).partition(": ")
     location = field.split(".")
+    settings_cls = type(settings)
     place = origin(settings_cls, location) or variable(settings_cls, location)
-    return f"{subject_of(settings_cls)}: {field} ({place}): {text}"
+    return f"{subject_of(settings)}: {field} ({place}): {text}"
 
 
 def _line(details: ErrorDetails, settings_cls: type[LayeredSettings]) -> str:

@@ -36,11 +36,15 @@ def standard_class(settings_cls: type[LayeredSettings]) -> type[LayeredSettings]
     return UpstreamSettings if issubclass(settings_cls, UpstreamSettings) else ProxySettings
 
 
-def subject_of(settings_cls: type[LayeredSettings]) -> str:
-    """Name what the settings are of, as messages do: ``upstream 'billing'``."""
-    if issubclass(settings_cls, UpstreamSettings):
-        return f"upstream {settings_cls.name!r}"
-    return ProxySettings.__name__
+def subject_of(settings: LayeredSettings | type[LayeredSettings]) -> str:
+    """Name what the settings are of, as messages do: ``upstream 'billing'``.
+
+    Args:
+        settings: The settings, or their class as long as there are none. Settings may have another
+            name than their class (`UpstreamSettings.named`).
+    """
+    name = getattr(settings, "name", None)
+    return ProxySettings.__name__ if name is None else f"upstream {name!r}"
 
 
 def dotted(location: Iterable[int | str]) -> str:

@@ -53,7 +53,7 @@ def read_all(mentions: Mapping[str, Mention]) -> tuple[dict[str, UpstreamSetting
     """
     faults: list[str] = []
     loaded: dict[str, UpstreamSettings] = {}
-    prefixes: dict[str, str] = {}
+    prefixes: dict[str, tuple[str, type]] = {}
     for name, mention in mentions.items():
         try:
             found = settings_class(mention) if isinstance(mention, str) else mention
@@ -61,8 +61,9 @@ def read_all(mentions: Mapping[str, Mention]) -> tuple[dict[str, UpstreamSetting
                 raise SettingsError(f"is given settings that are named {found.name!r}")
             settings_cls = found if isinstance(found, type) else type(found)
             prefix = env_prefix(settings_cls)
-            other = prefixes.setdefault(prefix, name)
-            if other != name:
+            # One class may be the settings of several upstreams, by `UpstreamSettings.named`.
+            other, other_cls = prefixes.setdefault(prefix, (name, settings_cls))
+            if other_cls is not settings_cls:
                 raise SettingsError(
                     f"has the same variables ({prefix}*) as upstream {other!r}; rename one"
                 )

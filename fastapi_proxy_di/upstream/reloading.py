@@ -95,15 +95,16 @@ class PreparedReload:
         """
         factories: dict[RunningUpstream, TransportFactory] = {}
         for running, settings in wanted.items():
+            if settings.name != running.name:
+                self.faults.append(
+                    f"upstream {running.name!r}: the given settings are named {settings.name!r};"
+                    " a reload cannot change the name"
+                )
+                continue
             try:
-                if settings.name != running.name:
-                    raise ValueError(
-                        f"name: a reload cannot change the name {running.name!r}; it was given"
-                        f" settings that are named {settings.name!r}"
-                    )
                 factories[running] = await running.transports.renewed(settings)
             except ValueError as error:
-                self.faults.append(describe_late_fault(error, type(settings)))
+                self.faults.append(describe_late_fault(error, settings))
         # From here on without a pause: what is made must fit the upstream when it is applied.
         for running, factory in factories.items():
             if running.closed:
@@ -114,7 +115,7 @@ class PreparedReload:
                 change.make_transports(self._made)
                 self._changes.append(change)
             except ValueError as error:
-                self.faults.append(describe_late_fault(error, type(settings)))
+                self.faults.append(describe_late_fault(error, settings))
 
     async def discard(self) -> None:
         """Close what was made and is not in force."""

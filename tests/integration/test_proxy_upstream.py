@@ -149,7 +149,9 @@ async def test_fault_of_the_settings_leaves_nothing(gateway: Gateway, tmp_path: 
     bad = tmp_path / "roots.pem"
     bad.write_text("no certificate")
     async with ScriptedOrigin() as origin:
-        with pytest.raises(SettingsError, match=r"tls\.ca_file"):
+        with pytest.raises(
+            SettingsError, match=r"upstream 'acme': tls\.ca_file \(UPSTREAM_TENANT_TLS__"
+        ):
             await gateway.tenant("acme", "https://a", tls={"ca_file": bad}).__aenter__()
         async with gateway.tenant("acme", origin.url):
             reply = await fetch(gateway.running.address, target="/acme/x")
@@ -164,8 +166,12 @@ async def test_upstream_can_be_reloaded(gateway: Gateway) -> None:
             changed = await balancer.reload(tenant("acme", two.url))
             of_app = await reload_upstreams(gateway.app)
             reply = await fetch(gateway.running.address, target="/acme/x")
-            with pytest.raises(SettingsError, match="cannot change the name 'acme'"):
+            with pytest.raises(SettingsError, match=r"upstream 'acme': .* cannot change the name"):
                 await balancer.reload(tenant("blue", one.url))
+            with pytest.raises(SettingsError, match="upstream 'acme': policy"):
+                await balancer.reload(tenant("acme", one.url, policy="no.such:Policy"))
+            with pytest.raises(SettingsError, match=r"upstream 'acme': tls\.client_cert"):
+                await balancer.reload(tenant("acme", "https://a", tls={"client_cert": __file__}))
         with pytest.raises(UpstreamClosed):
             await balancer.reload(tenant("acme", one.url))
 
@@ -176,7 +182,7 @@ async def test_upstream_can_be_reloaded(gateway: Gateway) -> None:
 async def test_source_that_finds_nothing_is_a_fault(gateway: Gateway, tmp_path: Path) -> None:
     """As at the start of the app."""
     missing = f"file://{tmp_path}/no.toml"
-    with pytest.raises(SettingsError, match=r"upstream 'tenant': destinations"):
+    with pytest.raises(SettingsError, match="upstream 'acme': destinations"):
         await gateway.tenant("acme", missing).__aenter__()
 
 

@@ -95,6 +95,15 @@ def test_load_all_refuses_two_names_with_one_prefix() -> None:
         load_all({"billing-eu": Eu, "billing_eu": AlsoEu()})
 
 
+def test_load_all_accepts_one_class_with_several_names() -> None:
+    """The variables of the class are meant to hold for all of them."""
+    settings = Billing()
+
+    loaded = load_all({"billing": Billing, "acme": settings.named("acme")})
+
+    assert [one.name for one in loaded.values()] == ["billing", "acme"]
+
+
 def test_load_all_refuses_settings_of_another_name() -> None:
     """The mentioned name and the settings' name must be equal."""
     with pytest.raises(
@@ -433,10 +442,9 @@ def test_late_fault_names_field_and_variable() -> None:
     """A fault found when a setting is used has the same form."""
     error = ValueError("tls.ca_file: /x has no usable roots: no such file")
 
-    assert describe_late_fault(error, Billing) == (
-        "upstream 'billing': tls.ca_file (UPSTREAM_BILLING_TLS__CA_FILE): /x has no usable roots:"
-        " no such file"
-    )
+    text = "tls.ca_file (UPSTREAM_BILLING_TLS__CA_FILE): /x has no usable roots: no such file"
+    assert describe_late_fault(error, Billing()) == f"upstream 'billing': {text}"
+    assert describe_late_fault(error, Billing().named("acme")) == f"upstream 'acme': {text}"
 
 
 def test_fault_of_the_whole_names_the_upstream(monkeypatch: pytest.MonkeyPatch) -> None:

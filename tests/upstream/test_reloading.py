@@ -129,7 +129,9 @@ async def test_name_cannot_be_changed() -> None:
         """Another upstream."""
 
     async with holding() as held:
-        with pytest.raises(SettingsError, match="cannot change the name 'billing'"):
+        with pytest.raises(
+            SettingsError, match=r"upstream 'billing': .* are named 'other'; a reload"
+        ):
             await held.gate.balancer.reload(Other(destinations=["http://a"]))
 
 
