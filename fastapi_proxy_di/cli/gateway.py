@@ -75,13 +75,20 @@ class WorkerGateway:
 
 
 async def _run(proxies: Mapping[str, ProxyApp], receive: Receive, send: Send) -> None:
-    """Run the upstreams between the server's startup and shutdown messages."""
+    """Run the upstreams between the server's startup and shutdown messages.
+
+    Uvicorn logs a failure, and ends a worker that cannot start with a status of its own. A worker
+    that cannot close ends with 0: uvicorn gives it no other status.
+    """
     await receive()
+    started = False
     try:
         async with running_together(proxies.values()):
             await send({"type": "lifespan.startup.complete"})
+            started = True
             await receive()
     except Exception as error:
-        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        kind = "shutdown" if started else "startup"
+        await send({"type": f"lifespan.{kind}.failed", "message": str(error)})
         raise
     await send({"type": "lifespan.shutdown.complete"})

@@ -11,6 +11,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from fastapi_proxy_di.integration.runtime import compose_all
+from fastapi_proxy_di.integration.triggers import trigger_faults
 from fastapi_proxy_di.settings import UpstreamSettings, read_proxy_settings, settings_error
 from fastapi_proxy_di.supervision.events import Events
 
@@ -58,7 +59,9 @@ def check_settings(settings: Mapping[str, UpstreamSettings]) -> None:
 
 
 async def _compose_and_close(settings: Mapping[str, UpstreamSettings]) -> None:
-    _, faults = read_proxy_settings()
+    of_app, faults = read_proxy_settings()
+    if of_app is not None:
+        faults += trigger_faults(of_app.reload, starts_workers=True)
     upstreams = compose_all(settings, Events(), faults)
     for one in upstreams:
         await one.aclose()

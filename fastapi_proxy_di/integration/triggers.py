@@ -27,9 +27,16 @@ _OTHER_SERVERS: Final = ("gunicorn", "hypercorn", "granian", "daphne")
 Trigger = Literal["off", "watch", "signal"]
 
 
-def trigger_faults(trigger: Trigger) -> list[str]:
-    """Say why ``reload=signal`` cannot work in this process, in a list of at most one fault."""
-    reason = _obstacle() if trigger == "signal" else None
+def trigger_faults(trigger: Trigger, *, starts_workers: bool = False) -> list[str]:
+    """Say why ``reload=signal`` cannot work in this process, in a list of at most one fault.
+
+    Args:
+        trigger: The setting ``reload``.
+        starts_workers: Whether this process is to start workers, in which the app runs.
+    """
+    if trigger != "signal":
+        return []
+    reason = "SIGHUP replaces the workers" if starts_workers else _obstacle()
     fault = "ProxySettings: reload (FASTAPI_PROXY_RELOAD): signal needs a lone uvicorn or `serve`"
     return [] if reason is None else [f"{fault} without workers, and {reason}; use watch"]
 

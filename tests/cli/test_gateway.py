@@ -11,9 +11,12 @@ from starlette.types import ASGIApp
 
 from fastapi_proxy_di import SettingsError
 from fastapi_proxy_di.cli.gateway import WorkerGateway, mount_of
+from fastapi_proxy_di.integration.runtime import Runtime
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin
 from tests.support.servers import run_app
+
+_close = Runtime.aclose
 
 
 async def messages_of(app: ASGIApp, *received: str) -> list[Any]:
@@ -29,9 +32,15 @@ async def messages_of(app: ASGIApp, *received: str) -> list[Any]:
 
     try:
         await app({"type": "lifespan"}, receive, send)
-    except SettingsError as error:
+    except (SettingsError, OSError) as error:
         sent.append(error)
     return sent
+
+
+async def _fail(runtime: Runtime) -> None:
+    """Stand for a close that fails, after the upstreams have closed."""
+    await _close(runtime)
+    raise OSError("no more files")
 
 
 async def test_lifespan_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +71,31 @@ async def test_worker_that_cannot_start_says_why() -> None:
     assert failed["type"] == "lifespan.startup.failed"
     assert "UPSTREAM_BILLING_DESTINATIONS" in failed["message"]
     assert isinstance(error, SettingsError)
+
+
+async def test_worker_that_cannot_close_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a failure of the shutdown, because the start is long over."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://127.0.0.1:9")
+    monkeypatch.setattr(Runtime, "aclose", _fail)
+    started, failed, error = await messages_of(WorkerGateway(("billing",))(), "startup", "shutdown")
+
+    assert started["type"] == "lifespan.startup.complete"
+    assert failed == {"type": "lifespan.shutdown.failed", "message": "no more files"}
+    assert isinstance(error, OSError)
+
+
+@pytest.mark.e2e
+async def test_server_logs_why_a_worker_cannot_close(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Instead of an error of its own about the order of messages."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://127.0.0.1:9")
+    monkeypatch.setattr(Runtime, "aclose", _fail)
+    async with run_app(WorkerGateway(("billing",))()):
+        pass
+
+    logged = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    assert logged == ["no more files", "Application shutdown failed. Exiting."]
 
 
 @pytest.mark.e2e

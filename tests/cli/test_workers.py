@@ -68,6 +68,46 @@ async def test_workers_probe_serve_and_end_in_order() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("reload", ["off", "watch"])
+async def test_workers_follow_a_changed_file(tmp_path: Path, reload: str) -> None:
+    """All of them: on SIGHUP to the command they are replaced, by ``watch`` each reloads."""
+    file = tmp_path / "billing.env"
+    async with ScriptedOrigin() as one, ScriptedOrigin() as two:
+        file.write_text(f"UPSTREAM_BILLING_DESTINATIONS={one.url}\nFASTAPI_PROXY_RELOAD={reload}\n")
+        words = ("serve", "billing", "--port", "0", "--workers", "2", "--env-file", str(file))
+        async with package(*words) as running:
+            address = ("127.0.0.1", int((await running.line(READY))[1]))
+            first = await started(running, 2)
+            await fetch(address)
+            before = len(one.requests)
+            file.write_text(f"UPSTREAM_BILLING_DESTINATIONS={two.url}\n")
+            if reload == "watch":
+                await until(lambda: text(running).count("has reloaded its settings") == 2, 60)
+            else:
+                running.signal(signal.SIGHUP)
+                await started(running, 4)
+                await until(lambda: text(running).count("Finished server process") == 2, 60)
+            statuses = {(await fetch(address)).status for _ in range(20)}
+            last = await started(running, 2)
+
+    assert (before, len(one.requests), len(two.requests)) == (1, 1, 20)
+    assert statuses == {200}
+    assert (last == first) == (reload == "watch")
+
+
+def test_reload_on_a_signal_is_refused_before_workers_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGHUP replaces the workers, also those that ``signal`` would reload."""
+    monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", "http://127.0.0.1:9")
+    monkeypatch.setenv("FASTAPI_PROXY_RELOAD", "signal")
+    status = main(["serve", "billing", "--port", "0", "--workers", "2"])
+
+    assert status == 2
+    assert "SIGHUP replaces the workers; use watch" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 async def test_workers_are_restarted_by_sighup_without_an_outage() -> None:
     """Uvicorn's own way: each worker is replaced once the next one serves."""
     async with ScriptedOrigin() as origin:
