@@ -5,9 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import cast
 
-from fastapi_proxy_di.discovery.file import check_file, file_source
 from fastapi_proxy_di.discovery.protocol import DiscoverySource
-from fastapi_proxy_di.discovery.records import check_dns, dns_source
 from fastapi_proxy_di.settings.source_schemes import ENTRY_POINTS
 from fastapi_proxy_di.wire.source_address import SourceAddress
 
@@ -21,9 +19,19 @@ def source_of(address: SourceAddress) -> DiscoverySource:
         ValueError: The source cannot be loaded; the text begins with ``destinations``.
     """
     if address.prefix == "file":
+        from fastapi_proxy_di.discovery.file import (  # noqa: PLC0415  # few upstreams have one
+            check_file,
+            file_source,
+        )
+
         check_file(address)
         return file_source
     if address.prefix in ("dns", "srv"):
+        from fastapi_proxy_di.discovery.records import (  # noqa: PLC0415  # few upstreams have one
+            check_dns,
+            dns_source,
+        )
+
         check_dns()
         return dns_source
     try:

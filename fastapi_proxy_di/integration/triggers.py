@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import signal
 import sys
@@ -44,6 +43,8 @@ def trigger_faults(trigger: Trigger, *, starts_workers: bool = False) -> list[st
 def _obstacle() -> str | None:
     if not hasattr(signal, "SIGHUP"):
         return "this system has no SIGHUP"
+    import multiprocessing  # noqa: PLC0415  # only this setting needs it
+
     if multiprocessing.parent_process() is not None:
         return "this process is a worker of another one"
     program = Path(sys.argv[0])

@@ -8,7 +8,6 @@ call of ``uvicorn.run``, is not seen.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import re
 import shlex
@@ -50,6 +49,8 @@ def worker_count(
 @cache
 def warn_of_workers() -> None:
     """Log once if a scrape of this process shows only a part of the traffic."""
+    import multiprocessing  # noqa: PLC0415  # only the first scrape needs it
+
     has_parent = multiprocessing.parent_process() is not None
     count = worker_count(sys.argv, os.environ, has_parent=has_parent)
     if count > 1:

@@ -24,7 +24,7 @@ class Percentiles(BaseModel):
         p99: The duration that one of a hundred exceeds.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, defer_build=True)
 
     p50: float
     p99: float
@@ -65,7 +65,7 @@ class DestinationStatus(BaseModel):
         latency_ms: Milliseconds that the last good probe took, ``None`` before the first.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, defer_build=True)
 
     url: str
     weight: float
@@ -104,7 +104,7 @@ class SourceStatus(BaseModel):
         reason: Why the source fails, ``""`` while it does not.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, defer_build=True)
 
     source: str
     found: int
@@ -126,7 +126,7 @@ class ReloadStatus(BaseModel):
             failed since.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, defer_build=True)
 
     at: datetime | None = None
     changed: tuple[str, ...] = ()
@@ -165,7 +165,7 @@ class UpstreamStatus(BaseModel):
         reload: What the last reload of the settings did.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, defer_build=True)
 
     upstream: str
     policy: str

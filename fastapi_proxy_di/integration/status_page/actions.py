@@ -20,7 +20,9 @@ class ActionRequest(BaseModel):
         destination: The address of the destination, in any equivalent spelling.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, defer_build=True
+    )
 
     destination: str
 

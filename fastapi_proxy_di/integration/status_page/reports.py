@@ -39,7 +39,7 @@ _POSITION: Final = re.compile(r"(\d{1,20})-(\d{1,15})")
 
 
 class _Report(BaseModel):
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, defer_build=True)
 
 
 class EventReport(_Report):
