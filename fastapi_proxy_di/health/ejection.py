@@ -56,6 +56,11 @@ class Ejector:
                 record.restart(settings.window)
 
     @property
+    def settings(self) -> EjectionSettings:
+        """The current settings."""
+        return self._settings
+
+    @property
     def tick_seconds(self) -> float:
         """Seconds between two calls of ``tick``."""
         return self._settings.window / 10
@@ -93,20 +98,53 @@ class Ejector:
         # The success may be from before the window.
         record.successes.mark(now, destination.successes)
         successes = max(0.0, record.successes.read(now, destination.successes))
-        requests = failures + successes
         destination.failures += 1
-        if row < settings.consecutive and (
-            requests < settings.minimum_requests or failures < settings.failure_rate * requests
-        ):
+        if row < settings.consecutive and not self._rate_ejects(failures, successes):
             return None
         if not self._may_eject(destination):
             return None
-        level = record.level
-        if level:
-            good = max(0.0, now - record.ended_at)
-            level = max(0, level - int(good / settings.base_time))
-        record.level = level + 1
-        record.ended_at = now + min(settings.base_time * (level + 1), settings.max_time)
+        self._raise_level(record, now)
+        record.ended_at = now + min(settings.base_time * record.level, settings.max_time)
+        return record.ended_at
+
+    def failing(self, destination: Destination, now: float) -> bool:
+        """Tell whether the failures would eject the destination, if the limits allowed it.
+
+        Args:
+            destination: The destination.
+            now: Monotonic seconds.
+        """
+        record = self._records.get(destination)
+        if record is None or not self._settings.enabled:
+            return False
+        row = max(
+            record.row.length(destination.successes + record.broken_off),
+            record.broken_row.length(destination.completed),
+        )
+        successes = max(0.0, record.successes.read(now, destination.successes))
+        return row >= self._settings.consecutive or self._rate_ejects(
+            record.failures.read(now), successes
+        )
+
+    def follow(self, destination: Destination, until: float, now: float) -> float | None:
+        """Decide on an ejection that other processes have decided on.
+
+        ``max_share`` does not apply, as it was applied to all processes together.
+
+        Args:
+            destination: The destination.
+            until: The end that they decided on, in monotonic seconds.
+            now: Monotonic seconds.
+
+        Returns:
+            The end of the ejection, at most ``max_time`` from now; ``None`` for no ejection.
+        """
+        if not self._settings.enabled or (destination.available and len(self._pool.available) < 2):
+            return None
+        record = self._record(destination)
+        if not destination.ejected:
+            self._raise_level(record, now)
+        record.ended_at = min(until, now + self._settings.max_time)
         return record.ended_at
 
     def cool_down(self, seconds: float, now: float) -> float | None:
@@ -188,6 +226,19 @@ class Ejector:
             self._records[destination] = record = EjectionRecord(self._settings.window)
         return record
 
+    def _raise_level(self, record: EjectionRecord, now: float) -> None:
+        level = record.level
+        if level:
+            good = max(0.0, now - record.ended_at)
+            level = max(0, level - int(good / self._settings.base_time))
+        record.level = level + 1
+
+    def _rate_ejects(self, failures: int, successes: float) -> bool:
+        settings, requests = self._settings, failures + successes
+        return requests >= settings.minimum_requests and failures >= (
+            settings.failure_rate * requests
+        )
+
     def _may_eject(self, destination: Destination) -> bool:
         pool, settings = self._pool, self._settings
         if not settings.enabled or not destination.available or len(pool.available) < 2:
@@ -254,3 +305,7 @@ class _Row:
             self._length = 0
         self._length += 1
         return self._length
+
+    def length(self, good: int) -> int:
+        """Give the number of failures in a row; 0 if ``good`` has changed since the last one."""
+        return self._length if good == self._good else 0

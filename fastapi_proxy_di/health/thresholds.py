@@ -50,6 +50,14 @@ class Threshold:
         """Whether any probe of the destination has ended."""
         return destination in self._runs
 
+    def failing(self, destination: Destination) -> bool:
+        """Whether the destination is unhealthy, or its last probe failed."""
+        return not destination.healthy or self._runs.get(destination, 0) > 0
+
+    def follow(self, destination: Destination) -> None:
+        """Take a result of another process as observed; new results are counted from zero."""
+        self._runs[destination] = 0
+
     def forget(self, destinations: Iterable[Destination]) -> None:
         """Drop the results of ``destinations``."""
         for destination in destinations:

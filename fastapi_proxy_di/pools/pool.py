@@ -101,6 +101,11 @@ class Pool:
         self._refresh()
         return True
 
+    def move_ejection(self, destination: Destination, until: float) -> None:
+        """Let an ejection that runs end at ``until`` (monotonic seconds)."""
+        if destination.ejected:
+            destination.ejected_until = until
+
     def cool_down(self, destination: Destination, until: float) -> bool:
         """Eject a destination that asked for it until ``until``; return whether it changed.
 

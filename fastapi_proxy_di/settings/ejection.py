@@ -1,6 +1,6 @@
 """Settings of ejection from live traffic."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -80,6 +80,15 @@ class EjectionSettings(SettingsModel):
             "Whether ``Retry-After`` on a 429 or 503 ejects its destination for that time, at most"
             " ``max_time``, also the last one and in panic. Off, because one client over its quota"
             " would take the destination from all."
+        ),
+    )
+
+    shared: Literal["votes", "off"] = Field(
+        default="votes",
+        description=(
+            "With ``cluster.store``: ``votes`` ejects in all processes what at least two of them,"
+            " and at least half of those with requests to the destination, have ejected; ``off``"
+            " leaves ejections to each process."
         ),
     )
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import Context
 from random import Random
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.pools.destination import Destination
@@ -33,6 +33,29 @@ _HEAD_REFUSED: Final = frozenset({405, 501})
 _USER_AGENT: Final = (b"user-agent", b"fastapi-proxy-di-probe")
 
 
+class ProbeSharing(Protocol):
+    """Says which probes are this process's, where several processes share the results."""
+
+    def probes(self, destination: Destination) -> bool:
+        """Tell whether a probe of ``destination`` that is due now is to be sent."""
+
+    def probed(self, destination: Destination) -> None:
+        """Take that the result of a probe has been applied."""
+
+
+class NotShared:
+    """Lets the process send all probes."""
+
+    __slots__ = ()
+
+    def probes(self, destination: Destination) -> bool:
+        """Say yes."""
+        return True
+
+    def probed(self, destination: Destination) -> None:
+        """Do nothing."""
+
+
 class Prober:
     """Probes the destinations of one pool.
 
@@ -42,6 +65,10 @@ class Prober:
         transport_for: Gives the transport and the address for probes of a destination.
         headers: Headers of every probe, besides Host; a User-Agent replaces the package's own.
         random: The source of the jitter of intervals.
+
+    Attributes:
+        settings: The settings of the probes.
+        sharing: Is asked before each probe, but those of ``sweep`` and ``probe``.
     """
 
     def __init__(
@@ -54,6 +81,7 @@ class Prober:
         random: Random,
     ) -> None:
         self.settings: HealthSettings = settings
+        self.sharing: ProbeSharing = NotShared()
         self._supervisor = supervisor
         self._transport_for = transport_for
         self._headers = _with_user_agent(headers)
@@ -64,9 +92,11 @@ class Prober:
         self._get_only: set[Destination] = set()
 
     async def sweep(self) -> None:
-        """Probe every destination once, all at the same time."""
+        """Probe every destination without a result once, all at the same time."""
         if self.settings.enabled:
-            await asyncio.gather(*map(self.probe, self._supervisor.pool.destinations))
+            observed = self._supervisor.threshold.has_observed
+            unknown = [one for one in self._supervisor.pool.destinations if not observed(one)]
+            await asyncio.gather(*map(self.probe, unknown))
 
     def start(self, *, at_once: bool = False) -> None:
         """Run a loop of probes for each destination of the pool; stop those of removed ones.
@@ -79,14 +109,15 @@ class Prober:
             self._end(destination)
         for destination in self._supervisor.pool.destinations:
             if destination in wanted and destination not in self._tasks:
-                self._tasks[destination] = self._loop.create_task(
-                    self._probe_repeatedly(
-                        destination,
-                        at_once or not self._supervisor.threshold.has_observed(destination),
-                    ),
-                    name=f"prober of {self._supervisor.pool.name}: {destination.url}",
-                    context=Context(),
-                )
+                observed = self._supervisor.threshold.has_observed(destination)
+                self._begin(destination, at_once=at_once or not observed)
+
+    def hasten(self, destinations: Iterable[Destination]) -> None:
+        """Begin the loops of probes of ``destinations`` anew, with a probe at once."""
+        for destination in destinations:
+            if destination in self._tasks:
+                self._end(destination)
+                self._begin(destination, at_once=True)
 
     def reconfigure(
         self, settings: HealthSettings, headers: list[tuple[bytes, bytes]] | None = None
@@ -136,7 +167,15 @@ class Prober:
             reason = type(error).__name__
         ok = not reason
         self._supervisor.probed(destination, ok, latency_ms if ok else None, reason)
+        self.sharing.probed(destination)
         return ok
+
+    def _begin(self, destination: Destination, *, at_once: bool) -> None:
+        self._tasks[destination] = self._loop.create_task(
+            self._probe_repeatedly(destination, at_once),
+            name=f"prober of {self._supervisor.pool.name}: {destination.url}",
+            context=Context(),
+        )
 
     def _end(self, destination: Destination) -> None:
         task = self._tasks.pop(destination)
@@ -148,7 +187,8 @@ class Prober:
         if not at_once:
             await asyncio.sleep(self._pause(destination))
         while True:
-            await self.probe(destination)
+            if self.sharing.probes(destination):
+                await self.probe(destination)
             await asyncio.sleep(self._pause(destination))
 
     def _pause(self, destination: Destination) -> float:

@@ -1,5 +1,7 @@
 """Applies decisions to a pool and emits one event per change of its state.
 
+Long because each change of a pool has its method here, those that other processes decided too.
+
 The supervisor has the timers that change a pool: the end of an ejection, the turn of the
 ``max_requests`` window, the steps of slow start, the ticks of the ejection windows. They have an
 empty context, because a request may start one and end before it. The rules are in ``health``, the
@@ -11,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 from contextvars import Context
-from typing import Final
+from typing import Final, Protocol
 
 from fastapi_proxy_di.health.departed import Departed
 from fastapi_proxy_di.health.ejection import Ejector
@@ -39,6 +41,38 @@ LIMIT_QUIET_SECONDS: Final = 10.0
 is hit all the time; an event for each hit would hide all others."""
 
 
+class EjectionSharing(Protocol):
+    """Learns what a process finds out about ejections by itself, to tell other processes."""
+
+    def failing(self, destination: Destination, reason: str) -> None:
+        """Take that the failures of a destination are enough to eject it.
+
+        Called at each failure from then on, also if ``max_share`` or another limit forbids the
+        ejection.
+        """
+
+    def cooling(self, destination: Destination, seconds: float) -> None:
+        """Take that a destination has asked for ``seconds`` without requests."""
+
+    def readmitted(self, destination: Destination, reason: str) -> None:
+        """Take that a good probe or an operator has ended the ejection of a destination."""
+
+
+class NotShared:
+    """Tells nobody."""
+
+    __slots__ = ()
+
+    def failing(self, destination: Destination, reason: str) -> None:
+        """Do nothing."""
+
+    def cooling(self, destination: Destination, seconds: float) -> None:
+        """Do nothing."""
+
+    def readmitted(self, destination: Destination, reason: str) -> None:
+        """Do nothing."""
+
+
 class Supervisor:
     """Changes a running pool.
 
@@ -55,6 +89,7 @@ class Supervisor:
         pool: The pool.
         threshold: Decides on health from probe results; its limits may be changed.
         requests_in_window: Requests of the whole upstream in the current window.
+        sharing: Tells other processes of ejections.
     """
 
     def __init__(
@@ -71,6 +106,7 @@ class Supervisor:
         self.pool = pool
         self.threshold = threshold
         self.requests_in_window: int = 0
+        self.sharing: EjectionSharing = NotShared()
         self._ejector = ejector
         self._departed = Departed(ejector, keep)
         self._slow_start = slow_start
@@ -95,23 +131,17 @@ class Supervisor:
         now = self._loop.time()
         until = self._ejector.failed(destination, now, broke_off=broke_off)
         self._eject(destination, until, now, reason)
+        if self._ejector.failing(destination, now):
+            self.sharing.failing(destination, reason)
+
+    def failing(self, destination: Destination) -> bool:
+        """Tell whether failures would eject the destination, if the limits allowed it."""
+        return self._ejector.failing(destination, self._loop.time())
 
     def cool_down(self, destination: Destination, seconds: float) -> None:
         """Eject a destination whose Retry-After asks for ``seconds`` without requests."""
-        now = self._loop.time()
-        until = self._ejector.cool_down(seconds, now)
-        was_cooling = destination.cooling
-        if (
-            until is not None
-            and not destination.removed
-            and self.pool.cool_down(destination, until)
-        ):
-            self._await_readmission()
-            if not was_cooling:
-                seconds = until - now
-                self._emit(
-                    DestinationEjected(self.pool.name, destination.url, seconds, "retry_after")
-                )
+        if self._cool_down(destination, seconds, "retry_after"):
+            self.sharing.cooling(destination, seconds)
 
     def probed(
         self, destination: Destination, ok: bool, latency_ms: float | None, reason: str
@@ -130,6 +160,7 @@ class Supervisor:
             destination.latency_ms = latency_ms
         if ok and self._ejector.ends_with_probe(destination):
             self._readmit(destination, "a good probe")
+            self.sharing.readmitted(destination, "a good probe")
         if self.threshold.observe(destination, ok):
             self._set_health(destination, ok, reason)
         self.pool.probed(destination)
@@ -161,7 +192,57 @@ class Supervisor:
         if changed:
             self._readmit(destination, "asked for")
             self._await_readmission()
+        self.sharing.readmitted(destination, "asked for")
         return changed
+
+    def follow_health(
+        self, destination: Destination, healthy: bool, latency_ms: float | None, reason: str
+    ) -> None:
+        """Apply the health that another process has found by probes.
+
+        Args:
+            destination: The destination.
+            healthy: Whether it is healthy. If that is a change, it ends an ejection as well.
+            latency_ms: Milliseconds that the last good probe took, ``None`` if not known.
+            reason: Why the last probe failed, ``""`` if it was good.
+        """
+        if destination.removed:
+            return
+        if latency_ms is not None:
+            destination.latency_ms = latency_ms
+        if healthy and not destination.healthy and self._ejector.ends_with_probe(destination):
+            self._readmit(destination, "a good probe of another process")
+        self.threshold.follow(destination)
+        self._set_health(destination, healthy, reason)
+        self.pool.probed(destination)
+
+    def follow_ejection(self, destination: Destination, seconds: float, reason: str) -> None:
+        """Apply an ejection that several processes have decided on.
+
+        Args:
+            destination: The destination.
+            seconds: How long it lasts; also if it is ejected for another time already.
+            reason: Why, for the event.
+        """
+        now = self._loop.time()
+        if destination.removed or destination.cooling:
+            return
+        until = self._ejector.follow(destination, now + seconds, now)
+        if until is not None and destination.ejected:
+            self.pool.move_ejection(destination, until)
+            self._await_readmission()
+        else:
+            self._eject(destination, until, now, reason)
+
+    def follow_cool_down(self, destination: Destination, seconds: float) -> None:
+        """Apply that a destination has asked another process for ``seconds`` without requests."""
+        self._cool_down(destination, seconds, "retry_after, seen by another process")
+
+    def follow_readmission(self, destination: Destination, reason: str) -> None:
+        """Apply that another process has ended the ejection of ``destination``."""
+        if destination.ejected:
+            self._readmit(destination, reason)
+            self._await_readmission()
 
     def replace(
         self,
@@ -231,6 +312,11 @@ class Supervisor:
             self.limit_hit("max_in_flight" if at_once else "max_requests", destination)
 
     @property
+    def ejection(self) -> EjectionSettings:
+        """The current settings of ejections."""
+        return self._ejector.settings
+
+    @property
     def cooling_left(self) -> float | None:
         """Seconds until the first destination wants requests again.
 
@@ -286,6 +372,18 @@ class Supervisor:
             if timer is not None:
                 timer.cancel()
         self._readmission = self._ramp = None
+
+    def _cool_down(self, destination: Destination, seconds: float, reason: str) -> bool:
+        """Eject a destination that asks for it; return whether that changes its end."""
+        now = self._loop.time()
+        until = self._ejector.cool_down(seconds, now)
+        was_cooling = destination.cooling
+        if until is None or destination.removed or not self.pool.cool_down(destination, until):
+            return False
+        self._await_readmission()
+        if not was_cooling:
+            self._emit(DestinationEjected(self.pool.name, destination.url, until - now, reason))
+        return True
 
     def _eject(
         self, destination: Destination, until: float | None, now: float, reason: str

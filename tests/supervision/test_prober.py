@@ -469,3 +469,46 @@ async def test_first_sweep_is_over_before_the_first_request() -> None:
     assert reply.status == 200
     assert [seen.target for seen in down.requests] == [b"/health"]
     assert [seen.target for seen in up.requests] == [b"/health", b"/x"]
+
+
+class Shared:
+    """Leaves probes to another process until they are this one's."""
+
+    def __init__(self) -> None:
+        self.ours = False
+        self.told: list[str] = []
+
+    def probes(self, destination: Destination) -> bool:
+        """Say whose the probes are."""
+        return self.ours
+
+    def probed(self, destination: Destination) -> None:
+        """Record a probe."""
+        self.told.append(destination.url)
+
+
+def test_prober_sends_no_probes_of_another_process() -> None:
+    """They begin at once when they are this process's, and a result that was followed stands."""
+
+    async def scenario() -> tuple[Probed, Shared]:
+        probed = Probed(pool_of(2), well, interval=15)
+        shared = probed.prober.sharing = Shared()
+        first = probed.pool.destinations[0]
+        probed.supervisor.follow_health(first, False, None, "status 503")
+        await probed.prober.sweep()
+        probed.prober.start()
+        await probed.run(40)
+        assert not first.healthy
+        shared.ours = True
+        probed.prober.hasten([first])
+        await probed.run(1)
+        assert first.healthy
+        await probed.run(20)
+        await probed.end()
+        return probed, shared
+
+    probed, shared = run_virtually(scenario())
+
+    assert probed.sent_to(0) == [40, 55]
+    assert probed.sent_to(1) == [0, 45, 60]
+    assert len(shared.told) == len(probed.sent)

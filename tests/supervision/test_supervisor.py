@@ -474,3 +474,106 @@ async def test_supervisor_tells_when_the_first_cooling_destination_is_back() -> 
     assert run[1].available
     assert not run[0].available
     assert run.supervisor.cooling_left is None
+
+
+class Heard:
+    """Records what a supervisor shares."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, object]] = []
+
+    def failing(self, destination: Destination, reason: str) -> None:
+        """Record a destination that fails."""
+        self.told.append(("failing", destination.url, reason))
+
+    def cooling(self, destination: Destination, seconds: float) -> None:
+        """Record a Retry-After."""
+        self.told.append(("cooling", destination.url, seconds))
+
+    def readmitted(self, destination: Destination, reason: str) -> None:
+        """Record the end of an ejection."""
+        self.told.append(("readmitted", destination.url, reason))
+
+
+@virtually
+async def test_supervisor_shares_what_it_finds_and_not_what_it_follows() -> None:
+    """Also a failure whose ejection ``max_share`` forbids, as others may see the same."""
+    given = Supervised(pool_of(3), max_share=0.3, respect_retry_after=True)
+    heard = given.supervisor.sharing = Heard()
+    given.supervisor.follow_ejection(given[2], 30, "votes of 3 processes")
+    given.supervisor.follow_readmission(given[2], "a good probe of another process")
+    given.supervisor.follow_cool_down(given[2], 30)
+    given.supervisor.follow_readmission(given[2], "asked for in another process")
+    assert heard.told == []
+
+    given.eject(0)
+    given.eject(1)
+    assert [one.ejected for one in given.pool.destinations] == [True, False, False]
+    assert given.supervisor.failing(given[1])
+    assert not given.supervisor.failing(given[2])
+    given.probe(0, True)
+    given.supervisor.cool_down(given[2], 5)
+    given.supervisor.readmit(given[1])
+
+    assert heard.told == [
+        ("failing", given[0].url, "connect"),
+        ("failing", given[1].url, "connect"),
+        ("readmitted", given[0].url, "a good probe"),
+        ("cooling", given[2].url, 5),
+        ("readmitted", given[1].url, "asked for"),
+    ]
+
+
+@virtually
+async def test_supervisor_follows_an_ejection_to_its_end() -> None:
+    """Also beyond ``max_share``, no longer than ``max_time``, and instead of an end of its own."""
+    given = Supervised(pool_of(4), base_time=10, max_time=40, max_share=0.25)
+    given.eject(0)
+
+    given.supervisor.follow_ejection(given[0], 20, "votes of 2 processes")
+    given.supervisor.follow_ejection(given[1], 1000, "votes of 2 processes")
+    await asyncio.sleep(15)
+    assert given[0].ejected
+    assert given[1].ejected
+    await asyncio.sleep(6)
+    assert not given[0].ejected
+    assert given[1].ejected
+    await asyncio.sleep(20)
+
+    assert not given[1].ejected
+    assert [
+        (one.seconds, one.reason) for one in given.emitted if isinstance(one, DestinationEjected)
+    ] == [(10, "connect"), (40, "votes of 2 processes")]
+
+
+@virtually
+async def test_supervisor_never_follows_an_ejection_of_the_last_one() -> None:
+    """What is left in this process is used rather than nothing; nor with ejection turned off."""
+    given = Supervised(pool_of(2))
+    given.supervisor.follow_ejection(given[0], 20, "votes of 2 processes")
+    given.supervisor.follow_ejection(given[1], 20, "votes of 2 processes")
+    off = Supervised(pool_of(2), enabled=False)
+    off.supervisor.follow_ejection(off[0], 20, "votes of 2 processes")
+
+    assert [one.ejected for one in given.pool.destinations] == [True, False]
+    assert off.take() == []
+
+
+@virtually
+async def test_supervisor_follows_the_health_that_another_process_found() -> None:
+    """One result is enough, and a return ends the ejection, as a good probe does."""
+    given = Supervised(pool_of(3))
+
+    given.supervisor.follow_health(given[0], False, None, "status 503")
+    assert given.emitted[0].detail() == "status 503"
+    given.eject(1)
+    given.supervisor.follow_health(given[1], True, 7.0, "")
+    assert given.take() == [DestinationDown, DestinationEjected]
+    assert given[1].latency_ms == 7
+    given.supervisor.follow_health(given[1], False, None, "status 503")
+    given.supervisor.follow_health(given[1], True, None, "")
+
+    assert given.take() == [DestinationDown, DestinationReadmitted, DestinationUp]
+    assert given.supervisor.threshold.has_observed(given[0])
+    assert given.supervisor.threshold.failing(given[0])
+    assert not given.supervisor.threshold.failing(given[1])

@@ -97,6 +97,7 @@ FIELDS: Final[dict[str, Any]] = {
     "ejection.max_share": 0.1,
     "ejection.statuses": "503",
     "ejection.respect_retry_after": True,
+    "ejection.shared": "off",
     "slow_start": 10,
     "discovery.refresh": 3,
     "discovery.nameservers": "127.0.0.1",
