@@ -7,8 +7,7 @@ admission are layers around the loop.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from random import Random
 from time import monotonic
 from typing import Any, Final
@@ -53,6 +52,7 @@ class RetryLoop:
         transports: The transport to each destination; destinations may be added while running.
         outcomes: Receives the results of the attempts.
         budget: The retry budget.
+        outage_of: Gives where an exchange waits while no destination responds.
         random: The source of the jitter of pauses.
     """
 
@@ -66,6 +66,7 @@ class RetryLoop:
         transports: Mapping[Destination, DestinationTransport],
         outcomes: Outcomes,
         budget: RetryBudget,
+        outage_of: Callable[[Exchange], Outage],
         random: Random,
     ) -> None:
         self._name: Final = settings.name
@@ -81,8 +82,8 @@ class RetryLoop:
         self._outcomes: Final = outcomes
         self._budget: Final = budget
         self._random: Final = random
+        self._outage_of: Final = outage_of
         # One set of both kinds of statuses, so that an ordinary response costs one look-up.
-        self._outage: Final = None if settings.retries.duration is None else Outage()
         self._listed: Final = settings.retries.statuses | settings.retries.refused_statuses
         self._notable: Final = self._listed | outcomes.notable
 
@@ -168,8 +169,8 @@ class RetryLoop:
                 exchange.metrics.head(exchange)
                 if exchange.observer is not None:
                     exchange.observer.head(exchange)
-                if waited and self._outage is not None:
-                    self._outage.responded()
+                if waited:
+                    self._outage_of(exchange).responded()
                 if response.status not in self._notable:
                     outcomes.succeeded(destination)
                     if outcomes.learns:
@@ -232,11 +233,10 @@ class RetryLoop:
         self, exchange: Exchange, error: ProxyError, *, answered: bool = False
     ) -> None:
         """Wait for another attempt while no destination responds, or raise ``error``."""
-        outage, duration, body = self._outage, self._settings.duration, exchange.body
+        duration, body = self._settings.duration, exchange.body
         replayable = body is None or body.replayable(written=exchange.request_sent)
         if (
-            outage is None
-            or duration is None
+            duration is None
             or not goes_on(
                 error.failure,
                 repeatable=exchange.repeatable,
@@ -245,8 +245,7 @@ class RetryLoop:
             )
         ):
             raise error
-        turn = outage.turn(exchange.started + duration)
-        if not await exchange.watcher.run(exchange, turn, "outage"):
+        if not await self._outage_of(exchange).wait(exchange, exchange.started + duration):
             raise error
         if exchange.dials is not None:
             exchange.dials.further = 0
@@ -260,11 +259,10 @@ class RetryLoop:
         # The last destination may be full only because the response still has its place there.
         return other or (None if last in closed or last.draining else last)
 
-    @staticmethod
-    async def _pause(exchange: Exchange, seconds: float) -> None:
+    async def _pause(self, exchange: Exchange, seconds: float) -> None:
         """Wait before an attempt, whose place at its destination is already taken."""
         try:
-            await exchange.watcher.run(exchange, asyncio.sleep(seconds), "back-off")
+            await self._outage_of(exchange).pause(exchange, seconds)
         except BaseException:
             exchange.leave_place()
             raise

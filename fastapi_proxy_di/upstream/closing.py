@@ -31,8 +31,7 @@ async def close_in_order(running: RunningUpstream, seconds: float) -> None:
     running.refuse()
     try:
         await _wait_until(lambda: not _is_busy(running), seconds)
-        for admission in _admissions(running):
-            admission.close()
+        running.end_waiting()
         for destination in _destinations(running):
             for tunnel in running.tunnels.to(destination):
                 tunnel.close(1001, "the upstream is closed")
@@ -42,8 +41,9 @@ async def close_in_order(running: RunningUpstream, seconds: float) -> None:
 
 
 def _is_busy(running: RunningUpstream) -> bool:
-    waiting = any(one.waiting for one in _admissions(running))
-    return waiting or any(one.in_flight for one in _destinations(running))
+    # Admitted requests that are hedged have no place at a destination for a moment.
+    admitted = any(one.waiting or one.in_flight for one in _admissions(running))
+    return admitted or running.waiting > 0 or any(one.in_flight for one in _destinations(running))
 
 
 def _admissions(running: RunningUpstream) -> list[Admission]:

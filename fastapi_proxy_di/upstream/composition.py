@@ -9,6 +9,7 @@ from fastapi_proxy_di.discovery.discovery import Discovery
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.failure_log import FailureLog
 from fastapi_proxy_di.forwarding.open_tunnels import OpenTunnels
+from fastapi_proxy_di.forwarding.outage import Outage
 from fastapi_proxy_di.forwarding.retries import RetryBudget
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.health.slow_start import SlowStart
@@ -90,6 +91,7 @@ def compose(
         metrics=Metrics(settings.name, pool.destinations),
         changes=Changes(settings.name),
         budget=RetryBudget(retries.budget_share, retries.budget_minimum, started=monotonic()),
+        outage=Outage(settings.name),
         failures=FailureLog(settings.name),
         tunnels=OpenTunnels(),
         instruments=instruments_of(telemetry) if telemetry.settings.metrics else None,

@@ -30,6 +30,7 @@ from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.http import HttpForwarder
 from fastapi_proxy_di.forwarding.journey import Journey, Send
+from fastapi_proxy_di.forwarding.outage import Outage
 from fastapi_proxy_di.forwarding.outcomes import Outcomes
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.response_headers import HostOnlyCookies
@@ -116,6 +117,7 @@ class DynamicUpstream:
             transports=self.destinations.by_destination,
             outcomes=outcomes,
             budget=RetryBudget(0.0, 0, started=monotonic()),
+            outage_of=self._outage_of,
             random=running.random,
         )
         self._journey: Final = Journey(
@@ -168,6 +170,16 @@ class DynamicUpstream:
         self._supervisor.close()
         self.destinations.drop_idle()
 
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait until their address responds."""
+        return self.destinations.waiting
+
+    def end_waiting(self) -> None:
+        """Refuse the requests that wait, in the queue or for their address, and later ones."""
+        self.admission.close()
+        self.destinations.end_waiting()
+
     async def aclose(self) -> None:
         """Close all connections."""
         self._supervisor.close()
@@ -185,6 +197,10 @@ class DynamicUpstream:
                 self.destinations.release(destination)
 
         return sent
+
+    def _outage_of(self, exchange: Exchange) -> Outage:
+        assert isinstance(exchange.key, _Given)
+        return self.destinations.outage_of(exchange.key.destination)
 
     def _address_of(self, exchange: Exchange) -> Address:
         assert exchange.overrides is not None

@@ -14,6 +14,7 @@ from typing import Final
 
 from fastapi_proxy_di.errors import LimitExceeded, UpstreamConnectError
 from fastapi_proxy_di.forwarding.destination_transport import DestinationTransport
+from fastapi_proxy_di.forwarding.outage import Outage
 from fastapi_proxy_di.pools.destination import Destination, DynamicDestination
 from fastapi_proxy_di.settings import DestinationSettings, LimitSettings
 from fastapi_proxy_di.transport.protocol import Transport
@@ -58,6 +59,8 @@ class DynamicDestinations:
         # The one that was asked for last is the last one.
         self._by_url: Final[OrderedDict[str, Destination]] = OrderedDict()
         self._holders: Final[dict[Destination, int]] = {}
+        # One for each, so that an address that does not respond slows no other one down.
+        self._outages: Final[dict[Destination, Outage]] = {}
         self._closing: Final[set[asyncio.Task[None]]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
@@ -69,6 +72,11 @@ class DynamicDestinations:
     def in_flight(self) -> int:
         """Number of requests, tunnels and leases under way; in any thread."""
         return sum([one.in_flight for one in tuple(self.by_destination)])
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait until their address responds; in any thread."""
+        return sum([one.waiting for one in tuple(self._outages.values())])
 
     def numbers(self) -> tuple[int, int, int]:
         """Give ``in_flight``, the connections in use and the idle ones; in any thread."""
@@ -95,13 +103,23 @@ class DynamicDestinations:
         """End one ``hold``."""
         self._holders[destination] -= 1
 
+    def outage_of(self, destination: Destination) -> Outage:
+        """Give where the requests wait that hold a destination which does not respond."""
+        return self._outages[destination]
+
+    def end_waiting(self) -> None:
+        """Refuse the requests that wait, and later ones."""
+        self._closed = True
+        for outage in self._outages.values():
+            outage.close()
+
     def drop_idle(self) -> None:
         """Drop all destinations that are not in use, with their connections."""
         self._drop([one for one in self.by_destination if not self._is_busy(one)])
 
     async def aclose(self) -> None:
         """Close all connections; none is opened any more."""
-        self._closed = True
+        self.end_waiting()
         if self._sweep is not None:
             self._sweep.cancel()
         # The destinations stay, for requests that wait for another attempt, which fails.
@@ -122,6 +140,7 @@ class DynamicDestinations:
         to = DestinationTransport.to(destination, self._make(address))
         self._by_url[address.url] = destination
         self._holders[destination] = 0
+        self._outages[destination] = Outage(self._name)
         self.by_destination[destination] = to
         self._sweep_later()
         return destination
@@ -140,7 +159,7 @@ class DynamicDestinations:
 
     def _drop(self, destinations: Collection[Destination]) -> None:
         for one in destinations:
-            del self._by_url[one.url], self._holders[one]
+            del self._by_url[one.url], self._holders[one], self._outages[one]
             one.removed = True  # the rules of ejection forget it then
             self._close(self.by_destination.pop(one).transport, one.url)
 

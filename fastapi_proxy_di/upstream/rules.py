@@ -195,6 +195,7 @@ def _journey(
         transports=running.transports.by_destination,
         outcomes=outcomes,
         budget=running.budget,
+        outage_of=lambda _: running.outage,
         random=running.random,
     )
     send = retry_loop.send

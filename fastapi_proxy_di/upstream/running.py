@@ -26,6 +26,7 @@ from fastapi_proxy_di.discovery.discovery import Discovery
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.failure_log import FailureLog
 from fastapi_proxy_di.forwarding.open_tunnels import OpenTunnels
+from fastapi_proxy_di.forwarding.outage import Outage
 from fastapi_proxy_di.forwarding.retries import RetryBudget
 from fastapi_proxy_di.forwarding.unavailable import closed
 from fastapi_proxy_di.observability.changes import Changes
@@ -80,6 +81,7 @@ class RunningUpstream:
         metrics: Counts its exchanges.
         changes: Remembers since when its destinations are in their state.
         budget: Its retry budget.
+        outage: Where requests wait while no destination responds.
         failures: Logs the exchanges that fail.
         tunnels: The open WebSockets.
         instruments: Gives its metrics to OpenTelemetry; ``None`` if they are not wanted there.
@@ -106,6 +108,7 @@ class RunningUpstream:
     metrics: Metrics
     changes: Changes
     budget: RetryBudget
+    outage: Outage
     failures: FailureLog
     tunnels: OpenTunnels
     instruments: Instruments | None
@@ -190,6 +193,18 @@ class RunningUpstream:
         self.rules.journey.close()
         for one in self.dynamics:
             one.refuse()
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait until a destination responds again."""
+        return self.outage.waiting + sum([one.waiting for one in self.dynamics])
+
+    def end_waiting(self) -> None:
+        """Refuse the requests that wait, in the queue or for a destination, and later ones."""
+        self.admission.close()
+        self.outage.close()
+        for one in self.dynamics:
+            one.end_waiting()
 
     def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
         """Lease a destination that is picked for ``key``."""
@@ -286,6 +301,7 @@ class RunningUpstream:
         """Stop probing and close every connection; all steps run even if one fails."""
         self.closed = True
         self.refuse()
+        self.end_waiting()
         self.supervisor.close()  # stops timers at once, not after the tasks
         self.discovery.close()
         for task in self._tasks:

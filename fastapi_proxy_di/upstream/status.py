@@ -163,6 +163,9 @@ class UpstreamStatus(BaseModel):
         dynamic_destinations: Number of destinations outside of the pool, at addresses that code
             gave, that are in use or have been a moment ago.
         reload: What the last reload of the settings did.
+        waiting: Number of requests that wait until a destination responds again
+            (``retries.duration``), and make an attempt now and then, as which they are in flight.
+            Those keep their place in ``limits.max_in_flight``.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, defer_build=True)
@@ -186,6 +189,7 @@ class UpstreamStatus(BaseModel):
     dynamic_destinations: int
     sources: tuple[SourceStatus, ...] = ()
     reload: ReloadStatus = ReloadStatus()
+    waiting: int = 0
 
 
 def status_of(running: RunningUpstream) -> UpstreamStatus:
@@ -230,6 +234,7 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
             overridden=dict(notes.overridden),
             failed_at=notes.failed_at,
         ),
+        waiting=running.waiting,
     )
 
 

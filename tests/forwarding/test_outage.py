@@ -49,7 +49,7 @@ def test_pace_has_no_context_of_a_request() -> None:
             super()._next()
 
     async def scenario() -> None:
-        outage = Seeing()
+        outage = Seeing("billing")
         _ = request.set("first")
         gave_up_at = asyncio.get_running_loop().time() + 3.5 * TURN_SECONDS
         await asyncio.gather(*(outage.turn(gave_up_at) for _ in range(3)))
@@ -64,7 +64,7 @@ def test_outage_has_one_pace_for_all_requests() -> None:
 
     async def scenario() -> tuple[list[int], list[int], list[bool]]:
         loop = asyncio.get_running_loop()
-        outage = Outage()
+        outage = Outage("billing")
         turns: list[int] = []
 
         async def wait(number: int) -> bool:
@@ -102,7 +102,7 @@ def test_outage_gives_the_turn_of_a_cancelled_request_to_the_next() -> None:
 
     async def scenario() -> list[bool]:
         loop = asyncio.get_running_loop()
-        outage = Outage()
+        outage = Outage("billing")
         tasks = [loop.create_task(outage.turn(loop.time() + 60)) for _ in range(4)]
         await asyncio.sleep(0)
         tasks[0].cancel()
