@@ -52,6 +52,7 @@ class Admission:
         self._loop: Final = asyncio.get_running_loop()
         # In the order of arrival; removes a waiter in O(1).
         self._waiting: Final[OrderedDict[_Waiter, None]] = OrderedDict()
+        self._closed = False
         if limits.queue:
             self._pool.report_room(self._wake)
 
@@ -140,10 +141,11 @@ class Admission:
         self._wake()
 
     def close(self) -> None:
-        """Refuse the requests in the queue, because the upstream is closed."""
+        """Refuse the requests in the queue, and later ones, because the upstream is closed."""
+        self._closed = True
         for waiter in self._waiting:
             if not waiter.woken.done():
-                waiter.woken.set_exception(closed(self._pool.name))
+                waiter.woken.set_result(None)
 
     async def _wait_for_turn(self, exchange: Exchange, waiter: _Waiter | None) -> _Waiter:
         """Wait in the queue and take a place.
@@ -180,13 +182,14 @@ class Admission:
         """Wait until it is the waiter's turn and there is a place."""
         try:
             async with asyncio.timeout_at(waiter.deadline):
-                while True:
+                while not self._closed:
                     await waiter.woken
-                    if self._has_place():
+                    if self._has_place() and not self._closed:
                         return
                     waiter.woken = self._loop.create_future()
         except TimeoutError:
             raise self._no_place() from None
+        raise closed(self._pool.name)
 
     def _wake(self) -> None:
         """Wake the request that has waited longest."""

@@ -235,14 +235,11 @@ class RetryLoop:
         """Wait for another attempt while no destination responds, or raise ``error``."""
         duration, body = self._settings.duration, exchange.body
         replayable = body is None or body.replayable(written=exchange.request_sent)
-        if (
-            duration is None
-            or not goes_on(
-                error.failure,
-                repeatable=exchange.repeatable,
-                replayable=replayable,
-                answered=answered,
-            )
+        if duration is None or not goes_on(
+            error.failure,
+            repeatable=exchange.repeatable,
+            replayable=replayable,
+            answered=answered,
         ):
             raise error
         if not await self._outage_of(exchange).wait(exchange, exchange.started + duration):

@@ -15,6 +15,10 @@ __all__ = ["close_in_order"]
 _LOOK_SECONDS: Final = 0.05
 """Seconds between two checks whether requests are under way."""
 
+_PLACE_TURNS: Final = 2
+"""Turns of the loop until a request that has just begun is counted: a hedged one takes its place
+at a destination in a task of a task."""
+
 _TUNNEL_SECONDS: Final = 2.0
 """Seconds for tunnels to end, each of which takes about one."""
 
@@ -30,6 +34,8 @@ async def close_in_order(running: RunningUpstream, seconds: float) -> None:
     """
     running.refuse()
     try:
+        for _ in range(_PLACE_TURNS):
+            await asyncio.sleep(0)
         await _wait_until(lambda: not _is_busy(running), seconds)
         running.end_waiting()
         for destination in _destinations(running):

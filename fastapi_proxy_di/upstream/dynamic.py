@@ -168,7 +168,7 @@ class DynamicUpstream:
     def retire(self) -> None:
         """Drop what is idle, because the upstream has new rules; requests under way go on."""
         self._supervisor.close()
-        self.destinations.drop_idle()
+        self.destinations.retire()
 
     @property
     def waiting(self) -> int:

@@ -63,6 +63,7 @@ class DynamicDestinations:
         self._outages: Final[dict[Destination, Outage]] = {}
         self._closing: Final[set[asyncio.Task[None]]] = set()
         self._sweep: asyncio.TimerHandle | None = None
+        self._retired = False
         self._closed = False
 
     def __len__(self) -> int:
@@ -113,9 +114,15 @@ class DynamicDestinations:
         for outage in self._outages.values():
             outage.close()
 
-    def drop_idle(self) -> None:
-        """Drop all destinations that are not in use, with their connections."""
+    def retire(self) -> None:
+        """Drop all destinations that are not in use, and each connection when it becomes idle.
+
+        Then no connection is left when the last request has ended, and nobody knows of them.
+        """
+        self._retired = True
         self._drop([one for one in self.by_destination if not self._is_busy(one)])
+        for to in self.by_destination.values():
+            to.transport.retire()
 
     async def aclose(self) -> None:
         """Close all connections; none is opened any more."""
@@ -138,6 +145,8 @@ class DynamicDestinations:
             self._drop((first_idle,))
         destination = DynamicDestination(DestinationSettings(url=address.url))
         to = DestinationTransport.to(destination, self._make(address))
+        if self._retired:
+            to.transport.retire()
         self._by_url[address.url] = destination
         self._holders[destination] = 0
         self._outages[destination] = Outage(self._name)

@@ -16,7 +16,7 @@ from functools import partial
 from random import Random
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from weakref import ref
+from weakref import WeakSet, ref
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.client.clients import Clients
@@ -25,6 +25,7 @@ from fastapi_proxy_di.client.leasing import lease
 from fastapi_proxy_di.discovery.discovery import Discovery
 from fastapi_proxy_di.forwarding.admission import Admission
 from fastapi_proxy_di.forwarding.failure_log import FailureLog
+from fastapi_proxy_di.forwarding.journey import Journey
 from fastapi_proxy_di.forwarding.open_tunnels import OpenTunnels
 from fastapi_proxy_di.forwarding.outage import Outage
 from fastapi_proxy_di.forwarding.retries import RetryBudget
@@ -124,6 +125,7 @@ class RunningUpstream:
     closed: bool = field(default=False, init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _subscriptions: set[Callable[[], None]] = field(init=False)
+    _journeys: WeakSet[Journey] = field(default_factory=WeakSet)
     _former: tuple[ref[DynamicUpstream], ...] = ()
     _not_read: Callable[[], None] | None = None
 
@@ -159,6 +161,8 @@ class RunningUpstream:
     def use(self, rules: Rules) -> None:
         """Let the requests that begin from now on go by ``rules``."""
         self.rules = self.forwarder.rules = rules
+        # Also those of former rules, by which requests may begin whose bodies have yet to come.
+        self._journeys.add(rules.journey)
         if self.dynamic is not None:
             self.dynamic.retire()
             # A request that has begun keeps its own alive, also before it has a destination.
@@ -190,7 +194,8 @@ class RunningUpstream:
     def refuse(self) -> None:
         """Refuse requests from now on; those under way continue."""
         self.refuses = True
-        self.rules.journey.close()
+        for journey in self._journeys:
+            journey.close()
         for one in self.dynamics:
             one.refuse()
 

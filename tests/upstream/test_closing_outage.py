@@ -8,8 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.types import Message, Scope
 
-from fastapi_proxy_di import Balancer, UpstreamClosed
+from fastapi_proxy_di import Balancer, UpstreamClosed, UpstreamConnectError
+from fastapi_proxy_di.forwarding.outage import TURN_SECONDS
 from fastapi_proxy_di.upstream.closing import close_in_order
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.rules import make_rules
@@ -113,9 +116,9 @@ async def test_destination_that_is_back_in_time_loses_no_get(tmp_path: Path) -> 
 @pytest.mark.e2e
 async def test_request_that_waits_for_an_address_ends_with_the_upstream() -> None:
     """HTTP and WebSocket, under the rules of now and of before."""
-    settings = {"retries": {"duration": 60}, "websocket": {"open_timeout": 60}}
+    app = given_app(retries={"duration": 60}, websocket={"open_timeout": 60})
     address = f"http://127.0.0.1:{dead_port()}"
-    async with serving(given_app(**settings)) as gateway:
+    async with serving(app) as gateway:
         running = gateway.balancer._running
         async with connect(gateway.address) as first, connect(gateway.address) as second:
             await first.send(request(target="/billing/x", headers=to(address)))
@@ -132,3 +135,44 @@ async def test_request_that_waits_for_an_address_ends_with_the_upstream() -> Non
 
     assert [reply.status for reply in replies] == [503, 503]
     assert (after.waiting, after.in_flight) == (0, 0)
+
+
+def test_address_that_does_not_respond_delays_no_other() -> None:
+    """Each has its own pace, also while many requests wait for another address."""
+
+    async def forward(balancer: Balancer, address: str) -> int:
+        scope: Scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": "/x",
+            "raw_path": b"/x",
+            "query_string": b"",
+            "headers": [(b"host", b"gateway.test")],
+            "client": None,
+        }
+        with pytest.raises(UpstreamConnectError) as caught:
+            await balancer.forward(Request(scope, never), destination=address)
+        return len(caught.value.attempts)
+
+    async def never() -> Message:
+        forever: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        return await forever
+
+    async def run() -> tuple[int, int]:
+        allowed = {"networks": ["127.0.0.0/8"]}
+        running = compose(billing(allowed_destinations=allowed, retries={"duration": 2}))
+        balancer, dead = Balancer(running), dead_port()
+        others = [
+            asyncio.create_task(forward(balancer, f"http://127.0.0.1:{dead}")) for _ in range(30)
+        ]
+        attempts = await forward(balancer, f"http://127.0.0.2:{dead}")
+        of_others = sum(await asyncio.gather(*others))
+        assert running.waiting == 0
+        await running.aclose()
+        return attempts, of_others
+
+    attempts, of_others = run_virtually(run())
+    assert attempts > 6  # with one pace for all it would be 2
+    assert of_others < 4 * (30 + 2 / TURN_SECONDS)

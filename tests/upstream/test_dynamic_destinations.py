@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from fastapi_proxy_di.errors import LimitExceeded, UpstreamConnectError
+from fastapi_proxy_di.errors import LimitExceeded, UpstreamClosed, UpstreamConnectError
 from fastapi_proxy_di.settings import LimitSettings
 from fastapi_proxy_di.transport.protocol import Transport
 from fastapi_proxy_di.upstream.dynamic_destinations import LIMIT, DynamicDestinations
@@ -24,6 +24,10 @@ class FakeTransport:
         self.connections = 0
         self.idle = 0
         self.closed = False
+        self.retired = False
+
+    def retire(self) -> None:
+        self.retired = True
 
     async def aclose(self) -> None:
         await asyncio.sleep(0)
@@ -160,16 +164,35 @@ async def test_numbers_are_sums() -> None:
     await made.destinations.aclose()
 
 
-async def test_idle_ones_are_dropped_at_once_if_asked() -> None:
-    """Those in use stay."""
+async def test_idle_ones_are_dropped_when_the_rules_change() -> None:
+    """Those in use stay, and keep no connection after their last request."""
     made = Made()
     made.destinations.hold(at("a"))
     made.destinations.release(made.destinations.hold(at("b")))
 
-    made.destinations.drop_idle()
+    made.destinations.retire()
+    made.destinations.hold(at("late"))
 
-    assert [one.url for one in made.destinations.by_destination] == ["http://a"]
+    assert [one.url for one in made.destinations.by_destination] == ["http://a", "http://late"]
+    assert [one.retired for one in made.transports] == [True, False, True]
     await made.destinations.aclose()
+
+
+async def test_outage_of_an_address_goes_with_it() -> None:
+    """Each has its own, and nobody can wait in it after the end."""
+    made = Made(most=2)
+    first, second = made.destinations.hold(at("a")), made.destinations.hold(at("b"))
+    outage = made.destinations.outage_of(first)
+    assert made.destinations.outage_of(second) is not outage
+    made.destinations.release(first)
+    made.destinations.hold(at("c"))
+    with pytest.raises(KeyError):
+        made.destinations.outage_of(first)
+
+    await made.destinations.aclose()
+
+    with pytest.raises(UpstreamClosed):
+        await made.destinations.outage_of(second).turn(asyncio.get_running_loop().time() + 60)
 
 
 async def test_nothing_is_made_after_the_end() -> None:
