@@ -204,13 +204,14 @@ class UpstreamSettings(LayeredSettings):
     request_headers: OpenRequestHeaderValues = Field(
         default={},
         description=(
-            "Headers that every request upstream gets, in place of the client's. Values are"
-            " secrets: never logged, dumped or shown."
+            "Headers that every request upstream gets, in place of the client's, with ``_`` for"
+            " ``-`` as well. Values are secrets: never logged, dumped or shown."
         ),
     )
 
     remove_request_headers: OpenRequestHeaderNames = Field(
-        default=(), description="Headers of the client that are not passed on."
+        default=(),
+        description="Headers of the client that are not passed on, nor with ``_`` for ``-``.",
     )
 
     response_headers: OpenResponseHeaderValues = Field(

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pydantic import SecretStr
 
 from fastapi_proxy_di.settings.transforms import RequestHeader, ResponseHeader
-from fastapi_proxy_di.transforms.headers import without
 from fastapi_proxy_di.transforms.views import OutboundRequest, OutboundResponse
-from fastapi_proxy_di.wire.headers import set_headers
+from fastapi_proxy_di.wire.headers import set_headers, without
 
 HeaderEdit = Callable[[OutboundRequest | OutboundResponse], None]
 """A function that changes the headers of a request or response."""

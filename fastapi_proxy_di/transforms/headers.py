@@ -17,6 +17,7 @@ from fastapi_proxy_di.wire.headers import (
     Headers,
     checked_headers,
     set_headers,
+    without,
 )
 
 REQUEST_SET_BY_PROXY: Final = SET_BY_PROXY | PROXY_AUTHENTICATION | HANDSHAKE_HEADERS
@@ -28,11 +29,6 @@ RESPONSE_SET_BY_PROXY: Final = HOP_BY_HOP | FRAMING | PROXY_AUTHENTICATION | HAN
 
 def _key(name: str) -> bytes:
     return name.lower().encode("latin-1")
-
-
-def without(headers: Headers, name: bytes) -> Headers:
-    """Give ``headers`` without all headers of a lower-case name."""
-    return [pair for pair in headers if pair[0] != name]
 
 
 class HeaderFields:

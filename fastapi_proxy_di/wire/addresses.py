@@ -143,6 +143,11 @@ def _tcp_address(
     host, port_text = _split_port(authority)
     if not host:
         raise ValueError(f"{shown!r} has no host; write {scheme}://host:port")
+    if ":" in host and not host.startswith("["):
+        raise ValueError(
+            f"{shown!r} has more than one ':' after {scheme}://; write {scheme}://host:port"
+            " (IPv6 in brackets: http://[fd00::1]:8080)"
+        )
     port = _DEFAULT_PORTS[scheme] if port_text is None else _port(port_text, shown)
     if host.startswith("["):
         dialled, named = _ipv6(host, shown)

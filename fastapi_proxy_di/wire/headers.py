@@ -111,7 +111,8 @@ class HeaderKinds(dict[bytes, HeaderKind]):
         super().__init__()
         dropped = dict.fromkeys((*HOP_BY_HOP, *PROXY_AUTHENTICATION), HeaderKind.DROP)
         self._special = {**dropped, **kinds, **dict.fromkeys(drop, HeaderKind.DROP)}
-        self._forwarding = HeaderKind.FORWARDED in kinds.values()
+        self._of_requests = HeaderKind.FORWARDED in kinds.values()
+        self._dashed = {name.replace(b"_", b"-") for name in self._special}
 
     def __missing__(self, name: bytes) -> HeaderKind:
         kind = self._decide(name)
@@ -125,9 +126,13 @@ class HeaderKinds(dict[bytes, HeaderKind]):
         lower = name.lower()
         # CGI and WSGI read "_" as "-", so both spellings may be trusted by the destination.
         dashed = lower.replace(b"_", b"-")
-        if self._forwarding and (dashed.startswith(FORWARDING_PREFIX) or dashed in FORWARDING):
+        if self._of_requests and (dashed.startswith(FORWARDING_PREFIX) or dashed in FORWARDING):
             return HeaderKind.FORWARDED
-        return self._special.get(lower, HeaderKind.KEEP)
+        kind = self._special.get(lower)
+        if kind is None:
+            also = self._of_requests and dashed in self._dashed
+            kind = HeaderKind.DROP if also else HeaderKind.KEEP
+        return kind
 
 
 class LowerNames(dict[bytes, bytes]):
@@ -141,6 +146,19 @@ class LowerNames(dict[bytes, bytes]):
         if len(self) < _TABLE_LIMIT:
             lower = self[name] = self.setdefault(lower, lower)
         return lower
+
+
+class _DashedNames(dict[bytes, bytes]):
+    """Maps a lower-case header name to the same with ``-`` for ``_``; adds names."""
+
+    def __missing__(self, name: bytes) -> bytes:
+        dashed = name.replace(b"_", b"-")
+        if len(self) < _TABLE_LIMIT:
+            self[name] = dashed
+        return dashed
+
+
+_dashed: Final = _DashedNames()
 
 
 class TitleNames(dict[bytes, bytes]):
@@ -214,8 +232,16 @@ SET_BY_PROXY: Final = HOP_BY_HOP | FRAMING | FORWARDING | frozenset({b"host", b"
 
 def set_headers(headers: Headers, added: Headers) -> Headers:
     """Remove from ``headers`` every name in ``added``, then append ``added``."""
-    names = {name for name, _ in added}
-    return [pair for pair in headers if pair[0] not in names] + added
+    return without(headers, *(name for name, _ in added)) + added
+
+
+def without(headers: Headers, *names: bytes) -> Headers:
+    """Give the headers without those of some lower-case names.
+
+    ``x_key`` is removed with ``x-key``, because CGI and WSGI have one name for both.
+    """
+    removed = {_dashed[name] for name in names}
+    return [pair for pair in headers if _dashed[pair[0]] not in removed]
 
 
 def list_members(headers: Headers, name: bytes) -> list[bytes]:
