@@ -52,7 +52,10 @@ class TlsSettings(SettingsModel):
 
     server_name: Annotated[str | None, OrNone] = Field(
         default=None,
-        description="Server name to send (SNI) and to check, instead of the URL's host.",
+        description=(
+            "Server name to send (SNI) and to check, instead of the URL's host. Not for addresses"
+            " that code gives (``allowed_destinations``): each is verified by its own host."
+        ),
     )
 
     @model_validator(mode="after")

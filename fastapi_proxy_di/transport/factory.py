@@ -147,10 +147,12 @@ class TransportFactory:
             address: Where to connect.
             protocol: The protocol that TLS connections offer by ALPN.
         """
-        tls = self._settings.tls
+        # The name of the settings is that of the pool; an address that code gives is verified by
+        # its own.
+        server_name = self._settings.tls.server_name if self._guard is None else None
         context = self._context(protocol) if address.scheme == "https" else None
         timeouts = self._settings.timeouts
-        return Dialler(address, context, tls, timeouts, self._dial_failed, self._guard)
+        return Dialler(address, context, server_name, timeouts, self._dial_failed, self._guard)
 
     def _context(self, protocol: str) -> ssl.SSLContext:
         context = self._contexts.get(protocol)

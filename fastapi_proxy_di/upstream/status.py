@@ -164,8 +164,8 @@ class UpstreamStatus(BaseModel):
             gave, that are in use or have been a moment ago.
         reload: What the last reload of the settings did.
         waiting: Number of requests that wait until a destination responds again
-            (``retries.duration``), and make an attempt now and then, as which they are in flight.
-            Those keep their place in ``limits.max_in_flight``.
+            (``retries.duration``); one that makes an attempt is in flight instead. Both keep
+            their place in ``limits.max_in_flight``.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, defer_build=True)

@@ -243,6 +243,7 @@ def _summary(one: UpstreamStatus) -> str:
         f"policy {escape(one.policy)}",
         f"{_limited(one.in_flight, one.limits.get('limits.max_in_flight'))} in flight",
         f"{_limited(one.queued, one.limits.get('limits.queue'))} queued",
+        *([f"{one.waiting} waiting for a destination that responds"] if one.waiting else []),
         f"{one.tunnels} WebSockets",
         *_addresses(one),
         f"{one.retries_left} retries left",

@@ -22,7 +22,7 @@ from fastapi_proxy_di.errors import (
     UpstreamConnectError,
     UpstreamTimeout,
 )
-from fastapi_proxy_di.settings import TimeoutSettings, TlsSettings
+from fastapi_proxy_di.settings import TimeoutSettings
 from fastapi_proxy_di.transport.dialling.known_name import AddressInfo, is_no_such_name
 from fastapi_proxy_di.transport.dialling.race import SHORTAGES, connect_first, decisive
 from fastapi_proxy_di.transport.dialling.resolver import numeric_addresses, resolver_of
@@ -65,7 +65,7 @@ class Dialler:
     Args:
         address: Where to connect.
         ssl_context: The TLS context for ``https``, else ``None``.
-        tls: The TLS settings of the upstream, for the server name.
+        server_name: The server name to send and to check, ``None`` for the host of the address.
         timeouts: The timeouts of the upstream, for the connect timeout.
         failed: Called with the URL of the address each time a dial has failed.
         guard: Judges each IP address before each dial, ``None`` allows all. One that is refused
@@ -76,7 +76,7 @@ class Dialler:
         self,
         address: Address,
         ssl_context: ssl.SSLContext | None,
-        tls: TlsSettings,
+        server_name: str | None,
         timeouts: TimeoutSettings,
         failed: Callable[[str], None] | None = None,
         guard: Guard | None = None,
@@ -87,7 +87,7 @@ class Dialler:
         self._ssl_context = ssl_context
         self._failed = failed
         self._guard = guard
-        self._server_name = (tls.server_name or address.server_name) if ssl_context else None
+        self._server_name = (server_name or address.server_name) if ssl_context else None
         self.configure(timeouts)
         self._loop = asyncio.get_running_loop()
         self._resolver = resolver_of(self._loop)

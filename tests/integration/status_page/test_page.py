@@ -179,6 +179,7 @@ def test_upstream_says_everything() -> None:
             panic=True,
             in_flight=4,
             queued=5,
+            waiting=8,
             tunnels=6,
             refused={"max_in_flight": 7},
             removed=(destination(url="http://10.0.0.3", in_flight=1),),
@@ -187,9 +188,8 @@ def test_upstream_says_everything() -> None:
     text = Elements(page).text
 
     assert "panic: none is available, so all are used, 1 of 2 available, policy round_robin" in text
-    assert (
-        "4 in flight, 5 queued, 6 WebSockets, 10 retries left, 7 refused by max_in_flight" in text
-    )
+    numbers = "4 in flight, 5 queued, 8 waiting for a destination that responds, 6 WebSockets, 10"
+    assert f"{numbers} retries left, 7 refused by max_in_flight" in text
     assert "http://10.0.0.3removed" in text
     assert "(1 not available) Upstreams" in text
     assert "%23a40e26" in page
@@ -202,6 +202,7 @@ def test_all_well() -> None:
 
     assert "%23116329" in page
     assert "not available" not in text
+    assert "waiting" not in text
     assert "troubled" not in text
     assert "lately" not in text
     assert "1 of 1 available" in text

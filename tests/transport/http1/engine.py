@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings, TlsSettings
+from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings
 from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http1.exchange import Http1Exchange
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
@@ -60,7 +60,7 @@ def transport_to(
     dialler = Dialler(
         parse_address(url),
         ssl_context,
-        TlsSettings(server_name=server_name),
+        server_name,
         TimeoutSettings(**timeouts),
     )
     return Http1Transport(dialler, LimitSettings(**limits))

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings, TlsSettings
+from fastapi_proxy_di.settings import LimitSettings, TimeoutSettings
 from fastapi_proxy_di.transport.dialling.dialler import Dialler
 from fastapi_proxy_di.transport.http1.transport import Http1Transport
 from fastapi_proxy_di.transport.http2.transport import Http2Transport
@@ -224,7 +224,7 @@ async def transport_to(
 ) -> AsyncIterator[Http2Transport]:
     """A transport to ``url``, closed at the end."""
     address = parse_address(url)
-    dialler = Dialler(address, ssl_context, TlsSettings(), TimeoutSettings(connect=connect_timeout))
+    dialler = Dialler(address, ssl_context, None, TimeoutSettings(connect=connect_timeout))
     http1 = Http1Transport(dialler, LimitSettings())
     made = Http2Transport(dialler, LimitSettings(**limits), ping, http1)
     try:

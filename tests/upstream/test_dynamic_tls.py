@@ -1,0 +1,93 @@
+"""TLS with addresses that code gives: each is verified by its own host, on real TLS servers."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+
+from fastapi_proxy_di.upstream.composition import compose
+from tests.support.gateways import Gateway, billing
+from tests.support.given import given_app, to
+from tests.support.http_client import RawResponse, fetch
+from tests.support.name_servers import Names
+from tests.support.origins import ScriptedOrigin
+from tests.websocket.gateways import serving
+
+pytestmark = pytest.mark.e2e
+
+
+class Servers:
+    """Contexts of TLS servers, and the server names that clients sent to them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ca_file = folder / "ca.pem"
+        self.sent: list[str | None] = []
+        self._authority = trustme.CA()
+        self._authority.cert_pem.write_to_path(self.ca_file)
+
+    def of(self, *names: str) -> ssl.SSLContext:
+        """Give the context of a server whose certificate has these names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._authority.issue_cert(*names).configure_cert(context)
+        context.sni_callback = lambda _, name, __: self.sent.append(name)
+        return context
+
+
+async def test_address_is_verified_by_its_own_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``tls.server_name`` is for the pool: an address sends and checks its own name."""
+    servers, names = Servers(tmp_path), Names(monkeypatch)
+    for name in ("alice.notebooks.test", "bob.notebooks.test"):
+        names.resolve(name, "127.0.0.1")
+    async with (
+        ScriptedOrigin(tls=servers.of("pool.internal")) as pool,
+        ScriptedOrigin(tls=servers.of("alice.notebooks.test")) as alice,
+        ScriptedOrigin(tls=servers.of("127.0.0.1")) as by_number,
+    ):
+        app = given_app(
+            pool.url,
+            origins=["https://*.notebooks.test:*"],
+            tls={"ca_file": servers.ca_file, "server_name": "pool.internal"},
+        )
+        async with serving(app) as gateway:
+            replies = [
+                await fetch(gateway.address, target="/billing/x"),
+                await ask(gateway, f"https://alice.notebooks.test:{alice.port}"),
+                await ask(gateway, by_number.url),
+            ]
+            sent = list(servers.sent)
+            # The certificate of the pool is none of theirs.
+            others = [
+                await ask(gateway, f"https://bob.notebooks.test:{alice.port}"),
+                await ask(gateway, f"https://bob.notebooks.test:{pool.port}"),
+                await ask(gateway, pool.url),
+            ]
+
+    assert [reply.status for reply in replies] == [200, 200, 200]
+    assert sent == ["pool.internal", "alice.notebooks.test", None]
+    assert [json.loads(reply.body)["failure"] for reply in others] == ["tls"] * 3
+    assert "pool.internal" not in servers.sent[3:]
+
+
+async def ask(gateway: Gateway, address: str) -> RawResponse:
+    """Send a GET to an address through the gateway."""
+    return await fetch(gateway.address, target="/billing/x", headers=to(address))
+
+
+async def test_context_of_tls_is_that_of_the_pool(tmp_path: Path) -> None:
+    """It is not made twice, because reading the roots takes long."""
+    settings = billing(
+        "https://a",
+        allowed_destinations={"networks": ["10.0.0.0/8"]},
+        tls={"ca_file": Servers(tmp_path).ca_file, "server_name": "pool.internal"},
+    )
+    running = compose(settings)
+    factory = running.rules.guarded_factory
+    assert factory is not None
+    assert factory._context("http/1.1") is running.transports.factory._context("http/1.1")
+    await running.aclose()
