@@ -182,6 +182,11 @@ class Transport(Protocol):
         """Number of idle connections."""
         ...
 
+    @property
+    def dialling(self) -> bool:
+        """Whether a connection is being opened, which is not among ``connections`` yet."""
+        ...
+
     def reuse(
         self, request: OutgoingRequest, body: bytes, *, more: bool
     ) -> TransportExchange | None:

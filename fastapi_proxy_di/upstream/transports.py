@@ -101,8 +101,8 @@ class Transports:
         return replaced
 
     async def ended(self, transport: Transport) -> None:
-        """Wait until a transport that was replaced has no connections."""
-        while transport.connections:  # noqa: ASYNC110  # no event tells that a count is 0
+        """Wait until a transport that was replaced has no connections, nor is opening one."""
+        while transport.connections or transport.dialling:  # noqa: ASYNC110  # no event tells that a count is 0
             await asyncio.sleep(_LOOK_SECONDS)
         self._retired.discard(transport)
 

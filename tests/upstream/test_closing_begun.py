@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fastapi_proxy_di import Balancer, UpstreamClosed
+from fastapi_proxy_di import Balancer, UpstreamClosed, UpstreamConnectError
+from fastapi_proxy_di.transport.protocol import OutgoingRequest
 from fastapi_proxy_di.upstream.closing import close_in_order
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.running import RunningUpstream
@@ -128,4 +129,31 @@ async def test_connection_of_earlier_settings_is_closed() -> None:
         assert (await get).status == 200
         gc.collect()
         await close_in_order(running, 0)
+        await origin.all_left()
+
+
+async def held_dial(connection: Connection) -> None:
+    """Accept a connection, and leave the handshake of TLS unanswered."""
+    await connection.peer_left()
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+@pytest.mark.parametrize("websocket", [False, True])
+@pytest.mark.parametrize("reloaded", [False, True])
+async def test_dial_is_broken_off(version: str, websocket: bool, reloaded: bool) -> None:
+    """With an error, also of a transport that a reload has replaced."""
+    async with ScriptedOrigin(held_dial) as origin, asyncio.timeout(10):
+        url = f"https://127.0.0.1:{origin.port}"
+        settings: dict[str, Any] = {"http_version": version, "timeouts": {"connect": 3600}}
+        running = await started(url, **settings)
+        transport = running.transports.by_destination[running.pool.destinations[0]].transport
+        outgoing = OutgoingRequest(b"GET", b"/x", [(b"host", b"a")], 1.0, upgrade=websocket)
+        dialling = asyncio.create_task(transport.start(outgoing, b"", more=False))
+        await until(lambda: origin.connections)
+        if reloaded:
+            await Balancer(running).reload(billing(url, **settings, tls={"verify": False}))
+            await asyncio.sleep(0)
+        await running.aclose()
+        with pytest.raises(UpstreamConnectError, match="shut down"):
+            await dialling
         await origin.all_left()

@@ -52,6 +52,11 @@ class AsgiTransport:
         """Zero, as ``connections``."""
         return 0
 
+    @property
+    def dialling(self) -> bool:
+        """False: there is nothing to connect to."""
+        return False
+
     def reuse(self, request: OutgoingRequest, body: bytes, *, more: bool) -> AsgiExchange | None:
         if not self._inner.started or self._closed:
             return None

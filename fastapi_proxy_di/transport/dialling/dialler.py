@@ -94,6 +94,11 @@ class Dialler:
         self._numeric = numeric_addresses(address.host, address.port)
         self._under_way: set[asyncio.Timeout] = set()
 
+    @property
+    def dialling(self) -> bool:
+        """Whether a connection is being opened."""
+        return bool(self._under_way)
+
     def configure(self, timeouts: TimeoutSettings) -> None:
         """Use the timeouts of ``timeouts`` for later dials."""
         self._connect_seconds = timeouts.connect

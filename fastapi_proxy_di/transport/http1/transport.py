@@ -62,6 +62,11 @@ class Http1Transport:
         """Number of idle connections."""
         return len(self._idle)
 
+    @property
+    def dialling(self) -> bool:
+        """Whether a connection is being opened."""
+        return self._dialler.dialling
+
     def reuse(self, request: OutgoingRequest, body: bytes, *, more: bool) -> Http1Exchange | None:
         idle = self._idle
         now = self._loop.time()

@@ -72,6 +72,11 @@ class Http2Transport:
         connections = tuple(self._connections)  # metrics may be read in another thread
         return sum(not one.streams for one in connections) + self._http1.idle
 
+    @property
+    def dialling(self) -> bool:
+        """Whether a connection is being opened, one for a WebSocket included."""
+        return self._dialler.dialling or self._http1.dialling
+
     def reuse(
         self, request: OutgoingRequest, body: bytes, *, more: bool
     ) -> TransportExchange | None:
@@ -127,7 +132,7 @@ class Http2Transport:
     async def aclose(self) -> None:
         self._dialler.close()
         if self._dialling is not None:
-            self._dialling.cancel()
+            # Not cancelled, because the requests that wait for it are not.
             await asyncio.wait((self._dialling,))
         for connection in tuple(self._open):
             connection.abort()
