@@ -1,4 +1,4 @@
-"""Settings of the addresses outside of ``destinations`` that code may give for one request."""
+"""Which dynamic destinations there may be: addresses that code may give for one request."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
@@ -39,7 +39,7 @@ else:
 
 
 class AllowedDestinationsSettings(SettingsModel):
-    """Addresses that ``forward(destination=...)`` and the like may give; by default none."""
+    """Dynamic destinations that ``forward(destination=...)`` may give; by default none."""
 
     origins: Origins = Field(
         default=(),

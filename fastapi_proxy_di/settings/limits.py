@@ -63,8 +63,8 @@ class LimitSettings(SettingsModel):
     dynamic_destinations: AtLeastOne = Field(
         default=1000,
         description=(
-            "Addresses outside of ``destinations`` in use at once, where ``allowed_destinations``"
-            " allows some; requests to further ones get 503."
+            "Dynamic destinations in use at once, where ``allowed_destinations`` allows some;"
+            " requests to further ones get 503."
         ),
     )
 

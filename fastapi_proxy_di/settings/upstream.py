@@ -95,7 +95,7 @@ class UpstreamSettings(LayeredSettings):
     # First, because it decides whether ``destinations`` may be empty.
     allowed_destinations: AllowedDestinationsSettings = Field(
         default=AllowedDestinationsSettings(),
-        description="Addresses outside of ``destinations`` that code may give for one request.",
+        description="Dynamic destinations: addresses that code may give for one request.",
     )
 
     if TYPE_CHECKING:
