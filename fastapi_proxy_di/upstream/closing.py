@@ -19,9 +19,6 @@ _PLACE_TURNS: Final = 2
 """Turns of the loop until a request that has just begun is counted: a hedged one takes its place
 at a destination in a task of a task."""
 
-_TUNNEL_SECONDS: Final = 2.0
-"""Seconds for tunnels to end, each of which takes about one."""
-
 
 async def close_in_order(running: RunningUpstream, seconds: float) -> None:
     """Refuse new requests, wait for open ones, break off the rest, and close the upstream.
@@ -36,12 +33,8 @@ async def close_in_order(running: RunningUpstream, seconds: float) -> None:
     try:
         for _ in range(_PLACE_TURNS):
             await asyncio.sleep(0)
-        await _wait_until(lambda: not _is_busy(running), seconds)
-        running.end_waiting()
-        for destination in _destinations(running):
-            for tunnel in running.tunnels.to(destination):
-                tunnel.close(1001, "the upstream is closed")
-        await _wait_until(lambda: not running.tunnels.count, _TUNNEL_SECONDS)
+        # The app may end meanwhile, which closes the upstream at once.
+        await _wait_until(lambda: running.closed or not _is_busy(running), seconds)
     finally:
         await running.aclose()
 

@@ -303,7 +303,10 @@ class RunningUpstream:
         self._subscriptions.clear()
 
     async def aclose(self) -> None:
-        """Stop probing and close every connection; all steps run even if one fails."""
+        """Stop probing, refuse what waits, and close every tunnel and connection.
+
+        All steps run even if one fails. Tunnels have about a second for their close frames.
+        """
         self.closed = True
         self.refuse()
         self.end_waiting()
@@ -311,6 +314,12 @@ class RunningUpstream:
         self.discovery.close()
         for task in self._tasks:
             task.cancel()
+        try:
+            await self.tunnels.aclose("the upstream is closed")
+        finally:
+            await self._close_connections()
+
+    async def _close_connections(self) -> None:
         transports = self.transports.all()
         try:
             await self.clients.aclose()

@@ -11,12 +11,16 @@ from fastapi_proxy_di import Balancer, UpstreamClosed
 from fastapi_proxy_di.upstream.closing import close_in_order
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.running import RunningUpstream
-from tests.support.gateways import billing
+from tests.support.gateways import billing, gateway, until
 from tests.support.given import given_app, to
+from tests.support.origins import Connection, ScriptedOrigin
 from tests.support.virtual_time import run_virtually
 from tests.support.websocket_client import Closed, open_websocket
-from tests.websocket.gateways import serving
+from tests.support.websocket_origin import accepting
+from tests.websocket.gateways import serving, tunnels
 from tests.websocket.upstreams import EchoApp, echo_server
+
+in_process = EchoApp()
 
 
 async def hold(running: RunningUpstream, seconds: float) -> None:
@@ -157,3 +161,70 @@ async def test_ended_subscription_is_forgotten() -> None:
 
     assert one_left == before + 1
     assert running.events._listeners == ()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("asgi", [False, True])
+async def test_tunnels_end_with_their_app(asgi: bool) -> None:
+    """At a close that gives nobody time: with 1001, and none is left."""
+    async with (
+        echo_server(EchoApp()) as echo,
+        tunnels("asgi://tests.upstream.test_closing:in_process" if asgi else echo.url) as gateway,
+        open_websocket(gateway.address, "/billing/live") as client,
+    ):
+        await client.send("hello")
+        assert await client.recv() == "hello"
+        running = gateway.balancer._running
+        await running.aclose()
+        left = running.tunnels.count
+        closed = await client.ended()
+
+    assert left == 0
+    assert (closed.code, closed.reason) == (1001, "the upstream is closed")
+
+
+@pytest.mark.e2e
+async def test_tunnel_that_opens_during_the_close_is_closed() -> None:
+    """Its handshake was under way when the others were closed."""
+    go_on = asyncio.Event()
+
+    async def late(connection: Connection) -> None:
+        received = await connection.read_head()
+        await go_on.wait()
+        await connection.send(accepting(received))
+        await connection.peer_left()
+
+    async with ScriptedOrigin(late) as origin, gateway(origin.url) as gate:
+        running = gate.balancer._running
+
+        async def dialled() -> Closed:
+            async with open_websocket(gate.address, "/billing/live") as client:
+                return await client.ended()
+
+        dialling = asyncio.create_task(dialled())
+        await until(lambda: origin.requests)
+        await running.tunnels.aclose("the upstream is closed")
+        go_on.set()
+        closed = await dialling
+        await origin.all_left()
+
+    assert closed.code == 1001
+
+
+def test_app_that_ends_ends_the_wait() -> None:
+    """For a lease, say, that is held for longer."""
+
+    async def run() -> float:
+        running = compose(billing("http://a"))
+        await running.start()
+        holding = asyncio.create_task(hold(running, 60))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(close_in_order(running, 60))
+        await asyncio.sleep(1)
+        await running.aclose()
+        began = asyncio.get_running_loop().time()
+        await closing
+        holding.cancel()
+        return asyncio.get_running_loop().time() - began
+
+    assert run_virtually(run()) == pytest.approx(0, abs=0.1)
