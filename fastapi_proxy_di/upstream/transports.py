@@ -117,8 +117,10 @@ class Transports:
         transports = [self.by_destination.pop(destination).transport]
         if destination in self._probe_transports:
             transports.append(self._probe_transports.pop(destination))
+        self._retired.update(transports)  # for a close of the upstream meanwhile
         for transport in transports:
             await transport.aclose()
+            self._retired.discard(transport)
 
     def to_probe(self, destination: Destination) -> tuple[Transport, Address]:
         """Give the transport and the address for probes of ``destination``."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from importlib import import_module
 from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di import Balancer, UpstreamClosed, UpstreamConnectError
 from fastapi_proxy_di.transport.protocol import OutgoingRequest
@@ -157,3 +159,35 @@ async def test_dial_is_broken_off(version: str, websocket: bool, reloaded: bool)
         with pytest.raises(UpstreamConnectError, match="shut down"):
             await dialling
         await origin.all_left()
+
+
+class SlowToEnd:
+    """An in-process app whose shutdown takes a while."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.ends.append("begun")
+        await asyncio.sleep(0.2)
+        self.ends.append("ended")
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+slow_to_end = SlowToEnd()
+
+
+async def test_app_that_was_removed_ends_whole() -> None:
+    """Also if its upstream is closed during its shutdown."""
+    running = await started("asgi://tests.upstream.test_closing_begun:slow_to_end")
+    Balancer(running).replace_destinations(["http://a"])
+    # The module that the address names, which may be another object than this one.
+    ends = import_module("tests.upstream.test_closing_begun").slow_to_end.ends
+    await until(lambda: ends)
+    await running.aclose()
+
+    assert ends == ["begun", "ended"]
+    assert not [one for one in asyncio.all_tasks() if "asgi://" in one.get_name()]

@@ -41,6 +41,7 @@ class AsgiTransport:
         self._server = (address.host, address.port)
         self._exchanges: dict[asyncio.Task[None], AsgiExchange] = {}
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def connections(self) -> int:
@@ -84,10 +85,16 @@ class AsgiTransport:
         """Do nothing: an app of this process has no connections."""
 
     async def aclose(self) -> None:
-        """End the exchanges under way, and release the app."""
-        if self._closed:
-            return
+        """End the exchanges under way, and release the app.
+
+        A caller that is cancelled leaves the shutdown of the app to the next one.
+        """
         self._closed = True
+        if self._closing is None:
+            self._closing = self._inner.task(self._close, "close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         tasks = tuple(self._exchanges)
         for exchange in self._exchanges.values():
             exchange.fail(UpstreamConnectError("the upstream is shut down"))
