@@ -1,0 +1,162 @@
+"""The lease of one process to probe a part of an upstream.
+
+The store holds the random token of the process for one interval. Renewing the lease and writing
+what the probes found are one script, which does nothing unless the store holds this token: a
+number that only grows would not survive an emptied store.
+"""
+
+from __future__ import annotations
+
+from secrets import token_hex
+from time import monotonic
+from typing import Final, NamedTuple
+
+from fastapi_proxy_di.cluster.store import Script, Store
+
+__all__ = ["Finding", "Lease", "Renewal"]
+
+_TAKE: Final = Script(
+    """
+    local holder = redis.call('GET', KEYS[1])
+    if holder and holder ~= ARGV[1] then return {0, ''} end
+    redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+    local mark = redis.call('GET', KEYS[2])
+    return {1, mark or ''}
+    """
+)
+
+# A version that is not higher is given back, so that the process writes the next one above it.
+_RENEW: Final = Script(
+    """
+    if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {0, ''} end
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    if not ARGV[3] then return {1, ''} end
+    local known = redis.call('HGET', KEYS[2], ARGV[4])
+    local version = known and string.match(known, '^%d+')
+    if version and tonumber(version) >= tonumber(ARGV[5]) then return {1, version} end
+    redis.call('HSET', KEYS[2], ARGV[4], ARGV[5] .. '|' .. ARGV[6])
+    if ARGV[7] == '1' then
+        redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*', 'upstream', ARGV[3],
+            'field', ARGV[4], 'version', ARGV[5], 'record', ARGV[6])
+    end
+    return {1, ''}
+    """
+)
+
+_GIVE: Final = Script(
+    """
+    if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+    redis.call('DEL', KEYS[1])
+    if ARGV[2] ~= '0' then redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) end
+    return 1
+    """
+)
+
+
+class Finding(NamedTuple):
+    """A signed record to be written with a renewal.
+
+    Attributes:
+        upstream: Name of the upstream.
+        field: Field of the upstream's state.
+        version: Version of the record.
+        record: The signed record.
+        tell: Whether others are told at once, by the stream.
+    """
+
+    upstream: str
+    field: str
+    version: int
+    record: bytes
+    tell: bool
+
+
+class Renewal(NamedTuple):
+    """What came of a renewal.
+
+    Attributes:
+        held: Whether the lease is still this process's.
+        newer: The version in the store, if it is not lower than that of the finding, which was
+            not written then; else 0.
+    """
+
+    held: bool
+    newer: int = 0
+
+
+class Lease:
+    """A lease that this process holds or tries to take.
+
+    Args:
+        store: The store.
+        cluster: Name of the app.
+        upstream: Name of the upstream.
+        shard: The part of the upstream.
+
+    Attributes:
+        marked: Whether the holder before gave it away, because it found too much unhealthy to
+            trust itself; as it was when this process took the lease.
+    """
+
+    def __init__(self, store: Store, cluster: str, upstream: str, shard: int) -> None:
+        self.marked: bool = False
+        self._store: Final = store
+        self._key: Final = f"{{{cluster}}}:lease:{upstream}:{shard}"
+        self._mark: Final = f"{self._key}:suspect"
+        self._state: Final = (f"{{{cluster}}}:state:{upstream}", f"{{{cluster}}}:stream")
+        self._token: Final = token_hex(16)
+        self._until = 0.0
+
+    def holds(self, now: float) -> bool:
+        """Whether the lease is this process's at ``now``, by its monotonic clock alone.
+
+        A process that was stopped for longer than the lease lasts learns so by this.
+        """
+        return now < self._until
+
+    async def take(self, seconds: float) -> bool:
+        """Try to take the lease for ``seconds``; return whether this process holds it.
+
+        Raises:
+            StoreLost: The store cannot be reached.
+        """
+        began = monotonic()
+        taken, mark = await self._store.run(
+            _TAKE, (self._key, self._mark), self._token, _milliseconds(seconds)
+        )
+        if taken:
+            self._until = began + seconds
+            self.marked = mark not in (b"", self._token.encode())
+        return bool(taken)
+
+    async def renew(self, seconds: float, finding: Finding | None = None) -> Renewal:
+        """Hold the lease for ``seconds`` from now, and write what was found.
+
+        Raises:
+            StoreLost: The store cannot be reached.
+        """
+        began = monotonic()
+        rest = () if finding is None else (*finding[:4], int(finding.tell))
+        held, newer = await self._store.run(
+            _RENEW, (self._key, *self._state), self._token, _milliseconds(seconds), *rest
+        )
+        self._until = began + seconds if held else 0.0
+        return Renewal(bool(held), int(newer or 0))
+
+    async def give(self, marked_for: float = 0.0) -> None:
+        """Give the lease away, if this process holds it.
+
+        Args:
+            marked_for: Seconds for which the next holder is told that this one did not trust what
+                it found; 0 to tell nothing.
+
+        Raises:
+            StoreLost: The store cannot be reached.
+        """
+        self._until = 0.0
+        mark = _milliseconds(marked_for) if marked_for else 0
+        await self._store.run(_GIVE, (self._key, self._mark), self._token, mark)
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
