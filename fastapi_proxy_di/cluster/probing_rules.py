@@ -16,6 +16,8 @@ SHARD: Final = 100
 """Destinations that one process probes by one lease."""
 
 _REASON_CHARACTERS: Final = 80
+_ADDRESS_CHARACTERS: Final = 24_000
+"""With a shard's reasons that is less than the longest record (``signing.MAX_BYTES``)."""
 
 
 class Found(NamedTuple):
@@ -57,9 +59,19 @@ class Successes:
 
 
 def shards(destinations: Sequence[Destination]) -> list[list[Destination]]:
-    """Divide destinations into parts of at most ``SHARD``, in the order of their addresses."""
-    ordered = sorted(destinations, key=lambda one: one.url)
-    return [ordered[first : first + SHARD] for first in range(0, len(ordered), SHARD)]
+    """Divide destinations into parts of at most ``SHARD``, in the order of their addresses.
+
+    Parts with long addresses are smaller, so that the record of each is not too long.
+    """
+    parts: list[list[Destination]] = []
+    characters = 0
+    for one in sorted(destinations, key=lambda one: one.url):
+        characters += len(one.url)
+        if not parts or len(parts[-1]) == SHARD or characters > _ADDRESS_CHARACTERS:
+            parts.append([])
+            characters = len(one.url)
+        parts[-1].append(one)
+    return parts
 
 
 def suspicious(began: Iterable[float], total: int, seconds: float, now: float) -> bool:
@@ -85,7 +97,7 @@ def body_of(found: Mapping[str, Found], at: int) -> dict[str, Any]:
     return {
         "at": at,
         "of": {
-            url: [int(one.healthy), one.reason[:_REASON_CHARACTERS], one.latency_ms]
+            url: [int(one.healthy), _short(one.reason), one.latency_ms]
             for url, one in found.items()
         },
     }
@@ -105,3 +117,7 @@ def found_in(body: Mapping[str, Any], seconds: float, now: int) -> dict[str, Fou
         url: Found(bool(healthy), reason, latency_ms)
         for url, (healthy, reason, latency_ms) in body["of"].items()
     }
+
+
+def _short(reason: str) -> str:
+    return reason[:_REASON_CHARACTERS].encode("ascii", "replace").decode()

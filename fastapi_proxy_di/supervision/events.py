@@ -20,6 +20,7 @@ __all__ = [
     "DestinationReadmitted",
     "DestinationUndrained",
     "DestinationUp",
+    "EgressSuspected",
     "Event",
     "Events",
     "LimitHit",
@@ -149,6 +150,29 @@ class PanicEnded(Event):
 
     level: ClassVar[int] = logging.WARNING
     text: ClassVar[str] = "has an available destination again"
+
+
+@dataclass(frozen=True, slots=True)
+class EgressSuspected(Event):
+    """Requests of this process fail at more than half of the destinations.
+
+    Its own network may be broken, so its votes to eject destinations in all processes do not count.
+
+    Attributes:
+        process: The process.
+    """
+
+    process: str = ""
+    part: ClassVar[str] = "cluster"
+    level: ClassVar[int] = logging.WARNING
+    text: ClassVar[str] = (
+        "fails this process at more than half of its destinations;"
+        " the votes of this process do not count"
+    )
+
+    def detail(self) -> str:
+        """The process."""
+        return self.process
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,8 @@ class ProbeSharing(Protocol):
     def probes(self, destination: Destination) -> bool:
         """Tell whether a probe of ``destination`` that is due now is to be sent."""
 
-    def probed(self, destination: Destination) -> None:
-        """Take that the result of a probe has been applied."""
+    def probed(self, destination: Destination, reason: str) -> None:
+        """Take that a result was applied; ``reason`` is why the probe failed, or ``""``."""
 
 
 class NotShared:
@@ -52,7 +52,7 @@ class NotShared:
         """Say yes."""
         return True
 
-    def probed(self, destination: Destination) -> None:
+    def probed(self, destination: Destination, reason: str) -> None:
         """Do nothing."""
 
 
@@ -167,7 +167,7 @@ class Prober:
             reason = type(error).__name__
         ok = not reason
         self._supervisor.probed(destination, ok, latency_ms if ok else None, reason)
-        self.sharing.probed(destination)
+        self.sharing.probed(destination, reason)
         return ok
 
     def _begin(self, destination: Destination, *, at_once: bool) -> None:

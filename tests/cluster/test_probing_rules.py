@@ -13,6 +13,9 @@ from fastapi_proxy_di.cluster.probing_rules import (
     shards,
     suspicious,
 )
+from fastapi_proxy_di.cluster.signing import Signer
+from fastapi_proxy_di.pools.pool import Pool
+from fastapi_proxy_di.settings import DestinationSettings
 from tests.pools.samples import pool_of
 
 
@@ -25,6 +28,20 @@ def test_shards_do_not_depend_on_the_order_of_the_settings() -> None:
     assert [len(one) for one in parts] == [100, 100, 50]
     assert shards(destinations[::-1]) == parts
     assert {one for part in parts for one in part} == set(destinations)
+
+
+def test_record_of_a_shard_is_never_too_long() -> None:
+    """Also with long addresses and reasons that JSON escapes."""
+    settings = [DestinationSettings(url=f"http://10.0.0.1/{n:03}{'a' * 990}") for n in range(100)]
+    destinations = Pool("billing", settings, panic=True).destinations
+
+    parts = shards(destinations)
+
+    assert len(parts) > 1
+    assert [one for part in parts for one in part] == list(destinations)
+    for part in parts:
+        found = {one.url: Found(False, '"' * 40 + "\u20ac" * 80, 1.25) for one in part}
+        assert Signer(b"k" * 32, "shop").sign(("billing",), body_of(found, 1))
 
 
 @pytest.mark.parametrize(

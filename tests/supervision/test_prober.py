@@ -482,7 +482,7 @@ class Shared:
         """Say whose the probes are."""
         return self.ours
 
-    def probed(self, destination: Destination) -> None:
+    def probed(self, destination: Destination, reason: str) -> None:
         """Record a probe."""
         self.told.append(destination.url)
 

@@ -1,0 +1,340 @@
+"""One process probes for all: takes the leases of an upstream, publishes, follows what others find.
+
+While the store is lost every process probes for itself, as without a store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from random import Random
+from time import monotonic
+from typing import Any, Final
+
+from fastapi_proxy_di.cluster.lease import Finding, Lease
+from fastapi_proxy_di.cluster.probing_records import Records
+from fastapi_proxy_di.cluster.probing_rules import (
+    Found,
+    Successes,
+    body_of,
+    found_in,
+    shards,
+    suspicious,
+)
+from fastapi_proxy_di.cluster.store import Store, StoreLost
+from fastapi_proxy_di.pools.destination import Destination
+from fastapi_proxy_di.supervision.prober import Prober
+from fastapi_proxy_di.supervision.supervisor import Supervisor
+
+__all__ = ["SharedProbing"]
+
+_logger = logging.getLogger("fastapi_proxy_di.cluster")
+
+_BELIEVED: Final = 3
+"""Intervals for which published health is believed, and for which a process that did not trust
+its probes takes no lease."""
+
+_GATHER_SECONDS: Final = 0.05
+"""How long changes of health are gathered before they are published, at most a tenth of the
+interval: when a network breaks, all probes fail within moments."""
+
+
+class SharedProbing:
+    """Shares the probes of one upstream.
+
+    Args:
+        supervisor: The supervisor of the upstream, which follows.
+        prober: Its prober.
+        store: The store.
+        state: The records that processes share.
+        random: The source of jitter.
+        own: Tells of a destination whether this process ejected it alone, and so must probe it.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        prober: Prober,
+        store: Store,
+        state: Records,
+        random: Random,
+        own: Callable[[Destination], bool],
+    ) -> None:
+        self._supervisor: Final = supervisor
+        self._prober: Final = prober
+        self._store: Final = store
+        self._state: Final = state
+        self._random: Final = random
+        self._own: Final = own
+        self._upstream: Final = supervisor.pool.name
+        self._shards: list[_Shard] = []
+        self._index: dict[Destination, _Shard] = {}
+        self._snapshot: tuple[Destination, ...] | None = None
+        self._published: dict[str, Found] = {}
+        self._successes: Final = Successes()
+        self._waited: set[Destination] = set()
+        self._changed: Final = asyncio.Event()
+        self._quiet_until = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether this process has a lease."""
+        now = monotonic()
+        return any(shard.lease.holds(now) for shard in self._shards)
+
+    def probes(self, destination: Destination) -> bool:
+        """Tell whether a probe that is due is this process's.
+
+        A destination that nobody has said anything about is probed after a wait of an interval,
+        as the process that has the lease may not have found it yet.
+        """
+        if self._store.contact.lost or self._own(destination):
+            return True
+        shard = self._shard_of(destination)
+        if shard is not None and shard.lease.holds(monotonic()):
+            return True
+        if self._supervisor.threshold.has_observed(destination):
+            return False
+        if destination in self._waited:
+            return True
+        self._waited.add(destination)
+        return False
+
+    def probed(self, destination: Destination, reason: str) -> None:
+        """Take the result of a probe of this process, and publish it at once if it is news."""
+        shard = self._shard_of(destination)
+        if shard is None:
+            return
+        now = monotonic()
+        shard.take_result(destination, reason, now)
+        if not shard.lease.holds(now):
+            self._published.pop(destination.url, None)  # this result is newer
+        elif shard.has_news(self._supervisor) or (reason and now < shard.confirms_until):
+            self._changed.set()
+
+    def follow(self, subject: str, body: Mapping[str, Any] | None) -> None:
+        """Follow a record of what another process has found."""
+        interval = self._prober.settings.interval
+        if body is None or not self._prober.settings.enabled:
+            return
+        found = found_in(body, _BELIEVED * interval, self._state.now())
+        self._published.update(found)
+        for url in found:
+            destination = self._supervisor.pool.find(url)
+            if destination is not None:
+                self._follow(destination, monotonic())
+
+    async def start(self) -> None:
+        """Take the leases that are free, before the first probes."""
+        await self._tend_all()
+
+    async def run(self) -> None:
+        """Hold and take leases, publish, and follow, until cancelled; then give the leases away."""
+        try:
+            while True:
+                await self._pause()
+                now = monotonic()
+                for destination in self._supervisor.pool.destinations:
+                    self._follow(destination, now)
+                self._successes.mark(self._supervisor.pool.destinations, now)
+                await self._tend_all()
+        finally:
+            await self._give_all()
+
+    async def _pause(self) -> None:
+        interval = self._prober.settings.interval
+        try:
+            async with asyncio.timeout(interval / 3 * (0.8 + 0.2 * self._random.random())):
+                await self._changed.wait()
+                await asyncio.sleep(min(_GATHER_SECONDS, interval / 10))
+        except TimeoutError:
+            pass
+        self._changed.clear()
+
+    def _shard_of(self, destination: Destination) -> _Shard | None:
+        destinations = self._supervisor.pool.destinations
+        if destinations is not self._snapshot:
+            self._snapshot = destinations
+            parts = shards(destinations)
+            while len(self._shards) < len(parts):
+                number = len(self._shards)
+                lease = Lease(self._store, self._state.cluster, self._upstream, number)
+                self._shards.append(_Shard(number, lease))
+            for shard in self._shards:
+                shard.use(parts[shard.number] if shard.number < len(parts) else [])
+            self._index = {one: shard for shard in self._shards for one in shard.destinations}
+            self._waited &= self._index.keys()
+            urls = {one.url for one in destinations}
+            self._published = {k: v for k, v in self._published.items() if k in urls}
+        return self._index.get(destination)
+
+    def _follow(self, destination: Destination, now: float) -> None:
+        """Apply what is published of a destination, unless this process knows better.
+
+        It knows better if it probes it itself, or if its own requests succeed there.
+        """
+        found = self._published.get(destination.url)
+        shard = self._shard_of(destination)
+        if found is None or shard is None or shard.lease.holds(now):
+            return
+        interval = self._prober.settings.interval
+        if not found.healthy and self._successes.within(destination, interval, now):
+            return
+        if found.healthy != destination.healthy or not self._supervisor.threshold.has_observed(
+            destination
+        ):
+            self._supervisor.follow_health(
+                destination, found.healthy, found.latency_ms, found.reason
+            )
+            shard.forget(destination)
+
+    async def _tend_all(self) -> None:
+        for destination in self._supervisor.pool.destinations[:1]:
+            self._shard_of(destination)  # the destinations may be others now
+        for shard in self._shards:
+            try:
+                await self._tend(shard)
+            except StoreLost:
+                return
+
+    async def _tend(self, shard: _Shard) -> None:
+        settings, now = self._prober.settings, monotonic()
+        if not settings.enabled or not shard.destinations:
+            if shard.lease.holds(now):
+                await shard.lease.give()
+        elif not shard.lease.holds(now):
+            if now >= self._quiet_until and await shard.lease.take(settings.interval):
+                confirm = (settings.fall + 2) * settings.interval if shard.lease.marked else 0.0
+                shard.begin(now + confirm)
+                self._prober.hasten(shard.destinations)
+        elif self._many_fail(shard, now) and self._state.alive > 1:
+            if now < shard.confirms_until:
+                self._confirm(shard)
+                await self._publish(shard)
+            else:
+                await self._step_back(shard, now)
+        else:
+            await self._publish(shard)
+
+    def _many_fail(self, shard: _Shard, now: float) -> bool:
+        settings = self._prober.settings
+        seconds = (settings.fall + 0.5) * settings.interval
+        return suspicious(shard.began.values(), len(shard.destinations), seconds, now)
+
+    async def _step_back(self, shard: _Shard, now: float) -> None:
+        settings = self._prober.settings
+        quiet = max(_BELIEVED, settings.fall + 1) * settings.interval
+        self._quiet_until = now + quiet
+        _logger.warning(
+            "%s: probes of more than half of the destinations began to fail at once; another"
+            " process probes them before that is published",
+            self._upstream,
+            extra={"upstream": self._upstream, "destination": None},
+        )
+        for destination in shard.destinations:
+            self._published.pop(destination.url, None)  # own results are newer
+        await shard.lease.give(quiet)
+
+    async def _publish(self, shard: _Shard) -> None:
+        ours = shard.results(self._supervisor)
+        told = {url: one.healthy for url, one in ours.items()}
+        rest = {
+            one.url: self._published[one.url]
+            for one in shard.destinations
+            if one.url not in ours and one.url in self._published
+        }
+        tell = told != shard.told
+        body = body_of({**rest, **ours}, self._state.now())
+        interval = self._prober.settings.interval
+        field = f"health:{shard.number}"
+        for _ in range(2):  # once more, with a version above that of another process
+            version, record = self._state.sign(self._upstream, field, body)
+            renewal = await shard.lease.renew(
+                interval, Finding(self._upstream, field, version, record, tell)
+            )
+            if not renewal.newer:
+                break
+            self._state.learn(self._upstream, field, renewal.newer, None)
+        if renewal.held and not renewal.newer:
+            self._state.learn(self._upstream, field, version, body)
+            self._published.update(ours)
+            shard.told = told
+
+    def _confirm(self, shard: _Shard) -> None:
+        """Let one failed probe be enough, as the holder before saw as many failures."""
+        for destination in shard.began:
+            if destination.healthy:
+                self._supervisor.follow_health(
+                    destination, False, None, shard.reasons.get(destination, "")
+                )
+
+    async def _give_all(self) -> None:
+        for shard in self._shards:
+            if shard.lease.holds(monotonic()):
+                try:
+                    await shard.lease.give()
+                except StoreLost:
+                    return
+
+
+class _Shard:
+    """A part of the upstream, and what this process found there while it has had the lease.
+
+    Attributes:
+        number: Its number.
+        lease: Its lease.
+        destinations: Its destinations.
+        began: When the failures of each destination whose last probe failed began.
+        reasons: Why the last probe of each destination failed, ``""`` if it was good.
+        told: Which health others were told, by address.
+        confirms_until: The monotonic second until which this process may publish that most is
+            unhealthy, because the holder before saw it as well.
+    """
+
+    def __init__(self, number: int, lease: Lease) -> None:
+        self.number: Final = number
+        self.lease: Final = lease
+        self.destinations: list[Destination] = []
+        self.began: dict[Destination, float] = {}
+        self.reasons: dict[Destination, str] = {}
+        self.told: dict[str, bool] = {}
+        self.confirms_until = 0.0
+
+    def use(self, destinations: list[Destination]) -> None:
+        """Have these destinations from now on."""
+        self.destinations = destinations
+        for one in self.reasons.keys() - set(destinations):
+            self.forget(one)
+
+    def begin(self, confirms_until: float) -> None:
+        """Begin with a lease that was taken; results from before are not published."""
+        self.began.clear()
+        self.reasons.clear()
+        self.told.clear()
+        self.confirms_until = confirms_until
+
+    def take_result(self, destination: Destination, reason: str, now: float) -> None:
+        """Take the result of a probe."""
+        self.reasons[destination] = reason
+        if reason:
+            self.began.setdefault(destination, now)
+        else:
+            self.began.pop(destination, None)
+
+    def forget(self, destination: Destination) -> None:
+        """Drop the result for a destination, as that of another process is followed."""
+        self.reasons.pop(destination, None)
+        self.began.pop(destination, None)
+
+    def results(self, supervisor: Supervisor) -> dict[str, Found]:
+        """Give what is to be published, by address."""
+        return {
+            one.url: Found(one.healthy, "" if one.healthy else reason, one.latency_ms)
+            for one, reason in self.reasons.items()
+            if supervisor.threshold.has_observed(one)
+        }
+
+    def has_news(self, supervisor: Supervisor) -> bool:
+        """Whether others were told another health."""
+        return {url: one.healthy for url, one in self.results(supervisor).items()} != self.told

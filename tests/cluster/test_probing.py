@@ -1,0 +1,178 @@
+"""Probes of several processes with a real store: one process sends them, all know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from fastapi_proxy_di.supervision.events import DestinationDown, DestinationUp
+from tests.cluster.fleet import INTERVAL, Fleet, Process, within
+from tests.support.redis_servers import RedisServer
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RedisServer]:
+    """A redis-server."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: RedisServer) -> RedisServer:
+    """The server, emptied."""
+    running.client.flushall()
+    return running
+
+
+def holder(processes: list[Process]) -> Process:
+    """Give the only process that has the lease."""
+    (one,) = [one for one in processes if one.holds]
+    return one
+
+
+@pytest.mark.slow
+async def test_probes_are_those_of_one_process(server: RedisServer) -> None:
+    """All know what it finds, both ways, and one destination is not half of them."""
+    async with Fleet([server.url] * 3) as processes:
+        one = holder(processes)
+        counts = [len(each.probed) for each in processes]
+        await asyncio.sleep(3 * INTERVAL)
+        sent = [len(each.probed) - count for each, count in zip(processes, counts, strict=True)]
+        assert [n for n in sent if n] == [sent[processes.index(one)]]
+        assert 8 <= sum(sent) <= 16
+
+        one.down = {one[1].url}
+        await within(3 * INTERVAL, lambda: all(each.unhealthy == [1] for each in processes))
+        one.down = set()
+        await within(2 * INTERVAL, lambda: not any(each.unhealthy for each in processes))
+        assert all(each.kinds() == [DestinationDown, DestinationUp] for each in processes)
+
+
+async def test_process_that_starts_takes_over_what_is_known(server: RedisServer) -> None:
+    """It sends no probes of its own, and no request to what is down."""
+    async with Fleet([server.url] * 2) as processes:
+        one = holder(processes)
+        one.down = {one[1].url}
+        await within(3 * INTERVAL, lambda: all(each.unhealthy == [1] for each in processes))
+        late = Process("late", server.url)
+        await late.start()
+
+        assert late.unhealthy == [1]
+        assert not late.probed
+        await late.stop()
+
+
+async def test_probes_of_a_process_that_goes_are_sent_by_another(server: RedisServer) -> None:
+    """At the next try of another one, if it ends in order."""
+    async with Fleet([server.url] * 3) as processes:
+        first = holder(processes)
+        await first.stop()
+        rest = [one for one in processes if one is not first]
+        await within(INTERVAL / 2, lambda: any(one.holds for one in rest))
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+async def test_probes_of_a_killed_process_are_made_good(server: RedisServer, flushed: bool) -> None:
+    """Within one and a half intervals, also if the store is emptied then."""
+    async with Fleet([server.url] * 3) as processes:
+        killed = holder(processes)
+        rest = [one for one in processes if one is not killed]
+        for one in rest:
+            one.probed.clear()
+        await killed.kill()
+        if flushed:
+            server.client.flushall()
+
+        urls = {one.url for one in killed.pool.destinations}
+        await within(1.5 * INTERVAL, lambda: {url for one in rest for _, url in one.probed} == urls)
+
+
+@pytest.mark.slow
+async def test_process_does_not_follow_what_its_requests_disprove(server: RedisServer) -> None:
+    """As long as they succeed; it follows when it has none for an interval."""
+    async with Fleet([server.url] * 3) as processes:
+        one = holder(processes)
+        busy = next(each for each in processes if each is not one)
+        stop = asyncio.Event()
+
+        async def requests() -> None:
+            while not stop.is_set():
+                busy.succeed(1)
+                await asyncio.sleep(0.02)
+
+        task = asyncio.create_task(requests())
+        one.down = {one[1].url}
+        await within(3 * INTERVAL, lambda: [each.unhealthy for each in processes].count([1]) == 2)
+        await asyncio.sleep(2 * INTERVAL)
+        assert busy.unhealthy == []
+        stop.set()
+        await task
+
+        assert await within(3 * INTERVAL, lambda: busy.unhealthy == [1]) > INTERVAL / 2
+
+
+async def test_holder_that_fails_everywhere_gives_the_lease_away(server: RedisServer) -> None:
+    """Nobody follows it, and it takes no lease for three intervals."""
+    async with Fleet([server.url] * 3) as processes:
+        one = holder(processes)
+        rest = [each for each in processes if each is not one]
+        one.down = None
+        await within(3 * INTERVAL, lambda: not one.holds)
+        await within(INTERVAL, lambda: any(each.holds for each in rest))
+        await asyncio.sleep(2 * INTERVAL)
+
+        assert not one.holds
+        assert all(each.kinds() == [] for each in rest)
+        await within(INTERVAL, lambda: one.unhealthy == [])
+
+
+async def test_second_process_confirms_that_most_is_down(server: RedisServer) -> None:
+    """Then all follow."""
+    async with Fleet([server.url] * 3) as processes:
+        one = holder(processes)
+        for each in processes:
+            each.down = {destination.url for destination in one.pool.destinations[:3]}
+
+        await within(4 * INTERVAL, lambda: all(each.unhealthy == [0, 1, 2] for each in processes))
+        assert not one.holds
+
+
+async def test_lone_process_publishes_that_most_is_down(server: RedisServer) -> None:
+    """There is nobody to confirm it."""
+    async with Fleet([server.url]) as (one,):
+        one.down = None
+        await within(3 * INTERVAL, lambda: len(one.unhealthy) == 4)
+        await within(
+            INTERVAL,
+            lambda: (
+                b'[0,"status 503"'
+                in (server.client.hget("{shop}:state:billing", "health:0") or b"")
+            ),
+        )
+        assert one.holds
+
+
+@pytest.mark.slow
+async def test_processes_probe_for_themselves_without_a_store(server: RedisServer) -> None:
+    """Until it is back, also empty; then one does again."""
+    async with Fleet([server.url] * 3) as processes:
+        server.kill()
+        for each in processes:
+            each.down = {each[1].url}
+        await within(5 * INTERVAL, lambda: all(each.unhealthy == [1] for each in processes))
+        assert all(each.probed for each in processes)
+        server.start()
+        await within(2, lambda: not any(each.contact.lost for each in processes))
+        await within(2, lambda: sum(each.holds for each in processes) == 1)
+        counts = [len(each.probed) for each in processes]
+        await asyncio.sleep(2 * INTERVAL)
+        sent = [len(each.probed) - count for each, count in zip(processes, counts, strict=True)]
+
+        assert len([n for n in sent if n]) == 1
+        for each in processes:
+            each.down = set()
+        await within(3 * INTERVAL, lambda: not any(each.unhealthy for each in processes))
