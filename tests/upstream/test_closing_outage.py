@@ -82,10 +82,10 @@ def test_waiting_request_is_counted() -> None:
     async def run() -> set[tuple[int, int]]:
         running, get = await waiting()
         seen = set()
-        for _ in range(100):
+        for turn in range(200):
             status = Balancer(running).status()
             seen.add((status.waiting, status.in_flight))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0 if turn % 10 else TURN_SECONDS / 4)
         await running.aclose()
         await asyncio.gather(get, return_exceptions=True)
         assert Balancer(running).status().waiting == 0
