@@ -120,6 +120,7 @@ ACCEPTED: Final[list[BaseModel]] = [
         max_share=1,
         statuses=[502, "503-504"],
         respect_retry_after=True,
+        shared="off",
     ),
     ForwardedSettings(
         mode="append",

@@ -108,6 +108,7 @@ async def test_hidden_tab_asks_for_nothing(browser: Browser) -> None:
         })"""
     async with shown(browser, url) as status, browser.page() as second:
         await second.go(status.url)
+        await status.page.until(f"{requests} > 0")
         await status.page.evaluate(hide)
         before = await status.page.evaluate(requests)
         _ = status.balancer.drain(url)
