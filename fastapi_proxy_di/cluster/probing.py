@@ -178,6 +178,9 @@ class SharedProbing:
         shard = self._shard_of(destination)
         if found is None or shard is None or shard.lease.holds(now):
             return
+        if not self._prober.settings.enabled:
+            self._published.clear()
+            return
         interval = self._prober.settings.interval
         if not found.healthy and self._successes.within(destination, interval, now):
             return

@@ -72,13 +72,13 @@ class Votes:
             ends = self._state.now() + round(seconds * 1000)
             if ends - self._ends.get(destination.url, 0) < seconds * 100:
                 return  # a tenth more is not worth telling for each of many responses
-            self._tell(destination, {"ends": ends, "by": "retry_after", "reason": ""})
+            self._tell(destination, {"until": ends, "by": "retry_after", "reason": ""})
 
     def readmitted(self, destination: Destination, reason: str) -> None:
         """Tell that an ejection has ended, unless it was this process's alone."""
         self._changed.set()  # the vote is withdrawn
         if self._on and (reason == "asked for" or self._runs(destination)):
-            self._tell(destination, {"ends": 0, "by": "readmission", "reason": reason})
+            self._tell(destination, {"until": 0, "by": "readmission", "reason": reason})
 
     def ejected_alone(self, destination: Destination) -> bool:
         """Whether this process ejected a destination by itself, so that others do not probe it."""
@@ -89,8 +89,8 @@ class Votes:
         destination = self._supervisor.pool.find(url)
         if not self._on or body is None or destination is None:
             return
-        self._ends[url] = body["ends"]
-        seconds = (body["ends"] - self._state.now()) / 1000
+        self._ends[url] = body["until"]
+        seconds = (body["until"] - self._state.now()) / 1000
         match body["by"]:
             case "votes" if seconds > 0:
                 self._supervisor.follow_ejection(destination, seconds, _reason(body))
@@ -111,9 +111,9 @@ class Votes:
                 pass
             self._changed.clear()
             try:
+                await self._vote()
                 await self._tell_all()
                 await self._mark_traffic()
-                await self._vote()
             except StoreLost:
                 self._voted = True  # once more when it is back
 
@@ -121,7 +121,7 @@ class Votes:
         return min(_AGAIN_SECONDS, self._supervisor.ejection.window / 10)
 
     def _tell(self, destination: Destination, body: dict[str, Any]) -> None:
-        self._ends[destination.url] = body["ends"]
+        self._ends[destination.url] = body["until"]
         self._to_write[destination.url] = body
         self._changed.set()
 
@@ -177,6 +177,8 @@ class Votes:
     async def _vote(self) -> None:
         """Bring the votes up to date, and have the new ones and some of the others counted."""
         held = self._held()
+        new = [one for one in self._new if one in held]
+        self._new.clear()
         self._tell_suspicion(len(held))
         if not held or self._suspect:
             if self._voted or held:
@@ -185,8 +187,6 @@ class Votes:
                 self._voted = bool(votes)
             return
         self._voted = True
-        new = [one for one in self._new if one in held]
-        self._new.clear()
         others = [one for one in held if one not in new]
         for one in others[:_AT_ONCE]:  # to the end of the order
             self._mine[one] = self._mine.pop(one)
@@ -226,7 +226,7 @@ class Votes:
         """Have the votes on one destination counted; follow if that decides."""
         votes = {self._digest(one): left for one, left in held.items()}
         body = {
-            "ends": self._state.now() + round(held[destination] * 1000),
+            "until": self._state.now() + round(held[destination] * 1000),
             "by": "votes",
             "votes": 2,
             "reason": self._mine.get(destination, ""),

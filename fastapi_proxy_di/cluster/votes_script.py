@@ -79,7 +79,7 @@ _CAST: Final = Script(
             local version, json = string.match(state[i + 1], record)
             local read, body = pcall(cjson.decode, json)
             local runs = read and type(body) == 'table' and body['by'] == 'votes'
-                and tonumber(body['ends']) and tonumber(body['ends']) > now
+                and tonumber(body['until']) and tonumber(body['until']) > now
             if state[i] == ARGV[9] then
                 known = tonumber(version)
                 if runs then return {'runs', voters, senders} end

@@ -24,8 +24,9 @@ from fastapi_proxy_di.transport.protocol import Transport
 from fastapi_proxy_di.wire.addresses import Address
 from tests.cluster.plain_records import PlainRecords
 from tests.pools.samples import pool_of
+from tests.support.redis_servers import RedisServer
 
-__all__ = ["Fleet", "Process", "within"]
+__all__ = ["INTERVAL", "Fleet", "Process", "ejected", "traffic", "within"]
 
 INTERVAL: Final = 0.3
 
@@ -208,3 +209,20 @@ class Fleet:
     ) -> None:
         for one in self.processes:
             await one.stop()
+
+
+async def traffic(processes: list[Process], server: RedisServer, destinations: int = 4) -> None:
+    """Let all processes have sent requests to all destinations."""
+    for one in processes:
+        one.succeed(*range(destinations))
+
+    def marks() -> int:
+        keys = server.client.keys("{shop}:traffic:*")
+        return sum(server.client.zcard(key) for key in keys)
+
+    await within(3, lambda: marks() == destinations * len(processes))
+
+
+def ejected(processes: list[Process], *indexes: int) -> bool:
+    """Whether all processes have ejected these destinations, and no others."""
+    return all(one.ejected == list(indexes) for one in processes)

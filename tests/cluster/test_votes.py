@@ -13,7 +13,7 @@ from fastapi_proxy_di.supervision.events import (
     DestinationReadmitted,
     EgressSuspected,
 )
-from tests.cluster.fleet import INTERVAL, Fleet, Process, within
+from tests.cluster.fleet import INTERVAL, Fleet, ejected, traffic, within
 from tests.support.redis_servers import RedisServer
 
 pytestmark = pytest.mark.e2e
@@ -34,23 +34,6 @@ def server(running: RedisServer) -> RedisServer:
     """The server, emptied."""
     running.client.flushall()
     return running
-
-
-async def traffic(processes: list[Process], server: RedisServer, destinations: int = 4) -> None:
-    """Let all processes have sent requests to all destinations."""
-    for one in processes:
-        one.succeed(*range(destinations))
-
-    def marks() -> int:
-        keys = server.client.keys("{shop}:traffic:*")
-        return sum(server.client.zcard(key) for key in keys)
-
-    await within(3, lambda: marks() == destinations * len(processes))
-
-
-def ejected(processes: list[Process], *indexes: int) -> bool:
-    """Whether all processes have ejected these destinations, and no others."""
-    return all(one.ejected == list(indexes) for one in processes)
 
 
 async def test_votes_of_half_the_processes_eject_in_all(server: RedisServer) -> None:

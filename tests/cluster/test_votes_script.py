@@ -71,7 +71,7 @@ class Votes:
         """Vote with a process, to be decided on the last of its votes or on another one."""
         on = on or max(votes)
         field = f"ejection:http://10.0.0.{on}"
-        body = {"ends": self.now() + round(seconds * 1000), "by": "votes", "votes": claimed}
+        body = {"until": self.now() + round(seconds * 1000), "by": "votes", "votes": claimed}
         record = SIGNER.sign(("billing", field, str(version)), body)
         held = dict.fromkeys(votes, 30.0) if isinstance(votes, str) else votes
         ballot = Ballot(on, pool, max_share, 60, claimed, "billing", field, version, record)
@@ -171,7 +171,7 @@ async def test_ejection_that_has_ended_leaves_room(votes: Votes) -> None:
 async def test_decision_replaces_no_newer_record(votes: Votes) -> None:
     """The version in the store is told, so that the voter writes one above it."""
     await votes.beat("a", "b")
-    votes.server.client.hset(STATE, "ejection:http://10.0.0.1", "7|" + "0" * 32 + '{"ends":0}')
+    votes.server.client.hset(STATE, "ejection:http://10.0.0.1", "7|" + "0" * 32 + '{"until":0}')
     await votes.vote("a", "1")
 
     assert await votes.vote("b", "1", version=7) == Count("older", 7, 2)
