@@ -14,12 +14,12 @@ import dns.asyncresolver
 import dns.exception
 import dns.flags
 import dns.name
-import dns.nameserver
 import dns.rdatatype
 import dns.resolver
 
 from fastapi_proxy_di.discovery.dns_sockets import Backend
 from fastapi_proxy_di.discovery.found import Found, LookupFailed
+from fastapi_proxy_di.discovery.name_server import NameServer
 
 __all__ = ["EMPTY_SECONDS", "DnsServers"]
 
@@ -62,7 +62,7 @@ class DnsServers:
             LookupFailed: No server gave a valid response in time.
         """
         resolver = dns.asyncresolver.Resolver(configure=False)
-        resolver.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in self._servers]
+        resolver.nameservers = [NameServer(*server) for server in self._servers]
         resolver.use_edns(0, 0, _PAYLOAD_BYTES)
         resolver.timeout = seconds / (_TRIES * len(self._servers))
         try:

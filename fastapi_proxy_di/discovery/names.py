@@ -17,6 +17,7 @@ from fastapi_proxy_di.discovery.families import Family, families
 from fastapi_proxy_di.discovery.found import Found, LookupFailed, Service
 from fastapi_proxy_di.discovery.hosts_file import parse_hosts
 from fastapi_proxy_di.discovery.local_file import LocalFile
+from fastapi_proxy_di.discovery.pieces import Pieces
 from fastapi_proxy_di.discovery.resolv_conf import parse_resolv_conf
 from fastapi_proxy_di.discovery.services import services_of
 from fastapi_proxy_di.settings.nameservers import parse_nameserver
@@ -158,7 +159,7 @@ class Names:
             return Found(local, HOSTS_SECONDS)
 
         async def ask(absolute: str, seconds: float, servers: DnsServers) -> Found[str]:
-            return _joined(
+            return await _joined(
                 await asyncio.gather(
                     *(servers.ask(absolute, _KINDS[version], seconds) for version in versions),
                     return_exceptions=True,
@@ -231,7 +232,7 @@ def _ascii(name: str) -> str:
     return parse_address(f"http://{name}").host
 
 
-def _joined(results: Iterable[Found[Any] | BaseException]) -> Found[str]:
+async def _joined(results: Iterable[Found[Any] | BaseException]) -> Found[str]:
     """Join the results of both families; the failure of one is the failure of both.
 
     Else the addresses of one family would be gone while its records cannot be read.
@@ -253,7 +254,12 @@ def _joined(results: Iterable[Found[Any] | BaseException]) -> Found[str]:
             ) from failure
         raise failure
     records = [record.address for one in holding for record in one.records]
-    return Found(_texts(_sorted_addresses(records)), min(one.ttl for one in holding))
+    pieces = Pieces()
+    keys = set()
+    for address in records:
+        keys.add(_sort_key(ip_address(address)))
+        await pieces.pause()
+    return Found(tuple([key[-1] for key in sorted(keys)]), min(one.ttl for one in holding))
 
 
 def _sorted_addresses(texts: Iterable[str]) -> list[IPv4Address | IPv6Address]:
@@ -262,7 +268,12 @@ def _sorted_addresses(texts: Iterable[str]) -> list[IPv4Address | IPv6Address]:
     for text in texts:
         with contextlib.suppress(ValueError):
             addresses.add(ip_address(text))
-    return sorted(addresses, key=lambda one: (one.version, int(one), str(one)))
+    return sorted(addresses, key=_sort_key)
+
+
+def _sort_key(address: IPv4Address | IPv6Address) -> tuple[int, int, str]:
+    """IPv4 first, by number; the last part is the address as text."""
+    return address.version, int(address), str(address)
 
 
 def _texts(addresses: Iterable[IPv4Address | IPv6Address]) -> tuple[str, ...]:

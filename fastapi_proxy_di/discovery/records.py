@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from fastapi_proxy_di.discovery.found import LookupFailed, Service
 from fastapi_proxy_di.discovery.names import Names
+from fastapi_proxy_di.discovery.pieces import Pieces
 from fastapi_proxy_di.discovery.protocol import DiscoveryError, Search
 from fastapi_proxy_di.settings import DestinationSettings
 from fastapi_proxy_di.wire.addresses import parse_address
@@ -67,7 +68,11 @@ async def dns_source(search: Search, /) -> AsyncIterator[Sequence[DestinationSet
         except LookupFailed as error:
             raise DiscoveryError(str(error)) from error
         # A thousand destinations are not validated anew after each look-up.
-        known = {one: known.get(one) or _destination(search, one) for one in records}
+        pieces, made = Pieces(), {}
+        for one in records:
+            made[one] = known.get(one) or _destination(search, one)
+            await pieces.pause()
+        known = made
         yield list(known.values())
         await search.pause(ttl)
 

@@ -22,6 +22,7 @@ from fastapi_proxy_di.discovery.events import (
 from fastapi_proxy_di.discovery.holding import Holding
 from fastapi_proxy_di.discovery.merging import from_template
 from fastapi_proxy_di.discovery.pace import backoff_seconds
+from fastapi_proxy_di.discovery.pieces import Pieces
 from fastapi_proxy_di.discovery.protocol import DiscoveryError, DiscoverySource, Search
 from fastapi_proxy_di.settings import DestinationSettings
 from fastapi_proxy_di.supervision.events import Event, Events
@@ -112,8 +113,8 @@ class Searcher:
                     lists.close()
                 raise DiscoveryError("it is not an async generator; a source gives lists by yield")
             try:
-                async for found in lists:
-                    self._take(found)
+                async for given in lists:
+                    self._take(await self._completed_in_pieces(given))
             finally:
                 if isinstance(lists, AsyncGenerator):
                     await lists.aclose()
@@ -139,17 +140,26 @@ class Searcher:
     def _shown_source(self) -> str:
         return self.search.address.shown
 
-    def _take(self, given: Iterable[Any]) -> None:
+    async def _completed_in_pieces(self, given: Iterable[Any]) -> tuple[DestinationSettings, ...]:
+        """Check what a source gave, and give new destinations the fields of the template.
+
+        Of two with one address the first is taken, as in the settings.
+        """
+        pieces = Pieces()
         distinct: dict[str, DestinationSettings] = {}
-        for one in given:
+        for one in [*given]:
             if not isinstance(one, DestinationSettings):
                 raise DiscoveryError(f"it gave {type(one).__name__}, not DestinationSettings")
             if one.source is not None or one.address.app is not None:
                 raise DiscoveryError(f"it gave {one.shown}, which only settings may have")
-            # As in the settings, the first of two with one address is taken.
-            _ = distinct.setdefault(one.url, one)
+            if distinct.setdefault(one.url, one) is one:
+                self._with_template[one.url] = self._completed(one)
+            await pieces.pause()
+        return tuple(distinct.values())
+
+    def _take(self, found: tuple[DestinationSettings, ...]) -> None:
         before = self.holding.reason
-        self.holding.found(tuple(distinct.values()), self._loop.time())
+        self.holding.found(found, self._loop.time())
         if self.holding.reason:
             self._after_failure(before)
             return
@@ -220,14 +230,18 @@ class Searcher:
 
     def _apply_template(self) -> None:
         """Complete each destination once: a thousand of them are found anew each second."""
-        known, template = self._with_template, self.search.template
-        made = {}
-        for one in self.holding.destinations:
-            before = known.get(one.url)
-            same = before is not None and before[0] == one
-            made[one.url] = before if same and before else (one, from_template(template, one))
+        made = {one.url: self._completed(one) for one in self.holding.destinations}
         self._with_template = made
         self.destinations = tuple([complete for _, complete in made.values()])
+
+    def _completed(
+        self, found: DestinationSettings
+    ) -> tuple[DestinationSettings, DestinationSettings]:
+        """Give a destination as it was found, and with the fields of the template."""
+        before = self._with_template.get(found.url)
+        if before is not None and before[0] == found:
+            return before
+        return found, from_template(self.search.template, found)
 
     def _emit(self, event: Event) -> None:
         self._events.emit(event)
