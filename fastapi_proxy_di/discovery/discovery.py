@@ -180,7 +180,7 @@ class Discovery:
     def configure(self, url: str, changes: Mapping[str, Any]) -> None:
         """Change fields of a destination.
 
-        The changes of a destination that a source found hold until the source no longer finds
+        The changes of a destination that a source found are kept until the source no longer finds
         the address.
 
         Args:

@@ -24,7 +24,7 @@ from fastapi_proxy_di.discovery.name_server import NameServer
 __all__ = ["EMPTY_SECONDS", "DnsServers"]
 
 EMPTY_SECONDS: Final = 30.0
-"""How long a response without records holds at most, and where it has no SOA record."""
+"""The longest TTL of a response without records, and its TTL where it has no SOA record."""
 _PAYLOAD_BYTES: Final = 1232
 """What a response by UDP may have, so that no network splits it (DNS flag day 2020)."""
 _TRIES: Final = 2  # of each server, as glibc's "attempts"
@@ -66,7 +66,7 @@ class DnsServers:
         resolver.use_edns(0, 0, _PAYLOAD_BYTES)
         resolver.timeout = seconds / (_TRIES * len(self._servers))
         try:
-            # dnspython reads the machine's clock; if that is set back, this time holds.
+            # dnspython reads the machine's clock; this one cannot be set back.
             async with asyncio.timeout(seconds + _LATE_SECONDS):
                 answer = await resolver.resolve(
                     dns.name.from_text(name),

@@ -34,12 +34,12 @@ class DestinationsFound(Event):
     removed: tuple[str, ...] = ()
     found: int = 0
     part: ClassVar[str] = "discovery"
-    text: ClassVar[str] = "has other destinations"
+    text: ClassVar[str] = "has a new list of destinations"
 
     def detail(self) -> str:
         """The source, the counts, and some of the addresses."""
         changes = [*_counted(self.added, "added"), *_counted(self.removed, "removed")]
-        return f"{self.source}: {'; '.join([*changes, f'{self.found} now'])}"
+        return f"{self.source}: {'; '.join([*changes, f'{self.found} in the list'])}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class DiscoveryFailed(Event):
     Attributes:
         source: The address of the source.
         reason: Why, e.g. ``"SERVFAIL"``.
-        kept: Number of destinations of its last list that stay for ``discovery.keep``.
+        kept: Number of destinations of its last list, which are used for ``discovery.keep``.
     """
 
     source: str = ""
@@ -60,9 +60,13 @@ class DiscoveryFailed(Event):
     text: ClassVar[str] = "cannot find destinations"
 
     def detail(self) -> str:
-        """The source, the reason, and what stays."""
-        stay = f"the last {self.kept} stay for a while" if self.kept else "there are none"
-        return f"{self.source}: {self.reason}; {stay}"
+        """The source, the reason, and how many destinations of its last list are used."""
+        used = (
+            f"its last {self.kept} destinations are used for discovery.keep seconds"
+            if self.kept
+            else "it has no destinations that could be used meanwhile"
+        )
+        return f"{self.source}: {self.reason}; {used}"
 
 
 @dataclass(frozen=True, slots=True)

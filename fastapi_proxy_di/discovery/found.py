@@ -16,9 +16,9 @@ class Found(Generic[_Record]):
 
     Attributes:
         records: Sorted, each once. Empty for a name that does not exist or has no such record.
-        ttl: For how many seconds they hold: the smallest TTL of the records and of the aliases
-            (CNAME) that led to them. For no records the TTL of RFC 2308 §5, at most
-            30 seconds.
+        ttl: Seconds until the name is to be looked up again: the smallest TTL of the records and
+            of the aliases (CNAME) that led to them. For no records the TTL of RFC 2308 §5, at
+            most 30 seconds.
     """
 
     records: tuple[_Record, ...]
@@ -43,7 +43,7 @@ class Service:
 
 
 class LookupFailed(Exception):
-    """A look-up gave neither records nor the certainty that there are none.
+    """A look-up failed: no server gave records, nor said that the name has no such records.
 
     The text names the records, the servers and what each server did. No bytes of a response are
     in it, so it may be logged.

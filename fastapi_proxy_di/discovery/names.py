@@ -244,7 +244,7 @@ async def _joined(results: Iterable[Found[Any] | BaseException]) -> Found[str]:
             failures.append(result)
         else:
             found.append(result)
-    holding = [one for one in found if one.records] or found
+    used = [one for one in found if one.records] or found
     for failure in failures:
         if isinstance(failure, LookupFailed) and any(one.records for one in found):
             raise _HalfFailed(
@@ -253,13 +253,13 @@ async def _joined(results: Iterable[Found[Any] | BaseException]) -> Found[str]:
                 " gives these records, set discovery.family to ipv4 or ipv6",
             ) from failure
         raise failure
-    records = [record.address for one in holding for record in one.records]
+    records = [record.address for one in used for record in one.records]
     pieces = Pieces()
     keys = set()
     for address in records:
         keys.add(_sort_key(ip_address(address)))
         await pieces.pause()
-    return Found(tuple([key[-1] for key in sorted(keys)]), min(one.ttl for one in holding))
+    return Found(tuple([key[-1] for key in sorted(keys)]), min(one.ttl for one in used))
 
 
 def _sorted_addresses(texts: Iterable[str]) -> list[IPv4Address | IPv6Address]:

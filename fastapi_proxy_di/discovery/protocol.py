@@ -15,7 +15,7 @@ __all__ = ["DiscoveryError", "DiscoverySource", "Search"]
 
 
 class DiscoveryError(Exception):
-    """A source cannot tell its destinations; the text is logged, so it must hold no secret.
+    """A source cannot give its destinations; the text is logged, so it must contain no secret.
 
     Attributes:
         retry_after: Seconds until the source is called again, ``None`` for 1, 2, 4 and so on up
@@ -36,7 +36,7 @@ class Search:
             those of every destination found.
         settings: The settings of discovery.
         timeout: Seconds that one look-up may take.
-        ttl: For how many seconds the last list holds, by the last ``pause``; ``None`` before.
+        ttl: The TTL of the last list in seconds, as given to the last ``pause``; ``None`` before.
 
     Args:
         template: The destination of the settings that is a source.
@@ -72,8 +72,8 @@ class Search:
         the end of the last pause.
 
         Args:
-            seconds: How long the last list holds, e.g. the TTL of a record; kept within 1 to
-                30 seconds. ``discovery.refresh`` is taken instead if it is set.
+            seconds: The TTL of the last list, e.g. that of a record; kept within 1 to 30 seconds.
+                ``discovery.refresh`` is taken instead if it is set.
         """
         self.ttl = seconds
         await self.wait(refresh_seconds(self.settings.refresh, seconds, self._random.random()))
@@ -121,14 +121,14 @@ class DiscoverySource(Protocol):
 
         A source that watches yields as often as it wants. A source that ends is called again
         after ``search.pause()``, so the simplest one yields once. An exception means that the
-        source failed: the last list stays for ``discovery.keep`` seconds, and the source is
+        source failed: the last list is used for ``discovery.keep`` seconds, and the source is
         called again after 1 to 30 seconds. The text of a ``DiscoveryError`` is logged; of other
-        exceptions only the type, because their texts may hold secrets.
+        exceptions only the type, because their texts may contain secrets.
 
         Args:
             search: The address, the settings, and ``pause``.
 
         Yields:
-            Destinations, without sources; an empty list if there are none.
+            Destinations, without sources; an empty list if the source has no destinations.
         """
         ...
