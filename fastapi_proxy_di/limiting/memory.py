@@ -1,0 +1,80 @@
+"""Counts in the memory of this process.
+
+No timer removes a key: each take removes keys whose window has passed, at the old end of the table
+that it uses. Above 100,000 keys, the least recently used go.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from fastapi_proxy_di.limiting.rates import Rate
+from fastapi_proxy_di.limiting.window import EXACT, Standing, Window, window_of
+
+__all__ = ["MAX_KEYS", "Memory"]
+
+MAX_KEYS: Final = 100_000
+
+_Table = OrderedDict[str, tuple[int, Window]]
+
+
+class Memory:
+    """The windows of all keys of a process.
+
+    Args:
+        max_keys: How many windows are kept.
+    """
+
+    def __init__(self, max_keys: int = MAX_KEYS) -> None:
+        self._max_keys: Final = max_keys
+        # A table per length: its order, by use, is then the order in which the windows pass.
+        self._tables: Final[dict[tuple[int, bool], _Table]] = {}
+        self._keys = 0
+
+    def __len__(self) -> int:
+        return self._keys
+
+    def take(
+        self, keys: Sequence[str], rates: Sequence[Rate], cost: int, now: int
+    ) -> list[Standing]:
+        """Take ``cost`` from all rates, or from none if one of them refuses it.
+
+        Args:
+            keys: The key of each rate.
+            rates: The rates.
+            cost: How much.
+            now: Microseconds of the monotonic clock.
+        """
+        windows = [self._window(key, rate, now) for key, rate in zip(keys, rates, strict=True)]
+        waits = [window.wait(now, cost) for window in windows]
+        if not any(waits):
+            for window in windows:
+                window.add(now, cost)
+        return [window.standing(now, wait) for window, wait in zip(windows, waits, strict=True)]
+
+    def _window(self, key: str, rate: Rate, now: int) -> Window:
+        """Give the window of a key as the most recently used one of its table."""
+        kind = (rate.window, rate.limit <= EXACT)
+        table = self._tables.get(kind)
+        if table is None:
+            table = self._tables[kind] = OrderedDict()
+        known = table.pop(key, None)
+        if known is None:
+            self._keys += 1
+            window = window_of(rate)
+        else:
+            window = known[1]
+        table[key] = (now, window)
+        self._forget(table, now - 2 * rate.window)
+        return window
+
+    def _forget(self, table: _Table, before: int) -> None:
+        """Remove the windows of ``table`` last used before a time, and what is too many."""
+        while next(iter(table.values()))[0] <= before:
+            table.popitem(last=False)
+            self._keys -= 1
+        while self._keys > self._max_keys:
+            max(self._tables.values(), key=len).popitem(last=False)
+            self._keys -= 1

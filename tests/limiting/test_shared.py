@@ -1,0 +1,120 @@
+"""Processes count together in a store; without it each has its share, and never none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from fastapi_proxy_di.cluster.store import Script
+from fastapi_proxy_di.limiting.limiter import LimitsUnavailable
+from fastapi_proxy_di.limiting.rates import read_rates
+from tests.limiting.limiters import MINUTE, admitted, limiter_of
+from tests.support.processes import ROOT
+from tests.support.redis_servers import RedisServer
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A redis-server."""
+    with RedisServer() as server:
+        yield server
+
+
+async def test_limiters_with_one_key_count_together(server: RedisServer) -> None:
+    """Two processes admit the limit once, in one slot, and the store knows no key in clear."""
+    async with limiter_of(server.url) as (one, _), limiter_of(server.url) as (two, _):
+        assert await admitted(one, 70) == 70
+        assert await admitted(two, 70) == 30
+
+    (key,) = cast("list[bytes]", server.client.keys())
+    assert key.startswith(b"{shop}:limit:")
+    assert len(key) == len("{shop}:limit:") + 32
+    assert b"ada" not in cast("bytes", server.client.dump(key))
+
+
+async def test_take_is_one_trip(server: RedisServer) -> None:
+    """Also for several rates, refused or not."""
+    rates = read_rates(["5/second", "100/minute", "2000/hour"])
+    async with limiter_of(server.url) as (limiter, _):
+        await limiter.take("n", None, rates, 1)
+        before = server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        for _ in range(10):
+            await limiter.take("n", None, rates, 1)
+
+        after = server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        assert after - before == 10
+
+
+async def test_lost_store_leaves_each_process_its_share(server: RedisServer) -> None:
+    """At once after the first call, at least one, and what costs more takes all of it."""
+    rates = read_rates(["100/minute"])
+    async with limiter_of(server.url) as (limiter, store):
+        assert await admitted(limiter, 100) == 100
+        server.pause()
+        started = time.monotonic()
+
+        assert await admitted(limiter, 1000) == 8
+        assert time.monotonic() - started < 1.5
+        assert store.contact.lost
+        once = time.monotonic()
+        assert await admitted(limiter, 1000) == 0
+        assert time.monotonic() - once < 0.25
+        result = await limiter.take("other", "bob", rates, 50)
+        assert result[0][:2] == (0, 0)
+        assert (await limiter.take("other", "bob", rates, 1))[0].wait > 0
+        assert await admitted(limiter, 5, read_rates(["3/minute"])) == 1
+
+        server.resume()
+        await store.run(Script("return 1"), [], looking=True)
+        assert await admitted(limiter, 5) == 0, "what was taken before counts again"
+
+
+async def test_lost_store_refuses_if_the_settings_say_so(server: RedisServer) -> None:
+    """Nothing is counted then."""
+    async with limiter_of(server.url, refuse=True) as (limiter, _):
+        assert await admitted(limiter, 1) == 1
+        server.kill()
+
+        for _ in range(3):
+            with pytest.raises(LimitsUnavailable):
+                await limiter.take("n", None, MINUTE, 1)
+
+
+@pytest.mark.slow
+async def test_twelve_processes_admit_exactly_the_limit(server: RedisServer) -> None:
+    """All at once, each from a process of its own."""
+    program = f"""
+import asyncio, json, sys
+from tests.limiting.limiters import admitted, limiter_of
+
+async def main():
+    async with limiter_of({server.url!r}, timeout=30) as (limiter, _):
+        print("ready", flush=True)
+        sys.stdin.readline()
+        print(json.dumps(await admitted(limiter, 40)))
+
+asyncio.run(main())
+"""
+    pipe = asyncio.subprocess.PIPE
+    processes = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", program), stdin=pipe, stdout=pipe, cwd=ROOT
+        )
+        for _ in range(12)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+    outputs = await asyncio.gather(*(process.communicate(b"\n") for process in processes))
+
+    counts = [json.loads(output) for output, _ in outputs]
+    assert sum(counts) == 100
+    assert sum(count > 0 for count in counts) > 1, counts
