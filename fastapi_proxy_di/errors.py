@@ -7,7 +7,7 @@ ProxyError                          one request failed; a handler turns it into 
 │   ├── UpstreamClosed       503    the upstream was removed, or the app has ended
 │   └── UpstreamsNotReady    503    raised by ``upstreams_ready``; carries their names
 ├── LocalResourcesExhausted  503    this process has no socket, port or memory left
-├── DestinationNotAllowed    502    the address given for the request may not be reached
+├── DestinationNotAllowed    502    the address of a dynamic destination may not be reached
 ├── UpstreamConnectError     502    no connection: refused, unreachable, DNS, TLS
 ├── UpstreamDisconnected     502    the destination disconnected before its response was complete
 ├── UpstreamProtocolError    502    the response is malformed, or over a limit
@@ -262,7 +262,7 @@ class LocalResourcesExhausted(ProxyError):
 
 
 class DestinationNotAllowed(ProxyError, ValueError):
-    """The address that code gave for a request may not be reached, by ``allowed_destinations``.
+    """The address of a dynamic destination may not be reached, by ``allowed_destinations``.
 
     The text of the address is malformed, the address is not in the lists, or a name leads to an IP
     address that is refused. Nothing was sent. The response says no more than the failure; the

@@ -33,11 +33,11 @@ def listed(values: object) -> str:
 ATTRIBUTES: Final = {
     "proxy.upstream": "name of the upstream",
     "proxy.destination": "address of the destination; `gone` for all that left the pool more than "
-    "an hour ago; `dynamic` for all at addresses that code gave; none for requests that failed "
-    "before a destination was picked",
+    "an hour ago; `dynamic` for all dynamic destinations; none for requests that failed before "
+    "a destination was picked",
     "server.address": "host of the destination, path of its Unix socket, or import path of its "
-    "app; `gone` for all that left the pool more than an hour ago; `dynamic` for all at addresses "
-    "that code gave",
+    "app; `gone` for all that left the pool more than an hour ago; `dynamic` for all dynamic "
+    "destinations",
     "server.port": "port of the destination, if it has one",
     "http.request.method": "method of the request; `_OTHER` for those that HTTP does not define",
     "http.response.status_code": "status of the response, if one came",

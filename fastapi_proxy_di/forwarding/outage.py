@@ -3,7 +3,7 @@
 All waiting requests of an upstream share one pace: every ``TURN_SECONDS`` the request that has
 waited longest makes an attempt, however many wait, so that an outage with many clients does not
 become a storm. Each of them that gets a response lets two more try at once, so all are served
-soon after a destination is back. Requests to addresses that code gives share one for each address.
+soon after a destination is back. Requests to dynamic destinations share one for each address.
 
 The close of the upstream ends all waiting, that before a retry too.
 """

@@ -18,7 +18,7 @@ GONE: Final = "gone"
 """Name of the counts of all destinations that left the pool more than an hour ago."""
 
 DYNAMIC: Final = "dynamic"
-"""Name of the counts of all destinations outside of the pool, at addresses that code gave."""
+"""Name of the counts of all dynamic destinations."""
 
 MAX_SERIES: Final = 16
 """Pairs of method and result with a histogram of their own, for each destination. Those beyond are
@@ -66,7 +66,7 @@ def _sum(*histograms: Histogram) -> Histogram:
 
 
 class DestinationCounts:
-    """The counts of one destination, of all that are gone, or of all outside of the pool.
+    """The counts of one destination, of all that are gone, or of all dynamic destinations.
 
     Args:
         upstream: Name of the upstream.

@@ -63,7 +63,7 @@ class Numbers:
         destinations: Gives its destinations.
         connections: Gives the number of connections of a destination in use, and of idle ones.
         tunnels: Gives the number of open tunnels.
-        dynamic: Gives the number of requests to addresses that code gave, and of connections
+        dynamic: Gives the number of requests to dynamic destinations, and of connections
             there in use and idle; it gives ``None`` if no addresses are allowed.
     """
 

@@ -80,7 +80,7 @@ class Metrics:
         refusals: Refused requests, by the setting that refused them.
         failures: Requests that failed without an attempt, by value of the `Failure`.
         queue: Seconds that requests waited in the queue.
-        dynamic: The counts that all destinations outside of the pool share.
+        dynamic: The counts that all dynamic destinations share.
         instruments: Records durations as they end; ``None`` if OpenTelemetry gets no metrics.
     """
 
@@ -107,7 +107,7 @@ class Metrics:
     def of(self, destination: Destination) -> DestinationCounts:
         """Give the counts of a destination.
 
-        All that are outside of the pool share the counts `DYNAMIC`. A destination whose counts
+        All dynamic destinations share the counts `DYNAMIC`. A destination whose counts
         have moved to `GONE` gets empty ones.
         """
         try:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.networks import Networks
 from fastapi_proxy_di.settings.text import AlsoText, split_commas
-from fastapi_proxy_di.wire.given_address import Origin, parse_origin
+from fastapi_proxy_di.wire.dynamic_address import Origin, parse_origin
 from fastapi_proxy_di.wire.reachable import holds_other_addresses, refusal
 
 __all__ = ["AllowedDestinationsSettings"]

@@ -53,8 +53,8 @@ class TlsSettings(SettingsModel):
     server_name: Annotated[str | None, OrNone] = Field(
         default=None,
         description=(
-            "Server name to send (SNI) and to check, instead of the URL's host. Not for addresses"
-            " that code gives (``allowed_destinations``): each is verified by its own host."
+            "Server name to send (SNI) and to check, instead of the URL's host. Not for dynamic"
+            " destinations (``allowed_destinations``): each is verified by its own host."
         ),
     )
 

@@ -214,7 +214,7 @@ class StandInFactory(TransportFactory):
         return transport
 
     def guarded(self, settings: UpstreamSettings, guard: Guard) -> TransportFactory:
-        """Give this factory: the addresses that code gives are destinations of the test too."""
+        """Give this factory: dynamic destinations are destinations of the test too."""
         return self
 
     def replaces(self, other: TransportFactory, address: Address) -> bool:

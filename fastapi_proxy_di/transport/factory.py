@@ -17,7 +17,7 @@ from fastapi_proxy_di.transport.tls import client_context, tls_state
 from fastapi_proxy_di.wire.addresses import Address, parse_address
 
 ANY: Final = parse_address("https://any.invalid")
-"""Stands for the addresses that code gives later, of which any may need TLS."""
+"""Stands for the addresses of dynamic destinations, of which any may need TLS."""
 
 
 class TransportFactory:

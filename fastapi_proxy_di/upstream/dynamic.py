@@ -1,4 +1,4 @@
-"""Requests to addresses that code gives: the rules of an upstream for what is not in its pool.
+"""Requests to dynamic destinations: the rules of an upstream for what is not in its pool.
 
 The same journey as to the pool, with the same timeouts, limits and transforms, but other ends:
 
@@ -59,7 +59,7 @@ from fastapi_proxy_di.upstream.rules import (
     secret_headers,
 )
 from fastapi_proxy_di.wire.addresses import Address
-from fastapi_proxy_di.wire.given_address import allowed_address
+from fastapi_proxy_di.wire.dynamic_address import allowed_address
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.upstream.running import RunningUpstream
@@ -71,7 +71,7 @@ _CREDENTIALS: Final = frozenset({b"authorization", b"cookie"})
 
 
 class DynamicUpstream:
-    """What an upstream needs for requests to addresses that code gives.
+    """What an upstream needs for requests to dynamic destinations.
 
     Args:
         rules: The rules of the upstream.

@@ -1,4 +1,4 @@
-"""The destinations at addresses that code gives: made at first use, dropped when idle.
+"""The dynamic destinations of an upstream: made at first use, dropped when idle.
 
 Their number is bounded, because a client may have a part in choosing an address. Where the bound
 is reached, the destination that has been idle for longest makes room for a new one.

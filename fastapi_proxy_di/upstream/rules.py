@@ -73,7 +73,7 @@ class Rules:
         websocket: Tunnels WebSockets.
         read_key: Reads the hash key of a request; ``None`` if no key is used.
         calls: What decides about the calls of the app itself.
-        guarded_factory: Makes transports to addresses that code gives; ``None`` where none are
+        guarded_factory: Makes transports to dynamic destinations; ``None`` where none are
             allowed.
     """
 
@@ -149,7 +149,7 @@ def make_rules(
 def _guarded_factory(
     settings: UpstreamSettings, factory: TransportFactory
 ) -> TransportFactory | None:
-    """Give the factory of transports to addresses that code gives.
+    """Give the factory of transports to dynamic destinations.
 
     Raises:
         ValueError: The settings fit no address.

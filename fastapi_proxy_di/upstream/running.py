@@ -88,7 +88,7 @@ class RunningUpstream:
         instruments: Gives its metrics to OpenTelemetry; ``None`` if they are not wanted there.
         policies: The policies that it had, by setting: a text, or the class of an object.
         rules: What the settings decide about requests; replaced whole by ``use``.
-        dynamic: For requests to addresses that code gives; ``None`` where none are allowed.
+        dynamic: For requests to dynamic destinations; ``None`` where none are allowed.
         forwarder: Forwards by the current rules.
         clients: Its httpx clients.
         reloading: Held while its settings are changed.

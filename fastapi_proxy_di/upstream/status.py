@@ -160,8 +160,8 @@ class UpstreamStatus(BaseModel):
         destinations: The destinations, in the order of the settings.
         removed: Destinations that have left the pool and finish their requests.
         sources: The sources of destinations, in the order of the settings.
-        dynamic_destinations: Number of destinations outside of the pool, at addresses that code
-            gave, that are in use or have been a moment ago.
+        dynamic_destinations: Number of dynamic destinations that are in use or have been a moment
+            ago.
         reload: What the last reload of the settings did.
         waiting: Number of requests that wait until a destination responds again
             (``retries.duration``); one that makes an attempt is in flight instead. Both keep

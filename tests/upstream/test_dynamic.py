@@ -1,4 +1,4 @@
-"""Requests to addresses that code gives, on real sockets."""
+"""Requests to dynamic destinations, on real sockets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from fastapi_proxy_di import Balancer, DestinationNotAllowed, Failure, Side
 from fastapi_proxy_di.upstream.composition import compose
+from tests.support.dynamic_addresses import NETWORKS, ORIGINS, REFUSED
 from tests.support.gateways import Gateway, billing, until
 from tests.support.given import address_of_lease, given_app, to
-from tests.support.given_addresses import NETWORKS, ORIGINS, REFUSED
 from tests.support.http_client import RawResponse, connect, fetch
 from tests.support.name_servers import Names
 from tests.support.origins import ScriptedOrigin, always, response_bytes

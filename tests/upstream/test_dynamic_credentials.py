@@ -1,4 +1,4 @@
-"""What is secret does not go to addresses that code gives, unless it is meant to."""
+"""What is secret does not go to dynamic destinations, unless it is meant to."""
 
 from __future__ import annotations
 

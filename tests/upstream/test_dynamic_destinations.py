@@ -1,4 +1,4 @@
-"""Destinations at addresses that code gives: their number is bounded, idle ones go."""
+"""Dynamic destinations: their number is bounded, idle ones go."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi_proxy_di.settings import LimitSettings
 from fastapi_proxy_di.transport.protocol import Transport
 from fastapi_proxy_di.upstream.dynamic_destinations import LIMIT, DynamicDestinations
 from fastapi_proxy_di.wire.addresses import Address
-from fastapi_proxy_di.wire.given_address import given_address
+from fastapi_proxy_di.wire.dynamic_address import dynamic_address
 from tests.support.virtual_time import run_virtually
 
 
@@ -59,7 +59,7 @@ class Made:
 
 def at(host: str) -> Address:
     """The address of a host."""
-    return given_address(f"http://{host}")
+    return dynamic_address(f"http://{host}")
 
 
 async def test_destination_is_made_once() -> None:

@@ -1,4 +1,4 @@
-"""Limits, retries and new rules of requests to addresses that code gives."""
+"""Limits, retries and new rules of requests to dynamic destinations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS with addresses that code gives: each is verified by its own host, on real TLS servers."""
+"""TLS with dynamic destinations: each is verified by its own host, on real TLS servers."""
 
 from __future__ import annotations
 

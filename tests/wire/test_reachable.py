@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from fastapi_proxy_di.wire.reachable import holds_other_addresses, refusal
-from tests.support.given_addresses import REFUSED_IPS
+from tests.support.dynamic_addresses import REFUSED_IPS
 
 
 @pytest.mark.parametrize(("address", "reason"), REFUSED_IPS)

@@ -19,8 +19,8 @@ from fastapi_proxy_di.transport.factory import TransportFactory
 from fastapi_proxy_di.transport.protocol import Transport
 from fastapi_proxy_di.wire.addresses import parse_address
 from fastapi_proxy_di.wire.reachable import refusal
+from tests.support.dynamic_addresses import REFUSED_IPS
 from tests.support.gateways import billing
-from tests.support.given_addresses import REFUSED_IPS
 from tests.support.name_servers import Names
 from tests.support.origins import ScriptedOrigin
 from tests.transport.http1.engine import get

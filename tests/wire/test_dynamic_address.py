@@ -6,14 +6,14 @@ from ipaddress import ip_network
 
 import pytest
 
-from fastapi_proxy_di.wire.given_address import (
+from fastapi_proxy_di.wire.dynamic_address import (
     Origin,
     allowed_address,
-    given_address,
+    dynamic_address,
     literal_of,
     parse_origin,
 )
-from tests.support.given_addresses import ALLOWED, NETWORKS, ORIGINS, REFUSED
+from tests.support.dynamic_addresses import ALLOWED, NETWORKS, ORIGINS, REFUSED
 
 LISTED = tuple(map(parse_origin, ORIGINS))
 INSIDE = tuple(map(ip_network, NETWORKS))
@@ -103,5 +103,5 @@ def test_origin_is_refused(text: str, message: str) -> None:
 
 def test_literal_of_a_name_is_none() -> None:
     """A name is looked up at the dial."""
-    assert literal_of(given_address("http://name")) is None
-    assert str(literal_of(given_address("http://[::1]"))) == "::1"
+    assert literal_of(dynamic_address("http://name")) is None
+    assert str(literal_of(dynamic_address("http://[::1]"))) == "::1"

@@ -1,4 +1,4 @@
-"""Addresses that code gives for one request: read strictly, and compared with allowed origins.
+"""Addresses of dynamic destinations: read strictly, and compared with allowed origins.
 
 An address of the settings is written by an operator, an address of a request may be made of what
 a client sent. So only one spelling of a literal IP address is read, and everything that two
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from fastapi_proxy_di.wire.addresses import Address, parse_address, shown_address
 from fastapi_proxy_di.wire.reachable import Network, refusal
 
-__all__ = ["Origin", "allowed_address", "given_address", "literal_of", "parse_origin"]
+__all__ = ["Origin", "allowed_address", "dynamic_address", "literal_of", "parse_origin"]
 
 _REMEMBERED: Final = 1024
 """Texts whose address is cached: a gateway sends many requests to each address."""
@@ -57,8 +57,8 @@ class Origin(NamedTuple):
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def given_address(text: str) -> Address:
-    """Read the address that code gives for one request.
+def dynamic_address(text: str) -> Address:
+    """Read the address of a dynamic destination, which code gives for one request.
 
     Args:
         text: An ``http`` or ``https`` URL, with a base path or without.
@@ -106,7 +106,7 @@ def parse_origin(text: str) -> Origin:
         )
     if "/" in plain:
         raise ValueError(f"{shown!r} has a path; an origin ends with its host or port")
-    address = given_address(scheme + separator + plain)
+    address = dynamic_address(scheme + separator + plain)
     host = address.server_name
     if any_label:
         host = host.partition(".")[2]
@@ -116,7 +116,7 @@ def parse_origin(text: str) -> Origin:
 
 
 def allowed_address(text: str, origins: Collection[Origin], networks: Sequence[Network]) -> Address:
-    """Read the address that code gives for one request, and check that it is allowed.
+    """Read the address of a dynamic destination, and check that it is allowed.
 
     A name needs an origin. A literal IP address needs an origin or a network, and is judged at
     once as ``refusal`` judges the addresses of names at the dial.
@@ -129,7 +129,7 @@ def allowed_address(text: str, origins: Collection[Origin], networks: Sequence[N
     Raises:
         ValueError: The text is no address, or the address is not allowed.
     """
-    address = given_address(text)
+    address = dynamic_address(text)
     literal = literal_of(address)
     has_origin = any(origin.allows(address) for origin in origins)
     if not has_origin and (literal is None or not networks):
