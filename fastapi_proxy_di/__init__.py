@@ -89,6 +89,8 @@ from fastapi_proxy_di.supervision.events import (
     PanicStarted,
     Reloaded,
     ReloadFailed,
+    StoreBack,
+    StoreLost,
 )
 from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
@@ -167,6 +169,8 @@ __all__ = [
     "Side",
     "SourceStatus",
     "StatusReport",
+    "StoreBack",
+    "StoreLost",
     "TelemetrySettings",
     "TimeoutSettings",
     "TlsSettings",

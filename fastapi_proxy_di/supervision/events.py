@@ -28,6 +28,8 @@ __all__ = [
     "PanicStarted",
     "ReloadFailed",
     "Reloaded",
+    "StoreBack",
+    "StoreLost",
 ]
 
 _logger = logging.getLogger("fastapi_proxy_di.events")
@@ -232,6 +234,36 @@ class ReloadFailed(Event):
     part: ClassVar[str] = "reload"
     level: ClassVar[int] = logging.DEBUG
     text: ClassVar[str] = "keeps its settings, because the new ones have faults"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLost(Event):
+    """The store that the processes of the app share cannot be reached; each goes on by itself.
+
+    The log has one record of the level WARNING, together for all upstreams of the app.
+
+    Attributes:
+        reason: Why, e.g. ``"no response within 0.05 s"``.
+    """
+
+    reason: str = ""
+    part: ClassVar[str] = "cluster"
+    level: ClassVar[int] = logging.DEBUG
+    text: ClassVar[str] = "has lost the store"
+
+    def detail(self) -> str:
+        """The reason."""
+        return self.reason
+
+
+class StoreBack(Event):
+    """The store can be reached again, and the processes agree again."""
+
+    __slots__ = ()
+
+    part: ClassVar[str] = "cluster"
+    level: ClassVar[int] = logging.DEBUG
+    text: ClassVar[str] = "has the store again"
 
 
 class Events:

@@ -1,0 +1,177 @@
+"""The processes of an app: each beats once a second, and so learns what the store has.
+
+The beat is also the one command that is sent while the store is lost, to look for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from secrets import token_hex
+from time import monotonic
+from typing import Final, NamedTuple
+
+from fastapi_proxy_di.cluster.scripts import BEAT, BEATS, LEAVE, MEMBERS
+from fastapi_proxy_di.cluster.signing import NewerFormat, Signer
+from fastapi_proxy_di.cluster.state import SharedState, parsed_id
+from fastapi_proxy_di.cluster.store import Store, StoreLost
+
+__all__ = ["Applied", "Member", "Members", "process_name"]
+
+BEAT_SECONDS: Final = 1.0
+_QUIET_SECONDS: Final = 0.1
+"""The shortest time between two beats."""
+
+_LOOK_SECONDS: Final = 0.05
+
+
+class Member(NamedTuple):
+    """A process of the app.
+
+    Attributes:
+        process: Its name.
+        alive: Whether it beats.
+        age: Seconds since its last beat.
+        applied: Id of the last entry of the stream that it has taken, ``""`` if unknown.
+    """
+
+    process: str
+    alive: bool
+    age: float
+    applied: str
+
+
+class Applied(NamedTuple):
+    """How many processes have applied a change.
+
+    Attributes:
+        applied: Processes that have.
+        of: Processes that beat.
+        missing: Names of those that have not.
+    """
+
+    applied: int
+    of: int
+    missing: tuple[str, ...]
+
+
+def process_name() -> str:
+    """Give a name for this process: host, process id and a random part."""
+    host = re.sub(r"[^A-Za-z0-9._-]", "_", socket.gethostname())[:64]
+    return f"{host}:{os.getpid()}:{token_hex(3)}"
+
+
+class Members:
+    """Beats for this process, and reads the beats of others.
+
+    Args:
+        store: The store.
+        signer: Signs and checks the beats.
+        state: The shared records.
+        amiss: Called when the records have to be read as a whole.
+    """
+
+    def __init__(
+        self, store: Store, signer: Signer, state: SharedState, amiss: Callable[[], object]
+    ) -> None:
+        self._store: Final = store
+        self._signer: Final = signer
+        self._state: Final = state
+        self._amiss: Final = amiss
+        self._hurry: Final = asyncio.Event()
+        self._last = (0, 0)
+
+    def hurry(self) -> None:
+        """Beat soon, so that others see what this process has applied."""
+        self._hurry.set()
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            self._hurry.clear()
+            with suppress(StoreLost):
+                await self.beat()
+            await asyncio.sleep(_QUIET_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_SECONDS - _QUIET_SECONDS):
+                    await self._hurry.wait()
+
+    async def beat(self) -> None:
+        """Beat once; find out whether records were missed.
+
+        Raises:
+            StoreLost: The store cannot be reached.
+        """
+        state, keys = self._state, self._state.keys
+        record = self._signer.sign(("beat", state.process), {"applied": state.applied})
+        began = monotonic()
+        epoch, first, last, now, alive = await self._store.run(
+            BEAT,
+            (keys.epoch, keys.stream, keys.members, keys.beat(state.process)),
+            *(token_hex(8), state.process, record),
+            looking=True,
+        )
+        state.set_time(now, (began + monotonic()) / 2)
+        state.alive = max(1, alive)
+        applied, before = parsed_id(state.applied), self._last
+        self._last = parsed_id(last)
+        trimmed = applied < parsed_id(first) and applied != (0, 0)
+        if state.epoch and (epoch != state.epoch or applied < before or trimmed):
+            self._last = (0, 0)
+            self._amiss()
+
+    async def leave(self) -> None:
+        """Tell that this process ends.
+
+        Raises:
+            StoreLost: The store cannot be reached.
+        """
+        keys, process = self._state.keys, self._state.process
+        await self._store.run(LEAVE, (keys.members, keys.beat(process)), process)
+
+    async def all(self) -> tuple[Member, ...]:
+        """Give all processes, also those that went missing within the last hour.
+
+        Raises:
+            StoreLost: The store cannot be reached.
+        """
+        keys, now = self._state.keys, self._state.now()
+        flat = await self._store.run(MEMBERS, (keys.members,))
+        if not flat:
+            return ()
+        names = [name.decode(errors="replace") for name in flat[::2]]
+        records = await self._store.run(BEATS, [keys.beat(name) for name in names])
+        found = []
+        for name, at, record in zip(names, flat[1::2], records, strict=True):
+            applied = self._read(name, record)
+            age = max(0.0, (now - float(at)) / 1000)
+            found.append(Member(name, applied is not None, age, applied or ""))
+        return tuple(found)
+
+    async def acknowledged(self, entry: str, seconds: float) -> Applied:
+        """Wait until every process that beats has taken an entry, at most ``seconds``.
+
+        Raises:
+            StoreLost: The store cannot be reached.
+        """
+        end, wanted = monotonic() + seconds, parsed_id(entry)
+        self.hurry()
+        while True:
+            alive = [one for one in await self.all() if one.alive]
+            missing = [one.process for one in alive if parsed_id(one.applied) < wanted]
+            if not missing or monotonic() >= end:
+                shown = tuple(name.rpartition(":")[0] for name in missing)
+                return Applied(len(alive) - len(missing), len(alive), shown)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _read(self, process: str, record: bytes | None) -> str | None:
+        """Give the applied id of a beat; ``None`` for none that is signed."""
+        try:
+            body = record and self._signer.read(("beat", process), record)
+        except (NewerFormat, ValueError):
+            return None
+        return str(body["applied"]) if body else None

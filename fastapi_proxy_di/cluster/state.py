@@ -1,0 +1,332 @@
+"""The records that the processes of an app share: what this process knows of them, and writes.
+
+The version of a record is chosen by who writes it, above all that it knows; the highest holds.
+What cannot be written, because the store is lost, is held, and offered when it is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from secrets import token_hex
+from typing import Any, Final, NamedTuple
+
+from fastapi_proxy_di.cluster.scripts import READ, WRITE
+from fastapi_proxy_di.cluster.signing import NewerFormat, Signer
+from fastapi_proxy_di.cluster.store import Store, StoreLost
+
+__all__ = ["Body", "Keys", "SharedState", "parsed_id"]
+
+Body = Mapping[str, Any]
+
+_Callback = Callable[[str, Body], object]
+
+_OFFERED: Final = frozenset({"drain", "weight", "ejection"})
+"""Kinds of records that every process gives to a store that has lost them."""
+
+_MOST: Final = 20000
+"""Records of one upstream that a process keeps; further ones are ignored."""
+
+_TRIES: Final = 5
+
+_logger = logging.getLogger("fastapi_proxy_di.cluster")
+
+
+class Keys:
+    """The keys of an app, all in one slot.
+
+    Args:
+        cluster: Name of the app in the store.
+    """
+
+    def __init__(self, cluster: str) -> None:
+        self._prefix: Final = f"{{{cluster}}}:"
+        self.epoch: Final = f"{self._prefix}epoch"
+        self.stream: Final = f"{self._prefix}stream"
+        self.members: Final = f"{self._prefix}members"
+
+    def state(self, upstream: str) -> str:
+        """Give the key of the records of an upstream."""
+        return f"{self._prefix}state:{upstream}"
+
+    def beat(self, process: str) -> str:
+        """Give the key of the beat of a process."""
+        return f"{self._prefix}beat:{process}"
+
+
+class _Known(NamedTuple):
+    version: int
+    body: Body
+
+
+class SharedState:
+    """What this process knows of the records that the processes of an app share.
+
+    Args:
+        store: The store.
+        signer: Signs and checks the records.
+        cluster: Name of the app in the store.
+        process: Name of this process.
+
+    Attributes:
+        cluster: Name of the app in the store.
+        process: Name of this process.
+        keys: The keys of the app.
+        epoch: What the store had as its epoch at the last whole read; another one there means
+            that it was emptied, or is another store.
+        applied: Id of the last entry of the stream that was taken.
+        alive: Number of processes that beat, this one included.
+        ignored: Records that were ignored, because they were not signed, too long or newer.
+    """
+
+    def __init__(self, store: Store, signer: Signer, cluster: str, process: str) -> None:
+        self.cluster: Final = cluster
+        self.process: Final = process
+        self.keys: Final = Keys(cluster)
+        self.epoch: bytes = b""
+        self.applied: str = "0-0"
+        self.alive: int = 1
+        self.ignored: int = 0
+        self._store: Final = store
+        self._signer: Final = signer
+        self._offset = time.time() - time.monotonic()
+        self._known: dict[str, dict[str, _Known]] = {}
+        self._floors: dict[tuple[str, str], int] = {}
+        self._callbacks: dict[tuple[str, str], tuple[_Callback, ...]] = {}
+        self._told: set[str] = set()
+
+    def now(self) -> int:
+        """Give the store's time in milliseconds, by this machine's clock until the first beat."""
+        return round((time.monotonic() + self._offset) * 1000)
+
+    def set_time(self, milliseconds: int, at: float) -> None:
+        """Take the store's time at a monotonic second."""
+        self._offset = milliseconds / 1000 - at
+
+    def hide(self, text: str) -> str:
+        """Give a digest of ``text`` in hexadecimal digits, the same in all processes."""
+        return self._signer.hide(text)
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        """Names of the upstreams whose records are read."""
+        return tuple(self._known)
+
+    def held(self, upstream: str, kind: str) -> dict[str, Body]:
+        """Give the newest records of a kind, by subject."""
+        start = f"{kind}:"
+        return {
+            field.removeprefix(start): known.body
+            for field, known in self._known.get(upstream, {}).items()
+            if field.startswith(start)
+        }
+
+    def add(self, upstream: str) -> None:
+        """Read the records of an upstream from now on."""
+        self._known.setdefault(upstream, {})
+
+    def remove(self, upstream: str) -> None:
+        """Forget the records of an upstream."""
+        self._known.pop(upstream, None)
+        for about in [one for one in self._floors if one[0] == upstream]:
+            del self._floors[about]
+
+    def subscribe(self, upstream: str, kind: str, callback: _Callback) -> Callable[[], None]:
+        """Call ``callback`` with the subject and the body of each newer record of others.
+
+        Records that are known already are given at once.
+
+        Args:
+            upstream: Name of the upstream.
+            kind: Kind of the records.
+            callback: Called in the event loop; must not block.
+
+        Returns:
+            A function that ends the subscription.
+        """
+        self.add(upstream)
+        key = (upstream, kind)
+        self._callbacks[key] = (*self._callbacks.get(key, ()), callback)
+        for subject, body in self.held(upstream, kind).items():
+            callback(subject, body)
+
+        def unsubscribe() -> None:
+            left = tuple(one for one in self._callbacks.get(key, ()) if one is not callback)
+            self._callbacks[key] = left
+
+        return unsubscribe
+
+    def sign(self, upstream: str, field: str, body: Body) -> tuple[int, bytes]:
+        """Give the next version of a record and the signed record; writes and keeps nothing."""
+        version = 1 + max(
+            self._version(upstream, field),
+            self._floors.get((upstream, field), 0),
+            time.time_ns() // 1000000,
+        )
+        return version, self._signed(upstream, field, version, body)
+
+    def learn(self, upstream: str, field: str, version: int, body: Body | None) -> None:
+        """Take that a script has written a record, or has found this version of one.
+
+        Args:
+            upstream: Name of the upstream.
+            field: Field of the record.
+            version: Its version in the store.
+            body: What this process has written, ``None`` if another one has.
+        """
+        if body is None:
+            # The record itself is still to come, so it must be newer than what is known.
+            self._floors[upstream, field] = max(version, self._floors.get((upstream, field), 0))
+        elif version > self._version(upstream, field):
+            self._known.setdefault(upstream, {})[field] = _Known(version, body)
+
+    async def write(self, upstream: str, kind: str, subject: str, body: Body) -> str | None:
+        """Write a record above all versions; give the id of its entry.
+
+        Returns:
+            ``None`` if the store is lost: the record is held, and offered when it is back.
+        """
+        field = f"{kind}:{subject}"
+        version, record = self.sign(upstream, field, body)
+        self.learn(upstream, field, version, body)
+        try:
+            for _ in range(_TRIES):
+                entry, newer = await self._put(upstream, field, version, record)
+                if entry:
+                    return entry
+                self.learn(upstream, field, newer, None)
+                version, record = self.sign(upstream, field, body)
+                self.learn(upstream, field, version, body)
+                self._deliver(upstream, field, body)  # the other one may have been applied
+        except StoreLost:
+            pass
+        return None
+
+    async def read(self) -> None:
+        """Read all records and the last id; then offer what is newer here.
+
+        Raises:
+            StoreLost: The store cannot be reached.
+        """
+        keys = self.keys
+        upstreams = self.upstreams
+        epoch, last, *found = await self._store.run(
+            READ,
+            (keys.epoch, keys.stream, *map(keys.state, upstreams)),
+            token_hex(8),
+        )
+        self.epoch, self.applied = epoch, last.decode()
+        for upstream, flat in zip(upstreams, found, strict=True):
+            there = dict(zip(flat[::2], flat[1::2], strict=True))
+            forged = {}
+            for name, value in there.items():
+                version, _, record = value.partition(b"|")
+                if not self.take(upstream, name, version, record):
+                    forged[name] = value
+            await self._offer(upstream, there, forged)
+
+    async def _offer(
+        self, upstream: str, there: Mapping[bytes, bytes], forged: Mapping[bytes, bytes]
+    ) -> None:
+        for field, known in tuple(self._known.get(upstream, {}).items()):
+            if field.partition(":")[0] not in _OFFERED or known.body.get("until", 1e300) < (
+                self.now()
+            ):
+                continue
+            name = field.encode()
+            junk = forged.get(name)
+            value = there.get(name)
+            if junk is None and value is not None and _number(value) >= known.version:
+                continue
+            record = self._signed(upstream, field, known.version, known.body)
+            await self._put(upstream, field, known.version, record, junk or b"")
+
+    def take(self, upstream: str, name: bytes, number: bytes, record: bytes) -> bool:
+        """Take a record of the store.
+
+        Args:
+            upstream: Name of the upstream.
+            name: Field of the record.
+            number: Its version.
+            record: The signed record.
+
+        Returns:
+            Whether it is signed with the key of the app; also if it is not newer.
+        """
+        known = self._known.get(upstream)
+        if known is None:
+            return True
+        try:
+            field, version = name.decode(), int(number[:20])
+            body = self._signer.read((upstream, field, str(version)), record)
+        except NewerFormat:
+            self._ignore("a later version of the package has written it", upstream)
+            return True
+        except (ValueError, TypeError, KeyError):
+            body = None
+        if body is None:
+            self._ignore("it is not signed with the key of this app", upstream)
+            return False
+        if version > self._version(upstream, field):
+            if field not in known and len(known) >= _MOST:
+                self._ignore(f"there are more than {_MOST}", upstream)
+                return True
+            known[field] = _Known(version, body)
+            self._deliver(upstream, field, body)
+        return True
+
+    def _deliver(self, upstream: str, field: str, body: Body) -> None:
+        kind, _, subject = field.partition(":")
+        for callback in self._callbacks.get((upstream, kind), ()):
+            try:
+                callback(subject, body)
+            except Exception:
+                _logger.exception(
+                    "%s: a record of another process could not be applied",
+                    upstream,
+                    extra={"upstream": upstream},
+                )
+
+    async def _put(
+        self, upstream: str, field: str, version: int, record: bytes, replaced: bytes = b""
+    ) -> tuple[str, int]:
+        """Give the id of the entry, or the version that is there and not lower."""
+        entry, newer = await self._store.run(
+            WRITE,
+            (self.keys.state(upstream), self.keys.stream),
+            *(upstream, field, version, record, replaced),
+        )
+        return entry.decode(), int(newer or 0)
+
+    def _signed(self, upstream: str, field: str, version: int, body: Body) -> bytes:
+        return self._signer.sign((upstream, field, str(version)), dict(body))
+
+    def _version(self, upstream: str, field: str) -> int:
+        known = self._known.get(upstream, {}).get(field)
+        return 0 if known is None else known.version
+
+    def _ignore(self, why: str, upstream: str) -> None:
+        self.ignored += 1
+        if why not in self._told:
+            self._told.add(why)
+            _logger.warning(
+                "%s: a record of the store is ignored, because %s; this is logged once",
+                upstream,
+                why,
+                extra={"upstream": upstream},
+            )
+
+
+def _number(value: bytes) -> int:
+    try:
+        return int(value.partition(b"|")[0][:20])
+    except ValueError:
+        return -1
+
+
+def parsed_id(entry: str | bytes) -> tuple[int, int]:
+    """Give the id of an entry as numbers, which can be compared."""
+    text = entry.decode() if isinstance(entry, bytes) else entry
+    milliseconds, _, number = text.partition("-")
+    return int(milliseconds), int(number or 0)

@@ -1,0 +1,105 @@
+"""All processes agree again, whatever happened to the store or the connections."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from tests.cluster.sharing import STATE, until
+from tests.support.redis_servers import RedisServer
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def flush(server: RedisServer) -> None:
+    """Empty the store; connections stay."""
+    server.client.flushall()
+
+
+def restart(server: RedisServer) -> None:
+    """Kill the store; another, empty one is at the address."""
+    server.kill()
+    server.start()
+
+
+async def stop_and_go(server: RedisServer) -> None:
+    """Stop the store for a while, as it is."""
+    server.pause()
+    await asyncio.sleep(1.5)
+    server.resume()
+
+
+async def slow(server: RedisServer) -> None:
+    """Let the store take longer than the timeout, again and again."""
+    for _ in range(3):
+        await asyncio.to_thread(server.client.execute_command, "DEBUG", "SLEEP", "0.6")
+
+
+async def follow_another(server: RedisServer) -> None:
+    """Make the store a replica, which refuses to be written."""
+    server.client.replicaof("127.0.0.1", "1")
+    await asyncio.sleep(1.5)
+    server.client.replicaof("NO", "ONE")
+
+
+async def fill(server: RedisServer) -> None:
+    """Let the store have no memory left."""
+    server.client.config_set("maxmemory", "1")
+    await asyncio.sleep(1.5)
+    server.client.config_set("maxmemory", "0")
+
+
+async def cut(server: RedisServer) -> None:
+    """End all connections, again and again."""
+    for _ in range(20):
+        for kind in ("normal", "replica", "pubsub"):
+            server.client.client_kill_filter(_type=kind, skipme=True)
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("failure", "lost"),
+    [
+        (flush, False),
+        (restart, None),
+        (stop_and_go, True),
+        (slow, True),
+        (follow_another, True),
+        (fill, True),
+        (cut, None),
+    ],
+)
+async def test_all_agree_after_the_store_is_back(
+    start: Any, server: RedisServer, failure: Any, lost: bool | None
+) -> None:
+    """What was known, and what was written meanwhile in any process, is known in all."""
+    processes = [await start() for _ in range(3)]
+    await processes[0].write("http://before:80", 1)
+    await until(lambda: all("http://before:80" in one.seen for one in processes))
+
+    async def write_meanwhile() -> None:
+        for n in range(30):
+            for number, one in enumerate(processes):
+                began = time.monotonic()
+                await one.write(f"http://by-{number}:80", n)
+                assert time.monotonic() - began < 1.5
+            await asyncio.sleep(0.02)
+
+    writing = asyncio.create_task(write_meanwhile())
+    done = failure(server)
+    if done is not None:
+        await done
+    expected = {"http://before:80": 1, **{f"http://by-{n}:80": 29 for n in range(3)}}
+    await writing
+
+    await until(lambda: all(one.seen == expected for one in processes), 2.5)
+    await until(lambda: len(server.client.hgetall(STATE)) == 4, 2.5)
+    if lost is not None:
+        assert all(("StoreLost" in one.events) is lost for one in processes)
+    ends = {one.events[-1] for one in processes if one.events}
+    assert ends <= {"StoreBack"}
+    await processes[1].write("http://after:80", 1)
+    await until(lambda: all(one.seen.get("http://after:80") == 1 for one in processes), 0.5)

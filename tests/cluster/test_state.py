@@ -1,0 +1,74 @@
+"""What others have not signed is ignored, and what is newer stays."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from fastapi_proxy_di.cluster.signing import MAX_BYTES, Signer
+from tests.cluster.sharing import KEY, STATE, until
+from tests.support.redis_servers import RedisServer
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def forged(server: RedisServer, subject: str, **what: Any) -> bytes:
+    """Write a record into the store that no process of the app has written; give its value."""
+    field, version = f"drain:{subject}", what.get("version", 8 * 10**15)
+    signer = Signer(what.get("key", KEY).encode(), what.get("name", "shop"))
+    record = signer.sign(("billing", what.get("field", field), str(version)), {"n": 666})
+    if "text" in what:
+        record = what["text"]
+    value = b"%d|%s" % (version, record)
+    server.client.hset(STATE, field, value)
+    fields = {"upstream": "billing", "field": field, "version": version, "record": record}
+    server.client.xadd("{shop}:stream", fields)  # type: ignore[arg-type]
+    return value
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param({"key": "another-key-of-another-app"}, id="another key"),
+        pytest.param({"name": "bakery"}, id="another app"),
+        pytest.param({"field": "drain:http://b:80"}, id="moved"),
+        pytest.param({"text": b"no record"}, id="unsigned"),
+        pytest.param({"text": b"x" * (MAX_BYTES + 1)}, id="too long"),
+    ],
+)
+async def test_record_that_is_not_signed_is_ignored_and_replaced(
+    start: Any, server: RedisServer, caplog: pytest.LogCaptureFixture, what: dict[str, Any]
+) -> None:
+    """It is counted, one WARNING is logged, and the next whole read brings the true one back."""
+    one, two = [await start() for _ in range(2)]
+    await one.write("http://a:80", 1)
+    await until(lambda: two.seen == one.seen)
+
+    value = forged(server, "http://a:80", **what)
+    forged(server, "http://c:80", **what)
+    await until(lambda: two.cluster.state.ignored >= 2)
+    await two.cluster.read()
+
+    assert two.seen == {"http://a:80": 1}
+    assert server.client.hget(STATE, "drain:http://a:80") != value
+    assert (await start()).seen == {"http://a:80": 1}
+    warnings = [one for one in caplog.records if "not signed" in one.message]
+    assert len(warnings) <= 3, "at most one for each process"
+
+
+async def test_newer_format_is_ignored_and_stays(
+    start: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is not yet updated goes on, and does not undo what updated ones write."""
+    one = await start()
+    monkeypatch.setattr("fastapi_proxy_di.cluster.signing.FORMAT", 2)
+    value = forged(server, "http://a:80", version=int(time.time() * 1000))
+    monkeypatch.undo()
+
+    await until(lambda: one.cluster.state.ignored >= 1)
+    await one.cluster.read()
+
+    assert one.seen == {}
+    assert server.client.hget(STATE, "drain:http://a:80") == value
