@@ -50,6 +50,7 @@ class SharedProbing:
         state: The records that processes share.
         random: The source of jitter.
         own: Tells of a destination whether this process ejected it alone, and so must probe it.
+        alone: Whether this process sends all probes itself and shares none.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class SharedProbing:
         state: Records,
         random: Random,
         own: Callable[[Destination], bool],
+        alone: Callable[[], bool],
     ) -> None:
         self._supervisor: Final = supervisor
         self._prober: Final = prober
@@ -67,6 +69,7 @@ class SharedProbing:
         self._state: Final = state
         self._random: Final = random
         self._own: Final = own
+        self._alone: Final = alone
         self._upstream: Final = supervisor.pool.name
         self._shards: list[_Shard] = []
         self._index: dict[Destination, _Shard] = {}
@@ -76,6 +79,10 @@ class SharedProbing:
         self._waited: set[Destination] = set()
         self._changed: Final = asyncio.Event()
         self._quiet_until = 0.0
+
+    @property
+    def _on(self) -> bool:
+        return self._prober.settings.enabled and not self._alone()
 
     @property
     def holds(self) -> bool:
@@ -89,7 +96,7 @@ class SharedProbing:
         A destination that nobody has said anything about is probed after a wait of an interval,
         as the process that has the lease may not have found it yet.
         """
-        if self._store.contact.lost or self._own(destination):
+        if self._store.contact.lost or self._own(destination) or self._alone():
             return True
         shard = self._shard_of(destination)
         if shard is not None and shard.lease.holds(monotonic()):
@@ -116,7 +123,7 @@ class SharedProbing:
     def follow(self, subject: str, body: Mapping[str, Any] | None) -> None:
         """Follow a record of what another process has found."""
         interval = self._prober.settings.interval
-        if body is None or not self._prober.settings.enabled:
+        if body is None or not self._on:
             return
         found = found_in(body, _BELIEVED * interval, self._state.now())
         self._published.update(found)
@@ -178,7 +185,7 @@ class SharedProbing:
         shard = self._shard_of(destination)
         if found is None or shard is None or shard.lease.holds(now):
             return
-        if not self._prober.settings.enabled:
+        if not self._on:
             self._published.clear()
             return
         interval = self._prober.settings.interval
@@ -203,7 +210,7 @@ class SharedProbing:
 
     async def _tend(self, shard: _Shard) -> None:
         settings, now = self._prober.settings, monotonic()
-        if not settings.enabled or not shard.destinations:
+        if not self._on or not shard.destinations:
             if shard.lease.holds(now):
                 await shard.lease.give()
         elif not shard.lease.holds(now):

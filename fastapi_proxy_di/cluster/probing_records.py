@@ -29,6 +29,9 @@ class Records(Protocol):
     def hide(self, text: str) -> str:
         """Give a digest of ``text`` in hexadecimal digits, the same in all processes."""
 
+    def held(self, upstream: str, kind: str) -> Mapping[str, Mapping[str, Any]]:
+        """Give the newest records of a kind, by subject."""
+
     def sign(self, upstream: str, field: str, body: Mapping[str, Any]) -> tuple[int, bytes]:
         """Give the next version of a record and the signed record; writes and keeps nothing."""
 

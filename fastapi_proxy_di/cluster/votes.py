@@ -52,6 +52,7 @@ class Votes:
         self._sent: Final[dict[Destination, int]] = {}
         self._marked: Final[dict[Destination, float]] = {}
         self._changed: Final = asyncio.Event()
+        self._destinations: tuple[Destination, ...] = supervisor.pool.destinations
         self._voted = False
         self._suspect = False
 
@@ -110,12 +111,22 @@ class Votes:
             except TimeoutError:
                 pass
             self._changed.clear()
+            self._follow_added()
             try:
                 await self._vote()
                 await self._tell_all()
                 await self._mark_traffic()
             except StoreLost:
                 self._voted = True  # once more when it is back
+
+    def _follow_added(self) -> None:
+        """Follow the ejections that run of destinations that have joined the pool."""
+        before, self._destinations = self._destinations, self._supervisor.pool.destinations
+        if self._destinations is not before:
+            held, now = self._state.held(self._upstream, "ejection"), self._state.now()
+            for url in [one.url for one in set(self._destinations).difference(before)]:
+                if url in held and held[url]["until"] > now:
+                    self.follow(url, held[url])
 
     def _pause(self) -> float:
         return min(_AGAIN_SECONDS, self._supervisor.ejection.window / 10)

@@ -8,21 +8,18 @@ from random import Random
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
-from fastapi_proxy_di.cluster.connecting import connect
-from fastapi_proxy_di.cluster.probing import SharedProbing
-from fastapi_proxy_di.cluster.store import Contact, Store
-from fastapi_proxy_di.cluster.votes import Votes
+from fastapi_proxy_di.cluster.cluster import Cluster
+from fastapi_proxy_di.cluster.probing_upstream import SharedHealth
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.health.slow_start import SlowStart
 from fastapi_proxy_di.health.thresholds import Threshold
 from fastapi_proxy_di.pools.destination import Destination
-from fastapi_proxy_di.settings import EjectionSettings, HealthSettings
+from fastapi_proxy_di.settings import ClusterSettings, EjectionSettings, HealthSettings
 from fastapi_proxy_di.supervision.events import Event, Events
 from fastapi_proxy_di.supervision.prober import Prober
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 from fastapi_proxy_di.transport.protocol import Transport
 from fastapi_proxy_di.wire.addresses import Address
-from tests.cluster.plain_records import PlainRecords
 from tests.pools.samples import pool_of
 from tests.support.redis_servers import RedisServer
 
@@ -48,12 +45,11 @@ class Process:
         down: Addresses whose probes fail here; ``None`` for all.
         probed: The time and the address of each probe.
         told: The events.
+        alone: Whether it sends all probes itself.
     """
 
-    def __init__(
-        self, name: str, url: str, destinations: int = 4, *, fall: int = 2, **ejection: Any
-    ) -> None:
-        self.name = name
+    def __init__(self, url: str, *, destinations: int = 4, fall: int = 2, **ejection: Any) -> None:
+        self.alone = False
         self.down: set[str] | None = set()
         self.probed: list[tuple[float, str]] = []
         self.told: list[Event] = []
@@ -77,23 +73,19 @@ class Process:
             headers=[],
             random=Random(),
         )
-        self.contact = Contact(bool)
-        self.store = Store(connect(url, timeout=1, read_timeout=None), self.contact, 0.25)
-        self.reader = connect(url, timeout=1, read_timeout=None)
-        self.state = PlainRecords(self.store, self.reader, name)
-        self.votes = Votes(self.supervisor, self.store, self.state, events)
-        self.probing = SharedProbing(
+        settings = ClusterSettings(store=url, name="shop", key="k" * 32, timeout=0.25)
+        self.cluster = Cluster(settings, events)
+        self.store = self.cluster.store
+        self.state = self.cluster.state
+        self.health = SharedHealth(
             self.supervisor,
             self.prober,
             self.store,
             self.state,
+            events,
             Random(),
-            self.votes.ejected_alone,
+            probes_alone=lambda: self.alone,
         )
-        self.prober.sharing = self.probing
-        self.supervisor.sharing = self.votes
-        self.state.subscribe("billing", "health", self.probing.follow)
-        self.state.subscribe("billing", "ejection", self.votes.follow)
         self._tasks: list[asyncio.Task[None]] = []
 
     def __getitem__(self, index: int) -> Destination:
@@ -105,28 +97,24 @@ class Process:
 
     async def start(self) -> None:
         """Start as an upstream does: leases, a sweep of probes, then all tasks."""
-        await self.state.read()
-        self._run(self.state.reading(), self.state.beats())
-        await self.probing.start()
+        await self.cluster.start()
+        await self.health.start()
         await self.prober.sweep()
         self.prober.start()
-        self._run(self.probing.run(), self.votes.run())
-
-    def _run(self, *coroutines: Any) -> None:
-        self._tasks += [self._loop.create_task(one) for one in coroutines]
+        self._tasks += [self._loop.create_task(one) for one, _ in self.health.tasks()]
 
     async def stop(self) -> None:
         """End in order."""
         self.supervisor.close()
+        self.health.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(self.prober.aclose(), *self._tasks, return_exceptions=True)
-        await self.store.aclose()
-        await self.reader.aclose()
+        await self.cluster.aclose()
 
     async def kill(self) -> None:
         """End without a word to others."""
-        self.contact.lost = True  # so that nothing more is sent
+        self.store.contact.lost = True  # so that nothing more is sent
         await self.stop()
 
     def fail(self, *indexes: int) -> None:
@@ -143,7 +131,7 @@ class Process:
     @property
     def holds(self) -> bool:
         """Whether this process has the lease to probe."""
-        return self.probing.holds
+        return self.health.probing.holds
 
     @property
     def ejected(self) -> list[int]:
@@ -191,7 +179,7 @@ class Fleet:
     """
 
     def __init__(self, urls: Iterable[str], **given: Any) -> None:
-        self.processes = [Process(f"process{n}", url, **given) for n, url in enumerate(urls)]
+        self.processes = [Process(url, **given) for url in urls]
 
     async def __aenter__(self) -> list[Process]:
         for one in self.processes:

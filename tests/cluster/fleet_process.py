@@ -1,6 +1,6 @@
 """A process of a fleet on its own: prints the monotonic time of each probe that it sends.
 
-Arguments: the store's address, the process's name.
+Argument: the store's address.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class _Printed(list[tuple[float, str]]):
         print(f"probe {probe[0]}", flush=True)
 
 
-async def main(url: str, name: str) -> None:
+async def main(url: str) -> None:
     """Run until the process is ended."""
-    process = Process(name, url)
+    process = Process(url)
     process.probed = _Printed()
     await process.start()
     print("ready", flush=True)

@@ -58,7 +58,7 @@ async def test_process_that_starts_takes_over_what_is_known(server: RedisServer)
         one = holder(processes)
         one.down = {one[1].url}
         await within(3 * INTERVAL, lambda: all(each.unhealthy == [1] for each in processes))
-        late = Process("late", server.url)
+        late = Process(server.url)
         await late.start()
 
         assert late.unhealthy == [1]
@@ -166,7 +166,7 @@ async def test_processes_probe_for_themselves_without_a_store(server: RedisServe
         await within(5 * INTERVAL, lambda: all(each.unhealthy == [1] for each in processes))
         assert all(each.probed for each in processes)
         server.start()
-        await within(2, lambda: not any(each.contact.lost for each in processes))
+        await within(2, lambda: not any(each.store.contact.lost for each in processes))
         await within(2, lambda: sum(each.holds for each in processes) == 1)
         counts = [len(each.probed) for each in processes]
         await asyncio.sleep(2 * INTERVAL)
@@ -176,3 +176,17 @@ async def test_processes_probe_for_themselves_without_a_store(server: RedisServe
         for each in processes:
             each.down = set()
         await within(3 * INTERVAL, lambda: not any(each.unhealthy for each in processes))
+
+
+async def test_processes_that_probe_alone_share_nothing(server: RedisServer) -> None:
+    """A policy that needs the latency of each process has it; a lease is given away."""
+    async with Fleet([server.url] * 2) as processes:
+        for one in processes:
+            one.alone = True
+            one.probed.clear()
+        one.down = {one[1].url}
+        await within(3 * INTERVAL, lambda: one.unhealthy == [1])
+
+        assert all(one.probed for one in processes)
+        assert not any(one.holds for one in processes)
+        assert processes[0].unhealthy == []

@@ -31,8 +31,8 @@ async def processes(server: RedisServer, number: int) -> AsyncIterator[list[Proc
     """Run processes; the first one has the lease."""
     async with contextlib.AsyncExitStack() as stack:
         started = []
-        for n in range(number):
-            words = (sys.executable, "-m", "tests.cluster.fleet_process", server.url, f"p{n}")
+        for _ in range(number):
+            words = (sys.executable, "-m", "tests.cluster.fleet_process", server.url)
             started.append(await stack.enter_async_context(running(*words)))
             await started[-1].line("ready")
         yield started
@@ -86,7 +86,7 @@ async def test_halves_that_were_cut_from_each_other_agree_again(server: RedisSer
         async with Fleet(urls, respect_retry_after=True) as both:
             here, there = both[:2], both[2:]
             link.cut()
-            await within(2, lambda: all(one.contact.lost for one in there))
+            await within(2, lambda: all(one.store.contact.lost for one in there))
             for one in here:
                 one.down = {one[2].url}
             for one in there:

@@ -173,3 +173,15 @@ async def test_votes_are_in_an_emptied_store_again(server: RedisServer) -> None:
         processes[1].fail(1)
 
         await within(2, lambda: ejected(processes, 1))
+
+
+async def test_ejection_holds_for_a_destination_that_is_found_later(server: RedisServer) -> None:
+    """A source gave it to another process first."""
+    async with Fleet([server.url] * 2, respect_retry_after=True) as (first, second):
+        all_of_them = [one.settings for one in second.pool.destinations]
+        second.supervisor.replace(all_of_them[:2])
+        first.supervisor.cool_down(first[3], 20)
+        await within(1, lambda: first[3].url in second.state.held("billing", "ejection"))
+        second.supervisor.replace(all_of_them)
+
+        await within(2, lambda: second.ejected == [3])
