@@ -19,23 +19,31 @@ API = "dns+http://api.internal"
     [
         (
             DestinationsFound("billing", source=API, added=("a", "b", "c", "d"), found=5),
-            f"INFO billing has a new list of destinations ({API}: 4 added: a, b, c, ...;"
-            " 5 in the list)",
+            (
+                f"INFO billing has a new list of destinations ({API}: 4 added: a, b, c, ...;"
+                " 5 in the list)"
+            ),
         ),
         (
             DestinationsFound("billing", source=API, added=("a",), removed=("b",), found=1),
-            f"INFO billing has a new list of destinations ({API}: 1 added: a; 1 removed: b;"
-            " 1 in the list)",
+            (
+                f"INFO billing has a new list of destinations ({API}: 1 added: a; 1 removed: b;"
+                " 1 in the list)"
+            ),
         ),
         (
             DiscoveryFailed("billing", source=API, reason="SERVFAIL", kept=3),
-            f"WARNING billing cannot find destinations ({API}: SERVFAIL; its last 3 destinations"
-            " are used for discovery.keep seconds)",
+            (
+                f"WARNING billing cannot find destinations ({API}: SERVFAIL; its last 3 destinations"
+                " are used for discovery.keep seconds)"
+            ),
         ),
         (
             DiscoveryFailed("billing", source=API, reason="SERVFAIL"),
-            f"WARNING billing cannot find destinations ({API}: SERVFAIL; it has no destinations"
-            " that could be used meanwhile)",
+            (
+                f"WARNING billing cannot find destinations ({API}: SERVFAIL; it has no destinations"
+                " that could be used meanwhile)"
+            ),
         ),
         (
             DiscoveryRecovered("billing", source=API),
