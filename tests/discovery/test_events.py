@@ -34,8 +34,8 @@ API = "dns+http://api.internal"
         (
             DiscoveryFailed("billing", source=API, reason="SERVFAIL", kept=3),
             (
-                f"WARNING billing cannot find destinations ({API}: SERVFAIL; its last 3 destinations"
-                " are used for discovery.keep seconds)"
+                f"WARNING billing cannot find destinations ({API}: SERVFAIL; its last 3"
+                " destinations are used for discovery.keep seconds)"
             ),
         ),
         (

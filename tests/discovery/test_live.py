@@ -16,7 +16,7 @@ import dns.rcode
 import pytest
 
 from fastapi_proxy_di.settings import DestinationSettings
-from tests.support.dns_servers import dnsmasq, reply, scripted_dns
+from tests.support.dns_servers import bind, dnsmasq, reply, scripted_dns
 from tests.support.gateways import Gateway, billing, gateway, until
 from tests.support.http_client import fetch
 from tests.support.servers import free_port
@@ -145,6 +145,30 @@ async def test_name_grows_and_shrinks_under_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_zone_of_bind_is_reloaded_under_load(tmp_path: Path) -> None:
+    """Ten times, to other addresses each time: no request fails."""
+
+    def records(*numbers: int) -> str:
+        return "".join(f"api 0 A 127.0.0.{number}\n" for number in numbers)
+
+    async with origin() as server, bind(tmp_path, records(1, 2)) as names:
+        settings = {"nameservers": [names.nameserver], "refresh": 0.05, "family": "both"}
+        source = f"dns+http://api.example:{server.port}"
+        async with gateway(source, policy="round_robin", discovery=settings) as gate:
+            load = Load(gate)
+            for first in range(3, 23, 2):
+                await names.write(records(first, first + 1))
+                wanted = [f"http://127.0.0.{first + one}:{server.port}" for one in range(2)]
+                await until(partial(_has, gate, wanted))
+                await load.more(20)
+            await load.stop()
+
+    assert {status for _, status in load.statuses} == {200}
+    assert set(server.posts.values()) <= {0, 1}
+    assert len(server.served) >= 20
+
+
+@pytest.mark.slow
 async def test_last_addresses_serve_while_the_server_is_stopped(tmp_path: Path) -> None:
     """For ``keep``; a server that is back is asked again."""
     port = free_port()
@@ -267,6 +291,40 @@ async def test_another_host_reaches_addresses_that_are_known(scheme: str, tmp_pa
                     }
 
     assert server.hosts == {f"api.internal:{server.port}", "first.example", "second.example"}
+
+
+async def test_counts_are_right_where_addresses_flap() -> None:
+    """An address that comes back goes on with its own; each source has its own list."""
+    listed = ["api.internal. 0 IN A 127.0.0.2", "api.internal. 0 IN A 127.0.0.3"]
+    stable = "other.internal. 0 IN A 127.0.0.1"
+    turn, flaps = 0, True
+
+    def script(query: dns.message.Message, by_tcp: bool) -> list[dns.message.Message]:
+        nonlocal turn
+        if query.question[0].name.to_text() == "other.internal.":
+            return [reply(query, stable)]
+        turn += 1
+        return [reply(query, *(listed[turn % 2 :][:1] if flaps else listed))]
+
+    async with origin() as server, scripted_dns(script) as names:
+        settings = {"nameservers": [names.nameserver], "refresh": 0.02, "family": "ipv4"}
+        sources = [f"dns+http://{name}.internal:{server.port}" for name in ("api", "other")]
+        async with gateway(*sources, policy="round_robin", discovery=settings) as gate:
+            load = Load(gate)
+            await until(lambda: turn > 20 and len(server.served) == 3, 30)
+            await load.stop()
+            flaps = False
+            await until(lambda: known(gate) == 3)
+            status = gate.balancer.status()
+
+    assert {status for _, status in load.statuses} == {200}
+    assert {one.url: one.attempts for one in status.destinations} == {
+        f"http://{address}:{server.port}": count for address, count in server.served.items()
+    }
+    assert [(one.source, one.found, one.reason) for one in status.sources] == [
+        (sources[0], 2, ""),
+        (sources[1], 1, ""),
+    ]
 
 
 async def test_failed_dial_finds_the_new_address(tmp_path: Path) -> None:
