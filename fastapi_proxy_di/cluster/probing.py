@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from random import Random
 from time import monotonic
 from typing import Any, Final
@@ -127,6 +128,9 @@ class SharedProbing:
             return
         found = found_in(body, _BELIEVED * interval, self._state.now())
         self._published.update(found)
+        for shard in self._shards:
+            if str(shard.number) == subject:
+                shard.stepped_back = False
         for url in found:
             destination = self._supervisor.pool.find(url)
             if destination is not None:
@@ -151,12 +155,10 @@ class SharedProbing:
 
     async def _pause(self) -> None:
         interval = self._prober.settings.interval
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(interval / 3 * (0.8 + 0.2 * self._random.random())):
                 await self._changed.wait()
                 await asyncio.sleep(min(_GATHER_SECONDS, interval / 10))
-        except TimeoutError:
-            pass
         self._changed.clear()
 
     def _shard_of(self, destination: Destination) -> _Shard | None:
@@ -215,8 +217,9 @@ class SharedProbing:
                 await shard.lease.give()
         elif not shard.lease.holds(now):
             if now >= self._quiet_until and await shard.lease.take(settings.interval):
-                confirm = (settings.fall + 2) * settings.interval if shard.lease.marked else 0.0
-                shard.begin(now + confirm)
+                # It confirms itself if no other process was there to do so.
+                confirms = shard.lease.marked or shard.stepped_back
+                shard.begin(now + (settings.fall + 2) * settings.interval * confirms)
                 self._prober.hasten(shard.destinations)
         elif self._many_fail(shard, now) and self._state.alive > 1:
             if now < shard.confirms_until:
@@ -234,6 +237,7 @@ class SharedProbing:
 
     async def _step_back(self, shard: _Shard, now: float) -> None:
         settings = self._prober.settings
+        shard.stepped_back = True
         quiet = max(_BELIEVED, settings.fall + 1) * settings.interval
         self._quiet_until = now + quiet
         _logger.warning(
@@ -300,6 +304,8 @@ class _Shard:
         told: Which health others were told, by address.
         confirms_until: The monotonic second until which this process may publish that most is
             unhealthy, because the holder before saw it as well.
+        stepped_back: Whether this process gave the lease away, as it did not trust its probes, and
+            nobody has published anything since.
     """
 
     def __init__(self, number: int, lease: Lease) -> None:
@@ -310,6 +316,7 @@ class _Shard:
         self.reasons: dict[Destination, str] = {}
         self.told: dict[str, bool] = {}
         self.confirms_until = 0.0
+        self.stepped_back = False
 
     def use(self, destinations: list[Destination]) -> None:
         """Have these destinations from now on."""
@@ -323,6 +330,7 @@ class _Shard:
         self.reasons.clear()
         self.told.clear()
         self.confirms_until = confirms_until
+        self.stepped_back = False
 
     def take_result(self, destination: Destination, reason: str, now: float) -> None:
         """Take the result of a probe."""

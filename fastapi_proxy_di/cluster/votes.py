@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from fastapi_proxy_di.cluster.probing_records import Records
@@ -53,7 +54,7 @@ class Votes:
         self._marked: Final[dict[Destination, float]] = {}
         self._changed: Final = asyncio.Event()
         self._destinations: tuple[Destination, ...] = supervisor.pool.destinations
-        self._voted = False
+        self._put: set[Destination] = set()
         self._suspect = False
 
     @property
@@ -105,19 +106,15 @@ class Votes:
     async def run(self) -> None:
         """Vote and tell until cancelled."""
         while True:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause()):
                     await self._changed.wait()
-            except TimeoutError:
-                pass
             self._changed.clear()
             self._follow_added()
-            try:
+            with suppress(StoreLost):  # the next round does the same again
                 await self._vote()
                 await self._tell_all()
                 await self._mark_traffic()
-            except StoreLost:
-                self._voted = True  # once more when it is back
 
     def _follow_added(self) -> None:
         """Follow the ejections that run of destinations that have joined the pool."""
@@ -191,19 +188,17 @@ class Votes:
         new = [one for one in self._new if one in held]
         self._new.clear()
         self._tell_suspicion(len(held))
-        if not held or self._suspect:
-            if self._voted or held:
-                votes = {self._digest(one): left for one, left in held.items()}
-                await cast(self._store, self._keys, self._state.process, votes)
-                self._voted = bool(votes)
-            return
-        self._voted = True
         others = [one for one in held if one not in new]
         for one in others[:_AT_ONCE]:  # to the end of the order
             self._mine[one] = self._mine.pop(one)
-        for one in (*new, *others[:_AT_ONCE]):
-            if not self._runs(one):
+        ballots = [one for one in (*new, *others[:_AT_ONCE]) if not self._runs(one)]
+        if ballots and not self._suspect:
+            for one in ballots:
                 await self._count(one, held)
+        elif ballots or held.keys() != self._put:
+            votes = {self._digest(one): left for one, left in held.items()}
+            await cast(self._store, self._keys, self._state.process, votes)
+        self._put = set(held)
 
     def _held(self) -> dict[Destination, float]:
         """Give the votes that hold, with the seconds that they still do; drop the others."""

@@ -190,3 +190,21 @@ async def test_processes_that_probe_alone_share_nothing(server: RedisServer) -> 
         assert all(one.probed for one in processes)
         assert not any(one.holds for one in processes)
         assert processes[0].unhealthy == []
+
+
+@pytest.mark.slow
+async def test_process_confirms_itself_if_no_other_can(server: RedisServer) -> None:
+    """The others may probe nothing; it does not hide for ever what it finds."""
+    async with Fleet([server.url] * 2) as processes:
+        one = holder(processes)
+        (other,) = [each for each in processes if each is not one]
+        other.alone = True
+        one.down = None
+        await within(3 * INTERVAL, lambda: not one.holds)
+
+        await within(
+            5 * INTERVAL,
+            lambda: (
+                '[0,"status 503"' in str(server.client.hget("{shop}:state:billing", "health:0"))
+            ),
+        )

@@ -185,3 +185,23 @@ async def test_ejection_holds_for_a_destination_that_is_found_later(server: Redi
         second.supervisor.replace(all_of_them)
 
         await within(2, lambda: second.ejected == [3])
+
+
+async def test_vote_is_withdrawn_when_the_destination_serves_again(server: RedisServer) -> None:
+    """Also while another vote of the process has been decided."""
+    async with Fleet([server.url] * 3, fall=1000) as processes:
+        for one in processes:
+            one.down = {one[1].url, one[2].url}
+        await traffic(processes, server)
+        for one in processes[:2]:
+            one.fail(1)
+        await within(1, lambda: ejected(processes, 1))
+        first = processes[0]
+        first.fail(2)
+
+        def votes() -> int:
+            return str(server.client.hget("{shop}:votes:billing", first.state.process)).count("=")
+
+        await within(1, lambda: votes() == 2)
+        first.supervisor.readmit(first[2])
+        await within(1, lambda: votes() == 1)
