@@ -208,3 +208,15 @@ async def test_process_confirms_itself_if_no_other_can(server: RedisServer) -> N
                 '[0,"status 503"' in str(server.client.hget("{shop}:state:billing", "health:0"))
             ),
         )
+
+
+async def test_large_upstream_is_probed_in_parts(server: RedisServer) -> None:
+    """Each part has a lease and a record of its own, and what is in the second one is followed."""
+    async with Fleet([server.url] * 2, destinations=150) as processes:
+        one = holder(processes)
+        assert len(server.client.keys("{shop}:lease:*")) == 2
+        last = max(range(150), key=lambda n: one[n].url)
+        one.down = {one[last].url}
+
+        await within(4 * INTERVAL, lambda: all(each.unhealthy == [last] for each in processes))
+        assert server.client.hlen("{shop}:state:billing") == 2

@@ -359,3 +359,38 @@ def test_ejector_never_empties_a_pool(
         else:
             for expired in ejector.expired(now):
                 readmit(ejector, pool, expired)
+
+
+@pytest.mark.parametrize(
+    ("failures", "successes", "good_after", "failing"),
+    [(4, 0, 0, False), (5, 0, 0, True), (5, 0, 1, False), (5, 20, 0, True), (4, 6, 0, True)],
+)
+def test_ejector_tells_what_fails_also_if_it_may_not_be_ejected(
+    failures: int, successes: int, good_after: int, failing: bool
+) -> None:
+    """By the row or by the rate, until a request succeeds or the window is over."""
+    ejector, pool, destination = ejector_of(1)
+    assert not ejector.failing(destination, 1.0)
+    for _ in range(successes):
+        ejector.succeeded(destination)
+    for _ in range(failures):
+        assert fail(ejector, pool, destination, 1.0) is None
+    for _ in range(good_after):
+        ejector.succeeded(destination)
+
+    assert ejector.failing(destination, 1.0) is failing
+    ejector.configure(EjectionSettings(enabled=False))
+    assert not ejector.failing(destination, 1.0)
+
+
+def test_ejector_follows_an_ejection_that_others_decided() -> None:
+    """At most to ``max_time``, and the next ejection is as long as after one of its own."""
+    ejector, pool, destination = ejector_of(3)
+
+    assert ejector.follow(destination, 1000.0, 100.0) == 400
+    assert ejector.follow(destination, 120.0, 100.0) == 120
+    assert pool.eject(destination, 120.0)
+    assert ejector.follow(destination, 125.0, 100.0) == 125
+    readmit(ejector, pool, destination)
+
+    assert fail_until_ejected(ejector, pool, destination, 125.0) == 90

@@ -66,3 +66,17 @@ def test_threshold_ignores_late_results_of_removed_destinations() -> None:
 
     assert not threshold.observe(gone, False)
     assert not threshold.has_observed(gone)
+
+
+def test_threshold_takes_a_followed_result_as_observed() -> None:
+    """The results of this process count from zero, and one failed probe is a beginning."""
+    pool, threshold = pool_of(1), Threshold(fall=2, rise=1)
+    (one,) = pool.destinations
+    probe(pool, threshold, "+-")
+    assert threshold.failing(one)
+
+    threshold.follow(one)
+    assert threshold.has_observed(one)
+    assert not threshold.failing(one)
+    assert probe(pool, threshold, "--") == "+-"
+    assert threshold.failing(one)
