@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import dns.asyncbackend
 import dns.asyncresolver
 import dns.exception
 import dns.flags
@@ -17,7 +18,6 @@ import dns.name
 import dns.rdatatype
 import dns.resolver
 
-from fastapi_proxy_di.discovery.dns_sockets import Backend
 from fastapi_proxy_di.discovery.found import Found, LookupFailed
 from fastapi_proxy_di.discovery.name_server import NameServer
 
@@ -41,8 +41,7 @@ class DnsServers:
     def __init__(self, servers: Sequence[tuple[str, int]]) -> None:
         self._servers = servers
         self._shown = {f"Do53:{host}@{port}": _shown(host, port) for host, port in servers}
-        # dnspython asks for nothing but the methods that ours has.
-        self._backend: Any = Backend()
+        self._backend = dns.asyncbackend.get_backend("asyncio")  # only for its pauses
 
     async def ask(self, name: str, kind: str, seconds: float) -> Found[Any]:
         """Ask for the records of one kind.

@@ -1,4 +1,4 @@
-"""The sockets that dnspython asks servers with.
+"""The sockets that DNS servers are asked with.
 
 dnspython's own ones are asyncio's transports, which look up an IPv6 address with a zone in a
 thread pool, do not hear that a port is closed, and close after the look-up has ended. These are
@@ -10,64 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable
-from typing import Any, Self, TypeVar
+from typing import Self
 
-import dns.exception
 import dns.inet
 
-__all__ = ["Backend"]
-
-_Result = TypeVar("_Result")
+__all__ = ["Connection", "connect"]
 
 
-class Backend:
-    """Makes sockets on the running loop. The interface is that of ``dns.asyncbackend.Backend``."""
+class Connection:
+    """A connected socket, UDP or TCP; leaving its context closes it.
 
-    async def make_socket(
-        self,
-        af: int,
-        socktype: int,
-        proto: int = 0,
-        source: Any = None,
-        destination: Any = None,
-        timeout: float | None = None,
-    ) -> _Socket:
-        """Make a socket that is connected to ``destination``, a numeric address and a port.
+    Args:
+        sock: The socket.
+    """
 
-        Raises:
-            OSError: No connection.
-            dns.exception.Timeout: No connection in time.
-        """
-        sock = socket.socket(af, socktype, proto)
-        try:
-            sock.setblocking(False)
-            address = dns.inet.low_level_address_tuple(destination, af)
-            if socktype == socket.SOCK_DGRAM:
-                sock.connect(address)  # only chooses the route
-            else:
-                await _within(timeout, asyncio.get_running_loop().sock_connect(sock, address))
-        except BaseException:
-            sock.close()
-            raise
-        return _Socket(sock, address)
-
-    def datagram_connection_required(self) -> bool:
-        """Make dnspython give the destination to ``make_socket`` for UDP too."""
-        return True
-
-    async def sleep(self, interval: float) -> None:
-        """Wait before all servers are asked again."""
-        await asyncio.sleep(interval)
-
-
-class _Socket:
-    """A connected socket, UDP (``sendto``, ``recvfrom``) or TCP (``sendall``, ``recv``)."""
-
-    def __init__(self, sock: socket.socket, peer: Any) -> None:
-        self.family = sock.family
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._peer = peer
         self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> Self:
@@ -76,23 +34,36 @@ class _Socket:
     async def __aexit__(self, *_: object) -> None:
         self._sock.close()
 
-    async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:
-        await self.sendall(what, timeout)
-        return len(what)
+    async def send(self, what: bytes) -> None:
+        """Send all bytes, by UDP as one packet."""
+        await self._loop.sock_sendall(self._sock, what)
 
-    async def sendall(self, what: bytes, timeout: float | None) -> None:
-        await _within(timeout, self._loop.sock_sendall(self._sock, what))
-
-    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:
-        return await self.recv(size, timeout), self._peer
-
-    async def recv(self, size: int, timeout: float | None) -> bytes:
-        return await _within(timeout, self._loop.sock_recv(self._sock, size))
+    async def receive(self, size: int) -> bytes:
+        """Wait for at most ``size`` bytes, by UDP for one packet; empty at the end of TCP."""
+        return await self._loop.sock_recv(self._sock, size)
 
 
-async def _within(seconds: float | None, awaitable: Awaitable[_Result]) -> _Result:
+async def connect(host: str, port: int, kind: socket.SocketKind) -> Connection:
+    """Connect a socket.
+
+    Args:
+        host: Numeric address, with a zone if it needs one.
+        port: The port.
+        kind: ``SOCK_DGRAM`` for UDP, ``SOCK_STREAM`` for TCP.
+
+    Raises:
+        OSError: No connection.
+    """
+    family = dns.inet.af_for_address(host)
+    sock = socket.socket(family, kind)
     try:
-        async with asyncio.timeout(seconds):
-            return await awaitable
-    except TimeoutError as error:
-        raise dns.exception.Timeout from error
+        sock.setblocking(False)
+        address = dns.inet.low_level_address_tuple((host, port), family)
+        if kind == socket.SOCK_DGRAM:
+            sock.connect(address)  # only chooses the route
+        else:
+            await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return Connection(sock)

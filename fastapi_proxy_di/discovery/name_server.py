@@ -17,6 +17,7 @@ import dns.nameserver
 import dns.query
 
 from fastapi_proxy_di.discovery.dns_message import read_question, read_records
+from fastapi_proxy_di.discovery.dns_sockets import Connection, connect
 
 __all__ = ["NameServer"]
 
@@ -50,7 +51,7 @@ class NameServer(dns.nameserver.Do53Nameserver):
             source: Not used, nor are the others that are not named here.
             source_port: Not used.
             max_size: Whether to ask by TCP.
-            backend: Makes the socket.
+            backend: Not used.
             one_rr_per_rrset: Not used.
             ignore_trailing: Not used.
 
@@ -62,22 +63,22 @@ class NameServer(dns.nameserver.Do53Nameserver):
             EOFError: The server closed the connection.
         """
         kind = socket.SOCK_STREAM if max_size else socket.SOCK_DGRAM
-        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
-        server = (self.address, self.port)
         ask = _ask_by_tcp if max_size else _ask_by_udp
         try:
             # One time for all: reading the response counts too.
             async with asyncio.timeout(timeout):
-                async with await backend.make_socket(family, kind, destination=server) as sock:
-                    return await ask(sock, request)
+                async with await connect(self.address, self.port, kind) as connection:
+                    return await ask(connection, request)
         except TimeoutError as error:
             raise dns.exception.Timeout from error
 
 
-async def _ask_by_udp(sock: Any, request: dns.message.QueryMessage) -> dns.message.Message:
-    await sock.sendall(request.to_wire(), None)
+async def _ask_by_udp(
+    connection: Connection, request: dns.message.QueryMessage
+) -> dns.message.Message:
+    await connection.send(request.to_wire())
     while True:
-        packet = await sock.recv(_LARGEST_PACKET, None)
+        packet = await connection.receive(_LARGEST_PACKET)
         try:
             response = read_question(packet)
             if not request.is_response(response):
@@ -91,11 +92,13 @@ async def _ask_by_udp(sock: Any, request: dns.message.QueryMessage) -> dns.messa
         raise truncated(message=response)
 
 
-async def _ask_by_tcp(sock: Any, request: dns.message.QueryMessage) -> dns.message.Message:
+async def _ask_by_tcp(
+    connection: Connection, request: dns.message.QueryMessage
+) -> dns.message.Message:
     query = request.to_wire()
-    await sock.sendall(struct.pack("!H", len(query)) + query, None)
-    (size,) = struct.unpack("!H", await _exactly(sock, 2))
-    packet = await _exactly(sock, size)
+    await connection.send(struct.pack("!H", len(query)) + query)
+    (size,) = struct.unpack("!H", await _exactly(connection, 2))
+    packet = await _exactly(connection, size)
     response = read_question(packet)
     if not request.is_response(response):
         raise dns.query.BadResponse
@@ -103,10 +106,10 @@ async def _ask_by_tcp(sock: Any, request: dns.message.QueryMessage) -> dns.messa
     return response
 
 
-async def _exactly(sock: Any, size: int) -> bytes:
+async def _exactly(connection: Connection, size: int) -> bytes:
     read = b""
     while len(read) < size:
-        part = await sock.recv(size - len(read), None)
+        part = await connection.receive(size - len(read))
         if not part:
             raise EOFError
         read += part

@@ -14,8 +14,9 @@ import pytest
 import uvloop
 
 from fastapi_proxy_di.discovery.dns import DnsServers
-from fastapi_proxy_di.discovery.dns_sockets import Backend
+from fastapi_proxy_di.discovery.dns_sockets import connect
 from fastapi_proxy_di.discovery.found import Found, LookupFailed
+from fastapi_proxy_di.discovery.name_server import NameServer
 from fastapi_proxy_di.discovery.names import Names
 from fastapi_proxy_di.settings.nameservers import parse_nameserver
 from tests.support.dns_servers import reply, scripted_dns
@@ -89,11 +90,7 @@ async def test_cancelled_connection_by_tcp_is_closed() -> None:
     """While it is being opened."""
     with blackhole() as port:
         before = _open_sockets()
-        opening = asyncio.create_task(
-            Backend().make_socket(
-                socket.AF_INET, socket.SOCK_STREAM, destination=("127.0.0.1", port), timeout=60.0
-            )
-        )
+        opening = asyncio.create_task(connect("127.0.0.1", port, socket.SOCK_STREAM))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         during = _open_sockets() - before
@@ -109,8 +106,8 @@ async def test_connection_by_tcp_ends_in_time() -> None:
     with blackhole() as port:
         before = _open_sockets()
         with pytest.raises(dns.exception.Timeout):
-            await Backend().make_socket(
-                socket.AF_INET, socket.SOCK_STREAM, destination=("127.0.0.1", port), timeout=0.05
+            await NameServer("127.0.0.1", port).async_query(
+                dns.message.make_query("a.", "A"), 0.05, None, 0, True, None
             )
 
         assert _open_sockets() - before == set()
