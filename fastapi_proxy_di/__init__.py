@@ -43,6 +43,12 @@ from fastapi_proxy_di.integration.lifespan import proxy_lifespan
 from fastapi_proxy_di.integration.metrics import metrics_router, proxy_collector
 from fastapi_proxy_di.integration.options import ForwardOptions
 from fastapi_proxy_di.integration.proxy_upstream import proxy_upstream
+from fastapi_proxy_di.integration.rate_limit import (
+    RateLimit,
+    RateLimitExceeded,
+    client_address,
+    rate_limit,
+)
 from fastapi_proxy_di.integration.readiness import upstreams_ready
 from fastapi_proxy_di.integration.reload_upstreams import reload_upstreams
 from fastapi_proxy_di.integration.router import proxy_router
@@ -156,6 +162,8 @@ __all__ = [
     "ProxyError",
     "ProxyNotStarted",
     "ProxySettings",
+    "RateLimit",
+    "RateLimitExceeded",
     "ReloadFailed",
     "ReloadStatus",
     "Reloaded",
@@ -185,12 +193,14 @@ __all__ = [
     "UpstreamsNotReady",
     "WebSocketSettings",
     "__version__",
+    "client_address",
     "metrics_router",
     "proxy_app",
     "proxy_collector",
     "proxy_lifespan",
     "proxy_router",
     "proxy_upstream",
+    "rate_limit",
     "reload_upstreams",
     "status_router",
     "upstreams_ready",

@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.errors import ProxyError, ProxyNotStarted, SettingsError
 from fastapi_proxy_di.forwarding.overrides import Overrides
+from fastapi_proxy_di.integration.added_headers import take_headers, with_headers
 from fastapi_proxy_di.integration.balancers import GivesBalancer
 from fastapi_proxy_di.integration.broken_responses import BrokenResponses
 from fastapi_proxy_di.integration.compat import app_dependencies, route_template
@@ -38,8 +39,10 @@ from fastapi_proxy_di.integration.problems import (
     problem_response,
     send_response,
 )
+from fastapi_proxy_di.integration.rate_limit import STARTER, Refused
 from fastapi_proxy_di.integration.request_ids import RequestIds
 from fastapi_proxy_di.integration.runtime import Runtime
+from fastapi_proxy_di.limiting.limiter import CountsRequests
 from fastapi_proxy_di.observability.telemetry import Telemetry
 from fastapi_proxy_di.settings import Mention
 from fastapi_proxy_di.transforms.pipeline import Transform, pipeline_of
@@ -47,7 +50,8 @@ from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.wire.targets import PathOutsideMount, target_in_mount
 
 Guard = Callable[[HTTPConnection], Awaitable[Response | None]]
-"""An async function that returns ``None`` to allow a request, or a response to refuse it."""
+"""An async function that returns ``None`` to allow a request, or a response to refuse it. A
+`rate_limit` is one."""
 
 
 def proxy_app(
@@ -128,6 +132,7 @@ class ProxyApp(MountedUpstream):
     ) -> None:
         self.upstream: Upstream = upstream if isinstance(upstream, Upstream) else Upstream(upstream)
         self._guards = _guards(guard)
+        self.counts_requests = any(isinstance(one, CountsRequests) for one in self._guards)
         pipeline = pipeline_of(transforms)
         self._overrides = None if pipeline is None else Overrides(transforms=pipeline)
         self._unguarded = unguarded
@@ -150,10 +155,13 @@ class ProxyApp(MountedUpstream):
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if self._guards:
+                scope[STARTER] = self._starter
                 refusal = await self._refusal(HTTPConnection(scope))
                 if refusal is not None:
                     await send_response(refusal, scope, receive, send)
                     return
+                if added := take_headers(scope):
+                    send = with_headers(send, added)
             balancer = self._balancer
             app = self._overriding_app(scope.get("app"))
             if app is not None:
@@ -174,6 +182,8 @@ class ProxyApp(MountedUpstream):
             # No byte of a response was sent yet: a later failure breaks the transfer instead.
             response = await problem_response(HTTPConnection(scope), error)
             await send_response(response, scope, receive, send)
+        except Refused as error:
+            await send_response(error.response(), scope, receive, send)
         except HTTPException as error:
             response = await http_exception_response(error)
             await send_response(response, scope, receive, send)
@@ -320,6 +330,8 @@ async def running_together(proxies: Iterable[ProxyApp]) -> AsyncIterator[None]:
             {one.upstream.name: one.upstream.source for one in own},
             telemetry_of=partial(Telemetry, route_of=route_template),
         )
+        if any(one.counts_requests for one in own):
+            runtime.warn_of_limits()
         for one in own:
             one.bind(runtime.balancers[one.upstream.name])
             if runtime.request_id:

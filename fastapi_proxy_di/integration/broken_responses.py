@@ -5,7 +5,8 @@ inside it returns, so the client would take half a response for a whole one. The
 put around all middlewares of an app. It puts an object into the scope, in which the forwarder
 notes a broken response (``forwarding.response.break_off``); the wrapper then raises an
 exception instead of sending the last body message. When the server cancels a response whose body
-is being sent, the wrapper returns without that message. It changes nothing else.
+is being sent, the wrapper returns without that message. Headers of a response are added there too,
+where something asks for it (``integration.added_headers``). It changes nothing else.
 
 The wrapper also notes the request of the context (``REQUEST_SCOPE``).
 """
@@ -13,7 +14,7 @@ The wrapper also notes the request of the context (``REQUEST_SCOPE``).
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from starlette.applications import Starlette
@@ -79,6 +80,10 @@ class _Transfer:
     def is_failure(self) -> bool:
         """Whether the response broke off while the client was connected."""
         return self.broken_by is not None and not isinstance(self.broken_by, ClientDisconnected)
+
+    def wrap(self, wrapper: Callable[[Send], Send]) -> None:
+        """Put a function around what sends the response."""
+        self._send = wrapper(self._send)
 
     def send(self, message: Message) -> Awaitable[None]:
         if self.broken_by is None or message["type"] != "http.response.body":

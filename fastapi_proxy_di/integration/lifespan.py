@@ -30,6 +30,7 @@ from fastapi_proxy_di.integration.compat import (
     routes_of,
     telemetry_provider,
 )
+from fastapi_proxy_di.integration.limited import is_limited
 from fastapi_proxy_di.integration.mounts import MountedUpstream, claimed, mounted_upstreams
 from fastapi_proxy_di.integration.problems import install_at_start
 from fastapi_proxy_di.integration.proxied import proxied_by
@@ -157,6 +158,8 @@ async def _running(app: Starlette) -> AsyncIterator[None]:
             )
             for one in mounted:
                 one.bind(runtime.balancers.get(one.upstream.name))
+            if is_limited(reached_routes(app.routes), mounted):
+                runtime.warn_of_limits()
             runtime.mounts = mount_paths(app.routes)
             _warn_of_shadowed_routes(runtime.mounts)
             with identified(app, wanted=runtime.request_id):

@@ -25,9 +25,11 @@ class MountedUpstream(ABC):
 
     Attributes:
         upstream: The upstream that requests are forwarded to.
+        counts_requests: Whether a guard is a ``rate_limit``.
     """
 
     upstream: UpstreamMention
+    counts_requests: bool = False
 
     @abstractmethod
     def claim(self, app: Starlette) -> bool:

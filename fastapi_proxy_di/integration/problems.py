@@ -110,6 +110,11 @@ async def send_response(response: Response, scope: Scope, receive: Receive, send
     await response(scope, receive, send)
 
 
+def denied(scope: Scope, response: Response) -> Response:
+    """Give a response to return, or the server's own 403 for a WebSocket it cannot deny so."""
+    return _Refusal() if _cannot_deny(scope) else response
+
+
 def _cannot_deny(scope: Scope) -> bool:
     return scope["type"] == "websocket" and _DENIAL not in (scope.get("extensions") or ())
 

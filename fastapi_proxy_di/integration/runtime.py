@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Final
 from fastapi_proxy_di.errors import ProxyNotStarted, SettingsError
 from fastapi_proxy_di.integration.reloading import Reloader
 from fastapi_proxy_di.integration.triggers import start_reloads, trigger_faults
+from fastapi_proxy_di.limiting.limiter import Limiter, LocalLimiter
 from fastapi_proxy_di.observability.families import Numbers
 from fastapi_proxy_di.observability.history import History
 from fastapi_proxy_di.observability.telemetry import Telemetry
+from fastapi_proxy_di.observability.workers import warn_of_local_limits
 from fastapi_proxy_di.settings import (
     Mention,
     ProxySettings,
@@ -55,6 +57,7 @@ class Runtime:
         history: Keeps the recent events.
         mounts: The mounts of the app when it started, and the routes with paths in them.
         request_id: Whether each request gets an ``X-Request-ID``, once started.
+        limiter: Counts the requests of ``rate_limit``.
         reloader: Reads the settings anew; ``None`` before the start.
         websockets_checked: Whether the dependencies of proxied WebSockets were checked.
     """
@@ -65,6 +68,7 @@ class Runtime:
         self.history: History = History()
         _ = self.events.subscribe(self.history.listen)
         self.mounts: Sequence[MountPaths] = ()
+        self.limiter: Limiter = LocalLimiter()
         self.request_id: bool = False
         self.websockets_checked: bool = False
         self.reloader: Reloader | None = None
@@ -128,6 +132,11 @@ class Runtime:
         self.balancers = {upstream.name: Balancer(upstream) for upstream in self._running}
         self.reloader = Reloader(mentions, given, settings, telemetry_of, lambda: self._running)
         self._stop_reloads = start_reloads(settings.reload, self.reloader)
+
+    def warn_of_limits(self) -> None:
+        """Log once if requests are limited and each of several workers counts by itself."""
+        if isinstance(self.limiter, LocalLimiter):
+            warn_of_local_limits()
 
     def numbers(self) -> list[Numbers]:
         """Give what the metrics of the running upstreams are read from."""

@@ -15,11 +15,15 @@ from fastapi_proxy_di.limiting.memory import Memory
 from fastapi_proxy_di.limiting.rates import Rate
 from fastapi_proxy_di.limiting.window import Standing
 
-__all__ = ["Limiter", "LimitsUnavailable", "LocalLimiter", "counted"]
+__all__ = ["CountsRequests", "Limiter", "LimitsUnavailable", "LocalLimiter", "counted"]
 
 
 class LimitsUnavailable(Exception):
     """The store is lost, and ``cluster.on_store_lost`` is ``refuse``."""
+
+
+class CountsRequests:
+    """What limits requests; by this class a start finds it in an app."""
 
 
 class Limiter(Protocol):

@@ -8,6 +8,7 @@ call of ``uvicorn.run``, is not seen.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import re
 import shlex
@@ -15,9 +16,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-__all__ = ["warn_of_workers", "worker_count"]
+__all__ = ["warn_of_local_limits", "warn_of_workers", "worker_count"]
 
 _logger = logging.getLogger("fastapi_proxy_di.metrics")
+_limits_logger = logging.getLogger("fastapi_proxy_di.limits")
 
 
 def worker_count(
@@ -49,10 +51,7 @@ def worker_count(
 @cache
 def warn_of_workers() -> None:
     """Log once if a scrape of this process shows only a part of the traffic."""
-    import multiprocessing  # noqa: PLC0415  # only the first scrape needs it
-
-    has_parent = multiprocessing.parent_process() is not None
-    count = worker_count(sys.argv, os.environ, has_parent=has_parent)
+    count = _workers()
     if count > 1:
         _logger.warning(
             "metrics: process %d is one of %d workers, and each scrape sees one of them; their "
@@ -61,3 +60,22 @@ def warn_of_workers() -> None:
             os.getpid(),
             count,
         )
+
+
+@cache
+def warn_of_local_limits() -> None:
+    """Log once if this process limits requests by itself, and is one of several workers."""
+    count = _workers()
+    if count > 1:
+        _limits_logger.warning(
+            "rate_limit: process %d is one of %d workers, and each counts by itself: together they "
+            "admit up to %d times each limit. Set FASTAPI_PROXY_CLUSTER__STORE to count together",
+            os.getpid(),
+            count,
+            count,
+        )
+
+
+def _workers() -> int:
+    has_parent = multiprocessing.parent_process() is not None
+    return worker_count(sys.argv, os.environ, has_parent=has_parent)

@@ -7,7 +7,7 @@ request. The other undocumented names of FastAPI are in ``integration.compat``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -186,6 +186,13 @@ def channel_of(websocket: WebSocket) -> tuple[Receive, Send]:
     receive: Receive = getattr(websocket, "_receive", websocket.receive)
     send: Send = getattr(websocket, "_send", websocket.send)
     return receive, send
+
+
+def replace_send(websocket: WebSocket, wrapper: Callable[[Send], Send]) -> None:
+    """Put a function around the server's ``send``; nothing happens if the name is missing."""
+    send: Send | None = getattr(websocket, "_send", None)
+    if send is not None:
+        websocket._send = wrapper(send)  # noqa: SLF001
 
 
 def exit_stack(scope: Scope) -> AsyncExitStack | None:

@@ -275,6 +275,31 @@ async def test_drain_sends_no_requests_until_undrain(
     assert draining == {one.url: True, two.url: False}
 
 
+async def test_rate_limits_count_by_tenant_and_cost(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint, a proxied route and a mount are limited, each by its own rates."""
+    async with ScriptedOrigin() as origin:
+        for name in ("BILLING", "REPORTS"):
+            monkeypatch.setenv(f"UPSTREAM_{name}_DESTINATIONS", origin.url)
+        async with gateway(snippet("how_to/rate_limits.py").app) as client:
+            found = [await client.get("/search?q=x") for _ in range(11)]
+            proxied = await client.get("/billing/x", headers={"x-api-key": "s3cret"})
+            mounted = [await client.get("/reports/x") for _ in range(21)]
+            exports = [await client.get("/export") for _ in range(11)]
+            internal = [
+                await client.get("/export", headers={"x-api-key": "s3cret"}) for _ in range(11)
+            ]
+
+    assert [one.status_code for one in found].count(429) in {0, 1}  # a second may pass
+    assert found[0].headers["ratelimit-policy"] == '"10/second";q=10;w=1, "1000/hour";q=1000;w=3600'
+    assert proxied.headers["ratelimit"] == '"per tenant";r=99;t=60'
+    assert proxied.headers["ratelimit-policy"] == '"per tenant";q=100;w=60'
+    assert [one.status_code for one in mounted] == [200] * 20 + [429]
+    assert [one.status_code for one in exports] == [200] * 10 + [429]
+    assert {one.status_code for one in internal} == {200}
+
+
 async def test_limits_refuse_a_large_body(
     snippet: Snippet,
     billing: tuple[Running, Running],
