@@ -136,6 +136,14 @@ class SharedProbing:
             if destination is not None:
                 self._follow(destination, monotonic())
 
+    def found_again(self) -> None:
+        """Tell everything again, and follow it, as this process or others probed for themselves."""
+        for shard in self._shards:
+            shard.told.clear()
+        for subject, body in self._state.held(self._upstream, "health").items():
+            self.follow(subject, body)
+        self._changed.set()
+
     async def start(self) -> None:
         """Take the leases that are free, before the first probes."""
         await self._tend_all()

@@ -10,7 +10,7 @@ from fastapi_proxy_di.cluster.probing import SharedProbing
 from fastapi_proxy_di.cluster.state import SharedState
 from fastapi_proxy_di.cluster.store import Store
 from fastapi_proxy_di.cluster.votes import Votes
-from fastapi_proxy_di.supervision.events import Events
+from fastapi_proxy_di.supervision.events import Event, Events, StoreBack
 from fastapi_proxy_di.supervision.prober import Prober
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 
@@ -61,6 +61,7 @@ class SharedHealth:
         self._subscriptions: Final = (
             state.subscribe(name, "health", self.probing.follow),
             state.subscribe(name, "ejection", self.votes.follow),
+            events.subscribe(self._listen),
         )
 
     async def start(self) -> None:
@@ -81,3 +82,8 @@ class SharedHealth:
         """Follow no more records."""
         for unsubscribe in self._subscriptions:
             unsubscribe()
+
+    def _listen(self, event: Event) -> None:
+        if isinstance(event, StoreBack) and event.upstream == self._name:
+            self.probing.found_again()
+            self.votes.found_again()

@@ -80,7 +80,9 @@ class Votes:
         """Tell that an ejection has ended, unless it was this process's alone."""
         self._changed.set()  # the vote is withdrawn
         if self._on and (reason == "asked for" or self._runs(destination)):
-            self._tell(destination, {"until": 0, "by": "readmission", "reason": reason})
+            # To be told again to an emptied store for as long as the ejection might be, too.
+            until = self._state.now() + round(self._supervisor.ejection.max_time * 1000)
+            self._tell(destination, {"until": until, "by": "readmission", "reason": reason})
 
     def ejected_alone(self, destination: Destination) -> bool:
         """Whether this process ejected a destination by itself, so that others do not probe it."""
@@ -91,7 +93,7 @@ class Votes:
         destination = self._supervisor.pool.find(url)
         if not self._on or body is None or destination is None:
             return
-        self._ends[url] = body["until"]
+        self._ends[url] = _end(body)
         seconds = (body["until"] - self._state.now()) / 1000
         match body["by"]:
             case "votes" if seconds > 0:
@@ -102,6 +104,10 @@ class Votes:
                 self._mine.pop(destination, None)
                 reason = f"{body['reason']} in another process"
                 self._supervisor.follow_readmission(destination, reason)
+
+    def found_again(self) -> None:
+        """Vote at once, as the store is back and may be empty."""
+        self._changed.set()
 
     async def run(self) -> None:
         """Vote and tell until cancelled."""
@@ -129,7 +135,7 @@ class Votes:
         return min(_AGAIN_SECONDS, self._supervisor.ejection.window / 10)
 
     def _tell(self, destination: Destination, body: dict[str, Any]) -> None:
-        self._ends[destination.url] = body["until"]
+        self._ends[destination.url] = _end(body)
         self._to_write[destination.url] = body
         self._changed.set()
 
@@ -277,6 +283,11 @@ class Votes:
             version,
             record,
         )
+
+
+def _end(body: Mapping[str, Any]) -> int:
+    """Give the end of the ejection, in milliseconds of the store; 0 if it has ended."""
+    return 0 if body["by"] == "readmission" else body["until"]
 
 
 def _reason(body: Mapping[str, Any]) -> str:

@@ -48,7 +48,15 @@ class Process:
         alone: Whether it sends all probes itself.
     """
 
-    def __init__(self, url: str, *, destinations: int = 4, fall: int = 2, **ejection: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        destinations: int = 4,
+        interval: float = INTERVAL,
+        fall: int = 2,
+        **ejection: Any,
+    ) -> None:
         self.alone = False
         self.down: set[str] | None = set()
         self.probed: list[tuple[float, str]] = []
@@ -57,7 +65,7 @@ class Process:
         events = Events()
         events.subscribe(self.told.append)
         self._loop = asyncio.get_running_loop()
-        health = HealthSettings(path="/health", interval=INTERVAL, timeout=0.1, fall=fall)
+        health = HealthSettings(path="/health", interval=interval, timeout=0.1, fall=fall)
         self.supervisor = Supervisor(
             self.pool,
             Ejector(self.pool, EjectionSettings(**ejection)),

@@ -220,3 +220,20 @@ async def test_large_upstream_is_probed_in_parts(server: RedisServer) -> None:
 
         await within(4 * INTERVAL, lambda: all(each.unhealthy == [last] for each in processes))
         assert server.client.hlen("{shop}:state:billing") == 2
+
+
+async def test_process_follows_again_when_the_store_is_back(server: RedisServer) -> None:
+    """Also if the lease has outlived the loss, so that the holder has nothing new to tell."""
+    async with Fleet([server.url] * 2, interval=30) as processes:
+        one = holder(processes)
+        (other,) = [each for each in processes if each is not one]
+        server.pause()
+        await within(3, lambda: other.store.contact.lost and one.store.contact.lost)
+        other.down = {other[1].url}
+        for _ in range(2):
+            await other.prober.probe(other[1])
+        assert other.unhealthy == [1]
+        server.resume()
+
+        await within(2, lambda: other.unhealthy == [])
+        assert one.holds
