@@ -170,21 +170,26 @@ class SharedProbing:
         self._changed.clear()
 
     def _shard_of(self, destination: Destination) -> _Shard | None:
-        destinations = self._supervisor.pool.destinations
-        if destinations is not self._snapshot:
-            self._snapshot = destinations
-            parts = shards(destinations)
-            while len(self._shards) < len(parts):
-                number = len(self._shards)
-                lease = Lease(self._store, self._state.cluster, self._upstream, number)
-                self._shards.append(_Shard(number, lease))
-            for shard in self._shards:
-                shard.use(parts[shard.number] if shard.number < len(parts) else [])
-            self._index = {one: shard for shard in self._shards for one in shard.destinations}
-            self._waited &= self._index.keys()
-            urls = {one.url for one in destinations}
-            self._published = {k: v for k, v in self._published.items() if k in urls}
+        self._divide()
         return self._index.get(destination)
+
+    def _divide(self) -> None:
+        """Divide the destinations into parts, if they are others than before."""
+        destinations = self._supervisor.pool.destinations
+        if destinations is self._snapshot:
+            return
+        self._snapshot = destinations
+        parts = shards(destinations)
+        while len(self._shards) < len(parts):
+            number = len(self._shards)
+            lease = Lease(self._store, self._state.cluster, self._upstream, number)
+            self._shards.append(_Shard(number, lease))
+        for shard in self._shards:
+            shard.use(parts[shard.number] if shard.number < len(parts) else [])
+        self._index = {one: shard for shard in self._shards for one in shard.destinations}
+        self._waited &= self._index.keys()
+        urls = {one.url for one in destinations}
+        self._published = {url: one for url, one in self._published.items() if url in urls}
 
     def _follow(self, destination: Destination, now: float) -> None:
         """Apply what is published of a destination, unless this process knows better.
@@ -210,8 +215,7 @@ class SharedProbing:
             shard.forget(destination)
 
     async def _tend_all(self) -> None:
-        for destination in self._supervisor.pool.destinations[:1]:
-            self._shard_of(destination)  # the destinations may be others now
+        self._divide()
         for shard in self._shards:
             try:
                 await self._tend(shard)
@@ -229,18 +233,19 @@ class SharedProbing:
                 confirms = shard.lease.marked or shard.stepped_back
                 shard.begin(now + (settings.fall + 2) * settings.interval * confirms)
                 self._prober.hasten(shard.destinations)
-        elif self._many_fail(shard, now) and self._state.alive > 1:
-            if now < shard.confirms_until:
-                self._confirm(shard)
-                await self._publish(shard)
-            else:
-                await self._step_back(shard, now)
-        else:
+        elif not self._many_fail(shard, now) or self._state.alive < 2:
             await self._publish(shard)
+        elif now < shard.confirms_until:
+            self._confirm(shard)
+            await self._publish(shard)
+        elif all(one.healthy for one in shard.began):
+            await self._publish(shard)  # none has failed often enough yet
+        else:
+            await self._step_back(shard, now)
 
     def _many_fail(self, shard: _Shard, now: float) -> bool:
         settings = self._prober.settings
-        seconds = (settings.fall + 0.5) * settings.interval
+        seconds = (1.2 * settings.fall + 0.5) * settings.interval
         return suspicious(shard.began.values(), len(shard.destinations), seconds, now)
 
     async def _step_back(self, shard: _Shard, now: float) -> None:

@@ -23,6 +23,10 @@ class Records(Protocol):
     def alive(self) -> int:
         """Number of processes that beat, this one included."""
 
+    @property
+    def epoch(self) -> bytes:
+        """What the store has as its epoch; another one if it was emptied."""
+
     def now(self) -> int:
         """Give the store's time in milliseconds."""
 

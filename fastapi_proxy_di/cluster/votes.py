@@ -54,6 +54,7 @@ class Votes:
         self._marked: Final[dict[Destination, float]] = {}
         self._changed: Final = asyncio.Event()
         self._destinations: tuple[Destination, ...] = supervisor.pool.destinations
+        self._epoch = state.epoch
         self._put: set[Destination] = set()
         self._suspect = False
 
@@ -71,6 +72,7 @@ class Votes:
     def cooling(self, destination: Destination, seconds: float) -> None:
         """Tell that a destination wants no requests for ``seconds``, which all follow at once."""
         if self._on:
+            seconds = min(seconds, self._supervisor.ejection.max_time)
             ends = self._state.now() + round(seconds * 1000)
             if ends - self._ends.get(destination.url, 0) < seconds * 100:
                 return  # a tenth more is not worth telling for each of many responses
@@ -93,17 +95,34 @@ class Votes:
         destination = self._supervisor.pool.find(url)
         if not self._on or body is None or destination is None:
             return
-        self._ends[url] = _end(body)
+        self._ends[url] = self._end(body)
         seconds = (body["until"] - self._state.now()) / 1000
         match body["by"]:
             case "votes" if seconds > 0:
                 self._supervisor.follow_ejection(destination, seconds, _reason(body))
+                self._make_room()
             case "retry_after" if seconds > 0:
                 self._supervisor.follow_cool_down(destination, seconds)
             case "readmission":
                 self._mine.pop(destination, None)
                 reason = f"{body['reason']} in another process"
                 self._supervisor.follow_readmission(destination, reason)
+
+    def _make_room(self) -> None:
+        """Keep to ``max_share`` here, by ending ejections that are this process's alone."""
+        destinations = self._supervisor.pool.destinations
+        limit = max(1, int(self._supervisor.ejection.max_share * len(destinations)))
+        excess = sum([one.ejected and not one.cooling for one in destinations]) - limit
+        alone = sorted(
+            filter(self.ejected_alone, destinations), key=lambda one: one.ejected_until or 0.0
+        )
+        for one in alone[: max(0, excess)]:
+            self._supervisor.follow_readmission(one, "others are ejected by votes")
+
+    def _end(self, body: Mapping[str, Any]) -> int:
+        """Give the end of the ejection, in milliseconds of the store; 0 if it has ended."""
+        longest = self._state.now() + round(self._supervisor.ejection.max_time * 1000)
+        return 0 if body["by"] == "readmission" else min(body["until"], longest)
 
     def found_again(self) -> None:
         """Vote at once, as the store is back and may be empty."""
@@ -135,7 +154,7 @@ class Votes:
         return min(_AGAIN_SECONDS, self._supervisor.ejection.window / 10)
 
     def _tell(self, destination: Destination, body: dict[str, Any]) -> None:
-        self._ends[destination.url] = _end(body)
+        self._ends[destination.url] = self._end(body)
         self._to_write[destination.url] = body
         self._changed.set()
 
@@ -160,6 +179,9 @@ class Votes:
         loop, window = asyncio.get_running_loop(), self._supervisor.ejection.window
         destinations, now = self._supervisor.pool.destinations, loop.time()
         self._forget(destinations)
+        if self._epoch != self._state.epoch:  # another store, or an empty one
+            self._epoch = self._state.epoch
+            self._marked.clear()
         if not self._on:
             return
         due = []
@@ -229,8 +251,9 @@ class Votes:
 
     def _tell_suspicion(self, votes: int) -> None:
         """Emit an event when this process begins to fail at more than half of the pool."""
-        suspect = 2 * votes > len(self._supervisor.pool.destinations) and self._state.alive > 1
-        if suspect and not self._suspect:
+        number = len(self._supervisor.pool.destinations)
+        suspect = 2 * votes > number and self._state.alive > 1
+        if suspect and not self._suspect and number > 1:
             self._events.emit(EgressSuspected(self._upstream, None, self._state.process))
         self._suspect = suspect
 
@@ -283,11 +306,6 @@ class Votes:
             version,
             record,
         )
-
-
-def _end(body: Mapping[str, Any]) -> int:
-    """Give the end of the ejection, in milliseconds of the store; 0 if it has ended."""
-    return 0 if body["by"] == "readmission" else body["until"]
 
 
 def _reason(body: Mapping[str, Any]) -> str:

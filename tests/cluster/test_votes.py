@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -205,3 +206,35 @@ async def test_vote_is_withdrawn_when_the_destination_serves_again(server: Redis
         await within(1, lambda: votes() == 2)
         first.supervisor.readmit(first[2])
         await within(1, lambda: votes() == 1)
+
+
+async def test_process_keeps_to_max_share_with_what_it_follows(server: RedisServer) -> None:
+    """An ejection of its own ends for one that enough processes voted for."""
+    async with Fleet([server.url] * 3, fall=1000) as processes:
+        for one in processes:
+            one.down = {each.url for each in one.pool.destinations}
+        await traffic(processes, server)
+        processes[2].fail(0, 1)
+        assert processes[2].ejected == [0, 1]
+        for one in processes[:2]:
+            one.fail(3)
+
+        await within(1, lambda: ejected(processes[:2], 3))
+        await within(1, lambda: processes[2].ejected == [1, 3])
+
+
+async def test_long_retry_after_stops_no_votes_for_ever(server: RedisServer) -> None:
+    """It holds for ``max_time``, here and for the votes."""
+    settings: dict[str, Any] = {"respect_retry_after": True, "base_time": 0.5, "max_time": 0.5}
+    async with Fleet([server.url] * 2, fall=1000, **settings) as processes:
+        await traffic(processes, server)
+        processes[0].supervisor.cool_down(processes[0][1], 1e6)
+        await within(1, lambda: ejected(processes, 1))
+        await within(2, lambda: ejected(processes))
+        for one in processes:
+            one.fail(1)
+
+        await within(0.4, lambda: ejected(processes, 1))
+        reasons = [one.reason for one in processes[0].told if isinstance(one, DestinationEjected)]
+        await within(1, lambda: server.client.zcard("{shop}:members") == 2)
+        assert reasons[0] == "retry_after"
