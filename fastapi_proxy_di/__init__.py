@@ -53,6 +53,8 @@ from fastapi_proxy_di.integration.readiness import upstreams_ready
 from fastapi_proxy_di.integration.reload_upstreams import reload_upstreams
 from fastapi_proxy_di.integration.router import proxy_router
 from fastapi_proxy_di.integration.status_page.reports import (
+    ActionReport,
+    AppliedReport,
     EventReport,
     EventsReport,
     MountReport,
@@ -111,8 +113,10 @@ from fastapi_proxy_di.upstream.status import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActionReport",
     "AffinitySettings",
     "AllowedDestinationsSettings",
+    "AppliedReport",
     "Attempt",
     "Balancer",
     "BalancingPolicy",

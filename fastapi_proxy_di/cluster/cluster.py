@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
+from random import Random
 from time import monotonic
 from typing import Any, Final
 
 from redis.exceptions import RedisError
 
 from fastapi_proxy_di.cluster.connecting import connect
-from fastapi_proxy_di.cluster.members import Members, process_name
+from fastapi_proxy_di.cluster.members import Applied, Members, process_name
+from fastapi_proxy_di.cluster.probing_upstream import SharedHealth
 from fastapi_proxy_di.cluster.reader import Reader
+from fastapi_proxy_di.cluster.shared_upstream import SharedUpstream
 from fastapi_proxy_di.cluster.signing import Signer
 from fastapi_proxy_di.cluster.state import SharedState
 from fastapi_proxy_di.cluster.store import Contact, Store
 from fastapi_proxy_di.cluster.store import StoreLost as Lost
 from fastapi_proxy_di.settings.cluster import ClusterSettings
 from fastapi_proxy_di.supervision.events import Events, StoreBack, StoreLost
+from fastapi_proxy_di.supervision.prober import Prober
+from fastapi_proxy_di.supervision.supervisor import Supervisor
 
 __all__ = ["Cluster"]
 
@@ -32,6 +38,7 @@ _START_SECONDS: Final = 1.0
 
 _START_PAUSE_SECONDS: Final = 0.05
 _CLOSE_SECONDS: Final = 1.0
+_ACKNOWLEDGED_SECONDS: Final = 2.0
 
 _logger = logging.getLogger("fastapi_proxy_di.cluster")
 
@@ -69,6 +76,8 @@ class Cluster:
         )
         self.members: Final = Members(self.store, self.signer, self.state, self._reader.restart)
         self._tasks: Final[set[asyncio.Task[Any]]] = set()
+        self._writes: Final[set[asyncio.Task[Any]]] = set()
+        self._shared: Final[dict[str, SharedUpstream]] = {}
         self._started = False
         self._reason = ""
 
@@ -87,20 +96,54 @@ class Cluster:
         self._started = True
         if self._contact.lost:
             self._tell(self._reason)
-        _ = self.own(self._reader.run(), "reader of the cluster")
-        _ = self.own(self.members.run(), "beats of the cluster")
+        _ = _started(self._reader.run(), "reader of the cluster", self._tasks)
+        _ = _started(self.members.run(), "beats of the cluster", self._tasks)
 
     async def read(self) -> None:
         """Read all records now, for an upstream that was added; not if the store is lost."""
         with suppress(Lost):
             await self.state.read()
 
-    def own(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run ``coroutine`` as a task that is cancelled when the cluster is closed."""
-        task = asyncio.get_running_loop().create_task(coroutine, name=name, context=Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    def share(
+        self,
+        supervisor: Supervisor,
+        prober: Prober,
+        weigh: Callable[[str, float], object],
+        random: Random,
+        probes_alone: Callable[[], bool],
+    ) -> SharedUpstream:
+        """Share an upstream.
+
+        Args:
+            supervisor: The supervisor of the upstream.
+            prober: Its prober.
+            weigh: Gives an address a weight, whatever the settings say.
+            random: The source of jitter.
+            probes_alone: Whether each process sends all probes itself, as for the policy
+                ``latency``.
+        """
+        store, state, events = self.store, self.state, self._events
+        health = SharedHealth(
+            supervisor, prober, store, state, events, random, probes_alone=probes_alone
+        )
+        own = partial(_started, tasks=self._writes)
+        shared = SharedUpstream(state, supervisor, weigh, own, health)
+        self._shared[supervisor.pool.name] = shared
+        return shared
+
+    async def acknowledged(self, upstream: str) -> Applied | None:
+        """Wait until all processes have applied the changes of an upstream, up to two seconds.
+
+        ``None`` if that cannot be known, because the store is lost.
+        """
+        shared = self._shared.get(upstream)
+        try:
+            entry = None if shared is None else await shared.written()
+            if entry is None:
+                return None
+            return await self.members.acknowledged(entry, _ACKNOWLEDGED_SECONDS)
+        except Lost:
+            return None
 
     async def aclose(self) -> None:
         """End the tasks, tell the others, and close all connections."""
@@ -108,9 +151,12 @@ class Cluster:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with suppress(Lost):
-            await self.members.leave()
-        self._started = False
+        if self._writes:  # each is limited by `cluster.timeout`
+            await asyncio.wait(self._writes)
+        if self._started:
+            self._started = False
+            with suppress(Lost):
+                await self.members.leave()
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.store.aclose()
@@ -134,3 +180,12 @@ class Cluster:
             _logger.warning("the store is back")
         for upstream in self.state.upstreams:
             self._events.emit(StoreLost(upstream, reason=reason) if reason else StoreBack(upstream))
+
+
+def _started(
+    coroutine: Coroutine[Any, Any, Any], name: str, tasks: set[asyncio.Task[Any]]
+) -> asyncio.Task[Any]:
+    task = asyncio.get_running_loop().create_task(coroutine, name=name, context=Context())
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
@@ -122,6 +122,11 @@ class SharedState:
             if field.startswith(start)
         }
 
+    def record(self, upstream: str, field: str) -> Body | None:
+        """Give the newest record of a field."""
+        known = self._known.get(upstream, {}).get(field)
+        return None if known is None else known.body
+
     def add(self, upstream: str) -> None:
         """Read the records of an upstream from now on."""
         self._known.setdefault(upstream, {})
@@ -181,15 +186,23 @@ class SharedState:
         elif version > self._version(upstream, field):
             self._known.setdefault(upstream, {})[field] = _Known(version, body)
 
-    async def write(self, upstream: str, kind: str, subject: str, body: Body) -> str | None:
-        """Write a record above all versions; give the id of its entry.
+    def write(
+        self, upstream: str, kind: str, subject: str, body: Body
+    ) -> Coroutine[Any, Any, str | None]:
+        """Write a record above all versions; it holds in this process at once.
 
         Returns:
-            ``None`` if the store is lost: the record is held, and offered when it is back.
+            What writes it, and gives the id of its entry. ``None`` if the store is lost: the
+            record is held, and offered when the store is back.
         """
         field = f"{kind}:{subject}"
         version, record = self.sign(upstream, field, body)
         self.learn(upstream, field, version, body)
+        return self._write(upstream, field, version, record, body)
+
+    async def _write(
+        self, upstream: str, field: str, version: int, record: bytes, body: Body
+    ) -> str | None:
         try:
             for _ in range(_TRIES):
                 entry, newer = await self._put(upstream, field, version, record)

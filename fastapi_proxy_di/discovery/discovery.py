@@ -70,6 +70,7 @@ class Discovery:
         self._starting = True
         self._required = settings.discovery.required
         self._changes: dict[str, dict[str, Any]] = {}
+        self._weights: dict[str, float] = {}
         self._merged = Merged(settings.destination_settings, {}, ())
         self._told: set[tuple[str, str]] = set()
 
@@ -200,6 +201,16 @@ class Discovery:
                 [configured(one, changes) if one.url == url else one for one in self.entries]
             )
 
+    def weigh(self, url: str, weight: float) -> None:
+        """Give an address a weight that holds whatever its settings or sources say.
+
+        Raises:
+            ValueError: The weight is not valid.
+        """
+        self._weights[url] = weight
+        if not self._starting:
+            self._refresh()
+
     def dial_failed(self, url: str) -> None:
         """Ask the source of a destination again, because a connection to it failed."""
         source = self._merged.found_by.get(url)
@@ -265,18 +276,19 @@ class Discovery:
         self._changes = {
             url: fields for url, fields in self._changes.items() if url in merged.found_by
         }
-        if self._changes:
-            destinations = tuple(
-                [
-                    configured(one, self._changes[one.url]) if one.url in self._changes else one
-                    for one in merged.destinations
-                ]
-            )
+        if self._changes or self._weights:
+            destinations = tuple(map(self._configured, merged.destinations))
             merged = merged._replace(destinations=destinations)
         if merged.destinations != self._merged.destinations:
             self._apply(merged.destinations, found=merged.found_by, starting=self._starting)
         self._merged = merged
         self._tell(merged.doubles)
+
+    def _configured(self, one: DestinationSettings) -> DestinationSettings:
+        changes = self._changes.get(one.url, {})
+        if one.url in self._weights:
+            changes = {**changes, "weight": self._weights[one.url]}
+        return configured(one, changes) if changes else one
 
     def _refuse_missing(self) -> None:
         missing = [

@@ -40,6 +40,7 @@ from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.running import RunningUpstream
 
 if TYPE_CHECKING:
+    from fastapi_proxy_di.cluster.cluster import Cluster
     from fastapi_proxy_di.integration.shadowed import MountPaths
 
 _logger = logging.getLogger("fastapi_proxy_di.settings")
@@ -59,6 +60,7 @@ class Runtime:
         request_id: Whether each request gets an ``X-Request-ID``, once started.
         limiter: Counts the requests of ``rate_limit``.
         reloader: Reads the settings anew; ``None`` before the start.
+        cluster: What the app shares with its other processes; ``None`` without a store.
         websockets_checked: Whether the dependencies of proxied WebSockets were checked.
     """
 
@@ -72,6 +74,7 @@ class Runtime:
         self.request_id: bool = False
         self.websockets_checked: bool = False
         self.reloader: Reloader | None = None
+        self.cluster: Cluster | None = None
         # Replaced whole, because threads read the numbers of all upstreams.
         self._running: list[RunningUpstream] = []
         self._telemetry: Telemetry | None = None
@@ -107,12 +110,18 @@ class Runtime:
             _logger.warning(warning)
         try:
             self._telemetry = None if settings is None else telemetry_of(settings.telemetry)
-            self._running = compose_all(upstreams, self.events, faults, self._telemetry)
+            if settings is not None:
+                self.cluster = cluster_of(settings, self.events, faults)
+            self._running = compose_all(
+                upstreams, self.events, faults, self._telemetry, self.cluster
+            )
             if settings is not None:
                 faults += trigger_faults(settings.reload)
             if faults or settings is None:
                 raise settings_error(faults)
             self.request_id = settings.request_id
+            if self.cluster is not None:
+                await self.cluster.start()
             # Wait for all starts, since an upstream that is still starting cannot be closed.
             starts = await asyncio.gather(
                 *(upstream.start() for upstream in self._running), return_exceptions=True
@@ -197,11 +206,14 @@ class Runtime:
         name = settings.name
         found, faults = read_all({name: settings})
         changed = None if self.reloader is None else self.reloader.telemetry
-        upstreams = compose_all(found, self.events, faults, changed or self._telemetry)
+        telemetry = changed or self._telemetry
+        upstreams = compose_all(found, self.events, faults, telemetry, self.cluster)
         if faults:
             raise settings_error(faults)
         (upstream,) = upstreams
         try:
+            if self.cluster is not None:
+                await self.cluster.read()
             await upstream.start()
         except BaseException as error:
             await upstream.aclose()
@@ -248,6 +260,8 @@ class Runtime:
         for upstream, result in zip(upstreams, results, strict=True):
             if isinstance(result, Exception):
                 _log_failed_close(upstream.name, result)
+        if self.cluster is not None:
+            await self.cluster.aclose()
 
 
 def _log_failed_close(name: str, error: Exception) -> None:
@@ -259,6 +273,7 @@ def compose_all(
     events: Events,
     faults: list[str],
     telemetry: Telemetry | None = None,
+    cluster: Cluster | None = None,
 ) -> list[RunningUpstream]:
     """Compose the upstreams whose settings are valid.
 
@@ -267,14 +282,38 @@ def compose_all(
         events: Receives the changes of state of all upstreams.
         faults: A list that gets the faults found here, so that one error reports all faults.
         telemetry: The telemetry of the app.
+        cluster: What the app shares with its other processes.
     """
     upstreams = []
     for one in settings.values():
         try:
-            upstreams.append(compose(one, events=events, telemetry=telemetry))
+            upstreams.append(compose(one, events=events, telemetry=telemetry, cluster=cluster))
         except ValueError as error:
             faults.append(describe_late_fault(error, one))
     return upstreams
+
+
+def cluster_of(settings: ProxySettings, events: Events, faults: list[str]) -> Cluster | None:
+    """Make what an app shares with its other processes; ``None`` without a store.
+
+    Args:
+        settings: The settings of the app.
+        events: Receives the changes of state.
+        faults: A list that gets the faults found here.
+    """
+    if settings.cluster.store is None:
+        return None
+    try:
+        # Imported late, because redis is an extra.
+        from fastapi_proxy_di.cluster.cluster import Cluster  # noqa: PLC0415
+
+        return Cluster(settings.cluster, events)
+    except ModuleNotFoundError:
+        fault = "needs the extra redis; run pip install 'fastapi-proxy-di[redis]'"
+    except (ValueError, TypeError):  # its text may have the password in it
+        fault = "has an option after the '?' that is unknown or has no such value"
+    faults.append(describe_late_fault(ValueError(f"cluster.store: {fault}"), settings))
+    return None
 
 
 def _unread_variables(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from fastapi_proxy_di.discovery.discovery import Discovery
 from fastapi_proxy_di.forwarding.admission import Admission
@@ -28,6 +29,9 @@ from fastapi_proxy_di.upstream.rules import make_rules, policy_of, secret_header
 from fastapi_proxy_di.upstream.running import RunningUpstream
 from fastapi_proxy_di.upstream.transports import Transports
 
+if TYPE_CHECKING:
+    from fastapi_proxy_di.cluster.cluster import Cluster
+
 
 def compose(
     settings: UpstreamSettings,
@@ -36,6 +40,7 @@ def compose(
     random: Random | None = None,
     factory: TransportFactory | None = None,
     telemetry: Telemetry | None = None,
+    cluster: Cluster | None = None,
 ) -> RunningUpstream:
     """Build the parts of one upstream, in the event loop that they will run in.
 
@@ -45,6 +50,7 @@ def compose(
         random: Source of every random number, for picks, pauses and jitter.
         factory: Makes the transports to destinations; tests give their own.
         telemetry: The telemetry of the app.
+        cluster: What the app shares with its other processes.
 
     Raises:
         ValueError: A setting has a fault that validation cannot find, such as a policy that
@@ -101,4 +107,12 @@ def compose(
     except BaseException:
         running.discard()
         raise
+    if cluster is not None:
+        running.shared = cluster.share(
+            supervisor,
+            running.prober,
+            discovery.weigh,
+            random,
+            lambda: running.rules.policy.name == "latency",
+        )
     return running

@@ -68,6 +68,7 @@ class Control:
         """Send no new requests to a destination; see ``Balancer.drain``."""
         destination = self._find(url)
         self._running.supervisor.drain(destination)
+        self._share_drain(destination, on=True)
         if timeout is None:
             nothing_to_wait_for = asyncio.get_running_loop().create_future()
             nothing_to_wait_for.set_result(None)
@@ -76,7 +77,9 @@ class Control:
 
     def undrain(self, url: str) -> None:
         """Let a drained destination take requests again."""
-        self._running.supervisor.undrain(self._find(url))
+        destination = self._find(url)
+        self._running.supervisor.undrain(destination)
+        self._share_drain(destination, on=False)
 
     def readmit(self, url: str) -> None:
         """End the ejection of a destination; see ``Balancer.readmit``."""
@@ -104,7 +107,10 @@ class Control:
     def configure_destination(self, url: str, changes: DestinationChanges) -> None:
         """Change a destination; see ``Balancer.configure_destination``."""
         self._running.refuse_if_closed()
-        self._running.discovery.configure(self._find(url).url, changes)
+        url, shared = self._find(url).url, self._running.shared
+        self._running.discovery.configure(url, changes)
+        if shared is not None and "weight" in changes:
+            shared.weigh(url, changes["weight"])
 
     def configure_health(self, changes: HealthChanges) -> None:
         """Change how destinations are probed; see ``Balancer.configure_health``."""
@@ -116,6 +122,10 @@ class Control:
         apply_health(running, changed)
         if running.settings.max_requests_window is None:
             running.supervisor.set_window(changed.interval)
+
+    def _share_drain(self, destination: Destination, *, on: bool) -> None:
+        if self._running.shared is not None:
+            self._running.shared.drain(destination.url, on=on)
 
     async def _empty(self, destination: Destination, timeout: float) -> None:
         """Wait until ``destination`` has nothing in flight; then close the tunnels that remain."""

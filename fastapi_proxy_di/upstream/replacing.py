@@ -40,6 +40,8 @@ def replace_destinations(
     running.metrics.replaced(added, removed)
     running.changes.replaced(added, removed)
     running.transports.add(added, made)
+    if running.shared is not None:
+        running.shared.restore(added)
     for destination in removed:
         _ = running.own(running.transports.retire(destination), f"retiring {destination.url}")
     if not starting:

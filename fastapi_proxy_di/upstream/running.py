@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import partial
 from random import Random
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet, ref
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
@@ -45,6 +45,9 @@ from fastapi_proxy_di.upstream.dynamic import DynamicUpstream
 from fastapi_proxy_di.upstream.replacing import replace_destinations
 from fastapi_proxy_di.upstream.rules import Rules
 from fastapi_proxy_di.upstream.transports import Transports
+
+if TYPE_CHECKING:
+    from fastapi_proxy_di.cluster.shared_upstream import SharedUpstream
 
 __all__ = ["ReloadNotes", "RunningUpstream"]
 
@@ -93,6 +96,7 @@ class RunningUpstream:
         clients: Its httpx clients.
         reloading: Held while its settings are changed.
         reload_notes: What the last reload did.
+        shared: What it shares with other processes; ``None`` without a store.
         loop: The event loop that the parts run in.
         refuses: Whether new requests are refused, because the upstream is being closed.
         closed: Whether the upstream is closed, or about to be.
@@ -120,6 +124,7 @@ class RunningUpstream:
     clients: Clients = field(init=False)
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
     reload_notes: ReloadNotes = field(default_factory=ReloadNotes)
+    shared: SharedUpstream | None = None
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     refuses: bool = field(default=False, init=False)
     closed: bool = field(default=False, init=False)
@@ -269,9 +274,13 @@ class RunningUpstream:
         """
         await self.transports.start()
         await self.discovery.start()
+        if self.shared is not None:
+            await self.shared.start()
         await self.prober.sweep()
         self.prober.start()
         _ = self.own(self._mark_periods(), f"periods of {self.name}")
+        for coroutine, name in () if self.shared is None else self.shared.health.tasks():
+            _ = self.own(coroutine, name)
 
     async def _mark_periods(self) -> None:
         while True:
@@ -297,6 +306,8 @@ class RunningUpstream:
         self.supervisor.close()
         self.discovery.close()
         self.failures.close()
+        if self.shared is not None:
+            self.shared.close()
         self._read_by(None)
         for unsubscribe in self._subscriptions:
             unsubscribe()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from time import monotonic
 from typing import ClassVar
 
@@ -45,6 +45,9 @@ class DestinationStatus(BaseModel):
         healthy: Whether probes find the destination healthy.
         ejected_for: Seconds until the ejection ends, ``None`` if there is none.
         draining: Whether the destination takes no new requests.
+        drained_by: Host and process id of the process that drained it in all processes that share
+            a store; ``None`` if it was drained in this one alone, or is not drained.
+        drained_at: When that was.
         in_flight: Number of requests and tunnels under way.
         tunnels: Number of open WebSockets.
         requests: Number of exchanges since the last readmission that succeeded, or failed on
@@ -90,6 +93,8 @@ class DestinationStatus(BaseModel):
     first_byte_ms: Percentiles | None
     duration_ms: Percentiles | None
     latency_ms: float | None
+    drained_by: str | None = None
+    drained_at: datetime | None = None
 
 
 class SourceStatus(BaseModel):
@@ -265,6 +270,7 @@ def _destination_status(
     counts = running.metrics.of(one)
     recent = counts.recent()
     change = running.changes.of(one)
+    drained = None if running.shared is None else running.shared.drained(one.url)
     ejected_until = one.ejected_until  # once, because the loop may readmit in between
     return DestinationStatus(
         url=one.url,
@@ -290,6 +296,8 @@ def _destination_status(
         first_byte_ms=_percentiles(recent.first_byte),
         duration_ms=_percentiles(recent.durations),
         latency_ms=one.latency_ms,
+        drained_by=None if drained is None else drained.by,
+        drained_at=None if drained is None else datetime.fromtimestamp(drained.at / 1000, UTC),
     )
 
 

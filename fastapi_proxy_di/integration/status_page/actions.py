@@ -38,10 +38,12 @@ class Action:
     Attributes:
         run: Does it.
         body: The model of its body.
+        shared: Whether all processes that share a store follow.
     """
 
     run: Callable[[Balancer, Any], Awaitable[object]]
     body: type[ActionRequest] = ActionRequest
+    shared: bool = False
 
 
 async def _drain(balancer: Balancer, asked: ActionRequest) -> None:
@@ -65,9 +67,9 @@ async def _probe(balancer: Balancer, asked: ActionRequest) -> None:
 
 
 ACTIONS: Final = {
-    "drain": Action(_drain),
-    "undrain": Action(_undrain),
-    "weight": Action(_weight, _WeightRequest),
+    "drain": Action(_drain, shared=True),
+    "undrain": Action(_undrain, shared=True),
+    "weight": Action(_weight, _WeightRequest, shared=True),
     "readmit": Action(_readmit),
     "probe": Action(_probe),
 }

@@ -256,12 +256,15 @@ async function act(button) {
   running.add(name);
   say(byId("notice"), `${name} …`);
   try {
-    await ask(`${encodeURIComponent(upstream)}/${action}`, "", {
+    const response = await ask(`${encodeURIComponent(upstream)}/${action}`, "", {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(body),
     });
-    say(byId("notice"), `${name}: done`);
+    const { processes } = await response.json();
+    const missing = processes?.missing.length ? `, not in ${processes.missing.join(", ")}` : "";
+    const where = processes ? ` in ${processes.applied} of ${processes.of} processes${missing}` : "";
+    say(byId("notice"), `${name}: done${where}`, missing !== "");
   } catch (error) {
     say(byId("notice"), `${name} failed: ${error.message}`, true);
     return;

@@ -314,7 +314,10 @@ def _row(one: DestinationStatus, state: str, *, actions: bool) -> str:
 def _state(one: DestinationStatus, state: str, reason: str) -> str:
     left = "" if one.ejected_for is None else f", {one.ejected_for:.0f} s left"
     because = f" ({reason})" if reason else ""
-    return f'<strong class="{state}">{state}</strong>{because}{left}'
+    by = ""
+    if one.drained_at is not None and state == "draining":
+        by = f" by {escape(one.drained_by or '')} {_moment(one.drained_at)}"
+    return f'<strong class="{state}">{state}</strong>{because}{by}{left}'
 
 
 def _actions(one: DestinationStatus, url: str) -> str:

@@ -20,6 +20,8 @@ from fastapi_proxy_di.supervision.events import DestinationDown, DestinationEjec
 from fastapi_proxy_di.upstream.status import UpstreamStatus
 
 __all__ = [
+    "ActionReport",
+    "AppliedReport",
     "EventReport",
     "EventsReport",
     "MountReport",
@@ -74,6 +76,31 @@ class EventsReport(_Report):
     process: int
     position: str
     events: tuple[EventReport, ...]
+
+
+class AppliedReport(_Report):
+    """How many of the processes that share a store have applied a change.
+
+    Attributes:
+        applied: Processes that have.
+        of: Processes that beat.
+        missing: Host and process id of those that have not, within two seconds.
+    """
+
+    applied: int
+    of: int
+    missing: tuple[str, ...]
+
+
+class ActionReport(UpstreamStatus):
+    """The upstream after an action, in the process that responded.
+
+    Attributes:
+        processes: Which processes have applied the action; ``None`` if it is one of this process
+            alone, or the store is lost.
+    """
+
+    processes: AppliedReport | None = None
 
 
 class RouteReport(_Report):

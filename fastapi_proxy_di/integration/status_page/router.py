@@ -24,6 +24,8 @@ from fastapi_proxy_di.integration.status_page.actions import ACTIONS
 from fastapi_proxy_di.integration.status_page.guarded import refuse_open
 from fastapi_proxy_di.integration.status_page.page import POLICY, render
 from fastapi_proxy_di.integration.status_page.reports import (
+    ActionReport,
+    AppliedReport,
     StatusReport,
     events_report,
     position_after,
@@ -77,7 +79,9 @@ def status_router(
       such a request; the page does not wait, it asks twice a second.
     - With ``actions``: ``POST /{upstream}/drain``, ``undrain``, ``readmit``, ``probe`` with
       ``{"destination": "http://…"}``, and ``weight`` with ``{"destination": …, "weight": 2}``;
-      the response is the new state of the upstream.
+      the response is the new state of the upstream. With ``cluster.store`` it comes when all
+      processes have applied a drain, undrain or weight, or after two seconds, and has
+      ``"processes": {"applied": 11, "of": 12, "missing": ["host:pid"]}``.
 
     The router shows addresses and has no login of its own. An app does not start with it unless
     the router, its include or the app has a dependency; whether the dependency keeps strangers out
@@ -168,7 +172,7 @@ def status_router(
             body = await _body(request)
             if body is None:
                 return problem(413, "The body is longer than 64 KiB.", _HEADERS)
-            return await _act(balancer, name, body)
+            return await _act(runtime(request), balancer, name, body)
 
         act.__doc__ = f"Do ``{name}`` to a destination."
         return act
@@ -226,7 +230,7 @@ async def _body(request: Request) -> bytes | None:
     return body
 
 
-async def _act(balancer: Balancer, name: str, body: bytes) -> Response:
+async def _act(runtime: Runtime, balancer: Balancer, name: str, body: bytes) -> Response:
     action = ACTIONS[name]
     try:
         asked = action.body.model_validate_json(body)
@@ -246,7 +250,21 @@ async def _act(balancer: Balancer, name: str, body: bytes) -> Response:
         destination,
         extra={"upstream": balancer.name, "destination": destination},
     )
-    return _json(await to_thread(lambda: balancer.status().model_dump_json()))
+    processes = await _applied(runtime, balancer.name) if action.shared else None
+    return _json(await to_thread(lambda: _action_report(balancer, processes)))
+
+
+async def _applied(runtime: Runtime, upstream: str) -> AppliedReport | None:
+    """Wait until all processes that share a store have applied a change."""
+    if runtime.cluster is None:
+        return None
+    applied = await runtime.cluster.acknowledged(upstream)
+    return None if applied is None else AppliedReport(**applied._asdict())
+
+
+def _action_report(balancer: Balancer, processes: AppliedReport | None) -> str:
+    status = balancer.status().model_dump()
+    return ActionReport.model_validate({**status, "processes": processes}).model_dump_json()
 
 
 def _json(text: str) -> Response:
