@@ -36,7 +36,7 @@ def add_headers(connection: HTTPConnection, pairs: Pairs) -> None:
     scope = connection.scope
     transfer = scope.get(TRANSFER)
     if transfer is not None:
-        transfer.wrap(lambda send: with_headers(send, pairs))
+        transfer.add_headers(pairs)
     elif isinstance(connection, WebSocket):
         replace_send(connection, lambda send: with_headers(send, pairs))
     else:

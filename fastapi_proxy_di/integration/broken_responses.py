@@ -14,7 +14,7 @@ The wrapper also notes the request of the context (``REQUEST_SCOPE``).
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from starlette.applications import Starlette
@@ -69,11 +69,12 @@ class _Transfer:
         cancelled: Whether the response was cancelled while its body was sent.
     """
 
-    __slots__ = ("_send", "broken_by", "cancelled")
+    __slots__ = ("_added", "_send", "broken_by", "cancelled")
 
     def __init__(self, send: Send) -> None:
         self.broken_by: BaseException | None = None
         self.cancelled: bool = False
+        self._added: Sequence[tuple[bytes, bytes]] = ()
         self._send = send
 
     @property
@@ -81,11 +82,14 @@ class _Transfer:
         """Whether the response broke off while the client was connected."""
         return self.broken_by is not None and not isinstance(self.broken_by, ClientDisconnected)
 
-    def wrap(self, wrapper: Callable[[Send], Send]) -> None:
-        """Put a function around what sends the response."""
-        self._send = wrapper(self._send)
+    def add_headers(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add headers to the response when it begins."""
+        self._added = [*self._added, *pairs]
 
     def send(self, message: Message) -> Awaitable[None]:
+        if self._added and message["type"] == "http.response.start":
+            message = {**message, "headers": [*(message.get("headers") or ()), *self._added]}
+            self._added = ()
         if self.broken_by is None or message["type"] != "http.response.body":
             return self._send(message)
         if message.get("more_body", False):

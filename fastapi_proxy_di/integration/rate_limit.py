@@ -7,7 +7,6 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import IPv6Address, ip_address
-from math import ceil
 from typing import Any, Final
 
 from fastapi.exception_handlers import http_exception_handler
@@ -79,10 +78,10 @@ def client_address(connection: HTTPConnection) -> str | None:
     One client has all addresses of an IPv6 network of 64 bits, and could use another one for
     each request. Clients without an address, as on a Unix socket, have one key in common.
     """
-    client = connection.client
+    client = connection.scope.get("client")
     if client is None:
         return None
-    host = client.host
+    host: str = client[0]
     if ":" not in host:
         return host
     try:
@@ -177,10 +176,11 @@ class RateLimit(CountsRequests):
         else:
             shown = [f"{name} {rate.text}" for rate in self._rates]
         self._shown: Final = shown
-        self._policy: Final = ", ".join(
+        policies = [
             f'"{one}";q={rate.limit};w={rate.seconds}'
             for one, rate in zip(shown, self._rates, strict=True)
-        )
+        ]
+        self._policy: Final = (b"ratelimit-policy", ", ".join(policies).encode())
 
     async def __call__(self, connection: HTTPConnection) -> None:
         """Count a request; called by FastAPI or by ``proxy_app``.
@@ -214,31 +214,35 @@ class RateLimit(CountsRequests):
             raise Refused(
                 503, "Requests cannot be counted at the moment.", {"retry-after": "1"}
             ) from None
-        wait = max(one.wait for one in standings)
-        if wait:
-            tightest = max(range(len(standings)), key=lambda index: standings[index].wait)
-            told = self._told(tightest, standings[tightest]) if self._headers else {}
+        index = 0 if len(standings) == 1 else _tightest(standings)
+        tightest = standings[index]
+        if tightest.wait:
+            told = {}
+            if self._headers:
+                told = {key.decode(): value.decode() for key, value in self._told(index, tightest)}
             _install_handler(scope)
-            raise RateLimitExceeded(self._shown[tightest], max(1, ceil(wait / _SECOND)), told)
+            seconds = -(-tightest.wait // _SECOND)
+            raise RateLimitExceeded(self._shown[index], seconds, told)
         if self._headers:
-            tightest = 0
-            if len(standings) > 1:
-                tightest = min(
-                    range(len(standings)),
-                    key=lambda index: (standings[index].remaining, -standings[index].reset),
-                )
-            told = self._told(tightest, standings[tightest])
-            add_headers(connection, [(k.encode(), v.encode()) for k, v in told.items()])
+            add_headers(connection, self._told(index, tightest))
 
     def __repr__(self) -> str:
         return f"rate_limit({', '.join(rate.text for rate in self._rates)}, name={self._name!r})"
 
-    def _told(self, index: int, standing: Standing) -> dict[str, str]:
-        reset = ceil(standing.reset / _SECOND)
-        return {
-            "ratelimit": f'"{self._shown[index]}";r={standing.remaining};t={reset}',
-            "ratelimit-policy": self._policy,
-        }
+    def _told(self, index: int, standing: Standing) -> list[tuple[bytes, bytes]]:
+        remaining, _, reset = standing
+        value = f'"{self._shown[index]}";r={remaining};t={-(-reset // _SECOND)}'
+        return [(b"ratelimit", value.encode()), self._policy]
+
+
+def _tightest(standings: Sequence[Standing]) -> int:
+    """Give the index of the rate that refuses for longest, or of which least remains."""
+
+    def slack(index: int) -> tuple[int, int, int]:
+        remaining, wait, reset = standings[index]
+        return (-wait, remaining, -reset)
+
+    return min(range(len(standings)), key=slack)
 
 
 async def _awaited(what: str, value: Any) -> Any:

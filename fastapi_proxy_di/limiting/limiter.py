@@ -57,8 +57,12 @@ class LocalLimiter:
         self, name: str, key: str | None, rates: Sequence[Rate], cost: int
     ) -> Sequence[Standing]:
         """Take ``cost`` from all rates, or from none, as `Limiter` says."""
+        now = time.monotonic_ns() // 1000
+        if len(rates) == 1:
+            (rate,) = rates
+            return (self._memory.take_one(self.hide(counted(name, key, rate)), rate, cost, now),)
         hidden = [self.hide(counted(name, key, rate)) for rate in rates]
-        return self._memory.take(hidden, rates, cost, time.monotonic_ns() // 1000)
+        return self._memory.take(hidden, rates, cost, now)
 
     def hide(self, text: str) -> str:
         """Give a digest of ``text`` that only this object can make, 16 bytes."""

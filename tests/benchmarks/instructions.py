@@ -76,9 +76,9 @@ def _count(gateway: Server, load: Load, out: Path) -> float:
             stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=60))
             for _ in range(_CONNECTIONS)
         ]
-        _get(connections, load.path, _WARM_UP)
+        get_many(connections, load.path, _WARM_UP)
         _control("--instr=on", gateway.pid)
-        _get(connections, load.path, _ROUNDS)
+        get_many(connections, load.path, _ROUNDS)
         _control("--dump", gateway.pid)
     text = Path(f"{out}.1").read_text(errors="replace")
     found = _SUMMARY.search(text)
@@ -91,8 +91,18 @@ def _control(what: str, pid: int) -> None:
     subprocess.run(["callgrind_control", what, str(pid)], check=True, capture_output=True)
 
 
-def _get(connections: Sequence[socket.socket], path: str, times: int) -> None:
-    request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: */*\r\n\r\n".encode()
+def get_many(
+    connections: Sequence[socket.socket], path: str, times: int, further: str = ""
+) -> None:
+    """Send a GET on all connections at once, and read the responses, that many times.
+
+    Args:
+        connections: The connections.
+        path: The path.
+        times: How often.
+        further: Further header lines.
+    """
+    request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: */*\r\n{further}\r\n".encode()
     for _ in range(times):
         for connection in connections:
             connection.sendall(request)
