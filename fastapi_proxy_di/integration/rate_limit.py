@@ -112,8 +112,7 @@ def rate_limit(
     It is a dependency of endpoints, routers and proxied routes, HTTP and WebSocket, and a
     ``guard`` of ``proxy_app``. A request above the limit gets 429 with ``Retry-After``; a
     WebSocket is denied before it is accepted. With ``cluster.store`` all processes of the app
-    count together, else each process by itself, once the app's ``proxy_lifespan`` or a proxy
-    router's has started.
+    count together, else each by itself, which needs no lifespan.
 
     Args:
         *rates: ``"100/minute"`` or ``"100/15 minutes"``, in seconds, minutes, hours or days. With

@@ -121,7 +121,11 @@ class Runtime:
                 raise settings_error(faults)
             self.request_id = settings.request_id
             if self.cluster is not None:
+                # Imported late, because redis is an extra.
+                from fastapi_proxy_di.limiting.shared import shared_limiter  # noqa: PLC0415
+
                 await self.cluster.start()
+                self.limiter = shared_limiter(self.cluster, settings.cluster)
             # Wait for all starts, since an upstream that is still starting cannot be closed.
             starts = await asyncio.gather(
                 *(upstream.start() for upstream in self._running), return_exceptions=True
@@ -260,6 +264,7 @@ class Runtime:
         for upstream, result in zip(upstreams, results, strict=True):
             if isinstance(result, Exception):
                 _log_failed_close(upstream.name, result)
+        await self.limiter.aclose()
         if self.cluster is not None:
             await self.cluster.aclose()
 

@@ -45,6 +45,10 @@ class Limiter(Protocol):
         """
         ...
 
+    async def aclose(self) -> None:
+        """Close what it holds; it counts nothing afterwards."""
+        ...
+
 
 class LocalLimiter:
     """Counts in the memory of this process."""
@@ -63,6 +67,9 @@ class LocalLimiter:
             return (self._memory.take_one(self.hide(counted(name, key, rate)), rate, cost, now),)
         hidden = [self.hide(counted(name, key, rate)) for rate in rates]
         return self._memory.take(hidden, rates, cost, now)
+
+    async def aclose(self) -> None:
+        """Do nothing: there is only memory."""
 
     def hide(self, text: str) -> str:
         """Give a digest of ``text`` that only this object can make, 16 bytes."""

@@ -5,10 +5,16 @@ Needs the extra ``redis``, so it is imported only by apps that have a store.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
+from redis.exceptions import RedisError
+
+from fastapi_proxy_di.cluster.cluster import Cluster
+from fastapi_proxy_di.cluster.connecting import connect
 from fastapi_proxy_di.cluster.signing import Signer
 from fastapi_proxy_di.cluster.store import Store, StoreLost
 from fastapi_proxy_di.limiting.limiter import LimitsUnavailable, counted
@@ -16,8 +22,32 @@ from fastapi_proxy_di.limiting.memory import Memory
 from fastapi_proxy_di.limiting.rates import Rate
 from fastapi_proxy_di.limiting.store import take
 from fastapi_proxy_di.limiting.window import Standing
+from fastapi_proxy_di.settings.cluster import ClusterSettings
 
-__all__ = ["SharedLimiter"]
+__all__ = ["SharedLimiter", "shared_limiter"]
+
+_CLOSE_SECONDS: Final = 1.0
+
+
+def shared_limiter(cluster: Cluster, settings: ClusterSettings) -> SharedLimiter:
+    """Make the limiter of an app with a store; it has a client of its own.
+
+    Args:
+        cluster: What finds out whether the store can be reached, and how many processes there are.
+        settings: The settings, with a store.
+    """
+    assert settings.store is not None
+    assert settings.name is not None
+    address, timeout = settings.store.get_secret_value(), settings.timeout
+    # Without a read timeout of its own: `Store` limits each command.
+    client = connect(address, timeout=timeout, read_timeout=None)
+    return SharedLimiter(
+        Store(client, cluster.store.contact, timeout),
+        cluster.signer,
+        settings.name,
+        lambda: cluster.state.alive,
+        refuse=settings.on_store_lost == "refuse",
+    )
 
 
 class SharedLimiter:
@@ -63,3 +93,9 @@ class SharedLimiter:
         # What costs more than the share of this process takes all of it, instead of never passing.
         cost = min(cost, *(share.limit for share in shares))
         return self._memory.take(keys, shares, cost, time.monotonic_ns() // 1000)
+
+    async def aclose(self) -> None:
+        """Close the connections to the store."""
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._store.aclose()

@@ -1,0 +1,119 @@
+"""``rate_limit`` of apps that share a store: together while it is there, each its share without."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from fastapi import Depends, FastAPI
+from starlette.requests import HTTPConnection
+
+from fastapi_proxy_di import ClusterSettings, ProxySettings, proxy_lifespan, rate_limit
+from fastapi_proxy_di.cluster.cluster import Cluster
+from fastapi_proxy_di.integration.lifespan import runtime_of
+from tests.support.gateways import until
+from tests.support.http_client import RawResponse, fetch
+from tests.support.redis_servers import RedisServer
+from tests.support.servers import Running, run_app
+
+pytestmark = pytest.mark.e2e
+
+TIMEOUT = 0.5
+
+
+def user(connection: HTTPConnection) -> str:
+    """The user, as a test says it."""
+    return connection.headers.get("x-user", "ada")
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A redis-server."""
+    with RedisServer() as server:
+        yield server
+
+
+def app_of(server: RedisServer, **settings: Any) -> FastAPI:
+    """An app with a limit and a store, and no upstream."""
+    app = FastAPI(lifespan=proxy_lifespan)
+    cluster = {"store": server.url, "name": "shop", "key": "k" * 16, "timeout": TIMEOUT}
+    proxy_lifespan.configure(app, ProxySettings(cluster=ClusterSettings(**cluster | settings)))
+    app.get("/", dependencies=[Depends(rate_limit("100/minute", key=user))])(lambda: None)
+    return app
+
+
+@asynccontextmanager
+async def apps(
+    server: RedisServer, number: int, **settings: Any
+) -> AsyncIterator[tuple[list[Running], list[Cluster]]]:
+    """Run several apps that share the store, and know of each other."""
+    async with AsyncExitStack() as stack:
+        made = [app_of(server, **settings) for _ in range(number)]
+        running = [await stack.enter_async_context(run_app(app)) for app in made]
+        clusters = [cluster for app in made if (cluster := runtime_of(app, "").cluster)]
+        assert len(clusters) == number
+        await until(lambda: all(one.state.alive == number for one in clusters))
+        yield running, clusters
+
+
+async def get(running: Running, number: int) -> list[RawResponse]:
+    """Send that many requests at once."""
+    return await asyncio.gather(*(fetch(running.address, target="/") for _ in range(number)))
+
+
+async def test_apps_with_one_store_count_together(server: RedisServer) -> None:
+    """Requests have the headers of what all have taken; no key is in the store in clear."""
+    async with apps(server, 2) as ((one, two), _):
+        first = await get(one, 60)
+        second = await get(two, 60)
+
+        assert {response.status for response in first} == {200}
+        assert sorted(response.status for response in second) == [200] * 40 + [429] * 20
+        refused = next(response for response in second if response.status == 429)
+        assert (refused.one(b"ratelimit") or b"").startswith(b'"100/minute";r=0;t=')
+        assert not any(b"ada" in key for key in server.client.keys("*:limit:*"))
+
+
+async def test_lost_store_leaves_each_app_its_share(server: RedisServer) -> None:
+    """Only requests of one timeout wait; then all are answered at once, until it is back."""
+    async with apps(server, 2) as ((one, two), clusters):
+        await get(one, 10)
+        server.pause()
+        started = time.monotonic()
+        lost = await get(one, 100)
+        waited = time.monotonic() - started
+        again = time.monotonic()
+        refused = await get(one, 100)
+        later = time.monotonic() - again
+        other = await get(two, 60)
+        server.resume()
+
+        assert [response.status for response in lost].count(200) == 50
+        assert waited < 2 * TIMEOUT + 2
+        assert {response.status for response in refused} == {429}
+        assert later < TIMEOUT + 1
+        assert [response.status for response in other].count(200) == 50
+
+        await until(lambda: not any(cluster.store.contact.lost for cluster in clusters))
+        (back,) = await get(one, 1)
+        told = re.search(rb"r=(\d+)", back.one(b"ratelimit") or b"")
+        assert told is not None
+        assert int(told[1]) <= 89, "10 were taken before, and perhaps some without a response"
+
+
+async def test_lost_store_refuses_if_the_settings_say_so(server: RedisServer) -> None:
+    """503, with a second to wait."""
+    async with apps(server, 1, on_store_lost="refuse") as ((one,), _):
+        assert {response.status for response in await get(one, 5)} == {200}
+        server.kill()
+
+        responses = await get(one, 5)
+
+    assert {response.status for response in responses} == {503}
+    assert {response.one(b"retry-after") for response in responses} == {b"1"}
+    assert responses[0].json()["failure"] == "limits_unavailable"
