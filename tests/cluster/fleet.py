@@ -81,7 +81,7 @@ class Process:
             headers=[],
             random=Random(),
         )
-        settings = ClusterSettings(store=url, name="shop", key="k" * 32, timeout=0.25)
+        settings = ClusterSettings(store=url, name="shop", key="k" * 32, timeout=1.0)
         self.cluster = Cluster(settings, events)
         self.store = self.cluster.store
         self.state = self.cluster.state

@@ -46,9 +46,9 @@ async def test_probes_are_those_of_one_process(server: RedisServer) -> None:
         assert 8 <= sum(sent) <= 16
 
         one.down = {one[1].url}
-        await within(3 * INTERVAL, lambda: all(each.unhealthy == [1] for each in processes))
+        await within(10 * INTERVAL, lambda: all(each.unhealthy == [1] for each in processes))
         one.down = set()
-        await within(2 * INTERVAL, lambda: not any(each.unhealthy for each in processes))
+        await within(8 * INTERVAL, lambda: not any(each.unhealthy for each in processes))
         assert all(each.kinds() == [DestinationDown, DestinationUp] for each in processes)
 
 
@@ -57,7 +57,7 @@ async def test_process_that_starts_takes_over_what_is_known(server: RedisServer)
     async with Fleet([server.url] * 2) as processes:
         one = holder(processes)
         one.down = {one[1].url}
-        await within(3 * INTERVAL, lambda: all(each.unhealthy == [1] for each in processes))
+        await within(10 * INTERVAL, lambda: all(each.unhealthy == [1] for each in processes))
         late = Process(server.url)
         await late.start()
 
@@ -72,12 +72,12 @@ async def test_probes_of_a_process_that_goes_are_sent_by_another(server: RedisSe
         first = holder(processes)
         await first.stop()
         rest = [one for one in processes if one is not first]
-        await within(INTERVAL / 2, lambda: any(one.holds for one in rest))
+        await within(10 * INTERVAL, lambda: any(one.holds for one in rest))
 
 
 @pytest.mark.parametrize("flushed", [False, True])
 async def test_probes_of_a_killed_process_are_made_good(server: RedisServer, flushed: bool) -> None:
-    """Within one and a half intervals, also if the store is emptied then."""
+    """Also if the store is emptied then; how soon is in ``tests/timing``."""
     async with Fleet([server.url] * 3) as processes:
         killed = holder(processes)
         rest = [one for one in processes if one is not killed]
@@ -106,13 +106,13 @@ async def test_process_does_not_follow_what_its_requests_disprove(server: RedisS
 
         task = asyncio.create_task(requests())
         one.down = {one[1].url}
-        await within(3 * INTERVAL, lambda: [each.unhealthy for each in processes].count([1]) == 2)
+        await within(10 * INTERVAL, lambda: [each.unhealthy for each in processes].count([1]) == 2)
         await asyncio.sleep(2 * INTERVAL)
         assert busy.unhealthy == []
         stop.set()
         await task
 
-        assert await within(3 * INTERVAL, lambda: busy.unhealthy == [1]) > INTERVAL / 2
+        assert await within(10 * INTERVAL, lambda: busy.unhealthy == [1]) > INTERVAL / 2
 
 
 async def test_holder_that_fails_everywhere_gives_the_lease_away(server: RedisServer) -> None:
@@ -121,13 +121,13 @@ async def test_holder_that_fails_everywhere_gives_the_lease_away(server: RedisSe
         one = holder(processes)
         rest = [each for each in processes if each is not one]
         one.down = None
-        await within(3 * INTERVAL, lambda: not one.holds)
-        await within(INTERVAL, lambda: any(each.holds for each in rest))
+        await within(10 * INTERVAL, lambda: not one.holds)
+        await within(5 * INTERVAL, lambda: any(each.holds for each in rest))
         await asyncio.sleep(2 * INTERVAL)
 
         assert not one.holds
         assert all(each.kinds() == [] for each in rest)
-        await within(INTERVAL, lambda: one.unhealthy == [])
+        await within(5 * INTERVAL, lambda: one.unhealthy == [])
 
 
 async def test_second_process_confirms_that_most_is_down(server: RedisServer) -> None:
@@ -137,7 +137,7 @@ async def test_second_process_confirms_that_most_is_down(server: RedisServer) ->
         for each in processes:
             each.down = {destination.url for destination in one.pool.destinations[:3]}
 
-        await within(4 * INTERVAL, lambda: all(each.unhealthy == [0, 1, 2] for each in processes))
+        await within(10 * INTERVAL, lambda: all(each.unhealthy == [0, 1, 2] for each in processes))
         assert not one.holds
 
 
@@ -145,7 +145,7 @@ async def test_lone_process_publishes_that_most_is_down(server: RedisServer) -> 
     """There is nobody to confirm it."""
     async with Fleet([server.url]) as (one,):
         one.down = None
-        await within(3 * INTERVAL, lambda: len(one.unhealthy) == 4)
+        await within(10 * INTERVAL, lambda: len(one.unhealthy) == 4)
         await within(
             INTERVAL,
             lambda: (
@@ -163,7 +163,7 @@ async def test_processes_probe_for_themselves_without_a_store(server: RedisServe
         server.kill()
         for each in processes:
             each.down = {each[1].url}
-        await within(5 * INTERVAL, lambda: all(each.unhealthy == [1] for each in processes))
+        await within(15 * INTERVAL, lambda: all(each.unhealthy == [1] for each in processes))
         assert all(each.probed for each in processes)
         server.start()
         await within(2, lambda: not any(each.store.contact.lost for each in processes))
@@ -175,7 +175,7 @@ async def test_processes_probe_for_themselves_without_a_store(server: RedisServe
         assert len([n for n in sent if n]) == 1
         for each in processes:
             each.down = set()
-        await within(3 * INTERVAL, lambda: not any(each.unhealthy for each in processes))
+        await within(10 * INTERVAL, lambda: not any(each.unhealthy for each in processes))
 
 
 async def test_processes_that_probe_alone_share_nothing(server: RedisServer) -> None:
@@ -185,7 +185,7 @@ async def test_processes_that_probe_alone_share_nothing(server: RedisServer) -> 
             one.alone = True
             one.probed.clear()
         one.down = {one[1].url}
-        await within(3 * INTERVAL, lambda: one.unhealthy == [1])
+        await within(10 * INTERVAL, lambda: one.unhealthy == [1])
 
         assert all(one.probed for one in processes)
         assert not any(one.holds for one in processes)
@@ -200,7 +200,7 @@ async def test_process_confirms_itself_if_no_other_can(server: RedisServer) -> N
         (other,) = [each for each in processes if each is not one]
         other.alone = True
         one.down = None
-        await within(3 * INTERVAL, lambda: not one.holds)
+        await within(10 * INTERVAL, lambda: not one.holds)
 
         await within(
             5 * INTERVAL,
@@ -218,7 +218,7 @@ async def test_large_upstream_is_probed_in_parts(server: RedisServer) -> None:
         last = max(range(150), key=lambda n: one[n].url)
         one.down = {one[last].url}
 
-        await within(4 * INTERVAL, lambda: all(each.unhealthy == [last] for each in processes))
+        await within(10 * INTERVAL, lambda: all(each.unhealthy == [last] for each in processes))
         assert server.client.hlen("{shop}:state:billing") == 2
 
 
@@ -228,7 +228,7 @@ async def test_process_follows_again_when_the_store_is_back(server: RedisServer)
         one = holder(processes)
         (other,) = [each for each in processes if each is not one]
         server.pause()
-        await within(3, lambda: other.store.contact.lost and one.store.contact.lost)
+        await within(5, lambda: other.store.contact.lost and one.store.contact.lost)
         other.down = {other[1].url}
         for _ in range(2):
             await other.prober.probe(other[1])

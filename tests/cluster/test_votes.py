@@ -19,8 +19,11 @@ from tests.support.redis_servers import RedisServer
 
 pytestmark = pytest.mark.e2e
 
-FOLLOWED_SECONDS = 0.2
-"""How long it may take from the deciding vote until all have followed."""
+FOLLOWED_SECONDS = 2.0
+"""How long all may take to follow, on a machine that does other things; see ``tests/timing``."""
+
+QUIET_SECONDS = 0.4
+"""How long nothing must happen."""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ async def test_votes_of_half_the_processes_eject_in_all(server: RedisServer) -> 
             one.down = {one[1].url}
         await traffic(processes, server)
         processes[0].fail(1)
-        await asyncio.sleep(2 * FOLLOWED_SECONDS)
+        await asyncio.sleep(QUIET_SECONDS)
         assert [one.ejected for one in processes] == [[1], [], [], []]
 
         processes[1].fail(1)
@@ -76,7 +79,7 @@ async def test_ejection_ends_for_all_at_a_good_probe_and_when_asked_for(
         await within(FOLLOWED_SECONDS, lambda: ejected(processes, 2))
         for one in processes:
             one.down = {one[1].url}
-        await within(1.5 * INTERVAL, lambda: ejected(processes))
+        await within(10 * INTERVAL, lambda: ejected(processes))
         reasons = {
             event.reason
             for one in processes
@@ -100,14 +103,14 @@ async def test_process_with_broken_egress_takes_nothing_from_others(server: Redi
         broken.down = None
         broken.probed.clear()
         broken.fail(0, 1, 2, 3)
-        await within(1, lambda: EgressSuspected in broken.kinds())
+        await within(3, lambda: EgressSuspected in broken.kinds())
         await asyncio.sleep(2 * INTERVAL)
 
         assert not any(one.told for one in processes if one is not broken)
         assert broken.probed
         # It votes on a destination that really fails, and is not counted.
         processes[0].fail(3)
-        await asyncio.sleep(2 * FOLLOWED_SECONDS)
+        await asyncio.sleep(QUIET_SECONDS)
         assert processes[1].ejected == []
 
 
@@ -144,7 +147,7 @@ async def test_ejections_that_are_not_shared_stay_local(server: RedisServer) -> 
             one.down = {one[1].url}
         processes[0].fail(1)
         processes[1].fail(1)
-        await asyncio.sleep(2 * FOLLOWED_SECONDS)
+        await asyncio.sleep(QUIET_SECONDS)
 
         assert [one.ejected for one in processes] == [[1], [1], []]
         assert not server.client.exists("{shop}:votes:billing")
@@ -158,7 +161,7 @@ async def test_ejections_that_are_not_shared_stay_local(server: RedisServer) -> 
                 server.client.hexists("{shop}:state:billing", f"ejection:{processes[0][1].url}")
             ),
         )
-        await asyncio.sleep(FOLLOWED_SECONDS)
+        await asyncio.sleep(QUIET_SECONDS)
         assert processes[2].ejected == []
 
 
@@ -169,11 +172,11 @@ async def test_votes_are_in_an_emptied_store_again(server: RedisServer) -> None:
             one.down = {one[1].url}
         await traffic(processes, server)
         processes[0].fail(1)
-        await within(1, lambda: bool(server.client.exists("{shop}:votes:billing")))
+        await within(3, lambda: bool(server.client.exists("{shop}:votes:billing")))
         server.client.flushall()
         processes[1].fail(1)
 
-        await within(2, lambda: ejected(processes, 1))
+        await within(4, lambda: ejected(processes, 1))
 
 
 async def test_ejection_holds_for_a_destination_that_is_found_later(server: RedisServer) -> None:
@@ -182,10 +185,10 @@ async def test_ejection_holds_for_a_destination_that_is_found_later(server: Redi
         all_of_them = [one.settings for one in second.pool.destinations]
         second.supervisor.replace(all_of_them[:2])
         first.supervisor.cool_down(first[3], 20)
-        await within(1, lambda: first[3].url in second.state.held("billing", "ejection"))
+        await within(3, lambda: first[3].url in second.state.held("billing", "ejection"))
         second.supervisor.replace(all_of_them)
 
-        await within(2, lambda: second.ejected == [3])
+        await within(4, lambda: second.ejected == [3])
 
 
 async def test_vote_is_withdrawn_when_the_destination_serves_again(server: RedisServer) -> None:
@@ -196,16 +199,16 @@ async def test_vote_is_withdrawn_when_the_destination_serves_again(server: Redis
         await traffic(processes, server)
         for one in processes[:2]:
             one.fail(1)
-        await within(1, lambda: ejected(processes, 1))
+        await within(3, lambda: ejected(processes, 1))
         first = processes[0]
         first.fail(2)
 
         def votes() -> int:
             return str(server.client.hget("{shop}:votes:billing", first.state.process)).count("=")
 
-        await within(1, lambda: votes() == 2)
+        await within(3, lambda: votes() == 2)
         first.supervisor.readmit(first[2])
-        await within(1, lambda: votes() == 1)
+        await within(3, lambda: votes() == 1)
 
 
 async def test_process_keeps_to_max_share_with_what_it_follows(server: RedisServer) -> None:
@@ -219,8 +222,8 @@ async def test_process_keeps_to_max_share_with_what_it_follows(server: RedisServ
         for one in processes[:2]:
             one.fail(3)
 
-        await within(1, lambda: ejected(processes[:2], 3))
-        await within(1, lambda: processes[2].ejected == [1, 3])
+        await within(3, lambda: ejected(processes[:2], 3))
+        await within(3, lambda: processes[2].ejected == [1, 3])
 
 
 async def test_long_retry_after_stops_no_votes_for_ever(server: RedisServer) -> None:
@@ -229,12 +232,12 @@ async def test_long_retry_after_stops_no_votes_for_ever(server: RedisServer) -> 
     async with Fleet([server.url] * 2, fall=1000, **settings) as processes:
         await traffic(processes, server)
         processes[0].supervisor.cool_down(processes[0][1], 1e6)
-        await within(1, lambda: ejected(processes, 1))
-        await within(2, lambda: ejected(processes))
+        await within(3, lambda: ejected(processes, 1))
+        await within(4, lambda: ejected(processes))
         for one in processes:
             one.fail(1)
 
-        await within(0.4, lambda: ejected(processes, 1))
+        await within(FOLLOWED_SECONDS, lambda: ejected(processes, 1))
         reasons = [one.reason for one in processes[0].told if isinstance(one, DestinationEjected)]
-        await within(1, lambda: server.client.zcard("{shop}:members") == 2)
+        await within(3, lambda: server.client.zcard("{shop}:members") == 2)
         assert reasons[0] == "retry_after"
