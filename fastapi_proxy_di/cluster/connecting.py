@@ -5,6 +5,7 @@ A command is tried once. How long it may take is the business of `Store`.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final, Protocol, cast
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -55,6 +56,27 @@ def connect(address: str, *, timeout: float, read_timeout: float | None) -> Clie
     return cast("Client", Redis.from_url(address, **options))
 
 
+class _BehindSentinel(Redis):
+    """Closes the connections to Sentinel as well."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        try:
+            await super().aclose(close_connection_pool)
+        finally:
+            sentinels = self.connection_pool.sentinel_manager.sentinels  # type: ignore[attr-defined]
+            await asyncio.gather(*(one.aclose() for one in sentinels))
+
+
+class _Cluster(RedisCluster):
+    """Closes the connections to the nodes of the address as well."""
+
+    async def aclose(self) -> None:
+        try:
+            await super().aclose()
+        finally:
+            await asyncio.gather(*(one.disconnect() for one in self.startup_nodes))
+
+
 def _behind_sentinel(parts: SplitResult, options: dict[str, Any]) -> Client:
     """Give a client of the primary that Sentinel names, also after a failover.
 
@@ -76,7 +98,7 @@ def _behind_sentinel(parts: SplitResult, options: dict[str, Any]) -> Client:
         **given,
         db=int(database or 0),
     )
-    return cast("Client", sentinel.master_for(unquote(service)))
+    return cast("Client", sentinel.master_for(unquote(service), redis_class=_BehindSentinel))
 
 
 def _cluster(parts: SplitResult, options: dict[str, Any]) -> Client:
@@ -85,7 +107,7 @@ def _cluster(parts: SplitResult, options: dict[str, Any]) -> Client:
     nodes = [ClusterNode(host, port) for host, port in _hosts(parts, _PORT)]
     return cast(
         "Client",
-        RedisCluster(startup_nodes=nodes, **options, **tls, **_credentials(parts), **given),
+        _Cluster(startup_nodes=nodes, **options, **tls, **_credentials(parts), **given),
     )
 
 

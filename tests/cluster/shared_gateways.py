@@ -20,7 +20,7 @@ B = "http://127.0.0.1:9"
 @asynccontextmanager
 async def shared_gateway(store: str, **settings: Any) -> AsyncIterator[Gateway]:
     """Run a gateway with a status router that shares ``store``; settings are the upstream's."""
-    cluster = ClusterSettings(store=store, name="shop", key=KEY, timeout=0.25)
+    cluster = ClusterSettings(store=store, name="shop", key=KEY, timeout=0.5)
     destinations = settings.pop("destinations", (A, B))
     app = gateway_app(*destinations, **settings)
     app.include_router(status_router(actions=True, unguarded=True), prefix="/upstreams")
