@@ -19,6 +19,7 @@ from fastapi_proxy_di.cli.env_files import add_variables
 from fastapi_proxy_di.cli.found import FOUND_HEADS, found_rows, has_fault
 from fastapi_proxy_di.cli.mentions import named
 from fastapi_proxy_di.cli.origins import given_in_code, origins
+from fastapi_proxy_di.cli.store_check import store_warnings
 from fastapi_proxy_di.cli.tables import print_table
 from fastapi_proxy_di.errors import ProxyError, SettingsError
 from fastapi_proxy_di.integration.runtime import compose_all
@@ -74,12 +75,15 @@ def run(arguments: Arguments) -> int:
         of_app, more = (given.settings, []) if given.settings else read_proxy_settings()
         faults += more
         findings, found = asyncio.run(_probe_all(settings, faults))
+        of_store = [] if of_app is None else asyncio.run(store_warnings(of_app.cluster))
     except SettingsError as error:
         print(error, file=sys.stderr)  # a fault report names unknown variables itself
         return 2
     for kind in (ProxySettings, *map(type, settings.values())):
         for warning in unknown_variables(kind, os.environ, settings):
             print(f"warning: {warning}", file=sys.stderr)
+    for warning in of_store:
+        print(f"warning: {warning}", file=sys.stderr)
     for route in given.shadowed:
         print(f"warning: no request reaches {route}; declare it before the mount", file=sys.stderr)
     if given.places:
