@@ -65,8 +65,8 @@ class Cluster:
         self._events: Final = events
         self._contact: Final = Contact(self._changed)
         self.signer: Final = Signer(settings.key.get_secret_value().encode(), settings.name)
-        # Without a read timeout of its own: `Store` limits each command.
-        client = connect(address, timeout=timeout, read_timeout=None)
+        # Without timeouts of its own: `Store` limits each command.
+        client = connect(address, timeout=None, read_timeout=None)
         self.store: Final = Store(client, self._contact, timeout)
         self.state: Final = SharedState(self.store, self.signer, settings.name, process_name())
         self._reader: Final = Reader(

@@ -31,12 +31,12 @@ class Client(Protocol):
         """Close all connections."""
 
 
-def connect(address: str, *, timeout: float, read_timeout: float | None) -> Client:
+def connect(address: str, *, timeout: float | None, read_timeout: float | None) -> Client:
     """Make a client; it opens connections when they are needed.
 
     Args:
         address: A valid ``cluster.store``.
-        timeout: Seconds that opening a connection may take.
+        timeout: Seconds that opening a connection may take, ``None`` for no limit.
         read_timeout: Seconds until a response must have come, ``None`` for no limit.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from hashlib import sha1
 from typing import Any, Final
 
@@ -15,6 +16,12 @@ __all__ = ["Contact", "Script", "Store", "StoreLost"]
 
 _AT_ONCE: Final = 32
 """Commands of one client at the same time; further ones wait, within their timeout."""
+
+_LATE_SECONDS: Final = 0.01
+"""How late a timer must be for the event loop to count as having been busy."""
+
+_EXTENSIONS: Final = 3
+"""How often a command gets its time anew, because the event loop was busy."""
 
 
 class StoreLost(Exception):
@@ -100,14 +107,16 @@ class Store:
         contact = self.contact
         if contact.lost and not looking:
             raise StoreLost("the store is lost")
-        limit = asyncio.timeout(self._timeout)
+        limit = asyncio.timeout(None)
         try:
             async with limit:
                 contact.under_way.add(limit)
+                watch = _Watch(limit, self._timeout)
                 try:
                     async with self._room:
                         result = await self._send(script, keys, arguments)
                 finally:
+                    watch.cancel()
                     contact.under_way.discard(limit)
         except TimeoutError as error:
             reason = f"no response within {self._timeout:g} s"
@@ -134,3 +143,39 @@ class Store:
             return await self._client.execute_command(
                 "EVAL", script.text, len(keys), *keys, *arguments
             )
+
+
+class _Watch:
+    """Ends a command that takes too long.
+
+    Time in which the event loop was busy with something else does not count: the response may be
+    there already, and has not been read.
+
+    Args:
+        limit: The timeout of the command, which has been entered.
+        seconds: How long the command may take.
+    """
+
+    __slots__ = ("_due", "_left", "_limit", "_loop", "_seconds", "_timer")
+
+    def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
+        self._limit: Final = limit
+        self._seconds: Final = seconds
+        self._loop: Final = asyncio.get_running_loop()
+        self._left = _EXTENSIONS
+        self._start()
+
+    def cancel(self) -> None:
+        """Stop watching."""
+        self._timer.cancel()
+
+    def _start(self) -> None:
+        self._due = self._loop.time() + self._seconds
+        self._timer = self._loop.call_at(self._due, self._check, context=Context())
+
+    def _check(self) -> None:
+        if self._left and self._loop.time() - self._due > _LATE_SECONDS:
+            self._left -= 1
+            self._start()
+        elif not self._limit.expired():
+            self._limit.reschedule(0)

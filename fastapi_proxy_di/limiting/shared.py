@@ -39,8 +39,8 @@ def shared_limiter(cluster: Cluster, settings: ClusterSettings) -> SharedLimiter
     assert settings.store is not None
     assert settings.name is not None
     address, timeout = settings.store.get_secret_value(), settings.timeout
-    # Without a read timeout of its own: `Store` limits each command.
-    client = connect(address, timeout=timeout, read_timeout=None)
+    # Without timeouts of its own: `Store` limits each command.
+    client = connect(address, timeout=None, read_timeout=None)
     return SharedLimiter(
         Store(client, cluster.store.contact, timeout),
         cluster.signer,

@@ -34,7 +34,7 @@ def changes() -> list[str]:
 @pytest.fixture
 async def store(server: RedisServer, changes: list[str]) -> AsyncIterator[Store]:
     """A client of the server."""
-    client = connect(server.url, timeout=TIMEOUT, read_timeout=None)
+    client = connect(server.url, timeout=None, read_timeout=None)
     store = Store(client, Contact(changes.append), TIMEOUT)
     yield store
     await store.aclose()
@@ -103,3 +103,16 @@ async def test_reason_names_the_error_and_no_key(
         await store.run(ADD, ["secret-key"], 1)
 
     assert changes == ["ResponseError"]
+
+
+async def test_time_in_which_the_loop_is_busy_does_not_count(
+    store: Store, changes: list[str]
+) -> None:
+    """The process looks again for what the store has sent, here the end of a dial."""
+    command = asyncio.create_task(store.run(ADD, ["count"], 1))
+    await asyncio.sleep(0)  # the command has begun
+
+    time.sleep(2 * TIMEOUT)  # noqa: ASYNC251  # what a busy loop looks like to the command
+
+    assert await command == 1
+    assert changes == []
