@@ -132,7 +132,7 @@ class ProxyApp(MountedUpstream):
     ) -> None:
         self.upstream: Upstream = upstream if isinstance(upstream, Upstream) else Upstream(upstream)
         self._guards = _guards(guard)
-        self.counts_requests = any(isinstance(one, CountsRequests) for one in self._guards)
+        self.counts_requests: bool = any(isinstance(one, CountsRequests) for one in self._guards)
         pipeline = pipeline_of(transforms)
         self._overrides = None if pipeline is None else Overrides(transforms=pipeline)
         self._unguarded = unguarded
