@@ -115,7 +115,11 @@ async def test_redis_cluster_of_three_nodes(stack: ExitStack) -> None:
     """All keys of an app are in one slot."""
     servers = [
         stack.enter_context(
-            RedisServer("--cluster-enabled", "yes", "--cluster-config-file", f"{n}.conf")
+            RedisServer(
+                *("--cluster-enabled", "yes", "--cluster-config-file", f"{n}.conf"),
+                # By default the port above by 10,000, which may be taken.
+                *("--cluster-port", str(free_port())),
+            )
         )
         for n in range(3)
     ]

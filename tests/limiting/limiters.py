@@ -18,10 +18,10 @@ MINUTE = read_rates(["100/minute"])
 
 @asynccontextmanager
 async def limiter_of(
-    url: str, *, processes: int = 12, refuse: bool = False, timeout: float = 0.25
+    url: str, *, processes: int = 12, refuse: bool = False, timeout: float = 1.0
 ) -> AsyncIterator[tuple[SharedLimiter, Store]]:
     """Make a limiter of one process."""
-    store = Store(connect(url, timeout=timeout, read_timeout=None), Contact(_ignore), timeout)
+    store = Store(connect(url, timeout=None, read_timeout=None), Contact(_ignore), timeout)
     try:
         signer = Signer(KEY, "shop")
         yield SharedLimiter(store, signer, "shop", lambda: processes, refuse=refuse), store

@@ -62,7 +62,7 @@ async def test_lost_store_leaves_each_process_its_share(server: RedisServer) -> 
         started = time.monotonic()
 
         assert await admitted(limiter, 1000) == 8
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 3
         assert store.contact.lost
         once = time.monotonic()
         assert await admitted(limiter, 1000) == 0

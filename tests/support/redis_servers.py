@@ -50,7 +50,11 @@ class RedisServer:
         return Path(self._folder.name)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
