@@ -114,6 +114,7 @@ async def test_vote_ends_with_its_time_its_withdrawal_and_its_process(votes: Vot
     """None of them counts any more, and a dead process is not asked either."""
     await votes.beat("a", "b", "c", "d")
     await votes.vote("a", {"1": 0.001})
+    await asyncio.sleep(0.01)  # by the store's clock the vote of a has ended
     await votes.vote("b", "1", "2")
     await cast(votes.store, KEYS, "b", {})
     await votes.vote("c", "1", "2")
