@@ -14,6 +14,7 @@ from functools import partial
 from random import Random
 from time import monotonic
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from redis.exceptions import RedisError
 
@@ -77,7 +78,8 @@ class Cluster:
         self.members: Final = Members(self.store, self.signer, self.state, self._reader.restart)
         self._tasks: Final[set[asyncio.Task[Any]]] = set()
         self._writes: Final[set[asyncio.Task[Any]]] = set()
-        self._shared: Final[dict[str, SharedUpstream]] = {}
+        # By its running upstream, which ends earlier than the cluster, if code started it.
+        self._shared: Final[WeakValueDictionary[str, SharedUpstream]] = WeakValueDictionary()
         self._started = False
         self._reason = ""
 

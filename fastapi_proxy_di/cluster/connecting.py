@@ -40,7 +40,8 @@ def connect(address: str, *, timeout: float | None, read_timeout: float | None) 
         read_timeout: Seconds until a response must have come, ``None`` for no limit.
 
     Raises:
-        ValueError: An option of the address is unknown.
+        TypeError: An option of the address is unknown.
+        ValueError: An option has no such value.
     """
     parts = urlsplit(address)
     options: dict[str, Any] = {
@@ -53,7 +54,21 @@ def connect(address: str, *, timeout: float | None, read_timeout: float | None) 
         return _behind_sentinel(parts, options)
     if parts.scheme.endswith("+cluster"):
         return _cluster(parts, options)
-    return cast("Client", Redis.from_url(address, **options))
+    client = Redis.from_url(address, **options)
+    _check(client)
+    return cast("Client", client)
+
+
+def _check(client: Redis) -> None:
+    """Find the faults of the address that redis-py would find at the first command.
+
+    Raises:
+        TypeError: An option is unknown.
+        ValueError: An option would change what responses are.
+    """
+    if client.connection_pool.connection_kwargs.get("decode_responses"):
+        raise ValueError("decode_responses: responses are read as bytes")
+    _ = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # has no types
 
 
 class _BehindSentinel(Redis):

@@ -26,6 +26,7 @@ _TAKE: Final = Script(
 )
 
 # A version that is not higher is given back, so that the process writes the next one above it.
+# Versions that no clock gives are forged, and written over.
 _RENEW: Final = Script(
     """
     if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {0, ''} end
@@ -33,7 +34,10 @@ _RENEW: Final = Script(
     if not ARGV[3] then return {1, ''} end
     local known = redis.call('HGET', KEYS[2], ARGV[4])
     local version = known and string.match(known, '^%d+')
-    if version and tonumber(version) >= tonumber(ARGV[5]) then return {1, version} end
+    version = version and tonumber(version)
+    if version and version < 9e15 and version >= tonumber(ARGV[5]) then
+        return {1, string.format('%.0f', version)}
+    end
     redis.call('HSET', KEYS[2], ARGV[4], ARGV[5] .. '|' .. ARGV[6])
     if ARGV[7] == '1' then
         redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*', 'upstream', ARGV[3],

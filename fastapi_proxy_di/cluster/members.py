@@ -6,6 +6,7 @@ The beat is also the one command that is sent while the store is lost, to look f
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import socket
@@ -21,6 +22,8 @@ from fastapi_proxy_di.cluster.state import SharedState, parsed_id
 from fastapi_proxy_di.cluster.store import Store, StoreLost
 
 __all__ = ["Applied", "Member", "Members", "process_name"]
+
+_logger = logging.getLogger("fastapi_proxy_di.cluster")
 
 BEAT_SECONDS: Final = 1.0
 _QUIET_SECONDS: Final = 0.1
@@ -93,8 +96,13 @@ class Members:
         """Beat until cancelled."""
         while True:
             self._hurry.clear()
-            with suppress(StoreLost):
+            try:
                 await self.beat()
+            except StoreLost:
+                pass
+            except Exception:
+                # Nothing else looks for a store that is lost, so the beats go on.
+                _logger.exception("a beat failed")
             await asyncio.sleep(_QUIET_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS - _QUIET_SECONDS):

@@ -6,7 +6,7 @@ from typing import Final
 
 from fastapi_proxy_di.cluster.store import Script
 
-__all__ = ["ALIVE_MS", "BEAT", "BEATS", "LEAVE", "MEMBERS", "READ", "WRITE"]
+__all__ = ["ALIVE_MS", "BEAT", "BEATS", "FORGET", "LEAVE", "MEMBERS", "READ", "WRITE"]
 
 ALIVE_MS: Final = 3000
 """Milliseconds after its last beat for which a process counts as alive."""
@@ -50,6 +50,17 @@ READ: Final = Script(
     """
 )
 """Gives the epoch, the id of the last entry and the records of each upstream."""
+
+FORGET: Final = Script(
+    """
+    for i = 1, #ARGV, 2 do
+        if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+            redis.call('HDEL', KEYS[1], ARGV[i])
+        end
+    end
+    """
+)
+"""Removes fields that have not changed. Arguments: each field and its value."""
 
 BEAT: Final = Script(
     _ENDS

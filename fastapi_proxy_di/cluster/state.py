@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
-from fastapi_proxy_di.cluster.scripts import READ, WRITE
+from fastapi_proxy_di.cluster.scripts import FORGET, READ, WRITE
 from fastapi_proxy_di.cluster.signing import NewerFormat, Signer
 from fastapi_proxy_di.cluster.store import Store, StoreLost
 
@@ -29,6 +29,14 @@ _MOST: Final = 20000
 """Records of one upstream that a process keeps; further ones are ignored."""
 
 _TRIES: Final = 5
+
+_FORGOTTEN_AT_ONCE: Final = 1000
+
+_NO_ENTRY: Final = "0-0"
+"""An id before all entries."""
+
+_ENDED_MS: Final = 300000
+"""How long after its end an ejection is removed, so that slower clocks do not bring it back."""
 
 _logger = logging.getLogger("fastapi_proxy_di.cluster")
 
@@ -95,6 +103,8 @@ class SharedState:
         self._floors: dict[tuple[str, str], int] = {}
         self._callbacks: dict[tuple[str, str], tuple[_Callback, ...]] = {}
         self._told: set[str] = set()
+        # What is being written, because each write has a connection and may be overtaken.
+        self._latest: dict[tuple[str, str], Body] = {}
 
     def now(self) -> int:
         """Give the store's time in milliseconds, by this machine's clock until the first beat."""
@@ -157,8 +167,9 @@ class SharedState:
             callback(subject, body)
 
         def unsubscribe() -> None:
-            left = tuple(one for one in self._callbacks.get(key, ()) if one is not callback)
-            self._callbacks[key] = left
+            left = tuple(one for one in self._callbacks.pop(key, ()) if one is not callback)
+            if left:
+                self._callbacks[key] = left
 
         return unsubscribe
 
@@ -192,12 +203,14 @@ class SharedState:
         """Write a record above all versions; it holds in this process at once.
 
         Returns:
-            What writes it, and gives the id of its entry. ``None`` if the store is lost: the
+            What writes it, and gives the id of its entry; ``0-0`` if a later change of this
+            process to the same record has taken its place. ``None`` if the store is lost: the
             record is held, and offered when the store is back.
         """
         field = f"{kind}:{subject}"
         version, record = self.sign(upstream, field, body)
         self.learn(upstream, field, version, body)
+        self._latest[upstream, field] = body
         return self._write(upstream, field, version, record, body)
 
     async def _write(
@@ -208,12 +221,17 @@ class SharedState:
                 entry, newer = await self._put(upstream, field, version, record)
                 if entry:
                     return entry
+                if self._latest.get((upstream, field)) is not body:
+                    return _NO_ENTRY
                 self.learn(upstream, field, newer, None)
                 version, record = self.sign(upstream, field, body)
                 self.learn(upstream, field, version, body)
                 self._deliver(upstream, field, body)  # the other one may have been applied
         except StoreLost:
             pass
+        finally:
+            if self._latest.get((upstream, field)) is body:
+                del self._latest[upstream, field]
         return None
 
     async def read(self) -> None:
@@ -237,7 +255,28 @@ class SharedState:
                 version, _, record = value.partition(b"|")
                 if not self.take(upstream, name, version, record):
                     forged[name] = value
+            await self._forget(upstream, there)
             await self._offer(upstream, there, forged)
+
+    async def _forget(self, upstream: str, there: Mapping[bytes, bytes]) -> None:
+        """Remove the ejections that have ended, here and in the store."""
+        records = self._known.get(upstream, {})
+        before = self.now() - _ENDED_MS
+        ended = [
+            field
+            for field, known in records.items()
+            if field.startswith("ejection:") and known.body.get("until", before) < before
+        ]
+        pairs: list[bytes] = []
+        for field in ended:
+            del records[field]
+            self._floors.pop((upstream, field), None)
+            name = field.encode()
+            if name in there:
+                pairs += (name, there[name])
+        for start in range(0, len(pairs), _FORGOTTEN_AT_ONCE):
+            some = pairs[start : start + _FORGOTTEN_AT_ONCE]
+            await self._store.run(FORGET, (self.keys.state(upstream),), *some)
 
     async def _offer(
         self, upstream: str, there: Mapping[bytes, bytes], forged: Mapping[bytes, bytes]

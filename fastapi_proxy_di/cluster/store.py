@@ -8,7 +8,7 @@ from contextvars import Context
 from hashlib import sha1
 from typing import Any, Final
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
 from fastapi_proxy_di.cluster.connecting import Client
 
@@ -122,7 +122,7 @@ class Store:
             reason = f"no response within {self._timeout:g} s"
             contact.failed(reason)
             raise StoreLost(reason) from error
-        except (RedisError, OSError) as error:
+        except Exception as error:  # not all errors of redis-py are a `RedisError`
             reason = type(error).__name__  # its text may have a key or a value in it
             contact.failed(reason)
             raise StoreLost(reason) from error

@@ -92,7 +92,9 @@ _CAST: Final = Script(
         return {'full', voters, senders}
     end
     if voters ~= tonumber(ARGV[8]) then return {'recount', voters, senders} end
-    if known and known >= tonumber(ARGV[10]) then return {'older', known, senders} end
+    if known and known < 9e15 and known >= tonumber(ARGV[10]) then
+        return {'older', known, senders}
+    end
     redis.call('HSET', KEYS[3], ARGV[9], ARGV[10] .. '|' .. ARGV[11])
     redis.call('XADD', KEYS[4], 'MAXLEN', '~', 10000, '*', 'upstream', ARGV[12],
         'field', ARGV[9], 'version', ARGV[10], 'record', ARGV[11])

@@ -74,6 +74,7 @@ class Memory:
             window = window_of(rate)
         else:
             window = known[1]
+            window.limit = rate.limit  # a share of a limit, by the processes that there are
         table[key] = (now, window)
         self._forget(table, now - 2 * rate.window)
         return window

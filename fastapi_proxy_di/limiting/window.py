@@ -37,7 +37,13 @@ class Standing(NamedTuple):
 
 
 class Window(Protocol):
-    """What was taken by one key from one rate."""
+    """What was taken by one key from one rate.
+
+    Attributes:
+        limit: How much may be taken within the window; may be changed.
+    """
+
+    limit: int
 
     def wait(self, now: int, cost: int) -> int:
         """Give the microseconds until ``cost`` may be taken, 0 for now."""
@@ -62,12 +68,15 @@ class MovingWindow:
 
     Args:
         rate: The rate.
+
+    Attributes:
+        limit: How much may be taken within the window; may be changed.
     """
 
-    __slots__ = ("_length", "_limit", "_takes", "_used")
+    __slots__ = ("_length", "_takes", "_used", "limit")
 
     def __init__(self, rate: Rate) -> None:
-        self._limit: Final = rate.limit
+        self.limit: int = rate.limit
         self._length: Final = rate.window
         self._takes: list[tuple[int, int]] = []
         self._used = 0
@@ -75,10 +84,10 @@ class MovingWindow:
     def wait(self, now: int, cost: int) -> int:
         """Give the microseconds until ``cost`` may be taken, 0 for now."""
         self._forget(now)
-        over = self._used + cost - self._limit
+        over = self._used + cost - self.limit
         if over <= 0:
             return 0
-        if cost <= self._limit:
+        if cost <= self.limit:
             for time, taken in self._takes:
                 over -= taken
                 if over <= 0:
@@ -94,7 +103,7 @@ class MovingWindow:
     def standing(self, now: int, wait: int) -> Standing:
         """Say what remains."""
         reset = self._takes[-1][0] + self._length - now if self._takes else 0
-        return Standing(max(0, self._limit - self._used), wait, reset)
+        return Standing(max(0, self.limit - self._used), wait, reset)
 
     def _forget(self, now: int) -> None:
         gone = 0
@@ -112,12 +121,15 @@ class TwoWindows:
 
     Args:
         rate: The rate.
+
+    Attributes:
+        limit: How much may be taken within the window; may be changed.
     """
 
-    __slots__ = ("_index", "_length", "_limit", "_previous", "_taken")
+    __slots__ = ("_index", "_length", "_previous", "_taken", "limit")
 
     def __init__(self, rate: Rate) -> None:
-        self._limit: Final = rate.limit
+        self.limit: int = rate.limit
         self._length: Final = rate.window
         self._index = 0
         self._taken = 0
@@ -126,7 +138,7 @@ class TwoWindows:
     def wait(self, now: int, cost: int) -> int:
         """Give the microseconds until ``cost`` may be taken, 0 for now."""
         elapsed = self._turn(now)
-        length, limit = self._length, self._limit
+        length, limit = self._length, self.limit
         if self._used(elapsed) + cost <= limit:
             return 0
         if cost > limit:
@@ -150,7 +162,7 @@ class TwoWindows:
             reset = 2 * self._length - elapsed
         elif self._previous:
             reset = self._length - elapsed
-        return Standing(max(0, floor(self._limit - self._used(elapsed))), wait, reset)
+        return Standing(max(0, floor(self.limit - self._used(elapsed))), wait, reset)
 
     def _turn(self, now: int) -> int:
         """Begin a new window if it is time, and give the microseconds since the present began."""

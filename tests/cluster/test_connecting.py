@@ -42,10 +42,19 @@ async def test_cluster_knows_all_hosts() -> None:
     assert set(client.nodes_manager.startup_nodes) == {"::1:7000", "b:6379"}
 
 
-def test_unknown_option_is_a_fault() -> None:
-    """As redis-py finds it."""
+@pytest.mark.parametrize(
+    "address",
+    [
+        "redis+cluster://a?no_such_option=1",
+        "redis://a?no_such_option=1",
+        "redis://a?db=first",
+        "redis://a?decode_responses=true",
+    ],
+)
+async def test_option_that_cannot_work_is_a_fault(address: str) -> None:
+    """When the client is made, not at the first command."""
     with pytest.raises((TypeError, ValueError)):
-        made("redis+cluster://a?no_such_option=1")
+        made(address)
 
 
 @pytest.mark.e2e

@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from fastapi_proxy_di.cluster.connecting import connect
-from fastapi_proxy_di.cluster.lease import Finding, Lease
+from fastapi_proxy_di.cluster.lease import Finding, Lease, Renewal
 from fastapi_proxy_di.cluster.store import Contact, Store
 from tests.support.redis_servers import RedisServer
 
@@ -120,3 +120,17 @@ async def test_lease_that_is_given_is_free_at_once(store: Store) -> None:
     await second.give(60)
     assert await first.take(60)
     assert first.marked
+
+
+async def test_version_that_no_clock_gives_is_written_over(
+    store: Store, server: RedisServer
+) -> None:
+    """Whoever can write to the store stops no publishing by it."""
+    held = lease(store)
+    assert await held.take(60)
+    server.client.hset(STATE, "health:0", "99999999999999999999|junk")
+
+    renewal = await held.renew(60, finding(7))
+
+    assert renewal == Renewal(held=True, newer=0)
+    assert server.client.hget(STATE, "health:0") == b"7|signed"

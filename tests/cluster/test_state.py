@@ -72,3 +72,39 @@ async def test_newer_format_is_ignored_and_stays(
 
     assert one.seen == {}
     assert server.client.hget(STATE, "drain:http://a:80") == value
+
+
+async def test_later_change_of_a_process_wins_also_if_it_is_written_first(
+    start: Any, server: RedisServer
+) -> None:
+    """Each write has a connection, so the earlier one may come second."""
+    one, two = [await start() for _ in range(2)]
+    state = one.cluster.state
+    earlier = state.write("billing", "drain", "http://a:80", {"n": 1})
+    later = state.write("billing", "drain", "http://a:80", {"n": 2})
+
+    assert await later is not None
+    assert await earlier == "0-0"
+    await until(lambda: two.seen == {"http://a:80": 2})
+    assert state.held("billing", "drain")["http://a:80"] == {"n": 2}
+    assert (await start()).seen == {"http://a:80": 2}
+
+
+async def test_ejections_that_have_ended_are_removed(start: Any, server: RedisServer) -> None:
+    """From the memory of each process and from the store; drains and running ones stay."""
+    one, two = [await start() for _ in range(2)]
+    state = one.cluster.state
+    now = state.now()
+    for n, until_ms in enumerate((now - 400_000, now - 1000, now + 60_000)):
+        await state.write("billing", "ejection", f"http://{n}:80", {"until": until_ms})
+    await one.write("http://a:80", 1)
+    await until(lambda: two.seen == one.seen)
+
+    for process in (one, two):
+        await process.cluster.read()
+
+    left = {b"ejection:http://1:80", b"ejection:http://2:80", b"drain:http://a:80"}
+    assert set(server.client.hgetall(STATE)) == left
+    for process in (one, two):
+        held = process.cluster.state.held("billing", "ejection")
+        assert set(held) == {"http://1:80", "http://2:80"}

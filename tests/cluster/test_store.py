@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
+from redis.exceptions import RedisClusterException
 
 from fastapi_proxy_di.cluster.connecting import connect
 from fastapi_proxy_di.cluster.store import Contact, Script, Store, StoreLost
@@ -116,3 +118,21 @@ async def test_time_in_which_the_loop_is_busy_does_not_count(
 
     assert await command == 1
     assert changes == []
+
+
+async def test_errors_of_other_kinds_lose_the_store_too(changes: list[str]) -> None:
+    """redis-py has some for a Redis Cluster that are no `RedisError`."""
+
+    class Failing:
+        async def execute_command(self, *args: Any, **options: Any) -> Any:
+            raise RedisClusterException("node 10.0.0.1 is gone")
+
+        async def aclose(self) -> None:
+            pass
+
+    store = Store(Failing(), Contact(changes.append), TIMEOUT)
+
+    with pytest.raises(StoreLost):
+        await store.run(ADD, ["count"], 1)
+
+    assert changes == ["RedisClusterException"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ import trustme
 from redis import Redis
 
 from tests.cluster.shared_gateways import A, B, shared_gateways
-from tests.cluster.sharing import until
+from tests.cluster.sharing import Process, until
 from tests.support.gateways import Gateway
 from tests.support.redis_servers import RedisServer
 from tests.support.servers import free_port
@@ -136,3 +137,23 @@ async def test_redis_cluster_of_three_nodes(stack: ExitStack) -> None:
 def ready(server: RedisServer) -> bool:
     """Whether a node knows all slots."""
     return bool(server.client.cluster("INFO")["cluster_state"] == "ok")
+
+
+async def test_redis_cluster_that_is_not_there_yet_is_found_later(stack: ExitStack) -> None:
+    """The app starts without it, and each process looks for it once a second."""
+    server = RedisServer(
+        *("--cluster-enabled", "yes", "--cluster-port", str(free_port())),
+        *("--cluster-require-full-coverage", "no"),
+    )
+    stack.callback(server.close)
+    process = Process(f"redis+cluster://127.0.0.1:{server.port}", timeout=1.0)
+    await process.cluster.start()
+    try:
+        assert process.events == ["StoreLost"]
+        await asyncio.sleep(1.5)  # further beats fail meanwhile
+        server.start()
+        server.client.cluster("ADDSLOTSRANGE", "0", "16383")
+        await until(lambda: process.events == ["StoreLost", "StoreBack"], 10)
+        assert await process.write("http://a:80", 1)
+    finally:
+        await process.cluster.aclose()

@@ -99,3 +99,15 @@ def test_a_thousand_keys_at_ten_requests_a_second_take_no_measurable_cpu() -> No
     spent = time.process_time() - started
 
     assert spent < 0.2
+
+
+@pytest.mark.parametrize("limit", [100, 20_000])
+def test_limit_of_a_key_may_change(limit: int) -> None:
+    """A share of a limit is smaller or larger when there are more processes or fewer."""
+    memory = Memory()
+    whole, tenth = [read_rates([f"{one}/minute"])[0] for one in (limit, limit // 10)]
+
+    assert not memory.take_one("a", whole, limit // 20, 0).wait
+    assert memory.take_one("a", tenth, limit // 10, 0).wait
+    assert memory.take_one("a", tenth, limit // 20, 0).remaining == 0
+    assert memory.take_one("a", whole, limit // 2, 0).wait == 0
