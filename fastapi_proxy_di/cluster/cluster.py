@@ -16,8 +16,6 @@ from time import monotonic
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from redis.exceptions import RedisError
-
 from fastapi_proxy_di.cluster.connecting import connect
 from fastapi_proxy_di.cluster.members import Applied, Members, process_name
 from fastapi_proxy_di.cluster.probing_upstream import SharedHealth
@@ -38,7 +36,6 @@ _START_SECONDS: Final = 1.0
 """How long a start tries to reach the store; then it goes on without."""
 
 _START_PAUSE_SECONDS: Final = 0.05
-_CLOSE_SECONDS: Final = 1.0
 _ACKNOWLEDGED_SECONDS: Final = 2.0
 
 _logger = logging.getLogger("fastapi_proxy_di.cluster")
@@ -148,7 +145,7 @@ class Cluster:
             return None
 
     async def aclose(self) -> None:
-        """End the tasks, tell the others, and close all connections."""
+        """End the tasks, leave the processes that beat, and close all connections."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
@@ -159,12 +156,10 @@ class Cluster:
             self._started = False
             with suppress(Lost):
                 await self.members.leave()
-        with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self.store.aclose()
+        await self.store.aclose()
 
     def _applied(self) -> None:
-        self.members.hurry()
+        self.members.beat_soon()
 
     def _changed(self, reason: str) -> None:
         self._reason = reason

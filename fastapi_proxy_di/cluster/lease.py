@@ -11,6 +11,7 @@ from secrets import token_hex
 from time import monotonic
 from typing import Final, NamedTuple
 
+from fastapi_proxy_di.cluster.keys import Keys
 from fastapi_proxy_di.cluster.store import Script, Store
 
 __all__ = ["Finding", "Lease", "Renewal"]
@@ -65,14 +66,14 @@ class Finding(NamedTuple):
         field: Field of the upstream's state.
         version: Version of the record.
         record: The signed record.
-        tell: Whether others are told at once, by the stream.
+        streamed: Whether the record is written into the stream too, which all processes follow.
     """
 
     upstream: str
     field: str
     version: int
     record: bytes
-    tell: bool
+    streamed: bool
 
 
 class Renewal(NamedTuple):
@@ -105,9 +106,10 @@ class Lease:
     def __init__(self, store: Store, cluster: str, upstream: str, shard: int) -> None:
         self.marked: bool = False
         self._store: Final = store
-        self._key: Final = f"{{{cluster}}}:lease:{upstream}:{shard}"
-        self._mark: Final = f"{self._key}:suspect"
-        self._state: Final = (f"{{{cluster}}}:state:{upstream}", f"{{{cluster}}}:stream")
+        keys = Keys(cluster)
+        self._key: Final = keys.lease(upstream, shard)
+        self._mark: Final = keys.suspect(upstream, shard)
+        self._state: Final = (keys.state(upstream), keys.stream)
         self._token: Final = token_hex(16)
         self._until = 0.0
 
@@ -140,7 +142,7 @@ class Lease:
             StoreLost: The store cannot be reached.
         """
         began = monotonic()
-        rest = () if finding is None else (*finding[:4], int(finding.tell))
+        rest = () if finding is None else (*finding[:4], int(finding.streamed))
         held, newer = await self._store.run(
             _RENEW, (self._key, *self._state), self._token, _milliseconds(seconds), *rest
         )
@@ -151,8 +153,8 @@ class Lease:
         """Give the lease away, if this process holds it.
 
         Args:
-            marked_for: Seconds for which the next holder is told that this one did not trust what
-                it found; 0 to tell nothing.
+            marked_for: Seconds for which the store has a mark that this process did not trust what
+                it found; 0 for no mark.
 
         Raises:
             StoreLost: The store cannot be reached.

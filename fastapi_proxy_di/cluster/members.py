@@ -85,17 +85,17 @@ class Members:
         self._signer: Final = signer
         self._state: Final = state
         self._amiss: Final = amiss
-        self._hurry: Final = asyncio.Event()
+        self._soon: Final = asyncio.Event()
         self._last = (0, 0)
 
-    def hurry(self) -> None:
+    def beat_soon(self) -> None:
         """Beat soon, so that others see what this process has applied."""
-        self._hurry.set()
+        self._soon.set()
 
     async def run(self) -> None:
         """Beat until cancelled."""
         while True:
-            self._hurry.clear()
+            self._soon.clear()
             try:
                 await self.beat()
             except StoreLost:
@@ -106,7 +106,7 @@ class Members:
             await asyncio.sleep(_QUIET_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS - _QUIET_SECONDS):
-                    await self._hurry.wait()
+                    await self._soon.wait()
 
     async def beat(self) -> None:
         """Beat once; find out whether records were missed.
@@ -167,7 +167,7 @@ class Members:
             StoreLost: The store cannot be reached.
         """
         end, wanted = monotonic() + seconds, parsed_id(entry)
-        self.hurry()
+        self.beat_soon()
         while True:
             alive = [one for one in await self.all() if one.alive]
             missing = [one.process for one in alive if parsed_id(one.applied) < wanted]

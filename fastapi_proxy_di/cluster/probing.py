@@ -94,7 +94,7 @@ class SharedProbing:
     def probes(self, destination: Destination) -> bool:
         """Tell whether a probe that is due is this process's.
 
-        A destination that nobody has said anything about is probed after a wait of an interval,
+        A destination whose health no process has published is probed after a wait of an interval,
         as the process that has the lease may not have found it yet.
         """
         if self._store.contact.lost or self._own(destination) or self._alone():
@@ -139,7 +139,7 @@ class SharedProbing:
     def found_again(self) -> None:
         """Tell everything again, and follow it, as this process or others probed for themselves."""
         for shard in self._shards:
-            shard.told.clear()
+            shard.shared.clear()
         for subject, body in self._state.held(self._upstream, "health").items():
             self.follow(subject, body)
         self._changed.set()
@@ -265,20 +265,20 @@ class SharedProbing:
 
     async def _publish(self, shard: _Shard) -> None:
         ours = shard.results(self._supervisor)
-        told = {url: one.healthy for url, one in ours.items()}
+        shared = {url: one.healthy for url, one in ours.items()}
         rest = {
             one.url: self._published[one.url]
             for one in shard.destinations
             if one.url not in ours and one.url in self._published
         }
-        tell = told != shard.told
+        streamed = shared != shard.shared
         body = body_of({**rest, **ours}, self._state.now())
         interval = self._prober.settings.interval
         field = f"health:{shard.number}"
         for _ in range(2):  # once more, with a version above that of another process
             version, record = self._state.sign(self._upstream, field, body)
             renewal = await shard.lease.renew(
-                interval, Finding(self._upstream, field, version, record, tell)
+                interval, Finding(self._upstream, field, version, record, streamed)
             )
             if not renewal.newer:
                 break
@@ -286,7 +286,7 @@ class SharedProbing:
         if renewal.held and not renewal.newer:
             self._state.learn(self._upstream, field, version, body)
             self._published.update(ours)
-            shard.told = told
+            shard.shared = shared
 
     def _confirm(self, shard: _Shard) -> None:
         """Let one failed probe be enough, as the holder before saw as many failures."""
@@ -314,11 +314,11 @@ class _Shard:
         destinations: Its destinations.
         began: When the failures of each destination whose last probe failed began.
         reasons: Why the last probe of each destination failed, ``""`` if it was good.
-        told: Which health others were told, by address.
+        shared: The health that was published last, by address.
         confirms_until: The monotonic second until which this process may publish that most is
             unhealthy, because the holder before saw it as well.
         stepped_back: Whether this process gave the lease away, as it did not trust its probes, and
-            nobody has published anything since.
+            no process has published anything since.
     """
 
     def __init__(self, number: int, lease: Lease) -> None:
@@ -327,7 +327,7 @@ class _Shard:
         self.destinations: list[Destination] = []
         self.began: dict[Destination, float] = {}
         self.reasons: dict[Destination, str] = {}
-        self.told: dict[str, bool] = {}
+        self.shared: dict[str, bool] = {}
         self.confirms_until = 0.0
         self.stepped_back = False
 
@@ -341,7 +341,7 @@ class _Shard:
         """Begin with a lease that was taken; results from before are not published."""
         self.began.clear()
         self.reasons.clear()
-        self.told.clear()
+        self.shared.clear()
         self.confirms_until = confirms_until
         self.stepped_back = False
 
@@ -367,5 +367,5 @@ class _Shard:
         }
 
     def has_news(self, supervisor: Supervisor) -> bool:
-        """Whether others were told another health."""
-        return {url: one.healthy for url, one in self.results(supervisor).items()} != self.told
+        """Whether the health differs from what was published last."""
+        return {url: one.healthy for url, one in self.results(supervisor).items()} != self.shared

@@ -12,11 +12,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
+from fastapi_proxy_di.cluster.keys import Keys
 from fastapi_proxy_di.cluster.scripts import FORGET, READ, WRITE
 from fastapi_proxy_di.cluster.signing import NewerFormat, Signer
 from fastapi_proxy_di.cluster.store import Store, StoreLost
 
-__all__ = ["Body", "Keys", "SharedState", "parsed_id"]
+__all__ = ["Body", "SharedState", "parsed_id"]
 
 Body = Mapping[str, Any]
 
@@ -39,28 +40,6 @@ _ENDED_MS: Final = 300000
 """How long after its end an ejection is removed, so that slower clocks do not bring it back."""
 
 _logger = logging.getLogger("fastapi_proxy_di.cluster")
-
-
-class Keys:
-    """The keys of an app, all in one slot.
-
-    Args:
-        cluster: Name of the app in the store.
-    """
-
-    def __init__(self, cluster: str) -> None:
-        self._prefix: Final = f"{{{cluster}}}:"
-        self.epoch: Final = f"{self._prefix}epoch"
-        self.stream: Final = f"{self._prefix}stream"
-        self.members: Final = f"{self._prefix}members"
-
-    def state(self, upstream: str) -> str:
-        """Give the key of the records of an upstream."""
-        return f"{self._prefix}state:{upstream}"
-
-    def beat(self, process: str) -> str:
-        """Give the key of the beat of a process."""
-        return f"{self._prefix}beat:{process}"
 
 
 class _Known(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from hashlib import sha1
@@ -14,9 +15,12 @@ from fastapi_proxy_di.cluster.connecting import Client
 
 __all__ = ["Contact", "Script", "Store", "StoreLost"]
 
+_logger = logging.getLogger("fastapi_proxy_di.cluster")
+
 _AT_ONCE: Final = 32
 """Commands of one client at the same time; further ones wait, within their timeout."""
 
+_CLOSE_SECONDS: Final = 1.0
 _LATE_SECONDS: Final = 0.01
 """How late a timer must be for the event loop to count as having been busy."""
 
@@ -131,8 +135,12 @@ class Store:
         return result
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        await self._client.aclose()
+        """Close all connections, within a second; those of a store that is lost too."""
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._client.aclose()
+        except Exception as error:  # noqa: BLE001  # the process ends, and the store closes them
+            _logger.debug("closing the connections to the store failed: %s", type(error).__name__)
 
     async def _send(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         try:

@@ -82,7 +82,7 @@ class Votes:
         """Tell that an ejection has ended, unless it was this process's alone."""
         self._changed.set()  # the vote is withdrawn
         if self._on and (reason == "asked for" or self._runs(destination)):
-            # To be told again to an emptied store for as long as the ejection might be, too.
+            # An emptied store gets the record again for as long as it may get the ejection, too.
             until = self._state.now() + round(self._supervisor.ejection.max_time * 1000)
             self._tell(destination, {"until": until, "by": "readmission", "reason": reason})
 
@@ -129,7 +129,7 @@ class Votes:
         self._changed.set()
 
     async def run(self) -> None:
-        """Vote and tell until cancelled."""
+        """Vote, and publish what needs no votes, until cancelled."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause()):

@@ -7,8 +7,11 @@ at the same time. Its time is the store's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from fastapi_proxy_di.cluster.keys import Keys
+from fastapi_proxy_di.cluster.scripts import ALIVE_MS
 from fastapi_proxy_di.cluster.store import Script, Store
 
 __all__ = ["Ballot", "Count", "Outcome", "VoteKeys", "cast", "mark_traffic"]
@@ -116,9 +119,6 @@ _MARK: Final = Script(
 
 _MARKS_AT_ONCE: Final = 100
 
-MEMBER_MS: Final = 3000
-"""Milliseconds since its last beat for which a process is alive."""
-
 
 class VoteKeys:
     """The keys of the votes of one upstream.
@@ -129,16 +129,12 @@ class VoteKeys:
     """
 
     def __init__(self, cluster: str, upstream: str) -> None:
-        tag = f"{{{cluster}}}"
-        self.votes: Final = f"{tag}:votes:{upstream}"
-        self.members: Final = f"{tag}:members"
-        self.state: Final = f"{tag}:state:{upstream}"
-        self.stream: Final = f"{tag}:stream"
-        self._traffic: Final = f"{tag}:traffic:{upstream}"
-
-    def traffic(self, digest: str) -> str:
-        """Give the key of the processes that sent requests to a destination."""
-        return f"{self._traffic}:{digest}"
+        keys = Keys(cluster)
+        self.votes: Final = keys.votes(upstream)
+        self.members: Final = keys.members
+        self.state: Final = keys.state(upstream)
+        self.stream: Final = keys.stream
+        self.traffic: Final = partial(keys.traffic, upstream)
 
 
 class Ballot(NamedTuple):
@@ -212,7 +208,7 @@ async def cast(
             _CAST,
             [*names, keys.traffic(ballot.digest)],
             *(process, text, ballot.digest, ballot.pool, ballot.max_share),
-            *(max(1, round(ballot.window * 1000)), MEMBER_MS, ballot.votes),
+            *(max(1, round(ballot.window * 1000)), ALIVE_MS, ballot.votes),
             *(ballot.field, ballot.version, ballot.record, ballot.upstream),
         )
     return Count(result[0].decode(), int(result[1]), int(result[2]))

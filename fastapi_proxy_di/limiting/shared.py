@@ -5,16 +5,13 @@ Needs the extra ``redis``, so it is imported only by apps that have a store.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Final
-
-from redis.exceptions import RedisError
 
 from fastapi_proxy_di.cluster.cluster import Cluster
 from fastapi_proxy_di.cluster.connecting import connect
+from fastapi_proxy_di.cluster.keys import Keys
 from fastapi_proxy_di.cluster.signing import Signer
 from fastapi_proxy_di.cluster.store import Store, StoreLost
 from fastapi_proxy_di.limiting.limiter import LimitsUnavailable, counted
@@ -25,8 +22,6 @@ from fastapi_proxy_di.limiting.window import Standing
 from fastapi_proxy_di.settings.cluster import ClusterSettings
 
 __all__ = ["SharedLimiter", "shared_limiter"]
-
-_CLOSE_SECONDS: Final = 1.0
 
 
 def shared_limiter(cluster: Cluster, settings: ClusterSettings) -> SharedLimiter:
@@ -72,7 +67,7 @@ class SharedLimiter:
     ) -> None:
         self._store: Final = store
         self._signer: Final = signer
-        self._prefix: Final = f"{{{cluster}}}:limit:"
+        self._keys: Final = Keys(cluster)
         self._processes: Final = processes
         self._refuse: Final = refuse
         self._memory: Final = Memory()
@@ -81,7 +76,7 @@ class SharedLimiter:
         self, name: str, key: str | None, rates: Sequence[Rate], cost: int
     ) -> Sequence[Standing]:
         """Take ``cost`` from all rates, or from none, as `Limiter` says."""
-        keys = [self._prefix + self._signer.hide(counted(name, key, rate)) for rate in rates]
+        keys = [self._keys.limit(self._signer.hide(counted(name, key, rate))) for rate in rates]
         if not self._store.contact.lost:
             try:
                 return await take(self._store, keys, rates, cost)
@@ -96,6 +91,4 @@ class SharedLimiter:
 
     async def aclose(self) -> None:
         """Close the connections to the store."""
-        with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._store.aclose()
+        await self._store.aclose()

@@ -39,9 +39,9 @@ def lease(store: Store) -> Lease:
     return Lease(store, "shop", "billing", 0)
 
 
-def finding(version: int, *, tell: bool = False) -> Finding:
+def finding(version: int, *, streamed: bool = False) -> Finding:
     """Give a record of the upstream."""
-    return Finding("billing", "health:0", version, b"signed", tell)
+    return Finding("billing", "health:0", version, b"signed", streamed)
 
 
 async def test_lease_has_one_holder(store: Store) -> None:
@@ -76,14 +76,14 @@ async def test_lease_writes_nothing_for_another(store: Store, server: RedisServe
     """A process whose lease another one has cannot change what is published, nor after a flush."""
     first, second = lease(store), lease(store)
     await first.take(60)
-    assert (await first.renew(60, finding(7, tell=True))).held
+    assert (await first.renew(60, finding(7, streamed=True))).held
     assert server.client.hget(STATE, "health:0") == b"7|signed"
     assert server.client.xlen("{shop}:stream") == 1
 
     server.client.flushall()
-    assert not (await first.renew(60, finding(8, tell=True))).held
+    assert not (await first.renew(60, finding(8, streamed=True))).held
     assert await second.take(60)
-    assert not (await first.renew(60, finding(9, tell=True))).held
+    assert not (await first.renew(60, finding(9, streamed=True))).held
     assert not await first.take(60)
 
     assert not server.client.exists(STATE, "{shop}:stream")

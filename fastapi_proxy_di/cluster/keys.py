@@ -1,0 +1,58 @@
+"""The names of all keys of an app in the store. Pure.
+
+All begin with the name of the app in braces, so a Redis Cluster has them in one slot, and a user of
+the store needs rights on ``{name}:*`` alone.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["Keys"]
+
+
+class Keys:
+    """The keys of an app.
+
+    Args:
+        cluster: Name of the app in the store.
+
+    Attributes:
+        epoch: A random text; another one there means that the store was emptied or replaced.
+        stream: The changes of records.
+        members: The processes, by the time of their last beat.
+    """
+
+    def __init__(self, cluster: str) -> None:
+        self._prefix: Final = f"{{{cluster}}}:"
+        self.epoch: Final = f"{self._prefix}epoch"
+        self.stream: Final = f"{self._prefix}stream"
+        self.members: Final = f"{self._prefix}members"
+
+    def state(self, upstream: str) -> str:
+        """Give the key of the records of an upstream."""
+        return f"{self._prefix}state:{upstream}"
+
+    def beat(self, process: str) -> str:
+        """Give the key of the beat of a process."""
+        return f"{self._prefix}beat:{process}"
+
+    def lease(self, upstream: str, shard: int) -> str:
+        """Give the key of the lease to probe a part of an upstream."""
+        return f"{self._prefix}lease:{upstream}:{shard}"
+
+    def suspect(self, upstream: str, shard: int) -> str:
+        """Give the key of the process that gave this lease away, as it did not trust its probes."""
+        return f"{self.lease(upstream, shard)}:suspect"
+
+    def votes(self, upstream: str) -> str:
+        """Give the key of the votes on the destinations of an upstream, by process."""
+        return f"{self._prefix}votes:{upstream}"
+
+    def traffic(self, upstream: str, digest: str) -> str:
+        """Give the key of the processes that sent requests to a destination."""
+        return f"{self._prefix}traffic:{upstream}:{digest}"
+
+    def limit(self, digest: str) -> str:
+        """Give the key of what was taken from a limit by whom the digest stands for."""
+        return f"{self._prefix}limit:{digest}"
