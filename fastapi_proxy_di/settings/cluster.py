@@ -84,12 +84,6 @@ class ClusterSettings(SettingsModel):
         ),
     )
 
-    snapshot_interval: Duration = Field(
-        default=5.0,
-        validate_default=True,
-        description="Seconds between two reports of a process's metrics to the store.",
-    )
-
     @field_validator("store")
     @classmethod
     def _is_address(cls, value: SecretStr | None) -> SecretStr | None:
