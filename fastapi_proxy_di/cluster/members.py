@@ -87,6 +87,7 @@ class Members:
         self._amiss: Final = amiss
         self._soon: Final = asyncio.Event()
         self._last = (0, 0)
+        self._applied = (0, 0)
 
     def beat_soon(self) -> None:
         """Beat soon, so that others see what this process has applied."""
@@ -126,9 +127,11 @@ class Members:
         state.set_time(now, (began + monotonic()) / 2)
         state.alive = max(1, alive)
         applied, before = parsed_id(state.applied), self._last
-        self._last = parsed_id(last)
+        # On a slow link entries may come late, but they come.
+        stuck = applied < before and applied == self._applied
+        self._last, self._applied = parsed_id(last), applied
         trimmed = applied < parsed_id(first) and applied != (0, 0)
-        if state.epoch and (epoch != state.epoch or applied < before or trimmed):
+        if state.epoch and (epoch != state.epoch or stuck or trimmed):
             self._last = (0, 0)
             self._amiss()
 

@@ -121,6 +121,10 @@ class SharedProbing:
         elif shard.has_news(self._supervisor) or (reason and now < shard.confirms_until):
             self._changed.set()
 
+    def reconfigured(self) -> None:
+        """Go on by the new interval, not at the end of a pause by the old one."""
+        self._changed.set()
+
     def follow(self, subject: str, body: Mapping[str, Any] | None) -> None:
         """Follow a record of what another process has found."""
         interval = self._prober.settings.interval

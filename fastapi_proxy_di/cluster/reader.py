@@ -11,11 +11,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from random import Random
 from time import monotonic
 from typing import Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from fastapi_proxy_di.cluster.connecting import Client
 from fastapi_proxy_di.cluster.state import SharedState
@@ -24,7 +26,9 @@ from fastapi_proxy_di.cluster.store import StoreLost
 __all__ = ["Reader"]
 
 _BLOCK_MS: Final = 10000
-_ENTRIES: Final = 1000
+_ENTRIES: Final = 100
+"""Entries that are read at once; between them requests have their turn."""
+
 _WHOLE_SECONDS: Final = 60.0
 """Seconds after which everything is read anyway."""
 
@@ -32,7 +36,9 @@ _AWAITED: Final = frozenset({"drain", "weight"})
 """Kinds of records whose writer waits until all have applied them."""
 
 _PAUSE_SECONDS: Final = 0.05
-_DENIED_PAUSE_SECONDS: Final = 1.0
+"""The pause after a connection has ended; it doubles while none lasts."""
+
+_LONGEST_PAUSE_SECONDS: Final = 1.0
 _CLOSE_SECONDS: Final = 1.0
 
 _logger = logging.getLogger("fastapi_proxy_di.cluster")
@@ -58,6 +64,8 @@ class Reader:
         self._took: Final = took
         self._again: Final = asyncio.Event()
         self._denied = ""
+        self._random: Final = Random()  # noqa: S311  # jitter
+        self._short_lived = 0
 
     def restart(self) -> None:
         """Make a new connection, and read everything."""
@@ -82,26 +90,35 @@ class Reader:
 
     async def _follow(self) -> float:
         """Read everything, then follow; give the pause until the next try."""
-        client = self._client_of()
+        client, began = self._client_of(), monotonic()
         try:
             while True:
                 await self._state.read()
                 self._took()
                 await self._follow_for(client, _WHOLE_SECONDS)
-        except (RedisConnectionError, OSError):
-            return _PAUSE_SECONDS
+        except (RedisConnectionError, RedisTimeoutError, OSError):
+            return self._pause(monotonic() - began)
         except StoreLost:
-            return _DENIED_PAUSE_SECONDS  # who finds it restarts the reader
+            return _LONGEST_PAUSE_SECONDS  # who finds it restarts the reader
         except RedisError as error:
             self._tell(type(error).__name__)
-            return _DENIED_PAUSE_SECONDS
+            return _LONGEST_PAUSE_SECONDS
         except Exception:
             _logger.exception("the changes in the store cannot be followed")
-            return _DENIED_PAUSE_SECONDS
+            return _LONGEST_PAUSE_SECONDS
         finally:
             with suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await client.aclose()
+
+    def _pause(self, lasted: float) -> float:
+        """Give the pause after a connection that lasted so many seconds.
+
+        Each try reads everything, so a store that takes no further connection has few of them.
+        """
+        self._short_lived = 0 if lasted > _LONGEST_PAUSE_SECONDS else self._short_lived + 1
+        longest = min(_PAUSE_SECONDS * (1 << min(self._short_lived, 5)), _LONGEST_PAUSE_SECONDS)
+        return longest * (0.75 + 0.5 * self._random.random())
 
     async def _follow_for(self, client: Client, seconds: float) -> None:
         state, stream = self._state, self._state.keys.stream

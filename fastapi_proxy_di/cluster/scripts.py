@@ -6,7 +6,7 @@ from typing import Final
 
 from fastapi_proxy_di.cluster.store import Script
 
-__all__ = ["ALIVE_MS", "BEAT", "BEATS", "FORGET", "LEAVE", "MEMBERS", "READ", "WRITE"]
+__all__ = ["ALIVE_MS", "BEAT", "BEATS", "ENDS", "FORGET", "LEAVE", "MEMBERS", "PIECE", "WRITE"]
 
 ALIVE_MS: Final = 3000
 """Milliseconds after its last beat for which a process counts as alive."""
@@ -25,31 +25,36 @@ _ENDS: Final = """
     end
 """
 
-# ARGV: upstream, field, version, record, and a value that is replaced whatever its version is.
-# Versions that no clock gives are forged; above 2^53 they could not be compared either.
+# ARGV: upstream, then of each record field, version, record, and a value that is replaced whatever
+# its version is. Versions that no clock gives are forged; above 2^53 they could not be compared
+# either.
 WRITE: Final = Script(
     """
-    local known = redis.call('HGET', KEYS[1], ARGV[2])
-    local version = known and known ~= ARGV[5] and tonumber(string.match(known, '^(%d+)|'))
-    if version and version < 9e15 and version >= tonumber(ARGV[3]) then
-        return {'', string.format('%.0f', version)}
+    local result = {}
+    for i = 2, #ARGV, 4 do
+        local field, mine, record = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+        local known = redis.call('HGET', KEYS[1], field)
+        local version = known and known ~= ARGV[i + 3] and tonumber(string.match(known, '^(%d+)|'))
+        if version and version < 9e15 and version >= tonumber(mine) then
+            result[#result + 1] = {'', string.format('%.0f', version)}
+        else
+            redis.call('HSET', KEYS[1], field, mine .. '|' .. record)
+            result[#result + 1] = {redis.call('XADD', KEYS[2], 'MAXLEN', '~', 10000, '*',
+                'upstream', ARGV[1], 'field', field, 'version', mine, 'record', record), ''}
+        end
     end
-    redis.call('HSET', KEYS[1], ARGV[2], ARGV[3] .. '|' .. ARGV[4])
-    return {redis.call('XADD', KEYS[2], 'MAXLEN', '~', 10000, '*', 'upstream', ARGV[1],
-        'field', ARGV[2], 'version', ARGV[3], 'record', ARGV[4]), ''}
+    return result
     """
 )
-"""Writes a record and its entry in the stream, unless a version is there that is not lower."""
+"""Writes records and their entries in the stream, unless a version is there that is not lower.
+Gives of each the id of the entry, or the version that is there."""
 
-READ: Final = Script(
-    _ENDS
-    + """
-    local found = {epoch(KEYS[1], ARGV[1]), last(KEYS[2])}
-    for i = 3, #KEYS do found[i] = redis.call('HGETALL', KEYS[i]) end
-    return found
-    """
-)
-"""Gives the epoch, the id of the last entry and the records of each upstream."""
+ENDS: Final = Script(_ENDS + "return {epoch(KEYS[1], ARGV[1]), last(KEYS[2])}")
+"""Gives the epoch and the id of the last entry."""
+
+PIECE: Final = Script("return redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', 200)")
+"""Gives some records of an upstream from a cursor on, and the next cursor, 0 at the end. Records
+that change meanwhile are in the stream after the entry that was the last one before."""
 
 FORGET: Final = Script(
     """

@@ -106,8 +106,12 @@ class SharedUpstream:
         ``None`` if one could not be written, because the store is lost.
         """
         writes = tuple(self._writes)
-        entries = await asyncio.gather(*writes)
-        if None in entries or not entries:
+        if not writes:
+            return None
+        # Not `gather`, which would end the writes with who waits for them.
+        await asyncio.wait(writes)
+        entries = [one.result() for one in writes]
+        if None in entries:
             return None
         return max(filter(None, entries), key=parsed_id)
 

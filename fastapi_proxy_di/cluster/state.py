@@ -13,7 +13,7 @@ from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
 from fastapi_proxy_di.cluster.keys import Keys
-from fastapi_proxy_di.cluster.scripts import FORGET, READ, WRITE
+from fastapi_proxy_di.cluster.scripts import ENDS, FORGET, PIECE, WRITE
 from fastapi_proxy_di.cluster.signing import NewerFormat, Signer
 from fastapi_proxy_di.cluster.store import Store, StoreLost
 
@@ -31,7 +31,8 @@ _MOST: Final = 20000
 
 _TRIES: Final = 5
 
-_FORGOTTEN_AT_ONCE: Final = 1000
+_AT_ONCE: Final = 100
+"""Records that are written, or removed, by one command."""
 
 _NO_ENTRY: Final = "0-0"
 """An id before all entries."""
@@ -197,7 +198,7 @@ class SharedState:
     ) -> str | None:
         try:
             for _ in range(_TRIES):
-                entry, newer = await self._put(upstream, field, version, record)
+                ((entry, newer),) = await self._put(upstream, (field, version, record, b""))
                 if entry:
                     return entry
                 if self._latest.get((upstream, field)) is not body:
@@ -220,22 +221,31 @@ class SharedState:
             StoreLost: The store cannot be reached.
         """
         keys = self.keys
-        upstreams = self.upstreams
-        epoch, last, *found = await self._store.run(
-            READ,
-            (keys.epoch, keys.stream, *map(keys.state, upstreams)),
-            token_hex(8),
-        )
-        self.epoch, self.applied = epoch, last.decode()
-        for upstream, flat in zip(upstreams, found, strict=True):
-            there = dict(zip(flat[::2], flat[1::2], strict=True))
-            forged = {}
-            for name, value in there.items():
+        epoch, end = await self._store.run(ENDS, (keys.epoch, keys.stream), token_hex(8))
+        read = [(upstream, *await self._read(upstream)) for upstream in self.upstreams]
+        last = end.decode()
+        # The changes may have been followed meanwhile, further than to this end.
+        if epoch != self.epoch or parsed_id(last) > parsed_id(self.applied):
+            self.applied = last
+        self.epoch = epoch
+        for upstream, there, forged in read:
+            await self._forget(upstream, there)
+            await self._offer(upstream, there, forged)
+
+    async def _read(self, upstream: str) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+        """Take the records of an upstream, in pieces; give them, and those that are not signed."""
+        there: dict[bytes, bytes] = {}
+        forged: dict[bytes, bytes] = {}
+        cursor = b"0"
+        while True:
+            cursor, flat = await self._store.run(PIECE, (self.keys.state(upstream),), cursor)
+            for name, value in zip(flat[::2], flat[1::2], strict=True):
+                there[name] = value
                 version, _, record = value.partition(b"|")
                 if not self.take(upstream, name, version, record):
                     forged[name] = value
-            await self._forget(upstream, there)
-            await self._offer(upstream, there, forged)
+            if cursor == b"0":
+                return there, forged
 
     async def _forget(self, upstream: str, there: Mapping[bytes, bytes]) -> None:
         """Remove the ejections that have ended, here and in the store."""
@@ -253,13 +263,15 @@ class SharedState:
             name = field.encode()
             if name in there:
                 pairs += (name, there[name])
-        for start in range(0, len(pairs), _FORGOTTEN_AT_ONCE):
-            some = pairs[start : start + _FORGOTTEN_AT_ONCE]
+        for start in range(0, len(pairs), 2 * _AT_ONCE):
+            some = pairs[start : start + 2 * _AT_ONCE]
             await self._store.run(FORGET, (self.keys.state(upstream),), *some)
 
     async def _offer(
         self, upstream: str, there: Mapping[bytes, bytes], forged: Mapping[bytes, bytes]
     ) -> None:
+        """Write what is newer here."""
+        records: list[tuple[str, int, bytes, bytes]] = []
         for field, known in tuple(self._known.get(upstream, {}).items()):
             if field.partition(":")[0] not in _OFFERED or known.body.get("until", 1e300) < (
                 self.now()
@@ -271,7 +283,12 @@ class SharedState:
             if junk is None and value is not None and _number(value) >= known.version:
                 continue
             record = self._signed(upstream, field, known.version, known.body)
-            await self._put(upstream, field, known.version, record, junk or b"")
+            records.append((field, known.version, record, junk or b""))
+            if len(records) == _AT_ONCE:
+                await self._put(upstream, *records)
+                records.clear()
+        if records:
+            await self._put(upstream, *records)
 
     def take(self, upstream: str, name: bytes, number: bytes, record: bytes) -> bool:
         """Take a record of the store.
@@ -320,15 +337,15 @@ class SharedState:
                 )
 
     async def _put(
-        self, upstream: str, field: str, version: int, record: bytes, replaced: bytes = b""
-    ) -> tuple[str, int]:
-        """Give the id of the entry, or the version that is there and not lower."""
-        entry, newer = await self._store.run(
+        self, upstream: str, *records: tuple[str, int, bytes, bytes]
+    ) -> list[tuple[str, int]]:
+        """Give of each record the id of its entry, or the version that is there and not lower."""
+        done = await self._store.run(
             WRITE,
             (self.keys.state(upstream), self.keys.stream),
-            *(upstream, field, version, record, replaced),
+            *(upstream, *(part for record in records for part in record)),
         )
-        return entry.decode(), int(newer or 0)
+        return [(entry.decode(), int(newer or 0)) for entry, newer in done]
 
     def _signed(self, upstream: str, field: str, version: int, body: Body) -> bytes:
         return self._signer.sign((upstream, field, str(version)), dict(body))

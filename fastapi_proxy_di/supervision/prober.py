@@ -42,6 +42,9 @@ class ProbeSharing(Protocol):
     def probed(self, destination: Destination, reason: str) -> None:
         """Take that a result was applied; ``reason`` is why the probe failed, or ``""``."""
 
+    def reconfigured(self) -> None:
+        """Take that the settings of the probes are others."""
+
 
 class NotShared:
     """Lets the process send all probes."""
@@ -53,6 +56,9 @@ class NotShared:
         return True
 
     def probed(self, destination: Destination, reason: str) -> None:
+        """Do nothing."""
+
+    def reconfigured(self) -> None:
         """Do nothing."""
 
 
@@ -132,6 +138,7 @@ class Prober:
         if headers is not None:
             self._headers = _with_user_agent(headers)
         self._get_only.clear()
+        self.sharing.reconfigured()
         for destination in tuple(self._tasks):
             self._end(destination)
         self.start(at_once=True)

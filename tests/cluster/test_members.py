@@ -28,6 +28,25 @@ async def test_change_is_known_everywhere_at_once_and_acknowledged(start: Any) -
     assert late.seen == {"http://a:80": 1}
 
 
+async def test_reader_is_restarted_only_if_it_makes_no_progress(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries that come late on a slow link are no reason; entries that do not come are."""
+    one = await start()
+    state, members = one.cluster.state, one.cluster.members
+    restarts: list[int] = []
+    monkeypatch.setattr(members, "_amiss", lambda: restarts.append(1))
+    for task in tuple(one.cluster._tasks):  # this test reads and beats instead
+        task.cancel()
+    entries = [await one.write("http://a:80", n) for n in range(8)]
+    for entry in entries[:6]:
+        state.applied = entry or ""
+        await members.beat()
+    assert not restarts
+    await members.beat()
+    assert restarts
+
+
 async def test_process_that_ended_in_order_is_not_missed(start: Any, server: RedisServer) -> None:
     """One that vanished stays listed without being alive; a change does not wait for it."""
     one, two, three = [await start() for _ in range(3)]

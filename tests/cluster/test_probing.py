@@ -210,6 +210,20 @@ async def test_process_confirms_itself_if_no_other_can(server: RedisServer) -> N
         )
 
 
+async def test_reload_with_a_shorter_interval_holds_at_once(server: RedisServer) -> None:
+    """A process that waits by the long interval tries to take the lease by the short one."""
+    async with Fleet([server.url] * 2, interval=60) as processes:
+        first = holder(processes)
+        (other,) = [each for each in processes if each is not first]
+        await asyncio.sleep(0.1)  # both wait
+        for each in processes:
+            each.prober.reconfigure(each.prober.settings.model_copy(update={"interval": INTERVAL}))
+        await within(2, lambda: server.client.pttl("{shop}:lease:billing:0") <= 1000 * INTERVAL)
+        await first.kill()
+
+        await within(10 * INTERVAL, lambda: other.holds)
+
+
 async def test_large_upstream_is_probed_in_parts(server: RedisServer) -> None:
     """Each part has a lease and a record of its own, and what is in the second one is followed."""
     async with Fleet([server.url] * 2, destinations=150) as processes:

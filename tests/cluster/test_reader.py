@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import time
 from typing import Any
 
 import pytest
 
+from fastapi_proxy_di.cluster.connecting import connect
+from fastapi_proxy_di.cluster.reader import Reader
 from tests.cluster.sharing import STATE, until
 from tests.support.redis_servers import RedisServer
 
@@ -103,3 +107,55 @@ async def test_all_agree_after_the_store_is_back(
     assert ends <= {"StoreBack"}
     await processes[1].write("http://after:80", 1)
     await until(lambda: all(one.seen.get("http://after:80") == 1 for one in processes), 0.5)
+
+
+async def test_store_that_takes_no_further_connection_has_few_reads(
+    start: Any, server: RedisServer
+) -> None:
+    """What changes is read once a second meanwhile; each whole read costs the store something."""
+    one = await start()
+    two = await start()
+    await two.cluster.aclose()
+    await until(lambda: any(each["cmd"] == "xread" for each in server.client.client_list()))
+    server.client.config_set("maxclients", "1")
+    for each in server.client.client_list():
+        if each["cmd"] == "xread":
+            server.client.client_kill_filter(_id=each["id"])
+    await asyncio.sleep(1)
+    before = reads(server)
+    await asyncio.sleep(2)
+
+    assert reads(server) - before <= 6
+    await one.write("http://a:80", 1)
+    server.client.config_set("maxclients", "1000")
+    two = await start()
+    await two.write("http://b:80", 2)
+    await until(lambda: one.seen == {"http://a:80": 1, "http://b:80": 2}, 2.0)
+
+
+def reads(server: RedisServer) -> int:
+    """Give how many times records were read as a whole."""
+    return int(server.client.info("commandstats")["cmdstat_hscan"]["calls"])
+
+
+async def test_connection_that_is_not_made_in_time_is_no_lack_of_rights(
+    start: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warning would send whoever reads it to the wrong place."""
+    one = await start()
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = full.getsockname()
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):  # the queue of connections is full
+                client = stack.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(address)
+            reader = Reader(
+                one.cluster.state,
+                lambda: connect(f"redis://127.0.0.1:{address[1]}", timeout=0.1, read_timeout=None),
+                lambda: None,
+            )
+            pause = await reader._follow()
+
+    assert pause < 0.2
+    assert "XREAD" not in caplog.text

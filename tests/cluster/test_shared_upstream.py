@@ -92,6 +92,22 @@ async def test_action_says_how_many_processes_have_applied_it(server: RedisServe
         await until(lambda: not any(state_of(each)[B][0] for each in gateways), 3.0)
 
 
+async def test_change_is_written_also_if_nobody_waits_for_it_any_more(server: RedisServer) -> None:
+    """A client that leaves ends its own wait, not the write that all others need."""
+    async with shared_gateways(server.url, 2) as (one, two):
+        shared = one.balancer._running.shared
+        assert shared is not None
+        server.pause()
+        _ = one.balancer.drain(B)
+        waiting = asyncio.create_task(shared.written())
+        await asyncio.sleep(0)  # it waits
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        server.resume()
+
+        await until(lambda: state_of(two)[B][0], 2.0)
+
+
 async def test_store_that_comes_and_goes_costs_no_request(server: RedisServer) -> None:
     """Requests under load succeed while the store is stopped, killed, and back."""
     async with shared_gateway(server.url, destinations=(A,)) as gateway:

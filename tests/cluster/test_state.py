@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fastapi_proxy_di.cluster.signing import MAX_BYTES, Signer
+from fastapi_proxy_di.cluster.store import Script, Store
 from tests.cluster.sharing import KEY, STATE, until
 from tests.support.redis_servers import RedisServer
 
@@ -88,6 +89,34 @@ async def test_later_change_of_a_process_wins_also_if_it_is_written_first(
     await until(lambda: two.seen == {"http://a:80": 2})
     assert state.held("billing", "drain")["http://a:80"] == {"n": 2}
     assert (await start()).seen == {"http://a:80": 2}
+
+
+async def test_many_records_are_read_and_offered_in_pieces(
+    start: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No command holds up the store or the event loop for long, also after a flush."""
+    sizes: list[int] = []
+    run = Store.run
+
+    async def measured(self: Store, script: Script, *given: Any, **options: Any) -> Any:
+        result = await run(self, script, *given, **options)
+        last = result[-1] if isinstance(result, list) else None
+        sizes.append(max(len(given), len(last) if isinstance(last, list) else 0))
+        return result
+
+    monkeypatch.setattr(Store, "run", measured)
+    one = await start()
+    state = one.cluster.state
+    for n in range(3000):
+        one.seen[f"http://{n}:80"] = n
+        state.write("billing", "drain", f"http://{n}:80", {"n": n}).close()  # only held
+    for _ in range(2):
+        await one.cluster.read()
+        assert server.client.hlen(STATE) == 3000
+        late = await start()
+        assert late.seen == one.seen
+        server.client.flushall()
+    assert 400 <= max(sizes) < 1000
 
 
 async def test_ejections_that_have_ended_are_removed(start: Any, server: RedisServer) -> None:

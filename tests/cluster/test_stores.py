@@ -21,7 +21,7 @@ from tests.support.servers import free_port
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 RIGHTS = (
-    "~{shop}:* +eval +evalsha +time +del +get +mget +set +pexpire +hdel +hget +hgetall +hset"
+    "~{shop}:* +eval +evalsha +time +del +get +mget +set +pexpire +hdel +hget +hgetall +hscan +hset"
     " +lindex +lpop +rpush +xadd +xrange +xread +xrevrange +zadd +zcount +zrange +zrangebyscore"
     " +zrem +zremrangebyscore"
 )

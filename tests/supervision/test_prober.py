@@ -486,6 +486,9 @@ class Shared:
         """Record a probe."""
         self.told.append(destination.url)
 
+    def reconfigured(self) -> None:
+        """Do nothing."""
+
 
 def test_prober_sends_no_probes_of_another_process() -> None:
     """They begin at once when they are this process's, and a result that was followed stands."""
