@@ -2,8 +2,8 @@
 
 With affinity the client's destination is tried before the policy picks, and the setting
 ``on_missing`` decides what happens when that destination cannot be used. How a request names
-its destination is in ``cookie_affinity`` and ``header_affinity``. Upstreams without affinity do
-not use this file.
+its destination is in ``cookie_affinity``, ``header_affinity`` and ``issued_affinity``. Upstreams
+without affinity do not use this file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Protocol
 from fastapi_proxy_di.balancing.cookie_affinity import CookieBinding, CookieForm
 from fastapi_proxy_di.balancing.hash_key import RequestKey, Scope
 from fastapi_proxy_di.balancing.header_affinity import HeaderBinding
+from fastapi_proxy_di.balancing.issued_affinity import IssuedBinding
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.balancing.selection import Pick, select
 from fastapi_proxy_di.pools.destination import Destination
@@ -37,13 +38,16 @@ class Binding(Protocol):
         ...
 
     def strip(self, headers: Headers) -> Headers:
-        """Give the request headers without the cookie that only this proxy reads."""
+        """Give the request headers without the cookie or mark that only this proxy reads."""
         ...
 
-    def remember(self, scope: Scope, prefix: bytes, destination: Destination) -> Headers:
-        """Give the response headers that bind the client to ``destination``.
+    def remember(
+        self, headers: Headers, scope: Scope, prefix: bytes, destination: Destination
+    ) -> Headers:
+        """Give the response headers, with what binds the client to ``destination``.
 
         Args:
+            headers: The response headers that the client gets.
             scope: The client's connection scope.
             prefix: Path of the mount.
             destination: The destination that served the request.
@@ -116,6 +120,11 @@ def affinity_of(settings: AffinitySettings, pool: Pool) -> Affinity:
         key = settings.key.get_secret_value().encode("utf-8")
         form = CookieForm(settings.cookie, settings.same_site, settings.max_age, settings.domain)
         binding = CookieBinding(pool, form, key)
+    elif settings.issue:
+        assert settings.header is not None
+        assert settings.key is not None
+        key = settings.key.get_secret_value().encode("utf-8")
+        binding = IssuedBinding(pool, settings.header, key)
     else:
         assert settings.header is not None
         binding = HeaderBinding(pool, settings.header)

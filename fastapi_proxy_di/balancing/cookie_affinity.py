@@ -115,15 +115,17 @@ class CookieBinding:
         """Give the request headers without the cookie, which is for this proxy only."""
         return without_cookie(headers, self._name)
 
-    def remember(self, scope: Scope, prefix: bytes, destination: Destination) -> Headers:
-        """Give the Set-Cookie header, nothing if the client has the right cookie already."""
+    def remember(
+        self, headers: Headers, scope: Scope, prefix: bytes, destination: Destination
+    ) -> Headers:
+        """Add the Set-Cookie header, unless the client has the right cookie already."""
         self._update()
         value = self._values.get(destination)
         # No cookie is set for a destination that has left the pool.
         if value is None or value in cookie_values(scope.get("headers", ()), self._name):
-            return []
+            return headers
         secure = scope.get("scheme") in _SECURE_SCHEMES
-        return [(b"set-cookie", self._form.cookie(value, prefix, secure=secure))]
+        return [*headers, (b"set-cookie", self._form.cookie(value, prefix, secure=secure))]
 
     def _update(self) -> None:
         """Compute the cookie values of the destinations; once per change of the pool."""

@@ -53,9 +53,11 @@ class HeaderBinding:
         """Give all headers, because the header is the client's own and is forwarded."""
         return headers
 
-    def remember(self, scope: Scope, prefix: bytes, destination: Destination) -> Headers:
-        """Give no headers, because the client sends the header with each request."""
-        return []
+    def remember(
+        self, headers: Headers, scope: Scope, prefix: bytes, destination: Destination
+    ) -> Headers:
+        """Give the response headers as they are: the client sends the header by itself."""
+        return headers
 
     def _update(self) -> None:
         """Group the destinations by tier; once per change of the pool."""

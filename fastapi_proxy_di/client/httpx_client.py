@@ -20,6 +20,7 @@ from typing import NoReturn, Self, cast
 import httpx
 from starlette.types import Message, Scope
 
+from fastapi_proxy_di.balancing.issued_affinity import IssuedBinding
 from fastapi_proxy_di.balancing.policy import PickRequest
 from fastapi_proxy_di.client.caller_watcher import CallerWatcher
 from fastapi_proxy_di.client.httpx_errors import HttpxErrors
@@ -124,12 +125,14 @@ class CallRules:
         journey: The journey of its exchanges.
         builder: Builds the requests to send.
         key: Gives the part of a request that the policy may see.
+        issued: Marks the ids that destinations issue, ``None`` for no such affinity.
     """
 
     settings: UpstreamSettings
     journey: Journey
     builder: RequestBuilder
     key: Callable[[Scope], PickRequest | None]
+    issued: IssuedBinding | None
 
 
 class UpstreamTransport:
@@ -187,6 +190,8 @@ class UpstreamTransport:
         exchange.begin(watcher, journey.observers)
         try:
             rules.builder.build(exchange)
+            if rules.issued is not None:
+                exchange.headers = rules.issued.strip(exchange.headers)
             host = request.headers.get("host", self._name).encode("latin-1")
             if host != self._authority:
                 exchange.host = host
@@ -201,9 +206,12 @@ class UpstreamTransport:
         body, response = exchange.body, exchange.response
         if body is not None and not body.ended and response.status >= 300:
             body.stop()
+        headers = response.headers
+        if rules.issued is not None:
+            headers = rules.issued.remember(headers, scope, b"", exchange.destination)
         return self._response(
             response.status,
-            headers=response.headers,
+            headers=headers,
             stream=self._stream(exchange, request, journey.end),
             extensions={"http_version": b"HTTP/1.1"},
         )

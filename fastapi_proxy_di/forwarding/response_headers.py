@@ -92,7 +92,9 @@ class ResponseHeaders:
             places = places_of(exchange, self._pool.destinations)
             headers = rewrite_redirects(headers, received, places)
         if self._binding is not None:
-            headers += self._binding.remember(exchange.scope, exchange.prefix, exchange.destination)
+            headers = self._binding.remember(
+                headers, exchange.scope, exchange.prefix, exchange.destination
+            )
         return headers
 
 

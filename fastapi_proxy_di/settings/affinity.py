@@ -76,7 +76,7 @@ else:
 
 
 class AffinitySettings(SettingsModel):
-    """Keeps a client on one destination, by a signed cookie or by a header."""
+    """Keeps a client on one destination, by a signed cookie, a header or an issued id."""
 
     cookie: Annotated[str | None, AfterValidator(_cookie_name), OrNone] = Field(
         default=None,
@@ -90,12 +90,21 @@ class AffinitySettings(SettingsModel):
         description="Name of the header whose value chooses the destination, instead of a cookie.",
     )
 
+    issue: bool = Field(
+        default=False,
+        description=(
+            "Whether the upstream issues the value of ``header`` in its responses, as MCP servers"
+            " do with ``mcp-session-id``. The value then gets a mark, which leads back to the"
+            " destination that issued it and is removed on the way there."
+        ),
+    )
+
     key: OptionalSecret = Field(
         default=None,
         validate_default=True,
         description=(
-            "Secret that signs the cookie, 16 characters or more; the same in all workers. Required"
-            " with ``cookie``."
+            "Secret that signs the cookie, or the mark of ``issue``, 16 characters or more; the"
+            " same in all workers. Required with ``cookie`` and ``issue``."
         ),
     )
 
@@ -135,11 +144,12 @@ class AffinitySettings(SettingsModel):
     def _strong(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is None:
             # Checked here, so that the fault names the key's own variable.
-            if info.data.get("cookie") is not None:
-                raise ValueError(
-                    "is required with 'cookie', which it signs; set it, e.g. to what"
-                    " `openssl rand -hex 32` prints"
-                )
+            for name, signed in (("cookie", "which"), ("issue", "whose marks")):
+                if info.data.get(name):
+                    raise ValueError(
+                        f"is required with {name!r}, {signed} it signs; set it, e.g. to what"
+                        " `openssl rand -hex 32` prints"
+                    )
         elif len(value.get_secret_value().strip()) < _KEY_CHARACTERS:
             raise ValueError(
                 f"is shorter than {_KEY_CHARACTERS} characters; give a long random text"
@@ -156,6 +166,8 @@ class AffinitySettings(SettingsModel):
                     raise ValueError(
                         f"{name!r} is about the cookie; set 'cookie' instead of 'header'"
                     )
+        elif self.issue:
+            raise ValueError("'issue' is about the header; set 'header' instead of 'cookie'")
         elif self.domain is not None and self.cookie.startswith("__Host-"):
             raise ValueError(
                 "a cookie whose name begins with '__Host-' has no domain (RFC 6265bis section"

@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from fastapi_proxy_di.balancing.affinity import Affinity, affinity_of
 from fastapi_proxy_di.balancing.hash_key import KeyReader, RequestKey, key_reader
+from fastapi_proxy_di.balancing.issued_affinity import IssuedBinding
 from fastapi_proxy_di.balancing.policy import BalancingPolicy
 from fastapi_proxy_di.balancing.registry import build_policy
 from fastapi_proxy_di.balancing.selection import select
@@ -141,6 +142,8 @@ def make_rules(
             journey,
             client_builder(settings),
             lambda scope: None if read_key is None else RequestKey(scope, read_key, None),
+            # No cookie, which would bind all calls of the app to one destination.
+            binding if isinstance(binding, IssuedBinding) else None,
         ),
         guarded_factory=_guarded_factory(settings, factory or running.transports.factory),
     )

@@ -39,7 +39,7 @@ class Bound:
     def cookie(self, destination: Destination, scope: Scope | None = None) -> bytes:
         """Give the value of Set-Cookie for ``destination``."""
         ((name, value),) = self.affinity.binding.remember(
-            scope or scope_of(), b"/billing", destination
+            [], scope or scope_of(), b"/billing", destination
         )
         assert name == b"set-cookie"
         return value

@@ -111,7 +111,7 @@ def test_cookie_has_its_attributes(
     """Secure as the request, HttpOnly, Lax, below the mount."""
     bound = Bound(pool_of(1), cookie=name, key=KEY)
     ((_, cookie),) = bound.affinity.binding.remember(
-        scope_of(**more), prefix, bound.pool.destinations[0]
+        [], scope_of(**more), prefix, bound.pool.destinations[0]
     )
 
     assert cookie[cookie.index(b";") :] == expected
@@ -143,10 +143,10 @@ def test_cookie_is_set_only_when_it_changes() -> None:
     bound = Bound(pool_of(2))
     first, second = bound.pool.destinations
     scope = scope_of(bound.pair(first))
-    right = bound.affinity.binding.remember(scope, b"", first)
-    moved = bound.affinity.binding.remember(scope, b"", second)
+    right = bound.affinity.binding.remember([], scope, b"", first)
+    moved = bound.affinity.binding.remember([], scope, b"", second)
     bound.pool.replace([settings_of(0)])
-    removed = bound.affinity.binding.remember(scope_of(), b"", second)
+    removed = bound.affinity.binding.remember([], scope_of(), b"", second)
 
     assert (right, len(moved), removed) == ([], 1, [])
 

@@ -20,7 +20,7 @@ def test_header_values_spread_and_stay() -> None:
     assert {before.count(one) > 40 for one in bound.pool.destinations} == {True}
     assert all((now is was) == (was is not gone) for was, now in zip(before, after, strict=True))
     assert bound.affinity.binding.strip([(b"x-tenant", b"1")]) == [(b"x-tenant", b"1")]
-    assert bound.affinity.binding.remember(scopes[0], b"", gone) == []
+    assert bound.affinity.binding.remember([], scopes[0], b"", gone) == []
 
 
 def test_header_values_use_the_lowest_tier_that_can_serve() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import runpy
 from typing import Any
 
@@ -12,6 +13,7 @@ import uvicorn
 
 from fastapi_proxy_di import Upstream
 from tests.docs.conftest import SNIPPETS, Gateway, Snippet
+from tests.support.origins import ScriptedOrigin, always, response_bytes
 from tests.support.servers import Running
 
 pytestmark = pytest.mark.e2e
@@ -30,6 +32,25 @@ async def test_affinity_keeps_the_client_on_one_destination(
 
     assert len({response.json()["served_by"] for response in responses}) == 1
     assert ["set-cookie" in response.headers for response in responses] == [True] + [False] * 9
+
+
+async def test_issued_id_leads_back_to_its_destination(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's id has the mark, the destination's has not."""
+    monkeypatch.setenv("AFFINITY_KEY", "a long random text")
+    reply = response_bytes(headers=[(b"mcp-session-id", b"1868a90c")])
+    async with ScriptedOrigin(always(reply)) as one, ScriptedOrigin(always(reply)) as two:
+        monkeypatch.setenv("UPSTREAM_TOOLS_DESTINATIONS", f"{one.url},{two.url}")
+        async with gateway(snippet("how_to/affinity_issue.py").app) as client:
+            issued = (await client.post("/tools/mcp")).headers["mcp-session-id"]
+            for _ in range(6):
+                await client.post("/tools/mcp", headers={"mcp-session-id": issued})
+
+    assert re.fullmatch(r"1868a90c~[\w-]{12}", issued)
+    (used,) = [origin for origin in (one, two) if origin.requests]
+    got = [request.one(b"mcp-session-id") for request in used.requests]
+    assert got == [None] + [b"1868a90c"] * 6
 
 
 async def test_operate_changes_limits_probes_and_destinations(

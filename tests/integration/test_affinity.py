@@ -109,7 +109,7 @@ async def test_affinity_moves_when_its_destination_refuses() -> None:
     ):
         binding = gate.balancer._running.rules.http._binding
         assert binding is not None
-        ((_, cookie),) = binding.remember(scope_of(), b"", gate.balancer.destinations[0])
+        ((_, cookie),) = binding.remember([], scope_of(), b"", gate.balancer.destinations[0])
         pair = cookie.partition(b";")[0]
         reply = await fetch(gate.address, target="/billing/x", headers=[(b"Cookie", pair)])
 

@@ -86,6 +86,7 @@ class AsText(UpstreamSettings, name="as-text"):
 
 ACCEPTED: Final[list[BaseModel]] = [
     AffinitySettings(header="x-tenant", on_missing="fail"),
+    AffinitySettings(header="mcp-session-id", issue=True, key=SecretStr("k" * 32)),
     AffinitySettings(
         cookie="billing", key="k" * 32, max_age="30d", same_site="Lax", domain="example.com"
     ),

@@ -183,6 +183,10 @@ CASES: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "policy (a name)": ({}, {"policy": "hash"}),
     "affinity.cookie": ({"affinity": COOKIE}, {"affinity": {**COOKIE, "cookie": "other"}}),
     "affinity.header": ({"affinity": {"header": "x-a"}}, {"affinity": {"header": "x-b"}}),
+    "affinity.issue": (
+        {"affinity": {"header": "x-a", "key": "k" * 32}},
+        {"affinity": {"header": "x-a", "key": "k" * 32, "issue": True}},
+    ),
     "affinity.key": ({"affinity": COOKIE}, {"affinity": {**COOKIE, "key": "l" * 32}}),
     "affinity.same_site": ({"affinity": COOKIE}, {"affinity": {**COOKIE, "same_site": "strict"}}),
     "affinity.max_age": ({"affinity": COOKIE}, {"affinity": {**COOKIE, "max_age": 60}}),
