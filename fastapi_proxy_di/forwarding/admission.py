@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 from weakref import WeakSet
 
 from fastapi_proxy_di.errors import LimitExceeded, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.unavailable import closed, unavailable
+from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import LimitSettings
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 
@@ -34,6 +35,8 @@ class Admission:
         supervisor: Counts the requests of the window, and receives a report of each refusal.
         limits: Requests in flight, and how many may wait how long for a place.
         max_requests: Requests per window, ``None`` for any number.
+        destinations: Gives the destinations that the requests go to; ``None`` for those of the
+            supervisor's pool.
 
     Attributes:
         in_flight: Number of requests that were admitted and have not ended.
@@ -41,11 +44,16 @@ class Admission:
     """
 
     def __init__(
-        self, supervisor: Supervisor, limits: LimitSettings, max_requests: int | None
+        self,
+        supervisor: Supervisor,
+        limits: LimitSettings,
+        max_requests: int | None,
+        destinations: Callable[[], Iterable[Destination]] | None = None,
     ) -> None:
         self.in_flight: int = 0
         self._supervisor: Final = supervisor
-        self._pool: Final = supervisor.pool
+        pool = self._pool = supervisor.pool
+        self._destinations: Final = destinations or (lambda: pool.destinations)
         self._limits = limits
         self._max_requests = max_requests
         self.unlimited: Final[WeakSet[object]] = WeakSet()
@@ -221,7 +229,7 @@ class Admission:
         if limit is None:
             return False
         if self.unlimited:
-            at_destinations = sum([one.in_flight for one in self._pool.destinations])
+            at_destinations = sum([one.in_flight for one in self._destinations()])
             return max(self.in_flight, at_destinations) >= limit
         return self.in_flight >= limit
 

@@ -46,14 +46,15 @@ def _is_busy(running: RunningUpstream) -> bool:
 
 
 def _admissions(running: RunningUpstream) -> list[Admission]:
-    return [running.admission, *(one.admission for one in running.dynamics)]
+    dynamic = running.dynamic
+    return [running.admission, *(() if dynamic is None else (dynamic.admission,))]
 
 
 def _destinations(running: RunningUpstream) -> list[Destination]:
     """Give all destinations, those too that have left the pool and finish their requests."""
     found = list(running.transports.by_destination)
-    for one in running.dynamics:
-        found += one.destinations.by_destination
+    if running.dynamic is not None:
+        found += running.dynamic.destinations.by_destination
     return found
 
 

@@ -13,10 +13,11 @@ Limits of requests count apart from those of the pool.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from time import monotonic
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from starlette.types import Scope
 
@@ -45,7 +46,12 @@ from fastapi_proxy_di.observability.observers import UpstreamObservers
 from fastapi_proxy_di.observability.tracing import Tracing
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
-from fastapi_proxy_di.settings import StatusCodes, UpstreamSettings
+from fastapi_proxy_di.settings import (
+    AllowedDestinationsSettings,
+    EjectionSettings,
+    StatusCodes,
+    UpstreamSettings,
+)
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 from fastapi_proxy_di.transforms.pipeline import pipeline_of
 from fastapi_proxy_di.transport.factory import TransportFactory
@@ -59,7 +65,8 @@ from fastapi_proxy_di.upstream.rules import (
     secret_headers,
 )
 from fastapi_proxy_di.wire.addresses import Address
-from fastapi_proxy_di.wire.dynamic_address import allowed_address
+from fastapi_proxy_di.wire.dynamic_address import Origin, allowed_address
+from fastapi_proxy_di.wire.reachable import Network
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.upstream.running import RunningUpstream
@@ -71,67 +78,103 @@ _CREDENTIALS: Final = frozenset({b"authorization", b"cookie"})
 
 
 class DynamicUpstream:
-    """What an upstream needs for requests to dynamic destinations.
+    """What an upstream needs for requests to dynamic destinations, as long as it runs.
 
     Args:
-        rules: The rules of the upstream.
-        factory: Makes the transports, which judge each IP address.
         running: The upstream.
+        settings: Settings that allow dynamic destinations.
+        factory: Makes the transports, which judge each IP address.
 
     Attributes:
         destinations: The destinations in use.
         admission: Admits requests where the settings have limits of requests.
-        forwarder: Forwards requests whose overrides have a destination.
+        forwarder: Forwards requests whose overrides have a destination, by the current rules.
     """
 
-    def __init__(self, rules: Rules, factory: TransportFactory, running: RunningUpstream) -> None:
-        settings = _settings(rules.settings)
-        name, allowed = settings.name, settings.allowed_destinations
-        self._origins: Final = allowed.parsed_origins
-        self._networks: Final = allowed.networks
-        # Without destinations nothing is available, and so nothing is ever ejected.
+    def __init__(
+        self, running: RunningUpstream, settings: UpstreamSettings, factory: TransportFactory
+    ) -> None:
+        name = settings.name
         pool = Pool(name, (), panic=False)
+        # It counts the window and reports limits. Nothing is ejected, probed or warmed up.
         self._supervisor: Final = Supervisor(
             pool,
-            Ejector(pool, settings.ejection),
-            Threshold(settings.health.fall, settings.health.rise),
+            Ejector(pool, EjectionSettings(enabled=False)),
+            Threshold(1, 1),
             SlowStart(0.0),
             running.events,
             window=settings.requests_window,
         )
         self.destinations: Final = DynamicDestinations(
-            name, settings.limits, factory.make, self._supervisor.limit_hit
+            name, settings.limits, factory, self._supervisor.limit_hit
         )
-        self.admission: Final = Admission(self._supervisor, settings.limits, settings.max_requests)
+        self.admission: Final = Admission(
+            self._supervisor,
+            settings.limits,
+            settings.max_requests,
+            lambda: self.destinations.by_destination,
+        )
+        self.forwarder: Final = Forwarder()
+        self._running: Final = running
+        self._allowed = settings.allowed_destinations
+        # Also those of former rules: a request that has begun keeps its own.
+        self._journeys: Final[WeakSet[Journey]] = WeakSet()
+
+    def use(self, rules: Rules) -> None:
+        """Let the requests that begin from now on go by ``rules``; counts and limits stay."""
+        factory, settings = rules.guarded_factory, rules.settings
+        allowed, self._allowed = self._allowed, settings.allowed_destinations
+        self._supervisor.set_window(settings.requests_window)
+        self.admission.configure(settings.limits, settings.max_requests)
+        if factory is None:
+            self.destinations.retire()
+            return
+        self.destinations.use(settings.limits, factory, replaces=allowed != self._allowed)
+        self.forwarder.rules = self._made_from(rules)
+        journey = self.forwarder.rules.journey
+        self._journeys.add(journey)
+        if not is_limited(settings):
+            self.admission.unlimited.add(journey)
+
+    def lease(self, destination: str) -> AbstractAsyncContextManager[Lease]:
+        """Lease the destination at an address."""
+        return lease(self.forwarder.rules.journey, None, Overrides(destination=destination))
+
+    def refuse(self) -> None:
+        """Refuse requests from now on; those under way continue."""
+        for journey in self._journeys:
+            journey.close()
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait until their address responds."""
+        return self.destinations.waiting
+
+    def end_waiting(self) -> None:
+        """Refuse the requests that wait, in the queue or for their address, and later ones."""
+        self.admission.close()
+        self.destinations.end_waiting()
+
+    def discard(self) -> None:
+        """Stop the timers."""
+        self._supervisor.close()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self.discard()
+        await self.destinations.aclose()
+
+    def _made_from(self, rules: Rules) -> Rules:
+        """Make the rules for dynamic destinations from those of the upstream."""
+        running, settings = self._running, _settings(rules.settings)
+        name, allowed = settings.name, settings.allowed_destinations
+        pool = self._supervisor.pool
         observers = UpstreamObservers(
             running.metrics,
             Tracing(name, rules.telemetry, _how),
             AccessRecords(name, pool, _how, settings.explain, rules.telemetry),
         )
-        outcomes = Outcomes(self._supervisor, First(), settings.ejection)
-        retry_loop = RetryLoop(
-            settings=settings,
-            policy=First(),
-            select=_select,
-            supervisor=self._supervisor,
-            transports=self.destinations.by_destination,
-            outcomes=outcomes,
-            budget=RetryBudget(0.0, 0, started=monotonic()),
-            outage_of=self._outage_of,
-            random=running.random,
-        )
-        self._journey: Final = Journey(
-            name,
-            retry_loop.send,
-            retry_loop.hold,
-            outcomes,
-            self.admission if is_limited(settings) else None,
-            observers,
-            running.failures,
-        )
-        # Outside of admission: a request that is refused takes no place and waits for none.
-        self._journey.send = self._at_the_address(self._journey.send)
-        self._journey.hold = self._at_the_address(self._journey.hold)
+        journey = self._journey(settings, observers)
         transforms = pipeline_of(settings.transforms)
         withheld = frozenset() if allowed.credentials else _withheld(rules.settings)
         builder = request_builder(
@@ -146,50 +189,51 @@ class DynamicUpstream:
             pool,
             rewrites_location=settings.location == "rewrite",
         )
-        self.forwarder: Final = Forwarder()
-        self.forwarder.rules = dataclasses.replace(
+        return dataclasses.replace(
             rules,
-            journey=self._journey,
-            http=HttpForwarder(settings, self._journey, builder, response_headers),
+            journey=journey,
+            http=HttpForwarder(settings, journey, builder, response_headers),
             websocket=WebSocketForwarder(
-                settings, self._journey, builder, response_headers, running.tunnels
+                settings, journey, builder, response_headers, running.tunnels
             ),
             read_key=None,
         )
 
-    def lease(self, destination: str) -> AbstractAsyncContextManager[Lease]:
-        """Lease the destination at an address."""
-        return lease(self._journey, None, Overrides(destination=destination))
+    def _journey(self, settings: UpstreamSettings, observers: UpstreamObservers) -> Journey:
+        outcomes = Outcomes(self._supervisor, First(), settings.ejection)
+        retry_loop = RetryLoop(
+            settings=settings,
+            policy=First(),
+            select=_select,
+            supervisor=self._supervisor,
+            transports=self.destinations.by_destination,
+            outcomes=outcomes,
+            budget=RetryBudget(0.0, 0, started=monotonic()),
+            outage_of=self._outage_of,
+            random=self._running.random,
+        )
+        journey = Journey(
+            settings.name,
+            retry_loop.send,
+            retry_loop.hold,
+            outcomes,
+            self.admission if is_limited(settings) else None,
+            observers,
+            self._running.failures,
+        )
+        # Outside of admission: a request that is refused takes no place and waits for none.
+        allowed = settings.allowed_destinations
+        journey.send = self._at_the_address(journey.send, allowed)
+        journey.hold = self._at_the_address(journey.hold, allowed)
+        return journey
 
-    def refuse(self) -> None:
-        """Refuse requests from now on; those under way continue."""
-        self._journey.close()
-
-    def retire(self) -> None:
-        """Drop what is idle, because the upstream has new rules; requests under way go on."""
-        self._supervisor.close()
-        self.destinations.retire()
-
-    @property
-    def waiting(self) -> int:
-        """Number of requests that wait until their address responds."""
-        return self.destinations.waiting
-
-    def end_waiting(self) -> None:
-        """Refuse the requests that wait, in the queue or for their address, and later ones."""
-        self.admission.close()
-        self.destinations.end_waiting()
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        self._supervisor.close()
-        await self.destinations.aclose()
-
-    def _at_the_address(self, send: Send) -> Send:
+    def _at_the_address(self, send: Send, allowed: AllowedDestinationsSettings) -> Send:
         """Let a layer pick the destination at the address that the overrides give."""
+        origins, networks = allowed.parsed_origins, allowed.networks
 
         async def sent(exchange: Exchange) -> None:
-            destination = self.destinations.hold(self._address_of(exchange))
+            address = _address_of(exchange, origins, networks)
+            destination = self.destinations.hold(address)
             exchange.key = _Given(destination)
             try:
                 await send(exchange)
@@ -202,13 +246,16 @@ class DynamicUpstream:
         assert isinstance(exchange.key, _Given)
         return self.destinations.outage_of(exchange.key.destination)
 
-    def _address_of(self, exchange: Exchange) -> Address:
-        assert exchange.overrides is not None
-        assert exchange.overrides.destination is not None
-        try:
-            return allowed_address(exchange.overrides.destination, self._origins, self._networks)
-        except ValueError as error:
-            raise DestinationNotAllowed(f"destination: {error}") from None
+
+def _address_of(
+    exchange: Exchange, origins: Collection[Origin], networks: Sequence[Network]
+) -> Address:
+    assert exchange.overrides is not None
+    assert exchange.overrides.destination is not None
+    try:
+        return allowed_address(exchange.overrides.destination, origins, networks)
+    except ValueError as error:
+        raise DestinationNotAllowed(f"destination: {error}") from None
 
 
 class _Given:

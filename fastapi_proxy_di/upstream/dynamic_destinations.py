@@ -10,6 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from contextvars import Context
+from itertools import islice
 from typing import Final
 
 from fastapi_proxy_di.errors import LimitExceeded, UpstreamConnectError
@@ -17,6 +18,7 @@ from fastapi_proxy_di.forwarding.destination_transport import DestinationTranspo
 from fastapi_proxy_di.forwarding.outage import Outage
 from fastapi_proxy_di.pools.destination import Destination, DynamicDestination
 from fastapi_proxy_di.settings import DestinationSettings, LimitSettings
+from fastapi_proxy_di.transport.factory import TransportFactory
 from fastapi_proxy_di.transport.protocol import Transport
 from fastapi_proxy_di.wire.addresses import Address
 
@@ -35,7 +37,7 @@ class DynamicDestinations:
     Args:
         name: Name of the upstream.
         limits: How many there may be, and how long an idle connection is kept.
-        make: Makes the transport to an address.
+        factory: Makes the transports.
         limit_hit: Reports that the limit has refused a request; tells whether that is an event.
 
     Attributes:
@@ -46,14 +48,14 @@ class DynamicDestinations:
         self,
         name: str,
         limits: LimitSettings,
-        make: Callable[[Address], Transport],
+        factory: TransportFactory,
         limit_hit: Callable[[str], bool],
     ) -> None:
         self.by_destination: Final[dict[Destination, DestinationTransport]] = {}
         self._name: Final = name
-        self._most: Final = limits.dynamic_destinations
-        self._idle_seconds: Final = max(_LEAST_SECONDS, limits.idle_seconds)
-        self._make: Final = make
+        self._most = limits.dynamic_destinations
+        self._idle_seconds = max(_LEAST_SECONDS, limits.idle_seconds)
+        self._factory = factory
         self._limit_hit: Final = limit_hit
         self._loop: Final = asyncio.get_running_loop()
         # The one that was asked for last is the last one.
@@ -62,6 +64,8 @@ class DynamicDestinations:
         # One for each, so that an address that does not respond slows no other one down.
         self._outages: Final[dict[Destination, Outage]] = {}
         self._closing: Final[set[asyncio.Task[None]]] = set()
+        # Transports that were replaced, until the next look after their last connection.
+        self._replaced: Final[set[Transport]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._retired = False
         self._closed = False
@@ -82,6 +86,7 @@ class DynamicDestinations:
     def numbers(self) -> tuple[int, int, int]:
         """Give ``in_flight``, the connections in use and the idle ones; in any thread."""
         transports = [one.transport for one in tuple(self.by_destination.values())]
+        transports += tuple(self._replaced)
         idle = sum([one.idle for one in transports])
         return self.in_flight, sum([one.connections for one in transports]) - idle, idle
 
@@ -114,10 +119,34 @@ class DynamicDestinations:
         for outage in self._outages.values():
             outage.close()
 
-    def retire(self) -> None:
-        """Drop all destinations that are not in use, and each connection when it becomes idle.
+    def use(self, limits: LimitSettings, factory: TransportFactory, *, replaces: bool) -> None:
+        """Go by other limits from now on, and by the transports of another factory.
 
-        Then no connection is left when the last request has ended, and nobody knows of them.
+        Args:
+            limits: How many there may be, and how long an idle connection is kept.
+            factory: Makes the transports.
+            replaces: Whether no connection of the former factory may serve later requests. Else
+                those stay that the two factories do not make differently.
+        """
+        before, self._factory = self._factory, factory
+        self._retired = False
+        changed = [
+            one
+            for one in self.by_destination
+            if replaces or factory.replaces(before, one.settings.address)
+        ]
+        self._drop([one for one in changed if not self._is_busy(one)])
+        for one in changed:
+            if one in self.by_destination:
+                self._replace(self.by_destination[one], one.settings.address)
+        for to in self.by_destination.values():
+            factory.configure(to.transport)
+        self._limit(limits)
+
+    def retire(self) -> None:
+        """Drop what is not in use, and each connection when it becomes idle, until ``use``.
+
+        Then no connection is left when the last request has ended.
         """
         self._retired = True
         self._drop([one for one in self.by_destination if not self._is_busy(one)])
@@ -131,20 +160,17 @@ class DynamicDestinations:
             self._sweep.cancel()
         # The destinations stay, for requests that wait for another attempt, which fails.
         transports = [one.transport for one in self.by_destination.values()]
+        transports += self._replaced
         await asyncio.gather(*self._closing, *(one.aclose() for one in transports))
 
     def _add(self, address: Address) -> Destination:
         if self._closed:
             raise UpstreamConnectError("the upstream is shut down")
+        self._drop_idle(len(self._by_url) + 1 - self._most)
         if len(self._by_url) >= self._most:
-            first_idle = next(
-                (one for one in self._by_url.values() if not self._is_busy(one)), None
-            )
-            if first_idle is None:
-                raise self._too_many()
-            self._drop((first_idle,))
+            raise self._too_many()
         destination = DynamicDestination(DestinationSettings(url=address.url))
-        to = DestinationTransport.to(destination, self._make(address))
+        to = DestinationTransport.to(destination, self._factory.make(address))
         if self._retired:
             to.transport.retire()
         self._by_url[address.url] = destination
@@ -153,6 +179,28 @@ class DynamicDestinations:
         self.by_destination[destination] = to
         self._sweep_later()
         return destination
+
+    def _replace(self, to: DestinationTransport, address: Address) -> None:
+        to.transport.retire()
+        self._replaced.add(to.transport)
+        to.transport = self._factory.make(address)
+
+    def _limit(self, limits: LimitSettings) -> None:
+        self._most = limits.dynamic_destinations
+        self._drop_idle(len(self._by_url) - self._most)
+        idle_seconds = max(_LEAST_SECONDS, limits.idle_seconds)
+        if idle_seconds != self._idle_seconds:
+            self._idle_seconds = idle_seconds
+            if self._sweep is not None:
+                self._sweep.cancel()
+                self._sweep = None
+                self._sweep_later()
+
+    def _drop_idle(self, number: int) -> None:
+        """Drop up to ``number`` destinations, those first that have been idle for longest."""
+        if number > 0:
+            idle = (one for one in self._by_url.values() if not self._is_busy(one))
+            self._drop(tuple(islice(idle, number)))
 
     def _is_busy(self, destination: Destination) -> bool:
         return bool(self._holders[destination] or destination.in_flight)
@@ -194,7 +242,10 @@ class DynamicDestinations:
                 if not self._is_busy(one) and self._is_unconnected(one)
             ]
         )
-        if self.by_destination:
+        self._replaced.intersection_update(
+            [one for one in self._replaced if one.connections or one.dialling]
+        )
+        if self.by_destination or self._replaced:
             self._sweep_later()
 
     def _is_unconnected(self, destination: Destination) -> bool:

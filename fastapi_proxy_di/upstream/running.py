@@ -16,7 +16,7 @@ from functools import partial
 from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakSet, ref
+from weakref import WeakSet
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.client.clients import Clients
@@ -91,7 +91,7 @@ class RunningUpstream:
         instruments: Gives its metrics to OpenTelemetry; ``None`` if they are not wanted there.
         policies: The policies that it had, by setting: a text, or the class of an object.
         rules: What the settings decide about requests; replaced whole by ``use``.
-        dynamic: For requests to dynamic destinations; ``None`` where none are allowed.
+        dynamic: For requests to dynamic destinations; ``None`` as long as none were allowed.
         forwarder: Forwards by the current rules.
         clients: Its httpx clients.
         reloading: Held while its settings are changed.
@@ -131,7 +131,6 @@ class RunningUpstream:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _subscriptions: set[Callable[[], None]] = field(init=False)
     _journeys: WeakSet[Journey] = field(default_factory=WeakSet)
-    _former: tuple[ref[DynamicUpstream], ...] = ()
     _not_read: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
@@ -168,21 +167,13 @@ class RunningUpstream:
         self.rules = self.forwarder.rules = rules
         # Also those of former rules, by which requests may begin whose bodies have yet to come.
         self._journeys.add(rules.journey)
-        if self.dynamic is not None:
-            self.dynamic.retire()
-            # A request that has begun keeps its own alive, also before it has a destination.
-            former = (*self._former, ref(self.dynamic))
-            self._former = tuple([one for one in former if one() is not None])
         factory = rules.guarded_factory
-        self.dynamic = None if factory is None else DynamicUpstream(rules, factory, self)
+        if self.dynamic is None and factory is not None:
+            self.dynamic = DynamicUpstream(self, rules.settings, factory)
+        if self.dynamic is not None:
+            self.dynamic.use(rules)
         if self.refuses:
             self.refuse()
-
-    @property
-    def dynamics(self) -> tuple[DynamicUpstream, ...]:
-        """All that may have requests to addresses under way, those of former rules too."""
-        found = (*[one() for one in self._former], self.dynamic)
-        return tuple([one for one in found if one is not None])
 
     def for_addresses(self) -> DynamicUpstream:
         """Give what requests to addresses need.
@@ -190,7 +181,7 @@ class RunningUpstream:
         Raises:
             ValueError: The settings allow no addresses.
         """
-        if self.dynamic is None:
+        if self.dynamic is None or self.rules.guarded_factory is None:
             raise ValueError(
                 f"destination: {self.name} allows no addresses; set allowed_destinations"
             )
@@ -201,20 +192,20 @@ class RunningUpstream:
         self.refuses = True
         for journey in self._journeys:
             journey.close()
-        for one in self.dynamics:
-            one.refuse()
+        if self.dynamic is not None:
+            self.dynamic.refuse()
 
     @property
     def waiting(self) -> int:
         """Number of requests that wait until a destination responds again."""
-        return self.outage.waiting + sum([one.waiting for one in self.dynamics])
+        return self.outage.waiting + (0 if self.dynamic is None else self.dynamic.waiting)
 
     def end_waiting(self) -> None:
         """Refuse the requests that wait, in the queue or for a destination, and later ones."""
         self.admission.close()
         self.outage.close()
-        for one in self.dynamics:
-            one.end_waiting()
+        if self.dynamic is not None:
+            self.dynamic.end_waiting()
 
     def lease(self, key: PickRequest | None) -> AbstractAsyncContextManager[Lease]:
         """Lease a destination that is picked for ``key``."""
@@ -233,11 +224,7 @@ class RunningUpstream:
 
     def _dynamic_numbers(self) -> tuple[int, int, int] | None:
         """Give requests to addresses, connections in use there and idle ones; none for nothing."""
-        numbers = [one.destinations.numbers() for one in self.dynamics]
-        if not numbers:
-            return None
-        in_flight, busy, idle = map(sum, zip(*numbers, strict=True))
-        return in_flight, busy, idle
+        return None if self.dynamic is None else self.dynamic.destinations.numbers()
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``listener`` with the events of this upstream, until it is closed.
@@ -306,6 +293,8 @@ class RunningUpstream:
         self.supervisor.close()
         self.discovery.close()
         self.failures.close()
+        if self.dynamic is not None:
+            self.dynamic.discard()
         if self.shared is not None:
             self.shared.close()
         self._read_by(None)
@@ -338,7 +327,7 @@ class RunningUpstream:
                 self.prober.aclose(),
                 *self._tasks,
                 *(transport.aclose() for transport in transports),
-                *(one.aclose() for one in self.dynamics),
+                *(() if self.dynamic is None else (self.dynamic.aclose(),)),
                 return_exceptions=True,
             )
         finally:

@@ -200,7 +200,7 @@ class UpstreamStatus(BaseModel):
 def status_of(running: RunningUpstream) -> UpstreamStatus:
     """Give the state of ``running`` at this moment."""
     now = running.loop.time()
-    pool, tunnels, dynamics = running.pool, running.tunnels, running.dynamics
+    pool, tunnels, dynamic = running.pool, running.tunnels, running.dynamic
     available = frozenset(pool.available)
     recent, notes = running.metrics.recent(), running.reload_notes
     destinations = tuple(
@@ -217,8 +217,8 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
         policy=running.rules.policy.name,
         panic=pool.panic,
         in_flight=sum([one.in_flight for one in pool.destinations])
-        + sum([one.destinations.in_flight for one in dynamics]),
-        queued=running.admission.waiting + sum([one.admission.waiting for one in dynamics]),
+        + (0 if dynamic is None else dynamic.destinations.in_flight),
+        queued=running.admission.waiting + (0 if dynamic is None else dynamic.admission.waiting),
         limits=_limits(running.settings),
         refused=dict(running.metrics.refusals),
         recent_requests=recent.ended,
@@ -232,7 +232,7 @@ def status_of(running: RunningUpstream) -> UpstreamStatus:
         destinations=destinations,
         removed=removed,
         sources=tuple(map(_source_status, running.discovery.searchers)),
-        dynamic_destinations=sum([len(one.destinations) for one in dynamics]),
+        dynamic_destinations=0 if dynamic is None else len(dynamic.destinations),
         reload=ReloadStatus(
             at=notes.at,
             changed=notes.changed,

@@ -9,7 +9,7 @@ import pytest
 
 from fastapi_proxy_di.errors import LimitExceeded, UpstreamClosed, UpstreamConnectError
 from fastapi_proxy_di.settings import LimitSettings
-from fastapi_proxy_di.transport.protocol import Transport
+from fastapi_proxy_di.transport.factory import TransportFactory
 from fastapi_proxy_di.upstream.dynamic_destinations import LIMIT, DynamicDestinations
 from fastapi_proxy_di.wire.addresses import Address
 from fastapi_proxy_di.wire.dynamic_address import dynamic_address
@@ -23,8 +23,10 @@ class FakeTransport:
         self.url = address.url
         self.connections = 0
         self.idle = 0
+        self.dialling = False
         self.closed = False
         self.retired = False
+        self.limits: LimitSettings | None = None
 
     def retire(self) -> None:
         self.retired = True
@@ -35,17 +37,34 @@ class FakeTransport:
 
 
 class Made:
-    """Destinations with a bound, and their transports."""
+    """Destinations with a bound, and their transports, which it makes as a factory."""
 
     def __init__(self, most: int = 2, idle_seconds: float = 4.0) -> None:
         self.transports: list[FakeTransport] = []
         self.hits: list[str] = []
-        limits = LimitSettings(dynamic_destinations=most, idle_seconds=idle_seconds)
-        self.destinations = DynamicDestinations("billing", limits, self._make, self._hit)
+        self.different: set[str] = set()
+        self.limits = LimitSettings(dynamic_destinations=most, idle_seconds=idle_seconds)
+        self.destinations = DynamicDestinations("billing", self.limits, self._factory, self._hit)
 
-    def _make(self, address: Address) -> Transport:
+    @property
+    def _factory(self) -> TransportFactory:
+        return cast("TransportFactory", self)
+
+    def make(self, address: Address) -> FakeTransport:
         self.transports.append(FakeTransport(address))
-        return cast("Transport", self.transports[-1])
+        return self.transports[-1]
+
+    def replaces(self, other: object, address: Address) -> bool:
+        assert other is self
+        return address.url in self.different
+
+    def configure(self, transport: FakeTransport) -> None:
+        transport.limits = self.limits
+
+    def use(self, *, replaces: bool = False, **limits: float) -> None:
+        """Go by other limits."""
+        self.limits = self.limits.model_copy(update=limits)
+        self.destinations.use(self.limits, self._factory, replaces=replaces)
 
     def _hit(self, limit: str) -> bool:
         self.hits.append(limit)
@@ -164,9 +183,9 @@ async def test_numbers_are_sums() -> None:
     await made.destinations.aclose()
 
 
-async def test_idle_ones_are_dropped_when_the_rules_change() -> None:
-    """Those in use stay, and keep no connection after their last request."""
-    made = Made()
+async def test_idle_ones_are_dropped_when_none_is_allowed_any_more() -> None:
+    """Those in use stay, and keep no connection after their last request, until there is a use."""
+    made = Made(most=4)
     made.destinations.hold(at("a"))
     made.destinations.release(made.destinations.hold(at("b")))
 
@@ -175,7 +194,95 @@ async def test_idle_ones_are_dropped_when_the_rules_change() -> None:
 
     assert [one.url for one in made.destinations.by_destination] == ["http://a", "http://late"]
     assert [one.retired for one in made.transports] == [True, False, True]
+    made.use(replaces=True)
+    made.destinations.hold(at("again"))
+    assert [one.retired for one in made.transports[3:]] == [False, False, False]
     await made.destinations.aclose()
+
+
+async def test_all_stay_under_other_limits() -> None:
+    """With their connections, which go by the new limits."""
+    made = Made(most=3)
+    for host in ("a", "b", "c"):
+        made.destinations.release(made.destinations.hold(at(host)))
+    held = made.destinations.hold(at("a"))
+
+    made.use(idle_seconds=9.0)
+    assert made.destinations.hold(at("a")) is held
+    assert len(made.transports) == len(made.destinations) == 3
+    assert {one.limits for one in made.transports} == {made.limits}
+    made.use(dynamic_destinations=2)
+    assert [one.url for one in made.destinations.by_destination] == ["http://a", "http://c"]
+    await made.destinations.aclose()
+
+
+async def test_lower_limit_holds_once_fewer_are_in_use() -> None:
+    """One that becomes idle makes no room as long as there are too many."""
+    made = Made(most=3)
+    held = [made.destinations.hold(at(host)) for host in ("a", "b", "c")]
+    made.use(dynamic_destinations=1)
+    made.destinations.release(held[0])
+
+    with pytest.raises(LimitExceeded):
+        made.destinations.hold(at("d"))
+
+    made.destinations.release(held[1])
+    made.destinations.release(held[2])
+    made.destinations.hold(at("d"))
+    assert [one.url for one in made.destinations.by_destination] == ["http://d"]
+    await made.destinations.aclose()
+
+
+def test_other_connections_are_made_for_those_in_use() -> None:
+    """The former ones are counted until the last is closed; idle destinations are dropped."""
+
+    async def run() -> None:
+        made = Made(idle_seconds=1)
+        made.different = {"http://a", "http://b"}
+        first = made.destinations.hold(at("a"))
+        first.in_flight = 1
+        made.destinations.release(made.destinations.hold(at("b")))
+        made.transports[0].connections = 1
+
+        made.use()
+
+        assert list(made.destinations.by_destination) == [first]
+        assert made.destinations.by_destination[first].transport is made.transports[2]
+        assert [one.retired for one in made.transports] == [True, False, False]
+        assert made.destinations.numbers() == (1, 1, 0)
+        first.in_flight = made.transports[0].connections = 0
+        made.destinations.release(first)
+        await asyncio.sleep(2.5)
+        assert made.destinations.numbers() == (0, 0, 0)
+        assert len(made.destinations) == 0
+        await made.destinations.aclose()
+
+    run_virtually(run())
+
+
+async def test_former_connections_end_with_the_upstream() -> None:
+    """Also those of a request that is under way."""
+    made = Made()
+    made.destinations.hold(at("a")).in_flight = 1
+    made.use(replaces=True)
+
+    await made.destinations.aclose()
+
+    assert made.closed == ["http://a", "http://a"]
+
+
+def test_shorter_idle_time_holds_at_once() -> None:
+    """The look that was due in an hour is made by the new time."""
+
+    async def run() -> None:
+        made = Made(idle_seconds=3600)
+        made.destinations.release(made.destinations.hold(at("a")))
+        made.use(idle_seconds=2.0)
+        await asyncio.sleep(2.1)
+        assert len(made.destinations) == 0
+        await made.destinations.aclose()
+
+    run_virtually(run())
 
 
 async def test_outage_of_an_address_goes_with_it() -> None:

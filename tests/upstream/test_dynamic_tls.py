@@ -79,6 +79,25 @@ async def ask(gateway: Gateway, address: str) -> RawResponse:
     return await fetch(gateway.address, target="/billing/x", headers=to(address))
 
 
+async def test_connection_by_former_certificates_serves_no_later_request(tmp_path: Path) -> None:
+    """A reload reads the file anew; as long as it is the same, connections stay."""
+    servers = Servers(tmp_path)
+    async with ScriptedOrigin(tls=servers.of("127.0.0.1")) as origin:
+        app = given_app(tls={"ca_file": servers.ca_file})
+        async with serving(app) as gateway:
+            statuses = []
+            for _ in range(2):
+                statuses.append((await ask(gateway, origin.url)).status)
+                await gateway.balancer.reload(gateway.balancer.settings)
+            connections = origin.connections
+            trustme.CA().cert_pem.write_to_path(servers.ca_file)
+            await gateway.balancer.reload(gateway.balancer.settings)
+            statuses.append((await ask(gateway, origin.url)).status)
+
+    assert statuses == [200, 200, 502]
+    assert connections == 1
+
+
 async def test_context_of_tls_is_that_of_the_pool(tmp_path: Path) -> None:
     """It is not made twice, because reading the roots takes long."""
     settings = billing(
