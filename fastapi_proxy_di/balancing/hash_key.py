@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from fastapi_proxy_di.wire.cookies import cookie_values
 
-__all__ = ["KeyReader", "RequestKey", "Scope", "key_reader"]
+__all__ = ["KeyReader", "RequestKey", "Scope", "key_reader", "no_key"]
 
 Scope: TypeAlias = Mapping[str, Any]
 """An ASGI connection scope. It is only read here; all its entries may be missing."""
@@ -58,6 +58,11 @@ def key_reader(spec: str) -> KeyReader:
     if kind == "path":
         return _path
     return _client
+
+
+def no_key(scope: Scope) -> bytes | None:
+    """Give no key: for requests whose key is not in the scope."""
+    return None
 
 
 def _client(scope: Scope) -> bytes | None:

@@ -14,6 +14,7 @@ from fastapi_proxy_di.balancing.latency import Latency
 from fastapi_proxy_di.balancing.least_requests import LeastRequests
 from fastapi_proxy_di.balancing.peak_ewma import PeakEwma
 from fastapi_proxy_di.balancing.policy import BalancingPolicy
+from fastapi_proxy_di.balancing.prefix import Prefix
 from fastapi_proxy_di.balancing.random_choice import RandomChoice
 from fastapi_proxy_di.balancing.round_robin import RoundRobin
 from fastapi_proxy_di.balancing.two_choices import TwoChoices
@@ -29,6 +30,7 @@ POLICIES: Final[dict[str, Callable[[Random], BalancingPolicy]]] = {
     Latency.name: lambda random: Latency(random=random),
     PeakEwma.name: lambda random: PeakEwma(random=random),
     Hash.name: lambda random: Hash(random=random),
+    Prefix.name: lambda random: Prefix(random=random),
 }
 
 

@@ -26,6 +26,7 @@ from fastapi_proxy_di.client.caller_watcher import CallerWatcher
 from fastapi_proxy_di.client.httpx_errors import HttpxErrors
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.body import RequestBody
+from fastapi_proxy_di.forwarding.body_keys import BodyKeys
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.journey import Journey
 from fastapi_proxy_di.forwarding.request import RequestBuilder
@@ -126,6 +127,7 @@ class CallRules:
         builder: Builds the requests to send.
         key: Gives the part of a request that the policy may see.
         issued: Marks the ids that destinations issue, ``None`` for no such affinity.
+        body_keys: Reads keys from the bodies of requests, ``None`` if none are used.
     """
 
     settings: UpstreamSettings
@@ -133,6 +135,7 @@ class CallRules:
     builder: RequestBuilder
     key: Callable[[Scope], PickRequest | None]
     issued: IssuedBinding | None
+    body_keys: BodyKeys | None
 
 
 class UpstreamTransport:
@@ -195,8 +198,13 @@ class UpstreamTransport:
             host = request.headers.get("host", self._name).encode("latin-1")
             if host != self._authority:
                 exchange.host = host
-            exchange.body = self._body(request, exchange, upload, rules)
+            body = exchange.body = self._body(request, exchange, upload, rules)
+            began = 0.0
+            if rules.body_keys is not None and body is not None:
+                began = await rules.body_keys.read(exchange, body, watcher.deadlines)
             watcher.start(exchange)
+            if began:
+                exchange.started = began
             await journey.send(exchange)
         except BaseException as error:
             rest = journey.end(exchange, error)
@@ -226,7 +234,6 @@ class UpstreamTransport:
         self, request: httpx.Request, exchange: Exchange, upload: _Upload, rules: CallRules
     ) -> RequestBody | None:
         limit = rules.settings.limits.max_body_bytes
-        retain = rules.settings.retries.replay_bytes
         try:
             content = request.content
         except self._not_read:
@@ -239,12 +246,13 @@ class UpstreamTransport:
             if not content:
                 return None
             if not exchange.expects_continue:
+                retain = _retain(exchange, rules)
                 return RequestBody.whole(upload.receive, content, limit, retain)
         return RequestBody(
             upload.receive,
             length=exchange.length,
             limit=limit,
-            retain=retain,
+            retain=_retain(exchange, rules),
             expects_continue=exchange.expects_continue,
         )
 
@@ -313,6 +321,11 @@ class _ResponseStream:
     def _finish(self, failure: ProxyError | None) -> Awaitable[None] | None:
         end, self._end = self._end, None
         return None if end is None else end(self._exchange, failure)
+
+
+def _retain(exchange: Exchange, rules: CallRules) -> int:
+    retain, body_keys = rules.settings.retries.replay_bytes, rules.body_keys
+    return retain if body_keys is None else max(retain, body_keys.kept(exchange))
 
 
 def _scope(request: httpx.Request) -> Scope:

@@ -161,7 +161,7 @@ class RequestBody:
         return again
 
     async def prefetch(self, timeout: float | None) -> None:
-        """Read the first piece, so that it is sent with the head.
+        """Read the first or next piece, so that it is sent with the head.
 
         Not called for chunked bodies, whose client may first want to see a response.
 
@@ -176,8 +176,25 @@ class RequestBody:
             raise RequestBodyTimeout("the client sent nothing of its body in time") from None
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
-        self.first = self._take(message.get("body", b""))
+        self.first += self._take(message.get("body", b""))
         self.ended = not message.get("more_body", False) or self._size == self.length
+
+    async def read_ahead(self, size: int, timeout: float | None) -> None:
+        """Read until ``first`` has ``size`` bytes or the body has ended.
+
+        Called before anything is sent and while no ``pump`` runs.
+
+        Args:
+            size: Number of bytes to read at least.
+            timeout: Seconds to wait for each piece.
+
+        Raises:
+            RequestBodyTimeout: A piece did not come in time.
+            RequestBodyTooLarge: The body is over its limit.
+            ClientDisconnected: The client disconnected.
+        """
+        while len(self.first) < size and not self.ended:
+            await self.prefetch(timeout)
 
     @property
     def size(self) -> int:

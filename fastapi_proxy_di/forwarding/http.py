@@ -18,6 +18,7 @@ from typing import Final
 from fastapi_proxy_di.balancing.affinity import Binding
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.body import RequestBody
+from fastapi_proxy_di.forwarding.body_keys import BodyKeys
 from fastapi_proxy_di.forwarding.deadlines import Deadlines
 from fastapi_proxy_di.forwarding.early_hints import EARLY_HINT, EarlyHints, may_hint
 from fastapi_proxy_di.forwarding.exchange import Exchange
@@ -44,6 +45,7 @@ class HttpForwarder:
         builder: Builds the requests to send.
         response_headers: Builds the response headers that clients get.
         binding: Keeps clients on their destination, ``None`` for no affinity.
+        body_keys: Reads keys from the bodies of requests, ``None`` if none are used.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class HttpForwarder:
         builder: RequestBuilder,
         response_headers: ResponseHeaders,
         binding: Binding | None = None,
+        body_keys: BodyKeys | None = None,
     ) -> None:
         self._name: Final = settings.name
         self._settings: Final = settings
@@ -60,6 +63,7 @@ class HttpForwarder:
         self._builder: Final = builder
         self._response_headers: Final = response_headers
         self._binding: Final = binding
+        self._body_keys: Final = body_keys
         self._watcher: Final = Watcher(settings.name, Deadlines.of(settings.timeouts))
 
     async def forward(
@@ -80,6 +84,7 @@ class HttpForwarder:
         if overrides is not None and overrides.timeout is not None:
             watcher = Watcher(self._name, watcher.deadlines._replace(total=overrides.timeout))
         journey = self._journey
+        began = 0.0
         exchange.begin(watcher, journey.observers)
         try:
             try:
@@ -94,13 +99,17 @@ class HttpForwarder:
                 or cached_body
                 or scope.get("http_version") not in _BODYLESS_VERSIONS
             ):
-                exchange.body = await self._body(exchange, cached_body)
+                body = exchange.body = await self._body(exchange, cached_body)
+                if self._body_keys is not None and body is not None:
+                    began = await self._body_keys.read(exchange, body, watcher.deadlines)
             if exchange.body is None and exchange.length is None and exchange.method in _WITH_BODY:
                 self._builder.frame(exchange, 0)
             extensions = scope.get("extensions") or ()
             if EARLY_HINT in extensions and exchange.send is not None and may_hint(exchange):
                 exchange.early_hints = EarlyHints(self._name, exchange.send)
             watcher.start(exchange)
+            if began:
+                exchange.started = began
             await journey.send(exchange)
             body, response = exchange.body, exchange.response
             if body is not None and not body.ended and response.status >= 300:
@@ -153,7 +162,7 @@ class HttpForwarder:
             receive,
             length=exchange.length,
             limit=limit,
-            retain=self._settings.retries.replay_bytes,
+            retain=self._retain(exchange),
             expects_continue=exchange.expects_continue,
         )
         if not exchange.expects_continue and not exchange.chunked:
@@ -168,5 +177,8 @@ class HttpForwarder:
         if not content:
             return None
         assert exchange.receive is not None
+        return RequestBody.whole(exchange.receive, content, limit, self._retain(exchange))
+
+    def _retain(self, exchange: Exchange) -> int:
         retain = self._settings.retries.replay_bytes
-        return RequestBody.whole(exchange.receive, content, limit, retain)
+        return retain if self._body_keys is None else max(retain, self._body_keys.kept(exchange))

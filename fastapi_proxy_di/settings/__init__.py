@@ -29,6 +29,7 @@ from fastapi_proxy_di.settings.provenance import effective_sources, overridden_f
 from fastapi_proxy_di.settings.proxy import ProxySettings
 from fastapi_proxy_di.settings.retries import RetrySettings
 from fastapi_proxy_di.settings.statuses import StatusCodes
+from fastapi_proxy_di.settings.streams import StreamSettings
 from fastapi_proxy_di.settings.telemetry import TelemetrySettings
 from fastapi_proxy_di.settings.timeouts import TimeoutSettings
 from fastapi_proxy_di.settings.tls import TlsSettings
@@ -55,6 +56,7 @@ __all__ = [
     "ProxySettings",
     "RetrySettings",
     "StatusCodes",
+    "StreamSettings",
     "TelemetrySettings",
     "TimeoutSettings",
     "TlsSettings",

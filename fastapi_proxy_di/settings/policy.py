@@ -19,6 +19,7 @@ POLICIES: Final = (
     "latency",
     "peak_ewma",
     "hash",
+    "prefix",
 )
 """The built-in policies."""
 

@@ -1,6 +1,7 @@
 """Settings of one upstream: the top-level fields, and the rules between fields.
 
-The sources of values are in ``sources``, the texts of faults in ``faults``.
+The sources of values are in ``sources``, the texts of faults in ``faults``. Long because each
+field has its description for users here.
 """
 
 import inspect
@@ -35,10 +36,11 @@ from fastapi_proxy_di.settings.health import HealthSettings
 from fastapi_proxy_di.settings.layered import LayeredSettings
 from fastapi_proxy_di.settings.limits import LimitSettings
 from fastapi_proxy_di.settings.names import check_name, prefix_of
-from fastapi_proxy_di.settings.numbers import OptionalLimit
+from fastapi_proxy_di.settings.numbers import AtLeastOne, OptionalLimit
 from fastapi_proxy_di.settings.own_fields import refuse_misspelt_values, refuse_mistaken_fields
 from fastapi_proxy_di.settings.policy import HashKey, Policy
 from fastapi_proxy_di.settings.retries import RetrySettings
+from fastapi_proxy_di.settings.streams import StreamSettings
 from fastapi_proxy_di.settings.text import OrNone
 from fastapi_proxy_di.settings.timeouts import TimeoutSettings
 from fastapi_proxy_di.settings.tls import TlsSettings
@@ -131,6 +133,14 @@ class UpstreamSettings(LayeredSettings):
         ),
     )
 
+    prefix_bytes: AtLeastOne = Field(
+        default=1024,
+        description=(
+            "Bytes at the beginning of a prompt by which the policy ``prefix`` keeps requests"
+            " together."
+        ),
+    )
+
     health: HealthSettings = Field(default=HealthSettings(), description="Active probes.")
 
     ejection: EjectionSettings = Field(
@@ -158,6 +168,10 @@ class UpstreamSettings(LayeredSettings):
     timeouts: TimeoutSettings = Field(default=TimeoutSettings(), description="How long to wait.")
 
     limits: LimitSettings = Field(default=LimitSettings(), description="What the upstream may use.")
+
+    streams: StreamSettings = Field(
+        default=StreamSettings(), description="Bodies of model servers, and of others that stream."
+    )
 
     max_requests: OptionalLimit = Field(
         default=None,

@@ -16,13 +16,15 @@ from pydantic import SecretStr
 from starlette.types import Scope
 
 from fastapi_proxy_di.balancing.affinity import Affinity, affinity_of
-from fastapi_proxy_di.balancing.hash_key import KeyReader, RequestKey, key_reader
+from fastapi_proxy_di.balancing.hash_key import KeyReader, RequestKey, key_reader, no_key
 from fastapi_proxy_di.balancing.issued_affinity import IssuedBinding
 from fastapi_proxy_di.balancing.policy import BalancingPolicy
+from fastapi_proxy_di.balancing.prefix import Prefix
 from fastapi_proxy_di.balancing.registry import build_policy
 from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.client.httpx_client import AsGiven, CallRules
 from fastapi_proxy_di.forwarding.appending import AppendingBuilder
+from fastapi_proxy_di.forwarding.body_keys import body_keys_of
 from fastapi_proxy_di.forwarding.hedging import Hedging
 from fastapi_proxy_di.forwarding.http import HttpForwarder
 from fastapi_proxy_di.forwarding.journey import Journey
@@ -127,12 +129,13 @@ def make_rules(
         rewrites_location=settings.location == "rewrite",
     )
     read_key = _key_reader(settings)
+    body_keys = body_keys_of(settings)
     return Rules(
         settings=settings,
         telemetry=telemetry,
         policy=policy,
         journey=journey,
-        http=HttpForwarder(settings, journey, builder, response_headers, binding),
+        http=HttpForwarder(settings, journey, builder, response_headers, binding, body_keys),
         websocket=WebSocketForwarder(
             settings, journey, builder, response_headers, running.tunnels, binding
         ),
@@ -144,6 +147,7 @@ def make_rules(
             lambda scope: None if read_key is None else RequestKey(scope, read_key, None),
             # No cookie, which would bind all calls of the app to one destination.
             binding if isinstance(binding, IssuedBinding) else None,
+            body_keys,
         ),
         guarded_factory=_guarded_factory(settings, factory or running.transports.factory),
     )
@@ -241,6 +245,8 @@ def _how(
 def _key_reader(settings: UpstreamSettings) -> KeyReader | None:
     """Give the reader of hash keys; ``None`` if neither policy nor affinity uses a key."""
     policy = settings.policy
+    if policy == Prefix.name:
+        return no_key  # the body has the key
     if settings.affinity is None and policy in POLICIES and policy not in _POLICIES_WITH_KEY:
         return None
     return key_reader(settings.hash_key)

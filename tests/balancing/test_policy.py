@@ -11,6 +11,7 @@ from fastapi_proxy_di.balancing.latency import Latency
 from fastapi_proxy_di.balancing.least_requests import LeastRequests
 from fastapi_proxy_di.balancing.peak_ewma import PeakEwma
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, ObservingPolicy, OrderingPolicy
+from fastapi_proxy_di.balancing.prefix import Prefix
 from fastapi_proxy_di.balancing.random_choice import RandomChoice
 from fastapi_proxy_di.balancing.registry import POLICIES
 from fastapi_proxy_di.balancing.round_robin import RoundRobin
@@ -33,6 +34,7 @@ BUILT_IN: list[BalancingPolicy] = [
 ORDERING: list[OrderingPolicy] = [
     First(),
     Hash(random=Random()),
+    Prefix(random=Random()),
     Latency(random=Random()),
     LeastRequests(random=Random()),
 ]

@@ -1,4 +1,4 @@
-"""The files on affinity, on changing a running upstream and on ``gc.freeze`` work as described."""
+"""Affinity, policy ``prefix``, changes of a running upstream and ``gc.freeze``, as described."""
 
 from __future__ import annotations
 
@@ -51,6 +51,25 @@ async def test_issued_id_leads_back_to_its_destination(
     (used,) = [origin for origin in (one, two) if origin.requests]
     got = [request.one(b"mcp-session-id") for request in used.requests]
     assert got == [None] + [b"1868a90c"] * 6
+
+
+async def test_prefix_keeps_prompts_that_begin_alike_together(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a conversation reaches one model server; other prompts use both."""
+    async with ScriptedOrigin() as one, ScriptedOrigin() as two:
+        monkeypatch.setenv("UPSTREAM_MODELS_DESTINATIONS", f"{one.url},{two.url}")
+        async with gateway(snippet("how_to/prefix.py").app) as client:
+            for turn in range(8):
+                body = {"system": "long " * 300, "messages": [{"content": f"{turn}"}]}
+                await client.post("/models/v1/messages", json=body)
+            same = {len(one.requests), len(two.requests)}
+            for number in range(32):
+                await client.post("/models/v1/completions", json={"prompt": f"{number}"})
+
+    assert same == {0, 8}
+    assert one.requests
+    assert two.requests
 
 
 async def test_operate_changes_limits_probes_and_destinations(

@@ -216,7 +216,7 @@ def test_load_all_reports_bad_names_and_files_with_all_others(tmp_path: Path) ->
             (
                 "policy (UPSTREAM_BILLING_POLICY): 'round-robin' is not a policy; did you mean"
                 " 'round_robin'? Use power_of_two_choices, round_robin, least_requests, random,"
-                " first, latency, peak_ewma, hash, or package.module:Policy"
+                " first, latency, peak_ewma, hash, prefix, or package.module:Policy"
             ),
         ),
         (

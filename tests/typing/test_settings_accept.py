@@ -25,6 +25,7 @@ from fastapi_proxy_di import (
     HealthSettings,
     LimitSettings,
     RetrySettings,
+    StreamSettings,
     TimeoutSettings,
     TlsSettings,
     UpstreamSettings,
@@ -174,6 +175,7 @@ ACCEPTED: Final[list[BaseModel]] = [
         hedge_after=SECOND,
     ),
     RetrySettings(methods="GET,POST"),
+    StreamSettings(replay_bytes=0),
     TimeoutSettings(
         connect="5s", resolve=SECOND, activity=100, first_byte="none", ping=None, total="2m"
     ),
@@ -200,6 +202,8 @@ ACCEPTED: Final[list[BaseModel]] = [
         destinations=["http://10.0.0.1", DestinationSettings(url="http://10.0.0.2")],
         policy="hash",
         hash_key="path",
+        prefix_bytes=4096,
+        streams=StreamSettings(replay_bytes=65536),
         health=HealthSettings(),
         ejection=EjectionSettings(),
         discovery=DiscoverySettings(),

@@ -179,6 +179,11 @@ CASES: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "tls.server_name": (WITH_TLS, WITH_TLS | {"tls": {"server_name": "example.org"}}),
     "http_version": ({}, {"http_version": "2"}),
     "policy (a name)": ({}, {"policy": "hash"}),
+    "prefix_bytes": ({"policy": "prefix"}, {"policy": "prefix", "prefix_bytes": 7}),
+    "streams.replay_bytes": (
+        {"policy": "prefix"},
+        {"policy": "prefix", "streams": {"replay_bytes": 7}},
+    ),
     "affinity.cookie": ({"affinity": COOKIE}, {"affinity": {**COOKIE, "cookie": "other"}}),
     "allowed_destinations.credentials": (
         {"allowed_destinations": {"networks": ["10.0.0.0/8"]}},

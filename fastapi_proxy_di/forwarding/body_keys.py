@@ -1,0 +1,106 @@
+"""Reads the body of a request before the pick, where a policy needs its content.
+
+Upstreams whose settings ask for no key of the body do not use this file. A body is read only if
+its length is known. Of a JSON body up to ``streams.replay_bytes`` all is read, and it is kept, so
+that another attempt can send it again; of any other, as many bytes as the key needs. A client
+that waits for 100 Continue is not made to send its body to us before a destination has asked for
+it, so its request has no key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Final
+
+from fastapi_proxy_di.balancing.hash_key import RequestKey, no_key
+from fastapi_proxy_di.balancing.prefix import Prefix, prefix_key
+from fastapi_proxy_di.errors import Failure
+from fastapi_proxy_di.forwarding.body import RequestBody
+from fastapi_proxy_di.forwarding.deadlines import Deadlines, timeout_error
+from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.settings import UpstreamSettings
+
+__all__ = ["BodyKeys", "body_keys_of"]
+
+
+class BodyKeys:
+    """Gives requests the key that the policy ``prefix`` hashes.
+
+    Args:
+        prefix_bytes: Number of bytes of the prompt that make the key.
+        replay_bytes: Length of the largest JSON body that is read.
+    """
+
+    def __init__(self, prefix_bytes: int, replay_bytes: int) -> None:
+        self._prefix_bytes: Final = prefix_bytes
+        self._replay_bytes: Final = replay_bytes
+
+    def kept(self, exchange: Exchange) -> int:
+        """Give how many bytes of the body must be kept for another attempt."""
+        length = exchange.length
+        return length if length is not None and self._reads_json(exchange, length) else 0
+
+    async def read(self, exchange: Exchange, body: RequestBody, deadlines: Deadlines) -> float:
+        """Read what the key needs of the body, and give the request its key.
+
+        Args:
+            exchange: The exchange, with the request to send.
+            body: Its body.
+            deadlines: The deadlines of the exchange.
+
+        Returns:
+            The loop time at which reading began, from which the total timeout counts.
+
+        Raises:
+            ProxyError: The client disconnected, or a deadline has passed.
+        """
+        began = asyncio.get_running_loop().time()
+        given = exchange.key
+        if not isinstance(given, RequestKey) or given.key() is not None:
+            return began  # the endpoint has given a key
+        length = exchange.length
+        if length is None:
+            if not body.ended:
+                return began
+            length = len(body.first)
+        is_json = self._reads_json(exchange, length)
+        needed = length if is_json else min(length, self._prefix_bytes)
+        if len(body.first) < needed and not body.ended:
+            if body.expects_continue:
+                return began
+            try:
+                async with asyncio.timeout(deadlines.total):
+                    await body.read_ahead(needed, deadlines.activity)
+            except TimeoutError:
+                raise timeout_error(exchange, Failure.TOTAL_TIMEOUT, deadlines) from None
+        document = _document(body.first) if is_json else None
+        key = prefix_key(body.first, document, self._prefix_bytes)
+        exchange.key = RequestKey(given.scope, no_key, key)
+        return began
+
+    def _reads_json(self, exchange: Exchange, length: int) -> bool:
+        if length > self._replay_bytes:
+            return False
+        is_json = False
+        for name, value in exchange.headers:
+            if name == b"content-type":
+                media = value.partition(b";")[0].strip().lower()
+                is_json = media == b"application/json" or media.endswith(b"+json")
+            elif name == b"content-encoding":
+                return False
+        return is_json
+
+
+def body_keys_of(settings: UpstreamSettings) -> BodyKeys | None:
+    """Give what reads the keys of bodies, ``None`` if the settings ask for none."""
+    if settings.policy != Prefix.name:
+        return None
+    return BodyKeys(settings.prefix_bytes, settings.streams.replay_bytes)
+
+
+def _document(content: bytes) -> object:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
