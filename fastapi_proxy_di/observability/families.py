@@ -6,9 +6,9 @@ what they do not name. No attribute has a value that a client chooses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from fastapi_proxy_di.observability.attributes import server_of
 from fastapi_proxy_di.observability.counts import DYNAMIC, DestinationCounts
@@ -16,7 +16,20 @@ from fastapi_proxy_di.observability.histogram import Durations, Histogram, Label
 from fastapi_proxy_di.observability.metrics import DURATION, FIRST_BYTE, QUEUE, Metrics
 from fastapi_proxy_di.pools.destination import Destination, DestinationState
 
-__all__ = ["Family", "Labels", "Numbers", "families"]
+__all__ = [
+    "Counts",
+    "Family",
+    "Gauges",
+    "Labels",
+    "Numbers",
+    "Readings",
+    "Server",
+    "families",
+    "families_of",
+]
+
+Server: TypeAlias = tuple[str, int | None]
+"""``server.address`` and ``server.port``."""
 
 Labels: TypeAlias = tuple[Label, ...]
 """Values of the attributes of a family, in its order; ``None`` where one does not apply."""
@@ -53,6 +66,55 @@ class Family:
         self.histograms.setdefault(durations.labels, Histogram()).add(durations)
 
 
+class Counts(Protocol):
+    """The counts of one upstream, in this process or in several: totals that never fall."""
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        """Refused requests, by the setting that refused them."""
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Requests that failed without an attempt, by value of the `Failure`."""
+
+    @property
+    def queue(self) -> Durations:
+        """Seconds that requests waited in the queue."""
+
+    def all(self) -> Iterable[DestinationCounts]:
+        """Give the counts of each destination."""
+
+
+@dataclass(slots=True)
+class Gauges:
+    """What one upstream has at this moment, in this process or in several.
+
+    Attributes:
+        states: Number of destinations in each state.
+        servers: Number of requests under way, of connections in use and of idle ones.
+        tunnels: Number of open tunnels.
+    """
+
+    states: Mapping[str, int]
+    servers: Iterable[tuple[Server, tuple[int, int, int]]]
+    tunnels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What the families of one upstream are made of.
+
+    Attributes:
+        upstream: Name of the upstream.
+        counts: Its totals.
+        gauges: What it has at this moment.
+    """
+
+    upstream: str
+    counts: Counts
+    gauges: Gauges
+
+
 @dataclass(frozen=True, slots=True)
 class Numbers:
     """What the metrics of one upstream are read from.
@@ -74,6 +136,20 @@ class Numbers:
     tunnels: Callable[[], int]
     dynamic: Callable[[], tuple[int, int, int] | None] = lambda: None
 
+    def read(self) -> Readings:
+        """Read what the upstream has at this moment; in any thread."""
+        states: dict[str, int] = {}
+        servers: list[tuple[Server, tuple[int, int, int]]] = []
+        destinations = tuple(self.destinations())
+        for one in destinations:
+            states[one.state] = states.get(one.state, 0) + 1
+        for one in (*destinations, *self.metrics.leaving()):
+            servers.append((server_of(one), (one.in_flight, *self.connections(one))))
+        dynamic = self.dynamic()
+        if dynamic is not None:
+            servers.append(((DYNAMIC, None), dynamic))
+        return Readings(self.upstream, self.metrics, Gauges(states, servers, self.tunnels()))
+
 
 _SERVER: Final = ("proxy.upstream", "server.address", "server.port")
 _OURS: Final = ("proxy.upstream", "proxy.destination")
@@ -82,9 +158,14 @@ _STATES: Final = get_args(DestinationState)
 
 def families(upstreams: Iterable[Numbers]) -> list[Family]:
     """Read all metrics of the given upstreams."""
+    return families_of([numbers.read() for numbers in upstreams])
+
+
+def families_of(upstreams: Iterable[Readings]) -> list[Family]:
+    """Give all metrics of upstreams that have been read."""
     made = _Families()
-    for numbers in upstreams:
-        made.read(numbers)
+    for one in upstreams:
+        made.add(one)
     return made.all
 
 
@@ -189,33 +270,22 @@ class _Families:
     def all(self) -> list[Family]:
         return [value for value in vars(self).values() if isinstance(value, Family)]
 
-    def read(self, numbers: Numbers) -> None:
-        name, metrics = numbers.upstream, numbers.metrics
+    def add(self, readings: Readings) -> None:
+        name, counts, gauges = readings.upstream, readings.counts, readings.gauges
         for state in _STATES:
-            self.destinations.add(0, name, state)
-        destinations = tuple(numbers.destinations())
-        for one in destinations:
-            self.destinations.add(1, name, one.state)
-        for one in (*destinations, *metrics.leaving()):
-            server = server_of(one)
-            self.active.add(one.in_flight, name, *server)
-            busy, idle = numbers.connections(one)
+            self.destinations.add(gauges.states.get(state, 0), name, state)
+        for server, (in_flight, busy, idle) in gauges.servers:
+            self.active.add(in_flight, name, *server)
             self.connections.add(busy, name, *server, "active")
             self.connections.add(idle, name, *server, "idle")
-        dynamic = numbers.dynamic()
-        if dynamic is not None:
-            in_flight, busy, idle = dynamic
-            self.active.add(in_flight, name, DYNAMIC, None)
-            self.connections.add(busy, name, DYNAMIC, None, "active")
-            self.connections.add(idle, name, DYNAMIC, None, "idle")
-        self.tunnels.add(numbers.tunnels(), name)
-        self.queue.add_durations(metrics.queue)
-        for limit, count in metrics.refusals.copy().items():
+        self.tunnels.add(gauges.tunnels, name)
+        self.queue.add_durations(counts.queue)
+        for limit, count in counts.refusals.copy().items():
             self.refusals.add(count, name, limit)
-        for error, count in metrics.failures.copy().items():
+        for error, count in counts.failures.copy().items():
             self.failures.add(count, name, None, error)
-        for counts in metrics.all():
-            self._read_counts(name, counts)
+        for one in counts.all():
+            self._read_counts(name, one)
 
     def _read_counts(self, name: str, counts: DestinationCounts) -> None:
         self.attempts.add(counts.attempts, name, counts.url)

@@ -84,6 +84,15 @@ class ClusterSettings(SettingsModel):
         ),
     )
 
+    snapshot_interval: Duration = Field(
+        default=5.0,
+        validate_default=True,
+        description=(
+            "Seconds between two reports of a process's counts to the store, for the status page"
+            " and for metrics of all processes."
+        ),
+    )
+
     @field_validator("store")
     @classmethod
     def _is_address(cls, value: SecretStr | None) -> SecretStr | None:
