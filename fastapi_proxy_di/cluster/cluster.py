@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -17,7 +17,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from fastapi_proxy_di.cluster.connecting import connect
-from fastapi_proxy_di.cluster.members import Applied, Members, process_name
+from fastapi_proxy_di.cluster.members import Applied, Members, UpstreamCounts, process_name
 from fastapi_proxy_di.cluster.probing_upstream import SharedHealth
 from fastapi_proxy_di.cluster.reader import Reader
 from fastapi_proxy_di.cluster.shared_upstream import SharedUpstream
@@ -25,6 +25,8 @@ from fastapi_proxy_di.cluster.signing import Signer
 from fastapi_proxy_di.cluster.state import SharedState
 from fastapi_proxy_di.cluster.store import Contact, Store
 from fastapi_proxy_di.cluster.store import StoreLost as Lost
+from fastapi_proxy_di.cluster.totals import SharedTotals
+from fastapi_proxy_di.observability.families import Numbers
 from fastapi_proxy_di.settings.cluster import ClusterSettings
 from fastapi_proxy_di.supervision.events import Events, StoreBack, StoreLost
 from fastapi_proxy_di.supervision.prober import Prober
@@ -53,6 +55,7 @@ class Cluster:
         store: Runs scripts in the store.
         state: The records that the processes share.
         members: The processes.
+        totals: What they have counted.
     """
 
     def __init__(self, settings: ClusterSettings, events: Events) -> None:
@@ -72,7 +75,16 @@ class Cluster:
             lambda: connect(address, timeout=timeout, read_timeout=None),
             self._applied,
         )
-        self.members: Final = Members(self.store, self.signer, self.state, self._reader.restart)
+        self.totals: Final = SharedTotals(
+            self.store,
+            self.signer,
+            self.state,
+            settings.snapshot_interval,
+            Random(),  # noqa: S311  # spreads load, keeps no secret
+        )
+        self.members: Final = Members(
+            self.store, self.signer, self.state, self._reader.restart, self._counts
+        )
         self._tasks: Final[set[asyncio.Task[Any]]] = set()
         self._writes: Final[set[asyncio.Task[Any]]] = set()
         # By its running upstream, which ends earlier than the cluster, if code started it.
@@ -97,6 +109,7 @@ class Cluster:
             self._tell(self._reason)
         _ = _started(self._reader.run(), "reader of the cluster", self._tasks)
         _ = _started(self.members.run(), "beats of the cluster", self._tasks)
+        _ = _started(self.totals.run(), "totals of the cluster", self._tasks)
 
     async def read(self) -> None:
         """Read all records now, for an upstream that was added; not if the store is lost."""
@@ -110,6 +123,7 @@ class Cluster:
         weigh: Callable[[str, float], object],
         random: Random,
         probes_alone: Callable[[], bool],
+        numbers: Numbers,
     ) -> SharedUpstream:
         """Share an upstream.
 
@@ -120,13 +134,15 @@ class Cluster:
             random: The source of jitter.
             probes_alone: Whether each process sends all probes itself, as for the policy
                 ``latency``.
+            numbers: What its metrics are read from.
         """
         store, state, events = self.store, self.state, self._events
         health = SharedHealth(
             supervisor, prober, store, state, events, random, probes_alone=probes_alone
         )
         own = partial(_started, tasks=self._writes)
-        shared = SharedUpstream(state, supervisor, weigh, own, health)
+        ended = self.totals.add(numbers)
+        shared = SharedUpstream(state, supervisor, weigh, own, health, ended)
         self._shared[supervisor.pool.name] = shared
         return shared
 
@@ -154,9 +170,17 @@ class Cluster:
             await asyncio.wait(self._writes)
         if self._started:
             self._started = False
+            await self.totals.finish()
             with suppress(Lost):
                 await self.members.leave()
         await self.store.aclose()
+
+    def _counts(self) -> Iterator[tuple[str, UpstreamCounts]]:
+        for numbers in self.totals.running:
+            destinations = tuple(numbers.destinations())
+            available = sum([one.state == "available" for one in destinations])
+            in_flight = sum([one.in_flight for one in destinations])
+            yield numbers.upstream, UpstreamCounts(len(destinations), available, in_flight)
 
     def _applied(self) -> None:
         self.members.beat_soon()
@@ -167,6 +191,7 @@ class Cluster:
             self._tell(reason)
             if not reason:
                 self._reader.restart()
+                self.totals.store_is_back()
 
     def _tell(self, reason: str) -> None:
         if reason:

@@ -37,6 +37,18 @@ class Keys:
         """Give the key of the beat of a process."""
         return f"{self._prefix}beat:{process}"
 
+    def series(self, upstream: str) -> str:
+        """Give the key of the names of all series of totals, by the time of their last report."""
+        return f"{self._prefix}series:{upstream}"
+
+    def totals(self, upstream: str, series: str) -> str:
+        """Give the key of the totals of one series: what one process has counted."""
+        return f"{self._prefix}totals:{upstream}:{series}"
+
+    def gone(self, upstream: str) -> str:
+        """Give the key of the sum of all series that have ended."""
+        return f"{self._prefix}gone:{upstream}"
+
     def lease(self, upstream: str, shard: int) -> str:
         """Give the key of the lease to probe a part of an upstream."""
         return f"{self._prefix}lease:{upstream}:{shard}"

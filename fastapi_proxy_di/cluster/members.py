@@ -1,27 +1,31 @@
 """The processes of an app: each beats once a second, and so learns what the store has.
 
-The beat is also the one command that is sent while the store is lost, to look for it.
+The beat is also the one command that is sent while the store is lost, to look for it. Its record is
+smaller than 1 kB, and stays for an hour, so that a process that went missing can be named.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from secrets import token_hex
 from time import monotonic
-from typing import Final, NamedTuple
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
-from fastapi_proxy_di.cluster.scripts import BEAT, BEATS, LEAVE, MEMBERS
+from fastapi_proxy_di.cluster.scripts import ALIVE_MS, BEAT, BEATS, LEAVE, MEMBERS
 from fastapi_proxy_di.cluster.signing import NewerFormat, Signer
 from fastapi_proxy_di.cluster.state import SharedState, parsed_id
 from fastapi_proxy_di.cluster.store import Store, StoreLost
 
-__all__ = ["Applied", "Member", "Members", "process_name"]
+__all__ = ["Applied", "Member", "Members", "UpstreamCounts", "process_name"]
 
 _logger = logging.getLogger("fastapi_proxy_di.cluster")
 
@@ -30,22 +34,48 @@ _QUIET_SECONDS: Final = 0.1
 """The shortest time between two beats."""
 
 _LOOK_SECONDS: Final = 0.05
+_VERSION: Final = version("fastapi-proxy-di")
+_BODY_BYTES: Final = 900
+"""The longest record of a beat without its signature."""
+
+
+class UpstreamCounts(NamedTuple):
+    """What a process tells of an upstream with each beat.
+
+    Attributes:
+        destinations: Number of its destinations.
+        available: How many of them are available.
+        in_flight: Number of requests under way.
+    """
+
+    destinations: int
+    available: int
+    in_flight: int
 
 
 class Member(NamedTuple):
-    """A process of the app.
+    """A process of the app, by its last beat.
 
     Attributes:
         process: Its name.
         alive: Whether it beats.
         age: Seconds since its last beat.
-        applied: Id of the last entry of the stream that it has taken, ``""`` if unknown.
+        applied: Id of the last entry of the stream that it has taken.
+        version: Version of the package, ``""`` if it is not told.
+        upstreams: The counts of its upstreams, by name; of as many as fit into a beat.
     """
 
     process: str
     alive: bool
     age: float
     applied: str
+    version: str = ""
+    upstreams: Mapping[str, UpstreamCounts] = MappingProxyType({})
+
+    @property
+    def name(self) -> str:
+        """Host and process id."""
+        return self.process.rpartition(":")[0]
 
 
 class Applied(NamedTuple):
@@ -76,11 +106,18 @@ class Members:
         signer: Signs and checks the beats.
         state: The shared records.
         amiss: Called when the records have to be read as a whole.
+        counts: Gives what is told of each upstream.
     """
 
     def __init__(
-        self, store: Store, signer: Signer, state: SharedState, amiss: Callable[[], object]
+        self,
+        store: Store,
+        signer: Signer,
+        state: SharedState,
+        amiss: Callable[[], object],
+        counts: Callable[[], Iterable[tuple[str, UpstreamCounts]]] = tuple,
     ) -> None:
+        self._counts: Final = counts
         self._store: Final = store
         self._signer: Final = signer
         self._state: Final = state
@@ -116,7 +153,7 @@ class Members:
             StoreLost: The store cannot be reached.
         """
         state, keys = self._state, self._state.keys
-        record = self._signer.sign(("beat", state.process), {"applied": state.applied})
+        record = self._signer.sign(("beat", state.process), self._body())
         began = monotonic()
         epoch, first, last, now, alive = await self._store.run(
             BEAT,
@@ -156,12 +193,12 @@ class Members:
             return ()
         names = [name.decode(errors="replace") for name in flat[::2]]
         records = await self._store.run(BEATS, [keys.beat(name) for name in names])
-        found = []
-        for name, at, record in zip(names, flat[1::2], records, strict=True):
-            applied = self._read(name, record)
-            age = max(0.0, (now - float(at)) / 1000)
-            found.append(Member(name, applied is not None, age, applied or ""))
-        return tuple(found)
+        ages = [now - float(at) for at in flat[1::2]]
+        found = [
+            self._read(name, record, age)
+            for name, record, age in zip(names, records, ages, strict=True)
+        ]
+        return tuple(filter(None, found))
 
     async def acknowledged(self, entry: str, seconds: float) -> Applied:
         """Wait until every process that beats has taken an entry, at most ``seconds``.
@@ -173,16 +210,37 @@ class Members:
         self.beat_soon()
         while True:
             alive = [one for one in await self.all() if one.alive]
-            missing = [one.process for one in alive if parsed_id(one.applied) < wanted]
+            missing = [one for one in alive if parsed_id(one.applied) < wanted]
             if not missing or monotonic() >= end:
-                shown = tuple(name.rpartition(":")[0] for name in missing)
+                shown = tuple(one.name for one in missing)
                 return Applied(len(alive) - len(missing), len(alive), shown)
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _read(self, process: str, record: bytes | None) -> str | None:
-        """Give the applied id of a beat; ``None`` for none that is signed."""
+    def _body(self) -> dict[str, Any]:
+        """Give the fields of the record, with the counts of as many upstreams as fit."""
+        told: dict[str, UpstreamCounts] = {}
+        body = {"applied": self._state.applied, "version": _VERSION, "upstreams": told}
+        size = len(json.dumps(body))
+        for name, counts in self._counts():
+            size += len(json.dumps({name: counts}))
+            if size > _BODY_BYTES:
+                break
+            told[name] = counts
+        return body
+
+    def _read(self, process: str, record: bytes | None, age: float) -> Member | None:
+        """Give a process; ``None`` if its last beat is not signed, so that nobody knows of it."""
         try:
             body = record and self._signer.read(("beat", process), record)
-        except (NewerFormat, ValueError):
+        except NewerFormat:
+            return Member(process, age <= ALIVE_MS, max(0.0, age / 1000), "0-0")
+        except ValueError:
             return None
-        return str(body["applied"]) if body else None
+        if not body:
+            return None
+        told = body.get("upstreams", {})
+        upstreams = {name: UpstreamCounts(*one) for name, one in told.items()}
+        seconds = max(0.0, age / 1000)
+        return Member(
+            process, age <= ALIVE_MS, seconds, body["applied"], body.get("version", ""), upstreams
+        )

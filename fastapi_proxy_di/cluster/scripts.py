@@ -12,7 +12,8 @@ ALIVE_MS: Final = 3000
 """Milliseconds after its last beat for which a process counts as alive."""
 
 _LISTED_MS: Final = 3600000
-"""Milliseconds for which a process that no longer beats stays listed, so that it can be named."""
+"""Milliseconds for which a process that no longer beats stays listed, with its last beat, so that
+it can be named."""
 
 _ENDS: Final = """
     local function id(entries) return entries[1] and entries[1][1] or '0-0' end
@@ -73,7 +74,7 @@ BEAT: Final = Script(
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
     local function text(number) return string.format('%.0f', number) end
-    redis.call('SET', KEYS[4], ARGV[3], 'PX', {ALIVE_MS})
+    redis.call('SET', KEYS[4], ARGV[3], 'PX', {_LISTED_MS})
     redis.call('ZADD', KEYS[3], text(now), ARGV[2])
     redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', text(now - {_LISTED_MS}))
     return {{epoch(KEYS[1], ARGV[1]), first(KEYS[2]), last(KEYS[2]), now,
@@ -87,7 +88,7 @@ MEMBERS: Final = Script("return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES
 """Gives the processes, each with the time of its last beat."""
 
 BEATS: Final = Script("return redis.call('MGET', unpack(KEYS))")
-"""Gives the records of the processes that are alive."""
+"""Gives the last beats of processes."""
 
 LEAVE: Final = Script("redis.call('ZREM', KEYS[1], ARGV[1]) redis.call('DEL', KEYS[2])")
 """Removes a process that ends in order."""

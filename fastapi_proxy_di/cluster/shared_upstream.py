@@ -45,6 +45,7 @@ class SharedUpstream:
         weigh: Gives an address a weight, whatever the settings say.
         own: Runs what writes a record to its end.
         health: Shares the health.
+        ended: Called at the end.
 
     Attributes:
         health: Shares the health.
@@ -57,7 +58,9 @@ class SharedUpstream:
         weigh: Callable[[str, float], object],
         own: _Own,
         health: SharedHealth,
+        ended: Callable[[], object],
     ) -> None:
+        self._ended: Final = ended
         self.health: Final = health
         self._state: Final = state
         self._supervisor: Final = supervisor
@@ -116,7 +119,8 @@ class SharedUpstream:
         return max(filter(None, entries), key=parsed_id)
 
     def close(self) -> None:
-        """Follow no more records."""
+        """Follow no more records, and report the last counts."""
+        self._ended()
         self.health.close()
         for unsubscribe in self._subscriptions:
             unsubscribe()

@@ -309,16 +309,16 @@ class SharedState:
             field, version = name.decode(), int(number[:20])
             body = self._signer.read((upstream, field, str(version)), record)
         except NewerFormat:
-            self._ignore("a later version of the package has written it", upstream)
+            self.ignore("a later version of the package has written it", upstream)
             return True
         except (ValueError, TypeError, KeyError):
             body = None
         if body is None:
-            self._ignore("it is not signed with the key of this app", upstream)
+            self.ignore("it is not signed with the key of this app", upstream)
             return False
         if version > self._version(upstream, field):
             if field not in known and len(known) >= _MOST:
-                self._ignore(f"there are more than {_MOST}", upstream)
+                self.ignore(f"there are more than {_MOST}", upstream)
                 return True
             known[field] = _Known(version, body)
             self._deliver(upstream, field, body)
@@ -354,8 +354,9 @@ class SharedState:
         known = self._known.get(upstream, {}).get(field)
         return 0 if known is None else known.version
 
-    def _ignore(self, why: str, upstream: str) -> None:
-        self.ignored += 1
+    def ignore(self, why: str, upstream: str, number: int = 1) -> None:
+        """Count records that are ignored; each reason is logged once."""
+        self.ignored += number
         if why not in self._told:
             self._told.add(why)
             _logger.warning(

@@ -112,6 +112,11 @@ class DestinationCounts:
         self._labels: tuple[str, str, int | None] = (upstream, *server)
         self._marks: tuple[Recent, Recent] = (_START, _START)
 
+    @property
+    def server(self) -> tuple[str, int | None]:
+        """``server.address`` and ``server.port``."""
+        return self._labels[1:]
+
     def series(self, method: str, status: int | None, error: str | None) -> Durations:
         """Give the durations of a method, a status and a `Failure`, each ``None`` for none."""
         if error is None and status is not None and status >= 400:

@@ -139,12 +139,13 @@ class Numbers:
     def read(self) -> Readings:
         """Read what the upstream has at this moment; in any thread."""
         states: dict[str, int] = {}
-        servers: list[tuple[Server, tuple[int, int, int]]] = []
         destinations = tuple(self.destinations())
         for one in destinations:
             states[one.state] = states.get(one.state, 0) + 1
-        for one in (*destinations, *self.metrics.leaving()):
-            servers.append((server_of(one), (one.in_flight, *self.connections(one))))
+        servers = [
+            (server_of(one), (one.in_flight, *self.connections(one)))
+            for one in (*destinations, *self.metrics.leaving())
+        ]
         dynamic = self.dynamic()
         if dynamic is not None:
             servers.append(((DYNAMIC, None), dynamic))

@@ -114,5 +114,6 @@ def compose(
             discovery.weigh,
             random,
             lambda: running.rules.policy.name == "latency",
+            running.numbers(),
         )
     return running

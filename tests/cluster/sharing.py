@@ -11,7 +11,7 @@ from fastapi_proxy_di.cluster.cluster import Cluster
 from fastapi_proxy_di.settings.cluster import ClusterSettings
 from fastapi_proxy_di.supervision.events import Event, Events
 
-__all__ = ["KEY", "STATE", "Process", "until"]
+__all__ = ["KEY", "STATE", "Process", "alive", "until"]
 
 KEY = "a-key-of-the-tests"
 STATE = "{shop}:state:billing"
@@ -48,3 +48,11 @@ async def until(true: Callable[[], bool], seconds: float = 2.0) -> None:
     while not true():
         assert time.monotonic() < end, "it did not become true in time"
         await asyncio.sleep(0.01)
+
+
+async def alive(cluster: Cluster, number: int, seconds: float = 5.0) -> None:
+    """Wait until so many processes beat."""
+    end = time.monotonic() + seconds
+    while sum(one.alive for one in await cluster.members.all()) != number:
+        assert time.monotonic() < end, "it did not become true in time"
+        await asyncio.sleep(0.05)

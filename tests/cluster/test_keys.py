@@ -20,6 +20,9 @@ def test_keys_are_in_one_slot_and_differ() -> None:
         keys.votes("billing"),
         keys.traffic("billing", "ab"),
         keys.limit("ab"),
+        keys.series("billing"),
+        keys.totals("billing", "host:1:a.1"),
+        keys.gone("billing"),
     ]
 
     assert all(name.startswith("{shop}:") for name in names)

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 RIGHTS = (
     "~{shop}:* +eval +evalsha +time +del +get +mget +set +pexpire +hdel +hget +hgetall +hscan +hset"
     " +lindex +lpop +rpush +xadd +xrange +xread +xrevrange +zadd +zcount +zrange +zrangebyscore"
-    " +zrem +zremrangebyscore"
+    " +zrem +zremrangebyscore +zscore"
 )
 
 
