@@ -106,8 +106,8 @@ class Hedging:
         """Pick the destination of the second branch, ``None`` if there may be no such branch."""
         dials = first.dials
         assert dials is not None
-        if dials.further >= MAX_CONNECT_RETRIES or not (first.in_flight or first.attempts):
-            return None  # no further dial is allowed, or no destination was picked yet
+        if dials.further >= MAX_CONNECT_RETRIES or not first.in_flight:
+            return None  # no further dial is allowed, or the first waits in an outage
         if self._budget.left(monotonic()) < 1:
             return None
         other = self._retry_loop.pick(first.key, (first.destination,))

@@ -233,6 +233,8 @@ class RetryLoop:
         self, exchange: Exchange, error: ProxyError, *, answered: bool = False
     ) -> None:
         """Wait for another attempt while no destination responds, or raise ``error``."""
+        if exchange.avoid:
+            raise error  # of a second branch: only the first waits, so that a request counts once
         duration, body = self._settings.duration, exchange.body
         replayable = body is None or body.replayable(written=exchange.request_sent)
         if duration is None or not goes_on(
