@@ -18,6 +18,7 @@ import dns.query
 
 from fastapi_proxy_di.discovery.dns_message import read_question, read_records
 from fastapi_proxy_di.discovery.dns_sockets import Connection, connect
+from fastapi_proxy_di.discovery.pieces import Pieces
 
 __all__ = ["NameServer"]
 
@@ -77,14 +78,17 @@ async def _ask_by_udp(
     connection: Connection, request: dns.message.QueryMessage
 ) -> dns.message.Message:
     await connection.send(request.to_wire())
+    pieces = Pieces()
     while True:
         packet = await connection.receive(_LARGEST_PACKET)
+        # Where wrong packets come in a stream, ``receive`` has the next one without a wait.
+        await pieces.pause()
         try:
             response = read_question(packet)
             if not request.is_response(response):
                 continue
             if not response.flags & dns.flags.TC:
-                await read_records(response, packet)
+                await read_records(response, packet, pieces)
                 return response
         except Exception:  # noqa: BLE001, S112  # dnspython raises several kinds
             continue
@@ -102,7 +106,7 @@ async def _ask_by_tcp(
     response = read_question(packet)
     if not request.is_response(response):
         raise dns.query.BadResponse
-    await read_records(response, packet)
+    await read_records(response, packet, Pieces())
     return response
 
 

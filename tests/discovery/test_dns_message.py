@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+
 import dns.exception
 import dns.message
 import dns.rcode
+import dns.rdata
 import pytest
 
 from fastapi_proxy_di.discovery.dns_message import read_question, read_records
+from fastapi_proxy_di.discovery.pieces import Pieces
 
 QUERY = dns.message.make_query("api.internal.", "A", use_edns=0, payload=1232)
 HEAD = "id 1\nopcode QUERY\nrcode NOERROR\nflags QR RA\nedns 0\npayload 1232\n;QUESTION\n"
@@ -24,8 +28,13 @@ TEXTS = {
 async def read(packet: bytes) -> dns.message.Message:
     """Read a whole response."""
     message = read_question(packet)
-    await read_records(message, packet)
+    await read_records(message, packet, Pieces())
     return message
+
+
+async def whole(packet: bytes) -> dns.message.Message:
+    """Read a whole response as dnspython does."""
+    return dns.message.from_wire(packet)
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
@@ -63,3 +72,45 @@ async def test_packet_with_another_length_is_refused(spoilt: object) -> None:
     packet = dns.message.from_text(HEAD + TEXTS["addresses"]).to_wire()
     with pytest.raises(dns.exception.DNSException):
         await read(spoilt(packet))
+
+
+def opt_moved(section: int, *, name: bytes = b"\0", times: int = 1) -> bytes:
+    """Give a response with OPT records in a section, 1 to 3."""
+    counts = [0, 0, 0, 0]
+    counts[section] = times
+    return struct.pack("!6H", 1, 0x8180, *counts) + (name + b"\0\x29\4\xd0\0\0\0\0\0\0") * times
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        opt_moved(1),
+        opt_moved(2),
+        opt_moved(3, times=2),
+        opt_moved(3, name=b"\1a\0"),
+    ],
+    ids=["answer", "authority", "two", "named"],
+)
+async def test_misplaced_edns_is_refused(packet: bytes) -> None:
+    """One, in the additional section, of the root: RFC 6891 §6.1.1; dnspython refuses others."""
+    for reading in (read, whole):
+        with pytest.raises(dns.message.BadEDNS):
+            await reading(packet)
+    assert (await read(opt_moved(3))).payload == 1232
+
+
+async def test_response_with_several_questions_is_refused() -> None:
+    """No query has several, and thousands would take long to read."""
+    packet = struct.pack("!6H", 1, 0x8180, 8000, 0, 0, 0) + b"\1a\0\0\1\0\1" * 8000
+    with pytest.raises(dns.exception.FormError):
+        await read(packet)
+
+
+async def test_long_data_stays_as_it_is() -> None:
+    """Thousands of texts in one record would take long to read, and nothing needs them."""
+    texts = b"\0" * 60000
+    packet = struct.pack("!6H", 1, 0x8180, 0, 1, 0, 0) + b"\1a\0\0\x10\0\1\0\0\0\1"
+    message = await read(packet + struct.pack("!H", len(texts)) + texts)
+
+    assert message.answer[0][0].to_wire() == texts
+    assert isinstance(message.answer[0][0], dns.rdata.GenericRdata)

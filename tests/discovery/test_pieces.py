@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
+import dns.exception
+import dns.message
 import pytest
 
+from fastapi_proxy_di.discovery.name_server import NameServer
 from fastapi_proxy_di.discovery.names import Names
 from fastapi_proxy_di.discovery.pieces import Pieces
 from fastapi_proxy_di.discovery.protocol import Search
@@ -20,11 +24,31 @@ from fastapi_proxy_di.settings import DiscoverySettings
 from fastapi_proxy_di.supervision.events import Events
 from tests.discovery.samples import at
 from tests.support.dns_servers import dnsmasq
+from tests.support.processes import running
 
 RECORDS = "".join(f"10.0.{n // 250}.{n % 250} api.internal\n" for n in range(1000))
 RECORDS += "10.1.0.1 one.internal\n"
 LONGEST_SECONDS = 0.008
 """Pieces last 2 ms; what cannot be divided, such as sorting, comes on top."""
+
+
+FLOOD = r"""
+import itertools, socket, struct, time
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.1", 0))
+print("port", server.getsockname()[1], flush=True)
+query, client = server.recvfrom(512)
+number, = struct.unpack_from("!H", query)
+def response(number, questions=1):
+    return struct.pack("!6H", number, 0x8180, questions, 0, 0, 0) + b"\1a\0\0\1\0\1" * questions
+wrong = [response(number ^ 1), response(number), response(number, 8000), b"\xff" * 600, b""]
+ends = time.monotonic() + 2
+for packet in itertools.cycle(wrong):
+    server.sendto(packet, client)
+    if time.monotonic() > ends:
+        break
+"""
+"""A name server that sends wrong packets as fast as it can."""
 
 
 @pytest.fixture
@@ -76,6 +100,28 @@ async def test_a_thousand_records_do_not_hold_up_the_loop(tmp_path: Path) -> Non
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
+    assert longest < LONGEST_SECONDS
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("_no_garbage_collection")
+async def test_a_flood_of_wrong_packets_does_not_hold_up_the_loop() -> None:
+    """Nor the end of the look-up: other numbers, questions and lengths, and garbage."""
+    over = asyncio.Event()
+    async with running(sys.executable, "-c", FLOOD) as flood:
+        port = int((await flood.line(r"port (\d+)"))[1])
+        began = time.monotonic()
+        look_up = asyncio.create_task(
+            NameServer("127.0.0.1", port).async_query(
+                dns.message.make_query("api.internal.", "A"), 0.3, None, 0, False, None
+            )
+        )
+        look_up.add_done_callback(lambda _: over.set())
+        longest = await longest_turn(over)
+        seconds = time.monotonic() - began
+
+    assert isinstance(look_up.exception(), dns.exception.Timeout)
+    assert seconds < 1.5
     assert longest < LONGEST_SECONDS
 
 
