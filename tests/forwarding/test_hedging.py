@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from time import monotonic
 
 import pytest
 
-from fastapi_proxy_di import Balancer, UpstreamClosed
-from fastapi_proxy_di.forwarding.outage import TURN_SECONDS
-from fastapi_proxy_di.upstream.composition import compose
-from tests.support.gateways import Gateway, billing, gateway, until
+from tests.support.gateways import Gateway, gateway, until
 from tests.support.http_client import connect, fetch, request
 from tests.support.origins import Connection, Script, ScriptedOrigin, response_bytes
 from tests.support.servers import blackhole, dead_port
 from tests.support.stepped_loop import SteppedLoop
-from tests.support.virtual_time import run_virtually
 
 pytestmark = pytest.mark.e2e
 
@@ -367,37 +362,3 @@ async def test_two_responses_at_once_leave_nothing_behind() -> None:
 
     assert {(reply.status, reply.body) for reply in replies} == {(200, b"ok")}
     assert counts == [(0, 0), (0, 0)]
-
-
-@pytest.mark.parametrize("first", ["refuses", "silent"])
-def test_only_one_branch_waits_in_an_outage(first: str) -> None:
-    """A request counts once, and there is no second branch where the first waits already."""
-
-    async def run() -> tuple[set[int], int]:
-        with blackhole() as port:
-            running = compose(
-                billing(
-                    f"http://127.0.0.1:{port if first == 'silent' else dead_port()}",
-                    f"http://127.0.0.1:{dead_port()}",
-                    policy="first",
-                    ejection={"enabled": False},
-                    retries={"duration": 60, "hedge_after": 0.05, "budget_share": 0},
-                    timeouts={"connect": 1},
-                )
-            )
-            await running.start()
-            get = asyncio.create_task(Balancer(running).client.get("/x"))
-            waiting = set()
-            for _ in range(300):
-                await asyncio.sleep(TURN_SECONDS / 8)
-                waiting.add(running.outage.waiting)
-            budget = running.budget.left(monotonic())
-            await running.aclose()
-            with pytest.raises(UpstreamClosed):
-                await get
-        return waiting, running.settings.retries.budget_minimum - round(budget)
-
-    waiting, hedged = run_virtually(run())
-
-    assert max(waiting) == 1
-    assert hedged == (1 if first == "silent" else 0)

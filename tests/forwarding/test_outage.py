@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
+from fastapi_proxy_di import Balancer, UpstreamClosed
 from fastapi_proxy_di.errors import Failure
 from fastapi_proxy_di.forwarding.outage import TURN_SECONDS, Outage
 from fastapi_proxy_di.forwarding.retries import goes_on
-from tests.support.gateways import gateway, until
+from fastapi_proxy_di.upstream.composition import compose
+from tests.support.gateways import billing, gateway, until
 from tests.support.http_client import connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, always, response_bytes
-from tests.support.servers import dead_port
+from tests.support.servers import blackhole, dead_port
 from tests.support.virtual_time import run_virtually
 
 
@@ -178,3 +181,37 @@ async def test_duration_ends_with_the_last_error() -> None:
         reply = await fetch(gate.address, target="/billing/x")
 
     assert reply.status == 502
+
+
+@pytest.mark.parametrize("first", ["refuses", "silent"])
+def test_hedged_request_waits_once(first: str) -> None:
+    """A request counts once, and there is no second branch where the first waits already."""
+
+    async def run() -> tuple[set[int], int]:
+        with blackhole() as port:
+            running = compose(
+                billing(
+                    f"http://127.0.0.1:{port if first == 'silent' else dead_port()}",
+                    f"http://127.0.0.1:{dead_port()}",
+                    policy="first",
+                    ejection={"enabled": False},
+                    retries={"duration": 60, "hedge_after": 0.05, "budget_share": 0},
+                    timeouts={"connect": 1},
+                )
+            )
+            await running.start()
+            get = asyncio.create_task(Balancer(running).client.get("/x"))
+            waiting = set()
+            for _ in range(300):
+                await asyncio.sleep(TURN_SECONDS / 8)
+                waiting.add(running.outage.waiting)
+            budget = running.budget.left(monotonic())
+            await running.aclose()
+            with pytest.raises(UpstreamClosed):
+                await get
+        return waiting, running.settings.retries.budget_minimum - round(budget)
+
+    waiting, hedged = run_virtually(run())
+
+    assert max(waiting) == 1
+    assert hedged == (1 if first == "silent" else 0)
