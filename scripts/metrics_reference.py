@@ -81,7 +81,9 @@ def tables() -> str:
     )
     used = dict.fromkeys(name for family in known for name in family.attributes)
     labels = [(f"`{name}`", f"`{name.replace('.', '_')}`", ATTRIBUTES[name]) for name in used]
-    labels.append(("", "`process`", "id of the process, in Prometheus only"))
+    labels.append(
+        ("", "`process`", 'id of the process, in Prometheus only; not with `scope="cluster"`')
+    )
     attributes = table(("Attribute", "In Prometheus", "Values"), labels)
     bounds = ", ".join(f"{bound:g}" for bound in BOUNDS)
     return (

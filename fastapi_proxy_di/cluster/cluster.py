@@ -26,7 +26,8 @@ from fastapi_proxy_di.cluster.state import SharedState
 from fastapi_proxy_di.cluster.store import Contact, Store
 from fastapi_proxy_di.cluster.store import StoreLost as Lost
 from fastapi_proxy_di.cluster.totals import SharedTotals
-from fastapi_proxy_di.observability.families import Numbers
+from fastapi_proxy_di.cluster.totals_rows import readings_of
+from fastapi_proxy_di.observability.families import Numbers, Readings
 from fastapi_proxy_di.settings.cluster import ClusterSettings
 from fastapi_proxy_di.supervision.events import Events, StoreBack, StoreLost
 from fastapi_proxy_di.supervision.prober import Prober
@@ -159,6 +160,21 @@ class Cluster:
             return await self.members.acknowledged(entry, _ACKNOWLEDGED_SECONDS)
         except Lost:
             return None
+
+    async def readings(self) -> list[Readings] | None:
+        """Read the metrics of the upstreams that run here, of all processes together.
+
+        ``None`` if the store is lost, or has lost what the processes are reporting again.
+        """
+        try:
+            alive = {one.process for one in await self.members.all() if one.alive}
+            found = []
+            for upstream in dict.fromkeys(one.upstream for one in self.totals.running):
+                rows = await self.totals.all(upstream, alive)
+                found.append(await asyncio.to_thread(readings_of, upstream, rows))
+        except Lost:
+            return None
+        return found
 
     async def aclose(self) -> None:
         """End the tasks, leave the processes that beat, and close all connections."""

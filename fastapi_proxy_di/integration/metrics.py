@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from fastapi import APIRouter
 from fastapi.params import Depends
@@ -13,12 +14,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fastapi_proxy_di.integration.lifespan import RUNTIME
-from fastapi_proxy_di.observability.families import Numbers
+from fastapi_proxy_di.integration.problems import problem
+from fastapi_proxy_di.integration.runtime import Runtime
+from fastapi_proxy_di.observability.families import Numbers, Readings
+from fastapi_proxy_di.observability.workers import warn_of_local_sums
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector  # an extra
 
 __all__ = ["metrics_router", "proxy_collector"]
+
+MetricsScope: TypeAlias = Literal["process", "cluster"]
+"""Whose metrics a router serves: those of the process that responds, or of all."""
 
 
 def proxy_collector(*apps: Any) -> Collector:
@@ -47,7 +54,10 @@ def proxy_collector(*apps: Any) -> Collector:
 
 
 def metrics_router(
-    path: str = "/metrics", *, dependencies: Sequence[Depends] | None = None
+    path: str = "/metrics",
+    *,
+    scope: MetricsScope = "process",
+    dependencies: Sequence[Depends] | None = None,
 ) -> APIRouter:
     """Give a router whose one route serves the metrics of the app's upstreams to Prometheus.
 
@@ -59,27 +69,57 @@ def metrics_router(
 
     Args:
         path: Path of the route.
+        scope: ``"process"`` for the metrics of the process that responds, whose id is the label
+            ``process``. ``"cluster"`` for the sums over all processes that share
+            ``cluster.store``, without that label: let Prometheus scrape one target, e.g. the
+            address of the load balancer. The sums are up to ``cluster.snapshot_interval`` old,
+            and have all that processes counted which have ended since. They never fall: while the
+            store is lost, or has lost totals, the response is 503. Without a store they are those
+            of the process that responds.
         dependencies: Dependencies of the route.
 
     Raises:
         ModuleNotFoundError: The extra is not installed.
+        ValueError: ``scope`` is something else.
     """
+    if scope not in get_args(MetricsScope):
+        raise ValueError(f"scope: {scope!r} is neither 'process' nor 'cluster'")
     collectors = _collectors()
     router = APIRouter(dependencies=dependencies)
 
-    # No coroutine, so FastAPI runs it in a thread: a thousand destinations take half a second.
-    def metrics(request: Request) -> Response:
-        collector = collectors.UpstreamCollector(lambda: _numbers(request.scope["app"]))
+    def response(collector: Collector, request: Request) -> Response:
         content, media_type = collectors.exposition(collector, request.headers.get("accept", ""))
         return Response(content, headers={"content-type": media_type})
 
-    router.add_api_route(path, metrics, methods=["GET"], include_in_schema=False)
+    # No coroutine, so FastAPI runs it in a thread: a thousand destinations take half a second.
+    def metrics(request: Request) -> Response:
+        return response(
+            collectors.UpstreamCollector(lambda: _numbers(request.scope["app"])), request
+        )
+
+    async def sums(request: Request) -> Response:
+        readings = await _sums(request.scope["app"])
+        if readings is None:
+            return problem(503, "The store of all processes does not have the sums at the moment.")
+        return await to_thread(response, collectors.SumCollector(readings), request)
+
+    endpoint = metrics if scope == "process" else sums
+    router.add_api_route(path, endpoint, methods=["GET"], include_in_schema=False)
     return router
 
 
 def _numbers(app: Any) -> Iterable[Numbers]:
     runtime = getattr(app, RUNTIME, None)
     return () if runtime is None else runtime.numbers()
+
+
+async def _sums(app: Any) -> list[Readings] | None:
+    """Give what all processes have together; ``None`` while the store does not have it."""
+    runtime: Runtime | None = getattr(app, RUNTIME, None)
+    if runtime is not None and runtime.cluster is not None:
+        return await runtime.cluster.readings()
+    warn_of_local_sums()
+    return [one.read() for one in _numbers(app)]
 
 
 def _collectors() -> ModuleType:

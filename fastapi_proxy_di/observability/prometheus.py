@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
@@ -12,11 +12,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from fastapi_proxy_di.observability.families import Family, Numbers, families
+from fastapi_proxy_di.observability.families import Family, Numbers, Readings, families, families_of
 from fastapi_proxy_di.observability.histogram import BOUNDS, Histogram, Label
 from fastapi_proxy_di.observability.workers import warn_of_workers
 
-__all__ = ["UpstreamCollector", "exposition"]
+__all__ = ["SumCollector", "UpstreamCollector", "exposition"]
 
 _BOUNDS = [*map(str, BOUNDS), "+Inf"]
 
@@ -38,9 +38,25 @@ class UpstreamCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Give all metrics with their values; the label ``process`` has the id of this process."""
         warn_of_workers()
-        process = str(os.getpid())
+        process = {"process": str(os.getpid())}
         for family in families(self._upstreams()):
             yield _metric(family, process)
+
+
+class SumCollector(Collector):
+    """Gives the metrics of upstreams that have been read in all processes, without their label.
+
+    Args:
+        upstreams: What was read.
+    """
+
+    def __init__(self, upstreams: Iterable[Readings]) -> None:
+        self._upstreams = upstreams
+
+    def collect(self) -> Iterator[Metric]:
+        """Give all metrics with their values."""
+        for family in families_of(self._upstreams):
+            yield _metric(family, {})
 
 
 def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
@@ -59,18 +75,19 @@ def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
     return encode(registry), content_type
 
 
-def _metric(family: Family, process: str) -> Metric:
+def _metric(family: Family, further: Mapping[str, str]) -> Metric:
     name = family.name.replace(".", "_")
-    labels = [*(one.replace(".", "_") for one in family.attributes), "process"]
+    labels = [*(one.replace(".", "_") for one in family.attributes), *further]
+    last = further.values()
     if family.kind == "histogram":
         histogram = HistogramMetricFamily(f"{name}_seconds", family.text, labels=labels)
         for values, counts in family.histograms.items():
-            histogram.add_metric(_texts(*values, process), _cumulated(counts), counts.seconds)
+            histogram.add_metric(_texts(*values, *last), _cumulated(counts), counts.seconds)
         return histogram
     kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     metric = kind(name, family.text, labels=labels)
     for values, value in family.values.items():
-        metric.add_metric(_texts(*values, process), value)
+        metric.add_metric(_texts(*values, *last), value)
     return metric
 
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-__all__ = ["warn_of_local_limits", "warn_of_workers", "worker_count"]
+__all__ = ["warn_of_local_limits", "warn_of_local_sums", "warn_of_workers", "worker_count"]
 
 _logger = logging.getLogger("fastapi_proxy_di.metrics")
 _limits_logger = logging.getLogger("fastapi_proxy_di.limits")
@@ -55,8 +55,23 @@ def warn_of_workers() -> None:
     if count > 1:
         _logger.warning(
             "metrics: process %d is one of %d workers, and each scrape sees one of them; their "
-            "series differ in the label process. For all of them at each scrape run one worker "
-            "per container or port, or export to OpenTelemetry",
+            "series differ in the label process. For all of them at each scrape share a store and "
+            "use metrics_router(scope='cluster'), run one worker per container or port, or export "
+            "to OpenTelemetry",
+            os.getpid(),
+            count,
+        )
+
+
+@cache
+def warn_of_local_sums() -> None:
+    """Log once if sums of all processes are asked for, and several workers share no store."""
+    count = _workers()
+    if count > 1:
+        _logger.warning(
+            "metrics: process %d is one of %d workers that share no store, so "
+            "metrics_router(scope='cluster') has the sums of one of them at each scrape. Set "
+            "FASTAPI_PROXY_CLUSTER__STORE for the sums of all",
             os.getpid(),
             count,
         )

@@ -6,7 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from fastapi_proxy_di import ClusterSettings, ProxySettings, proxy_lifespan, status_router
+from fastapi_proxy_di import (
+    ClusterSettings,
+    ProxySettings,
+    metrics_router,
+    proxy_lifespan,
+    status_router,
+)
 from tests.cluster.sharing import KEY
 from tests.support.gateways import Gateway, gateway_app
 from tests.support.servers import run_app
@@ -19,11 +25,17 @@ B = "http://127.0.0.1:9"
 
 @asynccontextmanager
 async def shared_gateway(store: str, **settings: Any) -> AsyncIterator[Gateway]:
-    """Run a gateway with a status router that shares ``store``; settings are the upstream's."""
-    cluster = ClusterSettings(store=store, name="shop", key=KEY, timeout=0.5)
+    """Run a gateway that shares ``store``, with a status router and the metrics of all.
+
+    Args:
+        store: Address of the store.
+        **settings: Of the upstream.
+    """
+    cluster = ClusterSettings(store=store, name="shop", key=KEY, timeout=0.5, snapshot_interval=0.1)
     destinations = settings.pop("destinations", (A, B))
     app = gateway_app(*destinations, **settings)
     app.include_router(status_router(actions=True, unguarded=True), prefix="/upstreams")
+    app.include_router(metrics_router(scope="cluster"))
     proxy_lifespan.configure(app, ProxySettings(cluster=cluster))
     async with run_app(app) as running:
         yield Gateway(running, app)
