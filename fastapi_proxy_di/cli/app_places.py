@@ -12,12 +12,8 @@ from starlette.applications import Starlette
 from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.integration.app import ProxyApp
 from fastapi_proxy_di.integration.compat import dependant_of
-from fastapi_proxy_di.integration.lifespan import (
-    SETTINGS,
-    mentions_in,
-    mentions_of,
-    reached_routes,
-)
+from fastapi_proxy_di.integration.lifespan import SETTINGS
+from fastapi_proxy_di.integration.mentions import mentions_in, mentions_of, reached_routes
 from fastapi_proxy_di.integration.mounts import application_in, claimed
 from fastapi_proxy_di.integration.proxied import proxied_by
 from fastapi_proxy_di.integration.shadowed import mount_paths

@@ -118,6 +118,11 @@ class RequestBody:
         body.ended = True
         return body
 
+    @property
+    def kept(self) -> bool:
+        """Whether all that was read so far is kept."""
+        return self._retained is not None or len(self.first) == self._size
+
     def replayable(self, *, written: bool) -> bool:
         """Return whether another attempt can send the body.
 

@@ -26,12 +26,8 @@ from fastapi_proxy_di.integration.balancers import GivesBalancer
 from fastapi_proxy_di.integration.broken_responses import BrokenResponses
 from fastapi_proxy_di.integration.compat import app_dependencies, route_template
 from fastapi_proxy_di.integration.dependency import Upstream
-from fastapi_proxy_di.integration.lifespan import (
-    RUNTIME,
-    forget_runtime,
-    is_overridden,
-    overridden_upstreams,
-)
+from fastapi_proxy_di.integration.lifespan import RUNTIME, forget_runtime
+from fastapi_proxy_di.integration.mentions import is_overridden, overridden_upstreams
 from fastapi_proxy_di.integration.mounts import MountedUpstream
 from fastapi_proxy_di.integration.problems import (
     http_exception_response,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from fastapi_proxy_di.integration.lifespan import overridden_upstreams, runtime_of
+from fastapi_proxy_di.integration.lifespan import runtime_of
+from fastapi_proxy_di.integration.mentions import overridden_upstreams
 from fastapi_proxy_di.upstream.balancer import Balancer
 
 __all__ = ["GivesBalancer", "balancers_in_use"]

@@ -10,7 +10,8 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from fastapi_proxy_di.errors import SettingsError
-from fastapi_proxy_di.integration.lifespan import UpstreamMention, balancer_of, is_overridden
+from fastapi_proxy_di.integration.lifespan import balancer_of
+from fastapi_proxy_di.integration.mentions import UpstreamMention, is_overridden
 from fastapi_proxy_di.integration.problems import install_handler
 from fastapi_proxy_di.settings import Mention, UpstreamSettings, settings_class
 from fastapi_proxy_di.upstream.balancer import Balancer

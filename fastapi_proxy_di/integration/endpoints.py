@@ -11,7 +11,6 @@ from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
 from fastapi import Depends, HTTPException
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
@@ -20,13 +19,21 @@ from starlette.websockets import WebSocket
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.integration.dependency import Upstream
-from fastapi_proxy_di.integration.lifespan import RUNTIME, balancer_of, is_overridden
+from fastapi_proxy_di.integration.fallback import MountFallback
+from fastapi_proxy_di.integration.lifespan import balancer_of
+from fastapi_proxy_di.integration.mentions import is_overridden
 from fastapi_proxy_di.integration.options import ForwardOptions, options_overrides
 from fastapi_proxy_di.integration.problems import install_handler
 from fastapi_proxy_di.integration.proxied import Proxied, mark_proxied
-from fastapi_proxy_di.integration.runtime import Runtime
+from fastapi_proxy_di.integration.stand_ins import (
+    destination_argument,
+    forward_by_public_name,
+    given_path,
+    is_real,
+    solved,
+)
 from fastapi_proxy_di.upstream.balancer import Balancer
-from fastapi_proxy_di.upstream.client_request import Forwarder, exit_stack
+from fastapi_proxy_di.upstream.client_request import Forwarder
 from fastapi_proxy_di.wire.targets import PathOutsideMount, target_below
 
 BareMount = Literal["auto", "redirect", "forward"]
@@ -53,11 +60,13 @@ class MountOptions(NamedTuple):
         options: A dependency that gives a `ForwardOptions` per request, ``None`` for none.
         overrides: The transforms of the mount, ``None`` for none.
         bare_mount: Whether a GET or HEAD of the mount without a slash is redirected.
+        fallback: The second upstream, ``None`` for none.
     """
 
     options: Callable[..., Any] | None = None
     overrides: Overrides | None = None
     bare_mount: BareMount = "auto"
+    fallback: MountFallback | None = None
 
 
 def http_endpoint(
@@ -74,6 +83,7 @@ def http_endpoint(
         any_method: Whether the route takes every method.
     """
     name, transforms, bare_mount = upstream.name, mount.overrides, mount.bare_mount
+    fallback = None if mount.fallback is None else mount.fallback.of()
 
     async def forward(request: Request) -> Response:
         scope = request.scope
@@ -81,11 +91,13 @@ def http_endpoint(
         path, prefix = _target(scope)
         if app.dependency_overrides and is_overridden(app, name):
             return await _forward_to_stand_in(request, path, prefix, None)
-        balancer = _balancer(app, name)
+        balancer = balancer_of(app, name)
         if not path and _redirects(scope, bare_mount, balancer):
             return _redirect(scope, prefix)
         try:
-            return await balancer.forwarder.request(request, path, prefix, transforms)
+            return await balancer.forwarder.request(
+                request, path, prefix, transforms, None, fallback
+            )
         except ProxyError:
             install_handler(scope)
             raise
@@ -98,17 +110,27 @@ def http_endpoint(
         path, prefix = _target(scope)
         if app.dependency_overrides and is_overridden(app, name):
             return await _forward_to_stand_in(request, path, prefix, chosen)
-        balancer = _balancer(app, name)
+        balancer = balancer_of(app, name)
         if not path and _redirects(scope, bare_mount, balancer):
             return _redirect(scope, prefix)
-        overrides = options_overrides(chosen, transforms)
-        key = chosen.affinity_key
         try:
-            forwarder = _forwarder(balancer, chosen)
-            return await forwarder.request(request, path, prefix, overrides, key)
+            return await _forward_as(balancer, request, path, prefix, chosen)
         except ProxyError:
             install_handler(scope)
             raise
+
+    async def _forward_as(
+        balancer: Balancer, request: Request, path: bytes, prefix: bytes, chosen: ForwardOptions
+    ) -> Response:
+        return await _forwarder(balancer, chosen).request(
+            request,
+            path,
+            prefix,
+            options_overrides(chosen, transforms),
+            chosen.affinity_key,
+            # What is sent to one destination alone goes to no other.
+            fallback if chosen.destination is None else None,
+        )
 
     async def _forward_to_stand_in(
         request: Request, path: bytes, prefix: bytes, chosen: ForwardOptions | None
@@ -116,51 +138,21 @@ def http_endpoint(
         async def forward_to(balancer: Balancer = Depends(upstream)) -> Response:
             if not path and _redirects(request.scope, bare_mount, balancer):
                 return _redirect(request.scope, prefix)
-            if _is_real(balancer):
-                if chosen is None:
-                    return await balancer.forwarder.request(request, path, prefix, transforms)
-                overrides, key = options_overrides(chosen, transforms), chosen.affinity_key
-                forwarder = _forwarder(balancer, chosen)
-                return await forwarder.request(request, path, prefix, overrides, key)
-            if chosen is None:
-                return await balancer.forward(request, _given(path))
-            return await balancer.forward(
-                request,
-                _given(path),
-                additional_headers=chosen.headers,
-                override_host=chosen.override_host,
-                timeout=chosen.timeout,
-                **_destination(chosen),
+            if not is_real(balancer):
+                return await forward_by_public_name(balancer, request, path, chosen)
+            if chosen is not None:
+                return await _forward_as(balancer, request, path, prefix, chosen)
+            return await balancer.forwarder.request(
+                request, path, prefix, transforms, None, fallback
             )
 
-        return await _solved(forward_to, request)
+        return await solved(forward_to, request)
 
     endpoint = forward if mount.options is None else forward_as_chosen
     _name(endpoint, upstream)
-    mark_proxied(endpoint, Proxied(upstream, any_method))
+    second = None if mount.fallback is None else mount.fallback.upstream
+    mark_proxied(endpoint, Proxied(upstream, any_method, second))
     return endpoint
-
-
-async def _solved(endpoint: Callable[..., Awaitable[Response]], request: Request) -> Response:
-    """Let FastAPI solve the dependencies of ``endpoint`` for this request, and run it.
-
-    A new route is made for each request, which is affordable because only tests override
-    upstreams. Its path has the path parameters of the request, which an override may take.
-    """
-    path = "".join(f"/{{{name}}}" for name in request.path_params)
-    route = APIRoute(path or "/", endpoint, dependency_overrides_provider=request.scope["app"])
-    try:
-        response = await route.get_route_handler()(request)
-    except ProxyError:
-        install_handler(request.scope)
-        raise
-    stack = exit_stack(request.scope)
-    if response.background is not None and stack is not None:
-        # FastAPI gives a response the background tasks of the mount's dependencies only if it
-        # has none yet, so the tasks of the override run when the exit stack is closed.
-        stack.push_async_callback(response.background)
-        response.background = None
-    return response
 
 
 def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[..., Awaitable[None]]:
@@ -178,8 +170,8 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
         # ``Upstream`` does this while it is solved; an override takes its place.
         install_handler(websocket.scope)
         path, prefix = _target(websocket.scope)
-        if not _is_real(balancer):
-            await balancer.forward_websocket(websocket, _given(path))
+        if not is_real(balancer):
+            await balancer.forward_websocket(websocket, given_path(path))
             return
         await balancer.forwarder.websocket(websocket, path, prefix, transforms)
 
@@ -191,13 +183,13 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
         # ``Upstream`` does this while it is solved; an override takes its place.
         install_handler(websocket.scope)
         path, prefix = _target(websocket.scope)
-        if not _is_real(balancer):
+        if not is_real(balancer):
             await balancer.forward_websocket(
                 websocket,
-                _given(path),
+                given_path(path),
                 additional_headers=chosen.headers,
                 open_timeout=chosen.timeout,
-                **_destination(chosen),
+                **destination_argument(chosen),
             )
             return
         await _forwarder(balancer, chosen).websocket(
@@ -220,12 +212,6 @@ def _name(endpoint: Callable[..., Any], upstream: Upstream) -> None:
     endpoint.__name__ = endpoint.__qualname__ = f"proxy_{upstream.name}"
 
 
-def _balancer(app: Any, name: str) -> Balancer:
-    runtime: Runtime | None = getattr(app, RUNTIME, None)
-    balancer = None if runtime is None else runtime.balancers.get(name)
-    return balancer_of(app, name) if balancer is None else balancer  # raises ProxyNotStarted
-
-
 def _target(scope: Scope) -> tuple[bytes, bytes]:
     try:
         return target_below(scope, scope["path_params"]["path"], routed=True)
@@ -236,24 +222,6 @@ def _target(scope: Scope) -> tuple[bytes, bytes]:
 def _forwarder(balancer: Balancer, chosen: ForwardOptions) -> Forwarder:
     """Return what forwards a request to the pool, or to the address that its options give."""
     return balancer.forwarder if chosen.destination is None else balancer.forwarder_to_addresses
-
-
-def _destination(chosen: ForwardOptions) -> dict[str, Any]:
-    """Return the argument for an address, if one is given: a test's object may not know it."""
-    return {} if chosen.destination is None else {"destination": chosen.destination}
-
-
-def _is_real(balancer: Balancer) -> bool:
-    """Whether ``balancer`` is a `Balancer` and not a test's object with its public methods.
-
-    ``type`` is used instead of ``isinstance``, because a mock with a ``spec`` passes that.
-    """
-    return issubclass(type(balancer), Balancer)
-
-
-def _given(path: bytes) -> str:
-    """Return a raw path as the text that `Balancer.forward` takes."""
-    return path.decode("latin-1") or "/"
 
 
 def _redirects(scope: Scope, bare_mount: BareMount, balancer: Balancer) -> bool:
@@ -269,7 +237,7 @@ def _redirects(scope: Scope, bare_mount: BareMount, balancer: Balancer) -> bool:
     router = getattr(scope["app"], "router", None)
     if not getattr(router, "redirect_slashes", True):
         return False
-    return not _is_real(balancer) or not any(
+    return not is_real(balancer) or not any(
         destination.address.base_path for destination in balancer.destinations
     )
 

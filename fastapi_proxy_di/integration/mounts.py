@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Host, Mount
 from fastapi_proxy_di.integration.compat import routes_of
 
 if TYPE_CHECKING:
-    from fastapi_proxy_di.integration.lifespan import UpstreamMention
+    from fastapi_proxy_di.integration.mentions import UpstreamMention
     from fastapi_proxy_di.upstream.balancer import Balancer
 
 __all__ = ["MountedUpstream", "application_in", "claimed", "mounted_upstreams"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from fastapi_proxy_di.integration.lifespan import UpstreamMention
+    from fastapi_proxy_di.integration.mentions import UpstreamMention
 
 _PROXIED: Final = "_fastapi_proxy_di_proxied"
 """The mark is an attribute of the endpoint, so that ``functools.wraps`` copies it."""
@@ -17,10 +17,13 @@ class Proxied(NamedTuple):
     Attributes:
         upstream: The upstream that the route forwards to.
         any_method: Whether the route takes every method that the server accepts.
+        fallback: The upstream that gets the requests which the first one failed, ``None`` for
+            none.
     """
 
     upstream: UpstreamMention
     any_method: bool
+    fallback: UpstreamMention | None = None
 
 
 def mark_proxied(endpoint: Any, proxied: Proxied) -> None:

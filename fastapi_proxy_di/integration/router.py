@@ -19,6 +19,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fastapi_proxy_di.forwarding.fallback import FallbackRule
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.integration.compat import (
     UnknownFastAPI,
@@ -34,6 +35,7 @@ from fastapi_proxy_di.integration.endpoints import (
     http_endpoint,
     websocket_endpoint,
 )
+from fastapi_proxy_di.integration.fallback import MountFallback
 from fastapi_proxy_di.integration.lifespan import proxy_lifespan, warn_of_unreachable_websockets
 from fastapi_proxy_di.integration.openapi import describe_path_parameters
 from fastapi_proxy_di.integration.proxied import proxied_by
@@ -81,6 +83,8 @@ def proxy_router(
     transforms: Iterable[Transform] = (),
     include_in_schema: bool = False,
     bare_mount: BareMount = "auto",
+    fallback: Mention | Upstream | None = None,
+    fallback_on: str = "unavailable,502,503,504",
 ) -> APIRouter:
     """Give a router that forwards all requests below its path to an upstream.
 
@@ -109,6 +113,13 @@ def proxy_router(
             which relative links of web apps need; ``forward`` the response of the upstream's
             root; ``auto`` redirects unless a destination has a base path or the app's
             ``redirect_slashes`` is off. Other methods and WebSockets are forwarded.
+        fallback: A second upstream for the HTTP requests that the first one fails. It gets a
+            request as the client sent it, if its body is kept (``retries.replay_bytes``) and no
+            byte of it has left, or if it may be sent twice (``retries.methods`` or an
+            ``Idempotency-Key``). What the second upstream responds is the response. A request
+            that a limit refuses, or that options send to one destination, does not go there.
+        fallback_on: What counts as failed: ``unavailable`` if no destination is available, and
+            statuses of responses and of failures, such as 502 for a refused connection.
 
     Returns:
         A router to include.
@@ -119,10 +130,11 @@ def proxy_router(
     """
     mentions = [one if isinstance(one, Upstream) else Upstream(one) for one in upstreams]
     _check(mentions, path, bare_mount, http=http, websocket=websocket)
+    second = None if fallback is None else _fallback(fallback, fallback_on, mentions, http=http)
     router = APIRouter(route_class=ProxyRoute, lifespan=_lifespan, dependencies=list(dependencies))
     pipeline = pipeline_of(transforms)
     overrides = None if pipeline is None else Overrides(transforms=pipeline)
-    options_of_mount = MountOptions(options, overrides, bare_mount)
+    options_of_mount = MountOptions(options, overrides, bare_mount, second)
     for upstream in mentions:
         mount = path.replace("{upstream}", upstream.name)
         name = f"proxy_{upstream.name}"
@@ -205,3 +217,19 @@ def _check(
         raise ValueError(
             "several upstreams need '{upstream}' in path, e.g. path='/{upstream}/{path:path}'"
         )
+
+
+def _fallback(
+    fallback: Mention | Upstream, on: str, mentions: list[Upstream], *, http: bool
+) -> MountFallback:
+    upstream = fallback if isinstance(fallback, Upstream) else Upstream(fallback)
+    if upstream.name in [one.name for one in mentions]:
+        raise ValueError(f"fallback: {upstream.name} cannot be the fallback of itself")
+    if not http:
+        raise ValueError("fallback: only HTTP requests have one; http=False leaves none")
+    try:
+        return MountFallback(upstream, FallbackRule.read(on))
+    except ValueError as error:
+        raise ValueError(
+            f"fallback_on: {error}; list 'unavailable' and statuses, e.g. 'unavailable,502-504'"
+        ) from None

@@ -11,7 +11,8 @@ without the query), ``status``
 or ``proxy``), ``received_bytes`` and ``sent_bytes`` (bodies and messages, from and to the
 client), ``head_ms`` and ``total_ms``; ``trace_id`` and ``span_id`` (hexadecimal, of the
 span of the request, the current one), ``route`` (the path
-template of the mounted route) and ``request_id``, each ``None`` where there is none; for tunnels
+template of the mounted route), ``request_id`` and ``fallback_from`` (the upstream that failed
+the request before), each ``None`` where there is none; for tunnels
 also ``end`` and ``code``.
 """
 
@@ -28,6 +29,7 @@ from starlette.types import Scope
 
 from fastapi_proxy_di.errors import Attempt, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.fallback import FALLBACK_FROM
 from fastapi_proxy_di.forwarding.tunnel import TunnelEnd, WebSocketEnd
 from fastapi_proxy_di.observability.explain import explanation
 from fastapi_proxy_di.observability.telemetry import Telemetry
@@ -171,6 +173,7 @@ class AccessRecord:
             "span_id": trace.format_span_id(span.span_id) if span.is_valid else None,
             "route": self._records.telemetry.route_of(scope),
             "request_id": scope.get(REQUEST_ID),
+            "fallback_from": scope.get(FALLBACK_FROM),
         }
         if end is not None:
             fields["received_bytes"] = end.upward_bytes

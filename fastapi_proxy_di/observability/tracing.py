@@ -37,6 +37,7 @@ from starlette.types import Scope
 
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.fallback import FALLBACK_FROM
 from fastapi_proxy_di.observability.attributes import OTHER, method_of, server_of
 from fastapi_proxy_di.observability.telemetry import (
     REQUEST_SCOPE,
@@ -229,6 +230,8 @@ class ExchangeSpans:
         }
         if port is not None:
             attributes["server.port"] = port
+        if FALLBACK_FROM in exchange.scope:
+            attributes["proxy.fallback_from"] = exchange.scope[FALLBACK_FROM]
         if self._attempts:
             attributes["http.request.resend_count"] = self._attempts
         elif exchange.queued is not None:

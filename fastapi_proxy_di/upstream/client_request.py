@@ -7,11 +7,12 @@ request. The other undocumented names of FastAPI are in ``integration.compat``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -19,13 +20,34 @@ from fastapi_proxy_di.balancing.hash_key import KeyReader, RequestKey
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError, RequestBodyConsumed, Side
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.fallback import FALLBACK_FROM, FallbackRule
 from fastapi_proxy_di.forwarding.overrides import Overrides
-from fastapi_proxy_di.forwarding.response import client_closed_request
+from fastapi_proxy_di.forwarding.response import UpstreamResponse, client_closed_request
 from fastapi_proxy_di.upstream.proxied_response import ProxiedResponse
 from fastapi_proxy_di.upstream.shared_receive import SharedReceive
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.upstream.rules import Rules
+
+
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
+_BODY_LOST: Final = "fastapi_proxy_di.body_lost"
+"""Key of the scope of a request whose body was read and is not kept."""
+
+
+class Fallback(NamedTuple):
+    """What forwards a request to a second upstream.
+
+    Attributes:
+        rule: Which requests it gets.
+        forward: Forwards one, with the arguments of `Forwarder.request`.
+    """
+
+    rule: FallbackRule
+    forward: Callable[
+        [Request, bytes, bytes, Overrides | None, str | None], Coroutine[Any, Any, Response]
+    ]
 
 
 class Forwarder:
@@ -39,6 +61,7 @@ class Forwarder:
 
     rules: Rules
 
+    @overload
     async def request(
         self,
         request: Request,
@@ -46,7 +69,28 @@ class Forwarder:
         prefix: bytes,
         overrides: Overrides | None,
         affinity_key: str | None = None,
-    ) -> ProxiedResponse:
+    ) -> ProxiedResponse: ...
+
+    @overload
+    async def request(
+        self,
+        request: Request,
+        path: bytes,
+        prefix: bytes,
+        overrides: Overrides | None,
+        affinity_key: str | None,
+        fallback: Fallback | None,
+    ) -> Response: ...
+
+    async def request(
+        self,
+        request: Request,
+        path: bytes,
+        prefix: bytes,
+        overrides: Overrides | None,
+        affinity_key: str | None = None,
+        fallback: Fallback | None = None,
+    ) -> Response:
         """Forward a request and return the response once its head has arrived.
 
         Args:
@@ -55,6 +99,7 @@ class Forwarder:
             prefix: Raw path of the mount.
             overrides: Values to send instead of the client's.
             affinity_key: The key that the policy ``hash`` hashes, instead of ``hash_key``.
+            fallback: What forwards the request to a second upstream; ``None`` for none.
 
         Raises:
             ProxyError: There is no response.
@@ -75,13 +120,29 @@ class Forwarder:
             None if read_key is None else _key(read_key, scope, affinity_key),
         )
         try:
-            return ProxiedResponse(await rules.http.forward(exchange, cached))
+            response = await rules.http.forward(exchange, cached)
         except ClientDisconnected:
             return ProxiedResponse(client_closed_request())
         except ProxyError as error:
             if cached is None and error.failure.side is not Side.CLIENT:
                 give_body_back(request, exchange.body)
-            raise
+            if fallback is None or not fallback.rule.takes_failure(error, exchange):
+                raise
+            if is_body_lost(request):
+                raise
+        else:
+            refused = rules.settings.retries.refused_statuses
+            if (
+                fallback is None
+                or not isinstance(response, UpstreamResponse)
+                or not fallback.rule.takes_response(exchange, refused)
+            ):
+                return ProxiedResponse(response)
+            await response.aclose()
+            if cached is None:
+                give_body_back(request, exchange.body)
+        scope[FALLBACK_FROM] = rules.settings.name
+        return await fallback.forward(request, path, prefix, overrides, affinity_key)
 
     async def asgi(
         self,
@@ -217,12 +278,19 @@ def take_body(request: Request) -> bytes | None:
     cached: bytes | None = getattr(request, "_body", None)
     if cached is not None:
         return cached
-    bears_body = False
-    for name, value in request.scope["headers"]:
-        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+    scope = request.scope
+    is_http1 = scope.get("http_version", "1.1") in ("1.0", "1.1")
+    bears_body, length = False, None
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
             bears_body = True
+        elif name == b"content-length":
+            length = value
+            bears_body = bears_body or value != b"0"
     if getattr(request, "_stream_consumed", False):
-        if bears_body:
+        # In HTTP/2 and 3 no header has to say that there is a body.
+        unknown = not is_http1 and length is None and scope["method"] in _WITH_BODY
+        if bears_body or unknown or is_body_lost(request):
             raise RequestBodyConsumed(
                 "the request body was read as a stream or form before it was forwarded; read "
                 "it with `await request.body()` instead, or give override_body"
@@ -230,7 +298,7 @@ def take_body(request: Request) -> bytes | None:
         return b""
     if bears_body:
         request._stream_consumed = True  # noqa: SLF001
-    elif request.scope.get("http_version", "1.1") in ("1.0", "1.1"):
+    elif is_http1:
         request._body = b""  # noqa: SLF001
     return None
 
@@ -246,9 +314,15 @@ def give_body_back(request: Request, body: RequestBody | None) -> None:
     if body is not None:
         receive = body.given_back()
         if receive is None:
+            request.scope[_BODY_LOST] = request._stream_consumed = True  # noqa: SLF001
             return
         request._receive = receive  # noqa: SLF001
     request._stream_consumed = False  # noqa: SLF001
+
+
+def is_body_lost(request: Request) -> bool:
+    """Whether the proxy has read the body, and has not kept all of it."""
+    return _BODY_LOST in request.scope
 
 
 def share_receive(request: Request) -> Receive:

@@ -339,8 +339,17 @@ async def test_fallback_forwards_to_the_archive(
 
 
 @pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize(
+    ("page", "path"),
+    [("how_to/second.py", "/invoices"), ("how_to/second_upstream.py", "/billing/invoices")],
+)
 async def test_second_upstream_gets_what_was_not_sent(
-    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, sent: bool
+    snippet: Snippet,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    sent: bool,
+    page: str,
+    path: str,
 ) -> None:
     """A POST whose connection was refused; one that may have been done is not repeated."""
 
@@ -351,8 +360,8 @@ async def test_second_upstream_gets_what_was_not_sent(
         first = closing.url if sent else f"http://127.0.0.1:{dead_port()}"
         monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", first)
         monkeypatch.setenv("UPSTREAM_ARCHIVE_DESTINATIONS", archive.url)
-        async with gateway(snippet("how_to/second.py").app) as client:
-            reply = await client.post("/invoices", content=b"hello")
+        async with gateway(snippet(page).app) as client:
+            reply = await client.post(path, content=b"hello")
 
     assert reply.status_code == (502 if sent else 200)
     assert [received.body for received in archive.requests] == ([] if sent else [b"hello"])

@@ -7,6 +7,7 @@ from typing import Annotated
 import pytest
 from fastapi import Depends, FastAPI, Form, Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
+from starlette.types import Message
 
 from fastapi_proxy_di import (
     Balancer,
@@ -15,6 +16,7 @@ from fastapi_proxy_di import (
     proxy_lifespan,
     proxy_router,
 )
+from fastapi_proxy_di.upstream.client_request import take_body
 from tests.support.gateways import billing, gateway_app, until
 from tests.support.http_client import connect, fetch, request
 from tests.support.origins import Connection, ScriptedOrigin, chunk, response_bytes
@@ -221,3 +223,31 @@ async def test_request_without_body_behind_a_dependency_that_reads_is_sent(
     assert reply.status == 200
     assert origin.request.body == b""
     assert not origin.request.chunked
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "refused"),
+    [
+        ("POST", [], True),
+        ("GET", [], False),
+        ("POST", [(b"content-length", b"0")], False),
+        ("GET", [(b"content-length", b"5")], True),
+    ],
+)
+async def test_body_of_http_2_that_was_read_as_a_stream_is_refused(
+    method: str, headers: list[tuple[bytes, bytes]], refused: bool
+) -> None:
+    """There, no header has to say that a request has a body."""
+    scope = {"type": "http", "http_version": "2", "method": method, "headers": headers}
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"hello", "more_body": False}
+
+    request = Request(scope, receive)
+    await read_stream(request)
+
+    if refused:
+        with pytest.raises(RequestBodyConsumed):
+            take_body(request)
+    else:
+        assert take_body(request) == b""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI, Request, Response
+from starlette.types import Message, Scope
 
 from fastapi_proxy_di import (
     Balancer,
@@ -143,3 +144,49 @@ async def test_request_without_a_body_goes_to_the_second_upstream() -> None:
 
     assert reply.status == 200
     assert [error.request_sent for error in made.errors] == [False]
+
+
+async def test_body_without_a_length_that_is_not_kept_is_gone() -> None:
+    """As HTTP/2 clients send it: no header says that there is a body."""
+    pieces = [b"x" * 100_000, b"x" * 100_000, b"rest"]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if not pieces:
+            await asyncio.Event().wait()
+        piece = pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def closes_in_the_middle(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.reader.readexactly(100_000)
+
+    app = FastAPI(lifespan=proxy_lifespan)
+    async with ScriptedOrigin(closes_in_the_middle) as first, ScriptedOrigin() as second:
+        one, two = Upstream(billing(first.url)), Upstream(Second(destinations=[second.url]))
+
+        @app.post("/x")
+        async def x(
+            request: Request, a: Balancer = Depends(one), b: Balancer = Depends(two)
+        ) -> Response:
+            with contextlib.suppress(ProxyError):
+                return await a.forward(request)
+            return await b.forward(request)
+
+        scope: Scope = {
+            "type": "http",
+            "http_version": "2",
+            "method": "POST",
+            "path": "/x",
+            "raw_path": b"/x",
+            "query_string": b"",
+            "headers": [],
+        }
+        async with app.router.lifespan_context(app):
+            await app(scope, receive, send)
+
+    assert sent[0]["status"] == RequestBodyConsumed().status
+    assert second.requests == []

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.integration.compat import dependant_of
-from fastapi_proxy_di.integration.lifespan import UpstreamMention, reached_routes
+from fastapi_proxy_di.integration.mentions import UpstreamMention, reached_routes
 
 __all__ = ["refuse_open"]
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from fastapi_proxy_di.integration.balancers import GivesBalancer, balancers_in_use
-from fastapi_proxy_di.integration.lifespan import overridden_upstreams
+from fastapi_proxy_di.integration.mentions import overridden_upstreams
 from fastapi_proxy_di.integration.runtime import Runtime
 from fastapi_proxy_di.integration.shadowed import MountPaths
 from fastapi_proxy_di.observability.changes import now
