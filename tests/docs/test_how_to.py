@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 from fastapi_proxy_di import DestinationEjected, Event, Upstream
 from tests.docs.conftest import SNIPPETS, Gateway, Snippet
 from tests.docs.websocket_client import say
-from tests.support.origins import Connection, ScriptedOrigin
+from tests.support.origins import ScriptedOrigin
 from tests.support.servers import Running, dead_port, run_app
 
 pytestmark = pytest.mark.e2e
@@ -336,35 +336,6 @@ async def test_fallback_forwards_to_the_archive(
 
     assert known.json()["total"] == 70
     assert old.json() == {"archived": 1000}
-
-
-@pytest.mark.parametrize("sent", [False, True])
-@pytest.mark.parametrize(
-    ("page", "path"),
-    [("how_to/second.py", "/invoices"), ("how_to/second_upstream.py", "/billing/invoices")],
-)
-async def test_second_upstream_gets_what_was_not_sent(
-    snippet: Snippet,
-    gateway: Gateway,
-    monkeypatch: pytest.MonkeyPatch,
-    sent: bool,
-    page: str,
-    path: str,
-) -> None:
-    """A POST whose connection was refused; one that may have been done is not repeated."""
-
-    async def closes(connection: Connection) -> None:
-        await connection.read_request()
-
-    async with ScriptedOrigin(closes) as closing, ScriptedOrigin() as archive:
-        first = closing.url if sent else f"http://127.0.0.1:{dead_port()}"
-        monkeypatch.setenv("UPSTREAM_BILLING_DESTINATIONS", first)
-        monkeypatch.setenv("UPSTREAM_ARCHIVE_DESTINATIONS", archive.url)
-        async with gateway(snippet(page).app) as client:
-            reply = await client.post(path, content=b"hello")
-
-    assert reply.status_code == (502 if sent else 200)
-    assert [received.body for received in archive.requests] == ([] if sent else [b"hello"])
 
 
 async def test_script_prints_the_total(
