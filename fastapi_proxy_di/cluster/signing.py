@@ -38,6 +38,7 @@ class Signer:
     def __init__(self, key: bytes, cluster: str) -> None:
         self._key: Final = key
         self._cluster: Final = cluster
+        self._hidden: Final = hmac.new(key, f"hide\0{cluster}\0".encode(), "sha256")
 
     def sign(self, subject: tuple[str, ...], body: dict[str, Any]) -> bytes:
         """Give the signed record.
@@ -69,11 +70,11 @@ class Signer:
             raise NewerFormat(f"format {body['v']}")
         return body  # type: ignore[no-any-return]  # signed by a process of the app
 
-    def hide(self, text: str) -> str:
-        """Give a digest of ``text`` that only a process with the key can make, 16 bytes."""
-        return hmac.digest(self._key, f"hide\0{self._cluster}\0{text}".encode(), "sha256")[
-            :16
-        ].hex()
+    def hide(self, secret: bytes) -> str:
+        """Give a digest that only a process with the key can make, 16 bytes."""
+        digest = self._hidden.copy()
+        digest.update(secret)
+        return digest.digest()[:16].hex()
 
     def _mac(self, subject: tuple[str, ...], text: bytes) -> bytes:
         about = json.dumps([self._cluster, *subject], separators=(",", ":")).encode()

@@ -96,7 +96,7 @@ class SharedState:
 
     def hide(self, text: str) -> str:
         """Give a digest of ``text`` in hexadecimal digits, the same in all processes."""
-        return self._signer.hide(text)
+        return self._signer.hide(text.encode())
 
     @property
     def upstreams(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ The wrapper also notes the request of the context (``REQUEST_SCOPE``).
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 
 from starlette.applications import Starlette
@@ -82,9 +82,9 @@ class _Transfer:
         """Whether the response broke off while the client was connected."""
         return self.broken_by is not None and not isinstance(self.broken_by, ClientDisconnected)
 
-    def add_headers(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+    def add_headers(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """Add headers to the response when it begins."""
-        self._added = [*self._added, *pairs]
+        self._added = [*self._added, *pairs] if self._added else pairs
 
     def send(self, message: Message) -> Awaitable[None]:
         if self._added and message["type"] == "http.response.start":

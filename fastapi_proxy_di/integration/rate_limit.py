@@ -5,6 +5,7 @@ FastAPI evaluates the annotations when the app runs, so they are not postponed.
 
 import inspect
 import re
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
@@ -23,6 +24,7 @@ from fastapi_proxy_di.integration.problems import denied, problem
 from fastapi_proxy_di.integration.runtime import Runtime
 from fastapi_proxy_di.limiting.limiter import (
     CountsRequests,
+    Limit,
     Limiter,
     LimitsUnavailable,
     LocalLimiter,
@@ -157,27 +159,28 @@ class RateLimit(CountsRequests):
         headers: bool,
         name: str | None,
     ) -> None:
-        self._rates: Final = read_rates(rates)
+        read = read_rates(rates)
         if not callable(cost):
-            least = min(rate.limit for rate in self._rates)
+            least = min(rate.limit for rate in read)
             if not 0 <= cost <= least:
                 raise ValueError(f"cost={cost}: give a number from 0 to {least}, the lowest rate")
         self._name: Final = _name_of(key) if name is None else _checked(name)
+        self._limit: Final = Limit(self._name, read)
         self._key: Final = key
         self._cost: Final = cost
         self._exempt: Final = exempt
         self._headers: Final = headers
         self._own: Final = LocalLimiter()
         if name is None:
-            shown = [rate.text for rate in self._rates]
-        elif len(self._rates) == 1:
+            shown = [rate.text for rate in read]
+        elif len(read) == 1:
             shown = [name]
         else:
-            shown = [f"{name} {rate.text}" for rate in self._rates]
+            shown = [f"{name} {rate.text}" for rate in read]
         self._shown: Final = shown
         policies = [
             f'"{one}";q={rate.limit};w={rate.seconds}'
-            for one, rate in zip(shown, self._rates, strict=True)
+            for one, rate in zip(shown, read, strict=True)
         ]
         self._policy: Final = (b"ratelimit-policy", ", ".join(policies).encode())
 
@@ -207,7 +210,8 @@ class RateLimit(CountsRequests):
                 raise ValueError("cost: give a whole number of at least 0")
         limiter = _limiter_of(scope) or self._own
         try:
-            standings = await limiter.take(self._name, key, self._rates, cost)
+            taken = limiter.take(self._limit, key, cost)
+            standings = await taken if isinstance(taken, Future) else taken
         except LimitsUnavailable:
             _install_handler(scope)
             raise Refused(
@@ -226,7 +230,9 @@ class RateLimit(CountsRequests):
             add_headers(connection, self._told(index, tightest))
 
     def __repr__(self) -> str:
-        return f"rate_limit({', '.join(rate.text for rate in self._rates)}, name={self._name!r})"
+        return (
+            f"rate_limit({', '.join(rate.text for rate in self._limit.rates)}, name={self._name!r})"
+        )
 
     def _told(self, index: int, standing: Standing) -> list[tuple[bytes, bytes]]:
         remaining, _, reset = standing

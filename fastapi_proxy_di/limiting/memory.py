@@ -17,7 +17,7 @@ __all__ = ["MAX_KEYS", "Memory"]
 
 MAX_KEYS: Final = 100_000
 
-_Table = OrderedDict[str, tuple[int, Window]]
+_Table = OrderedDict[bytes, Window]
 
 
 class Memory:
@@ -36,16 +36,22 @@ class Memory:
     def __len__(self) -> int:
         return self._keys
 
-    def take_one(self, key: str, rate: Rate, cost: int, now: int) -> Standing:
-        """Do the same as `take`, which is slower, with one rate."""
+    def take_one(self, key: bytes, rate: Rate, cost: int, now: int) -> Standing:
+        """Do the same as `take`, which is slower, with one rate in one process."""
         window = self._window(key, rate, now)
         wait = window.wait(now, cost)
         if not wait:
-            window.add(now, cost)
-        return window.standing(now, wait)
+            window.add(cost)
+        return window.standing(wait)
 
     def take(
-        self, keys: Sequence[str], rates: Sequence[Rate], cost: int, now: int
+        self,
+        keys: Sequence[bytes],
+        rates: Sequence[Rate],
+        cost: int,
+        now: int,
+        *,
+        processes: int = 1,
     ) -> list[Standing]:
         """Take ``cost`` from all rates, or from none if one of them refuses it.
 
@@ -54,34 +60,36 @@ class Memory:
             rates: The rates.
             cost: How much.
             now: Microseconds of the monotonic clock.
+            processes: How many processes share the limits; this one may use its part.
         """
         windows = [self._window(key, rate, now) for key, rate in zip(keys, rates, strict=True)]
+        for window, rate in zip(windows, rates, strict=True):
+            window.limit = rate.share(processes)
         waits = [window.wait(now, cost) for window in windows]
         if not any(waits):
             for window in windows:
-                window.add(now, cost)
-        return [window.standing(now, wait) for window, wait in zip(windows, waits, strict=True)]
+                window.add(cost)
+        return [window.standing(wait) for window, wait in zip(windows, waits, strict=True)]
 
-    def _window(self, key: str, rate: Rate, now: int) -> Window:
+    def _window(self, key: bytes, rate: Rate, now: int) -> Window:
         """Give the window of a key as the most recently used one of its table."""
         kind = rate.window if rate.limit <= EXACT else -rate.window
         table = self._tables.get(kind)
         if table is None:
             table = self._tables[kind] = OrderedDict()
-        known = table.pop(key, None)
-        if known is None:
+        window = table.get(key)
+        if window is None:
             self._keys += 1
-            window = window_of(rate)
+            window = table[key] = window_of(rate)
         else:
-            window = known[1]
-            window.limit = rate.limit  # a share of a limit, by the processes that there are
-        table[key] = (now, window)
+            table.move_to_end(key)
+        window.used_at = now
         self._forget(table, now - 2 * rate.window)
         return window
 
     def _forget(self, table: _Table, before: int) -> None:
         """Remove the windows of ``table`` last used before a time, and what is too many."""
-        while next(iter(table.values()))[0] <= before:
+        while next(iter(table.values())).used_at <= before:
             table.popitem(last=False)
             self._keys -= 1
         while self._keys > self._max_keys:

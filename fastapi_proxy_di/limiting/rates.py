@@ -33,9 +33,9 @@ class Rate(NamedTuple):
         """Length of the window in seconds."""
         return self.window // 1_000_000
 
-    def share(self, processes: int) -> Rate:
+    def share(self, processes: int) -> int:
         """Give the part of the limit that one of several processes may use, at least 1."""
-        return self._replace(limit=max(1, self.limit // max(1, processes)))
+        return max(1, self.limit // max(1, processes))
 
 
 def read_rate(text: str) -> Rate:

@@ -1,27 +1,33 @@
 """Counts in the store; while it is lost, in the memory of this process.
 
-Needs the extra ``redis``, so it is imported only by apps that have a store.
+The requests of one turn of the event loop are counted in one trip. Needs the extra ``redis``, so it
+is imported only by apps that have a store.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
+from asyncio import Future
 from collections.abc import Callable, Sequence
-from typing import Final
+from contextvars import Context
+from typing import Final, NamedTuple
 
 from fastapi_proxy_di.cluster.cluster import Cluster
 from fastapi_proxy_di.cluster.connecting import connect
 from fastapi_proxy_di.cluster.keys import Keys
 from fastapi_proxy_di.cluster.signing import Signer
 from fastapi_proxy_di.cluster.store import Store, StoreLost
-from fastapi_proxy_di.limiting.limiter import LimitsUnavailable, counted
+from fastapi_proxy_di.limiting.limiter import Limit, LimitsUnavailable
 from fastapi_proxy_di.limiting.memory import Memory
-from fastapi_proxy_di.limiting.rates import Rate
-from fastapi_proxy_di.limiting.store import take
+from fastapi_proxy_di.limiting.store import Take, numbers_of, take_all
 from fastapi_proxy_di.limiting.window import Standing
 from fastapi_proxy_di.settings.cluster import ClusterSettings
 
 __all__ = ["SharedLimiter", "shared_limiter"]
+
+_TAKES: Final = 100
+"""The most takes of one trip: the store does nothing else meanwhile."""
 
 
 def shared_limiter(cluster: Cluster, settings: ClusterSettings) -> SharedLimiter:
@@ -71,24 +77,79 @@ class SharedLimiter:
         self._processes: Final = processes
         self._refuse: Final = refuse
         self._memory: Final = Memory()
+        self._waiting: list[_Waiting] = []
+        self._trips: Final[set[asyncio.Task[None]]] = set()
 
-    async def take(
-        self, name: str, key: str | None, rates: Sequence[Rate], cost: int
-    ) -> Sequence[Standing]:
+    def take(
+        self, limit: Limit, key: str | None, cost: int
+    ) -> Sequence[Standing] | Future[Sequence[Standing]]:
         """Take ``cost`` from all rates, or from none, as `Limiter` says."""
-        keys = [self._keys.limit(self._signer.hide(counted(name, key, rate))) for rate in rates]
-        if not self._store.contact.lost:
-            try:
-                return await take(self._store, keys, rates, cost)
-            except StoreLost:
-                pass
-        if self._refuse:
-            raise LimitsUnavailable
-        shares = [rate.share(self._processes()) for rate in rates]
-        # What costs more than the share of this process takes all of it, instead of never passing.
-        cost = min(cost, *(share.limit for share in shares))
-        return self._memory.take(keys, shares, cost, time.monotonic_ns() // 1000)
+        keys = [self._keys.limit(self._signer.hide(one)) for one in limit.counted(key)]
+        if self._store.contact.lost:
+            return self._take_locally(limit, keys, cost)
+        loop = asyncio.get_running_loop()
+        take = Take(keys, numbers_of(limit.rates, cost))
+        waiting = _Waiting(limit, cost, take, loop.create_future())
+        if not self._waiting:
+            loop.call_soon(self._send, context=Context())
+        self._waiting.append(waiting)
+        return waiting.future
 
     async def aclose(self) -> None:
         """Close the connections to the store."""
+        self._send()
+        if self._trips:  # each is limited by `cluster.timeout`
+            await asyncio.wait(self._trips)
         await self._store.aclose()
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        loop = asyncio.get_running_loop()
+        for start in range(0, len(waiting), _TAKES):
+            trip = self._trip(waiting[start : start + _TAKES])
+            task = loop.create_task(trip, name="limits", context=Context())
+            self._trips.add(task)
+            task.add_done_callback(self._trips.discard)
+
+    async def _trip(self, waiting: list[_Waiting]) -> None:
+        try:
+            results = await take_all(self._store, [one.take for one in waiting])
+        except StoreLost:
+            results = [[] for _ in waiting]
+        for one, result in zip(waiting, results, strict=True):
+            if one.future.done():  # the client has left
+                continue
+            try:
+                one.future.set_result(
+                    result or self._take_locally(one.limit, one.take.keys, one.cost)
+                )
+            except LimitsUnavailable as error:
+                one.future.set_exception(error)
+
+    def _take_locally(self, limit: Limit, keys: Sequence[str], cost: int) -> Sequence[Standing]:
+        """Take from the share of this process.
+
+        Raises:
+            LimitsUnavailable: The settings say so.
+        """
+        if self._refuse:
+            raise LimitsUnavailable
+        processes = self._processes()
+        # What costs more than the share of this process takes all of it, instead of never passing.
+        cost = min(cost, *(rate.share(processes) for rate in limit.rates))
+        return self._memory.take(
+            [key.encode() for key in keys],
+            limit.rates,
+            cost,
+            time.monotonic_ns() // 1000,
+            processes=processes,
+        )
+
+
+class _Waiting(NamedTuple):
+    """A take that waits for the store."""
+
+    limit: Limit
+    cost: int
+    take: Take
+    future: Future[Sequence[Standing]]

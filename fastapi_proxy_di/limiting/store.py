@@ -1,4 +1,4 @@
-"""Counts in the store: the twin of ``limiting.window`` in Lua, in one trip.
+"""Counts in the store: the twin of ``limiting.window`` in Lua, many takes in one trip.
 
 The time is the store's. A moving window is a list of takes, ``<time> <cost> <sum of all costs>``;
 two windows are a text, ``<index> <taken> <previous>``. Each key expires when its window has passed.
@@ -9,18 +9,18 @@ has caught up; if by more, the key begins anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastapi_proxy_di.cluster.store import Script, Store
 from fastapi_proxy_di.limiting.rates import Rate
 from fastapi_proxy_di.limiting.window import EXACT, Standing
 
-__all__ = ["TAKE", "take"]
+__all__ = ["TAKE", "Take", "numbers_of", "standings_of", "take_all"]
 
 TAKE: Final = Script(
     """
 local time = redis.call('TIME')
-local clock, cost, exact = time[1] * 1000000 + time[2], tonumber(ARGV[1]), tonumber(ARGV[2])
+local clock, exact = time[1] * 1000000 + time[2], tonumber(ARGV[1])
 
 local function numbers(text)
   local a, b, c = string.match(text, '^(%d+) (%d+) (%d+)$')
@@ -31,7 +31,7 @@ local function text(a, b, c)
   return string.format('%.0f %.0f %.0f', a, b, c)
 end
 
-local function moving(key, limit, length)
+local function moving(key, limit, length, cost)
   local now, sum, before, wait, latest, _ = clock, 0, 0, 0
   local last = redis.call('LINDEX', key, -1)
   if last then
@@ -73,7 +73,7 @@ local function moving(key, limit, length)
   return wait, add, standing
 end
 
-local function two(key, limit, length)
+local function two(key, limit, length, cost)
   local index, elapsed, taken, previous, wait = math.floor(clock / length), clock % length, 0, 0, 0
   local known = redis.call('GET', key)
   if known then
@@ -105,38 +105,90 @@ local function two(key, limit, length)
   return wait, add, standing
 end
 
-local waits, adds, standings, refused, result = {}, {}, {}, false, {}
-for i, key in ipairs(KEYS) do
-  local limit, length = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
-  local kind = limit <= exact and moving or two
-  waits[i], adds[i], standings[i] = kind(key, limit, length)
-  refused = refused or waits[i] > 0
+local at = 0
+
+local function take(numbers)
+  local cost, rates = nil, {}
+  for number in string.gmatch(numbers, '%d+') do
+    if cost then rates[#rates + 1] = tonumber(number) else cost = tonumber(number) end
+  end
+  local first, waits, adds, standings, refused, results = at, {}, {}, {}, false, {}
+  at = at + #rates / 2
+  for i = 1, #rates / 2 do
+    local limit, length = rates[2 * i - 1], rates[2 * i]
+    local kind = limit <= exact and moving or two
+    waits[i], adds[i], standings[i] = kind(KEYS[first + i], limit, length, cost)
+    refused = refused or waits[i] > 0
+  end
+  for i = 1, #waits do
+    if not refused then adds[i]() end
+    local remaining, reset = standings[i]()
+    results[i] = text(remaining, waits[i], reset)
+  end
+  return table.concat(results, ' ')
 end
-for i in ipairs(KEYS) do
-  if not refused then adds[i]() end
-  local remaining, reset = standings[i]()
-  result[i] = {remaining, waits[i], reset}
+
+local results = {}
+for i = 2, #ARGV do
+  local done, result = pcall(take, ARGV[i])
+  if not done then
+    local reason = type(result) == 'table' and result.err or result
+    -- What is in a key is the fault of this take alone.
+    if not (string.find(reason, 'WRONGTYPE') or string.find(reason, 'attempt to')) then
+      return redis.error_reply(reason)
+    end
+    result = ''
+  end
+  results[#results + 1] = result
 end
-return result
+return table.concat(results, ',')
 """
 )
-"""Takes a cost from all rates or from none. Arguments: the cost, the highest limit that is counted
-exactly, then limit and window in microseconds of each key's rate."""
+"""Takes a cost from all rates or from none, and so for each take in turn. Arguments: the highest
+limit that is counted exactly, then for each take the cost, and limit and window in microseconds of
+each rate. Keys: those of all rates of all takes. Gives what remains, the wait and the reset of each
+rate; nothing for a take whose keys have something else in them."""
 
 
-async def take(
-    store: Store, keys: Sequence[str], rates: Sequence[Rate], cost: int
-) -> list[Standing]:
-    """Take ``cost`` from all rates, or from none if one of them refuses it.
+class Take(NamedTuple):
+    """What is to be taken.
+
+    Attributes:
+        keys: The key of each rate.
+        numbers: The cost, then limit and window of each rate.
+    """
+
+    keys: Sequence[str]
+    numbers: str
+
+
+def numbers_of(rates: Sequence[Rate], cost: int) -> str:
+    """Give the numbers of a `Take`."""
+    return str(cost) + "".join([f" {rate.limit} {rate.window}" for rate in rates])
+
+
+async def take_all(store: Store, takes: Sequence[Take]) -> list[list[Standing]]:
+    """Take what each asks for, from all of its rates or from none if one of them refuses it.
 
     Args:
         store: The store.
-        keys: The key of each rate.
-        rates: The rates.
-        cost: How much.
+        takes: The takes.
+
+    Returns:
+        How each stands with its rates; nothing for a take whose keys have something else in them.
 
     Raises:
         StoreLost: The store did not respond in time, or is lost.
     """
-    numbers = [number for rate in rates for number in (rate.limit, rate.window)]
-    return [Standing(*one) for one in await store.run(TAKE, keys, cost, EXACT, *numbers)]
+    keys = [key for take in takes for key in take.keys]
+    text = await store.run(TAKE, keys, EXACT, *[take.numbers for take in takes])
+    return standings_of(text)
+
+
+def standings_of(text: bytes) -> list[list[Standing]]:
+    """Read what the script gives."""
+    found = []
+    for one in text.split(b","):
+        numbers = [*map(int, one.split())]
+        found.append([Standing(*numbers[at : at + 3]) for at in range(0, len(numbers), 3)])
+    return found

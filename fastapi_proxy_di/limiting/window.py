@@ -41,20 +41,22 @@ class Window(Protocol):
 
     Attributes:
         limit: How much may be taken within the window; may be changed.
+        used_at: When it was last used, set by who uses it.
     """
 
     limit: int
+    used_at: int
 
     def wait(self, now: int, cost: int) -> int:
         """Give the microseconds until ``cost`` may be taken, 0 for now."""
         ...
 
-    def add(self, now: int, cost: int) -> None:
-        """Take ``cost``."""
+    def add(self, cost: int) -> None:
+        """Take ``cost``, for which ``wait`` has just given 0."""
         ...
 
-    def standing(self, now: int, wait: int) -> Standing:
-        """Say what remains."""
+    def standing(self, wait: int) -> Standing:
+        """Say what remains at the time of the last call of ``wait``, with what that gave."""
         ...
 
 
@@ -71,18 +73,22 @@ class MovingWindow:
 
     Attributes:
         limit: How much may be taken within the window; may be changed.
+        used_at: When it was last used, set by who uses it.
     """
 
-    __slots__ = ("_length", "_takes", "_used", "limit")
+    __slots__ = ("_length", "_now", "_takes", "_used", "limit", "used_at")
 
     def __init__(self, rate: Rate) -> None:
         self.limit: int = rate.limit
+        self.used_at: int = 0
         self._length: Final = rate.window
         self._takes: list[tuple[int, int]] = []
         self._used = 0
+        self._now = 0
 
     def wait(self, now: int, cost: int) -> int:
         """Give the microseconds until ``cost`` may be taken, 0 for now."""
+        self._now = now
         self._forget(now)
         over = self._used + cost - self.limit
         if over <= 0:
@@ -94,15 +100,15 @@ class MovingWindow:
                     return time + self._length - now
         return self._length  # it costs more than the limit
 
-    def add(self, now: int, cost: int) -> None:
-        """Take ``cost``."""
+    def add(self, cost: int) -> None:
+        """Take ``cost``, for which ``wait`` has just given 0."""
         if cost:
-            self._takes.append((now, cost))
+            self._takes.append((self._now, cost))
             self._used += cost
 
-    def standing(self, now: int, wait: int) -> Standing:
-        """Say what remains."""
-        reset = self._takes[-1][0] + self._length - now if self._takes else 0
+    def standing(self, wait: int) -> Standing:
+        """Say what remains at the time of the last call of ``wait``, with what that gave."""
+        reset = self._takes[-1][0] + self._length - self._now if self._takes else 0
         return Standing(max(0, self.limit - self._used), wait, reset)
 
     def _forget(self, now: int) -> None:
@@ -124,22 +130,25 @@ class TwoWindows:
 
     Attributes:
         limit: How much may be taken within the window; may be changed.
+        used_at: When it was last used, set by who uses it.
     """
 
-    __slots__ = ("_index", "_length", "_previous", "_taken", "limit")
+    __slots__ = ("_elapsed", "_index", "_length", "_previous", "_taken", "limit", "used_at")
 
     def __init__(self, rate: Rate) -> None:
         self.limit: int = rate.limit
+        self.used_at: int = 0
         self._length: Final = rate.window
         self._index = 0
+        self._elapsed = 0
         self._taken = 0
         self._previous = 0
 
     def wait(self, now: int, cost: int) -> int:
         """Give the microseconds until ``cost`` may be taken, 0 for now."""
-        elapsed = self._turn(now)
-        length, limit = self._length, self.limit
-        if self._used(elapsed) + cost <= limit:
+        self._turn(now)
+        elapsed, length, limit = self._elapsed, self._length, self.limit
+        if self._used() + cost <= limit:
             return 0
         if cost > limit:
             return length
@@ -149,29 +158,28 @@ class TwoWindows:
             wait = length * (1 - (limit - cost) / self._taken) + (length - elapsed)
         return max(1, ceil(wait))
 
-    def add(self, now: int, cost: int) -> None:
-        """Take ``cost``."""
-        self._turn(now)
+    def add(self, cost: int) -> None:
+        """Take ``cost``, for which ``wait`` has just given 0."""
         self._taken += cost
 
-    def standing(self, now: int, wait: int) -> Standing:
-        """Say what remains."""
-        elapsed = self._turn(now)
+    def standing(self, wait: int) -> Standing:
+        """Say what remains at the time of the last call of ``wait``, with what that gave."""
         reset = 0
         if self._taken:
-            reset = 2 * self._length - elapsed
+            reset = 2 * self._length - self._elapsed
         elif self._previous:
-            reset = self._length - elapsed
-        return Standing(max(0, floor(self.limit - self._used(elapsed))), wait, reset)
+            reset = self._length - self._elapsed
+        return Standing(max(0, floor(self.limit - self._used())), wait, reset)
 
-    def _turn(self, now: int) -> int:
-        """Begin a new window if it is time, and give the microseconds since the present began."""
-        index, elapsed = divmod(now, self._length)
+    def _turn(self, now: int) -> None:
+        """Begin a new window if it is time."""
+        index, self._elapsed = divmod(now, self._length)
         if index != self._index:
             self._previous = self._taken if index == self._index + 1 else 0
             self._taken = 0
             self._index = index
-        return elapsed
 
-    def _used(self, elapsed: int) -> float:
-        return self._taken + float(self._previous) * (self._length - elapsed) / self._length
+    def _used(self) -> float:
+        if not self._previous:
+            return self._taken
+        return self._taken + float(self._previous) * (self._length - self._elapsed) / self._length

@@ -36,10 +36,11 @@ class Contender:
         name: Short name for the command line and the results.
         title: Name in the table.
         app: `module:attribute` under `contenders`; `None` is nginx.
-        kinds: Loads that it can serve.
+        kinds: Loads that it can serve; none for what only `instructions` counts.
         packages: Requirements installed for it alone, without their dependencies.
         destinations: Addresses of its upstream.
         environment: Environment variables of its own.
+        store: Whether it has a Redis server as `cluster.store`.
         commit: Commit of this repository whose package it runs; `None` for the files as they are.
     """
 
@@ -50,6 +51,7 @@ class Contender:
     packages: tuple[str, ...] = ()
     destinations: int = 1
     environment: tuple[tuple[str, str], ...] = ()
+    store: bool = False
     commit: str | None = None
 
 
@@ -105,10 +107,36 @@ CONTENDERS: Final = (
         kinds=_SMALL,
     ),
     Contender(
+        name="fastapi-empty",
+        title="FastAPI endpoint, a constant, one Depends that does nothing (no upstream)",
+        app="fastapi_empty:app",
+        kinds=frozenset(),
+    ),
+    Contender(
+        name="limited",
+        title="FastAPI endpoint, a constant, rate_limit in memory (no upstream)",
+        app="limited:app",
+        kinds=frozenset(),
+    ),
+    Contender(
+        name="limited-store",
+        title="FastAPI endpoint, a constant, rate_limit through Redis (no upstream)",
+        app="limited:app",
+        kinds=frozenset(),
+        store=True,
+    ),
+    Contender(
         name="router",
         title="fastapi-proxy-di, proxy_router",
         app="router:app",
         kinds=_ALL,
+    ),
+    Contender(
+        name="router-store",
+        title="fastapi-proxy-di, proxy_router, with a store",
+        app="router:app",
+        kinds=frozenset(),
+        store=True,
     ),
     Contender(
         name="router-depends",

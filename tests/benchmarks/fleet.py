@@ -14,7 +14,8 @@ from typing import Final
 
 from tests.benchmarks import nginx
 from tests.benchmarks.catalog import Contender, Origin
-from tests.benchmarks.processes import Server, ServerError, free_port
+from tests.benchmarks.processes import Server, ServerError, free_port, pinned
+from tests.support.redis_servers import RedisServer
 
 _REPOSITORY: Final = Path(__file__).resolve().parents[2]
 _CACHE: Final = (
@@ -90,8 +91,20 @@ class Fleet:
             "PYTHONPATH": os.pathsep.join(_search_path(contender.packages)),
             "PYTHONSAFEPATH": "1",  # the working directory has the package of this commit
             **dict(contender.environment),
+            **(self._start_store(stack) if contender.store else {}),
         }
         return self._start(name, [*wrapper, *command], port, self._gateway_core, environment, stack)
+
+    def _start_store(self, stack: ExitStack) -> dict[str, str]:
+        """Start a store that ends with `stack`; gives the settings of an app that has it."""
+        with pinned(self._load_core):
+            store = stack.enter_context(RedisServer())
+        return {
+            "FASTAPI_PROXY_CLUSTER__STORE": store.url,
+            "FASTAPI_PROXY_CLUSTER__NAME": "benchmark",
+            "FASTAPI_PROXY_CLUSTER__KEY": "k" * 16,
+            "FASTAPI_PROXY_CLUSTER__TIMEOUT": "10",  # all is slow under valgrind
+        }
 
     def _package_of(self, commit: str) -> Path:
         """Extract the package as it was at `commit`; gives the directory it is in."""

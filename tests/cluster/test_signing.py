@@ -66,12 +66,12 @@ def test_newer_format_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_hidden_text_needs_the_key() -> None:
     """The digest has 16 bytes, and is another one with another key or in another app."""
-    hidden = SIGNER.hide("user 1")
+    hidden = SIGNER.hide(b"user 1")
 
     assert len(bytes.fromhex(hidden)) == 16
-    assert hidden == SIGNER.hide("user 1")
+    assert hidden == SIGNER.hide(b"user 1")
     assert hidden not in {
-        SIGNER.hide("user 2"),
-        Signer(b"another key of 16", "shop").hide("user 1"),
-        Signer(b"0123456789abcdef", "market").hide("user 1"),
+        SIGNER.hide(b"user 2"),
+        Signer(b"another key of 16", "shop").hide(b"user 1"),
+        Signer(b"0123456789abcdef", "market").hide(b"user 1"),
     }

@@ -52,4 +52,4 @@ def test_rate_of_a_process_is_its_share_and_at_least_one() -> None:
     """A limit is never zero, whatever the number of processes, and never none."""
     rate = read_rate("100/minute")
 
-    assert [rate.share(n).limit for n in (0, 1, 12, 101)] == [100, 100, 8, 1]
+    assert [rate.share(n) for n in (0, 1, 12, 101)] == [100, 100, 8, 1]

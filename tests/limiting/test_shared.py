@@ -13,8 +13,7 @@ import pytest
 
 from fastapi_proxy_di.cluster.store import Script
 from fastapi_proxy_di.limiting.limiter import LimitsUnavailable
-from fastapi_proxy_di.limiting.rates import read_rates
-from tests.limiting.limiters import MINUTE, admitted, limiter_of
+from tests.limiting.limiters import MINUTE, admitted, limit_of, limiter_of, standings
 from tests.support.processes import ROOT
 from tests.support.redis_servers import RedisServer
 
@@ -42,20 +41,52 @@ async def test_limiters_with_one_key_count_together(server: RedisServer) -> None
 
 async def test_take_is_one_trip(server: RedisServer) -> None:
     """Also for several rates, refused or not."""
-    rates = read_rates(["5/second", "100/minute", "2000/hour"])
+    limit = limit_of("5/second", "100/minute", "2000/hour")
     async with limiter_of(server.url) as (limiter, _):
-        await limiter.take("n", None, rates, 1)
-        before = server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        await standings(limiter, limit)
+        before = trips(server)
         for _ in range(10):
-            await limiter.take("n", None, rates, 1)
+            await standings(limiter, limit)
 
-        after = server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
-        assert after - before == 10
+        assert trips(server) - before == 10
+
+
+def trips(server: RedisServer) -> int:
+    """How many trips with takes there have been."""
+    calls: int = server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    return calls
+
+
+async def test_requests_of_one_turn_are_counted_in_one_trip(server: RedisServer) -> None:
+    """A hundred at most, since the store does nothing else meanwhile."""
+    async with limiter_of(server.url) as (limiter, _):
+        await standings(limiter, MINUTE)
+        before = trips(server)
+
+        assert await admitted(limiter, 98) == 98
+        assert trips(server) - before == 1
+        assert await admitted(limiter, 201) == 1
+        assert trips(server) - before == 1 + 3
+
+
+async def test_request_that_ends_early_takes_nothing_from_others(server: RedisServer) -> None:
+    """Those of the same trip are counted; it has been counted as well."""
+    async with limiter_of(server.url) as (limiter, _):
+        await standings(limiter, MINUTE)
+        before = trips(server)
+        tasks = [asyncio.create_task(standings(limiter, MINUTE)) for _ in range(3)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert isinstance(results[0], asyncio.CancelledError)
+        assert [one[0].remaining for one in results[1:]] == [97, 96]  # type: ignore[index]
+        assert trips(server) - before == 1
 
 
 async def test_lost_store_leaves_each_process_its_share(server: RedisServer) -> None:
     """At once after the first call, at least one, and what costs more takes all of it."""
-    rates = read_rates(["100/minute"])
     async with limiter_of(server.url) as (limiter, store):
         assert await admitted(limiter, 100) == 100
         server.pause()
@@ -67,10 +98,10 @@ async def test_lost_store_leaves_each_process_its_share(server: RedisServer) -> 
         once = time.monotonic()
         assert await admitted(limiter, 1000) == 0
         assert time.monotonic() - once < 0.25
-        result = await limiter.take("other", "bob", rates, 50)
+        result = await standings(limiter, MINUTE, 50, "bob")
         assert result[0][:2] == (0, 0)
-        assert (await limiter.take("other", "bob", rates, 1))[0].wait > 0
-        assert await admitted(limiter, 5, read_rates(["3/minute"])) == 1
+        assert await admitted(limiter, 1, key="bob") == 0
+        assert await admitted(limiter, 5, limit_of("3/minute")) == 1
 
         server.resume()
         await store.run(Script("return 1"), [], looking=True)
@@ -85,7 +116,7 @@ async def test_lost_store_refuses_if_the_settings_say_so(server: RedisServer) ->
 
         for _ in range(3):
             with pytest.raises(LimitsUnavailable):
-                await limiter.take("n", None, MINUTE, 1)
+                await standings(limiter, MINUTE)
 
 
 @pytest.mark.slow

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastapi_proxy_di.cluster.connecting import connect
-from fastapi_proxy_di.cluster.store import Contact, Script, Store
+from fastapi_proxy_di.cluster.store import Contact, Script, Store, StoreLost
 from fastapi_proxy_di.limiting.memory import Memory
 from fastapi_proxy_di.limiting.rates import Rate, read_rates
-from fastapi_proxy_di.limiting.store import TAKE, take
-from fastapi_proxy_di.limiting.window import EXACT
+from fastapi_proxy_di.limiting.store import TAKE, Take, numbers_of, standings_of, take_all
+from fastapi_proxy_di.limiting.window import EXACT, Standing
 from tests.support.redis_servers import RedisServer
 
 pytestmark = pytest.mark.e2e
 
-AT_A_TIME = Script(TAKE.text.replace("redis.call('TIME')", "{ARGV[#ARGV - 1], ARGV[#ARGV]}", 1))
-"""The script with its clock as two more arguments."""
+AT_A_TIME = Script(
+    "local clock = {table.remove(ARGV, 1), table.remove(ARGV, 1)}\n"
+    + TAKE.text.replace("redis.call('TIME')", "clock", 1)
+)
+"""The script with its clock as two arguments before the others."""
 EPOCH = 1_700_000_000
 SECOND = 1_000_000
 
@@ -42,10 +44,11 @@ async def store(server: RedisServer) -> AsyncIterator[Store]:
     await store.aclose()
 
 
-def run_at(server: RedisServer, now: int, keys: list[str], cost: int, *numbers: int) -> Any:
+def run_at(server: RedisServer, now: int, *takes: Take) -> list[list[Standing]]:
     """Run the script at a time."""
-    arguments = map(str, (cost, EXACT, *numbers, *divmod(now, SECOND)))
-    return server.client.eval(AT_A_TIME.text, len(keys), *keys, *arguments)
+    keys = [key for take in takes for key in take.keys]
+    arguments = map(str, (*divmod(now, SECOND), EXACT, *[take.numbers for take in takes]))
+    return standings_of(server.client.eval(AT_A_TIME.text, len(keys), *keys, *arguments))
 
 
 RATES = {
@@ -63,22 +66,27 @@ RATES = {
 def test_script_gives_what_memory_gives(
     server: RedisServer, rates: tuple[Rate, ...], data: st.DataObject
 ) -> None:
-    """For the same sequence of times, keys and costs."""
+    """For the same sequence of times, keys and costs, also with several takes in one trip."""
     costs = st.integers(0, 6) if len(rates) > 1 or rates[0].limit < 10 else st.integers(0, 700)
-    steps = data.draw(
-        st.lists(st.tuples(st.integers(0, 1_500_000), st.sampled_from("xy"), costs), max_size=30)
-    )
+    takes = st.lists(st.tuples(st.sampled_from("xy"), costs), min_size=1, max_size=3)
+    steps = data.draw(st.lists(st.tuples(st.integers(0, 1_500_000), takes), max_size=20))
     server.client.flushall()
     memory, now = Memory(), EPOCH * SECOND
-    numbers = [number for rate in rates for number in (rate.limit, rate.window)]
-    for pause, key, cost in steps:
+    for pause, together in steps:
         now += pause
-        keys = [f"{{n}}:limit:{key}{index}" for index in range(len(rates))]
+        given = [
+            Take(
+                [f"{{n}}:limit:{key}{index}" for index in range(len(rates))],
+                numbers_of(rates, cost),
+            )
+            for key, cost in together
+        ]
 
-        ours = memory.take(keys, rates, cost, now)
-        theirs = run_at(server, now, keys, cost, *numbers)
-
-        assert ours == [tuple(one) for one in theirs]
+        ours = [
+            memory.take([key.encode() for key in take.keys], rates, cost, now)
+            for take, (_, cost) in zip(given, together, strict=True)
+        ]
+        assert ours == run_at(server, now, *given)
 
 
 async def test_script_counts_by_the_clock_of_the_store(store: Store, server: RedisServer) -> None:
@@ -86,7 +94,8 @@ async def test_script_counts_by_the_clock_of_the_store(store: Store, server: Red
     rates = read_rates(["100/minute", "2000/hour"])
     keys = ["{n}:limit:a", "{n}:limit:b"]
 
-    results = await asyncio.gather(*(take(store, keys, rates, 1) for _ in range(150)))
+    trips = [take_all(store, [Take(keys, numbers_of(rates, 1))] * 30) for _ in range(5)]
+    results = [result for trip in await asyncio.gather(*trips) for result in trip]
 
     assert sum(not any(one.wait for one in result) for result in results) == 100
     assert min(result[0].remaining for result in results) == 0
@@ -102,11 +111,50 @@ def test_clock_that_goes_back_gives_no_second_limit(server: RedisServer, limit: 
 
     def taken(seconds: float, cost: int) -> tuple[int, int, int]:
         now = int((EPOCH + seconds) * SECOND)
-        (found,) = run_at(server, now, ["k"], cost, limit, 10 * SECOND)
-        return tuple(found)
+        rate = Rate(limit, 10 * SECOND, "a")
+        ((found,),) = run_at(server, now, Take(["k"], numbers_of([rate], cost)))
+        return found
 
     assert taken(10, limit)[1] == 0
     _, wait, reset = taken(5, 1)
     assert 0 < wait <= reset <= 20 * SECOND
     assert taken(-3600, limit)[1] == 0
     assert 0 < taken(-3600, 1)[1] <= 20 * SECOND
+
+
+async def test_key_with_something_else_in_it_is_the_fault_of_its_take_alone(
+    store: Store, server: RedisServer
+) -> None:
+    """The other takes of the trip are counted, in every order, and the store is not lost."""
+    exact, two = read_rates(["5/minute"]), read_rates(["5000/minute"])
+    server.client.set("text", "x")
+    server.client.rpush("list", "x")
+    takes = [
+        Take(keys, numbers_of(rates, 1))
+        for keys, rates in [
+            (["text"], exact),
+            (["a"], exact),
+            (["list"], two),
+            (["list"], exact),
+            (["b", "text"], exact + read_rates(["7/hour"])),
+            (["c"], two),
+            (["text"], two),
+        ]
+    ]
+
+    results = await take_all(store, takes)
+
+    assert [bool(result) for result in results] == [False, True, False, False, False, True, False]
+    assert (results[1][0].remaining, results[5][0].remaining) == (4, 4999)
+    assert server.client.exists("b") == 0, "none of several rates is taken then"
+    assert not store.contact.lost
+
+
+async def test_store_that_writes_nothing_is_lost(store: Store, server: RedisServer) -> None:
+    """That is no fault of a key."""
+    server.client.config_set("min-replicas-to-write", "1")
+    try:
+        with pytest.raises(StoreLost):
+            await take_all(store, [Take(["k"], numbers_of(read_rates(["5/minute"]), 1))])
+    finally:
+        server.client.config_set("min-replicas-to-write", "0")
