@@ -93,11 +93,11 @@ async def test_lost_store_leaves_each_process_its_share(server: RedisServer) -> 
         started = time.monotonic()
 
         assert await admitted(limiter, 1000) == 8
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 5
         assert store.contact.lost
         once = time.monotonic()
         assert await admitted(limiter, 1000) == 0
-        assert time.monotonic() - once < 0.25
+        assert time.monotonic() - once < 0.9, "none has waited for the timeout of a second"
         result = await standings(limiter, MINUTE, 50, "bob")
         assert result[0][:2] == (0, 0)
         assert await admitted(limiter, 1, key="bob") == 0
