@@ -95,10 +95,11 @@ class Bind:
         nameserver: Its address, for the setting ``nameservers``.
     """
 
-    def __init__(self, process: Process, port: int, zone: Path) -> None:
+    def __init__(self, process: Process, port: int, zone: Path, config: Path) -> None:
         self.nameserver = f"127.0.0.1:{port}"
         self._process = process
         self._zone = zone
+        self._config = config
         self._serial = 1
 
     async def write(self, records: str) -> None:
@@ -111,6 +112,13 @@ class Bind:
         self._zone.write_text(_zone(records, self._serial))
         self._process.signal(signal.SIGHUP)
         await self._process.line(rf"zone example/IN: loaded serial {self._serial}\b")
+
+    async def fail(self) -> None:
+        """Lose the zone, so that all look-ups get SERVFAIL."""
+        gone = self._zone.with_suffix(".gone")
+        self._config.write_text(self._config.read_text().replace(str(self._zone), str(gone)))
+        self._process.signal(signal.SIGHUP)
+        await self._process.line("zone example/IN: not loaded due to errors")
 
     async def stop(self) -> None:
         """End the process, so that its port refuses look-ups."""
@@ -145,7 +153,7 @@ zone "example" {{ type primary; file "{zone}"; }};
     )
     async with running(_NAMED, "-g", "-n", "1", "-c", str(config)) as process:
         await process.line(r"\brunning$")
-        yield Bind(process, port, zone)
+        yield Bind(process, port, zone, config)
 
 
 def _zone(records: str, serial: int) -> str:
