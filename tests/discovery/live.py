@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from tests.support.gateways import Gateway, gateway, until
 from tests.support.http_client import fetch
 
-__all__ = ["Load", "Origin", "known", "lines", "live", "origin"]
+__all__ = ["PROBE", "Load", "Origin", "known", "lines", "live", "origin"]
+
+
+PROBE = "/health"
 
 
 class Origin:
@@ -22,6 +25,8 @@ class Origin:
         served: How many requests each address got.
         posts: How often each POST arrived, by its path.
         hosts: The Host headers that arrived.
+        probed: How many probes each address got; they are not among the requests.
+        healthy: Set while probes get a response.
     """
 
     def __init__(self) -> None:
@@ -29,6 +34,9 @@ class Origin:
         self.served: Counter[str] = Counter()
         self.posts: Counter[str] = Counter()
         self.hosts: set[str] = set()
+        self.probed: Counter[str] = Counter()
+        self.healthy = asyncio.Event()
+        self.healthy.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Respond to each request of a connection with the address that it was sent to."""
@@ -37,7 +45,11 @@ class Origin:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 method, path, _ = head.split(" ", 2)
-                self.served[address] += 1
+                if path == PROBE:
+                    self.probed[address] += 1
+                    await self.healthy.wait()
+                else:
+                    self.served[address] += 1
                 self.posts[path] += method == "POST"
                 self.hosts.add(head.lower().partition("\r\nhost: ")[2].partition("\r\n")[0])
                 await asyncio.sleep(0.002)
@@ -59,12 +71,25 @@ async def origin(host: str = "0.0.0.0") -> AsyncIterator[Origin]:
 
 
 def live(
-    port: int, nameserver: str, *, name: str = "api.internal", **discovery: Any
+    port: int,
+    nameserver: str,
+    *,
+    name: str = "api.internal",
+    health: Mapping[str, Any] | None = None,
+    **discovery: Any,
 ) -> contextlib.AbstractAsyncContextManager[Gateway]:
-    """Run a gateway for a name, which it looks up all the time."""
+    """Run a gateway for a name, which it looks up all the time.
+
+    Args:
+        port: Of the destinations.
+        nameserver: Where it looks up.
+        name: The name.
+        health: Settings of probes.
+        **discovery: Further settings of discovery.
+    """
     settings = {"nameservers": [nameserver], "refresh": 0.05, "family": "both", **discovery}
     source = f"dns+http://{name}:{port}"
-    return gateway(source, policy="round_robin", discovery=settings)
+    return gateway(source, policy="round_robin", discovery=settings, health=health or {})
 
 
 def lines(*numbers: int) -> str:

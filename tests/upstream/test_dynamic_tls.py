@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 from pathlib import Path
 
 import pytest
@@ -15,33 +14,17 @@ from tests.support.given import given_app, to
 from tests.support.http_client import RawResponse, fetch
 from tests.support.name_servers import Names
 from tests.support.origins import ScriptedOrigin
+from tests.support.tls_servers import TlsServers
 from tests.websocket.gateways import serving
 
 pytestmark = pytest.mark.e2e
-
-
-class Servers:
-    """Contexts of TLS servers, and the server names that clients sent to them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ca_file = folder / "ca.pem"
-        self.sent: list[str | None] = []
-        self._authority = trustme.CA()
-        self._authority.cert_pem.write_to_path(self.ca_file)
-
-    def of(self, *names: str) -> ssl.SSLContext:
-        """Give the context of a server whose certificate has these names."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._authority.issue_cert(*names).configure_cert(context)
-        context.sni_callback = lambda _, name, __: self.sent.append(name)
-        return context
 
 
 async def test_address_is_verified_by_its_own_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``tls.server_name`` is for the pool: an address sends and checks its own name."""
-    servers, names = Servers(tmp_path), Names(monkeypatch)
+    servers, names = TlsServers(tmp_path), Names(monkeypatch)
     for name in ("alice.notebooks.test", "bob.notebooks.test"):
         names.resolve(name, "127.0.0.1")
     async with (
@@ -81,7 +64,7 @@ async def ask(gateway: Gateway, address: str) -> RawResponse:
 
 async def test_connection_by_former_certificates_serves_no_later_request(tmp_path: Path) -> None:
     """A reload reads the file anew; as long as it is the same, connections stay."""
-    servers = Servers(tmp_path)
+    servers = TlsServers(tmp_path)
     async with ScriptedOrigin(tls=servers.of("127.0.0.1")) as origin:
         app = given_app(tls={"ca_file": servers.ca_file})
         async with serving(app) as gateway:
@@ -103,7 +86,7 @@ async def test_context_of_tls_is_that_of_the_pool(tmp_path: Path) -> None:
     settings = billing(
         "https://a",
         allowed_destinations={"networks": ["10.0.0.0/8"]},
-        tls={"ca_file": Servers(tmp_path).ca_file, "server_name": "pool.internal"},
+        tls={"ca_file": TlsServers(tmp_path).ca_file, "server_name": "pool.internal"},
     )
     running = compose(settings)
     factory = running.rules.guarded_factory
