@@ -14,10 +14,9 @@ from fastapi_proxy_di.upstream.composition import compose
 from tests.support.dynamic_addresses import NETWORKS, ORIGINS, REFUSED
 from tests.support.gateways import Gateway, billing, until
 from tests.support.given import address_of_lease, given_app, to
-from tests.support.http_client import RawResponse, connect, fetch
+from tests.support.http_client import RawResponse, fetch
 from tests.support.name_servers import Names
 from tests.support.origins import ScriptedOrigin, always, response_bytes
-from tests.support.websocket_client import shake_hands
 from tests.websocket.gateways import serving
 
 pytestmark = pytest.mark.e2e
@@ -121,25 +120,6 @@ async def test_refused_address_sends_nothing(dialled: list[Any]) -> None:
         for address in ("http://10.1.2.3", "http://alice.notebooks.test:8888"):
             assert (await ask(gateway, address)).status == 502
         assert len(dialled) == 2
-
-
-async def test_refused_address_of_a_websocket_sends_nothing(dialled: list[Any]) -> None:
-    """The handshake is refused with the same response."""
-    async with serving(given_app(origins=ORIGINS, networks=NETWORKS)) as gateway:
-        for address in REFUSED[:5]:
-            async with connect(gateway.address) as client:
-                refusal = await shake_hands(client, "/billing/live", to(address))
-            assert refusal.status == 502
-    assert dialled == []
-
-
-async def test_refused_address_reaches_no_listener() -> None:
-    """On real sockets: forms of the address where an origin listens."""
-    async with ScriptedOrigin() as origin, serving(given_app(networks=["10.0.0.0/8"])) as gateway:
-        for host in ("127.0.0.1", "127.1", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "0"):
-            assert (await ask(gateway, f"http://{host}:{origin.port}")).status == 502
-
-    assert origin.connections == 0
 
 
 async def test_refusal_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
