@@ -228,7 +228,7 @@ class LimitExceeded(NoAvailableDestination):
 
     Attributes:
         limit: The setting, e.g. ``"limits.max_in_flight"``; ``"destinations"`` if every
-            destination is at a limit of its own.
+            destination is at a limit of its own; ``"ejection.key"`` if the request's key cools.
         announced: Whether this refusal emitted the event ``LimitHit``, whose record is in the log.
     """
 

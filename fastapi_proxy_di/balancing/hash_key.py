@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
+from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.wire.cookies import cookie_values
 
 __all__ = ["KeyReader", "RequestKey", "Scope", "key_reader", "no_key"]
@@ -21,6 +22,9 @@ class RequestKey:
 
     Attributes:
         scope: The client's connection scope.
+        given: A key to use instead of that of the scope, ``None`` for none.
+        ejection_key: Digest of the key whose refusals cool it, ``None`` if it has none.
+        cooled: The destinations that the last pick left out because the key cools there.
 
     Args:
         scope: The client's connection scope.
@@ -28,16 +32,18 @@ class RequestKey:
         given: A key to use instead, ``None`` for the key of the scope.
     """
 
-    __slots__ = ("_given", "_read", "scope")
+    __slots__ = ("_read", "cooled", "ejection_key", "given", "scope")
 
     def __init__(self, scope: Scope, read: KeyReader, given: bytes | None = None) -> None:
         self.scope: Scope = scope
         self._read = read
-        self._given = given
+        self.given: bytes | None = given
+        self.ejection_key: bytes | None = None
+        self.cooled: tuple[Destination, ...] = ()
 
     def key(self) -> bytes | None:
         """Give the key, ``None`` if the request has none."""
-        return self._given if self._given is not None else self._read(self.scope)
+        return self.given if self.given is not None else self._read(self.scope)
 
 
 def key_reader(spec: str) -> KeyReader:

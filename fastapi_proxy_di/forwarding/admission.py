@@ -20,6 +20,7 @@ from weakref import WeakSet
 
 from fastapi_proxy_di.errors import LimitExceeded, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.key_cooling import KEY_LIMIT
 from fastapi_proxy_di.forwarding.unavailable import closed, unavailable
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import LimitSettings
@@ -107,9 +108,10 @@ class Admission:
             while True:
                 try:
                     await send(exchange)
-                except LimitExceeded:
+                except LimitExceeded as error:
                     self.leave()
-                    if not self._limits.queue or exchange.attempts:
+                    # A key that cools must not wait: those behind it may have other keys.
+                    if not self._limits.queue or exchange.attempts or error.limit == KEY_LIMIT:
                         raise
                     waiter = await self._wait_for_turn(exchange, waiter)
                 except BaseException:

@@ -68,10 +68,26 @@ class Outcomes:
             self._observe(destination, now - started, failed, now)
 
     def notable_response(
-        self, destination: Destination, response: TransportExchange, started: float
+        self,
+        destination: Destination,
+        response: TransportExchange,
+        started: float,
+        *,
+        of_key: bool = False,
     ) -> None:
-        """Report a response with one of the ``notable`` statuses."""
+        """Report a response with one of the ``notable`` statuses.
+
+        Args:
+            destination: The destination of the exchange.
+            response: The response.
+            started: Monotonic seconds at which the attempt began.
+            of_key: Whether it refuses the request's key, so that it says nothing about the host.
+        """
         status = response.status
+        if of_key:
+            self.succeeded(destination)
+            self.observe(destination, started, failed=False)
+            return
         if status in self._ejection.statuses:
             self._supervisor.failed(destination, f"status {status}")
         else:

@@ -2,7 +2,7 @@
 
 Every request to an upstream goes through the loop: HTTP requests, WebSocket handshakes and the
 app's own calls. So balancing, health and retries are the same for all of them. Hedging and
-admission are layers around the loop.
+admission are layers around the loop. Long because the loop handles each kind of result itself.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fastapi_proxy_di.balancing.selection import Selection
 from fastapi_proxy_di.errors import Attempt, ProxyError
 from fastapi_proxy_di.forwarding.destination_transport import DestinationTransport
 from fastapi_proxy_di.forwarding.exchange import Dials, Exchange
+from fastapi_proxy_di.forwarding.key_cooling import KeyCooling
 from fastapi_proxy_di.forwarding.outage import Outage
 from fastapi_proxy_di.forwarding.outcomes import Outcomes, names_retry_after
 from fastapi_proxy_di.forwarding.retries import (
@@ -54,6 +55,7 @@ class RetryLoop:
         budget: The retry budget.
         outage_of: Gives where an exchange waits while no destination responds.
         random: The source of the jitter of pauses.
+        key_cooling: Cools the keys that destinations refuse; ``None`` without ``ejection.key``.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class RetryLoop:
         budget: RetryBudget,
         outage_of: Callable[[Exchange], Outage],
         random: Random,
+        key_cooling: KeyCooling | None = None,
     ) -> None:
         self._name: Final = settings.name
         self._settings: Final = settings.retries
         self._limits: Final = settings.limits
         self._policy: Final = policy
-        self._select: Final = select
+        self._select: Final = select if key_cooling is None else key_cooling.select
+        self._key_cooling: Final = key_cooling
         self._supervisor: Final = supervisor
         self._pool: Final = supervisor.pool
         health = settings.health
@@ -85,7 +89,8 @@ class RetryLoop:
         self._outage_of: Final = outage_of
         # One set of both kinds of statuses, so that an ordinary response costs one look-up.
         self._listed: Final = settings.retries.statuses | settings.retries.refused_statuses
-        self._notable: Final = self._listed | outcomes.notable
+        refusals = frozenset() if key_cooling is None else key_cooling.statuses
+        self._notable: Final = self._listed | outcomes.notable | refusals
 
     def pick(
         self, key: PickRequest | None, tried: Collection[Destination] = ()
@@ -176,10 +181,11 @@ class RetryLoop:
                     if outcomes.learns:
                         outcomes.observe(destination, started, failed=False)
                     return
-                outcomes.notable_response(destination, response, started)
+                cools = self._cool_key(exchange, response)
+                outcomes.notable_response(destination, response, started, of_key=cools is not None)
                 if response.status not in self._listed:
                     return
-                if names_retry_after(response):
+                if cools or names_retry_after(response):
                     closed += (destination,)
                 verdict = self._decide_on_status(exchange, closed, retries)
                 if verdict is Verdict.NO:
@@ -266,8 +272,17 @@ class RetryLoop:
             exchange.leave_place()
             raise
 
+    def _cool_key(self, exchange: Exchange, response: TransportExchange) -> float | None:
+        """Cool the key of the exchange if the destination refuses it; give the seconds."""
+        return None if self._key_cooling is None else self._key_cooling.cool(exchange, response)
+
     def _unavailable(self, exchange: Exchange) -> ProxyError:
         supervisor = self._supervisor
+        if self._key_cooling is not None:
+            refusal = self._key_cooling.refusal(exchange, supervisor.pool, self._retry_after)
+            if refusal is not None:
+                refusal.request_sent = exchange.request_sent
+                return refusal
         error = unavailable(
             supervisor.pool,
             exchange.attempts,
@@ -282,7 +297,10 @@ class RetryLoop:
         self, exchange: Exchange, closed: Sequence[Destination], retries: int
     ) -> Verdict:
         """Decide whether another attempt follows a response with a listed status."""
-        if all(one in closed for tier in self._supervisor.pool.tiers for one in tier):
+        pool = self._supervisor.pool
+        if self._key_cooling is not None:
+            closed = (*closed, *self._key_cooling.cooled(exchange, pool))
+        if all(one in closed for tier in pool.tiers for one in tier):
             return Verdict.NO  # before the budget is asked, which would count a retry
         outcome = Outcome(
             status=exchange.response.status,

@@ -27,6 +27,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext
 from starlette.types import Scope
 
+from fastapi_proxy_di.balancing.hash_key import RequestKey
 from fastapi_proxy_di.errors import Attempt, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.fallback import FALLBACK_FROM
@@ -113,7 +114,9 @@ class AccessRecord:
         if records.explain == "off":
             return
         how = records.how(exchange.scope, destination)
-        text = explanation(records.pool, how, tried, destination)
+        key = exchange.key
+        cooled = key.cooled if isinstance(key, RequestKey) else ()
+        text = explanation(records.pool, how, tried, destination, cooled)
         self._reasons.append(text)
         if records.explain == "log" and _explain.isEnabledFor(logging.INFO):
             url = None if destination is None else destination.url

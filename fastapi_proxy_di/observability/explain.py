@@ -18,7 +18,11 @@ _SHOWN: Final = 8
 
 
 def explanation(
-    pool: Pool, how: str, tried: Collection[Destination], picked: Destination | None
+    pool: Pool,
+    how: str,
+    tried: Collection[Destination],
+    picked: Destination | None,
+    cooled: Collection[Destination] = (),
 ) -> str:
     """Say why ``picked`` was picked; called before the pick is counted as in flight.
 
@@ -27,11 +31,14 @@ def explanation(
         how: Name of the policy or affinity that picked.
         tried: Destinations this request has been sent to before.
         picked: The picked destination, ``None`` if there was none.
+        cooled: Destinations that have refused the request's key (``ejection.key``).
     """
-    free = [one for one in pool.candidates if not one.full and one not in tried]
+    free = [
+        one for one in pool.candidates if not one.full and one not in tried and one not in cooled
+    ]
     tier = pool.candidates[0].tier if pool.candidates else 0
     out = [
-        f"{one.url} ({_reason(one, tried, tier, panic=pool.panic)})"
+        f"{one.url} ({_reason(one, tried, cooled, tier, panic=pool.panic)})"
         for one in pool.destinations
         if one not in free and one is not picked
     ]
@@ -43,11 +50,20 @@ def explanation(
     return f"{text}; out: {_listed(out)}" if out else text
 
 
-def _reason(one: Destination, tried: Collection[Destination], tier: int, *, panic: bool) -> str:
+def _reason(
+    one: Destination,
+    tried: Collection[Destination],
+    cooled: Collection[Destination],
+    tier: int,
+    *,
+    panic: bool,
+) -> str:
     if one.draining:
         return "draining"
     if one in tried:
         return "tried"
+    if one in cooled:
+        return "refused the key"
     if one.cooling:
         return "asked for a pause by Retry-After"
     if not panic and one.ejected_until is not None:

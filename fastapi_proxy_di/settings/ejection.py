@@ -1,15 +1,28 @@
 """Settings of ejection from live traffic."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fastapi_proxy_di.settings.durations import Duration
+from fastapi_proxy_di.settings.headers import header_token
 from fastapi_proxy_di.settings.model import SettingsModel
 from fastapi_proxy_di.settings.numbers import AtLeastOne, Share
 from fastapi_proxy_di.settings.statuses import StatusCodes, StatusCodesField
+from fastapi_proxy_di.settings.text import OrNone
 
 __all__ = ["EjectionSettings"]
+
+
+def _key(value: str | None) -> str | None:
+    if value is None:
+        return None
+    kind, _, name = value.partition(":")
+    if kind in ("header", "query", "body") and name:
+        return f"header:{header_token(name)}" if kind == "header" else value
+    raise ValueError(
+        "is not a place of a key; use header:<name>, query:<name> or body:<field of the JSON body>"
+    )
 
 
 class EjectionSettings(SettingsModel):
@@ -81,6 +94,23 @@ class EjectionSettings(SettingsModel):
             " ``max_time``, also the last one and in panic. Off, because one client over its quota"
             " would take the destination from all."
         ),
+    )
+
+    key: Annotated[str | None, AfterValidator(_key), OrNone] = Field(
+        default=None,
+        description=(
+            "Where requests have a key, such as an API key or a model: ``header:<name>``,"
+            " ``query:<name>`` or ``body:<field>``. A response with one of ``key_statuses`` then"
+            " keeps requests with the key from its destination for the time of its"
+            " ``Retry-After``, else ``base_time``, at most ``max_time``; other requests still go"
+            " there. None for off."
+        ),
+    )
+
+    key_statuses: StatusCodesField = Field(
+        default=StatusCodes("429,401,403"),
+        validate_default=True,
+        description="Responses that refuse the ``key`` of a request, not the request's host.",
     )
 
     shared: Literal["votes", "off"] = Field(

@@ -14,7 +14,7 @@ class StreamSettings(SettingsModel):
     replay_bytes: Count = Field(
         default=1_048_576,
         description=(
-            "Largest JSON body that is read before a destination is picked, where the policy"
-            " ``prefix`` asks for it, and kept to send it again."
+            "Largest JSON body that is read before a destination is picked, and kept to send it"
+            " again, where the policy ``prefix`` or an ``ejection.key`` in the body needs it."
         ),
     )

@@ -27,7 +27,8 @@ from fastapi_proxy_di.forwarding.appending import AppendingBuilder
 from fastapi_proxy_di.forwarding.body_keys import body_keys_of
 from fastapi_proxy_di.forwarding.hedging import Hedging
 from fastapi_proxy_di.forwarding.http import HttpForwarder
-from fastapi_proxy_di.forwarding.journey import Journey
+from fastapi_proxy_di.forwarding.journey import Journey, Send
+from fastapi_proxy_di.forwarding.key_cooling import KeyCooling
 from fastapi_proxy_di.forwarding.outcomes import Outcomes
 from fastapi_proxy_di.forwarding.request import RequestBuilder
 from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
@@ -194,21 +195,28 @@ def _journey(
 ) -> Journey:
     """Make the journey: admission and hedging around the retry loop."""
     outcomes = Outcomes(running.supervisor, policy, settings.ejection)
+    selection = select if affinity is None else affinity.select
+    key_cooling = None
+    if settings.ejection.key is not None:
+        key_cooling = KeyCooling(settings.ejection, running.cooled_pairs, selection)
     retry_loop = RetryLoop(
         settings=settings,
         policy=policy,
-        select=select if affinity is None else affinity.select,
+        select=selection,
         supervisor=running.supervisor,
         transports=running.transports.by_destination,
         outcomes=outcomes,
         budget=running.budget,
         outage_of=lambda _: running.outage,
         random=running.random,
+        key_cooling=key_cooling,
     )
-    send = retry_loop.send
+    send: Send = retry_loop.send
     if settings.retries.hedge_after is not None:
         hedge_after = settings.retries.hedge_after
         send = Hedging(settings, hedge_after, retry_loop, running.budget).send
+    if key_cooling is not None:
+        send = key_cooling.around(send)
     journey = Journey(
         settings.name,
         send,
@@ -243,12 +251,12 @@ def _how(
 
 
 def _key_reader(settings: UpstreamSettings) -> KeyReader | None:
-    """Give the reader of hash keys; ``None`` if neither policy nor affinity uses a key."""
+    """Give the reader of hash keys; ``None`` if nothing uses the key of a request."""
     policy = settings.policy
     if policy == Prefix.name:
         return no_key  # the body has the key
     if settings.affinity is None and policy in POLICIES and policy not in _POLICIES_WITH_KEY:
-        return None
+        return None if settings.ejection.key is None else no_key
     return key_reader(settings.hash_key)
 
 

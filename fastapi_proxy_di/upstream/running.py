@@ -35,6 +35,7 @@ from fastapi_proxy_di.observability.families import Numbers
 from fastapi_proxy_di.observability.instruments import Instruments, instruments_of
 from fastapi_proxy_di.observability.metrics import PERIOD_SECONDS, Metrics
 from fastapi_proxy_di.observability.telemetry import Telemetry
+from fastapi_proxy_di.pools.cooled_pairs import CooledPairs
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.supervision.events import Event, Events
@@ -89,6 +90,7 @@ class RunningUpstream:
         failures: Logs the exchanges that fail.
         tunnels: The open WebSockets.
         instruments: Gives its metrics to OpenTelemetry; ``None`` if they are not wanted there.
+        cooled_pairs: The keys that cool, each at a destination.
         policies: The policies that it had, by setting: a text, or the class of an object.
         rules: What the settings decide about requests; replaced whole by ``use``.
         dynamic: For requests to dynamic destinations; ``None`` as long as none were allowed.
@@ -118,6 +120,7 @@ class RunningUpstream:
     tunnels: OpenTunnels
     instruments: Instruments | None
     policies: dict[object, BalancingPolicy] = field(default_factory=dict)
+    cooled_pairs: CooledPairs = field(default_factory=CooledPairs)
     rules: Rules = field(init=False)
     dynamic: DynamicUpstream | None = None
     forwarder: Forwarder = field(init=False)

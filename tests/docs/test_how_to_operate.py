@@ -13,7 +13,7 @@ import uvicorn
 
 from fastapi_proxy_di import Upstream
 from tests.docs.conftest import SNIPPETS, Gateway, Snippet
-from tests.support.origins import ScriptedOrigin, always, response_bytes
+from tests.support.origins import Connection, ScriptedOrigin, always, response_bytes
 from tests.support.servers import Running
 
 pytestmark = pytest.mark.e2e
@@ -70,6 +70,30 @@ async def test_prefix_keeps_prompts_that_begin_alike_together(
     assert same == {0, 8}
     assert one.requests
     assert two.requests
+
+
+async def test_ejection_key_keeps_a_destination_for_other_keys(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key over its quota at both of them gets 503, another one is served."""
+    refusal = response_bytes(429, headers=[(b"Retry-After", b"30")])
+
+    async def script(connection: Connection) -> None:
+        while True:
+            received = await connection.read_request()
+            over = received.one(b"authorization") == b"Bearer a"
+            await connection.send(refusal if over else response_bytes())
+
+    async with ScriptedOrigin(script) as one, ScriptedOrigin(script) as two:
+        monkeypatch.setenv("UPSTREAM_MODELS_DESTINATIONS", f"{one.url},{two.url}")
+        async with gateway(snippet("how_to/ejection_key.py").app) as client:
+            got = [
+                (await client.get("/models/x", headers={"Authorization": key})).status_code
+                for key in ("Bearer a", "Bearer a", "Bearer b")
+            ]
+
+    assert got == [429, 503, 200]
+    assert len(one.requests) + len(two.requests) == 3
 
 
 async def test_operate_changes_limits_probes_and_destinations(

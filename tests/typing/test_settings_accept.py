@@ -122,6 +122,8 @@ ACCEPTED: Final[list[BaseModel]] = [
         max_share=1,
         statuses=[502, "503-504"],
         respect_retry_after=True,
+        key="body:model",
+        key_statuses=[429, "401-403"],
         shared="off",
     ),
     ForwardedSettings(

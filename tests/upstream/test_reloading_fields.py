@@ -96,6 +96,7 @@ FIELDS: Final[dict[str, Any]] = {
     "ejection.max_share": 0.1,
     "ejection.statuses": "503",
     "ejection.respect_retry_after": True,
+    "ejection.key": "header:authorization",
     "ejection.shared": "off",
     "slow_start": 10,
     "discovery.refresh": 3,
@@ -179,6 +180,11 @@ CASES: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "tls.server_name": (WITH_TLS, WITH_TLS | {"tls": {"server_name": "example.org"}}),
     "http_version": ({}, {"http_version": "2"}),
     "policy (a name)": ({}, {"policy": "hash"}),
+    "ejection.key (in the body)": ({}, {"ejection": {"key": "body:model"}}),
+    "ejection.key_statuses": (
+        {"ejection": {"key": "query:key"}},
+        {"ejection": {"key": "query:key", "key_statuses": "429"}},
+    ),
     "prefix_bytes": ({"policy": "prefix"}, {"policy": "prefix", "prefix_bytes": 7}),
     "streams.replay_bytes": (
         {"policy": "prefix"},
