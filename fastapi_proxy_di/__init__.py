@@ -52,6 +52,12 @@ from fastapi_proxy_di.integration.rate_limit import (
 from fastapi_proxy_di.integration.readiness import upstreams_ready
 from fastapi_proxy_di.integration.reload_upstreams import reload_upstreams
 from fastapi_proxy_di.integration.router import proxy_router
+from fastapi_proxy_di.integration.status_page.process_reports import (
+    DestinationTotalsReport,
+    ProcessReport,
+    ProcessUpstreamReport,
+    TotalsReport,
+)
 from fastapi_proxy_di.integration.status_page.reports import (
     ActionReport,
     AppliedReport,
@@ -130,6 +136,7 @@ __all__ = [
     "DestinationReadmitted",
     "DestinationSettings",
     "DestinationStatus",
+    "DestinationTotalsReport",
     "DestinationUndrained",
     "DestinationUp",
     "Destinations",
@@ -162,6 +169,8 @@ __all__ = [
     "PanicStarted",
     "Percentiles",
     "PickRequest",
+    "ProcessReport",
+    "ProcessUpstreamReport",
     "ProxiedResponse",
     "ProxyApp",
     "ProxyError",
@@ -188,6 +197,7 @@ __all__ = [
     "TelemetrySettings",
     "TimeoutSettings",
     "TlsSettings",
+    "TotalsReport",
     "Upstream",
     "UpstreamClosed",
     "UpstreamConnectError",

@@ -17,7 +17,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from fastapi_proxy_di.cluster.connecting import connect
-from fastapi_proxy_di.cluster.members import Applied, Members, UpstreamCounts, process_name
+from fastapi_proxy_di.cluster.members import Applied, Member, Members, UpstreamCounts, process_name
 from fastapi_proxy_di.cluster.probing_upstream import SharedHealth
 from fastapi_proxy_di.cluster.reader import Reader
 from fastapi_proxy_di.cluster.shared_upstream import SharedUpstream
@@ -26,7 +26,7 @@ from fastapi_proxy_di.cluster.state import SharedState
 from fastapi_proxy_di.cluster.store import Contact, Store
 from fastapi_proxy_di.cluster.store import StoreLost as Lost
 from fastapi_proxy_di.cluster.totals import SharedTotals
-from fastapi_proxy_di.cluster.totals_rows import readings_of
+from fastapi_proxy_di.cluster.totals_rows import Rows, readings_of
 from fastapi_proxy_di.observability.families import Numbers, Readings
 from fastapi_proxy_di.settings.cluster import ClusterSettings
 from fastapi_proxy_di.supervision.events import Events, StoreBack, StoreLost
@@ -161,19 +161,32 @@ class Cluster:
         except Lost:
             return None
 
-    async def readings(self) -> list[Readings] | None:
-        """Read the metrics of the upstreams that run here, of all processes together.
+    async def processes(self) -> tuple[Member, ...]:
+        """Give the processes of the app, also missing ones; none while the store is lost."""
+        try:
+            return await self.members.all()
+        except Lost:
+            return ()
+
+    async def rows(self, upstream: str) -> Rows | None:
+        """Read the totals of an upstream, of all processes together.
 
         ``None`` if the store is lost, or has lost what the processes are reporting again.
         """
         try:
             alive = {one.process for one in await self.members.all() if one.alive}
-            found = []
-            for upstream in dict.fromkeys(one.upstream for one in self.totals.running):
-                rows = await self.totals.all(upstream, alive)
-                found.append(await asyncio.to_thread(readings_of, upstream, rows))
+            return await self.totals.all(upstream, alive)
         except Lost:
             return None
+
+    async def readings(self) -> list[Readings] | None:
+        """Read the metrics of all upstreams that run here; ``None`` as for `rows`."""
+        found = []
+        for upstream in dict.fromkeys(one.upstream for one in self.totals.running):
+            rows = await self.rows(upstream)
+            if rows is None:
+                return None
+            found.append(await asyncio.to_thread(readings_of, upstream, rows))
         return found
 
     async def aclose(self) -> None:

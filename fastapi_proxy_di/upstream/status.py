@@ -293,15 +293,16 @@ def _destination_status(
         recent_failed_attempts=recent.failed,
         error_statuses=counts.error_statuses(),
         ejections=sum(counts.ejections.values()),
-        first_byte_ms=_percentiles(recent.first_byte),
-        duration_ms=_percentiles(recent.durations),
+        first_byte_ms=percentiles(recent.first_byte),
+        duration_ms=percentiles(recent.durations),
         latency_ms=one.latency_ms,
         drained_by=None if drained is None else drained.by,
         drained_at=None if drained is None else datetime.fromtimestamp(drained.at / 1000, UTC),
     )
 
 
-def _percentiles(histogram: Histogram) -> Percentiles | None:
+def percentiles(histogram: Histogram) -> Percentiles | None:
+    """Give the percentiles of durations, ``None`` if there are none."""
     p50, p99 = histogram.quantile(0.5), histogram.quantile(0.99)
     if p50 is None or p99 is None:
         return None

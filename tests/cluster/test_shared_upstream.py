@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fastapi_proxy_di import DestinationSettings
+from fastapi_proxy_di.integration.lifespan import RUNTIME
 from tests.cluster.shared_gateways import A, B, shared_gateway, shared_gateways
 from tests.cluster.sharing import until
 from tests.support.gateways import Gateway
@@ -106,6 +107,20 @@ async def test_change_is_written_also_if_nobody_waits_for_it_any_more(server: Re
         server.resume()
 
         await until(lambda: state_of(two)[B][0], 2.0)
+
+
+async def test_action_names_the_process_that_has_not_applied_it(server: RedisServer) -> None:
+    """One that beats and does not read, after two seconds; the others have applied it."""
+    async with shared_gateways(server.url, 3) as gateways:
+        cluster = getattr(gateways[2].app, RUNTIME).cluster
+        (reader,) = [one for one in cluster._tasks if "reader" in one.get_name()]
+        reader.cancel()
+        began = time.monotonic()
+        response = await act(gateways[0], "drain", destination=B)
+        name = cluster.state.process.rpartition(":")[0]
+        assert response["processes"] == {"applied": 2, "of": 3, "missing": [name]}
+        assert 2 <= time.monotonic() - began < 4
+        assert [state_of(each)[B][0] for each in gateways] == [True, True, False]
 
 
 async def test_store_that_comes_and_goes_costs_no_request(server: RedisServer) -> None:

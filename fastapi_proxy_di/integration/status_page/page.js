@@ -123,7 +123,7 @@ async function renew() {
   shown = number;
   showLocalTimes(fresh);
   takeOverSections(fresh);
-  for (const id of ["icon", "moment", "overridden", "overview", "events", "mounts"]) {
+  for (const id of ["icon", "moment", "processes", "processlist", "overridden", "overview", "events", "mounts"]) {
     takeOver(byId(id), fresh.getElementById(id));
   }
   document.title = fresh.title;
@@ -200,16 +200,17 @@ function arrange() {
     if (!body.querySelector(".actions:hover, .actions:focus-within")) {
       put(body, sort ? sorted(rows, sort) : rows);
     }
-    const before = found;
+    const counted = !section.classList.contains("totals"); // each destination once
+    let fitting = 0;
     for (const row of rows) {
       const { url, reason } = row.dataset;
       const fits = (!state || row.dataset.state === state) &&
         `${section.dataset.name} ${url} ${reason}`.toLowerCase().includes(wanted);
       row.hidden = !fits && !row.contains(document.activeElement);
-      found += fits;
+      fitting += fits;
     }
-    all += rows.length;
-    section.hidden = found === before && rows.length > 0 && !section.contains(document.activeElement);
+    if (counted) [all, found] = [all + rows.length, found + fitting];
+    section.hidden = fitting === 0 && rows.length > 0 && !section.contains(document.activeElement);
   }
   byId("shown").textContent = `${found} of ${all} destinations`;
 }

@@ -9,21 +9,31 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from hashlib import sha256
 from html import escape
 from importlib.resources import files
 from typing import Final
 
-from fastapi_proxy_di.integration.status_page.reports import (
-    EventReport,
-    MountReport,
-    RouteReport,
-    StatusReport,
+from fastapi_proxy_di.integration.status_page.all_processes import (
+    COLUMNS as TOTALS_COLUMNS,
 )
+from fastapi_proxy_di.integration.status_page.all_processes import (
+    Asked,
+    link_to_totals,
+    process_list,
+    totals_section,
+)
+from fastapi_proxy_di.integration.status_page.cells import (
+    cell,
+    duration_cell,
+    milliseconds,
+    moment,
+    with_parts,
+)
+from fastapi_proxy_di.integration.status_page.mounts import mount_item
+from fastapi_proxy_di.integration.status_page.reports import EventReport, StatusReport
 from fastapi_proxy_di.upstream.status import (
     DestinationStatus,
-    Percentiles,
     SourceStatus,
     UpstreamStatus,
 )
@@ -50,11 +60,17 @@ _ESTIMATED: Final = (
 _STATES: Final = ("unhealthy", "ejected", "unprobed", "draining", "removed", "available")
 """The states of a row; sorted by state, what needs a look comes first."""
 
+
 # In a narrow window each cell is a line of its own, after the name of its column.
-_LABELS: Final = "".join(
-    f'  td:nth-child({number})::before {{ content: "{text}: "; }}\n'
-    for number, text in enumerate(_COLUMNS[1:], 2)
-)
+def _labels(columns: Iterable[str], prefix: str = "") -> str:
+    return "".join(
+        f'  {prefix}td:nth-child({number})::before {{ content: "{text}: "; }}\n'
+        for number, text in enumerate(columns, 1)
+        if number > 1
+    )
+
+
+_LABELS: Final = _labels(_COLUMNS) + _labels(TOTALS_COLUMNS, ".totals ")
 _FILES: Final = files(__package__)
 _STYLE: Final = _FILES.joinpath("page.css").read_text(encoding="utf-8") + (
     f"@media screen and (max-width: 75rem) {{\n{_LABELS}}}\n"
@@ -81,18 +97,24 @@ title and the icon of the page count an upstream as troubled."""
 
 def _layout(*, actions: bool) -> str:
     """Give a text that differs if an open page cannot take over the parts of a new one."""
-    return sha256("\0".join((_SCRIPT, _STYLE, *_COLUMNS, str(actions))).encode()).hexdigest()[:16]
+    return sha256(
+        "\0".join((_SCRIPT, _STYLE, *_COLUMNS, *TOTALS_COLUMNS, str(actions))).encode()
+    ).hexdigest()[:16]
 
 
 _LAYOUTS: Final = {actions: _layout(actions=actions) for actions in (False, True)}
 
 
-def render(report: StatusReport, events: Iterable[EventReport]) -> str:
+_NOTHING: Final = Asked()
+
+
+def render(report: StatusReport, events: Iterable[EventReport], asked: Asked = _NOTHING) -> str:
     """Give the page.
 
     Args:
         report: The state of all upstreams.
         events: The recent events, the newest first.
+        asked: What the query of the page asks for.
     """
     states = "".join(f"<option>{state}</option>" for state in _STATES)
     return f"""<!doctype html>
@@ -108,8 +130,9 @@ def render(report: StatusReport, events: Iterable[EventReport]) -> str:
 data-layout="{_LAYOUTS[report.actions]}">
 <main>
 <h1>Upstreams</h1>
-<p id="moment">Process {report.process} at {_moment(report.at)}, started \
-{_moment(report.started)}. With several processes, each has its own state only.</p>
+<p id="moment">Process {report.process} at {moment(report.at)}, started \
+{moment(report.started)}. {_whose(report)}</p>
+{process_list(report.processes)}\
 <p id="overridden">{_overridden(report)}</p>
 <noscript><p>The page shows one moment: reload it for the next. Search, order and actions need \
 JavaScript.</p></noscript>
@@ -122,7 +145,7 @@ JavaScript.</p></noscript>
 <span id="shown"></span>
 </div>
 <div id="upstreams">
-{"".join(_upstream(one, report) for one in report.upstreams)}</div>
+{"".join(_upstream(one, report, asked) for one in report.upstreams)}{totals_section(asked)}</div>
 <section aria-labelledby="recent">
 <h2 id="recent">Recent events</h2>
 <ul id="events">
@@ -132,7 +155,7 @@ JavaScript.</p></noscript>
 <h2 id="paths">Paths</h2>
 <details><summary>Mounts when the app started</summary>
 <ul id="mounts">
-{"".join(map(_mount, report.mounts)) or "<li>none</li>"}</ul>
+{"".join(map(mount_item, report.mounts)) or "<li>none</li>"}</ul>
 </details>
 </section>
 </main>
@@ -141,6 +164,12 @@ JavaScript.</p></noscript>
 </body>
 </html>
 """
+
+
+def _whose(report: StatusReport) -> str:
+    if report.processes is None:
+        return "With several processes, each has its own state only."
+    return "Below is the state of this process, where it does not say “all processes”."
 
 
 def _title(report: StatusReport) -> str:
@@ -215,7 +244,7 @@ def _link(one: UpstreamStatus) -> str:
     return f'<li><a href="#name-{name}" data-key="{name}">{name}</a> {numbers}</li>\n'
 
 
-def _upstream(one: UpstreamStatus, report: StatusReport) -> str:
+def _upstream(one: UpstreamStatus, report: StatusReport, asked: Asked) -> str:
     name = escape(one.upstream)
     heads = "".join(
         f'<th scope="col" data-column="{number}"{_ESTIMATED * ("p99" in text)}>{text}</th>'
@@ -225,8 +254,9 @@ def _upstream(one: UpstreamStatus, report: StatusReport) -> str:
         heads += f'<th scope="col">{_COLUMNS[-1]}</th>'
     acting = ' class="acting"' if report.actions else ""
     rows = "".join(_rows(one, report))
+    link = "" if report.processes is None else link_to_totals(one.upstream, asked)
     return f"""<section class="upstream" data-name="{name}" aria-labelledby="name-{name}">
-<header><h2 id="name-{name}">{name}</h2><p>{_summary(one)}</p>{_sources(one)}</header>
+<header><h2 id="name-{name}">{name}</h2><p>{_summary(one)}</p>{_sources(one)}{link}</header>
 <table{acting}><thead><tr>{heads}</tr></thead>
 <tbody>
 {rows}</tbody></table>
@@ -260,11 +290,11 @@ def _sources(one: UpstreamStatus) -> str:
 def _source(one: SourceStatus) -> str:
     text = f"{escape(one.source)}: {one.found} found"
     if one.since is not None:
-        text += f" since {_moment(one.since)}"
+        text += f" since {moment(one.since)}"
     if one.last_success is not None:
-        text += f", last success {_moment(one.last_success)}"
+        text += f", last success {moment(one.last_success)}"
     if one.last_failure is not None:
-        text += f", last failure {_moment(one.last_failure)}"
+        text += f", last failure {moment(one.last_failure)}"
     if one.reason:
         text += f', <strong class="bad">fails: {escape(one.reason)}</strong>'
     return text
@@ -293,15 +323,15 @@ def _row(one: DestinationStatus, state: str, *, actions: bool) -> str:
     tier = f", tier {one.tier}" if one.tier else ""
     cells = [
         f'<th scope="row">{url}</th>',
-        _cell(_STATES.index(state), _state(one, state, reason)),
-        _cell(one.since.timestamp(), _moment(one.since)),
+        cell(_STATES.index(state), _state(one, state, reason)),
+        cell(one.since.timestamp(), moment(one.since)),
         f"<td>{one.in_flight}{tunnels}</td>",
-        _cell(one.attempts, _with_parts(one.attempts, one.error_statuses)),
+        cell(one.attempts, with_parts(one.attempts, one.error_statuses)),
         _failed_cell(one),
-        _duration_cell(one.first_byte_ms),
-        _duration_cell(one.duration_ms),
+        duration_cell(one.first_byte_ms),
+        duration_cell(one.duration_ms),
         f"<td>{one.ejections}</td>",
-        f"<td>{_milliseconds(one.latency_ms)}</td>",
+        f"<td>{milliseconds(one.latency_ms)}</td>",
         f"<td>{one.weight:.12g}{tier}</td>",
     ]
     if actions:
@@ -316,7 +346,7 @@ def _state(one: DestinationStatus, state: str, reason: str) -> str:
     because = f" ({reason})" if reason else ""
     by = ""
     if one.drained_at is not None and state == "draining":
-        by = f" by {escape(one.drained_by or '')} {_moment(one.drained_at)}"
+        by = f" by {escape(one.drained_by or '')} {moment(one.drained_at)}"
     return f'<strong class="{state}">{state}</strong>{because}{by}{left}'
 
 
@@ -338,56 +368,16 @@ def _actions(one: DestinationStatus, url: str) -> str:
     )
 
 
-def _cell(value: object, shown: str) -> str:
-    """Give a cell that is sorted by something else than what it shows."""
-    return f'<td data-value="{value}">{shown}</td>'
-
-
 def _failed_cell(one: DestinationStatus) -> str:
     number, part = sum(one.failed_attempts.values()), one.recent_failed_attempts
-    text = _with_parts(number, one.failed_attempts)
+    text = with_parts(number, one.failed_attempts)
     if part:
         text += f", {_percent(part, one.recent_attempts)} lately"
-    return _cell(number, text)
-
-
-def _with_parts(number: int, parts: dict[str, int]) -> str:
-    """Give a number, and what a part of it was."""
-    texts = ", ".join(f"{escape(name)}: {count}" for name, count in parts.items())
-    return f"{number} ({texts})" if parts else str(number)
-
-
-def _duration_cell(found: Percentiles | None) -> str:
-    if found is None:
-        return "<td>-</td>"
-    return _cell(found.p99, f"{_milliseconds(found.p50)} / {_milliseconds(found.p99)}")
-
-
-def _milliseconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+    return cell(number, text)
 
 
 def _event(one: EventReport) -> str:
     subject = escape(one.upstream)
     if one.destination is not None:
         subject += f": {escape(one.destination)}"
-    return f"<li>{_moment(one.at)} {subject} {escape(one.text)}</li>\n"
-
-
-def _mount(one: MountReport) -> str:
-    path, upstream = escape(f"{one.host or ''}{one.path}"), escape(one.upstream)
-    taken = escape(", ".join(one.proxied)) or "nothing, since the app itself takes everything"
-    local = _routes("served by the app itself, before the mount", one.local)
-    shadowed = _routes("never reached, since the mount stands before it", one.shadowed)
-    return f"<li>{path} to {upstream}: {taken}<ul>{local}{shadowed}</ul></li>\n"
-
-
-def _routes(what: str, routes: Iterable[RouteReport]) -> str:
-    return "".join(
-        f"<li>{escape(' '.join([', '.join(one.requests), one.path]).strip())}: {what}</li>"
-        for one in routes
-    )
-
-
-def _moment(at: datetime) -> str:
-    return f'<time datetime="{at.isoformat()}">{at:%Y-%m-%d %H:%M:%S} UTC</time>'
+    return f"<li>{moment(one.at)} {subject} {escape(one.text)}</li>\n"

@@ -14,6 +14,12 @@ from fastapi_proxy_di.integration.balancers import GivesBalancer, balancers_in_u
 from fastapi_proxy_di.integration.mentions import overridden_upstreams
 from fastapi_proxy_di.integration.runtime import Runtime
 from fastapi_proxy_di.integration.shadowed import MountPaths
+from fastapi_proxy_di.integration.status_page.process_reports import (
+    ProcessReport,
+    TotalsReport,
+    process_reports,
+    totals_report,
+)
 from fastapi_proxy_di.observability.changes import now
 from fastapi_proxy_di.observability.history import History, PastEvent
 from fastapi_proxy_di.supervision.events import DestinationDown, DestinationEjected, LimitHit
@@ -31,6 +37,7 @@ __all__ = [
     "events_report",
     "position_after",
     "status_report",
+    "totals_of",
 ]
 
 OverrideKind: TypeAlias = Literal["stand_in", "function"]
@@ -155,6 +162,8 @@ class StatusReport(_Report):
         overridden: What replaces upstreams in ``app.dependency_overrides``: ``stand_in``, or
             ``function`` for any other dependency, whose state is not known.
         mounts: The mounts when the app started, in the order of its routes.
+        processes: The processes that share ``cluster.store``, those that went missing first; none
+            while the store is lost. ``None`` without a store.
     """
 
     process: int
@@ -165,6 +174,7 @@ class StatusReport(_Report):
     upstreams: tuple[UpstreamStatus, ...]
     overridden: dict[str, OverrideKind]
     mounts: tuple[MountReport, ...]
+    processes: tuple[ProcessReport, ...] | None = None
 
 
 def position_of(history: History) -> str:
@@ -192,6 +202,8 @@ async def status_report(app: Any, runtime: Runtime, *, actions: bool) -> StatusR
         actions: Whether the router has actions.
     """
     balancers = sorted((await balancers_in_use(app)).items())
+    cluster = runtime.cluster
+    processes = None if cluster is None else process_reports(await cluster.processes())
     position = position_of(runtime.history)  # before the state, so that no event is missed
     # A thousand destinations take tens of milliseconds: other requests go on meanwhile.
     upstreams = await to_thread(lambda: tuple(balancer.status() for _, balancer in balancers))
@@ -207,7 +219,28 @@ async def status_report(app: Any, runtime: Runtime, *, actions: bool) -> StatusR
             for name, override in sorted(overridden_upstreams(app).items())
         },
         mounts=tuple(map(_mount_report, runtime.mounts)),
+        processes=processes,
     )
+
+
+async def totals_of(app: Any, runtime: Runtime, upstream: str) -> TotalsReport | None:
+    """Give what all processes have counted of an upstream that runs here.
+
+    ``None`` if no store is shared, or it does not have the totals at the moment.
+
+    Args:
+        app: The app.
+        runtime: The runtime of the app.
+        upstream: Name of the upstream.
+    """
+    balancer = (await balancers_in_use(app)).get(upstream)
+    if balancer is None or runtime.cluster is None:
+        return None
+    rows = await runtime.cluster.rows(upstream)
+    if rows is None:
+        return None
+    order = [one.url for one in balancer.destinations]
+    return await to_thread(lambda: totals_report(upstream, rows, order))
 
 
 def _mount_report(mount: MountPaths) -> MountReport:

@@ -21,6 +21,7 @@ from fastapi_proxy_di.integration.lifespan import proxy_lifespan, runtime_of
 from fastapi_proxy_di.integration.problems import problem
 from fastapi_proxy_di.integration.runtime import Runtime
 from fastapi_proxy_di.integration.status_page.actions import ACTIONS
+from fastapi_proxy_di.integration.status_page.all_processes import PARAMETER, Asked
 from fastapi_proxy_di.integration.status_page.guarded import refuse_open
 from fastapi_proxy_di.integration.status_page.page import POLICY, render
 from fastapi_proxy_di.integration.status_page.reports import (
@@ -30,6 +31,7 @@ from fastapi_proxy_di.integration.status_page.reports import (
     events_report,
     position_after,
     status_report,
+    totals_of,
 )
 from fastapi_proxy_di.integration.status_page.same_origin import is_same_origin, normal_origin
 from fastapi_proxy_di.upstream.balancer import Balancer
@@ -74,6 +76,8 @@ def status_router(
 
     - ``GET /``: a page. It is one file, and shows the state without script too.
     - ``GET /status.json``: the same as data.
+    - ``GET /{upstream}/totals.json``: what all processes that share ``cluster.store`` have counted
+      of an upstream together. The page shows it at ``/?all={upstream}``.
     - ``GET /events?since=&wait=``: events after a position of ``status.json`` or of an earlier
       response; waits up to ``wait`` seconds for one, at most 10. A server that stops waits for
       such a request; the page does not wait, it asks twice a second.
@@ -88,7 +92,8 @@ def status_router(
     is not checked. Where the lifespan of the router does not run, because the router or its app is
     mounted, its requests fail instead. The router shows the upstreams of the app that includes it
     (a mounted FastAPI app has its own), of the process that responds: with several workers each
-    has its own state only.
+    has its own state only. With ``cluster.store`` it also shows which processes there are, and
+    which went missing.
 
     No response of the router is cached or framed. Responses of the app, such as the 401 of a
     dependency, have the headers that the app gives them.
@@ -137,13 +142,25 @@ def status_router(
         """Show the state of all upstreams."""
         shown = await report(request)
         recent = events_report(runtime(request).history, 0).events[: -SHOWN_EVENTS - 1 : -1]
+        asked = await _asked(request, runtime(request), shown)
         # In a thread, as the report.
-        text = await to_thread(render, shown, recent)
+        text = await to_thread(render, shown, recent, asked)
         return Response(text, media_type="text/html", headers=_HEADERS)
 
     async def status(request: Request) -> Response:
         """Give the state of all upstreams."""
         return _json(await to_thread((await report(request)).model_dump_json))
+
+    async def totals(request: Request, upstream: str) -> Response:
+        """Give what all processes have counted of an upstream."""
+        if runtime(request).cluster is None:
+            return problem(404, "No store is shared: set cluster.store.", _HEADERS)
+        if upstream not in await balancers_in_use(request.scope["app"]):
+            return problem(404, "There is no such upstream.", _HEADERS)
+        found = await totals_of(request.scope["app"], runtime(request), upstream)
+        if found is None:
+            return problem(503, "The store does not have the totals at the moment.", _HEADERS)
+        return _json(found.model_dump_json())
 
     async def events(request: Request) -> Response:
         """Give the events after a position."""
@@ -178,7 +195,12 @@ def status_router(
         return act
 
     router = APIRouter(dependencies=dependencies, lifespan=lifespan)
-    for path, endpoint in (("/", page), ("/status.json", status), ("/events", events)):
+    for path, endpoint in (
+        ("/", page),
+        ("/status.json", status),
+        ("/events", events),
+        ("/{upstream}/totals.json", totals),
+    ):
         endpoints.add(endpoint)
         router.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
     for name in ACTIONS if actions else ():
@@ -188,6 +210,15 @@ def status_router(
             f"/{{upstream}}/{name}", endpoint, methods=["POST"], include_in_schema=False
         )
     return router
+
+
+async def _asked(request: Request, runtime: Runtime, shown: StatusReport) -> Asked:
+    """Give what the query of the page asks for."""
+    query = request.query_params.multi_items()
+    upstream = request.query_params.get(PARAMETER, "")
+    if shown.processes is None or all(one.upstream != upstream for one in shown.upstreams):
+        return Asked(query)
+    return Asked(query, upstream, await totals_of(request.scope["app"], runtime, upstream))
 
 
 def _origins(given: Iterable[str]) -> frozenset[str]:
