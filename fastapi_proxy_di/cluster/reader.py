@@ -63,13 +63,19 @@ class Reader:
         self._client_of: Final = client_of
         self._took: Final = took
         self._again: Final = asyncio.Event()
+        self._reading = False
         self._denied = ""
         self._random: Final = Random()  # noqa: S311  # jitter
         self._short_lived = 0
 
     def restart(self) -> None:
-        """Make a new connection, and read everything."""
-        self._again.set()
+        """Make a new connection, and read everything.
+
+        Not while everything is read: that may take longer than the time between two beats. The
+        next beat finds what is amiss then.
+        """
+        if not self._reading:
+            self._again.set()
 
     async def run(self) -> None:
         """Read and follow until cancelled."""
@@ -93,7 +99,7 @@ class Reader:
         client, began = self._client_of(), monotonic()
         try:
             while True:
-                await self._state.read()
+                await self._read()
                 self._took()
                 await self._follow_for(client, _WHOLE_SECONDS)
         except (RedisConnectionError, RedisTimeoutError, OSError):
@@ -110,6 +116,13 @@ class Reader:
             with suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await client.aclose()
+
+    async def _read(self) -> None:
+        self._reading = True
+        try:
+            await self._state.read()
+        finally:
+            self._reading = False
 
     def _pause(self, lasted: float) -> float:
         """Give the pause after a connection that lasted so many seconds.

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Final, Self, cast
 
 from fastapi_proxy_di.cluster.cluster import Cluster
-from fastapi_proxy_di.cluster.probing_upstream import SharedHealth
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.health.slow_start import SlowStart
 from fastapi_proxy_di.health.thresholds import Threshold
@@ -45,6 +44,7 @@ class Process:
         down: Addresses whose probes fail here; ``None`` for all.
         probed: The time and the address of each probe.
         told: The events.
+        events: Emits them.
         alone: Whether it sends all probes itself.
     """
 
@@ -62,7 +62,7 @@ class Process:
         self.probed: list[tuple[float, str]] = []
         self.told: list[Event] = []
         self.pool = pool_of(destinations)
-        events = Events()
+        self.events = events = Events()
         events.subscribe(self.told.append)
         self._loop = asyncio.get_running_loop()
         health = HealthSettings(path="/health", interval=interval, timeout=0.1, fall=fall)
@@ -85,15 +85,14 @@ class Process:
         self.cluster = Cluster(settings, events)
         self.store = self.cluster.store
         self.state = self.cluster.state
-        self.health = SharedHealth(
+        self.shared = self.cluster.share(
             self.supervisor,
             self.prober,
-            self.store,
-            self.state,
-            events,
+            lambda url, weight: None,
             Random(),
-            probes_alone=lambda: self.alone,
+            lambda: self.alone,
         )
+        self.health = self.shared.health
         self._tasks: list[asyncio.Task[None]] = []
 
     def __getitem__(self, index: int) -> Destination:
@@ -106,7 +105,7 @@ class Process:
     async def start(self) -> None:
         """Start as an upstream does: leases, a sweep of probes, then all tasks."""
         await self.cluster.start()
-        await self.health.start()
+        await self.shared.start()
         await self.prober.sweep()
         self.prober.start()
         self._tasks += [self._loop.create_task(one) for one, _ in self.health.tasks()]
@@ -114,7 +113,7 @@ class Process:
     async def stop(self) -> None:
         """End in order."""
         self.supervisor.close()
-        self.health.close()
+        self.shared.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(self.prober.aclose(), *self._tasks, return_exceptions=True)

@@ -12,6 +12,8 @@ import pytest
 
 from fastapi_proxy_di.cluster.connecting import connect
 from fastapi_proxy_di.cluster.reader import Reader
+from fastapi_proxy_di.cluster.scripts import ENDS
+from fastapi_proxy_di.cluster.store import Script, Store
 from tests.cluster.sharing import STATE, until
 from tests.support.redis_servers import RedisServer
 
@@ -107,6 +109,25 @@ async def test_all_agree_after_the_store_is_back(
     assert ends <= {"StoreBack"}
     await processes[1].write("http://after:80", 1)
     await until(lambda: all(one.seen.get("http://after:80") == 1 for one in processes), 0.5)
+
+
+async def test_whole_read_that_takes_longer_than_a_beat_comes_to_its_end(
+    start: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each beat finds that the store was emptied, until the read has ended."""
+    one = await start()
+    run = Store.run
+
+    async def slowly(self: Store, script: Script, *given: Any, **options: Any) -> Any:
+        result = await run(self, script, *given, **options)
+        if script is ENDS:
+            await asyncio.sleep(1.3)
+        return result
+
+    monkeypatch.setattr(Store, "run", slowly)
+    server.client.flushall()
+
+    await until(lambda: one.cluster.state.epoch == server.client.get("{shop}:epoch"), 4.0)
 
 
 async def test_store_that_takes_no_further_connection_has_few_reads(
