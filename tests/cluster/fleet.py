@@ -12,6 +12,8 @@ from fastapi_proxy_di.cluster.cluster import Cluster
 from fastapi_proxy_di.health.ejection import Ejector
 from fastapi_proxy_di.health.slow_start import SlowStart
 from fastapi_proxy_di.health.thresholds import Threshold
+from fastapi_proxy_di.observability.families import Numbers
+from fastapi_proxy_di.observability.metrics import Metrics
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import ClusterSettings, EjectionSettings, HealthSettings
 from fastapi_proxy_di.supervision.events import Event, Events
@@ -45,6 +47,7 @@ class Process:
         probed: The time and the address of each probe.
         told: The events.
         events: Emits them.
+        metrics: Counts its requests, if the test lets it.
         alone: Whether it sends all probes itself.
     """
 
@@ -61,7 +64,8 @@ class Process:
         self.down: set[str] | None = set()
         self.probed: list[tuple[float, str]] = []
         self.told: list[Event] = []
-        self.pool = pool_of(destinations)
+        self.pool = pool = pool_of(destinations)
+        self.metrics = Metrics("billing", pool.destinations)
         self.events = events = Events()
         events.subscribe(self.told.append)
         self._loop = asyncio.get_running_loop()
@@ -91,6 +95,7 @@ class Process:
             lambda url, weight: None,
             Random(),
             lambda: self.alone,
+            Numbers("billing", self.metrics, lambda: pool.destinations, lambda _: (0, 0), int),
         )
         self.health = self.shared.health
         self._tasks: list[asyncio.Task[None]] = []

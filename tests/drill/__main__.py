@@ -1,4 +1,4 @@
-"""``python -m tests.drill [long|short|slow] [report.json] [--times N]``: drills and reports."""
+"""``python -m tests.drill [long|short|slow] [report.json] [--twelve] [--times N]``: drills."""
 
 import argparse
 import asyncio
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.drill.drill import LONG, SHORT, run
+from tests.drill.fleet import one_gateway, twelve_processes
 from tests.drill.slow import HEADER, run_slow
 
 
@@ -14,11 +15,18 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.drill", description=__doc__)
     parser.add_argument("form", nargs="?", choices=["long", "short", "slow"], default="long")
     parser.add_argument("--times", type=int, default=10, help="runs of the form slow")
+    parser.add_argument(
+        "--twelve",
+        action="store_true",
+        help="three gateways of four processes each, which share a store; not for the form slow",
+    )
     parser.add_argument("report", nargs="?", type=Path, help="JSON file for long or short")
     given = parser.parse_args()
     if given.form == "slow":
         return asyncio.run(_slow(given.times))
-    report = asyncio.run(run(SHORT if given.form == "short" else LONG, _say))
+    gateways = twelve_processes if given.twelve else one_gateway
+    pace = SHORT if given.form == "short" else LONG
+    report = asyncio.run(run(pace, _say, gateways=gateways))
     print(report.table())
     if given.report is not None:
         given.report.write_text(report.json() + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tests.drill.fleet import Fleet, Server, fleet
+from tests.drill.fleet import Fleet, Gateways, Server, one_gateway
 from tests.drill.load import Load, Record
 from tests.drill.moved import run_moved
 from tests.drill.report import MOVED, Phase, Report, measure
@@ -119,6 +119,7 @@ async def run(
     pace: Pace,
     say: Callable[[str], None] = lambda line: None,
     faults: Sequence[Fault] = FAULTS,
+    gateways: Gateways = one_gateway,
 ) -> Report:
     """Run the drill.
 
@@ -126,14 +127,15 @@ async def run(
         pace: How long and how hard.
         say: Called with a line at the beginning of each phase.
         faults: The phases; goals need all of them.
+        gateways: Starts the gateways.
 
     Returns:
         What was seen.
     """
     ports = [free_port() for _ in range(DESTINATIONS)]
     phases: list[Phase] = []
-    async with fleet(free_port(), ports, settings_of(pace)) as running:
-        load = Load(running.gateway.port, pace.gets, pace.posts, pace.streams)
+    async with gateways(ports, settings_of(pace)) as running:
+        load = Load([one.port for one in running.gateways], pace.gets, pace.posts, pace.streams)
         async with load.running():
             await asyncio.sleep(0.5)  # connections and estimates warm up
             for fault in faults:
@@ -143,7 +145,9 @@ async def run(
     if faults is FAULTS:
         say(MOVED)
         report.phases.append(
-            await run_moved(settings_of(pace), pace.gets, pace.posts, pace.streams, pace.fault)
+            await run_moved(
+                gateways, settings_of(pace), pace.gets, pace.posts, pace.streams, pace.fault
+            )
         )
     return report
 
@@ -167,5 +171,5 @@ def _report(phases: list[Phase], records: list[Record], running: Fleet, pace: Pa
         interval=pace.interval,
         first_byte=FIRST_BYTE_SECONDS,
         destinations=DESTINATIONS,
-        phases=[measure(phase, records, running.gateway.lines, DESTINATIONS) for phase in phases],
+        phases=[measure(phase, records, running.events, DESTINATIONS) for phase in phases],
     )

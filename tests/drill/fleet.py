@@ -7,16 +7,21 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from tests.support.http_client import fetch
 from tests.support.processes import Process, start
+from tests.support.redis_servers import RedisServer
+from tests.support.servers import free_port
 
-__all__ = ["Fleet", "Server", "fleet"]
+__all__ = ["Fleet", "Gateways", "Server", "fleet", "one_gateway", "twelve_processes"]
 
-_START_SECONDS: Final = 30.0
+_START_SECONDS: Final = 60.0
+_GATEWAYS: Final = 3
+_WORKERS: Final = 4
 
 
 class Server:
@@ -77,37 +82,94 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """A gateway and its destinations."""
+    """Gateways and their destinations."""
 
-    gateway: Server
+    gateways: list[Server]
     destinations: list[Server]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events of all gateways, in order."""
+        lines = [line for one in self.gateways for line in one.lines]
+        return sorted(lines, key=lambda line: line["at"])
+
+    @property
+    def processes(self) -> list[int]:
+        """Process ids of the gateways' processes that have started."""
+        return [line["pid"] for line in self.events if line["event"] == "Started"]
 
 
 @contextlib.asynccontextmanager
 async def fleet(
-    gateway_port: int, ports: list[int], settings: Mapping[str, str]
+    gateway_ports: list[int],
+    ports: list[int],
+    settings: Mapping[str, str],
+    app: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Fleet]:
     """Run the processes of a drill.
 
     Args:
-        gateway_port: Where the gateway listens.
+        gateway_ports: Where each gateway listens.
         ports: Where the destinations listen.
         settings: Of the upstream, by the end of the variable's name. Its destinations are those
             of ``ports`` unless it names others.
+        app: Further variables of the gateways.
     """
     destinations = [Server("tests.drill.destination", port) for port in ports]
-    environment = {f"UPSTREAM_DRILL_{name}": value for name, value in settings.items()}
+    environment = dict(app or {})
+    environment |= {f"UPSTREAM_DRILL_{name}": value for name, value in settings.items()}
     environment.setdefault("UPSTREAM_DRILL_DESTINATIONS", ",".join(one.url for one in destinations))
-    gateway = Server("tests.drill.gateway", gateway_port, environment)
+    gateways = [Server("tests.drill.gateway", port, environment) for port in gateway_ports]
     started: list[Server] = []
     try:
         started += destinations
         await asyncio.gather(*(server.start() for server in destinations))
-        started.append(gateway)
-        await gateway.start()
-        yield Fleet(gateway, destinations)
+        for gateway in gateways:
+            started.append(gateway)
+            await gateway.start()
+        yield Fleet(gateways, destinations)
     finally:
         for server in started:
             with contextlib.suppress(ProcessLookupError):
                 server.process.signal(signal.SIGCONT)
         await asyncio.gather(*(server.process.stop() for server in started))
+
+
+Gateways: TypeAlias = Callable[[list[int], Mapping[str, str]], AbstractAsyncContextManager[Fleet]]
+"""Starts gateways, for destinations at these ports and with these settings of the upstream."""
+
+
+def one_gateway(
+    ports: list[int], settings: Mapping[str, str]
+) -> AbstractAsyncContextManager[Fleet]:
+    """Run a gateway of one process."""
+    return fleet([free_port()], ports, settings)
+
+
+@contextlib.asynccontextmanager
+async def twelve_processes(
+    ports: list[int], settings: Mapping[str, str], server: RedisServer | None = None
+) -> AsyncIterator[Fleet]:
+    """Run three gateways of four processes each, which share a store.
+
+    Args:
+        ports: Where the destinations listen.
+        settings: Of the upstream.
+        server: The store, ``None`` for one of their own.
+    """
+    with contextlib.ExitStack() as stack:
+        store = server or stack.enter_context(RedisServer())
+        app = {
+            "DRILL_WORKERS": str(_WORKERS),
+            "FASTAPI_PROXY_CLUSTER__STORE": store.url,
+            "FASTAPI_PROXY_CLUSTER__NAME": "drill",
+            "FASTAPI_PROXY_CLUSTER__KEY": "a-key-of-the-drill",
+            "FASTAPI_PROXY_CLUSTER__TIMEOUT": "0.25",
+        }
+        gateways = [free_port() for _ in range(_GATEWAYS)]
+        async with fleet(gateways, ports, settings, app) as running:
+            async with asyncio.timeout(_START_SECONDS):
+                for one in running.gateways:
+                    while [line["event"] for line in one.lines].count("Started") < _WORKERS:
+                        await one.process.line("")
+            yield running

@@ -51,14 +51,15 @@ class Load:
     """The clients.
 
     Attributes:
-        port: Of the gateway on this machine.
+        ports: Of the gateways on this machine. With several, each request has a connection of its
+            own, so that all of their processes get some.
         gets: GETs a second.
         posts: POSTs a second.
         streams: Event streams at any time; as many WebSockets.
         records: Everything that has ended.
     """
 
-    port: int
+    ports: list[int]
     gets: float
     posts: float
     streams: int
@@ -127,7 +128,7 @@ class Load:
                 outcome = "broken off"
             else:
                 outcome = "ok" if reply.status == 200 else str(reply.status)
-                if reply.one(b"connection") != b"close":  # pragma: no branch
+                if len(self.ports) == 1 and reply.one(b"connection") != b"close":
                     self._idle.append((time.monotonic(), client))
                     client = None
         except (OSError, EOFError) as error:  # pragma: no cover - a gateway that fails itself
@@ -135,6 +136,11 @@ class Load:
         if client is not None:
             client.close()
         self._note(kind, started, outcome, served_by)
+
+    @property
+    def _address(self) -> tuple[str, int]:
+        self.ports.append(self.ports.pop(0))
+        return "127.0.0.1", self.ports[0]
 
     async def _connection(self) -> Client:
         # uvicorn closes what has been idle for five seconds; that race would be our own.
@@ -144,7 +150,7 @@ class Load:
             if since > young:
                 return client
             client.close()
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection(*self._address)
         return Client(reader, writer)
 
     async def _ws(self) -> None:
@@ -152,7 +158,7 @@ class Load:
         served_by: int | None = None
         outcome = "ok"
         try:
-            async with connect(("127.0.0.1", self.port)) as client:
+            async with connect(self._address) as client:
                 response = await shake_hands(client, "/echo")
                 if response.status == 101:
                     served_by = int(response.one(b"x-served-by") or b"0")

@@ -9,7 +9,7 @@ from typing import Final
 
 import dns.message
 
-from tests.drill.fleet import fleet
+from tests.drill.fleet import Gateways
 from tests.drill.load import Load
 from tests.drill.report import MOVED, Measured, Phase, measure
 from tests.support.dns_servers import reply, scripted_dns
@@ -23,11 +23,17 @@ _TTL_SECONDS: Final = 60
 
 
 async def run_moved(
-    settings: Mapping[str, str], gets: float, posts: float, streams: int, seconds: float
+    gateways: Gateways,
+    settings: Mapping[str, str],
+    gets: float,
+    posts: float,
+    streams: int,
+    seconds: float,
 ) -> Measured:
     """Run the phase, with a name server of its own.
 
     Args:
+        gateways: Starts the gateways.
         settings: Of the upstream, by the end of the variable's name.
         gets: GETs a second.
         posts: POSTs a second.
@@ -50,8 +56,8 @@ async def run_moved(
             "DISCOVERY__NAMESERVERS": names.nameserver,
             "DISCOVERY__FAMILY": "ipv4",
         }
-        async with fleet(free_port(), ports, {**settings, **source}) as running:
-            load = Load(running.gateway.port, gets, posts, streams)
+        async with gateways(ports, {**settings, **source}) as running:
+            load = Load([one.port for one in running.gateways], gets, posts, streams)
             async with load.running():
                 await asyncio.sleep(1.5)  # a first look-up is followed by none for a second
                 began = time.monotonic()
@@ -59,4 +65,4 @@ async def run_moved(
                 await asyncio.gather(*(one.kill() for one in running.destinations[:EACH]))
                 await asyncio.sleep(seconds)
             phase = Phase(MOVED, tuple(ports[:EACH]), began, time.monotonic(), time.monotonic())
-    return measure(phase, load.records, running.gateway.lines, EACH)
+    return measure(phase, load.records, running.events, EACH)

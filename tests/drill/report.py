@@ -67,8 +67,8 @@ class Measured:
         p99_ms: Their 99th percentile, from `SETTLE_SECONDS` on.
         others_p99_ms: The same of those that other destinations than the victims served. What
             the machine does to all alike shows here too.
-        out_seconds: From the fault until the gateway took the first victim out; if it took
-            none, until the victims got next to no traffic.
+        out_seconds: From the fault until each process that took victims out had done so with the
+            first of them; if none did, until the victims got next to no traffic.
         back_seconds: From its end until the victims had half their fair share of the GETs.
         share: The victims' share of POSTs while the fault lasted.
         victim_requests: How many GETs and POSTs the victims got while the fault lasted.
@@ -221,7 +221,7 @@ def measure(
     Args:
         phase: As it was run.
         records: Of the whole drill.
-        events: Of the gateway: ``at``, ``event``, ``destination``.
+        events: Of the gateways, in order: ``at``, ``event``, ``destination``, ``pid``.
         destinations: How many there are.
     """
     # A failure belongs to the phase it came in, though its stream began in the one before.
@@ -244,13 +244,14 @@ def measure(
     )
     others = [took for took, port in settled if port not in phase.victims]
     posts = [one for one in during if one.kind == "post" and one.served_by is not None]
-    out = [
-        event["at"] - phase.began
-        for event in events
-        if event["event"] in _OUT
-        and phase.began <= event["at"] < phase.healed
-        and urlsplit(event["destination"]).port in phase.victims
-    ]
+    out: dict[int | None, float] = {}
+    for event in events:
+        if (
+            event["event"] in _OUT
+            and phase.began <= event["at"] < phase.healed
+            and urlsplit(event["destination"]).port in phase.victims
+        ):
+            out.setdefault(event.get("pid"), event["at"] - phase.began)
     return Measured(
         name=phase.name,
         requests=dict(Counter(one.kind for one in mine)),
@@ -259,7 +260,7 @@ def measure(
         p50_ms=_percentile(gets, 0.5),
         p99_ms=_percentile([took for took, _ in settled], 0.99),
         others_p99_ms=_percentile(others, 0.99),
-        out_seconds=min(out) if out else _left(phase, during, destinations),
+        out_seconds=max(out.values()) if out else _left(phase, during, destinations),
         back_seconds=_back(phase, mine, destinations),
         share=sum(one.served_by in phase.victims for one in posts) / max(1, len(posts)),
         victim_requests=sum(

@@ -11,6 +11,7 @@ import pytest
 from tests.drill import __main__ as command
 from tests.drill import slow
 from tests.drill.drill import FAULTS, LONG, SHORT, Fault, Pace
+from tests.drill.fleet import Gateways, one_gateway, twelve_processes
 from tests.drill.load import Record
 from tests.drill.report import MOVED, Phase, Report, measure
 
@@ -37,6 +38,16 @@ def test_measure_tells_when_a_destination_left_and_came_back() -> None:
     assert measured.out_seconds == pytest.approx(0.5)
     assert measured.back_seconds == pytest.approx(0.5)
     assert measured.requests == {"get": 350}
+
+
+def test_measure_waits_for_all_processes_of_the_gateways() -> None:
+    """The last one that takes the victim out counts, each at its first event."""
+    phase = Phase("killed", (1,), began=100.0, healed=101.0, ended=104.0)
+    out = {"event": "DestinationDown", "destination": "http://127.0.0.1:1"}
+    events = [{"at": at, "pid": pid, **out} for at, pid in ((100.1, 7), (100.3, 8), (100.6, 7))]
+    measured = measure(phase, _records(*[2] * 300), events, destinations=2)
+
+    assert measured.out_seconds == pytest.approx(0.3)
 
 
 def test_measure_tells_that_a_destination_did_not_come_back() -> None:
@@ -113,9 +124,12 @@ def test_report_names_the_goals_that_were_missed() -> None:
     assert "| NO |" in report.table()
 
 
-@pytest.mark.parametrize(("form", "pace"), [("short", SHORT), ("long", LONG)])
+@pytest.mark.parametrize(
+    ("form", "more", "pace"), [("short", (), SHORT), ("long", ("--twelve",), LONG)]
+)
 def test_command_prints_the_report_and_ends_by_the_goals(
     form: str,
+    more: tuple[str, ...],
     pace: Pace,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -124,8 +138,9 @@ def test_command_prints_the_report_and_ends_by_the_goals(
     """The table is printed, the file has everything, and the status is 1 for a missed goal."""
     paces: list[Pace] = []
 
-    async def pretend(pace: Pace, say: Callable[[str], None]) -> Report:
+    async def pretend(pace: Pace, say: Callable[[str], None], gateways: Gateways) -> Report:
         paces.append(pace)
+        assert gateways is (twelve_processes if pace is LONG else one_gateway)
         say("healthy")
         return Report(
             interval=1.0,
@@ -139,7 +154,7 @@ def test_command_prints_the_report_and_ends_by_the_goals(
 
     written = tmp_path / "report.json"
     monkeypatch.setattr(command, "run", pretend)
-    monkeypatch.setattr("sys.argv", ["drill", form, str(written)])
+    monkeypatch.setattr("sys.argv", ["drill", form, str(written), *more])
     code = command.main()
     printed = capsys.readouterr().out
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from tests.drill.fleet import Fleet, Server, fleet
+from tests.drill.fleet import Fleet, Server, one_gateway
 from tests.drill.load import Load, Record
 from tests.support.gateways import until
 from tests.support.servers import free_port
@@ -32,7 +32,7 @@ _SECONDS: Final = 60.0
 class _Drill:
     def __init__(self, running: Fleet, load: Load) -> None:
         self.destinations = running.destinations
-        self._gateway = running.gateway
+        self._running = running
         self._load = load
 
     def gets(self, since: int) -> list[Record]:
@@ -56,7 +56,7 @@ class _Drill:
             lambda: any(
                 line["event"] in ("DestinationDown", "DestinationEjected")
                 and line["destination"] == server.url
-                for line in self._gateway.lines
+                for line in self._running.events
             ),
             _SECONDS,
         )
@@ -70,8 +70,8 @@ def _twenty(gets: list[Record]) -> bool:
 async def test_no_get_fails_while_a_destination_is_left() -> None:
     """Killed, closing and failing destinations are hidden from clients while another one serves."""
     ports = [free_port() for _ in range(3)]
-    async with fleet(free_port(), ports, _SETTINGS) as running:
-        load = Load(running.gateway.port, gets=20, posts=10, streams=1)
+    async with one_gateway(ports, _SETTINGS) as running:
+        load = Load([running.gateways[0].port], gets=20, posts=10, streams=1)
         async with load.running():
             drill = _Drill(running, load)
             killed, closing, failing = running.destinations

@@ -51,7 +51,7 @@ class Plan:
 
     workers: int = 4
     interval: float = 15.0
-    settle: float = 20.0
+    settle: float = 60.0
     quiet: float = 30.0
     drains: int = 40
 

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +29,8 @@ from tests.cluster.fleet import Process
 
 __all__ = ["Given", "work"]
 
-_REQUESTS_SECONDS: Final = 1.0
+_REQUESTS: Final = 20
+"""Requests a second of each process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +99,18 @@ class _Worker:
         self._connection.send(None)
 
     async def _requests(self) -> None:
-        """Let a request to each destination succeed in each process, once a second."""
-        every = range(self._given.destinations)
-        while True:
+        """Let requests succeed in each process, each to the next destination."""
+        for number in count():
             for one in self._processes:
-                one.succeed(*every)
+                for n in range(_REQUESTS):
+                    destination = one[(number * _REQUESTS + n) % self._given.destinations]
+                    destination.successes += 1
+                    counts = one.metrics.of(destination)
+                    counts.attempts += 1
+                    counts.first_byte.observe(0.004)
+                    counts.series("GET", 200, None).observe(0.005)
                 one.probed.clear()
-                await asyncio.sleep(_REQUESTS_SECONDS / len(self._processes))
+                await asyncio.sleep(1 / len(self._processes))
 
     def _see(self, event: Event) -> None:
         if isinstance(event, DestinationDraining | DestinationEjected):
