@@ -14,28 +14,41 @@ from fastapi_proxy_di.settings import DestinationSettings, UpstreamSettings
 from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.upstream.composition import compose
 from tests.support.gateways import billing, gateway
-from tests.support.held import Holding, get
-from tests.support.origins import ScriptedOrigin
+from tests.support.given import chosen, to
+from tests.support.held import Holding
+from tests.support.http_client import fetch
+from tests.support.origins import Headers, ScriptedOrigin
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.slow
 async def test_thousand_reloads_under_load() -> None:
-    """No GET fails, connections stay, and the rules of earlier settings are gone."""
+    """No GET fails, connections stay, and the rules of earlier settings are gone.
+
+    Half of the GETs go to dynamic destinations.
+    """
     async with (
         ScriptedOrigin(Holding()) as one,
         ScriptedOrigin(Holding()) as two,
-        gateway(one.url, two.url) as gate,
+        ScriptedOrigin() as given,
+        gateway(
+            one.url,
+            two.url,
+            router={"options": chosen},
+            allowed_destinations={"networks": ["127.0.0.0/8"]},
+        ) as gate,
     ):
         ended = False
         responses: list[int] = []
 
-        async def ask() -> None:
+        async def ask(headers: Headers) -> None:
             while not ended:
-                responses.append((await get(gate)).status)
+                reply = await fetch(gate.address, target="/billing/x", headers=headers)
+                responses.append(reply.status)
 
-        clients = [asyncio.create_task(ask()) for _ in range(4)]
+        headers: tuple[Headers, Headers] = ([], to(given.url))
+        clients = [asyncio.create_task(ask(headers[number % 2])) for number in range(4)]
         kinds = [kind(number, one.url, two.url) for number in range(30)]
         await _reload_often(gate.balancer, kinds, 100)
         journey = ref(gate.balancer._running.rules.journey)
@@ -48,6 +61,7 @@ async def test_thousand_reloads_under_load() -> None:
         assert len(responses) > 100
         assert journey() is None
         assert one.connections <= 8
+        assert len(given.requests) > 50
         assert len(gate.balancer._running._tasks) < 5
 
 
@@ -84,6 +98,7 @@ def kind(number: int, one: str, two: str) -> UpstreamSettings:
         limits={"max_in_flight": 50 + number % 2, "queue": number % 5} if number % 3 else {},
         ejection={"window": 30 + number % 3},
         response_headers={"x-number": str(number)},
+        allowed_destinations={"networks": ["127.0.0.0/8", f"10.{number % 2}.0.0/16"]},
     )
 
 
