@@ -116,6 +116,7 @@ from fastapi_proxy_di.upstream.status import (
     SourceStatus,
     UpstreamStatus,
 )
+from fastapi_proxy_di.wire.event_stream import SseEvent
 
 __version__ = "0.1.0"
 
@@ -190,6 +191,7 @@ __all__ = [
     "SettingsError",
     "Side",
     "SourceStatus",
+    "SseEvent",
     "StatusReport",
     "StoreBack",
     "StoreLost",

@@ -11,7 +11,7 @@ ProxyError                          one request failed; a handler turns it into 
 ├── UpstreamConnectError     502    no connection: refused, unreachable, DNS, TLS
 ├── UpstreamDisconnected     502    the destination disconnected before its response was complete
 ├── UpstreamProtocolError    502    the response is malformed, or over a limit
-├── UpstreamTimeout          504    connect, first byte, activity or total time ran out
+├── UpstreamTimeout          504    connect, first byte or event, activity or total time
 ├── InvalidRequest           400    the path has dot segments, or a header is malformed
 ├── RequestBodyTimeout       408    the client stopped sending its body
 ├── RequestBodyTooLarge      413    over ``limits.max_body_bytes``
@@ -86,6 +86,8 @@ class Failure(Enum):
     RESPONSE_MALFORMED = "response_malformed"
     RESPONSE_BODY = "response_body"
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
+    FIRST_EVENT = "first_event"
+    FIRST_EVENT_TIMEOUT = "first_event_timeout"
     ACTIVITY_TIMEOUT = "activity_timeout"
     TOTAL_TIMEOUT = "total_timeout"
     REQUEST_INVALID = "request_invalid"
@@ -103,6 +105,11 @@ class Failure(Enum):
     def status(self) -> int:
         """The HTTP status the client gets when nothing has been sent to it yet."""
         return _STATUSES.get(self, 502)
+
+    @property
+    def held(self) -> bool:
+        """Whether a stream failed while it was held, so that the client has got nothing of it."""
+        return self in _HELD
 
     @property
     def unsent(self) -> bool:
@@ -135,6 +142,7 @@ _STATUSES: Final[dict[Failure, int]] = {
     Failure.LOCAL_RESOURCES: 503,
     Failure.CONNECT_TIMEOUT: 504,
     Failure.FIRST_BYTE_TIMEOUT: 504,
+    Failure.FIRST_EVENT_TIMEOUT: 504,
     Failure.ACTIVITY_TIMEOUT: 504,
     Failure.TOTAL_TIMEOUT: 504,
     Failure.REQUEST_INVALID: 400,
@@ -143,6 +151,7 @@ _STATUSES: Final[dict[Failure, int]] = {
     Failure.REQUEST_BODY_CONSUMED: 500,
     Failure.CLIENT_DISCONNECTED: 499,
 }
+_HELD: Final = frozenset({Failure.FIRST_EVENT, Failure.FIRST_EVENT_TIMEOUT})
 _UNSENT: Final[frozenset[Failure]] = frozenset(
     {
         Failure.RESOLVE,

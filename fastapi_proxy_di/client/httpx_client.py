@@ -246,7 +246,10 @@ class UpstreamTransport:
             if not content:
                 return None
             if not exchange.expects_continue:
-                retain = _retain(exchange, rules)
+                retain, streams = _retain(exchange, rules), rules.settings.streams
+                if streams.first_event is not None:
+                    # The request of the caller has the content anyway.
+                    retain = max(retain, streams.replay_bytes)
                 return RequestBody.whole(upload.receive, content, limit, retain)
         return RequestBody(
             upload.receive,

@@ -27,6 +27,8 @@ _NAMES: Final[dict[Failure, str]] = {
     Failure.RESPONSE_MALFORMED: "RemoteProtocolError",
     Failure.RESPONSE_BODY: "RemoteProtocolError",
     Failure.FIRST_BYTE_TIMEOUT: "ReadTimeout",
+    Failure.FIRST_EVENT: "RemoteProtocolError",
+    Failure.FIRST_EVENT_TIMEOUT: "ReadTimeout",
     Failure.ACTIVITY_TIMEOUT: "ReadTimeout",
     Failure.TOTAL_TIMEOUT: "ReadTimeout",
     Failure.REQUEST_INVALID: "LocalProtocolError",

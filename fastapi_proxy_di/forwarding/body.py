@@ -138,6 +138,11 @@ class RequestBody:
         self.first = b"".join(self._retained)
         return True
 
+    def release(self) -> None:
+        """Forget what was kept for another attempt, because a response is passed on."""
+        self._retained = None
+        self.first = b""
+
     def given_back(self) -> Receive | None:
         """Return a ``receive`` that gives the body again from its beginning.
 

@@ -39,11 +39,13 @@ class EarlyHints:
     Args:
         name: Name of the upstream, for the task's name.
         send: The ASGI ``send`` of the server.
+        held: Whether the hints are sent with the head, because nothing may be sent before.
     """
 
-    __slots__ = ("_context", "_links", "_name", "_send", "_sender")
+    __slots__ = ("_context", "_held", "_links", "_name", "_send", "_sender")
 
-    def __init__(self, name: str, send: Send) -> None:
+    def __init__(self, name: str, send: Send, *, held: bool = False) -> None:
+        self._held = held
         self._name = name
         self._send = send
         self._links: list[list[bytes]] = []
@@ -57,14 +59,16 @@ class EarlyHints:
         if status != _EARLY_HINTS or not links:
             return
         self._links.append(links)
-        if self._sender is None or self._sender.done():
+        if not self._held and (self._sender is None or self._sender.done()):
             self._sender = asyncio.get_running_loop().create_task(
                 self._send_links(), name=f"early hints of {self._name}", context=self._context
             )
 
     async def sent(self) -> None:
         """Wait until every hint is sent, so that the response can follow."""
-        if self._sender is not None:
+        if self._held:
+            await self._send_links()
+        elif self._sender is not None:
             await self._sender
 
     async def _send_links(self) -> None:

@@ -44,6 +44,8 @@ _TEXTS: Final = {
     Failure.RESPONSE_HEAD: "no response from",
     Failure.RESPONSE_MALFORMED: "malformed response from",
     Failure.FIRST_BYTE_TIMEOUT: "no response in time from",
+    Failure.FIRST_EVENT: "stream broke off before its first event at",
+    Failure.FIRST_EVENT_TIMEOUT: "no first event in time from",
     Failure.ACTIVITY_TIMEOUT: "nothing sent in time by",
     Failure.TOTAL_TIMEOUT: "total time ran out at",
 }

@@ -64,6 +64,7 @@ class HttpForwarder:
         self._response_headers: Final = response_headers
         self._binding: Final = binding
         self._body_keys: Final = body_keys
+        self._holds: Final = settings.streams.first_event is not None
         self._watcher: Final = Watcher(settings.name, Deadlines.of(settings.timeouts))
 
     async def forward(
@@ -106,7 +107,7 @@ class HttpForwarder:
                 self._builder.frame(exchange, 0)
             extensions = scope.get("extensions") or ()
             if EARLY_HINT in extensions and exchange.send is not None and may_hint(exchange):
-                exchange.early_hints = EarlyHints(self._name, exchange.send)
+                exchange.early_hints = EarlyHints(self._name, exchange.send, held=self._holds)
             watcher.start(exchange)
             if began:
                 exchange.started = began

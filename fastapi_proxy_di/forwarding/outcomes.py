@@ -74,14 +74,17 @@ class Outcomes:
         started: float,
         *,
         of_key: bool = False,
+        failed_event: bool = False,
     ) -> None:
-        """Report a response with one of the ``notable`` statuses.
+        """Report a response with one of the ``notable`` statuses, or a stream that was held.
 
         Args:
             destination: The destination of the exchange.
             response: The response.
             started: Monotonic seconds at which the attempt began.
             of_key: Whether it refuses the request's key, so that it says nothing about the host.
+            failed_event: Whether its first event means failure, which a policy learns. As with a
+                status of 500, one bad request may be the cause, so it ejects nothing.
         """
         status = response.status
         if of_key:
@@ -96,7 +99,7 @@ class Outcomes:
             seconds = retry_after_seconds(response.headers)
             if seconds is not None and seconds > 0:
                 self._supervisor.cool_down(destination, seconds)
-        self.observe(destination, started, failed=status >= 500)
+        self.observe(destination, started, failed=failed_event or status >= 500)
 
     def failed(self, destination: Destination, reason: str) -> None:
         """Count a failure on the destination's side, with ``reason`` as its name."""

@@ -9,6 +9,7 @@ no connection                                 any, 3 other destinations         
 not processed by the destination              any, 10 times on new connections  RETRY_UNPROCESSED
 a reused connection closed, no response byte  repeatable, once                  RETRY_FREE
 any other failure before a response byte      repeatable                        RETRY_COUNTED
+a stream that failed before its first event   repeatable, streams.retry: POST   RETRY_COUNTED
 a response with a status of ``statuses``      repeatable                        RETRY_COUNTED
 a response with one of ``refused_statuses``   any                               RETRY_COUNTED
 anything else, or attempts or budget used up  -                                 NO
@@ -78,6 +79,7 @@ class Outcome:
     Attributes:
         failure: The failure of the attempt, ``None`` if a response came.
         status: The status of the response, ``None`` if none came.
+        failed_event: Whether the first event of the response means failure.
         repeatable: Whether the request may be sent twice.
         reused: Whether the connection had served before.
         answered: Whether any byte of the response arrived.
@@ -91,6 +93,7 @@ class Outcome:
 
     failure: Failure | None = None
     status: int | None = None
+    failed_event: bool = False
     repeatable: bool = False
     reused: bool = False
     answered: bool = False
@@ -193,9 +196,9 @@ def decide(outcome: Outcome, settings: RetrySettings, budget: RetryBudget, now: 
         return Verdict.RETRY_UNPROCESSED if outcome.refusals < MAX_REFUSALS else Verdict.NO
     if failure is None:
         eligible = outcome.status in settings.refused_statuses or (
-            outcome.repeatable and outcome.status in settings.statuses
+            outcome.repeatable and (outcome.failed_event or outcome.status in settings.statuses)
         )
-    elif failure.side is not Side.DESTINATION or outcome.answered:
+    elif failure.side is not Side.DESTINATION or (outcome.answered and not failure.held):
         return Verdict.NO
     elif failure.unsent:
         return _free(outcome.connect_retries < MAX_CONNECT_RETRIES)

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.balancing.selection import Selection
-from fastapi_proxy_di.errors import Attempt, ProxyError
+from fastapi_proxy_di.errors import Attempt, Failure, ProxyError
 from fastapi_proxy_di.forwarding.destination_transport import DestinationTransport
 from fastapi_proxy_di.forwarding.exchange import Dials, Exchange
+from fastapi_proxy_di.forwarding.first_event import first_event_of
 from fastapi_proxy_di.forwarding.key_cooling import KeyCooling
 from fastapi_proxy_di.forwarding.outage import Outage
 from fastapi_proxy_di.forwarding.outcomes import Outcomes, names_retry_after
@@ -37,6 +38,8 @@ from fastapi_proxy_di.wire.targets import join_target
 
 __all__ = ["FRESH_SECONDS", "RetryLoop", "attempt", "outgoing_request"]
 
+_STATUS_OF_STREAMS: Final = frozenset({200})
+
 FRESH_SECONDS: Final = 1.0
 """How long a connection may have been idle for a request that must not be sent twice. Servers
 close idle connections after some seconds, so a connection this fresh will hardly be closed."""
@@ -56,6 +59,9 @@ class RetryLoop:
         outage_of: Gives where an exchange waits while no destination responds.
         random: The source of the jitter of pauses.
         key_cooling: Cools the keys that destinations refuse; ``None`` without ``ejection.key``.
+
+    Raises:
+        ValueError: ``streams.first_event_when`` cannot be imported, or is no rule.
     """
 
     def __init__(
@@ -90,7 +96,14 @@ class RetryLoop:
         # One set of both kinds of statuses, so that an ordinary response costs one look-up.
         self._listed: Final = settings.retries.statuses | settings.retries.refused_statuses
         refusals = frozenset() if key_cooling is None else key_cooling.statuses
-        self._notable: Final = self._listed | outcomes.notable | refusals
+        self._first_event: Final = first_event_of(settings)
+        # Where streams are held, each response with 200 takes the way of the notable ones.
+        self._notable: Final = (
+            self._listed
+            | outcomes.notable
+            | refusals
+            | (frozenset() if self._first_event is None else _STATUS_OF_STREAMS)
+        )
 
     def pick(
         self, key: PickRequest | None, tried: Collection[Destination] = ()
@@ -181,13 +194,20 @@ class RetryLoop:
                     if outcomes.learns:
                         outcomes.observe(destination, started, failed=False)
                     return
+                failed_event = await self._failed_event(exchange)
                 cools = self._cool_key(exchange, response)
-                outcomes.notable_response(destination, response, started, of_key=cools is not None)
-                if response.status not in self._listed:
+                outcomes.notable_response(
+                    destination,
+                    response,
+                    started,
+                    of_key=cools is not None,
+                    failed_event=failed_event,
+                )
+                if not failed_event and response.status not in self._listed:
                     return
                 if cools or names_retry_after(response):
                     closed += (destination,)
-                verdict = self._decide_on_status(exchange, closed, retries)
+                verdict = self._decide_on_response(exchange, closed, retries, failed_event)
                 if verdict is Verdict.NO:
                     return
                 # Picked while there still is a response to give: without another destination
@@ -195,7 +215,8 @@ class RetryLoop:
                 elsewhere = self._after_response(exchange, tried, closed)
                 if elsewhere is None:
                     return
-                exchange.attempts += (Attempt(destination.url, status=response.status),)
+                why = Failure.FIRST_EVENT if failed_event else None
+                exchange.attempts += (Attempt(destination.url, why, response.status),)
                 exchange.request_sent = True
             except ProxyError as error:
                 self._note(exchange, error)
@@ -293,10 +314,27 @@ class RetryLoop:
         error.request_sent = exchange.request_sent
         return error
 
-    def _decide_on_status(
-        self, exchange: Exchange, closed: Sequence[Destination], retries: int
+    async def _failed_event(self, exchange: Exchange) -> bool:
+        """Wait for the first event of a stream that is held; return whether it means failure."""
+        held = self._first_event
+        if held is None or exchange.response.status != 200:
+            return False
+        return await held.failed(exchange)
+
+    def _repeatable(self, exchange: Exchange, *, held: bool) -> bool:
+        """Whether the request may be sent twice; ``held``: its response was a stream."""
+        if held and self._first_event is not None:
+            return self._first_event.repeatable(exchange)
+        return exchange.repeatable
+
+    def _decide_on_response(
+        self,
+        exchange: Exchange,
+        closed: Sequence[Destination],
+        retries: int,
+        failed_event: bool,
     ) -> Verdict:
-        """Decide whether another attempt follows a response with a listed status."""
+        """Decide whether another attempt follows a listed status or an event of failure."""
         pool = self._supervisor.pool
         if self._key_cooling is not None:
             closed = (*closed, *self._key_cooling.cooled(exchange, pool))
@@ -304,7 +342,8 @@ class RetryLoop:
             return Verdict.NO  # before the budget is asked, which would count a retry
         outcome = Outcome(
             status=exchange.response.status,
-            repeatable=exchange.repeatable,
+            failed_event=failed_event,
+            repeatable=self._repeatable(exchange, held=failed_event),
             replayable=exchange.body is None or exchange.body.replayable(written=True),
             retries=retries,
         )
@@ -324,7 +363,7 @@ class RetryLoop:
         dials = exchange.dials or Dials()
         outcome = Outcome(
             failure=error.failure,
-            repeatable=exchange.repeatable,
+            repeatable=self._repeatable(exchange, held=error.failure.held),
             reused=sent is not None and sent.reused,
             answered=sent is not None and sent.answered,
             replayable=body is None or body.replayable(written=sent is not None),

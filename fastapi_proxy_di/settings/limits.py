@@ -37,6 +37,14 @@ class LimitSettings(SettingsModel):
         default=None, description="Largest request body; larger ones get 413. None for no limit."
     )
 
+    replay_total_bytes: Count = Field(
+        default=64 << 20,
+        description=(
+            "Bytes of request bodies that a process keeps for ``streams.replay_bytes``, of all its"
+            " upstreams; beyond them ``retries.replay_bytes`` holds. 64 MiB."
+        ),
+    )
+
     max_response_header_bytes: int = Field(
         default=65536,
         ge=1024,

@@ -170,7 +170,7 @@ class UpstreamSettings(LayeredSettings):
     limits: LimitSettings = Field(default=LimitSettings(), description="What the upstream may use.")
 
     streams: StreamSettings = Field(
-        default=StreamSettings(), description="Bodies of model servers, and of others that stream."
+        default=StreamSettings(), description="Event streams, such as those of model servers."
     )
 
     max_requests: OptionalLimit = Field(

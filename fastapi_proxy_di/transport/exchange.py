@@ -80,6 +80,12 @@ class BaseExchange:
             await self._read_waiter
         return self._take()
 
+    def unread(self, data: bytes) -> None:
+        data += self._take() if self._buffered else b""
+        if data:
+            self._keep(data)
+            self._buffered = len(data)
+
     async def continued(self) -> None:
         if not self._body_wanted and not self.status and self._error is None:
             self._continue_waiter = self._loop.create_future()

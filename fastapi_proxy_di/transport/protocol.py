@@ -82,6 +82,9 @@ class TransportExchange(Protocol):
             ProxyError: The response broke off.
         """
 
+    def unread(self, data: bytes) -> None:
+        """Put back what ``read`` has given, in front of what is not read yet."""
+
     async def continued(self) -> None:
         """Wait until the destination asks for the body (100), responds, or breaks off."""
 

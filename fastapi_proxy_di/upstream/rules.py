@@ -26,6 +26,7 @@ from fastapi_proxy_di.client.httpx_client import AsGiven, CallRules
 from fastapi_proxy_di.forwarding.appending import AppendingBuilder
 from fastapi_proxy_di.forwarding.body_keys import body_keys_of
 from fastapi_proxy_di.forwarding.hedging import Hedging
+from fastapi_proxy_di.forwarding.holding import http_forwarder
 from fastapi_proxy_di.forwarding.http import HttpForwarder
 from fastapi_proxy_di.forwarding.journey import Journey, Send
 from fastapi_proxy_di.forwarding.key_cooling import KeyCooling
@@ -136,7 +137,7 @@ def make_rules(
         telemetry=telemetry,
         policy=policy,
         journey=journey,
-        http=HttpForwarder(settings, journey, builder, response_headers, binding, body_keys),
+        http=http_forwarder(settings, journey, builder, response_headers, binding, body_keys),
         websocket=WebSocketForwarder(
             settings, journey, builder, response_headers, running.tunnels, binding
         ),

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["MAX_EVENT_BYTES", "EventBorders", "EventScanner", "SseEvent"]
+__all__ = ["MAX_EVENT_BYTES", "EventBorders", "EventScanner", "SseEvent", "is_event_stream"]
 
 MAX_EVENT_BYTES: Final = 1 << 20
 """Bytes of the lines of an event, without comments and line ends; larger events are skipped."""
@@ -44,6 +44,14 @@ class SseEvent:
     event: str = "message"
     id: str = ""
     retry: int | None = None
+
+
+def is_event_stream(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a message is an event stream, by its headers with names in lower case."""
+    for name, value in headers:
+        if name == b"content-type":
+            return value.partition(b";")[0].strip().lower() == b"text/event-stream"
+    return False
 
 
 class _Lines:

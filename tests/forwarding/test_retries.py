@@ -205,3 +205,19 @@ def test_backoff_is_fully_jittered_and_capped() -> None:
 
         assert 0 <= min(pauses) < most / 10
         assert most * 0.9 < max(pauses) <= most
+
+
+@pytest.mark.parametrize("failure", [one for one in Failure if one.held])
+def test_decide_counts_streams_that_failed_while_they_were_held(failure: Failure) -> None:
+    """Although bytes of the response have arrived."""
+    assert verdict(failure=failure, answered=True) is COUNTED
+    assert verdict("POST", failure=failure, answered=True) is NO
+    assert verdict(failure=failure, answered=True, replayable=False) is NO
+    assert verdict(failure=failure, answered=True, retries=1) is NO
+
+
+def test_decide_counts_an_event_of_failure() -> None:
+    """As a listed status."""
+    assert verdict(status=200, failed_event=True) is COUNTED
+    assert verdict("POST", status=200, failed_event=True) is NO
+    assert verdict(status=200) is NO

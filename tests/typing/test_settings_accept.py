@@ -25,6 +25,7 @@ from fastapi_proxy_di import (
     HealthSettings,
     LimitSettings,
     RetrySettings,
+    SseEvent,
     StreamSettings,
     TimeoutSettings,
     TlsSettings,
@@ -57,6 +58,11 @@ class First:
     def pick(self, available: Any, request: object) -> Any:
         """Pick the first."""
         return available[0]
+
+
+def counts(event: SseEvent) -> bool | None:
+    """Count every event."""
+    return True
 
 
 class Plain(UpstreamSettings, name="plain"):
@@ -159,6 +165,7 @@ ACCEPTED: Final[list[BaseModel]] = [
         queue_timeout="500ms",
         max_body_bytes=None,
         max_response_header_bytes=4096,
+        replay_total_bytes=0,
         idle_connections=0,
         idle_seconds=4,
         dynamic_destinations=10,
@@ -178,6 +185,8 @@ ACCEPTED: Final[list[BaseModel]] = [
     ),
     RetrySettings(methods="GET,POST"),
     StreamSettings(replay_bytes=0),
+    StreamSettings(first_event="10s", first_event_when="openai", retry=True, replay_bytes=65536),
+    StreamSettings(first_event=SECOND, first_event_when=counts),
     TimeoutSettings(
         connect="5s", resolve=SECOND, activity=100, first_byte="none", ping=None, total="2m"
     ),
@@ -205,7 +214,7 @@ ACCEPTED: Final[list[BaseModel]] = [
         policy="hash",
         hash_key="path",
         prefix_bytes=4096,
-        streams=StreamSettings(replay_bytes=65536),
+        streams=StreamSettings(),
         health=HealthSettings(),
         ejection=EjectionSettings(),
         discovery=DiscoverySettings(),

@@ -72,6 +72,8 @@ def nested(field: str, value: Any) -> dict[str, Any]:
 
 COOKIE: Final = {"cookie": "stay", "key": "k" * 32}
 
+HELD: Final = {"streams": {"first_event": 9}}
+
 FIELDS: Final[dict[str, Any]] = {
     "hash_key": "header:x-key",
     "health.path": "/up",
@@ -186,6 +188,13 @@ CASES: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         {"ejection": {"key": "query:key", "key_statuses": "429"}},
     ),
     "prefix_bytes": ({"policy": "prefix"}, {"policy": "prefix", "prefix_bytes": 7}),
+    "streams.first_event": ({}, {"streams": {"first_event": 1}}),
+    "streams.first_event_when": (
+        HELD,
+        {"streams": {"first_event": 9, "first_event_when": "openai"}},
+    ),
+    "streams.retry": (HELD, {"streams": {"first_event": 9, "retry": True}}),
+    "limits.replay_total_bytes": (HELD, {**HELD, "limits": {"replay_total_bytes": 7}}),
     "streams.replay_bytes": (
         {"policy": "prefix"},
         {"policy": "prefix", "streams": {"replay_bytes": 7}},

@@ -7,6 +7,7 @@ import importlib
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,3 +138,11 @@ def test_codings_without_a_library_have_no_copy(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(content_coding, "import_module", missing)
 
     assert set(content_coding._decoders()) == {b"gzip", b"x-gzip", b"deflate"}
+
+
+def test_brotli_that_cannot_bound_its_output_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those before 1.2."""
+    old = SimpleNamespace(Decompressor=object, ZstdDecompressor=object)
+    monkeypatch.setattr(content_coding, "import_module", lambda name: old)
+
+    assert b"br" not in content_coding._decoders()

@@ -1,0 +1,55 @@
+"""Event streams, as the how-to describes them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.docs.conftest import Gateway, Snippet
+from tests.support.engines import engine
+from tests.support.origins import ScriptedOrigin
+
+pytestmark = pytest.mark.e2e
+
+
+def chunk_of(**delta: str) -> bytes:
+    """Give an event of OpenAI's chat."""
+    return b"data: %b\n\n" % json.dumps({"choices": [{"delta": delta}]}).encode()
+
+
+async def test_model_server_that_reports_an_error_is_left_for_another(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the chunk with the role, before any content; the POST has its body again."""
+    role, text = chunk_of(role="assistant"), chunk_of(content="hello")
+    overloaded = engine(role, b'data: {"error": {"message": "overloaded"}}\n\n', then="stall")
+    async with (
+        ScriptedOrigin(overloaded) as bad,
+        ScriptedOrigin(engine(role, text)) as good,
+    ):
+        monkeypatch.setenv("UPSTREAM_MODELS_DESTINATIONS", f"{bad.url},{good.url}")
+        monkeypatch.setenv("UPSTREAM_MODELS_POLICY", "first")
+        async with gateway(snippet("how_to/streams.py").app) as client:
+            response = await client.post("/models/v1/chat/completions", json={"stream": True})
+
+    assert response.content == role + text
+    assert bad.request.body == good.request.body != b""
+
+
+async def test_function_decides_on_the_first_event(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event ``failed`` leads to another destination, after one that says nothing."""
+    row = b"event: row\ndata: 1\n\n"
+    async with (
+        ScriptedOrigin(engine(b"data: begins\n\n", b"event: failed\ndata: no\n\n")) as bad,
+        ScriptedOrigin(engine(b"data: begins\n\n", row)) as good,
+    ):
+        monkeypatch.setenv("UPSTREAM_REPORTS_DESTINATIONS", f"{bad.url},{good.url}")
+        monkeypatch.setenv("UPSTREAM_REPORTS_POLICY", "first")
+        async with gateway(snippet("how_to/streams_rule.py").app) as client:
+            response = await client.get("/reports/today")
+
+    assert response.content == b"data: begins\n\n" + row
+    assert (len(bad.requests), len(good.requests)) == (1, 1)
