@@ -1,6 +1,6 @@
 """What one app shares with its other processes: started before its upstreams, closed after them.
 
-Nothing of it is on the path of a request.
+Nothing of it is on the path of a request, but where ``max_requests`` has none left in this process.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fastapi_proxy_di.cluster.connecting import connect
 from fastapi_proxy_di.cluster.members import Applied, Member, Members, UpstreamCounts, process_name
 from fastapi_proxy_di.cluster.probing_upstream import SharedHealth
 from fastapi_proxy_di.cluster.reader import Reader
+from fastapi_proxy_di.cluster.requests import SharedRequests
 from fastapi_proxy_di.cluster.shared_upstream import SharedUpstream
 from fastapi_proxy_di.cluster.signing import Signer
 from fastapi_proxy_di.cluster.state import SharedState
@@ -33,7 +34,7 @@ from fastapi_proxy_di.supervision.events import Events, StoreBack, StoreLost
 from fastapi_proxy_di.supervision.prober import Prober
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "started"]
 
 _START_SECONDS: Final = 1.0
 """How long a start tries to reach the store; then it goes on without."""
@@ -65,6 +66,7 @@ class Cluster:
         assert settings.key is not None
         address, timeout = settings.store.get_secret_value(), settings.timeout
         self._events: Final = events
+        self._refuse: Final = settings.on_store_lost == "refuse"
         self._contact: Final = Contact(self._changed)
         self.signer: Final = Signer(settings.key.get_secret_value().encode(), settings.name)
         # Without timeouts of its own: `Store` limits each command.
@@ -108,9 +110,9 @@ class Cluster:
         self._started = True
         if self._contact.lost:
             self._tell(self._reason)
-        _ = _started(self._reader.run(), "reader of the cluster", self._tasks)
-        _ = _started(self.members.run(), "beats of the cluster", self._tasks)
-        _ = _started(self.totals.run(), "totals of the cluster", self._tasks)
+        _ = started(self._reader.run(), "reader of the cluster", self._tasks)
+        _ = started(self.members.run(), "beats of the cluster", self._tasks)
+        _ = started(self.totals.run(), "totals of the cluster", self._tasks)
 
     async def read(self) -> None:
         """Read all records now, for an upstream that was added; not if the store is lost."""
@@ -141,9 +143,10 @@ class Cluster:
         health = SharedHealth(
             supervisor, prober, store, state, events, random, probes_alone=probes_alone
         )
-        own = partial(_started, tasks=self._writes)
+        own = partial(started, tasks=self._writes)
         ended = self.totals.add(numbers)
-        shared = SharedUpstream(state, supervisor, weigh, own, health, ended)
+        requests = SharedRequests(store, state, supervisor, own, refuse=self._refuse)
+        shared = SharedUpstream(state, supervisor, weigh, own, health, requests, ended)
         self._shared[supervisor.pool.name] = shared
         return shared
 
@@ -233,9 +236,10 @@ class Cluster:
             self._events.emit(StoreLost(upstream, reason=reason) if reason else StoreBack(upstream))
 
 
-def _started(
+def started(
     coroutine: Coroutine[Any, Any, Any], name: str, tasks: set[asyncio.Task[Any]]
 ) -> asyncio.Task[Any]:
+    """Start a task that is one of ``tasks`` until it ends."""
     task = asyncio.get_running_loop().create_task(coroutine, name=name, context=Context())
     tasks.add(task)
     task.add_done_callback(tasks.discard)

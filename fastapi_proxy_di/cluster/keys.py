@@ -65,6 +65,10 @@ class Keys:
         """Give the key of the processes that sent requests to a destination."""
         return f"{self._prefix}traffic:{upstream}:{digest}"
 
+    def requests(self, upstream: str, milliseconds: int) -> str:
+        """Give the key of the requests of an upstream within a window of that length."""
+        return f"{self._prefix}requests:{upstream}:{milliseconds}"
+
     def limit(self, digest: str) -> str:
         """Give the key of what was taken from a limit by whom the digest stands for."""
         return f"{self._prefix}limit:{digest}"

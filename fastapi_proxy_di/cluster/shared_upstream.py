@@ -1,4 +1,4 @@
-"""What one upstream shares with the other processes: drains, weights and health."""
+"""What one upstream shares with the other processes: drains, weights, health and requests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any, Final, NamedTuple, Protocol
 
 from fastapi_proxy_di.cluster.probing_upstream import SharedHealth
+from fastapi_proxy_di.cluster.requests import SharedRequests
 from fastapi_proxy_di.cluster.state import Body, SharedState, parsed_id
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.supervision.supervisor import Supervisor
@@ -45,10 +46,12 @@ class SharedUpstream:
         weigh: Gives an address a weight, whatever the settings say.
         own: Runs what writes a record to its end.
         health: Shares the health.
+        requests: Shares ``max_requests``.
         ended: Called at the end.
 
     Attributes:
         health: Shares the health.
+        requests: Shares ``max_requests``.
     """
 
     def __init__(
@@ -58,10 +61,12 @@ class SharedUpstream:
         weigh: Callable[[str, float], object],
         own: _Own,
         health: SharedHealth,
+        requests: SharedRequests,
         ended: Callable[[], object],
     ) -> None:
         self._ended: Final = ended
         self.health: Final = health
+        self.requests: Final = requests
         self._state: Final = state
         self._supervisor: Final = supervisor
         self._weigh: Final = weigh

@@ -6,6 +6,8 @@ that has waited longest, and a request whose client disconnects is removed at on
 destination has room is checked again at the pick; a request that finds none there, because
 another attempt took the room meanwhile, waits again and keeps its turn.
 
+With a store, the requests per window of all processes together are limited by a `SharedWindow`.
+
 A waiting request stays in the queue until it has been admitted, so that no later one overtakes
 it. Only the first is woken; it checks the limits itself, so that it may be woken in vain.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 from fastapi_proxy_di.errors import LimitExceeded, ProxyError
@@ -26,7 +28,28 @@ from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import LimitSettings
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "SharedWindow"]
+
+
+class SharedWindow(Protocol):
+    """The requests per window of all processes together."""
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until there may be room again."""
+        ...
+
+    def full(self, limit: int) -> bool:
+        """Whether no request may be admitted now."""
+        ...
+
+    def take(self, limit: int) -> bool:
+        """Take one request if this process has any left; else begin to fetch some."""
+        ...
+
+    async def fetched(self) -> None:
+        """Wait until those that are being fetched are there."""
+        ...
 
 
 class Admission:
@@ -42,6 +65,8 @@ class Admission:
     Attributes:
         in_flight: Number of requests that were admitted and have not ended.
         unlimited: The journeys, as long as they are in use, whose requests are not admitted here.
+        shared: Counts the requests of the window in all processes together; ``None`` without a
+            store.
     """
 
     def __init__(
@@ -52,6 +77,7 @@ class Admission:
         destinations: Callable[[], Iterable[Destination]] | None = None,
     ) -> None:
         self.in_flight: int = 0
+        self.shared: SharedWindow | None = None
         self._supervisor: Final = supervisor
         pool = self._pool = supervisor.pool
         self._destinations: Final = destinations or (lambda: pool.destinations)
@@ -133,7 +159,7 @@ class Admission:
             ProxyError: The exchange was interrupted while it was in the queue.
         """
         if self._window_is_full():
-            raise self._refused("max_requests", self._supervisor.window_left)
+            raise self._refused("max_requests", self._window_left())
         waiter: _Waiter | None = None
         if not self._waiting and self._has_place():
             self.in_flight += 1
@@ -141,7 +167,9 @@ class Admission:
             waiter = await self._wait_for_turn(exchange, None)
             if self._window_is_full():  # requests before it in the queue used the window up
                 self.leave()
-                raise self._refused("max_requests", self._supervisor.window_left)
+                raise self._refused("max_requests", self._window_left())
+        if self.shared is not None and self._max_requests is not None:
+            await self._take_shared(self.shared, self._max_requests)
         self._supervisor.requests_in_window += 1
         return waiter
 
@@ -235,9 +263,31 @@ class Admission:
             return max(self.in_flight, at_destinations) >= limit
         return self.in_flight >= limit
 
+    async def _take_shared(self, shared: SharedWindow, limit: int) -> None:
+        """Take one of the requests of all processes, or give the place back.
+
+        It waits only if this process has used up what it had, usually at the begin of a window.
+        """
+        try:
+            while not shared.take(limit):
+                if shared.full(limit):
+                    raise self._refused("max_requests", shared.seconds_left)
+                await shared.fetched()
+        except BaseException:
+            self.leave()
+            raise
+
     def _window_is_full(self) -> bool:
         limit = self._max_requests
-        return limit is not None and self._supervisor.requests_in_window >= limit
+        if limit is None:
+            return False
+        if self.shared is not None:
+            return self.shared.full(limit)
+        return self._supervisor.requests_in_window >= limit
+
+    def _window_left(self) -> float:
+        """Seconds until the window of ``max_requests`` turns."""
+        return self._supervisor.window_left if self.shared is None else self.shared.seconds_left
 
     def _no_place(self) -> ProxyError:
         limits, supervisor = self._limits, self._supervisor

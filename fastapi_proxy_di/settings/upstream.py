@@ -176,7 +176,8 @@ class UpstreamSettings(LayeredSettings):
     max_requests: OptionalLimit = Field(
         default=None,
         description=(
-            "Requests per ``max_requests_window``, all destinations together; none for no limit."
+            "Requests per ``max_requests_window``, all destinations together, and all processes"
+            " where the app has a ``cluster.store``; none for no limit."
         ),
     )
 

@@ -329,6 +329,11 @@ class Supervisor:
         return max(0.0, first - self._loop.time())
 
     @property
+    def window(self) -> float:
+        """Seconds between two turns of the window of ``max_requests``."""
+        return self._window
+
+    @property
     def window_left(self) -> float:
         """Seconds until the window of ``max_requests`` turns."""
         return max(0.0, self._turn.when() - self._loop.time())

@@ -116,4 +116,5 @@ def compose(
             lambda: running.rules.policy.name == "latency",
             running.numbers(),
         )
+        running.admission.shared = running.shared.requests
     return running

@@ -294,3 +294,58 @@ def test_admission_at_saturation_is_one_event() -> None:
 
     assert len(door.entered) == 51
     assert len(door.events) == 1
+
+
+class SharedWindow:
+    """The requests of all processes: those that a test gives out."""
+
+    def __init__(self) -> None:
+        self.seconds_left = 7.0
+        self.left = 0
+        self.empty = False
+        self.more = asyncio.Event()
+
+    def full(self, limit: int) -> bool:
+        """Whether nothing is left."""
+        return self.empty and not self.left
+
+    def take(self, limit: int) -> bool:
+        """Take one."""
+        if not self.left:
+            return False
+        self.left -= 1
+        return True
+
+    async def fetched(self) -> None:
+        """Wait for more."""
+        await self.more.wait()
+
+
+def test_requests_wait_for_the_block_of_a_shared_window() -> None:
+    """One that leaves or is refused gives its place back; nothing is asked without a limit."""
+
+    async def check() -> None:
+        door = Door(max_requests=100, max_in_flight=2)
+        shared = door.admission.shared = SharedWindow()
+        await door.arrive("a", "b")
+        assert door.counts == (2, 0)
+        door.tasks["a"].cancel()
+        await door.settle()
+        assert door.counts == (1, 0)
+        await door.arrive("c")
+
+        shared.left, shared.empty = 1, True
+        shared.more.set()
+        await door.settle()
+
+        assert door.entered == ["b"]
+        assert door.refusal("c").retry_after == 7.0
+        assert door.counts == (1, 0)
+        await door.arrive("d")
+        assert "max_requests" in str(door.refusal("d"))
+
+        door.admission.configure(LimitSettings(max_in_flight=2), None)
+        await door.arrive("e")
+        assert door.entered == ["b", "e"]
+
+    run_virtually(check())
