@@ -49,6 +49,10 @@ class Keys:
         """Give the key of the sum of all series that have ended."""
         return f"{self._prefix}gone:{upstream}"
 
+    def next_gone(self, upstream: str, process: str) -> str:
+        """Give the key of a new such sum, which a process writes in parts."""
+        return f"{self._prefix}next:{upstream}:{process}"
+
     def lease(self, upstream: str, shard: int) -> str:
         """Give the key of the lease to probe a part of an upstream."""
         return f"{self._prefix}lease:{upstream}:{shard}"

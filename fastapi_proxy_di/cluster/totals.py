@@ -20,13 +20,13 @@ from fastapi_proxy_di.cluster.store import Store, StoreLost
 from fastapi_proxy_di.cluster.totals_ended import EndedTotals
 from fastapi_proxy_di.cluster.totals_reading import THREAD_BYTES, TotalsReader
 from fastapi_proxy_di.cluster.totals_rows import Rows
-from fastapi_proxy_di.cluster.totals_scripts import OFFER, SEND
+from fastapi_proxy_di.cluster.totals_scripts import SEND
 from fastapi_proxy_di.cluster.totals_series import Changes, Part, Series, parts_of
 from fastapi_proxy_di.observability.families import Numbers
 
 __all__ = ["SharedTotals"]
 
-_PART_SECONDS: Final = 1.0
+_PART_SECONDS: Final = 0.25
 """Between two parts of a report."""
 
 _LEAST_SECONDS: Final = 0.05
@@ -145,13 +145,13 @@ class SharedTotals:
             StoreLost: The store cannot be reached, or it has lost totals, which the processes are
                 reporting again.
         """
-        rows = await self._reader.all(upstream)
+        raw = await self._reader.all(upstream)
         own = [one.name for one in self._series if one.upstream == upstream and not one.fresh]
-        if not rows.series.keys() >= set(own):
+        if not raw.series.keys() >= set(own):
             self._wait_for_all()
         if monotonic() < self._whole_at:
             raise StoreLost("the store has lost totals, which are being reported again")
-        return await to_thread(rows.sum, alive)
+        return await self._reader.checked(upstream, raw.size, lambda check: raw.sum(check, alive))
 
     def _parts(self) -> list[Part]:
         now = monotonic()
@@ -184,11 +184,10 @@ class SharedTotals:
         else:
             series.lost()
             self._wait_for_all()
-        known, fields = series.gone
-        if not version and fields:  # the store was emptied
-            pairs = [text for pair in fields.items() for text in pair]
-            await self._store.run(OFFER, (self._state.keys.gone(upstream),), *pairs)
-        elif version != known:
+        known = series.gone
+        if not version and known is not None and known.gone:  # the store was emptied
+            await self._ended.offer(upstream, known.gone)
+        elif version != (b"" if known is None else known.version):
             series.gone = await self._reader.gone(upstream)
 
 

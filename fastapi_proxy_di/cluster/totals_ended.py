@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from asyncio import to_thread
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Final
 
 from fastapi_proxy_di.cluster.signing import Signer
 from fastapi_proxy_di.cluster.state import SharedState
 from fastapi_proxy_di.cluster.store import Store
-from fastapi_proxy_di.cluster.totals_reading import AllRows, TotalsReader
+from fastapi_proxy_di.cluster.totals_reading import (
+    GONE_SERIES,
+    Checked,
+    RawTotals,
+    TotalsReader,
+    pairs_of,
+)
 from fastapi_proxy_di.cluster.totals_rows import Rows, merged
-from fastapi_proxy_di.cluster.totals_scripts import ENDED, FOLD
+from fastapi_proxy_di.cluster.totals_scripts import ENDED, FOLD, OFFER, STAGE
+from fastapi_proxy_di.cluster.totals_series import PART_BYTES
 
 __all__ = ["EndedTotals"]
 
@@ -73,35 +80,71 @@ class EndedTotals:
         Raises:
             StoreLost: The store cannot be reached.
         """
-        rows = await self._reader.all(upstream)
+        raw = await self._reader.all(upstream)
         keys = self._state.keys
         for series in ended:
-            if series in rows.newer or "" in rows.newer:
+            add = partial(self._added, upstream, raw, series, ended)
+            records = await self._reader.checked(upstream, raw.size, add)
+            if records is None:
                 continue  # a process with that version adds it
-            gone, records = await to_thread(self._merged, upstream, rows, series, ended)
+            await self._stage(upstream, records)
             version = await self._store.run(
                 FOLD,
-                (keys.series(upstream), keys.totals(upstream, series), keys.gone(upstream)),
-                *(series, rows.reported.get(series, b""), rows.version, *records),
+                (
+                    *(keys.series(upstream), keys.totals(upstream, series), keys.gone(upstream)),
+                    keys.next_gone(upstream, self._state.process),
+                ),
+                *(series, raw.reported.get(series, b""), raw.version, len(records)),
             )
-            if not version:
-                continue  # it goes on, or another process was faster
-            rows.version, rows.gone = version, gone
-            rows.series.pop(series, None)
+            if version:  # else it goes on, or another process was faster
+                new = await self._reader.gone(upstream)
+                raw.version, raw.gone = new.version, new.gone
 
-    def _merged(
-        self, upstream: str, rows: AllRows, series: str, ended: Sequence[str]
-    ) -> tuple[Rows, list[bytes | str]]:
-        """Give the new sum, and its fields with the signed rows."""
+    async def offer(self, upstream: str, gone: bytes) -> None:
+        """Give the sum of what has ended to a store that has lost it.
+
+        Raises:
+            StoreLost: The store cannot be reached.
+        """
+        records = dict(pairs_of(gone))
+        await self._stage(upstream, records)
+        keys = self._state.keys
+        staged = keys.next_gone(upstream, self._state.process)
+        await self._store.run(OFFER, (keys.gone(upstream), staged), len(records))
+
+    async def _stage(self, upstream: str, records: Mapping[bytes, bytes]) -> None:
+        """Write a new sum in parts, since it may be long."""
+        key = self._state.keys.next_gone(upstream, self._state.process)
+        first, size, some = "1", 0, list[bytes]()
+        for pair in records.items():
+            some += pair
+            size += sum(map(len, pair))
+            if size > PART_BYTES:
+                await self._store.run(STAGE, (key,), first, *some)
+                first, size, some = "", 0, []
+        if some or first:
+            await self._store.run(STAGE, (key,), first, *some)
+
+    def _added(
+        self, upstream: str, raw: RawTotals, series: str, ended: Sequence[str], check: Checked
+    ) -> dict[bytes, bytes] | None:
+        """Give the fields of the new sum; ``None`` if rows have a later format."""
         # Addresses that no process has any more share one row, so that the sum stays bounded.
-        living = [one for name, one in rows.series.items() if name not in ended]
-        known = {url for one in living for url in one}
-        gone = merged(rows.gone, rows.series.get(series, {}), known)
-        return gone, _signed(self._signer, upstream, gone)
+        known = {
+            field.decode(errors="replace")
+            for name, one in raw.series.items()
+            if name not in ended
+            for field, _ in pairs_of(one)
+        }
+        gone = check.rows(GONE_SERIES, raw.gone)
+        rows = check.rows(series, raw.series.get(series, b""))
+        if check.newer:
+            return None
+        return _signed(self._signer, upstream, merged(gone, rows, known))
 
 
-def _signed(signer: Signer, upstream: str, rows: Rows) -> list[bytes | str]:
-    fields: list[bytes | str] = []
-    for url, row in rows.items():
-        fields += (url, signer.sign(("totals", upstream, "", url), row))
-    return fields
+def _signed(signer: Signer, upstream: str, rows: Rows) -> dict[bytes, bytes]:
+    return {
+        url.encode(errors="replace"): signer.sign(("totals", upstream, GONE_SERIES, url), row)
+        for url, row in rows.items()
+    }

@@ -3,53 +3,109 @@
 from __future__ import annotations
 
 from asyncio import to_thread
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fastapi_proxy_di.cluster.signing import NewerFormat, Signer
 from fastapi_proxy_di.cluster.state import SharedState
 from fastapi_proxy_di.cluster.store import Store, StoreLost
 from fastapi_proxy_di.cluster.totals_rows import Rows, sum_of
-from fastapi_proxy_di.cluster.totals_scripts import READ_ROWS, READ_SERIES, VERSION
+from fastapi_proxy_di.cluster.totals_scripts import READ_ROWS, READ_SERIES
 
-__all__ = ["AllRows", "TotalsReader", "process_of", "signed_rows"]
+__all__ = ["Checked", "RawTotals", "TotalsReader", "pairs_of"]
 
 THREAD_BYTES: Final = 16384
 """Rows of more bytes are read, and made, in a thread."""
 
-_TRIES: Final = 5
+GONE_SERIES: Final = ""
+"""Stands for a series in the signature of the sum of what has ended."""
 
-_Raw = Mapping[bytes, bytes]
+_TRIES: Final = 5
+_SERIES_AT_ONCE: Final = 100
+_LENGTH: Final = 4
+"""Bytes of the length of a text."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
-class AllRows:
-    """The totals of one upstream, of all processes.
+class RawTotals:
+    """The totals of one upstream, of all processes, as the store has them.
+
+    They are text, and are read one series after the other, because the objects of all rows of
+    many processes at once would take long to collect.
 
     Attributes:
         version: Version of the sum of what has ended.
         gone: The sum of what has ended.
         series: The rows of each series that has not ended.
         reported: When each has last reported, as the store has it.
-        newer: Series with rows that a later version of the package has written.
     """
 
     version: bytes
-    gone: Rows
-    series: dict[str, Rows]
+    gone: bytes
+    series: dict[str, bytes]
     reported: dict[str, bytes]
-    newer: set[str]
 
-    def sum(self, alive: Collection[str]) -> Rows:
+    def sum(self, check: Checked, alive: Collection[str]) -> Rows:
         """Add all rows; gauges only of the processes that are alive."""
-        parts = [(rows, process_of(name) in alive) for name, rows in self.series.items()]
-        return sum_of([(self.gone, False), *parts])
+        return sum_of(self._parts(check, alive))
+
+    def _parts(self, check: Checked, alive: Collection[str]) -> Iterator[tuple[Rows, bool]]:
+        yield check.rows(GONE_SERIES, self.gone), False
+        for name, raw in self.series.items():
+            yield check.rows(name, raw), name.rpartition(".")[0] in alive
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return len(self.gone) + sum(map(len, self.series.values()))
 
 
-def process_of(series: str) -> str:
-    """Give the name of the process that reports a series."""
-    return series.rpartition(".")[0]
+class _TotalsChanged(StoreLost):
+    """Totals have changed while they were being read."""
+
+
+class Checked:
+    """Reads rows that are signed, and counts those that are not.
+
+    Args:
+        signer: Checks them.
+        upstream: Name of the upstream.
+
+    Attributes:
+        forged: Number of rows that are not signed with the key of the app.
+        newer: Series with rows that a later version of the package has written.
+    """
+
+    def __init__(self, signer: Signer, upstream: str) -> None:
+        self.forged: int = 0
+        self.newer: set[str] = set()
+        self._signer: Final = signer
+        self._upstream: Final = upstream
+
+    def rows(self, series: str, raw: bytes) -> Rows:
+        """Give the rows of a series."""
+        found: Rows = {}
+        for field, record in pairs_of(raw):
+            if field.startswith(b"#"):
+                continue
+            url = field.decode(errors="replace")
+            body: dict[str, Any] | None = None
+            try:
+                body = self._signer.read(("totals", self._upstream, series, url), record)
+            except NewerFormat:
+                self.newer.add(series)
+                continue
+            except (ValueError, TypeError, KeyError):
+                pass
+            if body is None or not isinstance(body.get("counts"), dict):
+                self.forged += 1
+            else:
+                found[url] = body
+        return found
 
 
 class TotalsReader:
@@ -66,7 +122,7 @@ class TotalsReader:
         self._signer: Final = signer
         self._state: Final = state
 
-    async def all(self, upstream: str) -> AllRows:
+    async def all(self, upstream: str) -> RawTotals:
         """Read the rows of all processes.
 
         No series is missing or read twice because it ends meanwhile: reading then begins anew.
@@ -74,11 +130,17 @@ class TotalsReader:
         Raises:
             StoreLost: The store cannot be reached, or series end all the time.
         """
-        for _ in range(_TRIES):
-            found = await self._read(upstream)
-            if found is not None:
-                return found
-        raise StoreLost("the totals change while they are being read")
+        keys = self._state.keys
+
+        async def read() -> RawTotals:
+            version, flat = await self._store.run(
+                READ_SERIES, (keys.series(upstream), keys.gone(upstream))
+            )
+            names = [name.decode(errors="replace") for name in flat[::2]]
+            reported = dict(zip(names, flat[1::2], strict=True))
+            return await self._scan(upstream, {GONE_SERIES: b"", **reported}, version)
+
+        return await _repeated(read)
 
     async def own(self, upstream: str, series: str) -> Rows:
         """Read the rows of one series, also if it has ended.
@@ -86,103 +148,95 @@ class TotalsReader:
         Raises:
             StoreLost: The store cannot be reached.
         """
-        keys = self._state.keys
-        found = await self._store.run(
-            READ_ROWS, (keys.gone(upstream), keys.totals(upstream, series))
-        )
-        (rows,), _ = await self._signed(upstream, {series: _pairs(found[1])})
-        return rows
+        found = await _repeated(lambda: self._scan(upstream, {series: b""}))
+        raw = found.series[series]
+        return await self.checked(upstream, len(raw), lambda check: check.rows(series, raw))
 
-    async def gone(self, upstream: str) -> tuple[bytes, dict[bytes, bytes]]:
-        """Read the version and the fields of the sum of what has ended, as the store has them.
+    async def gone(self, upstream: str) -> RawTotals:
+        """Read the sum of what has ended, and no series.
 
         Raises:
             StoreLost: The store cannot be reached.
         """
-        keys = self._state.keys
-        raw = await self._store.run(READ_ROWS, (keys.gone(upstream), keys.gone(upstream)))
-        return raw[0], _pairs(raw[1])
+        return await _repeated(lambda: self._scan(upstream, {GONE_SERIES: b""}))
 
-    async def _read(self, upstream: str) -> AllRows | None:
-        keys = self._state.keys
-        gone_key = keys.gone(upstream)
-        flat, gone = await self._store.run(READ_SERIES, (keys.series(upstream), gone_key))
-        raw_gone = _pairs(gone)
-        version = raw_gone.get(VERSION, b"")
-        reported = {
-            name.decode(errors="replace"): at
-            for name, at in zip(flat[::2], flat[1::2], strict=True)
-        }
-        left = list(reported)
-        raw: dict[str, _Raw] = {}
-        while left:
-            key_of = [keys.totals(upstream, name) for name in left]
-            now, *answers = await self._store.run(READ_ROWS, (gone_key, *key_of))
-            if now != version:
-                return None
-            raw.update(zip(left, map(_pairs, answers), strict=False))
-            left = left[len(answers) :]
-        (gone_rows, *rows), newer = await self._signed(upstream, {"": raw_gone, **raw})
-        series = dict(zip(raw, rows, strict=True))
-        # Without a signed row nobody who has the key has written it.
-        found = {name: one for name, one in series.items() if one or name in newer}
-        return AllRows(version, gone_rows, found, reported, newer)
+    async def checked(self, upstream: str, size: int, read: Callable[[Checked], _T]) -> _T:
+        """Read rows, in a thread if they are many, and tell what of them is ignored.
 
-    async def _signed(self, upstream: str, raw: Mapping[str, _Raw]) -> tuple[list[Rows], set[str]]:
-        size = sum(len(record) for one in raw.values() for record in one.values())
-        arguments = self._signer, upstream, raw
-        read = to_thread(_read_all, *arguments) if size > THREAD_BYTES else None
-        rows, newer, forged = _read_all(*arguments) if read is None else await read
-        if forged:
-            self._state.ignore("it is not signed with the key of this app", upstream, forged)
-        for _ in newer:
+        Args:
+            upstream: Name of the upstream.
+            size: Number of bytes of the rows.
+            read: Reads them.
+        """
+        check = Checked(self._signer, upstream)
+        found = await to_thread(read, check) if size > THREAD_BYTES else read(check)
+        if check.forged:
+            self._state.ignore("it is not signed with the key of this app", upstream, check.forged)
+        if check.newer:
             self._state.ignore("a later version of the package has written it", upstream)
-        return rows, newer
+        return found
+
+    async def _scan(
+        self, upstream: str, reported: dict[str, bytes], version: bytes | None = None
+    ) -> RawTotals:
+        """Read series piece by piece, so that no answer takes long.
+
+        A series that reports meanwhile is read anew, since counts move between its rows.
+
+        Args:
+            upstream: Name of the upstream.
+            reported: The series, each with the time of its last report.
+            version: Version of the sum of what has ended, if it was read before.
+        """
+        keys = self._state.keys
+        start = (keys.series(upstream), keys.gone(upstream))
+        found: dict[str, bytes] = {}
+        pieces: list[bytes] = []
+        left, cursor = list(reported), b"0"
+        tries = _TRIES + len(left)
+        while left:
+            some = left[:_SERIES_AT_ONCE]
+            names = (*start, *(self._key(upstream, name) for name in some))
+            answer = await self._store.run(READ_ROWS, names, cursor, *some)
+            now, cursor, *answers = answer
+            if version is None:
+                version = now
+            given = tuple(zip(some, answers[::2], answers[1::2], strict=False))
+            again = pieces and given[0][1] != reported[some[0]]
+            if again or now != version:
+                tries -= 1
+                if now != version or not tries:
+                    raise _TotalsChanged("the totals change while they are being read")
+                cursor, pieces = b"0", []
+                continue
+            for number, (name, at, text) in enumerate(given, 1):
+                reported[name] = at
+                pieces.append(text)
+                if number < len(given) or cursor == b"0":
+                    found[name], pieces = b"".join(pieces), []
+                    left.remove(name)
+        gone = found.pop(GONE_SERIES, b"")
+        reported.pop(GONE_SERIES, None)
+        return RawTotals(version or b"", gone, found, reported)
+
+    def _key(self, upstream: str, series: str) -> str:
+        keys = self._state.keys
+        return keys.totals(upstream, series) if series else keys.gone(upstream)
 
 
-def _read_all(
-    signer: Signer, upstream: str, raw: Mapping[str, _Raw]
-) -> tuple[list[Rows], set[str], int]:
-    found, newer, forged = [], set(), 0
-    for name, one in raw.items():
-        rows, number, is_newer = signed_rows(signer, upstream, name, one)
-        found.append(rows)
-        forged += number
-        if is_newer:
-            newer.add(name)
-    return found, newer, forged
+async def _repeated(read: Callable[[], Awaitable[RawTotals]]) -> RawTotals:
+    for _ in range(_TRIES - 1):
+        with suppress(_TotalsChanged):
+            return await read()
+    return await read()
 
 
-def signed_rows(signer: Signer, upstream: str, series: str, raw: _Raw) -> tuple[Rows, int, bool]:
-    """Give the rows that are signed, the number of those that are not, and whether one is newer.
-
-    Args:
-        signer: Checks them.
-        upstream: Name of the upstream.
-        series: Name of the series, ``""`` for the sum of what has ended.
-        raw: The fields of the store.
-    """
-    rows: Rows = {}
-    forged, newer = 0, False
-    for field, record in raw.items():
-        if field.startswith(b"#"):
-            continue
-        body: dict[str, Any] | None = None
-        url = field.decode(errors="replace")
-        try:
-            body = signer.read(("totals", upstream, series, url), record)
-        except NewerFormat:
-            newer = True
-            continue
-        except (ValueError, TypeError, KeyError):
-            pass
-        if body is None or not isinstance(body.get("counts"), dict):
-            forged += 1
-        else:
-            rows[url] = body
-    return rows, forged, newer
-
-
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    fields: Iterable[bytes] = flat[::2]
-    return dict(zip(fields, flat[1::2], strict=True))
+def pairs_of(raw: bytes) -> Iterable[tuple[bytes, bytes]]:
+    """Give the names and values of the fields that a script gave."""
+    texts = []
+    at = 0
+    while at < len(raw):
+        start = at + _LENGTH
+        at = start + int.from_bytes(raw[at:start], "big")
+        texts.append(raw[start:at])
+    return zip(texts[::2], texts[1::2], strict=True)

@@ -6,20 +6,32 @@ from typing import Final
 
 from fastapi_proxy_di.cluster.store import Script
 
-__all__ = ["ENDED", "FOLD", "KEEP_MS", "OFFER", "READ_ROWS", "READ_SERIES", "SEND", "VERSION"]
+__all__ = ["ENDED", "FOLD", "KEEP_MS", "OFFER", "READ_ROWS", "READ_SERIES", "SEND", "STAGE"]
 
 KEEP_MS: Final = 7 * 24 * 3600 * 1000
 """Milliseconds after the last report for which the totals of an upstream are kept."""
 
-VERSION: Final = b"#version"
-"""Field of the sum of what has ended: how often a series was added. No address begins so."""
-
-_ANSWER_BYTES: Final = 65536
+_ANSWER_BYTES: Final = 32768
 """About how many bytes of rows one script gives."""
+
+_ROWS_AT_ONCE: Final = 100
+_STAGED_MS: Final = 60000
+"""Milliseconds for which a sum that is being written in parts is kept."""
 
 _NOW: Final = """
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+_ADOPT: Final = f"""
+    local function adopt(staged, count, gone)
+        local found = redis.call('HGETALL', staged)
+        if #found ~= 2 * count then return false end
+        redis.call('DEL', gone, staged)
+        for i = 1, #found, 2 do redis.call('HSET', gone, found[i], found[i + 1]) end
+        redis.call('PEXPIRE', gone, {KEEP_MS})
+        return true
+    end
 """
 
 SEND: Final = Script(
@@ -79,55 +91,76 @@ ENDED: Final = Script(
 
 READ_SERIES: Final = Script(
     """
-    return {redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), redis.call('HGETALL', KEYS[2])}
+    return {redis.call('HGET', KEYS[2], '#version') or '',
+        redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')}
     """
 )
-"""Gives the series of an upstream with the time of their last report, and what has ended."""
+"""Gives the version of the sum of what has ended, and the series with the time of their last
+report."""
 
 READ_ROWS: Final = Script(
     f"""
-    local found, bytes = {{redis.call('HGET', KEYS[1], '#version') or ''}}, 0
-    for i = 2, #KEYS do
-        found[i] = redis.call('HGETALL', KEYS[i])
-        for _, text in ipairs(found[i]) do bytes = bytes + #text end
-        if bytes > {_ANSWER_BYTES} then break end
+    local results, bytes = {{redis.call('HGET', KEYS[2], '#version') or '', '0'}}, 0
+    for i = 3, #KEYS do
+        local from = i == 3 and ARGV[1] or '0'
+        local found = redis.call('HSCAN', KEYS[i], from, 'COUNT', {_ROWS_AT_ONCE})
+        for n, text in ipairs(found[2]) do found[2][n] = struct.pack('>I4', #text) .. text end
+        local text = table.concat(found[2])
+        results[#results + 1] = redis.call('ZSCORE', KEYS[1], ARGV[i - 1]) or ''
+        results[#results + 1] = text
+        results[2] = found[1]
+        bytes = bytes + #text
+        if found[1] ~= '0' or bytes > {_ANSWER_BYTES} then break end
     end
-    return found
+    return results
     """
 )
-"""Gives the version of the sum of what has ended, and the rows of as many of the series as fit."""
+"""Gives fields of series, as many as fit.
+
+Keys: the series, the sum of what has ended, then of each series its rows. Arguments: where to go on
+in the first of them, then the name of each.
+
+Gives the version of the sum of what has ended, where to go on in the last series that is given,
+``0`` if all of it is, and of each series the time of its last report and the fields: as one text,
+because a client takes long to read thousands, each name and value with its length before it."""
+
+STAGE: Final = Script(
+    f"""
+    if ARGV[1] ~= '' then redis.call('DEL', KEYS[1]) end
+    for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+    redis.call('PEXPIRE', KEYS[1], {_STAGED_MS})
+    """
+)
+"""Writes fields of a new sum of what has ended. Arguments: whether they are the first, and they."""
 
 FOLD: Final = Script(
-    f"""
+    _ADOPT
+    + f"""
     local version = redis.call('HGET', KEYS[3], '#version') or ''
     local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
-    if not score or score ~= ARGV[2] or version ~= ARGV[3] then
-        return ''
-    end
-    redis.call('DEL', KEYS[3])
-    for i = 4, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
-    version = tonumber(version) or 0
-    version = string.format('%.0f', version + 1)
+    if not score or score ~= ARGV[2] or version ~= ARGV[3] then return '' end
+    if not adopt(KEYS[4], tonumber(ARGV[4]), KEYS[3]) then return '' end
+    version = string.format('%.0f', (tonumber(version) or 0) + 1)
     redis.call('HSET', KEYS[3], '#version', version)
-    redis.call('PEXPIRE', KEYS[3], {KEEP_MS})
     redis.call('ZREM', KEYS[1], ARGV[1])
     redis.call('HSET', KEYS[2], '#folded', '1')
     redis.call('PEXPIRE', KEYS[2], {KEEP_MS})
     return version
     """
 )
-"""Takes a new sum of what has ended, with a series in it, which then counts no more.
+"""Takes the new sum of what has ended, with a series in it, which then counts no more.
 
-Arguments: the series, the time of its last report and the version of the sum, as they were read;
-the rows of the new sum. Does nothing, and gives nothing, if one of them has changed meanwhile: so
+Keys: the series, the rows of this one, the sum, and the new sum. Arguments: the name of the series,
+the time of its last report and the version of the sum, as they were read; the number of fields of
+the new sum. Does nothing, and gives nothing, if one of them has changed meanwhile: so
 a series is added once, and none that has reported since. The rows of the series stay, so that
 its process, if it goes on after all, learns what was counted."""
 
 OFFER: Final = Script(
-    f"""
+    _ADOPT
+    + """
     if redis.call('HGET', KEYS[1], '#version') then return end
-    for i = 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-    redis.call('PEXPIRE', KEYS[1], {KEEP_MS})
+    adopt(KEYS[2], tonumber(ARGV[1]), KEYS[1])
     """
 )
-"""Gives a store that has lost it the sum of what has ended. Arguments: all fields."""
+"""Gives a store that has lost it the sum of what has ended. Argument: the number of its fields."""

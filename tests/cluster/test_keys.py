@@ -23,6 +23,7 @@ def test_keys_are_in_one_slot_and_differ() -> None:
         keys.series("billing"),
         keys.totals("billing", "host:1:a.1"),
         keys.gone("billing"),
+        keys.next_gone("billing", "host:1:a"),
     ]
 
     assert all(name.startswith("{shop}:") for name in names)

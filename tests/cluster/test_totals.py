@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fastapi_proxy_di.cluster.store import StoreLost
+from fastapi_proxy_di.cluster.totals_scripts import READ_ROWS
 from tests.cluster.counting import A, B, CountingProcess
 from tests.cluster.sharing import until
 from tests.support.redis_servers import RedisServer
@@ -138,7 +139,9 @@ async def test_process_that_goes_on_after_all_is_not_counted_twice(start: Start)
     await reach(one, 11, 1.0)
 
 
-async def test_two_processes_cannot_add_a_series_twice(start: Start) -> None:
+async def test_two_processes_cannot_add_a_series_twice(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor one that has reported again since it was read."""
     one, two = await start(interval=60), await start(interval=60)
     missing = await start(interval=60)
@@ -158,11 +161,10 @@ async def test_two_processes_cannot_add_a_series_twice(start: Start) -> None:
     two.count(3)
     await two.totals.report()
 
-    class Stale:
-        async def all(self, _: str) -> Any:
-            return rows
+    async def stale(_: str) -> Any:
+        return rows
 
-    one.totals._ended._reader = Stale()
+    monkeypatch.setattr(one.totals._ended._reader, "all", stale)
     await one.totals._ended.add("billing", [two.totals._series[0].name])
     assert (await two.sums()).attempts == 8
     assert len((await two.totals._reader.all("billing")).series) == 2
@@ -254,3 +256,71 @@ async def test_totals_are_not_read_without_a_store(start: Start, server: RedisSe
     server.kill()
     with pytest.raises(StoreLost):
         await one.sums()
+
+
+async def test_many_destinations_with_long_names(
+    start: Start, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No part of a report is longer than 64 KiB, and the store needs little for each row."""
+    urls = [f"http://{'a' * 50}-{n}.example:8080/{'b' * 60}" for n in range(1000)]
+    one, two = await start(urls, interval=1000), await start(urls, interval=1000)
+    one.stop()
+    two.stop()
+    lengths: list[int] = []
+    send = one.totals._store._send
+
+    async def measured(script: Any, keys: Any, arguments: Any) -> Any:
+        lengths.append(sum(len(str(each).encode()) for each in (*keys, *arguments)))
+        return await send(script, keys, arguments)
+
+    monkeypatch.setattr(one.totals._store, "_send", measured)
+    for counts in one.numbers.metrics.all():
+        counts.attempts += 3
+        counts.series("GET", 200, None).observe(0.1)
+    await one.totals.report(0)
+    await two.totals.report(0)
+    assert 10 < len(lengths) < 60
+    assert max(lengths) < 16384 + 1024  # with what is not a row
+    assert (await two.sums()).attempts == 3000
+
+    size: Any = server.client.memory_usage(f"{{shop}}:totals:billing:{one.totals._series[0].name}")
+    assert size < 1000 * 700
+    lengths.clear()
+    await one.totals.report(0)
+    assert sum(lengths) < 1000, "nothing has changed"
+
+
+async def test_counts_that_move_while_they_are_read_are_read_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From one row to another, or to the sum of what has ended, between two pieces."""
+    urls = [f"http://10.0.{n // 250}.{n % 250}" for n in range(500)]
+    one, two, ended = [await start(urls, interval=1000) for _ in range(3)]
+    for process in (one, two, ended):
+        process.stop()
+        for counts in process.numbers.metrics.all():
+            counts.attempts += 1
+        await process.totals.report(0)
+    metrics, destinations = one.numbers.metrics, one.numbers.destinations()
+    assert isinstance(destinations, list)
+    run, reads = two.totals._store.run, 0
+
+    async def moving(script: Any, *given: Any) -> Any:
+        nonlocal reads
+        result = await run(script, *given)
+        reads += script is READ_ROWS
+        if script is READ_ROWS and reads in {3, 7}:
+            gone = [destinations.pop() for _ in range(150)]
+            metrics.replaced((), gone)
+            metrics._left_at.update({each.url: -1e9 for each in gone})
+            metrics.move_gone()
+            await one.totals.report(0)
+        if script is READ_ROWS and reads == 12:
+            await one.totals._ended.add("billing", [ended.totals._series[0].name])
+        return result
+
+    monkeypatch.setattr(two.totals._store, "run", moving)
+    found = await two.sums()
+    assert found.attempts == 1500
+    assert found.by_url["gone"] == 300
+    assert reads > 20
