@@ -88,6 +88,7 @@ class Failure(Enum):
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     FIRST_EVENT = "first_event"
     FIRST_EVENT_TIMEOUT = "first_event_timeout"
+    STREAM_IDLE = "stream_idle"
     ACTIVITY_TIMEOUT = "activity_timeout"
     TOTAL_TIMEOUT = "total_timeout"
     REQUEST_INVALID = "request_invalid"
@@ -143,6 +144,7 @@ _STATUSES: Final[dict[Failure, int]] = {
     Failure.CONNECT_TIMEOUT: 504,
     Failure.FIRST_BYTE_TIMEOUT: 504,
     Failure.FIRST_EVENT_TIMEOUT: 504,
+    Failure.STREAM_IDLE: 504,
     Failure.ACTIVITY_TIMEOUT: 504,
     Failure.TOTAL_TIMEOUT: 504,
     Failure.REQUEST_INVALID: 400,

@@ -29,6 +29,7 @@ from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.body_keys import BodyKeys
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.journey import Journey
+from fastapi_proxy_di.forwarding.pace import Pace
 from fastapi_proxy_di.forwarding.request import RequestBuilder
 from fastapi_proxy_di.forwarding.response import EndExchange
 from fastapi_proxy_di.settings import UpstreamSettings
@@ -128,6 +129,7 @@ class CallRules:
         key: Gives the part of a request that the policy may see.
         issued: Marks the ids that destinations issue, ``None`` for no such affinity.
         body_keys: Reads keys from the bodies of requests, ``None`` if none are used.
+        pace: Watches event streams, ``None`` if the settings do not ask for it.
     """
 
     settings: UpstreamSettings
@@ -136,6 +138,7 @@ class CallRules:
     key: Callable[[Scope], PickRequest | None]
     issued: IssuedBinding | None
     body_keys: BodyKeys | None
+    pace: Pace | None
 
 
 class UpstreamTransport:
@@ -220,14 +223,14 @@ class UpstreamTransport:
         return self._response(
             response.status,
             headers=headers,
-            stream=self._stream(exchange, request, journey.end),
+            stream=self._stream(exchange, request, journey.end, rules.pace),
             extensions={"http_version": b"HTTP/1.1"},
         )
 
     def _stream(
-        self, exchange: Exchange, request: httpx.Request, end: EndExchange
+        self, exchange: Exchange, request: httpx.Request, end: EndExchange, pace: Pace | None
     ) -> httpx.AsyncByteStream:
-        stream = self._body_stream(exchange, request, end, self._errors)
+        stream = self._body_stream(exchange, request, end, self._errors, pace)
         return cast("httpx.AsyncByteStream", stream)
 
     def _body(
@@ -286,15 +289,23 @@ class _ResponseStream:
     """The body of a response for httpx: not decoded, read once, ended by ``aclose``."""
 
     def __init__(
-        self, exchange: Exchange, request: httpx.Request, end: EndExchange, errors: HttpxErrors
+        self,
+        exchange: Exchange,
+        request: httpx.Request,
+        end: EndExchange,
+        errors: HttpxErrors,
+        pace: Pace | None,
     ) -> None:
+        self._pace = pace
         self._exchange = exchange
         self._request = request
         self._end: EndExchange | None = end
         self._errors = errors
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        response, observer = self._exchange.response, self._exchange.observer
+        exchange, pace = self._exchange, self._pace
+        observer = exchange.observer
+        response = exchange.response if pace is None else pace.of(exchange, ())
         try:
             while True:
                 piece = await response.read()

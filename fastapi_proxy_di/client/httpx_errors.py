@@ -29,6 +29,7 @@ _NAMES: Final[dict[Failure, str]] = {
     Failure.FIRST_BYTE_TIMEOUT: "ReadTimeout",
     Failure.FIRST_EVENT: "RemoteProtocolError",
     Failure.FIRST_EVENT_TIMEOUT: "ReadTimeout",
+    Failure.STREAM_IDLE: "ReadTimeout",
     Failure.ACTIVITY_TIMEOUT: "ReadTimeout",
     Failure.TOTAL_TIMEOUT: "ReadTimeout",
     Failure.REQUEST_INVALID: "LocalProtocolError",

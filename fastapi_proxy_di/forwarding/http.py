@@ -12,7 +12,8 @@ request with a timeout of its own gets a watcher of its own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from fastapi_proxy_di.balancing.affinity import Binding
@@ -24,6 +25,7 @@ from fastapi_proxy_di.forwarding.early_hints import EARLY_HINT, EarlyHints, may_
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.journey import Journey
 from fastapi_proxy_di.forwarding.max_forwards import LastHop, final_response
+from fastapi_proxy_di.forwarding.pace import PacedResponse, pace_of
 from fastapi_proxy_di.forwarding.request import RequestBuilder
 from fastapi_proxy_di.forwarding.response import LocalResponse, UpstreamResponse
 from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
@@ -65,6 +67,10 @@ class HttpForwarder:
         self._binding: Final = binding
         self._body_keys: Final = body_keys
         self._holds: Final = settings.streams.first_event is not None
+        pace = pace_of(settings.streams)
+        self._response: Final[Callable[..., UpstreamResponse]] = (
+            UpstreamResponse if pace is None else partial(PacedResponse, pace)
+        )
         self._watcher: Final = Watcher(settings.name, Deadlines.of(settings.timeouts))
 
     async def forward(
@@ -127,7 +133,7 @@ class HttpForwarder:
                 await rest
             raise
         trailers = trailers and any(name == b"trailer" for name, _ in headers)
-        return UpstreamResponse(exchange, headers, trailers=trailers, end=self._end)
+        return self._response(exchange, headers, trailers=trailers, end=self._end)
 
     def _final_response(self, exchange: Exchange) -> LocalResponse:
         response = final_response(exchange.scope)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from starlette.types import Receive, Scope, Send
 
@@ -26,6 +26,28 @@ EndExchange: TypeAlias = Callable[[Exchange, BaseException | None], Awaitable[No
 
 TRANSFER: Final = "fastapi_proxy_di.transfer"
 """Key of the scope for the object whose ``broken_by`` is set by ``break_off``."""
+
+
+class BodySource(Protocol):
+    """Where the body of a response is read; a `TransportExchange` is one.
+
+    Attributes:
+        complete: Whether the whole body was read, after ``read``.
+    """
+
+    complete: bool
+
+    async def read(self) -> bytes:
+        """Give the next piece of the body; ``b""`` at its end.
+
+        Raises:
+            ProxyError: The response broke off.
+        """
+
+    @property
+    def trailers(self) -> Headers:
+        """The trailers, after the end of the body."""
+        ...
 
 
 class TransferBroken(Exception):
@@ -56,8 +78,9 @@ class UpstreamResponse:
         self, exchange: Exchange, headers: Headers, *, trailers: bool, end: EndExchange
     ) -> None:
         self._exchange = exchange
-        self._response = exchange.response
-        self.status: int = self._response.status
+        response = exchange.response
+        self._response: BodySource = response
+        self.status: int = response.status
         self.headers: Headers = headers
         self._trailers = trailers
         self._end: EndExchange | None = end

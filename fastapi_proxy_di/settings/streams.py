@@ -102,6 +102,24 @@ class StreamSettings(SettingsModel):
         ),
     )
 
+    idle: OptionalDuration = Field(
+        default=None,
+        validate_default=True,
+        description=(
+            "Longest silence between events with data, in seconds; a stream with a longer one is"
+            " broken off. Comments and heartbeats are no events; none for no limit."
+        ),
+    )
+
+    heartbeat: OptionalDuration = Field(
+        default=None,
+        validate_default=True,
+        description=(
+            "Seconds of silence between two events after which the client gets a comment, ``:"
+            " ping``, so that nothing on the way ends an idle connection; none for never."
+        ),
+    )
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.first_event is None:

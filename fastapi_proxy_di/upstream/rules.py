@@ -31,6 +31,7 @@ from fastapi_proxy_di.forwarding.http import HttpForwarder
 from fastapi_proxy_di.forwarding.journey import Journey, Send
 from fastapi_proxy_di.forwarding.key_cooling import KeyCooling
 from fastapi_proxy_di.forwarding.outcomes import Outcomes
+from fastapi_proxy_di.forwarding.pace import pace_of
 from fastapi_proxy_di.forwarding.request import RequestBuilder
 from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
 from fastapi_proxy_di.forwarding.retry_loop import RetryLoop
@@ -150,6 +151,7 @@ def make_rules(
             # No cookie, which would bind all calls of the app to one destination.
             binding if isinstance(binding, IssuedBinding) else None,
             body_keys,
+            pace_of(settings.streams, heartbeat=False),
         ),
         guarded_factory=_guarded_factory(settings, factory or running.transports.factory),
     )

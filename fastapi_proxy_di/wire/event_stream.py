@@ -14,12 +14,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["MAX_EVENT_BYTES", "EventBorders", "EventScanner", "SseEvent", "is_event_stream"]
+__all__ = [
+    "BYTE_ORDER_MARK",
+    "MAX_EVENT_BYTES",
+    "EventBorders",
+    "EventScanner",
+    "SseEvent",
+    "is_event_stream",
+]
 
 MAX_EVENT_BYTES: Final = 1 << 20
 """Bytes of the lines of an event, without comments and line ends; larger events are skipped."""
 
-_BOM: Final = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _LINE_ENDS: Final = (b"\n", b"\r")
 _COLON: Final = ord(":")
 _LONGEST_RETRY: Final = 15
@@ -72,11 +79,11 @@ class _Lines:
         """Give the lines of a piece; the last one has not ended yet, and may be empty."""
         if self._start is not None:
             data = self._start + data
-            if len(data) < len(_BOM) and _BOM.startswith(data):
+            if len(data) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(data):
                 self._start = data
                 return [b""]
             self._start = None
-            data = data.removeprefix(_BOM)
+            data = data.removeprefix(BYTE_ORDER_MARK)
         if not data:
             return [b""]
         if self._after_cr and data.startswith(b"\n"):

@@ -53,3 +53,10 @@ async def test_function_decides_on_the_first_event(
 
     assert response.content == b"data: begins\n\n" + row
     assert (len(bad.requests), len(good.requests)) == (1, 1)
+
+
+async def test_heartbeats_are_as_long_apart_as_described(snippet: Snippet) -> None:
+    """The snippet's settings are those of the text."""
+    streams = snippet("how_to/streams_pace.py").Models(destinations="http://10.0.0.1").streams
+
+    assert (streams.heartbeat, streams.idle) == (15, 60)

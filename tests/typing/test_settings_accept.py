@@ -186,7 +186,7 @@ ACCEPTED: Final[list[BaseModel]] = [
     RetrySettings(methods="GET,POST"),
     StreamSettings(replay_bytes=0),
     StreamSettings(first_event="10s", first_event_when="openai", retry=True, replay_bytes=65536),
-    StreamSettings(first_event=SECOND, first_event_when=counts),
+    StreamSettings(first_event=SECOND, first_event_when=counts, idle="1m", heartbeat=15),
     TimeoutSettings(
         connect="5s", resolve=SECOND, activity=100, first_byte="none", ping=None, total="2m"
     ),

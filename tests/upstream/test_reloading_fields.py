@@ -193,6 +193,8 @@ CASES: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         HELD,
         {"streams": {"first_event": 9, "first_event_when": "openai"}},
     ),
+    "streams.idle": ({}, {"streams": {"idle": 1}}),
+    "streams.heartbeat": ({}, {"streams": {"heartbeat": 1}}),
     "streams.retry": (HELD, {"streams": {"first_event": 9, "retry": True}}),
     "limits.replay_total_bytes": (HELD, {**HELD, "limits": {"replay_total_bytes": 7}}),
     "streams.replay_bytes": (
