@@ -20,6 +20,8 @@ _PROMPTS: Final = ("system", "messages", "prompt", "input")
 """The fields of a JSON body that have the prompt, as the APIs of model servers name them."""
 
 _DIGEST_BYTES: Final = 16
+_DEEPEST: Final = 8
+"""Levels of a prompt that are read: messages, their content, its parts, and what those quote."""
 
 
 class Prefix(Hash):
@@ -56,7 +58,7 @@ def _beginning(texts: Iterator[str], length: int) -> bytes:
     return beginning[:length]
 
 
-def _texts(value: object) -> Iterator[str]:
+def _texts(value: object, level: int = 0) -> Iterator[str]:
     """Give the texts of a prompt in their order, whether it is a text, parts or messages.
 
     What else is at a part stays out, such as a marker for caches, which moves from one request
@@ -64,9 +66,11 @@ def _texts(value: object) -> Iterator[str]:
     """
     if isinstance(value, str):
         yield value
+    elif level > _DEEPEST:
+        return  # a client may nest as deep as JSON lets it
     elif isinstance(value, list):
         for part in value:
-            yield from _texts(part)
+            yield from _texts(part, level + 1)
     elif isinstance(value, dict):
-        yield from _texts(value.get("text"))
-        yield from _texts(value.get("content"))
+        yield from _texts(value.get("text"), level + 1)
+        yield from _texts(value.get("content"), level + 1)

@@ -7,7 +7,6 @@ a secret of the process. At the pick a destination that cools for the key counts
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Coroutine
 from hashlib import blake2b
 from secrets import token_bytes
@@ -42,12 +41,11 @@ def hashed(value: bytes) -> bytes:
 
 
 def body_key(document: object, field: str) -> bytes | None:
-    """Give the hashed value of a field at the top level of a JSON body, ``None`` if it has none."""
+    """Give the hashed text or number of a field at the top level of a JSON body, or ``None``."""
     value = document.get(field) if isinstance(document, dict) else None
-    if value is None:
+    if not isinstance(value, (str, int, float)):
         return None
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return hashed(text.encode("utf-8", "surrogatepass"))
+    return hashed(str(value).encode("utf-8", "surrogatepass"))
 
 
 class KeyCooling:

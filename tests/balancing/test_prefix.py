@@ -86,6 +86,20 @@ def test_body_without_a_prompt_counts_by_its_raw_bytes(document: Any) -> None:
     assert prefix_key(b"", document, 4) is None
 
 
+def test_prompt_is_read_to_a_level() -> None:
+    """A client may nest as deep as it likes; the raw bytes count then."""
+    deep: Any = "x"
+    for _ in range(900):
+        deep = [deep]
+    body = {"prompt": deep}
+    content = json.dumps(body).encode()
+
+    assert key({"messages": [message([part("a"), {"content": [part("b")]}])]}) == key(
+        {"prompt": "ab"}
+    )
+    assert prefix_key(content, body, 1024) == prefix_key(content, None, 1024)
+
+
 def test_surrogates_and_other_values_make_a_key() -> None:
     """JSON may have half of a pair, which no UTF-8 has."""
     assert key({"prompt": "\ud800"}) not in (None, key({"prompt": "x"}))

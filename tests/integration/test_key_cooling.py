@@ -135,7 +135,7 @@ async def test_refused_request_is_not_sent_to_the_same_destination_again() -> No
     [
         ("query:key", "/billing/x?a=1&key={}", b""),
         ("body:model", "/billing/x", b'{"model": "{}", "stream": true}'),
-        ("body:model", "/billing/x", b'{"model": {"name": ["{}"]}}'),
+        ("body:model", "/billing/x", b'{"stream": {"model": "x"}, "model": "{}"}'),
     ],
 )
 async def test_key_is_in_the_query_or_in_the_body(key: str, target: str, body: bytes) -> None:
@@ -163,9 +163,10 @@ async def test_key_is_in_the_query_or_in_the_body(key: str, target: str, body: b
     [
         (b"text/plain", b'{"model": "key-a"}'),
         (b"application/json", b'["key-a"]'),
+        (b"application/json", b'{"model": ' + b"[" * 900 + b'"key-a"' + b"]" * 900 + b"}"),
         (b"application/json", b'{"messages": [{"model": "key-a"}]}'),
         (b"application/json", b'{"model": null, "key-a": 1}'),
-        (b"application/json", b'{"model": "key-a"' + b" " * 100 + b"}"),
+        (b"application/json", b'{"model": "key-a"' + b" " * 2000 + b"}"),
     ],
 )
 async def test_other_bodies_have_no_key(content_type: bytes, body: bytes) -> None:
@@ -178,7 +179,7 @@ async def test_other_bodies_have_no_key(content_type: bytes, body: bytes) -> Non
             two.url,
             policy="first",
             ejection={"key": "body:model"},
-            streams={"replay_bytes": 100},
+            streams={"replay_bytes": 2000},
         ) as gate,
     ):
         replies = [

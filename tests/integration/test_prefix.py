@@ -253,7 +253,16 @@ async def test_body_over_its_limit_is_refused_before_it_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"{", b"[" * 100_000, b"\xff\xfe", b'{"prompt": ' + b"9" * 5000 + b"}", b"null"]
+    "body",
+    [
+        b"{",
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b'{"prompt": ' + b"9" * 5000 + b"}",
+        b'{"prompt": ' + b"[" * 800 + b"]" * 800 + b"}",
+        b'{"prompt": ' + b"[" * 990 + b"]" * 990 + b"}",
+        b"null",
+    ],
 )
 async def test_body_that_is_no_json_counts_by_its_raw_bytes(body: bytes) -> None:
     """It is forwarded all the same."""
