@@ -33,6 +33,12 @@ class Records(Protocol):
     def hide(self, text: str) -> str:
         """Give a digest of ``text`` in hexadecimal digits, the same in all processes."""
 
+    def seal(self, subject: tuple[str, ...], body: Mapping[str, Any]) -> bytes:
+        """Sign what is no record of an upstream's state."""
+
+    def open(self, subject: tuple[str, ...], text: bytes) -> Mapping[str, Any] | None:
+        """Give what was sealed, ``None`` if no process of the app has sealed it for ``subject``."""
+
     def held(self, upstream: str, kind: str) -> Mapping[str, Mapping[str, Any]]:
         """Give the newest records of a kind, by subject."""
 

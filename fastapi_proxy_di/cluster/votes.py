@@ -8,13 +8,21 @@ store again, and decides when another process has gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Final
 
 from fastapi_proxy_di.cluster.probing_records import Records
+from fastapi_proxy_di.cluster.scripts import ALIVE_MS, FORGET
 from fastapi_proxy_di.cluster.store import Store, StoreLost
-from fastapi_proxy_di.cluster.votes_script import Ballot, VoteKeys, cast, mark_traffic
+from fastapi_proxy_di.cluster.votes_script import (
+    Ballot,
+    VoteKeys,
+    cast,
+    checked_vote,
+    mark_traffic,
+)
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.supervision.events import EgressSuspected, Events
 from fastapi_proxy_di.supervision.supervisor import Supervisor
@@ -22,6 +30,10 @@ from fastapi_proxy_di.supervision.supervisor import Supervisor
 __all__ = ["Votes"]
 
 _AGAIN_SECONDS: Final = 1.0
+_TRIES: Final = 5
+_MOST: Final = 1000
+"""Votes of a process that fit into one signed text."""
+
 _AT_ONCE: Final = 20
 """Ballots of one round of votes that stand; the others have their turn in the next ones."""
 
@@ -220,11 +232,11 @@ class Votes:
         for one in others[:_AT_ONCE]:  # to the end of the order
             self._mine[one] = self._mine.pop(one)
         ballots = [one for one in (*new, *others[:_AT_ONCE]) if not self._runs(one)]
+        votes = self._signed(held)
         if ballots and not self._suspect:
             for one in ballots:
-                await self._count(one, held)
+                await self._count(one, held[one], votes)
         elif ballots or held.keys() != self._put:
-            votes = {self._digest(one): left for one, left in held.items()}
             await cast(self._store, self._keys, self._state.process, votes)
         self._put = set(held)
 
@@ -257,27 +269,55 @@ class Votes:
             self._events.emit(EgressSuspected(self._upstream, None, self._state.process))
         self._suspect = suspect
 
-    async def _count(self, destination: Destination, held: Mapping[Destination, float]) -> None:
+    def _signed(self, held: Mapping[Destination, float]) -> bytes:
+        """Give the votes of this process, each with its end."""
+        if not held:
+            return b""
+        now = self._state.now()
+        ends = {self._digest(one): now + max(1, round(left * 1000)) for one, left in held.items()}
+        some = dict(islice(ends.items(), _MOST))
+        return self._state.seal(self._subject(self._state.process), {"at": now, "of": some})
+
+    def _subject(self, process: str) -> tuple[str, str, str]:
+        return "votes", self._upstream, process
+
+    async def _checked(self, unchecked: Mapping[bytes, bytes], digest: str) -> set[str]:
+        """Give those of the votes on a destination that hold; remove what is not signed."""
+        now, good = self._state.now(), set()
+        forged: list[bytes] = []
+        for process, vote in unchecked.items():
+            body = self._state.open(self._subject(process.decode(errors="replace")), vote)
+            if body is None:
+                forged += process, vote
+            elif abs(now - body["at"]) < ALIVE_MS and body["of"].get(digest, 0) > now:
+                good.add(checked_vote(process, vote))
+        if forged:
+            await self._store.run(FORGET, (self._keys.votes,), *forged)
+        return good
+
+    async def _count(self, destination: Destination, left: float, votes: bytes) -> None:
         """Have the votes on one destination counted; follow if that decides."""
-        votes = {self._digest(one): left for one, left in held.items()}
+        checked: set[str] = set()
         body = {
-            "until": self._state.now() + round(held[destination] * 1000),
+            "until": self._state.now() + round(left * 1000),
             "by": "votes",
             "votes": 2,
             "reason": self._mine.get(destination, ""),
         }
         field = f"ejection:{destination.url}"
-        for _ in range(4):
+        for _ in range(_TRIES):
             version, record = self._state.sign(self._upstream, field, body)
             count = await cast(
                 self._store,
                 self._keys,
                 self._state.process,
                 votes,
-                self._ballot(destination, body, field, version, record),
+                self._ballot(destination, body, checked, field, version, record),
             )
-            if count.outcome == "recount":
-                body["votes"] = count.voters
+            if count.outcome == "check":
+                good = await self._checked(count.unchecked, self._digest(destination))
+                body["votes"] = max(2, count.voters + len(good))
+                checked |= good
             elif count.outcome == "older":
                 self._state.learn(self._upstream, field, count.voters, None)
             else:
@@ -290,6 +330,7 @@ class Votes:
         self,
         destination: Destination,
         body: Mapping[str, Any],
+        checked: Collection[str],
         field: str,
         version: int,
         record: bytes,
@@ -301,6 +342,7 @@ class Votes:
             settings.max_share,
             settings.window,
             body["votes"],
+            checked,
             self._upstream,
             field,
             version,

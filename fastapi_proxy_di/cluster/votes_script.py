@@ -1,23 +1,28 @@
 """The script that takes the votes of a process, counts those of all, and writes the decision.
 
 It alone counts, so that ``ejection.max_share`` holds for all processes together, whatever is voted
-at the same time. Its time is the store's.
+at the same time. Its time is the store's. It cannot check signatures: before it decides, it has the
+process that asks check the votes, and counts those alone. What else is not signed in the store (who
+beats, who sent requests, which ejections run) can only keep it from a decision, or lower the number
+of votes that are asked for, to no less than two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from hashlib import sha1
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from fastapi_proxy_di.cluster.keys import Keys
 from fastapi_proxy_di.cluster.scripts import ALIVE_MS
 from fastapi_proxy_di.cluster.store import Script, Store
 
-__all__ = ["Ballot", "Count", "Outcome", "VoteKeys", "cast", "mark_traffic"]
+__all__ = ["Ballot", "Count", "Outcome", "VoteKeys", "cast", "checked_vote", "mark_traffic"]
 
 Outcome: TypeAlias = Literal[
-    "taken", "suspect", "open", "full", "recount", "older", "runs", "ejected"
+    "taken", "suspect", "open", "full", "check", "older", "runs", "ejected"
 ]
 
 # A member is alive for as long as its beat is kept. A process with votes on more than half of the
@@ -28,17 +33,13 @@ _CAST: Final = Script(
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
     local process, digest, pool = ARGV[1], ARGV[3], tonumber(ARGV[4])
 
-    local mine = {}
-    for one, left in string.gmatch(ARGV[2], '(%x+)=(%d+)') do
-        mine[#mine + 1] = one .. '=' .. string.format('%d', now + left)
-    end
-    if #mine == 0 then
+    if ARGV[2] == '' then
         redis.call('HDEL', KEYS[1], process)
     else
-        redis.call('HSET', KEYS[1], process, table.concat(mine, ' '))
+        redis.call('HSET', KEYS[1], process, ARGV[2])
         redis.call('PEXPIRE', KEYS[1], 3600000)
     end
-    if digest == '' then return {'taken', 0, 0} end
+    if digest == '' then return {'taken', 0, 0, {}} end
 
     local window = tonumber(ARGV[6])
     redis.call('ZADD', KEYS[5], now, process)
@@ -47,32 +48,39 @@ _CAST: Final = Script(
     for _, one in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], now - ARGV[7], '+inf')) do
         alive[one] = true
     end
-    local suspects, voters, senders = {}, 0, 0
+    local suspects, senders, voters, checked, unchecked = {}, 0, 0, 0, {}
     local votes = redis.call('HGETALL', KEYS[1])
     for i = 1, #votes, 2 do
         if not alive[votes[i]] then
             redis.call('HDEL', KEYS[1], votes[i])
         else
-            local count, this = 0, 0
-            for one, ends in string.gmatch(votes[i + 1], '(%x+)=(%d+)') do
+            local count, this = 0, false
+            for one, ends in string.gmatch(votes[i + 1], '"(%x+)":(%d+)') do
                 if tonumber(ends) > now then
                     count = count + 1
-                    if one == digest then this = 1 end
+                    this = this or one == digest
                 end
             end
             if count * 2 > pool then
                 suspects[votes[i]] = true
-            else
-                voters = voters + this
+            elseif this then
+                voters = voters + 1
+                local vote = redis.sha1hex(votes[i]) .. redis.sha1hex(votes[i + 1])
+                if string.find(ARGV[13], vote, 1, true) then
+                    checked = checked + 1
+                else
+                    unchecked[#unchecked + 1] = votes[i]
+                    unchecked[#unchecked + 1] = votes[i + 1]
+                end
             end
         end
     end
-    if suspects[process] then return {'suspect', 0, 0} end
+    if suspects[process] then return {'suspect', 0, 0, {}} end
     redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - window)
     for _, one in ipairs(redis.call('ZRANGE', KEYS[5], 0, -1)) do
         if alive[one] and not suspects[one] then senders = senders + 1 end
     end
-    if voters < 2 or voters * 2 < senders then return {'open', voters, senders} end
+    if voters < 2 or voters * 2 < senders then return {'open', voters, senders, {}} end
 
     local running, known = 0, nil
     local record = '^(%d+)|' .. string.rep('%x', 32) .. '(.*)$'
@@ -85,23 +93,25 @@ _CAST: Final = Script(
                 and tonumber(body['until']) and tonumber(body['until']) > now
             if state[i] == ARGV[9] then
                 known = tonumber(version)
-                if runs then return {'runs', voters, senders} end
+                if runs then return {'runs', voters, senders, {}} end
             elseif runs then
                 running = running + 1
             end
         end
     end
     if running >= math.max(1, math.floor(tonumber(ARGV[5]) * pool)) then
-        return {'full', voters, senders}
+        return {'full', voters, senders, {}}
     end
-    if voters ~= tonumber(ARGV[8]) then return {'recount', voters, senders} end
+    if checked < 2 or checked * 2 < senders or checked < tonumber(ARGV[8]) then
+        return {'check', checked, senders, unchecked}
+    end
     if known and known < 9e15 and known >= tonumber(ARGV[10]) then
-        return {'older', known, senders}
+        return {'older', known, senders, {}}
     end
     redis.call('HSET', KEYS[3], ARGV[9], ARGV[10] .. '|' .. ARGV[11])
     redis.call('XADD', KEYS[4], 'MAXLEN', '~', 10000, '*', 'upstream', ARGV[12],
         'field', ARGV[9], 'version', ARGV[10], 'record', ARGV[11])
-    return {'ejected', voters, senders}
+    return {'ejected', checked, senders, {}}
     """
 )
 
@@ -146,6 +156,7 @@ class Ballot(NamedTuple):
         max_share: ``ejection.max_share``.
         window: ``ejection.window``.
         votes: Number of votes that the record names.
+        checked: The votes whose signature was checked, as ``checked_vote`` gives them.
         upstream: Name of the upstream.
         field: Field of the record.
         version: Version of the record.
@@ -157,6 +168,7 @@ class Ballot(NamedTuple):
     max_share: float
     window: float
     votes: int
+    checked: Collection[str]
     upstream: str
     field: str
     version: int
@@ -169,22 +181,31 @@ class Count(NamedTuple):
     Attributes:
         outcome: ``taken`` if nothing was counted; ``suspect`` if this process is not counted;
             ``open`` for too few votes; ``full`` if ``max_share`` is reached; ``runs`` if the
-            destination is ejected by votes already; ``recount`` if the record names another
-            number of votes; ``older`` if its version is too low; ``ejected``.
-        voters: Number of votes; the version in the store for ``older``.
+            destination is ejected by votes already; ``check`` if the votes that were checked are
+            too few, or fewer than the record names; ``older`` if its version is too low;
+            ``ejected``.
+        voters: Number of votes, for ``check`` of those that were checked; the version in the
+            store for ``older``.
         senders: Number of processes with requests to the destination.
+        unchecked: For ``check`` the votes that have to be checked, by process.
     """
 
     outcome: Outcome
     voters: int
     senders: int
+    unchecked: Mapping[bytes, bytes] = MappingProxyType({})
+
+
+def checked_vote(process: bytes, vote: bytes) -> str:
+    """Give what stands for a vote whose signature was checked."""
+    return "".join([sha1(one, usedforsecurity=False).hexdigest() for one in (process, vote)])
 
 
 async def cast(
     store: Store,
     keys: VoteKeys,
     process: str,
-    votes: Mapping[str, float],
+    votes: bytes,
     ballot: Ballot | None = None,
 ) -> Count:
     """Replace the votes of this process, and decide on one of them.
@@ -193,25 +214,27 @@ async def cast(
         store: The store.
         keys: The keys of the upstream.
         process: This process.
-        votes: All of its votes: digests of addresses, each with the seconds that it holds.
+        votes: All of its votes, signed; empty for none.
         ballot: The one to be decided on.
 
     Raises:
         StoreLost: The store cannot be reached.
     """
-    text = " ".join([f"{one}={max(1, round(left * 1000))}" for one, left in votes.items()])
     names = [keys.votes, keys.members, keys.state, keys.stream]
     if ballot is None:
-        result = await store.run(_CAST, names, process, text, "")
+        result = await store.run(_CAST, names, process, votes, "")
     else:
         result = await store.run(
             _CAST,
             [*names, keys.traffic(ballot.digest)],
-            *(process, text, ballot.digest, ballot.pool, ballot.max_share),
+            *(process, votes, ballot.digest, ballot.pool, ballot.max_share),
             *(max(1, round(ballot.window * 1000)), ALIVE_MS, ballot.votes),
             *(ballot.field, ballot.version, ballot.record, ballot.upstream),
+            " ".join(ballot.checked),
         )
-    return Count(result[0].decode(), int(result[1]), int(result[2]))
+    outcome, voters, senders, flat = result
+    unchecked = dict(zip(flat[::2], flat[1::2], strict=True))
+    return Count(outcome.decode(), int(voters), int(senders), unchecked)
 
 
 async def mark_traffic(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from fastapi_proxy_di.cluster.signing import Signer
 from fastapi_proxy_di.settings import EjectionSettings
 from fastapi_proxy_di.supervision.events import (
     DestinationEjected,
@@ -204,7 +206,8 @@ async def test_vote_is_withdrawn_when_the_destination_serves_again(server: Redis
         first.fail(2)
 
         def votes() -> int:
-            return str(server.client.hget("{shop}:votes:billing", first.state.process)).count("=")
+            mine = server.client.hget("{shop}:votes:billing", first.state.process)
+            return len(re.findall(r'"[0-9a-f]{32}":', str(mine)))
 
         await within(3, lambda: votes() == 2)
         first.supervisor.readmit(first[2])
@@ -241,3 +244,34 @@ async def test_long_retry_after_stops_no_votes_for_ever(server: RedisServer) -> 
         reasons = [one.reason for one in processes[0].told if isinstance(one, DestinationEjected)]
         await within(3, lambda: server.client.zcard("{shop}:members") == 2)
         assert reasons[0] == "retry_after"
+
+
+@pytest.mark.parametrize("what", ["another key", "copied", "old", "unsigned"])
+async def test_vote_that_no_process_has_signed_ejects_nothing(
+    server: RedisServer, what: str
+) -> None:
+    """It is removed, and the votes of two processes decide as before."""
+    async with Fleet([server.url] * 3, fall=1000) as processes:
+        first, second, third = processes
+        for one in processes:
+            one.down = {one[1].url}
+        await traffic(processes, server)
+        name, key = third.state.process, "{shop}:votes:billing"
+        digest, now = first.state.hide(first[1].url), first.state.now()
+        body = {"at": now - (10_000 if what == "old" else 0), "of": {digest: now + 30_000}}
+        signer = first.cluster.signer if what == "old" else Signer(b"another-key-of-others", "shop")
+        forged = signer.sign(("votes", "billing", name), body)
+        first.fail(1)
+        if what == "copied":
+            await within(3, lambda: bool(server.client.hget(key, first.state.process)))
+            forged = cast("bytes", server.client.hget(key, first.state.process))
+        if what == "unsigned":
+            forged = f'"{digest}":{now + 30_000}'.encode()
+        server.client.hset(key, name, forged)
+        await asyncio.sleep(1.5)  # all votes have been counted again
+        assert [one.ejected for one in processes] == [[1], [], []]
+        if what != "old":
+            assert server.client.hget(key, name) is None
+
+        second.fail(1)
+        await within(FOLLOWED_SECONDS, lambda: ejected(processes, 1))
