@@ -1,8 +1,9 @@
 """The lease of one process to probe a part of an upstream.
 
-The store holds the random token of the process for one interval. Renewing the lease and writing
-what the probes found are one script, which does nothing unless the store holds this token: a
-number that only grows would not survive an emptied store.
+The store holds the random token of the process for one interval, with a signature, so that nobody
+without the key of the app holds a lease. Renewing the lease and writing what the probes found are
+one script, which does nothing unless the store holds this token: a number that only grows would not
+survive an emptied store.
 """
 
 from __future__ import annotations
@@ -12,15 +13,23 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from fastapi_proxy_di.cluster.keys import Keys
+from fastapi_proxy_di.cluster.probing_records import Records
 from fastapi_proxy_di.cluster.store import Script, Store
 
 __all__ = ["Finding", "Lease", "Renewal"]
 
+_TOKEN_BYTES: Final = 32
+_LATE_MS: Final = 1000
+"""How long after its end a lease may be in the store, as clocks and keys end late."""
+
+# ARGV: the token, milliseconds, the signed lease, and a holder that is replaced.
 _TAKE: Final = Script(
     """
     local holder = redis.call('GET', KEYS[1])
-    if holder and holder ~= ARGV[1] then return {0, ''} end
-    redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+    if holder and string.sub(holder, 1, 32) ~= ARGV[1] and holder ~= ARGV[4] then
+        return {0, holder}
+    end
+    redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
     local mark = redis.call('GET', KEYS[2])
     return {1, mark or ''}
     """
@@ -30,19 +39,20 @@ _TAKE: Final = Script(
 # Versions that no clock gives are forged, and written over.
 _RENEW: Final = Script(
     """
-    if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {0, ''} end
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
-    if not ARGV[3] then return {1, ''} end
-    local known = redis.call('HGET', KEYS[2], ARGV[4])
+    local holder = redis.call('GET', KEYS[1])
+    if not holder or string.sub(holder, 1, 32) ~= ARGV[1] then return {0, ''} end
+    redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
+    if not ARGV[4] then return {1, ''} end
+    local known = redis.call('HGET', KEYS[2], ARGV[5])
     local version = known and string.match(known, '^%d+')
     version = version and tonumber(version)
-    if version and version < 9e15 and version >= tonumber(ARGV[5]) then
+    if version and version < 9e15 and version >= tonumber(ARGV[6]) then
         return {1, string.format('%.0f', version)}
     end
-    redis.call('HSET', KEYS[2], ARGV[4], ARGV[5] .. '|' .. ARGV[6])
-    if ARGV[7] == '1' then
-        redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*', 'upstream', ARGV[3],
-            'field', ARGV[4], 'version', ARGV[5], 'record', ARGV[6])
+    redis.call('HSET', KEYS[2], ARGV[5], ARGV[6] .. '|' .. ARGV[7])
+    if ARGV[8] == '1' then
+        redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*', 'upstream', ARGV[4],
+            'field', ARGV[5], 'version', ARGV[6], 'record', ARGV[7])
     end
     return {1, ''}
     """
@@ -50,9 +60,10 @@ _RENEW: Final = Script(
 
 _GIVE: Final = Script(
     """
-    if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+    local holder = redis.call('GET', KEYS[1])
+    if not holder or string.sub(holder, 1, 32) ~= ARGV[1] then return 0 end
     redis.call('DEL', KEYS[1])
-    if ARGV[2] ~= '0' then redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) end
+    if ARGV[2] ~= '0' then redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2]) end
     return 1
     """
 )
@@ -94,7 +105,7 @@ class Lease:
 
     Args:
         store: The store.
-        cluster: Name of the app.
+        state: The records that processes share; signs and checks the lease.
         upstream: Name of the upstream.
         shard: The part of the upstream.
 
@@ -103,10 +114,12 @@ class Lease:
             trust itself; as it was when this process took the lease.
     """
 
-    def __init__(self, store: Store, cluster: str, upstream: str, shard: int) -> None:
+    def __init__(self, store: Store, state: Records, upstream: str, shard: int) -> None:
         self.marked: bool = False
         self._store: Final = store
-        keys = Keys(cluster)
+        self._signs: Final = state
+        self._about: Final = (upstream, str(shard))
+        keys = Keys(state.cluster)
         self._key: Final = keys.lease(upstream, shard)
         self._mark: Final = keys.suspect(upstream, shard)
         self._state: Final = (keys.state(upstream), keys.stream)
@@ -126,14 +139,39 @@ class Lease:
         Raises:
             StoreLost: The store cannot be reached.
         """
+        taken, found = await self._take(seconds)
+        if not taken and self._holder("lease", found) is None:
+            taken, found = await self._take(seconds, found)
+        if taken:
+            self.marked = self._holder("suspect", found) not in (None, self._token)
+        return taken
+
+    async def _take(self, seconds: float, replaced: bytes = b"") -> tuple[bool, bytes]:
+        """Give whether it is taken, and the mark or the holder."""
         began = monotonic()
-        taken, mark = await self._store.run(
-            _TAKE, (self._key, self._mark), self._token, _milliseconds(seconds)
+        taken, found = await self._store.run(
+            _TAKE,
+            (self._key, self._mark),
+            *(self._token, _milliseconds(seconds), self._signed("lease", seconds), replaced),
         )
         if taken:
             self._until = began + seconds
-            self.marked = mark not in (b"", self._token.encode())
-        return bool(taken)
+        return bool(taken), found
+
+    def _signed(self, kind: str, seconds: float) -> bytes:
+        ends = self._signs.now() + _milliseconds(seconds)
+        subject = (kind, *self._about, self._token)
+        return self._token.encode() + self._signs.seal(subject, {"until": ends})
+
+    def _holder(self, kind: str, value: bytes) -> str | None:
+        """Give the token of a holder, ``None`` if it is not signed or has ended."""
+        if not value:
+            return None
+        token = value[:_TOKEN_BYTES].decode(errors="replace")
+        body = self._signs.open((kind, *self._about, token), value[_TOKEN_BYTES:])
+        if body is None or body["until"] < self._signs.now() - _LATE_MS:
+            return None
+        return token
 
     async def renew(self, seconds: float, finding: Finding | None = None) -> Renewal:
         """Hold the lease for ``seconds`` from now, and write what was found.
@@ -144,7 +182,9 @@ class Lease:
         began = monotonic()
         rest = () if finding is None else (*finding[:4], int(finding.streamed))
         held, newer = await self._store.run(
-            _RENEW, (self._key, *self._state), self._token, _milliseconds(seconds), *rest
+            _RENEW,
+            (self._key, *self._state),
+            *(self._token, _milliseconds(seconds), self._signed("lease", seconds), *rest),
         )
         self._until = began + seconds if held else 0.0
         return Renewal(bool(held), int(newer or 0))
@@ -161,7 +201,8 @@ class Lease:
         """
         self._until = 0.0
         mark = _milliseconds(marked_for) if marked_for else 0
-        await self._store.run(_GIVE, (self._key, self._mark), self._token, mark)
+        signed = self._signed("suspect", marked_for)
+        await self._store.run(_GIVE, (self._key, self._mark), self._token, mark, signed)
 
 
 def _milliseconds(seconds: float) -> int:

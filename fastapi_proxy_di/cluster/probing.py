@@ -186,7 +186,7 @@ class SharedProbing:
         parts = shards(destinations)
         while len(self._shards) < len(parts):
             number = len(self._shards)
-            lease = Lease(self._store, self._state.cluster, self._upstream, number)
+            lease = Lease(self._store, self._state, self._upstream, number)
             self._shards.append(_Shard(number, lease))
         for shard in self._shards:
             shard.use(parts[shard.number] if shard.number < len(parts) else [])

@@ -10,6 +10,8 @@ import pytest
 
 from fastapi_proxy_di.cluster.connecting import connect
 from fastapi_proxy_di.cluster.lease import Finding, Lease, Renewal
+from fastapi_proxy_di.cluster.signing import Signer
+from fastapi_proxy_di.cluster.state import SharedState
 from fastapi_proxy_di.cluster.store import Contact, Store
 from tests.support.redis_servers import RedisServer
 
@@ -36,7 +38,8 @@ async def store(server: RedisServer) -> AsyncIterator[Store]:
 
 def lease(store: Store) -> Lease:
     """Give a lease of another process."""
-    return Lease(store, "shop", "billing", 0)
+    state = SharedState(store, Signer(b"k" * 32, "shop"), "shop", "a process")
+    return Lease(store, state, "billing", 0)
 
 
 def finding(version: int, *, streamed: bool = False) -> Finding:
@@ -60,6 +63,24 @@ async def test_lease_has_one_holder(store: Store) -> None:
     assert not (await first.renew(60)).held
     assert (await second.renew(60)).held
     assert not first.holds(monotonic())
+
+
+async def test_lease_that_no_process_has_signed_holds_nothing(
+    store: Store, server: RedisServer
+) -> None:
+    """Nor does one from before; and a mark that is not signed is none."""
+    first, second = lease(store), lease(store)
+    await first.take(0.2)
+    before = server.client.get("{shop}:lease:billing:0")
+    assert isinstance(before, bytes)
+    await asyncio.sleep(1.3)  # it has ended, and more than clocks differ
+    for forged in (b"0" * 32, b"0" * 32 + before[32:], before, b"1"):
+        server.client.set("{shop}:lease:billing:0", forged)
+        server.client.set("{shop}:lease:billing:0:suspect", b"0" * 32)
+        assert await second.take(60)
+        assert not second.marked
+        assert not await first.take(60)
+        await second.give()
 
 
 async def test_lease_is_held_for_no_longer_than_the_store_holds_it(store: Store) -> None:
