@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from fastapi_proxy_di.balancing.selection import Given
 from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import SET_BY_PROXY, TOKEN, HeaderArgument, checked_headers
@@ -32,7 +33,8 @@ class Overrides:
         timeout: Seconds for the whole exchange, instead of ``timeouts.total``.
         transforms: The transforms of the mount, which run after the upstream's.
         path_given: Whether code gave the path of the exchange, which is sent as it is.
-        destination: The address to send to instead of a destination of the pool, not yet judged.
+        destination: The destination or the address to send to, not yet judged.
+        given: The destination of the pool to send to.
     """
 
     method: bytes | None = None
@@ -46,6 +48,7 @@ class Overrides:
     transforms: Pipeline | None = None
     path_given: bool = False
     destination: str | None = None
+    given: Given | None = None
 
 
 def overrides_of(
@@ -71,7 +74,7 @@ def overrides_of(
         host: The Host to send instead of the destination's authority.
         timeout: Seconds for the whole exchange.
         path_given: Whether the path is given too.
-        destination: The address to send to instead of a destination of the pool.
+        destination: The destination or the address to send to.
 
     Raises:
         ValueError: An argument is malformed or not allowed.

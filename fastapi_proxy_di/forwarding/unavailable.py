@@ -47,9 +47,9 @@ def unavailable(
         if all(one.requests_in_window >= one.window_limit for one in pool.candidates):
             retry_after = max(1.0, window_left)
     else:
-        # A destination has room, but affinity does not allow it. The second branch of a hedged
-        # request gets here as well; its error never reaches a client.
-        reason = f"the destination of {pool.name} that the client belongs to is not available"
+        # A destination has room, but affinity or an argument does not allow it. The second branch
+        # of a hedged request gets here as well; its error never reaches a client.
+        reason = f"the only destination of {pool.name} that the request may go to is not available"
     error = kind(reason, upstream=pool.name, attempts=attempts)
     error.retry_after = retry_after
     return error

@@ -33,7 +33,6 @@ from fastapi_proxy_di.integration.stand_ins import (
     solved,
 )
 from fastapi_proxy_di.upstream.balancer import Balancer
-from fastapi_proxy_di.upstream.client_request import Forwarder
 from fastapi_proxy_di.wire.targets import PathOutsideMount, target_below
 
 BareMount = Literal["auto", "redirect", "forward"]
@@ -122,11 +121,12 @@ def http_endpoint(
     async def _forward_as(
         balancer: Balancer, request: Request, path: bytes, prefix: bytes, chosen: ForwardOptions
     ) -> Response:
-        return await _forwarder(balancer, chosen).request(
+        overrides = options_overrides(chosen, transforms)
+        return await balancer.forwarder_for(overrides).request(
             request,
             path,
             prefix,
-            options_overrides(chosen, transforms),
+            overrides,
             chosen.affinity_key,
             # What is sent to one destination alone goes to no other.
             fallback if chosen.destination is None else None,
@@ -192,11 +192,12 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
                 **destination_argument(chosen),
             )
             return
-        await _forwarder(balancer, chosen).websocket(
+        overrides = options_overrides(chosen, transforms)
+        await balancer.forwarder_for(overrides).websocket(
             websocket,
             path,
             prefix,
-            options_overrides(chosen, transforms),
+            overrides,
             open_timeout=chosen.timeout,
             affinity_key=chosen.affinity_key,
         )
@@ -217,11 +218,6 @@ def _target(scope: Scope) -> tuple[bytes, bytes]:
         return target_below(scope, scope["path_params"]["path"], routed=True)
     except PathOutsideMount:
         raise HTTPException(404) from None
-
-
-def _forwarder(balancer: Balancer, chosen: ForwardOptions) -> Forwarder:
-    """Return what forwards a request to the pool, or to the address that its options give."""
-    return balancer.forwarder if chosen.destination is None else balancer.forwarder_to_addresses
 
 
 def _redirects(scope: Scope, bare_mount: BareMount, balancer: Balancer) -> bool:

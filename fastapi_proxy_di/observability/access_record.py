@@ -25,7 +25,6 @@ from typing import Final, Literal
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext
-from starlette.types import Scope
 
 from fastapi_proxy_di.balancing.hash_key import RequestKey
 from fastapi_proxy_di.errors import Attempt, ProxyError
@@ -57,7 +56,7 @@ class AccessRecords:
     Args:
         name: Name of the upstream.
         pool: The destinations of the upstream.
-        how: Gives the name of the policy or affinity that picks for a request.
+        how: Gives the name of what picks for a request: policy, affinity or address.
         explain: Where the reason of a pick is shown: nowhere, in a header or in the log.
         telemetry: Gives the span and the route of a request.
     """
@@ -66,7 +65,7 @@ class AccessRecords:
         self,
         name: str,
         pool: Pool,
-        how: Callable[[Scope, Destination | None], str],
+        how: Callable[[Exchange, Destination | None], str],
         explain: Literal["off", "header", "log"],
         telemetry: Telemetry,
     ) -> None:
@@ -113,7 +112,7 @@ class AccessRecord:
         records = self._records
         if records.explain == "off":
             return
-        how = records.how(exchange.scope, destination)
+        how = records.how(exchange, destination)
         key = exchange.key
         cooled = key.cooled if isinstance(key, RequestKey) else ()
         text = explanation(records.pool, how, tried, destination, cooled)

@@ -69,11 +69,11 @@ class Tracing:
     Args:
         upstream: Name of the upstream.
         telemetry: The telemetry of the app.
-        how: Gives the name of the policy or affinity that picks for a request.
+        how: Gives the name of what picks for a request: policy, affinity or address.
 
     Attributes:
         upstream: Name of the upstream.
-        how: Gives the name of the policy or affinity that picks for a request.
+        how: Gives the name of what picks for a request: policy, affinity or address.
         injects: Whether the context of a span is sent to the destination.
         passes_baggage: Whether baggage that the client sent is sent on.
     """
@@ -82,7 +82,7 @@ class Tracing:
         self,
         upstream: str,
         telemetry: Telemetry,
-        how: Callable[[Scope, Destination | None], str],
+        how: Callable[[Exchange, Destination | None], str],
     ) -> None:
         self.upstream: Final = upstream
         self.how: Final = how
@@ -226,7 +226,7 @@ class ExchangeSpans:
             "server.address": address,
             "proxy.upstream": self._tracing.upstream,
             "proxy.destination": destination.url,
-            "proxy.pick": self._tracing.how(exchange.scope, destination),
+            "proxy.pick": self._tracing.how(exchange, destination),
         }
         if port is not None:
             attributes["server.port"] = port

@@ -31,6 +31,7 @@ class Pool:
             panic all that are neither draining nor cooling, in one tier.
         candidates: The first of ``tiers``, ``()`` if there is none.
         panic: Whether panic is on: no destination is available, so all are used.
+        panic_allowed: Whether panic may be turned on; changed by ``allow_panic``.
 
     Args:
         name: The upstream's name.
@@ -41,20 +42,20 @@ class Pool:
     __slots__ = (
         "_by_url",
         "_on_room",
-        "_panic_allowed",
         "_some_probed",
         "available",
         "candidates",
         "destinations",
         "name",
         "panic",
+        "panic_allowed",
         "tiers",
     )
 
     def __init__(self, name: str, settings: Iterable[DestinationSettings], *, panic: bool) -> None:
         self.name: str = name
         self.destinations: tuple[Destination, ...] = tuple(map(Destination, settings))
-        self._panic_allowed = panic
+        self.panic_allowed: bool = panic
         self._on_room: Callable[[], None] | None = None
         self._index()
 
@@ -202,7 +203,7 @@ class Pool:
 
     def allow_panic(self, allowed: bool) -> None:
         """Say whether panic may be turned on when no destination is available."""
-        self._panic_allowed = allowed
+        self.panic_allowed = allowed
         self._refresh()
 
     def report_room(self, listener: Callable[[], None] | None) -> None:
@@ -239,7 +240,7 @@ class Pool:
         by_tier: dict[int, list[Destination]] = {}
         for destination in self.available:
             by_tier.setdefault(destination.tier, []).append(destination)
-        if not by_tier and self._panic_allowed:
+        if not by_tier and self.panic_allowed:
             rest = [one for one in self.destinations if not one.draining and not one.cooling]
             if rest:
                 self.panic = True

@@ -17,10 +17,10 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.balancing.hash_key import RequestKey
-from fastapi_proxy_di.balancing.selection import select
+from fastapi_proxy_di.balancing.selection import Given, select
 from fastapi_proxy_di.client.lease import Lease
 from fastapi_proxy_di.errors import InvalidRequest
-from fastapi_proxy_di.forwarding.overrides import keep_request_id, overrides_of
+from fastapi_proxy_di.forwarding.overrides import Overrides, keep_request_id, overrides_of
 from fastapi_proxy_di.observability.telemetry import Telemetry
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import (
@@ -138,11 +138,14 @@ class Balancer:
                 sets content-type if there is none.
             override_host: The Host header, instead of the destination's.
             timeout: Seconds for the whole exchange, instead of ``timeouts.total``.
-            destination: An ``http`` or ``https`` address to send the request to, instead of a
-                destination of the pool: one that ``allowed_destinations`` allows. Take it from
-                data of your own, never from what the client sends. The client's ``Cookie`` and
-                ``Authorization`` and the upstream's ``request_headers`` do not go there, unless
-                ``allowed_destinations.credentials`` is set or the arguments for headers have them.
+            destination: Where to send the request. A destination of the pool, in any spelling:
+                it goes there alone, retries too. 503 if that destination is draining or full, or
+                ejected or unhealthy unless ``when_none_available`` is ``panic``. Or another
+                ``http`` or ``https`` address, one that ``allowed_destinations`` allows. Take it
+                from data of your own, never from what the client sends. To another address the
+                client's ``Cookie`` and ``Authorization`` and the upstream's ``request_headers`` do
+                not go, unless ``allowed_destinations.credentials`` is set or the arguments for
+                headers have them.
 
         Returns:
             The response. Return it from the endpoint, or ``await response.aclose()``.
@@ -165,8 +168,7 @@ class Balancer:
         )
         keep_request_id(overrides, request.scope)
         raw, prefix = _target(request.scope, path, mount)
-        forwarder = self.forwarder if destination is None else self.forwarder_to_addresses
-        response = await forwarder.request(request, raw, prefix, overrides)
+        response = await self.forwarder_for(overrides).request(request, raw, prefix, overrides)
         stack = exit_stack(request.scope)
         if stack is not None:
             # Unlike a proxied route, an endpoint need not return the response.
@@ -214,19 +216,23 @@ class Balancer:
         )
         keep_request_id(overrides, websocket.scope)
         raw, prefix = _target(websocket.scope, path, mount)
-        forwarder = self.forwarder if destination is None else self.forwarder_to_addresses
-        await forwarder.websocket(
+        await self.forwarder_for(overrides).websocket(
             websocket, raw, prefix, overrides, subprotocols=subprotocols, open_timeout=open_timeout
         )
 
-    @property
-    def forwarder_to_addresses(self) -> Forwarder:
-        """Forwards requests whose overrides have a destination.
+    def forwarder_for(self, overrides: Overrides | None) -> Forwarder:
+        """Give what forwards a request: to the pool, or to the address of its overrides.
 
         Raises:
-            ValueError: The settings allow no addresses.
+            ValueError: The address is none of the pool's, and the settings allow no others.
         """
-        return self._running.for_addresses().forwarder
+        if overrides is None or overrides.destination is None:
+            return self.forwarder
+        known = self._running.pool.find(overrides.destination)
+        if known is None:
+            return self._running.for_addresses().forwarder
+        overrides.given = Given(known)
+        return self.forwarder
 
     # -- calling ------------------------------------------------------------------------
 
@@ -261,17 +267,19 @@ class Balancer:
 
         Args:
             key: The key that the policy ``hash`` hashes.
-            destination: An address to hold instead of a destination of the pool, as in
-                ``forward``. The lease sends nothing, so what a name leads to is for your client
-                to check.
+            destination: The destination or the address to hold, as in ``forward``. The lease
+                sends nothing, so what the name of an address leads to is for your client to check.
 
         Raises:
             NoAvailableDestination: No destination is available; ``LimitExceeded`` if all are
                 full.
             DestinationNotAllowed: ``destination`` is not allowed.
-            ValueError: The settings allow no addresses.
+            ValueError: The address is none of the pool's, and the settings allow no others.
         """
         if destination is not None:
+            known = self._running.pool.find(destination)
+            if known is not None:
+                return self._running.lease(Given(known))
             return self._running.for_addresses().lease(destination)
         given = None if key is None else RequestKey({}, lambda scope: None, key.encode("utf-8"))
         return self._running.lease(given)

@@ -119,6 +119,8 @@ class Forwarder:
             overrides,
             None if read_key is None else _key(read_key, scope, affinity_key),
         )
+        if overrides is not None and overrides.given is not None:
+            exchange.key = overrides.given
         try:
             response = await rules.http.forward(exchange, cached)
         except ClientDisconnected:
@@ -195,6 +197,8 @@ class Forwarder:
         scope, rules = websocket.scope, self.rules
         key = None if rules.read_key is None else _key(rules.read_key, scope, affinity_key)
         exchange = Exchange(scope, receive, send, path, prefix, overrides, key)
+        if overrides is not None and overrides.given is not None:
+            exchange.key = overrides.given
         await rules.websocket.forward(
             exchange, subprotocols=subprotocols, open_timeout=open_timeout
         )

@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
-from starlette.types import Scope
 
 from fastapi_proxy_di.balancing.affinity import Affinity, affinity_of
 from fastapi_proxy_di.balancing.hash_key import KeyReader, RequestKey, key_reader, no_key
@@ -21,10 +20,11 @@ from fastapi_proxy_di.balancing.issued_affinity import IssuedBinding
 from fastapi_proxy_di.balancing.policy import BalancingPolicy
 from fastapi_proxy_di.balancing.prefix import Prefix
 from fastapi_proxy_di.balancing.registry import build_policy
-from fastapi_proxy_di.balancing.selection import select
+from fastapi_proxy_di.balancing.selection import Given, select
 from fastapi_proxy_di.client.httpx_client import AsGiven, CallRules
 from fastapi_proxy_di.forwarding.appending import AppendingBuilder
 from fastapi_proxy_di.forwarding.body_keys import body_keys_of
+from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.hedging import Hedging
 from fastapi_proxy_di.forwarding.holding import http_forwarder
 from fastapi_proxy_di.forwarding.http import HttpForwarder
@@ -243,11 +243,13 @@ def is_limited(settings: UpstreamSettings) -> bool:
 
 def _how(
     policy: BalancingPolicy, affinity: Affinity | None
-) -> Callable[[Scope, Destination | None], str]:
-    """Give the function that names what has picked a destination, policy or affinity."""
+) -> Callable[[Exchange, Destination | None], str]:
+    """Give the function that names what has picked a destination: policy, affinity or address."""
 
-    def how(scope: Scope, picked: Destination | None) -> str:
-        chosen = affinity is not None and affinity.chose(scope, picked)
+    def how(exchange: Exchange, picked: Destination | None) -> str:
+        if isinstance(exchange.key, Given):
+            return "address"
+        chosen = affinity is not None and affinity.chose(exchange.scope, picked)
         return "affinity" if chosen else policy.name
 
     return how

@@ -182,11 +182,12 @@ class RunningUpstream:
         """Give what requests to addresses need.
 
         Raises:
-            ValueError: The settings allow no addresses.
+            ValueError: The settings allow no addresses outside of the pool.
         """
         if self.dynamic is None or self.rules.guarded_factory is None:
             raise ValueError(
-                f"destination: {self.name} allows no addresses; set allowed_destinations"
+                f"destination: the address is none of the destinations of {self.name}, which allows"
+                " no others; set allowed_destinations"
             )
         return self.dynamic
 

@@ -37,10 +37,17 @@ def app_with_key(*destinations: str, **options: Any) -> FastAPI:
 
 
 async def request_of(*, given: bool = True, **options: Any) -> Received:
-    """Give the request that a destination gets of a client with secrets."""
-    async with ScriptedOrigin() as origin, serving(app_with_key(origin.url, **options)) as gateway:
-        headers = [*(to(origin.url) if given else []), *SECRETS]
-        reply = await fetch(gateway.address, target="/billing/x", headers=headers)
+    """Give the request that a server gets of a client with secrets.
+
+    Args:
+        given: Whether the client gives its address, which is none of the pool's then.
+        **options: As for `app_with_key`.
+    """
+    async with ScriptedOrigin() as origin:
+        pool = () if given else (origin.url,)
+        async with serving(app_with_key(*pool, **options)) as gateway:
+            headers = [*(to(origin.url) if given else []), *SECRETS]
+            reply = await fetch(gateway.address, target="/billing/x", headers=headers)
     assert reply.status == 200
     return origin.request
 
@@ -115,13 +122,12 @@ async def test_secrets_of_a_websocket_stay_here() -> None:
 
 async def reply_of(headers: list[tuple[bytes, bytes]], *, given: bool = True) -> RawResponse:
     """Give what the client gets of a response with these headers."""
-    async with (
-        ScriptedOrigin(always(response_bytes(200, b"", headers))) as origin,
-        serving(app_with_key(origin.url)) as gateway,
-    ):
-        return await fetch(
-            gateway.address, target="/billing/x", headers=to(origin.url) if given else ()
-        )
+    async with ScriptedOrigin(always(response_bytes(200, b"", headers))) as origin:
+        pool = () if given else (origin.url,)
+        async with serving(app_with_key(*pool)) as gateway:
+            return await fetch(
+                gateway.address, target="/billing/x", headers=to(origin.url) if given else ()
+            )
 
 
 async def test_cookies_lose_their_domain() -> None:
