@@ -32,6 +32,7 @@ from fastapi_proxy_di.testing.received import Received
 from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.running import RunningUpstream
+from fastapi_proxy_di.wire.dynamic_address import allowed_address
 
 __all__ = ["StandIn", "stand_in"]
 
@@ -70,7 +71,8 @@ class StandIn:
             except the destinations. The environment is not read.
         source: Makes the responses: an ASGI app, a function of `Received`, a step such as
             ``reply(...)``, or a list of steps, one for each attempt; the last one repeats.
-            A mapping has a source for each destination, by name.
+            A mapping has a source for each destination, by name. A name that
+            ``allowed_destinations`` allows is a dynamic destination, and no part of the pool.
         clock: Clock of the upstream.
         **settings: Fields of the settings, such as ``retries={"attempts": 2}``.
 
@@ -271,12 +273,23 @@ def _settings(
         made: UpstreamSettings = Isolated(**{**declared, **given, "destinations": destinations})
     except ValidationError as error:
         raise settings_error(describe_faults(error, base)) from error
-    return made
+    pool = [one for one in made.destination_settings if not _is_dynamic(one, made)]
+    return made.model_copy(update={"destinations": tuple(pool)})
+
+
+def _is_dynamic(destination: DestinationSettings, settings: UpstreamSettings) -> bool:
+    allowed = settings.allowed_destinations
+    try:
+        allowed_address(destination.url, allowed.parsed_origins, allowed.networks)
+    except ValueError:
+        return False
+    return True
 
 
 def _set_health(upstream: RunningUpstream, url: str, *, healthy: bool) -> None:
     destination = upstream.pool.find(url)
-    assert destination is not None
+    if destination is None:
+        return  # a dynamic destination has no health
     # Results are repeated until the thresholds of the settings are reached.
     while destination.healthy is not healthy:
         upstream.supervisor.probed(destination, healthy, None, "flipped by the test")
