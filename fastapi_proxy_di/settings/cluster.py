@@ -35,6 +35,21 @@ def _name(value: str | None) -> str | None:
     return value
 
 
+def _check_database(scheme: str, path: str) -> None:
+    """Find a database that redis-py would ignore."""
+    if scheme == "unix":
+        return
+    database = path.strip("/")
+    if scheme.endswith("+sentinel"):
+        database = database.partition("/")[2]
+    if scheme.endswith("+cluster") and database not in ("", "0"):
+        raise ValueError("has a database, but a Redis Cluster has only 0; leave the path out")
+    if database and not (database.isascii() and database.isdecimal()):
+        raise ValueError(
+            "has a database that is no number; give it as the path, e.g. redis://localhost:6379/0"
+        )
+
+
 class ClusterSettings(SettingsModel):
     """State that all processes of an app share, in Redis or Valkey. Without ``store`` none is."""
 
@@ -116,6 +131,7 @@ class ClusterSettings(SettingsModel):
             raise ValueError(
                 "names no service; give it as the path, e.g. redis+sentinel://host:26379/mymaster"
             )
+        _check_database(parts.scheme, parts.path)
         return value
 
     @field_validator("name", "key")

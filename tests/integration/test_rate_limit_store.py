@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from starlette.requests import HTTPConnection
 from fastapi_proxy_di import ClusterSettings, ProxySettings, proxy_lifespan, rate_limit
 from fastapi_proxy_di.cluster.cluster import Cluster
 from fastapi_proxy_di.integration.lifespan import runtime_of
+from fastapi_proxy_di.limiting.shared import SharedLimiter
 from tests.support.gateways import until
 from tests.support.http_client import RawResponse, fetch
 from tests.support.redis_servers import RedisServer
@@ -104,6 +106,46 @@ async def test_lost_store_leaves_each_app_its_share(server: RedisServer) -> None
         told = re.search(rb"r=(\d+)", back.one(b"ratelimit") or b"")
         assert told is not None
         assert int(told[1]) <= 89, "10 were taken before, and perhaps some without a response"
+
+
+async def test_one_request_of_a_thousand_waits_for_a_store_that_hangs(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each app the others are answered at once, while one probe a second looks for the store."""
+    waited: Counter[int] = Counter()
+
+    take = SharedLimiter.take
+
+    def watched(limiter: SharedLimiter, *arguments: Any) -> Any:
+        taken = take(limiter, *arguments)
+        waited[id(limiter)] += isinstance(taken, asyncio.Future)
+        return taken
+
+    async with apps(server, 2) as (running, clusters):
+        await asyncio.gather(*(get(one, 5) for one in running))
+        server.pause()
+        monkeypatch.setattr(SharedLimiter, "take", watched)
+        for _ in range(500):
+            for response in await asyncio.gather(*(get(one, 1) for one in running)):
+                assert response[0].status in (200, 429)
+        assert all(cluster.store.contact.lost for cluster in clusters)
+        server.resume()
+
+    assert len(waited) == 2, "both have counted requests"
+    assert max(waited.values()) <= 1, waited
+
+
+async def test_key_may_be_text_that_is_no_utf_8(server: RedisServer) -> None:
+    """With and without a store; each such key counts for itself."""
+    for store in (server, None):
+        app = app_of(server) if store else FastAPI(lifespan=proxy_lifespan)
+        limit = rate_limit("1/minute", key=lambda one: one.query_params["k"] + "\udcff", name="k")
+        app.get("/keys", dependencies=[Depends(limit)])(lambda: None)
+        async with run_app(app) as running:
+            statuses = [
+                (await fetch(running.address, target=f"/keys?k={key}")).status for key in "aab"
+            ]
+        assert statuses == [200, 429, 200]
 
 
 async def test_lost_store_refuses_if_the_settings_say_so(server: RedisServer) -> None:

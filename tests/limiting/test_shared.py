@@ -121,14 +121,20 @@ async def test_lost_store_refuses_if_the_settings_say_so(server: RedisServer) ->
 
 @pytest.mark.slow
 async def test_twelve_processes_admit_exactly_the_limit(server: RedisServer) -> None:
-    """All at once, each from a process of its own."""
+    """All at once, each from a process of its own, with clocks that are 61 s apart."""
     program = f"""
-import asyncio, json, sys
+import asyncio, json, sys, time
+
+shift, wall, ticks = 61 * int(sys.argv[1]), time.time, time.monotonic_ns
+time.time = lambda: wall() + shift
+time.time_ns = lambda: int(time.time() * 1e9)
+time.monotonic_ns = lambda: ticks() + shift * 10**9
+
 from tests.limiting.limiters import admitted, limiter_of
 
 async def main():
     async with limiter_of({server.url!r}, timeout=30) as (limiter, _):
-        print("ready", flush=True)
+        print(int(time.time()), flush=True)
         sys.stdin.readline()
         print(json.dumps(await admitted(limiter, 40)))
 
@@ -137,13 +143,15 @@ asyncio.run(main())
     pipe = asyncio.subprocess.PIPE
     processes = [
         await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", program), stdin=pipe, stdout=pipe, cwd=ROOT
+            *(sys.executable, "-c", program, str(number)), stdin=pipe, stdout=pipe, cwd=ROOT
         )
-        for _ in range(12)
+        for number in range(12)
     ]
+    clocks = []
     for process in processes:
         assert process.stdout is not None
-        assert await process.stdout.readline() == b"ready\n"
+        clocks.append(int(await process.stdout.readline()))
+    assert max(clocks) - min(clocks) > 600
     outputs = await asyncio.gather(*(process.communicate(b"\n") for process in processes))
 
     counts = [json.loads(output) for output, _ in outputs]
