@@ -1,4 +1,4 @@
-"""The names of all keys of an app in the store. Pure.
+"""The names of all keys of an app in the store, and the ids of its stream. Pure.
 
 All begin with the name of the app in braces, so a Redis Cluster has them in one slot, and a user of
 the store needs rights on ``{name}:*`` alone.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["Keys"]
+__all__ = ["Keys", "parsed_id"]
 
 
 class Keys:
@@ -76,3 +76,10 @@ class Keys:
     def limit(self, digest: str) -> str:
         """Give the key of what was taken from a limit by whom the digest stands for."""
         return f"{self._prefix}limit:{digest}"
+
+
+def parsed_id(entry: str | bytes) -> tuple[int, int]:
+    """Give the id of an entry as numbers, which can be compared."""
+    text = entry.decode() if isinstance(entry, bytes) else entry
+    milliseconds, _, number = text.partition("-")
+    return int(milliseconds), int(number or 0)

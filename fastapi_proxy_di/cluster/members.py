@@ -20,9 +20,10 @@ from time import monotonic
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from fastapi_proxy_di.cluster.keys import parsed_id
 from fastapi_proxy_di.cluster.scripts import ALIVE_MS, BEAT, BEATS, LEAVE, MEMBERS
 from fastapi_proxy_di.cluster.signing import NewerFormat, Signer
-from fastapi_proxy_di.cluster.state import SharedState, parsed_id
+from fastapi_proxy_di.cluster.state import SharedState
 from fastapi_proxy_di.cluster.store import Store, StoreLost
 
 __all__ = ["Applied", "Member", "Members", "UpstreamCounts", "process_name"]

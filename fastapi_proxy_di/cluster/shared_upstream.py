@@ -7,9 +7,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from math import isfinite
 from typing import Any, Final, NamedTuple, Protocol
 
+from fastapi_proxy_di.cluster.keys import parsed_id
 from fastapi_proxy_di.cluster.probing_upstream import SharedHealth
 from fastapi_proxy_di.cluster.requests import SharedRequests
-from fastapi_proxy_di.cluster.state import Body, SharedState, parsed_id
+from fastapi_proxy_di.cluster.state import Body, SharedState
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 
@@ -73,6 +74,7 @@ class SharedUpstream:
         self._own: Final = own
         self._name: Final = supervisor.pool.name
         self._writes: Final[set[asyncio.Task[str | None]]] = set()
+        state.add(self._name, lambda url: supervisor.pool.find(url) is not None)
         self._subscriptions: Final = (
             state.subscribe(self._name, "drain", self._follow_drain),
             state.subscribe(self._name, "weight", self._follow_weight),

@@ -12,12 +12,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
-from fastapi_proxy_di.cluster.keys import Keys
+from fastapi_proxy_di.cluster.aging import has_ended, is_old
+from fastapi_proxy_di.cluster.keys import Keys, parsed_id
 from fastapi_proxy_di.cluster.scripts import ENDS, FORGET, PIECE, WRITE
 from fastapi_proxy_di.cluster.signing import NewerFormat, Signer
 from fastapi_proxy_di.cluster.store import Store, StoreLost
 
-__all__ = ["Body", "SharedState", "parsed_id"]
+__all__ = ["Body", "SharedState"]
 
 Body = Mapping[str, Any]
 
@@ -36,9 +37,6 @@ _AT_ONCE: Final = 100
 
 _NO_ENTRY: Final = "0-0"
 """An id before all entries."""
-
-_ENDED_MS: Final = 300000
-"""How long after its end an ejection is removed, so that slower clocks do not bring it back."""
 
 _logger = logging.getLogger("fastapi_proxy_di.cluster")
 
@@ -82,6 +80,7 @@ class SharedState:
         self._known: dict[str, dict[str, _Known]] = {}
         self._floors: dict[tuple[str, str], int] = {}
         self._callbacks: dict[tuple[str, str], tuple[_Callback, ...]] = {}
+        self._uses: dict[str, Callable[[str], bool]] = {}
         self._told: set[str] = set()
         # What is being written, because each write has a connection and may be overtaken.
         self._latest: dict[tuple[str, str], Body] = {}
@@ -131,12 +130,21 @@ class SharedState:
         known = self._known.get(upstream, {}).get(field)
         return None if known is None else known.body
 
-    def add(self, upstream: str) -> None:
-        """Read the records of an upstream from now on."""
+    def add(self, upstream: str, uses: Callable[[str], bool] | None = None) -> None:
+        """Read the records of an upstream from now on.
+
+        Args:
+            upstream: Name of the upstream.
+            uses: Tells whether this process has an address; drains and weights of addresses that
+                no process has are forgotten after a month.
+        """
         self._known.setdefault(upstream, {})
+        if uses is not None:
+            self._uses[upstream] = uses
 
     def remove(self, upstream: str) -> None:
         """Forget the records of an upstream."""
+        self._uses.pop(upstream, None)
         self._known.pop(upstream, None)
         for about in [one for one in self._floors if one[0] == upstream]:
             del self._floors[about]
@@ -245,6 +253,7 @@ class SharedState:
         for upstream, there, forged in read:
             await self._forget(upstream, there)
             await self._offer(upstream, there, forged)
+            await self._keep(upstream)
 
     async def _read(self, upstream: str) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
         """Take the records of an upstream, in pieces; give them, and those that are not signed."""
@@ -262,14 +271,9 @@ class SharedState:
                 return there, forged
 
     async def _forget(self, upstream: str, there: Mapping[bytes, bytes]) -> None:
-        """Remove the ejections that have ended, here and in the store."""
-        records = self._known.get(upstream, {})
-        before = self.now() - _ENDED_MS
-        ended = [
-            field
-            for field, known in records.items()
-            if field.startswith("ejection:") and known.body.get("until", before) < before
-        ]
+        """Remove what has ended or was kept for long enough, here and in the store."""
+        records, now = self._known.get(upstream, {}), self.now()
+        ended = [field for field, known in records.items() if has_ended(field, *known, now)]
         pairs: list[bytes] = []
         for field in ended:
             del records[field]
@@ -280,6 +284,14 @@ class SharedState:
         for start in range(0, len(pairs), 2 * _AT_ONCE):
             some = pairs[start : start + 2 * _AT_ONCE]
             await self._store.run(FORGET, (self.keys.state(upstream),), *some)
+
+    async def _keep(self, upstream: str) -> None:
+        """Write the drains and weights anew that are old and needed here."""
+        uses, now = self._uses.get(upstream), self.now()
+        for field, known in tuple(self._known.get(upstream, {}).items()):
+            kind, _, subject = field.partition(":")
+            if uses is not None and is_old(field, *known, now) and uses(subject):
+                await self.write(upstream, kind, subject, known.body)
 
     async def _offer(
         self, upstream: str, there: Mapping[bytes, bytes], forged: Mapping[bytes, bytes]
@@ -386,10 +398,3 @@ def _number(value: bytes) -> int:
         return int(value.partition(b"|")[0][:20])
     except ValueError:
         return -1
-
-
-def parsed_id(entry: str | bytes) -> tuple[int, int]:
-    """Give the id of an entry as numbers, which can be compared."""
-    text = entry.decode() if isinstance(entry, bytes) else entry
-    milliseconds, _, number = text.partition("-")
-    return int(milliseconds), int(number or 0)

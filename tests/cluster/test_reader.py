@@ -101,8 +101,8 @@ async def test_all_agree_after_the_store_is_back(
     expected = {"http://before:80": 1, **{f"http://by-{n}:80": 29 for n in range(3)}}
     await writing
 
-    await until(lambda: all(one.seen == expected for one in processes), 2.5)
-    await until(lambda: len(server.client.hgetall(STATE)) == 4, 2.5)
+    await until(lambda: all(one.seen == expected for one in processes), 2.0)
+    await until(lambda: len(server.client.hgetall(STATE)) == 4, 2.0)
     if lost is not None:
         assert all(("StoreLost" in one.events) is lost for one in processes)
     ends = {one.events[-1] for one in processes if one.events}

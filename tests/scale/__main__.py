@@ -18,8 +18,9 @@ PLAN: Final = Plan()
 
 _HEADER: Final = (
     "| processes | destinations | commands/s | in the store/s | kB/s in | kB/s out | core of the"
-    " store | store MB | process MB | drain p50 ms | p99 ms | ejection ms | flush s | losses |\n"
-    "|" + " --- |" * 14
+    " store | store MB | process MB | drain p50 ms | p99 ms | ejection ms | flush s | losses |"
+    " late ms |\n"
+    "|" + " --- |" * 15
 )
 
 
@@ -57,6 +58,7 @@ def row_of(row: Row) -> str:
         f"{row.eject * 1e3:.0f}",
         f"{row.flush:.1f}",
         f"{row.lost}",
+        f"{row.late * 1e3:.0f}",
     )
     return f"| {' | '.join(cells)} |"
 

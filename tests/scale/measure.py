@@ -81,6 +81,8 @@ class Row:
         flush: Seconds from an emptied store until all drains are there again and all processes
             have read it.
         lost: How many times a process has lost the store.
+        late: Seconds that an event loop of the simulation was late, at most; if that is much, the
+            machine is too small, and the seconds above are longer than they would be.
     """
 
     processes: int
@@ -97,6 +99,7 @@ class Row:
     eject: float
     flush: float
     lost: int
+    late: float
 
     def asdict(self) -> dict[str, Any]:
         """Give the fields."""
@@ -122,6 +125,7 @@ def measure(size: Size, plan: Plan) -> Row:
             _eject(ask, size),
             _flush(ask, server, plan.drains_of(size)),
             sum(ask("losses")),
+            max(ask("late")),
         )
 
 
@@ -202,7 +206,10 @@ def _seen(ask: _Ask, kind: str, url: str, processes: int) -> list[float]:
         times = [at for seen in ask("seen", (kind, url)) for at in seen]
         if len(times) == processes:
             return times
-        assert time.monotonic() < end, f"{len(times)} of {processes} processes saw {kind} of {url}"
+        assert time.monotonic() < end, (
+            f"{len(times)} of {processes} processes saw {kind} of {url};"
+            f" loops are late by {ask('late')} s"
+        )
         time.sleep(_LOOK_SECONDS)
 
 

@@ -29,6 +29,7 @@ from tests.cluster.fleet import Process
 
 __all__ = ["Given", "work"]
 
+_LOOK_SECONDS: Final = 0.05
 _REQUESTS: Final = 20
 """Requests a second of each process."""
 
@@ -62,6 +63,7 @@ class _Worker:
         self._connection: Final = connection
         self._given: Final = given
         self._processes: list[Process] = []
+        self._late = 0.0
         self._seen: dict[tuple[str, str | None], list[float]] = {}
 
     async def run(self) -> None:
@@ -75,7 +77,7 @@ class _Worker:
             await one.start()
         gc.collect()
         self._connection.send((_resident() - before) / given.processes)
-        requests = loop.create_task(self._requests())
+        own = [loop.create_task(self._requests()), loop.create_task(self._watch())]
         asked: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         loop.add_reader(
             self._connection.fileno(), lambda: asked.put_nowait(self._connection.recv())
@@ -83,6 +85,7 @@ class _Worker:
         ask: dict[str, Callable[[Any], object]] = {
             "drain": self._drain,
             "fail": self._fail,
+            "late": lambda _: self._late,
             "losses": self._losses,
             "epochs": lambda _: {one.state.epoch for one in self._processes},
             "seen": lambda event: self._seen.get(event, ()),
@@ -93,7 +96,8 @@ class _Worker:
                 break
             self._connection.send(ask[what](value))
         loop.remove_reader(self._connection.fileno())
-        requests.cancel()
+        for task in own:
+            task.cancel()
         for one in self._processes:
             await one.stop()
         self._connection.send(None)
@@ -111,6 +115,14 @@ class _Worker:
                     counts.series("GET", 200, None).observe(0.005)
                 one.probed.clear()
                 await asyncio.sleep(1 / len(self._processes))
+
+    async def _watch(self) -> None:
+        """Find how late the loop is, because the machine has too little for so many processes."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LOOK_SECONDS
+            await asyncio.sleep(_LOOK_SECONDS)
+            self._late = max(self._late, loop.time() - due)
 
     def _see(self, event: Event) -> None:
         if isinstance(event, DestinationDraining | DestinationEjected):
