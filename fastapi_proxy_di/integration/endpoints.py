@@ -20,11 +20,12 @@ from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.fallback import MountFallback
-from fastapi_proxy_di.integration.lifespan import balancer_of
+from fastapi_proxy_di.integration.lifespan import RUNTIME, balancer_of
 from fastapi_proxy_di.integration.mentions import is_overridden
 from fastapi_proxy_di.integration.options import ForwardOptions, options_overrides
 from fastapi_proxy_di.integration.problems import install_handler
 from fastapi_proxy_di.integration.proxied import Proxied, mark_proxied
+from fastapi_proxy_di.integration.runtime import Runtime
 from fastapi_proxy_di.integration.stand_ins import (
     destination_argument,
     forward_by_public_name,
@@ -90,7 +91,7 @@ def http_endpoint(
         path, prefix = _target(scope)
         if app.dependency_overrides and is_overridden(app, name):
             return await _forward_to_stand_in(request, path, prefix, None)
-        balancer = balancer_of(app, name)
+        balancer = _balancer(app, name)
         if not path and _redirects(scope, bare_mount, balancer):
             return _redirect(scope, prefix)
         try:
@@ -109,7 +110,7 @@ def http_endpoint(
         path, prefix = _target(scope)
         if app.dependency_overrides and is_overridden(app, name):
             return await _forward_to_stand_in(request, path, prefix, chosen)
-        balancer = balancer_of(app, name)
+        balancer = _balancer(app, name)
         if not path and _redirects(scope, bare_mount, balancer):
             return _redirect(scope, prefix)
         try:
@@ -211,6 +212,12 @@ def websocket_endpoint(upstream: Upstream, mount: MountOptions) -> Callable[...,
 def _name(endpoint: Callable[..., Any], upstream: Upstream) -> None:
     """Give an endpoint the name of its route, for tools that identify endpoints by name."""
     endpoint.__name__ = endpoint.__qualname__ = f"proxy_{upstream.name}"
+
+
+def _balancer(app: Any, name: str) -> Balancer:
+    runtime: Runtime | None = getattr(app, RUNTIME, None)
+    balancer = None if runtime is None else runtime.balancers.get(name)
+    return balancer_of(app, name) if balancer is None else balancer  # raises ProxyNotStarted
 
 
 def _target(scope: Scope) -> tuple[bytes, bytes]:

@@ -193,11 +193,10 @@ def balancer_of(app: Any, name: str) -> Balancer:
         ProxyNotStarted: No lifespan ran, or the upstream was added after it started.
         UpstreamClosed: The upstream was made by `proxy_upstream`, and its block has ended.
     """
-    known: Runtime | None = getattr(app, RUNTIME, None)
-    balancer = None if known is None else known.balancers.get(name)
+    runtime = runtime_of(app, f"upstream {name!r} is not started", name)
+    balancer = runtime.balancers.get(name)
     if balancer is not None:
         return balancer
-    runtime = runtime_of(app, f"upstream {name!r} is not started", name)
     if runtime.has_removed(name):
         raise closed(name)
     raise ProxyNotStarted(
