@@ -9,8 +9,8 @@ import asyncio
 import logging
 from asyncio import to_thread
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from random import Random
+from threading import Lock
 from time import monotonic
 from typing import Any, Final
 
@@ -60,6 +60,7 @@ class SharedTotals:
         self._bytes = 0
         self._parts_sent = 1
         self._whole_at = 0.0
+        self._lock: Final = Lock()  # the thread of a report that was cancelled goes on
 
     def add(self, numbers: Numbers) -> Callable[[], None]:
         """Report an upstream from now on.
@@ -86,7 +87,8 @@ class SharedTotals:
             began = monotonic()
             try:
                 await self.report()
-                await self._ended.look([one.upstream for one in self._series])
+                took = monotonic() - began
+                await self._ended.look([one.upstream for one in self._series], took)
             except StoreLost:
                 pass
             except Exception:
@@ -129,10 +131,14 @@ class SharedTotals:
 
     async def finish(self) -> None:
         """Send the last counts, as fast as possible; not if the store is lost."""
-        with suppress(StoreLost):
+        try:
             await self.report(0)
             if any(one.fresh for one in self._series):  # the store had ended or lost them
                 await self.report(0)
+        except StoreLost:
+            pass
+        except Exception:
+            _logger.exception("the last totals could not be reported")
 
     async def all(self, upstream: str, alive: Collection[str]) -> Rows:
         """Give the totals of all processes.
@@ -155,7 +161,8 @@ class SharedTotals:
 
     def _parts(self) -> list[Part]:
         now = monotonic()
-        changes = [one.changes(self._signer, now) for one in tuple(self._series)]
+        with self._lock:
+            changes = [one.changes(self._signer, now) for one in tuple(self._series)]
         self._bytes = sum(len(record) for one in changes for _, record in one.records)
         return parts_of(changes)
 

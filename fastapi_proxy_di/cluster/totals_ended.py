@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from random import Random
+from time import monotonic
 from typing import Final
 
 from fastapi_proxy_di.cluster.signing import Signer
@@ -28,6 +29,7 @@ _SILENT_INTERVALS: Final = 4
 it goes on after all."""
 
 _UPSTREAMS_AT_ONCE: Final = 500
+_SERIES_AT_ONCE: Final = 20
 
 
 class EndedTotals:
@@ -55,24 +57,36 @@ class EndedTotals:
         self._signer: Final = signer
         self._state: Final = state
         self._reader: Final = reader
-        self._silent_ms: Final = round(_SILENT_INTERVALS * interval * 1000)
+        self._interval: Final = interval
         self._random: Final = random
 
-    async def look(self, upstreams: Sequence[str]) -> None:
+    async def look(self, upstreams: Sequence[str], took: float) -> None:
         """Add what has ended; one process of all looks, in each interval, on average.
+
+        It ends after half an interval, so that this process goes on reporting; the next look goes
+        on where it ended.
+
+        Args:
+            upstreams: Names of the upstreams.
+            took: Seconds that the last report took, which makes those of other processes as rare.
 
         Raises:
             StoreLost: The store cannot be reached.
         """
         if self._random.random() * self._state.alive >= 1:
             return
+        end = monotonic() + self._interval / 2
+        silent_ms = round(_SILENT_INTERVALS * (self._interval + took) * 1000)
         for start in range(0, len(upstreams), _UPSTREAMS_AT_ONCE):
             some = upstreams[start : start + _UPSTREAMS_AT_ONCE]
             names = [self._state.keys.series(one) for one in some]
-            found = await self._store.run(ENDED, names, self._silent_ms)
+            found = await self._store.run(ENDED, names, silent_ms)
             for upstream, ended in zip(some, found, strict=True):
                 if ended:
-                    await self.add(upstream, [one.decode(errors="replace") for one in ended])
+                    series = [one.decode(errors="replace") for one in ended]
+                    await self.add(upstream, series[:_SERIES_AT_ONCE])
+                    if monotonic() >= end:
+                        return
 
     async def add(self, upstream: str, ended: Sequence[str]) -> None:
         """Add series to the sum of what has ended.

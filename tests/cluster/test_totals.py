@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_proxy_di.cluster.store import StoreLost
+from fastapi_proxy_di.cluster.store import Script, StoreLost
 from fastapi_proxy_di.cluster.totals_scripts import READ_ROWS
 from tests.cluster.counting import A, B, CountingProcess
 from tests.cluster.sharing import until
@@ -324,3 +324,28 @@ async def test_counts_that_move_while_they_are_read_are_read_once(
     assert found.attempts == 1500
     assert found.by_url["gone"] == 300
     assert reads > 20
+
+
+async def test_looking_for_what_has_ended_leaves_time_to_report(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a thousand upstreams that ended elsewhere, it goes on in the next interval."""
+    one = await start(interval=1000)
+    one.stop()
+    names = [f"tenant-{n}" for n in range(1000)]
+    for name in names:
+        await one.cluster.store.run(
+            Script("redis.call('ZADD', KEYS[1], 1, 'host:1:a.1')"),
+            (one.cluster.state.keys.series(name),),
+        )
+    clock = [0.0]
+    added: list[str] = []
+
+    async def add(upstream: str, _: Any) -> None:
+        added.append(upstream)
+        clock[0] += 10
+
+    monkeypatch.setattr(one.totals._ended, "add", add)
+    monkeypatch.setattr("fastapi_proxy_di.cluster.totals_ended.monotonic", lambda: clock[0])
+    await one.totals._ended.look(names, 0)
+    assert added == names[:50]

@@ -17,6 +17,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from fastapi_proxy_di import (
     AffinitySettings,
+    ClusterSettings,
     Destinations,
     DestinationSettings,
     DiscoverySettings,
@@ -187,6 +188,8 @@ ACCEPTED: Final[list[BaseModel]] = [
     StreamSettings(replay_bytes=0),
     StreamSettings(first_event="10s", first_event_when="openai", retry=True, replay_bytes=65536),
     StreamSettings(first_event=SECOND, first_event_when=counts, idle="1m", heartbeat=15),
+    ClusterSettings(store="redis://127.0.0.1", name="shop", key="k" * 16, timeout="250ms"),
+    ClusterSettings(snapshot_interval=SECOND, on_store_lost="refuse"),
     TimeoutSettings(
         connect="5s", resolve=SECOND, activity=100, first_byte="none", ping=None, total="2m"
     ),
