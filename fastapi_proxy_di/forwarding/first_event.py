@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextvars import Context
+from contextlib import suppress
 from typing import Final
 
 from fastapi_proxy_di.errors import Failure, ProxyError, Side, UpstreamTimeout
@@ -93,34 +93,31 @@ class FirstEvent:
         self, exchange: Exchange, response: TransportExchange, copy: DecodedCopy
     ) -> bool:
         beginning = _Beginning(copy, self._judged)
-        late: list[ProxyError] = []
-
-        def expire() -> None:
-            late.append(
-                UpstreamTimeout(
-                    f"no event of the stream within streams.first_event={self._seconds:g} s",
-                    failure=Failure.FIRST_EVENT_TIMEOUT,
-                )
-            )
-            response.fail(late[0])
-
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._seconds, expire, context=Context())
         try:
-            while not beginning.ended:
-                beginning.add(await response.read())
-                if response.complete:
-                    break  # an end before any event is passed on as it is
+            await self._read(response, beginning)
         except ProxyError as error:
-            if error in late or exchange.error is not None or not _of_destination(error):
+            if exchange.error is not None or error.failure.side is not Side.DESTINATION:
                 raise
             raise _before_first_event(error) from error
-        finally:
-            timer.cancel()
-        if late and not response.complete:
-            raise late[0]  # the time ended between the arrival of an event and its reading
+        if not beginning.ended:
+            raise UpstreamTimeout(
+                f"no event of the stream within streams.first_event={self._seconds:g} s",
+                failure=Failure.FIRST_EVENT_TIMEOUT,
+            )
         response.unread(b"".join(beginning.pieces))
         return beginning.verdict is False
+
+    async def _read(self, response: TransportExchange, beginning: _Beginning) -> None:
+        """Read the beginning of the stream, as far as it comes in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                while not beginning.ended:
+                    beginning.add(await response.read(), complete=response.complete)
+            return
+        # A loop that was blocked for a while finds an event and the end of its time at once.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                beginning.add(await response.read(), complete=response.complete)
 
     def _judged(self, event: SseEvent) -> bool | None:
         try:
@@ -158,11 +155,17 @@ class _Beginning:
         self._size = 0
         self._events = 0
 
-    def add(self, piece: bytes) -> None:
-        """Add the next bytes, and judge the events that end in them."""
+    def add(self, piece: bytes, *, complete: bool) -> None:
+        """Add the next bytes, and judge the events that end in them.
+
+        Args:
+            piece: The bytes.
+            complete: Whether the stream ends with them; without any event it is passed on.
+        """
         self.pieces.append(piece)
         self._size += len(piece)
-        self.ended = self._judge(piece) or self._copy.failed or self._size >= HELD_BYTES
+        judged = self._judge(piece)
+        self.ended = judged or complete or self._copy.failed or self._size >= HELD_BYTES
 
     def _judge(self, piece: bytes) -> bool:
         decoded = 0
@@ -176,10 +179,6 @@ class _Beginning:
             if decoded >= _MOST_DECODED_BYTES:
                 return True
         return False
-
-
-def _of_destination(error: ProxyError) -> bool:
-    return error.failure.side is Side.DESTINATION
 
 
 def _before_first_event(error: ProxyError) -> ProxyError:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, cast
 
 import httpx
 import pytest
+from fastapi import Depends, FastAPI, Request, Response
 from h2.events import WindowUpdated
 from openai import AsyncOpenAI
 from starlette.types import Receive, Scope, Send
 
+from fastapi_proxy_di import Balancer, Upstream
 from fastapi_proxy_di.errors import Failure, UpstreamTimeout
 from fastapi_proxy_di.forwarding.event_rules import event_rule
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.first_event import FirstEvent
 from tests.support.engines import engine
-from tests.support.gateways import gateway
+from tests.support.gateways import gateway, until
 from tests.support.http_client import fetch
 from tests.support.origins import ScriptedOrigin
 from tests.transport.http2.peer import Peer, scripted
@@ -119,42 +121,106 @@ async def test_stream_of_http2_is_held() -> None:
     assert reply.body == LONG
 
 
-class LateResponse:
-    """A stream whose event arrives in the same turn of the loop in which its time ends."""
+class BlockedResponse:
+    """A stream whose piece is seen only after its time has ended, as by a loop that was blocked."""
 
     headers: Final = [(b"content-type", b"text/event-stream")]
+    complete: Final = False
 
-    def __init__(self, *, complete: bool) -> None:
-        self.complete = complete
-        self.failed = asyncio.Event()
-        self.unread_bytes = b""
+    def __init__(self, piece: bytes) -> None:
+        self.piece = piece
+        self.blocked = True
+        self.given_back = b""
 
     async def read(self) -> bytes:
-        """Give the event, which was there before the exchange failed."""
-        await self.failed.wait()
-        return EVENT
-
-    def fail(self, error: BaseException) -> None:
-        """Note that the time has ended."""
-        self.failed.set()
+        """Wait without end, then give the piece at once."""
+        if self.blocked:
+            self.blocked = False
+            await asyncio.Event().wait()
+        return self.piece
 
     def unread(self, data: bytes) -> None:
         """Keep what is given back."""
-        self.unread_bytes = data
+        self.given_back = data
 
 
-@pytest.mark.parametrize("complete", [False, True])
-async def test_event_that_comes_as_its_time_ends(complete: bool) -> None:
-    """The rest of the stream is gone, so only a whole one is passed on."""
-    response = LateResponse(complete=complete)
+@pytest.mark.parametrize("piece", [EVENT, b": ping\n\n"])
+async def test_event_that_arrives_as_its_time_ends_counts(piece: bytes) -> None:
+    """An event does, a comment does not."""
+    response = BlockedResponse(piece)
     exchange = Exchange({"type": "http"}, None, None, b"/", b"")
     exchange.transport_exchange = cast("Any", response)
     held = FirstEvent("billing", 0.01, event_rule("any"), retry=False)
 
-    if complete:
+    if piece == EVENT:
         assert not await held.failed(exchange)
-        assert response.unread_bytes == EVENT
+        assert response.given_back == EVENT
     else:
         with pytest.raises(UpstreamTimeout) as caught:
             await held.failed(exchange)
         assert caught.value.failure is Failure.FIRST_EVENT_TIMEOUT
+
+
+async def test_hedged_request_takes_the_first_event() -> None:
+    """The branch whose stream begins first wins; the other one is closed."""
+    async with (
+        ScriptedOrigin(engine(then="stall")) as slow,
+        ScriptedOrigin(engine(EVENT)) as fast,
+        gateway(
+            slow.url, fast.url, policy="first", streams=LATER, retries={"hedge_after": 0.05}
+        ) as gate,
+    ):
+        reply = await fetch(gate.address, "GET", "/billing/x")
+        await slow.all_left()
+        await until(lambda: gate.in_flight == 0)
+
+    assert reply.body == EVENT
+    assert (len(slow.requests), len(fast.requests)) == (1, 1)
+
+
+async def test_total_timeout_ends_a_held_stream() -> None:
+    """With its own failure, and no other destination follows."""
+    async with (
+        ScriptedOrigin(engine(then="stall")) as one,
+        ScriptedOrigin(engine(EVENT)) as two,
+        gateway(one.url, two.url, policy="first", streams=LATER, timeouts={"total": 0.1}) as gate,
+    ):
+        reply = await fetch(gate.address, "GET", "/billing/x")
+
+    assert (reply.status, reply.json()["failure"]) == (504, "total_timeout")
+    assert len(two.requests) == 0
+
+
+async def test_activity_timeout_of_a_held_stream_leads_to_another_destination() -> None:
+    """Silence is silence, whichever limit ends it."""
+    async with (
+        ScriptedOrigin(engine(then="stall")) as one,
+        ScriptedOrigin(engine(EVENT)) as two,
+        gateway(
+            one.url, two.url, policy="first", streams=LATER, timeouts={"activity": 0.1}
+        ) as gate,
+    ):
+        reply = await fetch(gate.address, "GET", "/billing/x")
+
+    assert reply.body == EVENT
+    assert (len(one.requests), len(two.requests)) == (1, 1)
+
+
+async def test_stream_of_a_dynamic_destination_is_held() -> None:
+    """There is no other destination, so silence is 504."""
+    app = FastAPI()
+
+    @app.get("/at")
+    async def at(
+        balancer: Annotated[Balancer, Depends(Upstream("billing"))], request: Request
+    ) -> Response:
+        return await balancer.forward(request, "/x", destination=origin.url)
+
+    allowed = {"origins": "http://127.0.0.1:*", "networks": "127.0.0.0/8"}
+    async with (
+        ScriptedOrigin(engine(then="stall")) as origin,
+        gateway("http://127.0.0.1:1", app=app, streams=SOON, allowed_destinations=allowed) as gate,
+    ):
+        reply = await fetch(gate.address, "GET", "/at")
+
+    assert (reply.status, reply.json()["failure"]) == (504, "first_event_timeout")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
+import contextlib
 from typing import Annotated, Final
 
-import httpx
 import pytest
 from fastapi import Depends, FastAPI, Request
 
@@ -198,85 +197,6 @@ async def test_heartbeats_reset_no_timeout() -> None:
     assert reply.body.replace(HEARTBEAT, b"") == EVENT
 
 
-async def test_silence_between_events_ends_the_stream() -> None:
-    """Broken for the client, closed upstream, and counted as a failure of the destination."""
-    async with (
-        ScriptedOrigin(engine(EVENT, then="stall")) as origin,
-        gateway(origin.url, streams={"idle": 0.2}) as gate,
-    ):
-        reply = await fetch(gate.address, "GET", "/billing/x")
-        await origin.all_left()
-        await until(lambda: gate.in_flight == 0)
-        (destination,) = gate.balancer.destinations
-        failed = destination.failures
-
-    assert (reply.status, reply.body, reply.whole) == (200, EVENT, False)
-    assert failed == 1
-
-
-async def test_comments_reset_the_activity_and_not_the_idle_time() -> None:
-    """A destination that sends pings only is alive, but its stream stands still."""
-
-    async def script(connection: Connection) -> None:
-        await connection.read_request()
-        await connection.send(stream_head() + chunk(EVENT))
-        for _ in range(100):
-            await connection.send(chunk(b": ping\n\n"))
-            await asyncio.sleep(0.05)
-
-    async with (
-        ScriptedOrigin(script) as origin,
-        gateway(origin.url, streams={"idle": 0.6}, timeouts={"activity": 0.3}) as gate,
-    ):
-        started = asyncio.get_running_loop().time()
-        reply = await fetch(gate.address, "GET", "/billing/x")
-        took = asyncio.get_running_loop().time() - started
-
-    assert not reply.whole
-    assert reply.body.count(b": ping") > 3
-    assert 0.5 < took < 4
-
-
-@pytest.mark.parametrize("coding", ["identity", "gzip"])
-async def test_events_reset_the_idle_time(coding: str) -> None:
-    """Also in an encoded stream, which is read in a copy."""
-    event = gzip.compress(EVENT) if coding == "gzip" else EVENT
-
-    async def script(connection: Connection) -> None:
-        await connection.read_request()
-        await connection.send(stream_head((b"Content-Encoding", coding.encode())))
-        for _ in range(8):
-            await connection.send(chunk(event))
-            await asyncio.sleep(0.1)
-        await connection.send(chunk(b""))
-        await connection.read_request()
-
-    async with (
-        ScriptedOrigin(script) as origin,
-        gateway(origin.url, streams={"idle": 0.5, "heartbeat": 0.03}) as gate,
-    ):
-        reply = await fetch(gate.address, "GET", "/billing/x")
-
-    assert reply.whole
-    assert reply.body.replace(HEARTBEAT, b"") == event * 8
-    assert (HEARTBEAT in reply.body) is (coding == "identity")
-
-
-async def test_call_of_the_app_is_ended_too_and_gets_no_heartbeats() -> None:
-    """As a ``ReadTimeout``."""
-    async with (
-        ScriptedOrigin(engine(EVENT, then="stall")) as origin,
-        gateway(origin.url, streams={"idle": 0.3, "heartbeat": 0.05}) as gate,
-        gate.balancer.client.stream("GET", "/x") as response,
-    ):
-        pieces = response.aiter_raw()
-        first = await anext(pieces)
-        with pytest.raises(httpx.ReadTimeout, match="idle"):
-            await anext(pieces)
-
-    assert first == EVENT
-
-
 async def test_client_that_leaves_between_heartbeats_ends_the_stream_upstream() -> None:
     """At once."""
     async with (
@@ -350,3 +270,43 @@ async def test_response_that_was_closed_is_not_sent() -> None:
         reply = await fetch(gate.address, "GET", "/stream")
 
     assert (reply.status, sent) == (200, [])
+
+
+@pytest.mark.slow
+async def test_many_streams_are_whole_and_those_abandoned_end_at_once() -> None:
+    """200 streams in one process; 50 clients leave, the others get each event once."""
+    flow = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(stream_head() + chunk(EVENT))
+        if connection.number <= 50:
+            await connection.peer_left()
+            return
+        await flow.wait()
+        await connection.send(chunk(EVENT) + chunk(b""))
+        await connection.read_request()
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        gateway(origin.url, streams={"first_event": 9, "idle": 9, "heartbeat": 0.1}) as gate,
+    ):
+
+        async def stream() -> bytes:
+            reply = await fetch(gate.address, "GET", "/billing/x")
+            assert reply.whole
+            return reply.body
+
+        async with contextlib.AsyncExitStack() as stack:
+            leaving = [await stack.enter_async_context(connect(gate.address)) for _ in range(50)]
+            for client in leaving:
+                await begun(client)
+            staying = [asyncio.create_task(stream()) for _ in range(150)]
+            await until(lambda: origin.open_connections == 200)
+            for client in leaving:
+                client.reset()
+            await until(lambda: gate.in_flight == 150, 1.0)
+        flow.set()
+        bodies = await asyncio.gather(*staying)
+
+    assert {body.replace(HEARTBEAT, b"") for body in bodies} == {EVENT + EVENT}
