@@ -36,6 +36,12 @@ _QUIET_SECONDS: Final = 0.1
 
 _LOOK_SECONDS: Final = 0.05
 _VERSION: Final = version("fastapi-proxy-di")
+_MISSING: Final = 100
+"""Processes that went missing which are named: a machine that starts one again and again makes
+thousands in an hour."""
+
+_MOST: Final = 5000
+_BEATS_AT_ONCE: Final = 30
 _BODY_BYTES: Final = 900
 """The longest record of a beat without its signature."""
 
@@ -182,23 +188,31 @@ class Members:
         keys, process = self._state.keys, self._state.process
         await self._store.run(LEAVE, (keys.members, keys.beat(process)), process)
 
-    async def all(self) -> tuple[Member, ...]:
-        """Give all processes, also those that went missing within the last hour.
+    async def all(self, missing: int = _MISSING) -> tuple[Member, ...]:
+        """Give all processes that beat, and those that went missing within the last hour.
+
+        Args:
+            missing: How many of these at most, the last ones.
 
         Raises:
             StoreLost: The store cannot be reached.
         """
         keys, now = self._state.keys, self._state.now()
-        flat = await self._store.run(MEMBERS, (keys.members,))
-        if not flat:
-            return ()
-        names = [name.decode(errors="replace") for name in flat[::2]]
-        records = await self._store.run(BEATS, [keys.beat(name) for name in names])
-        ages = [now - float(at) for at in flat[1::2]]
-        found = [
-            self._read(name, record, age)
-            for name, record, age in zip(names, records, ages, strict=True)
-        ]
+        flat = await self._store.run(MEMBERS, (keys.members,), _MOST)
+        ages = {
+            name.decode(errors="replace"): now - float(at)
+            for name, at in zip(flat[::2], flat[1::2], strict=True)
+        }
+        gone = [name for name, age in ages.items() if not _is_alive(age)]
+        for name in gone[: len(gone) - missing]:
+            del ages[name]
+        found: list[Member | None] = []
+        names = list(ages)
+        for start in range(0, len(names), _BEATS_AT_ONCE):
+            some = names[start : start + _BEATS_AT_ONCE]
+            records = await self._store.run(BEATS, [keys.beat(name) for name in some])
+            for name, record in zip(some, records, strict=True):
+                found.append(self._read(name, record, ages[name]))
         return tuple(filter(None, found))
 
     async def acknowledged(self, entry: str, seconds: float) -> Applied:
@@ -210,7 +224,7 @@ class Members:
         end, wanted = monotonic() + seconds, parsed_id(entry)
         self.beat_soon()
         while True:
-            alive = [one for one in await self.all() if one.alive]
+            alive = [one for one in await self.all(missing=0) if one.alive]
             missing = [one for one in alive if parsed_id(one.applied) < wanted]
             if not missing or monotonic() >= end:
                 shown = tuple(one.name for one in missing)
@@ -234,7 +248,7 @@ class Members:
         try:
             body = record and self._signer.read(("beat", process), record)
         except NewerFormat:
-            return Member(process, age <= ALIVE_MS, max(0.0, age / 1000), "0-0")
+            return Member(process, _is_alive(age), max(0.0, age / 1000), "0-0")
         except ValueError:
             return None
         if not body:
@@ -243,5 +257,10 @@ class Members:
         upstreams = {name: UpstreamCounts(*one) for name, one in told.items()}
         seconds = max(0.0, age / 1000)
         return Member(
-            process, age <= ALIVE_MS, seconds, body["applied"], body.get("version", ""), upstreams
+            process, _is_alive(age), seconds, body["applied"], body.get("version", ""), upstreams
         )
+
+
+def _is_alive(age: float) -> bool:
+    """Whether a last beat that is so many milliseconds old, and not from later, tells of life."""
+    return abs(age) <= ALIVE_MS

@@ -84,8 +84,8 @@ BEAT: Final = Script(
 """Tells that a process is alive; gives the epoch, the ends of the stream, the time in
 milliseconds and the number of processes that are alive."""
 
-MEMBERS: Final = Script("return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')")
-"""Gives the processes, each with the time of its last beat."""
+MEMBERS: Final = Script("return redis.call('ZRANGE', KEYS[1], -ARGV[1], -1, 'WITHSCORES')")
+"""Gives so many processes, those with the newest beats, each with the time of its last one."""
 
 BEATS: Final = Script("return redis.call('MGET', unpack(KEYS))")
 """Gives the last beats of processes."""

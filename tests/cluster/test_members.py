@@ -101,5 +101,26 @@ async def test_beat_is_small_however_many_upstreams_there_are(
     assert (await members.all())[0].upstreams == {}
 
     server.client.zadd("{shop}:members", {"<b>:1:a": time.time() * 1000})
+    assert [each.process for each in await members.all()] == [name]
     server.client.set("{shop}:beat:<b>:1:a", record)
     assert [each.process for each in await members.all()] == [name]
+
+
+async def test_last_processes_that_went_missing_are_named(start: Any, server: RedisServer) -> None:
+    """Of thousands, as a process leaves that ends without a word again and again."""
+    one = await start()
+    signer, keys = one.cluster.signer, one.cluster.state.keys
+    now = time.time() * 1000 - 60000
+    names = [f"host:{n}:abcdef" for n in range(3000)]
+    pipeline = server.client.pipeline()
+    for n, name in enumerate(names):
+        body = {"applied": "0-0", "version": "1", "upstreams": {}}
+        pipeline.set(keys.beat(name), signer.sign(("beat", name), body))
+        pipeline.zadd(keys.members, {name: now + n})
+    pipeline.execute()
+
+    found = await one.cluster.members.all()
+    assert {each.process for each in found if not each.alive} == set(names[-100:])
+    assert [each.process for each in found if each.alive] == [one.cluster.state.process]
+    entry = await one.write("http://a:80", 1)
+    assert await one.cluster.members.acknowledged(entry, 2.0) == Applied(1, 1, ())
