@@ -76,7 +76,7 @@ def _server(app: str, core: int, log: Path, environment: Mapping[str, str]) -> S
     command = [
         *(sys.executable, "-m", "uvicorn", f"tests.benchmarks.contenders.{app}"),
         *("--port", str(port), "--loop", "uvloop", "--http", "httptools", "--no-access-log"),
-        *("--log-level", "warning"),
+        *("--log-level", "warning", "--timeout-keep-alive", "60"),
     ]
     return Server(command, core=core, port=port, log=log, environment=environment)
 
