@@ -16,6 +16,7 @@ from fastapi_proxy_di.discovery.events import (
 )
 from fastapi_proxy_di.discovery.protocol import DiscoveryError, DiscoverySource, Search
 from fastapi_proxy_di.errors import (
+    AnswerTooLarge,
     Attempt,
     DestinationNotAllowed,
     Failure,
@@ -124,6 +125,7 @@ __all__ = [
     "ActionReport",
     "AffinitySettings",
     "AllowedDestinationsSettings",
+    "AnswerTooLarge",
     "AppliedReport",
     "Attempt",
     "Balancer",

@@ -11,6 +11,7 @@ ProxyError                          one request failed; a handler turns it into 
 ├── UpstreamConnectError     502    no connection: refused, unreachable, DNS, TLS
 ├── UpstreamDisconnected     502    the destination disconnected before its response was complete
 ├── UpstreamProtocolError    502    the response is malformed, or over a limit
+├── AnswerTooLarge           502    the body of the response is longer than the app wanted to read
 ├── UpstreamTimeout          504    connect, first byte or event, activity or total time
 ├── InvalidRequest           400    the path has dot segments, or a header is malformed
 ├── RequestBodyTimeout       408    the client stopped sending its body
@@ -33,6 +34,7 @@ from typing import ClassVar, Final, NamedTuple
 from fastapi_proxy_di.wire.quoting import quoted
 
 __all__ = [
+    "AnswerTooLarge",
     "Attempt",
     "ClientDisconnected",
     "DestinationNotAllowed",
@@ -85,6 +87,7 @@ class Failure(Enum):
     RESPONSE_HEAD = "response_head"
     RESPONSE_MALFORMED = "response_malformed"
     RESPONSE_BODY = "response_body"
+    RESPONSE_TOO_LARGE = "response_too_large"
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     FIRST_EVENT = "first_event"
     FIRST_EVENT_TIMEOUT = "first_event_timeout"
@@ -131,6 +134,7 @@ _SIDES: Final[dict[Failure, Side]] = {
     # A destination that ends a connection after some requests, or takes no more of them at the
     # moment, works (RFC 9113 section 8.7).
     Failure.NOT_PROCESSED: Side.PROXY,
+    Failure.RESPONSE_TOO_LARGE: Side.PROXY,  # the app has set the limit
     Failure.REQUEST_INVALID: Side.CLIENT,
     Failure.REQUEST_BODY_TIMEOUT: Side.CLIENT,
     Failure.REQUEST_BODY_TOO_LARGE: Side.CLIENT,
@@ -300,6 +304,15 @@ class UpstreamProtocolError(ProxyError):
     """The destination's response is malformed or over a limit."""
 
     default_failure = Failure.RESPONSE_MALFORMED
+
+
+class AnswerTooLarge(ProxyError):
+    """The body of a response is longer than the app wanted to read.
+
+    What was read is kept: the response may still be returned, or read with a larger limit.
+    """
+
+    default_failure = Failure.RESPONSE_TOO_LARGE
 
 
 class UpstreamTimeout(ProxyError):

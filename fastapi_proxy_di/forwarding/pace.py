@@ -17,7 +17,7 @@ from fastapi_proxy_di.errors import Failure, UpstreamTimeout
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.response import BodySource, EndExchange, UpstreamResponse
 from fastapi_proxy_di.settings import StreamSettings
-from fastapi_proxy_di.transport.protocol import Headers, TransportExchange
+from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.content_coding import DecodedCopy, decoded_copy
 from fastapi_proxy_di.wire.event_stream import BYTE_ORDER_MARK, EventBorders, is_event_stream
 from fastapi_proxy_di.wire.headers import list_members
@@ -40,21 +40,28 @@ class Pace:
         self._idle: Final = idle
         self._heartbeat: Final = heartbeat
 
-    def of(self, exchange: Exchange, headers: Sequence[tuple[bytes, bytes]]) -> BodySource:
+    def of(
+        self,
+        exchange: Exchange,
+        headers: Sequence[tuple[bytes, bytes]],
+        source: BodySource | None = None,
+    ) -> BodySource:
         """Give the body of the response, watched if it is an event stream.
 
         Args:
             exchange: The exchange, with its response.
             headers: The headers that the client gets.
+            source: Where the body is read, ``None`` for the response of the exchange.
         """
         response = exchange.response
+        source = response if source is None else source
         if response.status != 200 or not is_event_stream(response.headers):
-            return response
+            return source
         copy = decoded_copy(response.headers)
         heartbeat = self._heartbeat if _may_be_added_to([*response.headers, *headers]) else None
         if copy is None or (self._idle is None and heartbeat is None):
-            return response
-        return _PacedBody(response, copy, self._idle, heartbeat)
+            return source
+        return _PacedBody(source, copy, self._idle, heartbeat)
 
 
 def _may_be_added_to(headers: Headers) -> bool:
@@ -97,7 +104,7 @@ class PacedResponse(UpstreamResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Only now, because an endpoint may have changed the headers.
         if self._end is not None:
-            self._response = self._pace.of(self._exchange, self.headers)
+            self._response = self._pace.of(self._exchange, self.headers, self._response)
         await super().__call__(scope, receive, send)
 
 
@@ -110,7 +117,7 @@ class _PacedBody:
 
     def __init__(
         self,
-        response: TransportExchange,
+        response: BodySource,
         copy: DecodedCopy,
         idle: float | None,
         heartbeat: float | None,

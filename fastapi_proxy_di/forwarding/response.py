@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di.errors import ClientDisconnected, ClientStalled, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
+from fastapi_proxy_di.forwarding.kept_body import KeptBody
 from fastapi_proxy_di.forwarding.response_headers import end_to_end_trailers
 from fastapi_proxy_di.transport.protocol import Headers
 
@@ -29,13 +30,12 @@ TRANSFER: Final = "fastapi_proxy_di.transfer"
 
 
 class BodySource(Protocol):
-    """Where the body of a response is read; a `TransportExchange` is one.
+    """Where the body of a response is read; a `TransportExchange` is one."""
 
-    Attributes:
-        complete: Whether the whole body was read, after ``read``.
-    """
-
-    complete: bool
+    @property
+    def complete(self) -> bool:
+        """Whether the whole body was read, after ``read``."""
+        ...
 
     async def read(self) -> bytes:
         """Give the next piece of the body; ``b""`` at its end.
@@ -72,7 +72,7 @@ class UpstreamResponse:
             unless it is ``None``.
     """
 
-    __slots__ = ("_end", "_exchange", "_response", "_trailers", "headers", "status")
+    __slots__ = ("_end", "_exchange", "_kept", "_response", "_trailers", "headers", "status")
 
     def __init__(
         self, exchange: Exchange, headers: Headers, *, trailers: bool, end: EndExchange
@@ -80,14 +80,14 @@ class UpstreamResponse:
         self._exchange = exchange
         response = exchange.response
         self._response: BodySource = response
+        self._kept: KeptBody | None = None
         self.status: int = response.status
         self.headers: Headers = headers
         self._trailers = trailers
         self._end: EndExchange | None = end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._end is None:
-            raise RuntimeError("this response has been sent or closed already")
+        self._refuse_if_ended()
         exchange, response = self._exchange, self._response
         observer = exchange.observer
         failure: BaseException | None = None
@@ -130,9 +130,20 @@ class UpstreamResponse:
         if failure is not None:
             break_off(scope, failure)
 
+    def kept(self) -> KeptBody:
+        """Give the body for the app to read, which is kept to be sent as well.
+
+        Raises:
+            RuntimeError: The response has been sent or closed.
+        """
+        self._refuse_if_ended()
+        if self._kept is None:
+            self._response = self._kept = KeptBody(self._response, self._exchange.response.headers)
+        return self._kept
+
     async def aclose(self) -> None:
         """Drop the response and end the exchange at once."""
-        rest = self._finish(ClientDisconnected("the response was not used"))
+        rest = None if self._end is None else self._finish(self._unused())
         if rest is not None:
             await rest
 
@@ -140,9 +151,20 @@ class UpstreamResponse:
         # A response that is neither sent nor closed must release its connection and its place
         # in the in-flight counts.
         if self._end is not None:
-            rest = self._finish(ClientDisconnected("the response was not used"))
+            rest = self._finish(self._unused())
             if inspect.iscoroutine(rest):
                 rest.close()
+
+    def _refuse_if_ended(self) -> None:
+        if self._end is None:
+            raise RuntimeError("this response has been sent or closed already")
+
+    def _unused(self) -> ProxyError | None:
+        """Give the failure of a response that is not sent, ``None`` if the app has read it."""
+        if self._exchange.response.complete:
+            return None
+        failure = None if self._kept is None else self._kept.failure
+        return failure or ClientDisconnected("the response was not used")
 
     def _finish(self, failure: BaseException | None) -> Awaitable[None] | None:
         end, self._end = self._end, None
@@ -155,6 +177,7 @@ class LocalResponse:
     Attributes:
         status: The status to send.
         headers: The headers to send.
+        body: The body to send.
 
     Args:
         status: The status to send.
@@ -165,12 +188,12 @@ class LocalResponse:
     def __init__(self, status: int, headers: Headers, body: bytes = b"") -> None:
         self.status = status
         self.headers = headers
-        self._body = body
+        self.body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = {"type": "http.response.start", "status": self.status, "headers": self.headers}
         await send(start)
-        await send({"type": "http.response.body", "body": self._body})
+        await send({"type": "http.response.body", "body": self.body})
 
     async def aclose(self) -> None:
         """Do nothing: a local response has no connection to close."""

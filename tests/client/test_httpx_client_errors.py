@@ -45,10 +45,14 @@ async def test_client_error_is_httpx_and_ours() -> None:
 
 @pytest.mark.parametrize("failure", list(Failure))
 def test_client_has_an_exception_for_every_failure_it_can_meet(failure: Failure) -> None:
-    """Except failures that need a client of the proxy."""
+    """Except failures that need a client of the proxy, or the response of `Balancer.forward`."""
     request = httpx.Request("GET", "http://billing/")
     error = ProxyError("text", failure=failure)
-    if failure in (Failure.REQUEST_BODY_TIMEOUT, Failure.REQUEST_BODY_CONSUMED):
+    if failure in (
+        Failure.REQUEST_BODY_TIMEOUT,
+        Failure.REQUEST_BODY_CONSUMED,
+        Failure.RESPONSE_TOO_LARGE,
+    ):
         with pytest.raises(KeyError):
             HttpxErrors(httpx).make(error, request)
     else:

@@ -105,3 +105,17 @@ def test_settings_page_has_the_order_of_the_sources() -> None:
         "class",
         "defaults](../explanation/defaults.md)",
     ]
+
+
+def test_response_is_read_and_sent(snippet: Snippet) -> None:
+    """As the page says: a header tells what the body says."""
+    app = snippet("how_to/read_response.py").app
+
+    with (
+        stand_in(app, "billing", [reply({"total": 70}), reply(status=404)]),
+        TestClient(app) as client,
+    ):
+        found, missing = (client.get(f"/invoices/{number}") for number in (7, 8))
+
+    assert (found.json(), found.headers["x-total"]) == ({"total": 70}, "70")
+    assert (missing.status_code, "x-total" in missing.headers) == (404, False)
