@@ -84,7 +84,7 @@ class Series:
     def __init__(self, process: str, numbers: Numbers) -> None:
         self.upstream: Final = numbers.upstream
         self.numbers: Final = numbers
-        self.fresh = True
+        self.fresh: bool = True
         self.ended = False
         self.gone: RawTotals | None = None
         self._process: Final = process

@@ -37,7 +37,7 @@ _MOST_DECODED_BYTES: Final = 1 << 20
 
 _METHODS: Final = frozenset({b"GET", b"POST"})
 
-logger = logging.getLogger("fastapi_proxy_di.streams")
+_logger = logging.getLogger("fastapi_proxy_di.streams")
 
 
 def first_event_of(settings: UpstreamSettings) -> FirstEvent | None:
@@ -125,7 +125,7 @@ class FirstEvent:
         except Exception:
             if not self._rule_failed:
                 self._rule_failed = True
-                logger.exception(
+                _logger.exception(
                     "%s: streams.first_event_when raised; such events count as the first",
                     self._name,
                 )
