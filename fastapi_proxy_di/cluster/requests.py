@@ -15,9 +15,9 @@ from fastapi_proxy_di.cluster.state import SharedState
 from fastapi_proxy_di.cluster.store import Script, Store, StoreLost
 from fastapi_proxy_di.supervision.supervisor import Supervisor
 
-__all__ = ["SharedRequests"]
+__all__ = ["BLOCK", "SharedRequests"]
 
-_BLOCK: Final = Script(
+BLOCK: Final = Script(
     """
 local time = redis.call('TIME')
 local now, length = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[3])
@@ -144,7 +144,7 @@ class SharedRequests:
         alone = min(self._alone, self._supervisor.requests_in_window)
         try:
             window, block, had, milliseconds = await self._store.run(
-                _BLOCK,
+                BLOCK,
                 [self._state.keys.requests(self._supervisor.pool.name, length)],
                 *(self._state.process, limit, length, self._window, self._had, alone),
                 max(1, self._waiting),

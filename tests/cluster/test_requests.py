@@ -8,9 +8,11 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from typing import cast
 
 import pytest
 
+from fastapi_proxy_di.cluster.requests import BLOCK
 from fastapi_proxy_di.cluster.store import Script
 from tests.cluster.admitting import AdmittingProcess
 from tests.cluster.shared_gateways import shared_gateway
@@ -67,8 +69,14 @@ async def test_blocks_end_with_their_window(
     assert await one.admit()
     assert one.requests._left > 0
 
-    await until(lambda: not one.requests.full(160) and not one.requests._left, 5)
+    def ended() -> bool:
+        seconds, micro = server.client.time()
+        return int((seconds + micro / 1e6) / 0.5) > window
 
+    window = one.requests._window
+    await until(ended, 5)
+
+    assert not one.requests.take(160), "what was left of the block is not used any more"
     assert 160 <= await one.admitted(200) <= 200
     assert 0 <= one.requests.seconds_left <= 0.5
 
@@ -152,3 +160,20 @@ async def test_gateways_share_max_requests(server: RedisServer) -> None:
 
     assert statuses[200] == 20, statuses
     assert statuses[503] == 40, statuses
+
+
+def test_clock_of_the_store_that_goes_back_gives_no_second_limit(server: RedisServer) -> None:
+    """As after a failover: the window goes on; beyond a window it begins anew."""
+    script = "local clock = {table.remove(ARGV, 1), table.remove(ARGV, 1)}\n" + (
+        BLOCK.text.replace("redis.call('TIME')", "clock", 1)
+    )
+
+    def block(seconds: int, needs: int) -> list[int]:
+        arguments = (seconds, 0, "one", 100, 10_000, -1, 0, 0, needs)
+        return cast("list[int]", server.client.eval(script, 1, "k", *map(str, arguments)))
+
+    assert block(1000, 100) == [100, 100, 100, 9999]
+    assert block(995, 1) == [100, 0, 100, 14_999]
+    assert block(1009, 1) == [100, 0, 100, 999]
+    assert block(1010, 1) == [101, 6, 6, 9999]
+    assert block(900, 1)[:2] == [90, 6]
