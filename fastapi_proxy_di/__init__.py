@@ -38,6 +38,7 @@ from fastapi_proxy_di.errors import (
     UpstreamsNotReady,
     UpstreamTimeout,
 )
+from fastapi_proxy_di.forwarding.taps import Tap, TapExchange
 from fastapi_proxy_di.integration.app import ProxyApp, proxy_app
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.lifespan import proxy_lifespan
@@ -198,6 +199,8 @@ __all__ = [
     "StoreBack",
     "StoreLost",
     "StreamSettings",
+    "Tap",
+    "TapExchange",
     "TelemetrySettings",
     "TimeoutSettings",
     "TlsSettings",

@@ -257,6 +257,19 @@ ROWS: Final = {
             },
         ),
     ],
+    "Taps": [
+        Panel(
+            "Responses that taps could not read",
+            "Responses per second that passed without their tap, and why.",
+            "reqps",
+            {
+                "{{proxy_upstream}} {{proxy_tap_reason}}": rate(
+                    "proxy_tap_unread_total", "proxy_upstream, proxy_tap_reason", OF_UPSTREAM
+                )
+            },
+            stacked=True,
+        ),
+    ],
     "Tunnels": [
         Panel(
             "Open tunnels",

@@ -50,6 +50,7 @@ ATTRIBUTES: Final = {
     "proxy.retry.reason": "the failure before, `status_503` and the like, or `hedge`",
     "proxy.ejection.reason": "the last failure, `status_503` and the like, `retry_after`, or "
     "`lease` for a text or another exception that the app gave to a lease",
+    "proxy.tap.reason": "why a tap could not read a response: `coding`, `size` or `json`",
     "proxy.limit.name": "the setting that refused the request, e.g. `limits.max_in_flight`",
     "proxy.tunnel.end.reason": listed([one.value for one in WebSocketEnd]),
     "proxy.direction": "`up` to the destination, `down` to the client",

@@ -47,6 +47,7 @@ def rows_of(numbers: Numbers, *, ended: bool = False) -> Rows:
         "requests": metrics.requests,
         "refusals": metrics.refusals.copy(),
         "failures": metrics.failures.copy(),
+        "unread": metrics.unread_taps.copy(),
         "queue": _packed(metrics.queue),
     }
     rows = {one.url: _row(one) for one in metrics.all()}
@@ -176,6 +177,7 @@ class Totals:
         requests: Requests that have ended.
         refusals: Refused requests, by the setting that refused them.
         failures: Requests that failed without an attempt, by value of the `Failure`.
+        unread_taps: Responses that their tap could not read, by reason.
         queue: Seconds that requests waited in the queue.
         destinations: The counts of each destination, by address.
     """
@@ -185,6 +187,7 @@ class Totals:
         self.requests: int = whole.get("requests", 0)
         self.refusals: dict[str, int] = whole.get("refusals", {})
         self.failures: dict[str, int] = whole.get("failures", {})
+        self.unread_taps: dict[str, int] = whole.get("unread", {})
         self.queue: Durations = _unpacked(Durations((upstream,)), whole.get("queue", {}))
         self.destinations: dict[str, DestinationCounts] = {
             url: _counts(upstream, url, row) for url, row in rows.items() if url != WHOLE

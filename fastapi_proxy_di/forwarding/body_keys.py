@@ -21,6 +21,7 @@ from fastapi_proxy_di.forwarding.deadlines import Deadlines, timeout_error
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.key_cooling import body_key
 from fastapi_proxy_di.settings import UpstreamSettings
+from fastapi_proxy_di.wire.media_type import is_json_type
 
 __all__ = ["BodyKeys", "body_keys_of"]
 
@@ -96,8 +97,7 @@ class BodyKeys:
         is_json = False
         for name, value in exchange.headers:
             if name == b"content-type":
-                media = value.partition(b";")[0].strip().lower()
-                is_json = media == b"application/json" or media.endswith(b"+json")
+                is_json = is_json_type(value)
             elif name == b"content-encoding":
                 return False
         return is_json

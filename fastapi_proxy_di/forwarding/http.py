@@ -29,6 +29,7 @@ from fastapi_proxy_di.forwarding.pace import PacedResponse, pace_of
 from fastapi_proxy_di.forwarding.request import RequestBuilder
 from fastapi_proxy_di.forwarding.response import LocalResponse, UpstreamResponse
 from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
+from fastapi_proxy_di.forwarding.tapped_response import TappedResponse
 from fastapi_proxy_di.forwarding.watcher import Watcher
 from fastapi_proxy_di.settings import UpstreamSettings
 
@@ -68,6 +69,7 @@ class HttpForwarder:
         self._body_keys: Final = body_keys
         self._holds: Final = settings.streams.first_event is not None
         pace = pace_of(settings.streams)
+        self._pace: Final = pace
         self._response: Final[Callable[..., UpstreamResponse]] = (
             UpstreamResponse if pace is None else partial(PacedResponse, pace)
         )
@@ -133,6 +135,16 @@ class HttpForwarder:
                 await rest
             raise
         trailers = trailers and any(name == b"trailer" for name, _ in headers)
+        if overrides is not None and overrides.tap is not None:
+            return TappedResponse(
+                overrides.tap,
+                self._name,
+                self._pace,
+                exchange,
+                headers,
+                trailers=trailers,
+                end=self._end,
+            )
         return self._response(exchange, headers, trailers=trailers, end=self._end)
 
     def _final_response(self, exchange: Exchange) -> LocalResponse:

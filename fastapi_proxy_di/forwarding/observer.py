@@ -37,6 +37,9 @@ class ExchangeMetrics(Protocol):
     def ended(self, exchange: Exchange, failure: BaseException | None) -> None:
         """Count the end of the exchange; ``failure`` is the error that ended it early."""
 
+    def unread(self, reason: str) -> None:
+        """Count a response whose tap could not read it, by a name for why."""
+
 
 class Observer(Protocol):
     """Observes one exchange. Every method is called in the event loop and must not raise."""

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.types import Scope
 
 from fastapi_proxy_di.balancing.selection import Given
+from fastapi_proxy_di.forwarding.taps import TapFunction, Tapping, tapping_of
 from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import SET_BY_PROXY, TOKEN, HeaderArgument, checked_headers
@@ -35,6 +36,7 @@ class Overrides:
         path_given: Whether code gave the path of the exchange, which is sent as it is.
         destination: The destination or the address to send to, not yet judged.
         given: The destination of the pool to send to.
+        tap: Makes the tap of the response.
     """
 
     method: bytes | None = None
@@ -49,6 +51,7 @@ class Overrides:
     path_given: bool = False
     destination: str | None = None
     given: Given | None = None
+    tap: Tapping | None = None
 
 
 def overrides_of(
@@ -62,6 +65,7 @@ def overrides_of(
     timeout: float | None = None,
     path_given: bool = False,
     destination: str | None = None,
+    tap: TapFunction | None = None,
 ) -> Overrides | None:
     """Validate the arguments of ``forward``; ``None`` if all have their defaults.
 
@@ -75,11 +79,12 @@ def overrides_of(
         timeout: Seconds for the whole exchange.
         path_given: Whether the path is given too.
         destination: The destination or the address to send to.
+        tap: Reads the response.
 
     Raises:
         ValueError: An argument is malformed or not allowed.
     """
-    given = (method, additional, replaced, body, host, timeout, destination)
+    given = (method, additional, replaced, body, host, timeout, destination, tap)
     if forward_query and not path_given and all(argument is None for argument in given):
         return None
     content, content_type = (None, None) if body is None else _content(body)
@@ -105,6 +110,7 @@ def overrides_of(
         timeout=timeout,
         path_given=path_given,
         destination=destination,
+        tap=tapping_of(tap),
     )
 
 

@@ -58,7 +58,7 @@ class MountOptions(NamedTuple):
 
     Attributes:
         options: A dependency that gives a `ForwardOptions` per request, ``None`` for none.
-        overrides: The transforms of the mount, ``None`` for none.
+        overrides: The transforms and the tap of the mount, ``None`` for none.
         bare_mount: Whether a GET or HEAD of the mount without a slash is redirected.
         fallback: The second upstream, ``None`` for none.
     """
@@ -140,7 +140,7 @@ def http_endpoint(
             if not path and _redirects(request.scope, bare_mount, balancer):
                 return _redirect(request.scope, prefix)
             if not is_real(balancer):
-                return await forward_by_public_name(balancer, request, path, chosen)
+                return await forward_by_public_name(balancer, request, path, chosen, transforms)
             if chosen is not None:
                 return await _forward_as(balancer, request, path, prefix, chosen)
             return await balancer.forwarder.request(

@@ -50,7 +50,7 @@ class MountFallback(NamedTuple):
 
             async def forward_to(balancer: Balancer = Depends(upstream)) -> Response:
                 if not is_real(balancer):
-                    return await forward_by_public_name(balancer, request, path, None)
+                    return await forward_by_public_name(balancer, request, path, None, overrides)
                 return await balancer.forwarder.request(
                     request, path, prefix, overrides, affinity_key
                 )

@@ -29,7 +29,7 @@ class ForwardOptions:
 
 
 def options_overrides(options: ForwardOptions, mount: Overrides | None) -> Overrides | None:
-    """Return the validated overrides of a request's options, with the mount's transforms."""
+    """Give the validated overrides of a request's options, with the mount's transforms and tap."""
     chosen = overrides_of(
         additional=options.headers,
         host=options.override_host,
@@ -39,4 +39,5 @@ def options_overrides(options: ForwardOptions, mount: Overrides | None) -> Overr
     if chosen is None or mount is None:
         return chosen or mount
     chosen.transforms = mount.transforms
+    chosen.tap = mount.tap
     return chosen

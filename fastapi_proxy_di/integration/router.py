@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from fastapi_proxy_di.forwarding.fallback import FallbackRule
 from fastapi_proxy_di.forwarding.overrides import Overrides
+from fastapi_proxy_di.forwarding.taps import TapFunction, tapping_of
 from fastapi_proxy_di.integration.compat import (
     UnknownFastAPI,
     effective_route,
@@ -85,6 +86,7 @@ def proxy_router(
     bare_mount: BareMount = "auto",
     fallback: Mention | Upstream | None = None,
     fallback_on: str = "unavailable,502,503,504",
+    tap: TapFunction | None = None,
 ) -> APIRouter:
     """Give a router that forwards all requests below its path to an upstream.
 
@@ -120,6 +122,10 @@ def proxy_router(
             that a limit refuses, or that options send to one destination, does not go there.
         fallback_on: What counts as failed: ``unavailable`` if no destination is available, and
             statuses of responses and of failures, such as 502 for a refused connection.
+        tap: Reads HTTP responses while they pass, and changes no byte: a function that gets a
+            `TapExchange` at the head of each response and returns a `Tap`, ``None`` for none; or a
+            function that gets each `SseEvent` of event streams, and the `TapExchange`. It is not
+            async. WebSockets have no taps.
 
     Returns:
         A router to include.
@@ -133,7 +139,12 @@ def proxy_router(
     second = None if fallback is None else _fallback(fallback, fallback_on, mentions, http=http)
     router = APIRouter(route_class=ProxyRoute, lifespan=_lifespan, dependencies=list(dependencies))
     pipeline = pipeline_of(transforms)
-    overrides = None if pipeline is None else Overrides(transforms=pipeline)
+    tapping = tapping_of(tap)
+    if tapping is not None and not http:
+        raise ValueError("tap: only HTTP responses have one; http=False leaves none")
+    overrides = None
+    if pipeline is not None or tapping is not None:
+        overrides = Overrides(transforms=pipeline, tap=tapping)
     options_of_mount = MountOptions(options, overrides, bare_mount, second)
     for upstream in mentions:
         mount = path.replace("{upstream}", upstream.name)

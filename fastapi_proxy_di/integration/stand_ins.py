@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fastapi_proxy_di.errors import ProxyError
+from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.integration.options import ForwardOptions
 from fastapi_proxy_di.integration.problems import install_handler
 from fastapi_proxy_di.upstream.balancer import Balancer
@@ -48,11 +49,16 @@ async def solved(endpoint: Callable[..., Awaitable[Response]], request: Request)
 
 
 async def forward_by_public_name(
-    balancer: Balancer, request: Request, path: bytes, chosen: ForwardOptions | None
+    balancer: Balancer,
+    request: Request,
+    path: bytes,
+    chosen: ForwardOptions | None,
+    mount: Overrides | None,
 ) -> Response:
     """Forward to a test's object, which has the public methods alone."""
+    tap = tap_argument(mount)
     if chosen is None:
-        return await balancer.forward(request, given_path(path))
+        return await balancer.forward(request, given_path(path), **tap)
     return await balancer.forward(
         request,
         given_path(path),
@@ -60,12 +66,18 @@ async def forward_by_public_name(
         override_host=chosen.override_host,
         timeout=chosen.timeout,
         **destination_argument(chosen),
+        **tap,
     )
 
 
 def destination_argument(chosen: ForwardOptions) -> dict[str, Any]:
     """Return the argument for an address, if one is given: a test's object may not know it."""
     return {} if chosen.destination is None else {"destination": chosen.destination}
+
+
+def tap_argument(mount: Overrides | None) -> dict[str, Any]:
+    """Return the argument for a tap, if there is one: a test's object may not know it."""
+    return {} if mount is None or mount.tap is None else {"tap": mount.tap.given}
 
 
 def is_real(balancer: Balancer) -> bool:

@@ -30,6 +30,7 @@ from fastapi_proxy_di.balancing.hash_key import RequestKey
 from fastapi_proxy_di.errors import Attempt, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.fallback import FALLBACK_FROM
+from fastapi_proxy_di.forwarding.taps import ended_by
 from fastapi_proxy_di.forwarding.tunnel import TunnelEnd, WebSocketEnd
 from fastapi_proxy_di.observability.explain import explanation
 from fastapi_proxy_di.observability.telemetry import Telemetry
@@ -199,11 +200,4 @@ def _ended_by(failure: BaseException | None, end: TunnelEnd | None) -> str:
             end.reason is WebSocketEnd.MESSAGE_TOO_BIG and end.error is None
         )
         return "client" if client else "destination"
-    if failure is None:
-        return "complete"
-    if isinstance(failure, ProxyError):
-        side: str = failure.failure.side.value
-        return side
-    if isinstance(failure, OSError):  # from the server's send: the client has disconnected
-        return "client"
-    return "proxy"
+    return ended_by(failure)

@@ -78,6 +78,10 @@ class Counts(Protocol):
         """Requests that failed without an attempt, by value of the `Failure`."""
 
     @property
+    def unread_taps(self) -> dict[str, int]:
+        """Responses that their tap could not read, by reason."""
+
+    @property
     def queue(self) -> Durations:
         """Seconds that requests waited in the queue."""
 
@@ -224,6 +228,13 @@ class _Families:
             "Requests that a limit refused.",
             ("proxy.upstream", "proxy.limit.name"),
         )
+        self.unread_taps = Family(
+            "proxy.tap.unread",
+            "counter",
+            "{response}",
+            "Responses that their tap could not read, at all or to the end.",
+            ("proxy.upstream", "proxy.tap.reason"),
+        )
         self.tunnel_ends = Family(
             "proxy.tunnel.ends",
             "counter",
@@ -285,6 +296,8 @@ class _Families:
             self.refusals.add(count, name, limit)
         for error, count in counts.failures.copy().items():
             self.failures.add(count, name, None, error)
+        for reason, count in counts.unread_taps.copy().items():
+            self.unread_taps.add(count, name, reason)
         for one in counts.all():
             self._read_counts(name, one)
 

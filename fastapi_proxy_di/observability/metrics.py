@@ -79,6 +79,7 @@ class Metrics:
         requests: Requests that have ended, refused ones too.
         refusals: Refused requests, by the setting that refused them.
         failures: Requests that failed without an attempt, by value of the `Failure`.
+        unread_taps: Responses that their tap could not read, by reason.
         queue: Seconds that requests waited in the queue.
         dynamic: The counts that all dynamic destinations share.
         instruments: Records durations as they end; ``None`` if OpenTelemetry gets no metrics.
@@ -99,6 +100,7 @@ class Metrics:
         self.refusals: dict[str, int] = {}
         self._marks: tuple[RecentRequests, RecentRequests] = (_START, _START)
         self.failures: dict[str, int] = {}
+        self.unread_taps: dict[str, int] = {}
         self.queue: Durations = Durations((upstream,))
         self.dynamic: DestinationCounts = DestinationCounts(upstream, DYNAMIC, (DYNAMIC, None))
         self.instruments: DurationRecorder | None = None
@@ -246,6 +248,10 @@ class Metrics:
             _count(counts.tunnels, end.reason.value)
             counts.messages[0] += end.upward_messages
             counts.messages[1] += end.downward_messages
+
+    def unread(self, reason: str) -> None:
+        """Count a response that its tap could not read."""
+        _count(self.unread_taps, reason)
 
     def _ended_early(self, exchange: Exchange, failure: BaseException) -> None:
         """Count a refusal, or a failure without an attempt."""

@@ -23,6 +23,7 @@ from fastapi_proxy_di.settings.transforms import (
     TransformSettings,
 )
 from fastapi_proxy_di.transforms.headers import EditableFields, HeaderFields
+from fastapi_proxy_di.transforms.json_body import JsonBody
 from fastapi_proxy_di.transforms.pipeline import Transform
 from fastapi_proxy_di.transforms.views import InboundRequest, OutboundRequest, OutboundResponse
 
@@ -32,6 +33,7 @@ __all__ = [
     "EditableFields",
     "HeaderFields",
     "InboundRequest",
+    "JsonBody",
     "LocationRewrite",
     "MethodChange",
     "OutboundRequest",

@@ -21,6 +21,7 @@ from fastapi_proxy_di.balancing.selection import Given, select
 from fastapi_proxy_di.client.lease import Lease
 from fastapi_proxy_di.errors import InvalidRequest
 from fastapi_proxy_di.forwarding.overrides import Overrides, keep_request_id, overrides_of
+from fastapi_proxy_di.forwarding.taps import TapFunction
 from fastapi_proxy_di.observability.telemetry import Telemetry
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import (
@@ -111,6 +112,7 @@ class Balancer:
         override_host: str | None = None,
         timeout: float | None = None,
         destination: str | None = None,
+        tap: TapFunction | None = None,
     ) -> ProxiedResponse:
         """Stream a request to a picked destination and its response back.
 
@@ -146,6 +148,7 @@ class Balancer:
                 client's ``Cookie`` and ``Authorization`` and the upstream's ``request_headers`` do
                 not go, unless ``allowed_destinations.credentials`` is set or the arguments for
                 headers have them.
+            tap: As for ``proxy_router``: reads the response while it is sent.
 
         Returns:
             The response. Return it from the endpoint, or ``await response.aclose()``.
@@ -165,6 +168,7 @@ class Balancer:
             timeout=timeout,
             path_given=path is not None,
             destination=destination,
+            tap=tap,
         )
         keep_request_id(overrides, request.scope)
         raw, prefix = _target(request.scope, path, mount)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 
 from tests.docs.conftest import Gateway, Snippet
@@ -60,3 +61,17 @@ async def test_heartbeats_are_as_long_apart_as_described(snippet: Snippet) -> No
     streams = snippet("how_to/streams_pace.py").Models(destinations="http://10.0.0.1").streams
 
     assert (streams.heartbeat, streams.idle) == (15, 60)
+
+
+async def test_tap_counts_events_of_tenants(
+    snippet: Snippet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a header of the request, and the responses that broke off."""
+    module = snippet("how_to/streams_tap.py")
+    async with ScriptedOrigin(engine(b"data: 1\n\n", b"data: 2\n\n", then="close")) as origin:
+        monkeypatch.setenv("UPSTREAM_MODELS_DESTINATIONS", origin.url)
+        async with gateway(module.app) as client:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.get("/models/x", headers={"x-tenant": "blue"})
+
+    assert (module.events_of_tenants, module.cut_off) == ({"blue": 2}, {"blue": 1})

@@ -125,6 +125,7 @@ def test_names_and_units(monkeypatch: pytest.MonkeyPatch) -> None:
         "proxy.queue.duration",
         "proxy.refusals",
         "proxy.retries",
+        "proxy.tap.unread",
         "proxy.tunnel.ends",
     }
 

@@ -451,7 +451,7 @@ def test_every_family_has_a_text_and_a_known_kind() -> None:
     """Names are those of the conventions, or begin with ``proxy.``."""
     made: list[Family] = families([])
 
-    assert len({one.name for one in made}) == len(made) == 14
+    assert len({one.name for one in made}) == len(made) == 15
     for one in made:
         assert one.text.endswith(".")
         assert one.name.startswith(("http.client.", "proxy."))
