@@ -27,9 +27,10 @@ from fastapi_proxy_di.forwarding.journey import Journey
 from fastapi_proxy_di.forwarding.max_forwards import LastHop, final_response
 from fastapi_proxy_di.forwarding.pace import PacedResponse, pace_of
 from fastapi_proxy_di.forwarding.request import RequestBuilder
-from fastapi_proxy_di.forwarding.response import LocalResponse, UpstreamResponse
+from fastapi_proxy_di.forwarding.response import LocalResponse, OwnResponse, UpstreamResponse
 from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
 from fastapi_proxy_di.forwarding.tapped_response import TappedResponse
+from fastapi_proxy_di.forwarding.transforming import Answered
 from fastapi_proxy_di.forwarding.watcher import Watcher
 from fastapi_proxy_di.settings import UpstreamSettings
 
@@ -99,7 +100,9 @@ class HttpForwarder:
             try:
                 self._builder.build(exchange)
             except LastHop:
-                return self._final_response(exchange)
+                return self._respond(exchange, final_response(exchange.scope))
+            except Answered as answered:
+                return self._respond(exchange, OwnResponse(answered.response))
             if self._binding is not None:
                 exchange.headers = self._binding.strip(exchange.headers)
             if (
@@ -147,8 +150,8 @@ class HttpForwarder:
             )
         return self._response(exchange, headers, trailers=trailers, end=self._end)
 
-    def _final_response(self, exchange: Exchange) -> LocalResponse:
-        response = final_response(exchange.scope)
+    def _respond(self, exchange: Exchange, response: LocalResponse) -> LocalResponse:
+        """End an exchange that is not sent, because there is a response already."""
         if exchange.observer is not None:
             exchange.observer.responded(exchange, response.status, response.headers)
         _ = self._journey.end(exchange, None)

@@ -110,6 +110,7 @@ class RequestBuilder:
             InvalidRequest: The path has dot segments that may not be sent, a header is
                 malformed, or there is not one Host.
             LastHop: ``Max-Forwards`` is 0.
+            Answered: A request transform responds by itself.
         """
         scope, overrides = exchange.scope, exchange.overrides
         forwards_query = overrides is None or overrides.forward_query

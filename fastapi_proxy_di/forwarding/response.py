@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeAlias
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fastapi_proxy_di.errors import ClientDisconnected, ClientStalled, ProxyError
@@ -197,6 +198,24 @@ class LocalResponse:
 
     async def aclose(self) -> None:
         """Do nothing: a local response has no connection to close."""
+
+
+class OwnResponse(LocalResponse):
+    """A response that code of the user has made.
+
+    Args:
+        response: The response.
+    """
+
+    def __init__(self, response: Response) -> None:
+        content = getattr(response, "body", b"")  # a stream has none
+        super().__init__(response.status_code, response.raw_headers, bytes(content))
+        self._own = response
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._own.status_code = self.status
+        self._own.raw_headers = self.headers
+        await self._own(scope, receive, send)
 
 
 def client_closed_request() -> LocalResponse:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from starlette.responses import Response
+
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.redirects import places_of
 from fastapi_proxy_di.pools.destination import Destination
@@ -17,6 +19,18 @@ from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transforms.views import InboundRequest, OutboundRequest, OutboundResponse
 from fastapi_proxy_di.transport.protocol import Headers
 from fastapi_proxy_di.wire.headers import set_headers
+
+
+class Answered(Exception):
+    """Raised for a request to which a request transform responds by itself.
+
+    Args:
+        response: The response.
+    """
+
+    def __init__(self, response: Response) -> None:
+        super().__init__("a request transform has given a response")
+        self.response: Response = response
 
 
 def joined(first: Pipeline | None, then: Pipeline | None) -> Pipeline | None:
@@ -34,11 +48,16 @@ def transform_request(transforms: Pipeline, exchange: Exchange, headers: Headers
 
     Returns:
         The changed headers.
+
+    Raises:
+        Answered: A transform has given a response, so that nothing is sent.
     """
     inbound = InboundRequest(exchange.scope, exchange.path, exchange.prefix)
     request = OutboundRequest(inbound, exchange.method, exchange.target, exchange.query, headers)
     for transform in transforms.request:
-        transform(request)
+        response = transform(request)
+        if isinstance(response, Response):
+            raise Answered(response)
     exchange.method = request.raw_method
     exchange.target = request.raw_path
     exchange.query = request.raw_query

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from starlette.responses import Response
 from starlette.types import Message
 
 from fastapi_proxy_di.balancing.affinity import Binding
@@ -25,6 +26,7 @@ from fastapi_proxy_di.forwarding.overrides import Overrides
 from fastapi_proxy_di.forwarding.request import RequestBuilder
 from fastapi_proxy_di.forwarding.response import TransferBroken, UpstreamResponse
 from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
+from fastapi_proxy_di.forwarding.transforming import Answered
 from fastapi_proxy_di.forwarding.tunnel import Tunnel, TunnelEnd
 from fastapi_proxy_di.forwarding.watcher import Watcher
 from fastapi_proxy_di.pools.destination import Destination
@@ -105,7 +107,11 @@ class WebSocketForwarder:
         exchange.begin(watcher, self._journey.observers)
         failure: BaseException | None = None
         try:
-            offered = self._build(exchange, subprotocols)
+            try:
+                offered = self._build(exchange, subprotocols)
+            except Answered as answered:
+                await self._deny(exchange, answered.response)
+                return None
             watcher.start(exchange)
             try:
                 await self._journey.send(exchange)
@@ -218,6 +224,17 @@ class WebSocketForwarder:
                     "code": end.code,
                 },
             )
+
+    async def _deny(self, exchange: Exchange, response: Response) -> None:
+        """Refuse the handshake with a response of a request transform."""
+        assert exchange.receive is not None
+        assert exchange.send is not None
+        if exchange.observer is not None:
+            exchange.observer.responded(exchange, response.status_code, response.raw_headers)
+        if _DENIAL in (exchange.scope.get("extensions") or ()):
+            await response(exchange.scope, exchange.receive, exchange.send)
+        else:
+            await exchange.send({"type": "websocket.close", "code": 1000})
 
     async def _refuse(self, exchange: Exchange) -> ProxyError | None:
         """Send the upstream's refusal to the client: status, headers and body.
