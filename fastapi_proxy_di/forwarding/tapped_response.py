@@ -81,7 +81,7 @@ class TappedResponse(UpstreamResponse):
         exchange = self._exchange
         if self._end is not None:
             if self._pace is not None:
-                self._response = self._pace.of(exchange, self.headers)
+                self._response = self._pace.of(exchange, self.headers, self._response)
             self._tap = self._tapping.open(self._upstream, exchange)
             reader = None if self._tap is None else _reader(self._tap, exchange)
             if reader is not None:

@@ -30,7 +30,7 @@ from fastapi_proxy_di.wire.headers import set_headers
 from fastapi_proxy_di.wire.targets import climbs
 
 RequestTransform = Callable[[OutboundRequest], object]
-"""A function that changes a request before it leaves; if it returns a ``Response``, nothing leaves."""
+"""A function that changes a request before it leaves, or returns a ``Response`` to send instead."""
 
 RequestTransformSettings = (
     PathPrefix

@@ -224,3 +224,27 @@ async def test_response_without_a_body_is_empty() -> None:
     ):
         assert (await fetch(gateway.address, target="/x")).status == 204
         assert (await fetch(gateway.address, "HEAD", "/x")).status == 204
+
+
+@pytest.mark.parametrize("settings", [{}, {"streams": {"idle": 30}}])
+async def test_stream_that_was_read_is_shown_to_its_tap_and_sent_whole(
+    settings: dict[str, object],
+) -> None:
+    """Also where the pace of streams is watched."""
+    body = b"data: one\n\ndata: two\n\n"
+    seen: list[str] = []
+    app = FastAPI(lifespan=proxy_lifespan)
+    stream = response_bytes(200, body, [(b"content-type", b"text/event-stream")])
+    async with ScriptedOrigin(always(stream)) as origin:
+        mention = Upstream(billing(origin.url, **settings))
+
+        @app.get("/x")
+        async def x(request: Request, upstream: Balancer = Depends(mention)) -> Response:
+            response = await upstream.forward(request, tap=lambda event, _: seen.append(event.data))
+            assert await response.read() == body
+            return response
+
+        async with run_app(app) as running:
+            reply = await fetch(running.address, target="/x")
+
+    assert (reply.body, seen) == (body, ["one", "two"])
