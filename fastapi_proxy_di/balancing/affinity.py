@@ -15,8 +15,9 @@ from fastapi_proxy_di.balancing.cookie_affinity import CookieBinding, CookieForm
 from fastapi_proxy_di.balancing.hash_key import RequestKey, Scope
 from fastapi_proxy_di.balancing.header_affinity import HeaderBinding
 from fastapi_proxy_di.balancing.issued_affinity import IssuedBinding
+from fastapi_proxy_di.balancing.only_destination import OnlyDestination
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
-from fastapi_proxy_di.balancing.selection import Given, Pick, select
+from fastapi_proxy_di.balancing.selection import Pick, select
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import AffinitySettings
@@ -81,7 +82,7 @@ class Affinity:
 
         Picks none if the client's destination cannot be used and ``fails`` is set.
         """
-        if type(request) is Given:
+        if type(request) is OnlyDestination:
             return request.pick(pool, tried)
         preferred = (
             self.binding.preferred(request.scope) if isinstance(request, RequestKey) else None

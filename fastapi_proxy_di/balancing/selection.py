@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, Protocol, TypeAlias
 
+from fastapi_proxy_di.balancing.only_destination import OnlyDestination
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 
-__all__ = ["Given", "Pick", "Selection", "select"]
+__all__ = ["Pick", "Selection", "select"]
 
 _FURTHER_DRAWS: Final = 2
 
@@ -23,26 +24,6 @@ Pick: TypeAlias = tuple[Destination | None, Sequence[Destination]]
 
 The caller reports the full ones (``Supervisor.limits_reached``). A plain tuple, because one is
 made for each attempt: on CPython 3.11 a named tuple costs ten times as much."""
-
-
-class Given:
-    """A `PickRequest` that may go to one destination alone, which the app has named."""
-
-    __slots__ = ("destination",)
-
-    def __init__(self, destination: Destination) -> None:
-        self.destination: Final = destination
-
-    def key(self) -> None:
-        """Give no key."""
-
-    def pick(self, pool: Pool, tried: Collection[Destination]) -> Pick:
-        """Pick the destination, if it can be used: where panic is allowed, also if it is down."""
-        one = self.destination
-        usable = one.available or (pool.panic_allowed and not one.draining and not one.cooling)
-        if not usable or one in tried:
-            return None, ()
-        return (None, (one,)) if one.full else (one, ())
 
 
 class Selection(Protocol):
@@ -78,7 +59,7 @@ def select(
         without ``tried``. The second part are the full destinations that came before it: the
         policy's choice, and all of each tier in which none can be used.
     """
-    if type(request) is Given:
+    if type(request) is OnlyDestination:
         return request.pick(pool, tried)
     candidates = pool.candidates
     picked = policy.pick(candidates, request)

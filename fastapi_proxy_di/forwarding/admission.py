@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol
 from weakref import WeakSet
 
+from fastapi_proxy_di.balancing.only_destination import OnlyDestination
 from fastapi_proxy_di.errors import LimitExceeded, ProxyError
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.key_cooling import KEY_LIMIT
@@ -136,8 +137,14 @@ class Admission:
                     await send(exchange)
                 except LimitExceeded as error:
                     self.leave()
-                    # A key that cools must not wait: those behind it may have other keys.
-                    if not self._limits.queue or exchange.attempts or error.limit == KEY_LIMIT:
+                    # A key that cools must not wait: those behind it may have other keys. The
+                    # same holds for one destination that is full.
+                    if (
+                        not self._limits.queue
+                        or exchange.attempts
+                        or error.limit == KEY_LIMIT
+                        or isinstance(exchange.key, OnlyDestination)
+                    ):
                         raise
                     waiter = await self._wait_for_turn(exchange, waiter)
                 except BaseException:
@@ -161,7 +168,7 @@ class Admission:
         if self._window_is_full():
             raise self._refused("max_requests", self._window_left())
         waiter: _Waiter | None = None
-        if not self._waiting and self._has_place():
+        if not self._waiting and self._has_place(exchange):
             self.in_flight += 1
         else:
             waiter = await self._wait_for_turn(exchange, None)
@@ -205,7 +212,7 @@ class Admission:
         waiter.waited = True
         began = self._loop.time()
         try:
-            await exchange.watcher.run(exchange, self._place(waiter), "queue")
+            await exchange.watcher.run(exchange, self._place(exchange, waiter), "queue")
             self.in_flight += 1
         finally:
             exchange.queued = (exchange.queued or 0.0) + self._loop.time() - began
@@ -216,13 +223,13 @@ class Admission:
                 self._wake()
         return waiter
 
-    async def _place(self, waiter: _Waiter) -> None:
+    async def _place(self, exchange: Exchange, waiter: _Waiter) -> None:
         """Wait until it is the waiter's turn and there is a place."""
         try:
             async with asyncio.timeout_at(waiter.deadline):
                 while not self._closed:
                     await waiter.woken
-                    if self._has_place() and not self._closed:
+                    if self._has_place(exchange) and not self._closed:
                         return
                     waiter.woken = self._loop.create_future()
         except TimeoutError:
@@ -236,11 +243,13 @@ class Admission:
                 waiter.woken.set_result(None)
             return
 
-    def _has_place(self) -> bool:
+    def _has_place(self, exchange: Exchange | None = None) -> bool:
         """Whether a request may be sent now, or fails at once because there is no destination."""
         limits = self._limits
         if self._all_in_flight():
             return False
+        if exchange is not None and isinstance(exchange.key, OnlyDestination):
+            return True  # the pick refuses it if its destination is full
         if not limits.queue and not self._waiting:
             return True  # the pick refuses what is full
         for tier in self._pool.tiers:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from fastapi_proxy_di.balancing.hash_key import RequestKey
+from fastapi_proxy_di.balancing.only_destination import OnlyDestination
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.balancing.selection import Pick, Selection
 from fastapi_proxy_di.errors import LimitExceeded
@@ -151,6 +152,8 @@ class KeyCooling:
             return None
         left = self._pairs.left(key.ejection_key, self._clock())
         usable = [one for tier in pool.tiers for one in tier]
+        if isinstance(key, OnlyDestination):
+            usable = [one for one in usable if one.url == key.url]
         seconds = [left[one.url] for one in usable if one.url in left and not one.full]
         if not seconds:
             return None

@@ -8,7 +8,6 @@ from typing import Any
 
 from starlette.types import Scope
 
-from fastapi_proxy_di.balancing.selection import Given
 from fastapi_proxy_di.forwarding.taps import TapFunction, Tapping, tapping_of
 from fastapi_proxy_di.transforms.pipeline import Pipeline
 from fastapi_proxy_di.transport.protocol import Headers
@@ -35,7 +34,7 @@ class Overrides:
         transforms: The transforms of the mount, which run after the upstream's.
         path_given: Whether code gave the path of the exchange, which is sent as it is.
         destination: The destination or the address to send to, not yet judged.
-        given: The destination of the pool to send to.
+        only: Address of the destination of the pool to send to.
         tap: Makes the tap of the response.
     """
 
@@ -50,7 +49,7 @@ class Overrides:
     transforms: Pipeline | None = None
     path_given: bool = False
     destination: str | None = None
-    given: Given | None = None
+    only: str | None = None
     tap: Tapping | None = None
 
 

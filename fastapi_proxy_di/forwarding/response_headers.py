@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from fastapi_proxy_di.balancing.affinity import Binding
+from fastapi_proxy_di.balancing.cookie_affinity import CookieBinding
+from fastapi_proxy_di.balancing.only_destination import OnlyDestination
 from fastapi_proxy_di.forwarding.exchange import Exchange
 from fastapi_proxy_di.forwarding.redirects import leads_somewhere, places_of, rewrite_redirects
 from fastapi_proxy_di.forwarding.transforming import joined, transform_response
@@ -91,11 +93,16 @@ class ResponseHeaders:
         if self._rewrites_location and leads_somewhere(received):
             places = places_of(exchange, self._pool.destinations)
             headers = rewrite_redirects(headers, received, places)
-        if self._binding is not None:
+        if self._binding is not None and not _named(exchange, self._binding):
             headers = self._binding.remember(
                 headers, exchange.scope, exchange.prefix, exchange.destination
             )
         return headers
+
+
+def _named(exchange: Exchange, binding: Binding) -> bool:
+    """Whether the app has named the destination, to which no cookie binds the client then."""
+    return isinstance(exchange.key, OnlyDestination) and isinstance(binding, CookieBinding)
 
 
 class HostOnlyCookies(ResponseHeaders):

@@ -12,6 +12,7 @@ from random import Random
 from time import monotonic
 from typing import Any, Final
 
+from fastapi_proxy_di.balancing.only_destination import OnlyDestination
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
 from fastapi_proxy_di.balancing.selection import Selection
 from fastapi_proxy_di.errors import Attempt, Failure, ProxyError
@@ -29,7 +30,7 @@ from fastapi_proxy_di.forwarding.retries import (
     decide,
     goes_on,
 )
-from fastapi_proxy_di.forwarding.unavailable import unavailable
+from fastapi_proxy_di.forwarding.unavailable import only_unavailable, unavailable
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.settings import LimitSettings, UpstreamSettings
 from fastapi_proxy_di.supervision.supervisor import Supervisor
@@ -304,15 +305,30 @@ class RetryLoop:
             if refusal is not None:
                 refusal.request_sent = exchange.request_sent
                 return refusal
-        error = unavailable(
+        error = self._without_destination(exchange)
+        error.request_sent = exchange.request_sent
+        return error
+
+    def _without_destination(self, exchange: Exchange) -> ProxyError:
+        supervisor, key = self._supervisor, exchange.key
+        if isinstance(key, OnlyDestination):
+            one = supervisor.pool.find(key.url)
+            return only_unavailable(
+                supervisor.pool.name,
+                key.url,
+                one,
+                exchange.attempts,
+                self._retry_after,
+                supervisor.window_left,
+                None if one is None else supervisor.cooling_seconds(one),
+            )
+        return unavailable(
             supervisor.pool,
             exchange.attempts,
             self._retry_after,
             supervisor.window_left,
             supervisor.cooling_left,
         )
-        error.request_sent = exchange.request_sent
-        return error
 
     async def _failed_event(self, exchange: Exchange) -> bool:
         """Wait for the first event of a stream that is held; return whether it means failure."""

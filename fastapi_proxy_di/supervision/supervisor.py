@@ -328,6 +328,12 @@ class Supervisor:
         first = min(one.ejected_until or 0.0 for one in asked)
         return max(0.0, first - self._loop.time())
 
+    def cooling_seconds(self, destination: Destination) -> float | None:
+        """Seconds that a destination still wants no requests; ``None`` if it asked for none."""
+        if not destination.cooling or destination.ejected_until is None:
+            return None
+        return max(0.0, destination.ejected_until - self._loop.time())
+
     @property
     def window(self) -> float:
         """Seconds between two turns of the window of ``max_requests``."""

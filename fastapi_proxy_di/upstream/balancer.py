@@ -17,7 +17,8 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.balancing.hash_key import RequestKey
-from fastapi_proxy_di.balancing.selection import Given, select
+from fastapi_proxy_di.balancing.only_destination import OnlyDestination
+from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.client.lease import Lease
 from fastapi_proxy_di.errors import InvalidRequest
 from fastapi_proxy_di.forwarding.overrides import Overrides, keep_request_id, overrides_of
@@ -141,8 +142,9 @@ class Balancer:
             override_host: The Host header, instead of the destination's.
             timeout: Seconds for the whole exchange, instead of ``timeouts.total``.
             destination: Where to send the request. A destination of the pool, in any spelling:
-                it goes there alone, retries too. 503 if that destination is draining or full, or
-                ejected or unhealthy unless ``when_none_available`` is ``panic``. Or another
+                it goes there alone, retries too, and sets no affinity cookie. 503 if that
+                destination is draining, full or waits for its first probe, or is ejected or
+                unhealthy unless ``when_none_available`` is ``panic``. Or another
                 ``http`` or ``https`` address, one that ``allowed_destinations`` allows. Take it
                 from data of your own, never from what the client sends. To another address the
                 client's ``Cookie`` and ``Authorization`` and the upstream's ``request_headers`` do
@@ -235,7 +237,7 @@ class Balancer:
         known = self._running.pool.find(overrides.destination)
         if known is None:
             return self._running.for_addresses().forwarder
-        overrides.given = Given(known)
+        overrides.only = known.url
         return self.forwarder
 
     # -- calling ------------------------------------------------------------------------
@@ -283,7 +285,7 @@ class Balancer:
         if destination is not None:
             known = self._running.pool.find(destination)
             if known is not None:
-                return self._running.lease(Given(known))
+                return self._running.lease(OnlyDestination({}, known.url))
             return self._running.for_addresses().lease(destination)
         given = None if key is None else RequestKey({}, lambda scope: None, key.encode("utf-8"))
         return self._running.lease(given)

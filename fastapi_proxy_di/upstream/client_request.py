@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from fastapi_proxy_di.balancing.hash_key import KeyReader, RequestKey
+from fastapi_proxy_di.balancing.only_destination import OnlyDestination
 from fastapi_proxy_di.errors import ClientDisconnected, ProxyError, RequestBodyConsumed, Side
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.exchange import Exchange
@@ -119,8 +120,8 @@ class Forwarder:
             overrides,
             None if read_key is None else _key(read_key, scope, affinity_key),
         )
-        if overrides is not None and overrides.given is not None:
-            exchange.key = overrides.given
+        if overrides is not None and overrides.only is not None:
+            exchange.key = OnlyDestination(scope, overrides.only)
         try:
             response = await rules.http.forward(exchange, cached)
         except ClientDisconnected:
@@ -197,8 +198,8 @@ class Forwarder:
         scope, rules = websocket.scope, self.rules
         key = None if rules.read_key is None else _key(rules.read_key, scope, affinity_key)
         exchange = Exchange(scope, receive, send, path, prefix, overrides, key)
-        if overrides is not None and overrides.given is not None:
-            exchange.key = overrides.given
+        if overrides is not None and overrides.only is not None:
+            exchange.key = OnlyDestination(scope, overrides.only)
         await rules.websocket.forward(
             exchange, subprotocols=subprotocols, open_timeout=open_timeout
         )

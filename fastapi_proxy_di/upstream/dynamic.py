@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 from fastapi_proxy_di.balancing.first import First
 from fastapi_proxy_di.balancing.policy import BalancingPolicy, PickRequest
-from fastapi_proxy_di.balancing.selection import Given, Pick
+from fastapi_proxy_di.balancing.selection import Pick
 from fastapi_proxy_di.client.lease import Lease
 from fastapi_proxy_di.client.leasing import lease
 from fastapi_proxy_di.errors import DestinationNotAllowed
@@ -232,7 +232,7 @@ class DynamicUpstream:
         async def sent(exchange: Exchange) -> None:
             address = _address_of(exchange, origins, networks)
             destination = self.destinations.hold(address)
-            exchange.key = Given(destination)
+            exchange.key = _Given(destination)
             try:
                 await send(exchange)
             finally:
@@ -241,7 +241,7 @@ class DynamicUpstream:
         return sent
 
     def _outage_of(self, exchange: Exchange) -> Outage:
-        assert isinstance(exchange.key, Given)
+        assert isinstance(exchange.key, _Given)
         return self.destinations.outage_of(exchange.key.destination)
 
 
@@ -256,6 +256,18 @@ def _address_of(
         raise DestinationNotAllowed(f"destination: {error}") from None
 
 
+class _Given:
+    """The destination at the address that a request gives, in place of a policy's key."""
+
+    __slots__ = ("destination",)
+
+    def __init__(self, destination: Destination) -> None:
+        self.destination: Final = destination
+
+    def key(self) -> None:
+        """Give no key."""
+
+
 def _select(
     policy: BalancingPolicy,
     pool: Pool,
@@ -263,7 +275,7 @@ def _select(
     tried: Collection[Destination] = (),
 ) -> Pick:
     """Pick the destination that the request gives, as ``balancing.selection.select`` would."""
-    assert isinstance(request, Given)
+    assert isinstance(request, _Given)
     return (None if request.destination in tried else request.destination), ()
 
 

@@ -17,10 +17,11 @@ from pydantic import SecretStr
 from fastapi_proxy_di.balancing.affinity import Affinity, affinity_of
 from fastapi_proxy_di.balancing.hash_key import KeyReader, RequestKey, key_reader, no_key
 from fastapi_proxy_di.balancing.issued_affinity import IssuedBinding
+from fastapi_proxy_di.balancing.only_destination import OnlyDestination
 from fastapi_proxy_di.balancing.policy import BalancingPolicy
 from fastapi_proxy_di.balancing.prefix import Prefix
 from fastapi_proxy_di.balancing.registry import build_policy
-from fastapi_proxy_di.balancing.selection import Given, select
+from fastapi_proxy_di.balancing.selection import select
 from fastapi_proxy_di.client.httpx_client import AsGiven, CallRules
 from fastapi_proxy_di.forwarding.appending import AppendingBuilder
 from fastapi_proxy_di.forwarding.body_keys import body_keys_of
@@ -247,7 +248,7 @@ def _how(
     """Give the function that names what has picked a destination: policy, affinity or address."""
 
     def how(exchange: Exchange, picked: Destination | None) -> str:
-        if isinstance(exchange.key, Given):
+        if isinstance(exchange.key, OnlyDestination):
             return "address"
         chosen = affinity is not None and affinity.chose(exchange.scope, picked)
         return "affinity" if chosen else policy.name

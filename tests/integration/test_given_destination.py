@@ -118,7 +118,7 @@ async def test_websocket_and_lease_take_it_too() -> None:
         async with Balancer.from_settings(billing(one.url, two.url)) as balancer:
             assert [await address_of_lease(balancer, two.url) for _ in range(2)] == [two.url] * 2
             await balancer.drain(two.url)
-            with pytest.raises(NoAvailableDestination, match="the only destination of billing"):
+            with pytest.raises(NoAvailableDestination, match="the only one for this request"):
                 await address_of_lease(balancer, two.url)
 
     assert one.requests == []
@@ -154,3 +154,129 @@ async def test_pick_is_explained() -> None:
 
     explained = reply.one(b"x-proxy-explain") or b""
     assert explained.decode().startswith(f"address picked {two.url} of 2: ")
+
+
+async def refusing(connection: Connection) -> None:
+    """Refuse one key, and ask for a pause."""
+    while True:
+        received = await connection.read_request()
+        bad = received.one(b"x-key") == b"bad"
+        headers = [(b"Retry-After", b"20")] if bad else []
+        await connection.send(response_bytes(429 if bad else 200, b"", headers))
+
+
+async def test_key_that_is_refused_cools_and_not_the_destination() -> None:
+    """``ejection.key`` holds as for other requests."""
+    ejection = {"key": "header:x-key", "respect_retry_after": True}
+    async with (
+        ScriptedOrigin(refusing) as one,
+        ScriptedOrigin() as two,
+        serving(pool_app(one.url, two.url, ejection=ejection)) as gateway,
+    ):
+        first = await ask(gateway, one.url, (b"X-Key", b"bad"))
+        again = await ask(gateway, one.url, (b"X-Key", b"bad"))
+        other = await ask(gateway, one.url, (b"X-Key", b"good"))
+
+    assert (first.status, again.status, other.status) == (429, 503, 200)
+    assert 10 < int(again.one(b"retry-after") or 0) <= 20
+    assert (len(one.requests), two.requests) == (2, [])
+
+
+async def test_pause_that_the_destination_asked_for_is_told() -> None:
+    """Not the time of a pool with others."""
+
+    async def pauses(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(response_bytes(429, b"", [(b"Retry-After", b"120")]))
+
+    async with ScriptedOrigin(pauses) as one, ScriptedOrigin() as two:
+        app = pool_app(one.url, two.url, ejection={"respect_retry_after": True})
+        async with serving(app) as gateway:
+            await ask(gateway, one.url)
+            reply = await ask(gateway, one.url)
+
+    assert reply.status == 503
+    assert 100 < int(reply.one(b"retry-after") or 0) <= 120
+
+
+async def test_limit_of_the_destination_is_told() -> None:
+    """Its window turns in an hour; the queue is for requests that others may serve."""
+    async with ScriptedOrigin() as one, ScriptedOrigin() as two:
+        limited = {"url": one.url, "max_requests": 1}
+        app = pool_app(limited, two.url, limits={"queue": 5}, max_requests_window=3600)  # type: ignore[arg-type]
+        async with serving(app) as gateway:
+            await ask(gateway, one.url)
+            reply = await ask(gateway, one.url)
+
+    assert json.loads(reply.body)["failure"] == "limit_exceeded"
+    assert int(reply.one(b"retry-after") or 0) > 3000
+
+
+async def test_request_waits_for_the_address_and_not_for_an_object() -> None:
+    """A reload makes another destination of the address, with another ``host``."""
+    release = asyncio.Event()
+
+    async def held(connection: Connection) -> None:
+        while True:
+            await connection.read_request()
+            await release.wait()
+            await connection.send(response_bytes(200, b"ok"))
+
+    async with ScriptedOrigin(held) as one, ScriptedOrigin() as two:
+        app = pool_app(one.url, two.url, limits={"max_in_flight": 1, "queue": 5})
+        async with (
+            serving(app) as gateway,
+            connect(gateway.address) as first,
+            connect(gateway.address) as second,
+        ):
+            await first.send(request("GET", "/billing/x", to(one.url), None))
+            await until(lambda: one.requests)
+            await second.send(request("GET", "/billing/x", to(one.url), None))
+            await until(lambda: gateway.balancer.status().queued == 1)
+            settings = gateway.balancer.settings
+            changed = [{"url": one.url, "host": "other.test"}, two.url]
+            values = {**settings.model_dump(exclude_unset=True), "destinations": changed}
+            await gateway.balancer.reload(type(settings)(**values))
+            release.set()
+            statuses = [(await client.read_response("GET")).status for client in (first, second)]
+
+    assert statuses == [200, 200]
+    assert [received.one(b"host") for received in one.requests][1] == b"other.test"
+
+
+async def test_newcomer_gets_its_first_probe_before() -> None:
+    """As with other requests, while others can be used."""
+    probed = asyncio.Event()
+
+    async def slow_to_probe(connection: Connection) -> None:
+        while True:
+            received = await connection.read_request()
+            if received.target == b"/health":
+                await probed.wait()
+            await connection.send(response_bytes(200, b"ok"))
+
+    async with ScriptedOrigin() as one, ScriptedOrigin(slow_to_probe) as two:
+        app = pool_app(one.url, health={"path": "/health", "interval": 0.2})
+        async with serving(app) as gateway:
+            gateway.balancer.replace_destinations([one.url, two.url])
+            early = await ask(gateway, two.url)
+            probed.set()
+            await until(lambda: all(d.state == "available" for d in gateway.balancer.destinations))
+            late = await ask(gateway, two.url)
+
+    assert (early.status, late.status) == (503, 200)
+
+
+async def test_cookie_binds_nobody_to_it() -> None:
+    """The client stays on the destination that the policy picked for it."""
+    affinity = {"cookie": "aff", "key": "k" * 32}
+    async with (
+        ScriptedOrigin() as one,
+        ScriptedOrigin() as two,
+        serving(pool_app(one.url, two.url, affinity=affinity)) as gateway,
+    ):
+        named = await ask(gateway, two.url)
+        picked = await fetch(gateway.address, target="/billing/x")
+
+    assert named.all(b"set-cookie") == []
+    assert len(picked.all(b"set-cookie")) == 1
