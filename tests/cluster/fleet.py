@@ -58,6 +58,7 @@ class Process:
         destinations: int = 4,
         interval: float = INTERVAL,
         fall: int = 2,
+        snapshot: float = 5.0,
         **ejection: Any,
     ) -> None:
         self.alone = False
@@ -85,7 +86,9 @@ class Process:
             headers=[],
             random=Random(),
         )
-        settings = ClusterSettings(store=url, name="shop", key="k" * 32, timeout=1.0)
+        settings = ClusterSettings(
+            store=url, name="shop", key="k" * 32, timeout=1.0, snapshot_interval=snapshot
+        )
         self.cluster = Cluster(settings, events)
         self.store = self.cluster.store
         self.state = self.cluster.state

@@ -44,6 +44,8 @@ class Plan:
     Attributes:
         workers: Operating-system processes that run the processes of the app.
         interval: ``health.interval``.
+        snapshot: ``cluster.snapshot_interval``; longer than the default, because all processes
+            share the cores of one machine, and as many rows are sent in the end.
         settle: Seconds until requests and probes are spread out.
         quiet: Seconds for which the cost is measured.
         drains: Drains, one after the other.
@@ -51,6 +53,7 @@ class Plan:
 
     workers: int = 4
     interval: float = 15.0
+    snapshot: float = 30.0
     settle: float = 60.0
     quiet: float = 30.0
     drains: int = 40
@@ -141,7 +144,7 @@ def _workers(url: str, size: Size, plan: Plan) -> Iterator[tuple[_Ask, list[floa
     for n in range(plan.workers):
         share = size.processes // plan.workers + (n < size.processes % plan.workers)
         ours, theirs = context.Pipe()
-        given = Given(url, share, size.destinations, plan.interval)
+        given = Given(url, share, size.destinations, plan.interval, plan.snapshot)
         started.append(context.Process(target=work, args=(theirs, given), daemon=True))
         connections.append(ours)
         started[-1].start()

@@ -17,7 +17,7 @@ def test_simulation_prints_a_row_for_each_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All processes follow a drain and an ejection, and all is there again after a flush."""
-    plan = Plan(interval=1.0, settle=3.5, quiet=1.0, drains=2)
+    plan = Plan(interval=1.0, snapshot=1.0, settle=3.5, quiet=1.0, drains=2)
     written = tmp_path / "rows.json"
 
     assert main(["4x8", "--workers", "2", "--json", str(written)], plan) == 0

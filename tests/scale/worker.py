@@ -43,12 +43,14 @@ class Given:
         processes: Processes of the app to run.
         destinations: Destinations of each.
         interval: ``health.interval``.
+        snapshot: ``cluster.snapshot_interval``.
     """
 
     url: str
     processes: int
     destinations: int
     interval: float
+    snapshot: float
 
 
 def work(connection: Connection, given: Given) -> None:
@@ -71,7 +73,12 @@ class _Worker:
         given, loop = self._given, asyncio.get_running_loop()
         before = _resident()
         for _ in range(given.processes):
-            one = Process(given.url, destinations=given.destinations, interval=given.interval)
+            one = Process(
+                given.url,
+                destinations=given.destinations,
+                interval=given.interval,
+                snapshot=given.snapshot,
+            )
             one.events.subscribe(self._see)
             self._processes.append(one)
             await one.start()
