@@ -84,8 +84,9 @@ class Row:
         flush: Seconds from an emptied store until all drains are there again and all processes
             have read it.
         lost: How many times a process has lost the store.
-        late: Seconds that an event loop of the simulation was late, at most; if that is much, the
-            machine is too small, and the seconds above are longer than they would be.
+        late: Seconds that an event loop of the simulation was late during the drains, at most; if
+            that is much, the machine is too small or busy, and the seconds above are longer than
+            they would be.
     """
 
     processes: int
@@ -120,7 +121,9 @@ def measure(size: Size, plan: Plan) -> Row:
             (after - earlier) / plan.quiet
             for after, earlier in zip(_counts(server), before, strict=True)
         )
+        ask("late")
         drains = sorted(_drains(ask, size, plan))
+        late = max(ask("late"))
         return Row(
             *(size.processes, size.destinations, commands, inner, received, sent, cpu, used),
             sum(memory) / len(memory),
@@ -128,7 +131,7 @@ def measure(size: Size, plan: Plan) -> Row:
             _eject(ask, size),
             _flush(ask, server, plan.drains_of(size)),
             sum(ask("losses")),
-            max(ask("late")),
+            late,
         )
 
 

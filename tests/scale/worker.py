@@ -92,7 +92,7 @@ class _Worker:
         ask: dict[str, Callable[[Any], object]] = {
             "drain": self._drain,
             "fail": self._fail,
-            "late": lambda _: self._late,
+            "late": self._how_late,
             "losses": self._losses,
             "epochs": lambda _: {one.state.epoch for one in self._processes},
             "seen": lambda event: self._seen.get(event, ()),
@@ -149,6 +149,11 @@ class _Worker:
         for one in self._processes:
             one.down = {one[index].url}
             one.fail(index)
+
+    def _how_late(self, _: object) -> float:
+        """Give how late the loop was at most, since this was asked before."""
+        late, self._late = self._late, 0.0
+        return late
 
     def _losses(self, _: object) -> int:
         """Give how many times processes have lost the store."""
