@@ -39,6 +39,8 @@ from fastapi_proxy_di.errors import (
     UpstreamTimeout,
 )
 from fastapi_proxy_di.forwarding.taps import Tap, TapExchange
+from fastapi_proxy_di.forwarding.usage import Usage
+from fastapi_proxy_di.forwarding.usage_tap import usage_tap
 from fastapi_proxy_di.integration.app import ProxyApp, proxy_app
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.lifespan import proxy_lifespan
@@ -214,6 +216,7 @@ __all__ = [
     "UpstreamStatus",
     "UpstreamTimeout",
     "UpstreamsNotReady",
+    "Usage",
     "WebSocketSettings",
     "__version__",
     "client_address",
@@ -227,6 +230,7 @@ __all__ = [
     "reload_upstreams",
     "status_router",
     "upstreams_ready",
+    "usage_tap",
 ]
 
 logging.getLogger(__name__).addHandler(LastResort())

@@ -59,6 +59,7 @@ class RequestBody:
         "_exchange",
         "_held",
         "_limit",
+        "_original",
         "_reading",
         "_receive",
         "_retain",
@@ -92,6 +93,7 @@ class RequestBody:
         self._retain = retain
         self._retained: list[bytes] | None = []
         self._size = 0
+        self._original: bytes | None = None
         self._wait: float | None = None
         self._stopped = False
         self._exchange: TransportExchange | None = None
@@ -121,6 +123,8 @@ class RequestBody:
     @property
     def kept(self) -> bool:
         """Whether all that was read so far is kept."""
+        if self._original is not None:
+            return True
         return self._retained is not None or len(self.first) == self._size
 
     def replayable(self, *, written: bool) -> bool:
@@ -140,7 +144,7 @@ class RequestBody:
 
     def release(self) -> None:
         """Forget what was kept for another attempt, because a response is passed on."""
-        self._retained = None
+        self._retained = self._original = None
         self.first = b""
 
     def given_back(self) -> Receive | None:
@@ -151,7 +155,9 @@ class RequestBody:
         Returns:
             The ``receive``; ``None`` if not all that was read is kept (``replay_bytes``).
         """
-        if len(self.first) == self._size:
+        if self._original is not None:
+            read = self._original
+        elif len(self.first) == self._size:
             read = self.first  # none of it was sent
         elif self._retained is not None:
             read = b"".join(self._retained)
@@ -169,6 +175,17 @@ class RequestBody:
             return messages.popleft() if messages else await receive()
 
         return again
+
+    def replace(self, content: bytes) -> None:
+        """Send other content to destinations; ``given_back`` still gives what the client sent.
+
+        Called once the whole body has been read and before anything is sent.
+        """
+        self._original = self.first
+        self.first = content
+        self.length = len(content)
+        if self._retained is not None:
+            self._retained = [content]
 
     async def prefetch(self, timeout: float | None) -> None:
         """Read the first or next piece, so that it is sent with the head.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastapi_proxy_di.forwarding.early_hints import EarlyHints
     from fastapi_proxy_di.forwarding.observer import ExchangeMetrics, Observer, Observers
     from fastapi_proxy_di.forwarding.tunnel import TunnelEnd
+    from fastapi_proxy_di.forwarding.usage import Usage
     from fastapi_proxy_di.forwarding.watcher import Watcher
 
 __all__ = ["Dials", "Exchange"]
@@ -79,6 +80,7 @@ class Exchange:
         metrics: Count the exchange.
         observer: The observer of the exchange, ``None`` if none is wanted.
         tunnel_end: The end of its tunnel.
+        usage: What a language model has used for it, set by a tap.
         error: The error that ended the exchange early.
         watcher: Watches the client and the deadlines.
         started: Loop time of the start of the exchange.
@@ -144,6 +146,7 @@ class Exchange:
         "transport_exchange",
         "tunnel_end",
         "upgrade",
+        "usage",
         "watched",
         "watcher",
     )
@@ -199,6 +202,7 @@ class Exchange:
         self.attempt_headers: Headers | None = None
         self.span: Span | None = None
         self.tunnel_end: TunnelEnd | None = None
+        self.usage: Usage | None = None
         self.error: BaseException | None = None
         self.watched: bool = False
         self.attempt_timed_out: bool = False

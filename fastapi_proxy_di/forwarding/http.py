@@ -12,6 +12,7 @@ request with a timeout of its own gets a watcher of its own.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -20,6 +21,7 @@ from fastapi_proxy_di.balancing.affinity import Binding
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.forwarding.body import RequestBody
 from fastapi_proxy_di.forwarding.body_keys import BodyKeys
+from fastapi_proxy_di.forwarding.changed_body import change_body
 from fastapi_proxy_di.forwarding.deadlines import Deadlines
 from fastapi_proxy_di.forwarding.early_hints import EARLY_HINT, EarlyHints, may_hint
 from fastapi_proxy_di.forwarding.exchange import Exchange
@@ -30,6 +32,7 @@ from fastapi_proxy_di.forwarding.request import RequestBuilder
 from fastapi_proxy_di.forwarding.response import LocalResponse, OwnResponse, UpstreamResponse
 from fastapi_proxy_di.forwarding.response_headers import ResponseHeaders
 from fastapi_proxy_di.forwarding.tapped_response import TappedResponse
+from fastapi_proxy_di.forwarding.taps import ChangesRequest
 from fastapi_proxy_di.forwarding.transforming import Answered
 from fastapi_proxy_di.forwarding.watcher import Watcher
 from fastapi_proxy_di.settings import UpstreamSettings
@@ -114,6 +117,10 @@ class HttpForwarder:
                 body = exchange.body = await self._body(exchange, cached_body)
                 if self._body_keys is not None and body is not None:
                     began = await self._body_keys.read(exchange, body, watcher.deadlines)
+                tap = None if overrides is None else overrides.tap
+                if body is not None and tap is not None and tap.changes is not None:
+                    began = began or asyncio.get_running_loop().time()
+                    await self._change(exchange, body, tap.changes, watcher.deadlines)
             if exchange.body is None and exchange.length is None and exchange.method in _WITH_BODY:
                 self._builder.frame(exchange, 0)
             extensions = scope.get("extensions") or ()
@@ -163,6 +170,13 @@ class HttpForwarder:
         if isinstance(failure, ProxyError):
             self._journey.failures.broke_off(exchange.destination.url, failure, exchange.attempts)
         return rest
+
+    async def _change(
+        self, exchange: Exchange, body: RequestBody, tap: ChangesRequest, deadlines: Deadlines
+    ) -> None:
+        limit = self._settings.streams.replay_bytes
+        if await change_body(exchange, body, tap, deadlines, limit):
+            self._builder.frame(exchange, body.length)
 
     async def _body(self, exchange: Exchange, cached: bytes | None) -> RequestBody | None:
         limit = self._settings.limits.max_body_bytes

@@ -14,7 +14,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from fastapi_proxy_di.errors import ProxyError
 from fastapi_proxy_di.transforms.headers import HeaderFields
@@ -24,8 +24,10 @@ from fastapi_proxy_di.wire.event_stream import SseEvent
 
 if TYPE_CHECKING:
     from fastapi_proxy_di.forwarding.exchange import Exchange
+    from fastapi_proxy_di.forwarding.usage import Usage
 
 __all__ = [
+    "ChangesRequest",
     "EndedBy",
     "OpenTap",
     "Tap",
@@ -48,7 +50,7 @@ _warned: Final[set[str]] = set()
 """Names of the taps that were warned about, so that each is once in a process."""
 
 
-class Tap(Protocol):
+class Tap:
     """Reads one response while it passes; derive from it, and override what you need.
 
     The methods are called in the event loop while the response waits, so they must be quick. They
@@ -79,7 +81,7 @@ class Tap(Protocol):
 
 
 class TapExchange:
-    """What a tap may know of its exchange, read-only.
+    """What a tap may know of its exchange, read-only but for ``usage``.
 
     Attributes:
         upstream: Name of the upstream.
@@ -89,10 +91,11 @@ class TapExchange:
         headers: Headers of the destination's response.
     """
 
-    __slots__ = ("destination", "headers", "request", "status", "upstream")
+    __slots__ = ("_exchange", "destination", "headers", "request", "status", "upstream")
 
     def __init__(self, upstream: str, exchange: Exchange) -> None:
         response = exchange.response
+        self._exchange = exchange
         self.upstream: str = upstream
         self.destination: str = exchange.destination.url
         self.request: InboundRequest = InboundRequest(
@@ -100,6 +103,34 @@ class TapExchange:
         )
         self.status: int = response.status
         self.headers: HeaderFields = HeaderFields(response.headers)
+
+    @property
+    def request_bytes(self) -> int:
+        """Bytes of the body of the client's request that were read so far."""
+        body = self._exchange.body
+        return 0 if body is None else body.size
+
+    @property
+    def usage(self) -> Usage | None:
+        """What a language model has used; a tap sets it for the access record and the span."""
+        return self._exchange.usage
+
+    @usage.setter
+    def usage(self, usage: Usage | None) -> None:
+        self._exchange.usage = usage
+
+
+class ChangesRequest:
+    """A function that makes taps, and changes the JSON bodies of requests before they are sent."""
+
+    def changed(self, target: bytes, content: bytes) -> bytes | None:
+        """Give another body for a request, ``None`` to leave it as it is; must not raise.
+
+        Args:
+            target: The raw path that is sent.
+            content: The body.
+        """
+        raise NotImplementedError
 
 
 TapFunction: TypeAlias = (
@@ -131,13 +162,18 @@ class Tapping:
     Attributes:
         given: The function, as it was given.
         name: Its name, for logs.
+        changes: Changes the bodies of requests, ``None`` for not.
     """
 
-    __slots__ = ("_make", "given", "name")
+    __slots__ = ("_make", "changes", "given", "name")
 
     def __init__(self, given: TapFunction, make: Callable[[TapExchange], Any]) -> None:
         self.given: Final = given
         self.name: Final = _name(given)
+        function: Any = given
+        self.changes: Final[ChangesRequest | None] = (
+            function if isinstance(function, ChangesRequest) else None
+        )
         self._make: Final = make
 
     def open(self, upstream: str, exchange: Exchange) -> OpenTap | None:

@@ -12,7 +12,8 @@ or ``proxy``), ``received_bytes`` and ``sent_bytes`` (bodies and messages, from 
 client), ``head_ms`` and ``total_ms``; ``trace_id`` and ``span_id`` (hexadecimal, of the
 span of the request, the current one), ``route`` (the path
 template of the mounted route), ``request_id`` and ``fallback_from`` (the upstream that failed
-the request before), each ``None`` where there is none; for tunnels
+the request before), each ``None`` where there is none; where a tap has read them,
+``input_tokens``, ``output_tokens`` and ``usage`` (``exact`` or ``estimated``); for tunnels
 also ``end`` and ``code``.
 """
 
@@ -178,6 +179,10 @@ class AccessRecord:
             "request_id": scope.get(REQUEST_ID),
             "fallback_from": scope.get(FALLBACK_FROM),
         }
+        if (usage := exchange.usage) is not None:
+            fields["input_tokens"] = usage.input_tokens
+            fields["output_tokens"] = usage.output_tokens
+            fields["usage"] = "exact" if usage.exact else "estimated"
         if end is not None:
             fields["received_bytes"] = end.upward_bytes
             fields["sent_bytes"] = end.downward_bytes

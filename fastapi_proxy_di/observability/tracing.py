@@ -305,7 +305,10 @@ def _describe(exchange: Exchange, attributes: dict[str, str | int | float]) -> s
 
 
 def _set_result(span: Span, exchange: Exchange, failure: BaseException | None) -> None:
-    """Set how an attempt or a tunnel has ended."""
+    """Set how an attempt or a tunnel has ended, and what it has used."""
+    if (usage := exchange.usage) is not None:
+        span.set_attribute("gen_ai.usage.input_tokens", usage.input_tokens)
+        span.set_attribute("gen_ai.usage.output_tokens", usage.output_tokens)
     end = exchange.tunnel_end
     if end is not None:
         span.set_attributes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import httpx
 import pytest
@@ -75,3 +76,30 @@ async def test_tap_counts_events_of_tenants(
                 await client.get("/models/x", headers={"x-tenant": "blue"})
 
     assert (module.events_of_tenants, module.cut_off) == ({"blue": 2}, {"blue": 1})
+
+
+async def test_usage_is_asked_for_and_shown(
+    snippet: Snippet,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the access records of the mount."""
+    usage = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+    last = b"data: %b\n\n" % json.dumps(usage).encode()
+    path = "/models/v1/chat/completions"
+    caplog.set_level(logging.INFO, "fastapi_proxy_di.access")  # and back after the test
+    access = logging.getLogger("fastapi_proxy_di.access")
+    async with ScriptedOrigin(engine(chunk_of(content="hello"), last)) as origin:
+        monkeypatch.setenv("UPSTREAM_MODELS_DESTINATIONS", origin.url)
+        handlers = list(access.handlers)
+        module = snippet("how_to/streams_usage.py")
+        try:
+            async with gateway(module.app) as client:
+                await client.post(path, json={"stream": True})
+        finally:
+            access.handlers[:] = handlers
+
+    assert json.loads(origin.request.body)["stream_options"] == {"include_usage": True}
+    assert capsys.readouterr().out == f"{path} exact 10\n"

@@ -78,7 +78,7 @@ def test_reference_has_every_attribute() -> None:
 
     named = re.findall(r"`(.+?)`", " ".join(cells))
     assert sorted(named) == sorted(
-        set(re.findall(r'"((?:http|url|server|error|proxy)\..+?)"', code))
+        set(re.findall(r'"((?:gen_ai|http|url|server|error|proxy)\..+?)"', code))
     )
 
 
