@@ -257,15 +257,18 @@ def _has_ipv6() -> bool:
 
 @pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
 async def test_name_with_ipv6_alone(tmp_path: Path) -> None:
-    """Dialled by its number; Host is the name."""
+    """Dialled by its number, under load; Host is the name."""
     async with (
         origin("::1") as server,
         dnsmasq(tmp_path, "::1 api.internal\n") as names,
         live(server.port, names.nameserver, family="ipv6") as gate,
     ):
-        response = await fetch(gate.address, target="/billing/x")
+        load = Load(gate)
+        await load.more(40)
+        await load.stop()
 
-    assert response.body == b"::1"
+    assert {status for _, status in load.statuses} == {200}
+    assert set(server.served) == {"::1"}
     assert server.hosts == {f"api.internal:{server.port}"}
 
 

@@ -73,3 +73,4 @@ async def test_no_request_fails_whatever_the_name_server_does(
 
     assert {status for _, status in load.statuses} == {200}
     assert len(server.served - before) >= min(found, 60)
+    assert max(server.posts.values()) == 1
