@@ -1,9 +1,9 @@
 """The lease of one process to probe a part of an upstream.
 
-The store holds the random token of the process for one interval, with a signature, so that nobody
-without the key of the app holds a lease. Renewing the lease and writing what the probes found are
-one script, which does nothing unless the store holds this token: a number that only grows would not
-survive an emptied store.
+The store holds the random token of the process for one interval, with a signature, so that no
+client without the key of the app holds a lease. Renewing the lease and writing what the probes
+found are one script, which does nothing unless the store holds this token: a number that only grows
+would not survive an emptied store.
 """
 
 from __future__ import annotations

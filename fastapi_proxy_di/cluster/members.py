@@ -244,7 +244,7 @@ class Members:
         return body
 
     def _read(self, process: str, record: bytes | None, age: float) -> Member | None:
-        """Give a process; ``None`` if its last beat is not signed, so that nobody knows of it."""
+        """Give a process; ``None`` if its last beat is not signed."""
         try:
             body = record and self._signer.read(("beat", process), record)
         except NewerFormat:
