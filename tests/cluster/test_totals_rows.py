@@ -26,6 +26,7 @@ def counted(*urls: str, number: int = 1) -> Numbers:
     metrics.requests = number
     metrics.refusals["limits.queue"] = number
     metrics.failures["no_available_destination"] = number
+    metrics.unread_taps["coding"] = number
     metrics.queue.observe(0.3)
     for counts in metrics.all():
         counts.attempts = number

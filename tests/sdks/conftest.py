@@ -18,4 +18,5 @@ def _is_missing(module: str) -> bool:
 
 
 NEEDS = ("anthropic", "google.genai", "mcp", "openai", "pydantic_ai")
-collect_ignore = ["test_sdks.py", "test_mcp_sessions.py"] if any(map(_is_missing, NEEDS)) else []
+TESTS = ("test_sdks.py", "test_mcp_sessions.py", "test_usage.py")
+collect_ignore = [*TESTS] if any(map(_is_missing, NEEDS)) else []

@@ -50,6 +50,10 @@ async def _openai(request: Request) -> Response:
         chunks.append((None, {**base, "object": "chat.completion.chunk", "choices": [choice]}))
     end = {"index": 0, "delta": {}, "finish_reason": "stop"}
     chunks.append((None, {**base, "object": "chat.completion.chunk", "choices": [end]}))
+    if (asked.get("stream_options") or {}).get("include_usage"):
+        usage = {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+        last = {**base, "object": "chat.completion.chunk", "choices": [], "usage": usage}
+        chunks.append((None, last))
     return _events([*chunks, (None, "[DONE]")])
 
 
