@@ -76,15 +76,19 @@ class Place:
                 "for a response write reply(...), a mapping names destinations"
             )
 
-    def begin(self, request: OutgoingRequest) -> Play:
+    def begin(self, request: OutgoingRequest, name: str) -> Play:
         """Record a request, and choose the step for it.
+
+        Args:
+            request: The request.
+            name: Name of the destination, for the record.
 
         Raises:
             ProxyError: The connection is refused.
         """
         raw_path, _, query = request.target.partition(b"?")
         received = Received(
-            self.name,
+            name,
             request.method.decode("ascii"),
             raw_path.decode("ascii"),
             query.decode("ascii"),
@@ -156,12 +160,13 @@ class Play:
 
 
 class StandInTransport(AsgiTransport):
-    """A `Transport` to one place."""
+    """A `Transport` to one place, recorded by the name of a destination."""
 
-    def __init__(self, place: Place, address: Address, upstream: str) -> None:
-        app = InnerApp(f"stand-in:{place.name}", place.app, upstream=upstream)
+    def __init__(self, place: Place, name: str, address: Address, upstream: str) -> None:
+        app = InnerApp(f"stand-in:{name}", place.app, upstream=upstream)
         super().__init__(app, address)
         self._place = place
+        self._name = name
         self._play: Play
 
     def reuse(self, request: OutgoingRequest, body: bytes, *, more: bool) -> AsgiExchange | None:
@@ -170,7 +175,7 @@ class StandInTransport(AsgiTransport):
     async def start(self, request: OutgoingRequest, body: bytes, *, more: bool) -> AsgiExchange:
         await self.probe()
         # `_scope` reads `self._play`, which is that of this request, as there is no await between.
-        self._play = play = self._place.begin(request)
+        self._play = play = self._place.begin(request, self._name)
         play.exchange = exchange = self._begin(request, body, more)
         play.received.body = body
         offer = exchange.offer
@@ -192,11 +197,17 @@ class StandInFactory(TransportFactory):
     Args:
         settings: Settings of the upstream.
         places: The places by address.
+        single: The place of all dynamic destinations; ``None`` if each has its own among
+            ``places``.
     """
 
-    def __init__(self, settings: UpstreamSettings, places: dict[str, Place]) -> None:
+    def __init__(
+        self, settings: UpstreamSettings, places: dict[str, Place], single: Place | None = None
+    ) -> None:
         super().__init__(settings)
         self._places = places
+        self._single = single
+        self._elsewhere: Place | None = None
         self._made: list[StandInTransport] = []
 
     def make(self, address: Address) -> Transport:
@@ -206,16 +217,23 @@ class StandInFactory(TransportFactory):
             ValueError: The test named no destination of this address.
         """
         place = self._places.get(address.url)
+        name = address.url if place is None else place.name
+        place = place or self._elsewhere
         if place is None:
             known = ", ".join(self._places)
-            raise ValueError(f"the stand-in has no destination {address.url}; it has {known}")
-        transport = StandInTransport(place, address, self._settings.name)
+            raise ValueError(
+                f"the stand-in for {self._settings.name} has no destination {name}; it has {known}."
+                " Give it a source by that name"
+            )
+        transport = StandInTransport(place, name, address, self._settings.name)
         self._made.append(transport)
         return transport
 
     def guarded(self, settings: UpstreamSettings, guard: Guard) -> TransportFactory:
-        """Give this factory: dynamic destinations are destinations of the test too."""
-        return self
+        """Give the factory for dynamic destinations, which are destinations of the test too."""
+        factory = StandInFactory(settings, self._places, self._single)
+        factory._elsewhere = self._single
+        return factory
 
     def replaces(self, other: TransportFactory, address: Address) -> bool:
         """False: no setting changes how a place is reached."""

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from starlette.requests import HTTPConnection
 
+from fastapi_proxy_di.errors import SettingsError
 from fastapi_proxy_di.integration.dependency import Upstream
 from fastapi_proxy_di.integration.problems import install_handler
 from fastapi_proxy_di.settings import (
@@ -32,6 +33,7 @@ from fastapi_proxy_di.testing.received import Received
 from fastapi_proxy_di.upstream.balancer import Balancer
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.running import RunningUpstream
+from fastapi_proxy_di.wire.addresses import parse_address
 from fastapi_proxy_di.wire.dynamic_address import allowed_address
 
 __all__ = ["StandIn", "stand_in"]
@@ -71,14 +73,18 @@ class StandIn:
             except the destinations. The environment is not read.
         source: Makes the responses: an ASGI app, a function of `Received`, a step such as
             ``reply(...)``, or a list of steps, one for each attempt; the last one repeats.
-            A mapping has a source for each destination, by name. A name that
-            ``allowed_destinations`` allows is a dynamic destination, and no part of the pool.
+            A mapping has a source for each destination, by name: ``"a"``, ``"a:8080"``, or
+            ``"https://a/base"``; without a scheme it is ``http``. A name that
+            ``allowed_destinations`` allows is a dynamic destination, and no part of the pool. A
+            source that is not in a mapping responds at every allowed address; `received` has the
+            address as the name of the destination.
         clock: Clock of the upstream.
         **settings: Fields of the settings, such as ``retries={"attempts": 2}``.
 
     Raises:
         TypeError: A source is of another type.
-        SettingsError: A setting is not valid, or its name is unknown.
+        SettingsError: A setting or the name of a destination is not valid, or the name of a
+            setting is unknown.
     """
 
     def __init__(
@@ -97,7 +103,8 @@ class StandIn:
         self._running: dict[asyncio.AbstractEventLoop, _Running] = {}
         self._undo: list[Callable[[], None]] = []
         places = [Place(name, one, self.received) for name, one in sources.items()]
-        addresses = [DestinationSettings(url=f"http://{place.name}") for place in places]
+        self._single = None if isinstance(source, Mapping) else places[0]
+        addresses = [_destination(place.name) for place in places]
         self._settings = _settings(self.upstream.source, settings, addresses)
         self._places = {one.url: place for one, place in zip(addresses, places, strict=True)}
         self._urls = {place.name: url for url, place in self._places.items()}
@@ -140,7 +147,7 @@ class StandIn:
         if running is None:
             if self._clock is not None:
                 self._clock.attach(loop)
-            factory = StandInFactory(self._settings, self._places)
+            factory = StandInFactory(self._settings, self._places, self._single)
             running = self._running[loop] = _Running(compose(self._settings, factory=factory))
             for url, place in self._places.items():
                 if not place.healthy:
@@ -242,6 +249,15 @@ def stand_in(
         **settings: As for `StandIn`.
     """
     return StandIn(upstream, source, clock=clock, **settings).replace(app)
+
+
+def _destination(name: str) -> DestinationSettings:
+    """Give the destination that a test names by its address, with or without a scheme."""
+    url = name if "://" in name else f"http://{name}"
+    try:
+        return DestinationSettings(url=parse_address(url).url)
+    except ValueError as error:
+        raise SettingsError(f"a destination of the stand-in: {error}") from error
 
 
 def _settings(

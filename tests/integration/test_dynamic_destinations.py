@@ -77,6 +77,64 @@ def test_websocket_of_a_stand_in_goes_to_the_address() -> None:
     assert stand.tried == ["alice.notebooks.test:8888"]
 
 
+HTTPS = {"origins": ["https://*.notebooks.test:8888", "http://*.notebooks.test:8888"]}
+
+
+def anywhere() -> FastAPI:
+    """An app whose requests name their address."""
+    app = FastAPI()
+
+    async def chosen(to: str) -> ForwardOptions:
+        return ForwardOptions(destination=to)
+
+    app.include_router(
+        proxy_router(Notebooks(allowed_destinations=HTTPS), options=chosen), prefix="/at"
+    )
+    return app
+
+
+def test_name_of_a_stand_in_may_have_a_scheme_and_a_path() -> None:
+    """Two schemes are two addresses."""
+    places = {
+        "https://alice.notebooks.test:8888/base": reply("secure"),
+        "alice.notebooks.test:8888": reply("plain"),
+    }
+    app = anywhere()
+    with (
+        stand_in(app, "notebooks", places, allowed_destinations=HTTPS) as stand,
+        TestClient(app) as client,
+    ):
+        bodies = [
+            client.get("/at/x", params={"to": address}).text
+            for address in ("https://Alice.notebooks.test:8888/base/", ALICE)
+        ]
+        with pytest.raises(
+            ValueError,
+            match=r"notebooks has no destination https://a\.notebooks\.test:8888; it has"
+            r" https://alice\.notebooks\.test:8888/base, http://alice\.",
+        ):
+            client.get("/at/x", params={"to": "https://a.notebooks.test:8888"})
+
+    assert bodies == ["secure", "plain"]
+    assert stand.tried == list(places)
+    assert stand.received[0].path == "/base/x"
+
+
+def test_single_source_responds_at_every_allowed_address() -> None:
+    """Its steps follow each other there; the record has the address. Others stay refused."""
+    app, secure = anywhere(), "https://bob.notebooks.test:8888/base"
+    with (
+        stand_in(app, "notebooks", [reply("1"), reply("2")], allowed_destinations=HTTPS) as stand,
+        TestClient(app) as client,
+    ):
+        found = [client.get("/at/x", params={"to": one}) for one in (ALICE, secure)]
+        refused = client.get("/at/x", params={"to": "http://evil.test"})
+
+    assert [one.text for one in found] == ["1", "2"]
+    assert refused.json()["failure"] == "refused_address"
+    assert stand.tried == [ALICE, secure]
+
+
 class Fake:
     """A test's own object in place of a balancer."""
 

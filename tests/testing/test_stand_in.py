@@ -264,6 +264,16 @@ def test_error_for_a_mapping_suggests_reply() -> None:
         StandIn("billing", {"total": 70})  # type: ignore[dict-item]
 
 
+@pytest.mark.parametrize("name", ["a b", "https://", "ftp://a", "http://a:b", "dns+http://a"])
+def test_stand_in_reports_the_name_of_a_destination_that_is_no_address(name: str) -> None:
+    """The error has the name, and says how to write one."""
+    with pytest.raises(SettingsError) as caught:
+        StandIn("billing", {"fine": reply(), name: reply()})
+
+    assert name in str(caught.value)
+    assert str(caught.value).startswith("a destination of the stand-in: ")
+
+
 def test_stand_in_reports_wrong_settings_as_at_start() -> None:
     """One line for each fault, with the similar name."""
     with pytest.raises(SettingsError) as caught:
