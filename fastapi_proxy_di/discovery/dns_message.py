@@ -70,7 +70,10 @@ def _read_record(
     name = _name(parser)
     kind, record_class, ttl, size = parser.get_struct("!HHIH")
     if kind == dns.rdatatype.OPT and (
-        section is not message.additional or message.opt or name != dns.name.root
+        section is not message.additional
+        or message.opt
+        or name != dns.name.root
+        or size > _LONGEST_DATA
     ):
         raise dns.message.BadEDNS
     if size > _LONGEST_DATA:

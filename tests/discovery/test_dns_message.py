@@ -114,3 +114,10 @@ async def test_long_data_stays_as_it_is() -> None:
 
     assert message.answer[0][0].to_wire() == texts
     assert isinstance(message.answer[0][0], dns.rdata.GenericRdata)
+
+
+async def test_long_edns_is_refused() -> None:
+    """Its options are not decoded either, and without them it is no EDNS record."""
+    packet = struct.pack("!6H", 1, 0x8180, 0, 0, 0, 1) + b"\0\0\x29\4\xd0\0\0\0\0"
+    with pytest.raises(dns.message.BadEDNS):
+        await read(packet + struct.pack("!H", 1025) + bytes(1025))
