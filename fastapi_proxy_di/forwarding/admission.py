@@ -100,7 +100,9 @@ class Admission:
         """
         if not self._limited:
             window = sum([one.requests_in_window for one in self._pool.destinations])
-            self._supervisor.requests_in_window = window
+            # Requests to dynamic destinations, which the pool has none of, are counted already.
+            counted = self._supervisor.requests_in_window
+            self._supervisor.requests_in_window = max(counted, window)
         self._limits = limits
         self._max_requests = max_requests
         if limits.queue:

@@ -45,7 +45,6 @@ from fastapi_proxy_di.observability.tracing import Tracing
 from fastapi_proxy_di.pools.destination import Destination
 from fastapi_proxy_di.pools.pool import Pool
 from fastapi_proxy_di.settings import (
-    AllowedDestinationsSettings,
     EjectionSettings,
     StatusCodes,
     UpstreamSettings,
@@ -190,9 +189,10 @@ class DynamicUpstream:
         return dataclasses.replace(
             rules,
             journey=journey,
-            http=HttpForwarder(settings, journey, builder, response_headers),
+            # The binding removes from requests what only this proxy reads, and binds nobody here.
+            http=HttpForwarder(settings, journey, builder, response_headers, rules.binding),
             websocket=WebSocketForwarder(
-                settings, journey, builder, response_headers, running.tunnels
+                settings, journey, builder, response_headers, running.tunnels, rules.binding
             ),
             read_key=None,
         )
@@ -220,19 +220,23 @@ class DynamicUpstream:
             self._running.failures,
         )
         # Outside of admission: a request that is refused takes no place and waits for none.
-        allowed = settings.allowed_destinations
-        journey.send = self._at_the_address(journey.send, allowed)
-        journey.hold = self._at_the_address(journey.hold, allowed)
+        journey.send = self._at_the_address(journey.send, settings)
+        journey.hold = self._at_the_address(journey.hold, settings)
         return journey
 
-    def _at_the_address(self, send: Send, allowed: AllowedDestinationsSettings) -> Send:
+    def _at_the_address(self, send: Send, settings: UpstreamSettings) -> Send:
         """Let a layer pick the destination at the address that the overrides give."""
+        allowed = settings.allowed_destinations
         origins, networks = allowed.parsed_origins, allowed.networks
+        # Else admission counts them. Those without a limit count for the first one that is set.
+        counts = not is_limited(settings)
 
         async def sent(exchange: Exchange) -> None:
             address = _address_of(exchange, origins, networks)
             destination = self.destinations.hold(address)
             exchange.key = _Given(destination)
+            if counts:
+                self._supervisor.requests_in_window += 1
             try:
                 await send(exchange)
             finally:

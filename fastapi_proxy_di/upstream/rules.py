@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
-from fastapi_proxy_di.balancing.affinity import Affinity, affinity_of
+from fastapi_proxy_di.balancing.affinity import Affinity, Binding, affinity_of
 from fastapi_proxy_di.balancing.hash_key import KeyReader, RequestKey, key_reader, no_key
 from fastapi_proxy_di.balancing.issued_affinity import IssuedBinding
 from fastapi_proxy_di.balancing.only_destination import OnlyDestination
@@ -79,6 +79,7 @@ class Rules:
         http: Forwards HTTP.
         websocket: Tunnels WebSockets.
         read_key: Reads the hash key of a request; ``None`` if no key is used.
+        binding: Keeps clients on their destination, ``None`` for no affinity.
         calls: What decides about the calls of the app itself.
         guarded_factory: Makes transports to dynamic destinations; ``None`` where none are
             allowed.
@@ -91,6 +92,7 @@ class Rules:
     http: HttpForwarder
     websocket: WebSocketForwarder
     read_key: KeyReader | None
+    binding: Binding | None
     calls: CallRules
     guarded_factory: TransportFactory | None
 
@@ -144,6 +146,7 @@ def make_rules(
             settings, journey, builder, response_headers, running.tunnels, binding
         ),
         read_key=read_key,
+        binding=binding,
         calls=CallRules(
             settings,
             journey,

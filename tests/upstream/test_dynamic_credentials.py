@@ -8,10 +8,11 @@ import pytest
 from fastapi import FastAPI, Request, Response
 
 from fastapi_proxy_di import Upstream
+from tests.balancing.affinities import COOKIE, KEY
 from tests.support.given import given_app, to
-from tests.support.http_client import RawResponse, fetch
+from tests.support.http_client import RawResponse, connect, fetch
 from tests.support.origins import Connection, Received, ScriptedOrigin, always, response_bytes
-from tests.support.websocket_client import open_websocket
+from tests.support.websocket_client import open_websocket, shake_hands
 from tests.websocket.gateways import serving
 from tests.websocket.upstreams import EchoApp, echo_server
 
@@ -158,3 +159,34 @@ async def test_redirects_lead_through_the_mount() -> None:
 
     assert reply.one(b"location") == b"/billing/y"
     assert reply.one(b"content-location") == b"http://pool.test/z"
+
+
+@pytest.mark.parametrize("credentials", [False, True])
+@pytest.mark.parametrize(
+    ("affinity", "name", "there"),
+    [
+        (COOKIE, b"cookie", None),
+        ({"header": "x-session", "issue": True, "key": KEY}, b"x-session", b"id"),
+    ],
+    ids=["cookie", "issued"],
+)
+async def test_affinity_stays_here(
+    affinity: dict[str, Any], name: bytes, there: bytes | None, credentials: bool
+) -> None:
+    """What binds a client to the pool goes to no address, and no address binds a client."""
+    issuing = always(response_bytes(200, b"", [(b"X-Session", b"id")]))
+    async with (
+        ScriptedOrigin(issuing) as pool,
+        ScriptedOrigin(issuing) as given,
+        serving(given_app(pool.url, credentials=credentials, affinity=affinity)) as gateway,
+        connect(gateway.address) as client,
+    ):
+        first = await fetch(gateway.address, target="/billing/x")
+        bound = first.one(b"set-cookie" if name == b"cookie" else name) or b""
+        headers = to(given.url, (name, bound.partition(b";")[0]))
+        reply = await fetch(gateway.address, target="/billing/x", headers=headers)
+        await shake_hands(client, "/billing/live", headers)
+
+    assert len(bound) > len(b"id")
+    assert [one.one(name) for one in given.requests] == [there, there]
+    assert (reply.one(b"set-cookie"), reply.one(b"x-session")) == (None, b"id")

@@ -156,3 +156,30 @@ async def test_connection_to_what_is_no_longer_allowed_is_closed() -> None:
         assert gateway.balancer.status().dynamic_destinations == 0
 
     assert len(origin.requests) == 1
+
+
+async def test_first_window_counts_the_requests_before_it() -> None:
+    """Two of three requests of the window were sent to addresses before there was a limit."""
+    app = given_app(max_requests_window=3600)
+    async with ScriptedOrigin() as one, ScriptedOrigin() as two, serving(app) as gateway:
+        before = [await ask(gateway, origin.url) for origin in (one, two)]
+        await reload(gateway.balancer, max_requests=3)
+        after = [await ask(gateway, one.url) for _ in range(2)]
+
+    assert before + after == [200, 200, 200, 503]
+
+
+async def test_first_window_does_not_count_those_of_earlier_ones() -> None:
+    """The window turns without a limit too."""
+    async with (
+        ScriptedOrigin() as origin,
+        serving(given_app(max_requests_window=0.05)) as gateway,
+    ):
+        dynamic = gateway.balancer._running.dynamic
+        for _ in range(3):
+            await ask(gateway, origin.url)
+        await until(lambda: not dynamic._supervisor.requests_in_window)
+        await reload(gateway.balancer, max_requests=1, max_requests_window=3600)
+        statuses = [await ask(gateway, origin.url) for _ in range(2)]
+
+    assert statuses == [200, 503]
