@@ -226,6 +226,25 @@ async def test_options_hold_for_the_second_too() -> None:
     assert alone.status == 503
 
 
+async def test_request_for_one_destination_of_the_pool_goes_to_no_other() -> None:
+    """Neither after a response that is listed, nor where it drains."""
+
+    async def chosen(to: str | None = None) -> ForwardOptions:
+        return ForwardOptions(destination=to)
+
+    async with answering(503) as first, ScriptedOrigin() as second:
+        app = with_fallback(first.url, second.url, {"options": chosen})
+        async with serving(app) as gateway:
+            target = f"/billing/x?to={first.url}"
+            alone = await fetch(gateway.address, target=target)
+            await gateway.balancer.drain(first.url)
+            drained = await fetch(gateway.address, target=target)
+
+    assert (alone.status, alone.body) == (503, b"first")
+    assert drained.status == 503
+    assert (len(first.requests), second.requests) == (1, [])
+
+
 async def test_record_names_both(caplog: pytest.LogCaptureFixture) -> None:
     """That of the second upstream says where the request came from."""
     async with answering(503) as first, ScriptedOrigin() as second:

@@ -176,6 +176,7 @@ async def test_first_window_does_not_count_those_of_earlier_ones() -> None:
         serving(given_app(max_requests_window=0.05)) as gateway,
     ):
         dynamic = gateway.balancer._running.dynamic
+        assert dynamic is not None
         for _ in range(3):
             await ask(gateway, origin.url)
         await until(lambda: not dynamic._supervisor.requests_in_window)
