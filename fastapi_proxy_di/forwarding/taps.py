@@ -44,7 +44,7 @@ SLOW_SECONDS: Final = 0.005
 EndedBy: TypeAlias = Literal["complete", "client", "destination", "proxy"]
 """What ended an exchange: the end of the response, or the side that ended it early."""
 
-logger = logging.getLogger("fastapi_proxy_di.taps")
+_logger = logging.getLogger("fastapi_proxy_di.taps")
 
 _warned: Final[set[str]] = set()
 """Names of the taps that were warned about, so that each is once in a process."""
@@ -244,7 +244,7 @@ class OpenTap:
             self._raised(raised)
         if seconds > SLOW_SECONDS and self._name not in _warned:
             _warned.add(self._name)
-            logger.warning(
+            _logger.warning(
                 "%s: the tap %s took %.0f ms for one call, in which no other request went on;"
                 " leave slow work to a task or a thread (this is logged once)",
                 self._upstream,
@@ -260,7 +260,7 @@ class OpenTap:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         code = None if trace is None else trace.tb_frame.f_code
-        logger.error(
+        _logger.error(
             "%s: the tap %s raised %s (%s, line %s); it gets no more of this response. DEBUG has"
             " the traceback",
             self._upstream,
@@ -269,7 +269,7 @@ class OpenTap:
             None if code is None else code.co_filename,
             None if trace is None else trace.tb_lineno,
         )
-        logger.debug("%s: the tap %s raised", self._upstream, self._name, exc_info=error)
+        _logger.debug("%s: the tap %s raised", self._upstream, self._name, exc_info=error)
 
 
 def tapping_of(tap: TapFunction | None) -> Tapping | None:

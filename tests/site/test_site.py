@@ -48,7 +48,6 @@ _MEMBERS: Final = {
         "undrain",
     },
     "ProxiedResponse": {"aclose", "body", "iter_bytes", "read"},
-    "SseEvent": set(),
     "Lease": {"answered", "failed", "succeeded"},
     "Destination": {"available", "ejected", "full"},
     "UpstreamStatus": set(),
