@@ -7,6 +7,7 @@ is imported only by apps that have a store.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
@@ -49,6 +50,9 @@ def shared_limiter(cluster: Cluster, settings: ClusterSettings) -> SharedLimiter
         lambda: cluster.state.alive,
         refuse=settings.on_store_lost == "refuse",
     )
+
+
+_logger = logging.getLogger("fastapi_proxy_di.limits")
 
 
 class SharedLimiter:
@@ -112,10 +116,15 @@ class SharedLimiter:
             task.add_done_callback(self._trips.discard)
 
     async def _trip(self, waiting: list[_Waiting]) -> None:
+        nothing: list[list[Standing]] = [[] for _ in waiting]
         try:
             results = await take_all(self._store, [one.take for one in waiting])
         except StoreLost:
-            results = [[] for _ in waiting]
+            results = nothing
+        except Exception:
+            # Whatever it is, the requests must not wait for ever.
+            _logger.exception("limits: a response of the store cannot be read")
+            results = nothing
         for one, result in zip(waiting, results, strict=True):
             if one.future.done():  # the client has left
                 continue
@@ -135,8 +144,10 @@ class SharedLimiter:
         if self._refuse:
             raise LimitsUnavailable
         processes = self._processes()
-        # What costs more than the share of this process takes all of it, instead of never passing.
-        cost = min(cost, *(rate.share(processes) for rate in limit.rates))
+        if all(cost <= rate.limit for rate in limit.rates):
+            # What costs more than the share of this process takes all of it, instead of never
+            # passing. What costs more than a limit never passes.
+            cost = min(cost, *(rate.share(processes) for rate in limit.rates))
         return self._memory.take(
             [key.encode() for key in keys],
             limit.rates,

@@ -23,6 +23,7 @@ local time = redis.call('TIME')
 local clock, exact = time[1] * 1000000 + time[2], tonumber(ARGV[1])
 
 local function numbers(text)
+  if #text > 50 then return end
   local a, b, c = string.match(text, '^(%d+) (%d+) (%d+)$')
   return tonumber(a), tonumber(b), tonumber(c)
 end
@@ -55,11 +56,13 @@ local function moving(key, limit, length, cost)
   if cost > limit then
     wait = length
   elseif used + cost > limit then
-    local index = 0
-    repeat
-      local at, _, so_far = numbers(redis.call('LINDEX', key, index))
-      wait, index = at + length - now, index + 1
-    until sum - so_far + cost <= limit
+    local low, high = 0, redis.call('LLEN', key) - 1
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      local _, _, so_far = numbers(redis.call('LINDEX', key, middle))
+      if sum - so_far + cost <= limit then high = middle else low = middle + 1 end
+    end
+    wait = numbers(redis.call('LINDEX', key, low)) + length - now
   end
   local function add()
     if cost == 0 then return end

@@ -102,10 +102,25 @@ async def test_lost_store_leaves_each_process_its_share(server: RedisServer) -> 
         assert result[0][:2] == (0, 0)
         assert await admitted(limiter, 1, key="bob") == 0
         assert await admitted(limiter, 5, limit_of("3/minute")) == 1
+        dear = await standings(limiter, MINUTE, 500, "carol")
+        assert dear[0].wait > 0, "what costs more than the limit never passes"
 
         server.resume()
         await store.run(Script("return 1"), [], looking=True)
         assert await admitted(limiter, 5) == 0, "what was taken before counts again"
+
+
+async def test_response_that_cannot_be_read_holds_no_request(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of its trip are answered, from the share of this process."""
+
+    async def broken(store: object, takes: object) -> object:
+        return int("-nan")
+
+    monkeypatch.setattr("fastapi_proxy_di.limiting.shared.take_all", broken)
+    async with limiter_of(server.url) as (limiter, _), asyncio.timeout(10):
+        assert await admitted(limiter, 100) == 8
 
 
 async def test_lost_store_refuses_if_the_settings_say_so(server: RedisServer) -> None:

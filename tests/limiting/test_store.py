@@ -129,6 +129,7 @@ async def test_key_with_something_else_in_it_is_the_fault_of_its_take_alone(
     exact, two = read_rates(["5/minute"]), read_rates(["5000/minute"])
     server.client.set("text", "x")
     server.client.rpush("list", "x")
+    server.client.rpush("digits", "1 1 " + "9" * 400)
     takes = [
         Take(keys, numbers_of(rates, 1))
         for keys, rates in [
@@ -139,15 +140,33 @@ async def test_key_with_something_else_in_it_is_the_fault_of_its_take_alone(
             (["b", "text"], exact + read_rates(["7/hour"])),
             (["c"], two),
             (["text"], two),
+            (["digits"], exact),
         ]
     ]
 
     results = await take_all(store, takes)
 
-    assert [bool(result) for result in results] == [False, True, False, False, False, True, False]
+    counted = [number for number, result in enumerate(results) if result]
+    assert counted == [1, 5]
     assert (results[1][0].remaining, results[5][0].remaining) == (4, 4999)
     assert server.client.exists("b") == 0, "none of several rates is taken then"
     assert not store.contact.lost
+
+
+async def test_refusal_of_a_high_cost_takes_the_store_no_longer(
+    store: Store, server: RedisServer
+) -> None:
+    """A hundred in one trip, of a key with a thousand takes, hold up no other client."""
+    rates = read_rates(["1000/hour"])
+    for _ in range(10):
+        await take_all(store, [Take(["a"], numbers_of(rates, 1))] * 100)
+    server.client.config_resetstat()
+
+    results = await take_all(store, [Take(["a"], numbers_of(rates, 1000))] * 100)
+
+    assert all(result[0].wait > 0 for result in results)
+    spent: float = server.client.info("commandstats")["cmdstat_evalsha"]["usec"]
+    assert spent < 100_000, "it was three times as much with each take read"
 
 
 async def test_store_that_writes_nothing_is_lost(store: Store, server: RedisServer) -> None:
