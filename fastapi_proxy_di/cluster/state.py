@@ -180,7 +180,7 @@ class SharedState:
         version = 1 + max(
             self._version(upstream, field),
             self._floors.get((upstream, field), 0),
-            time.time_ns() // 1000000,
+            self.now(),
         )
         return version, self._signed(upstream, field, version, body)
 

@@ -65,3 +65,19 @@ async def test_changes_of_addresses_that_nobody_has_are_forgotten(
     await two.cluster.read()
     assert set(server.client.hkeys(STATE)) == {b"drain:http://a:80"}
     assert set(two.cluster.state.held("billing", "drain")) == {"http://a:80"}
+
+
+@pytest.mark.e2e
+async def test_change_of_a_machine_with_a_slow_clock_is_kept(
+    start: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its version is by the store's time, as its age is."""
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    one = await start()
+
+    await one.write("http://a:80", 1)
+    await one.cluster.read()
+
+    assert server.client.hkeys(STATE) == [b"drain:http://a:80"]
+    assert set(one.cluster.state.held("billing", "drain")) == {"http://a:80"}
