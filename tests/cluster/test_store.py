@@ -72,7 +72,8 @@ async def test_commands_under_way_end_with_the_first_that_takes_too_long(
         await first
     server.resume()
 
-    assert max(ends) < 1.5 * TIMEOUT + 0.5
+    # In turn through the connections they would take eight seconds.
+    assert max(ends) < 1.5 * TIMEOUT + 2
     assert changes == ["no response within 0.25 s"]
     with pytest.raises(StoreLost, match="is lost"):
         await store.run(ADD, ["count"], 1)

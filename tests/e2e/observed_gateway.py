@@ -6,14 +6,35 @@ from typing import Annotated
 
 from fastapi import Body, Depends, FastAPI
 
-from fastapi_proxy_di import Balancer, Upstream, metrics_router, proxy_router
+from fastapi_proxy_di import (
+    Balancer,
+    Tap,
+    TapExchange,
+    Upstream,
+    metrics_router,
+    proxy_router,
+)
+from fastapi_proxy_di.transforms import JsonBody
 
 __all__ = ["app"]
 
 Billing = Annotated[Balancer, Depends(Upstream("billing"))]
 
+
+class Amounts(Tap):
+    """Reads JSON, which the tests say that their responses are."""
+
+    def answer(self, body: JsonBody) -> None:
+        """Do nothing with it."""
+
+
+def amounts(exchange: TapExchange) -> Tap:
+    """Give the tap of an exchange."""
+    return Amounts()
+
+
 app = FastAPI()
-app.include_router(proxy_router("billing"), prefix="/billing")
+app.include_router(proxy_router("billing", tap=amounts), prefix="/billing")
 app.include_router(metrics_router())
 
 

@@ -65,7 +65,8 @@ class Origin:
         elif scope["type"] == "http":
             self.requests += 1
             await asyncio.sleep(self.seconds)
-            await send({"type": "http.response.start", "status": self.status, "headers": []})
+            headers = [(b"content-type", b"application/json")]  # it is none, for a tap
+            await send({"type": "http.response.start", "status": self.status, "headers": headers})
             await send({"type": "http.response.body", "body": b"done"})
 
 
