@@ -20,6 +20,7 @@ from fastapi_proxy_di.cluster.probing_rules import (
     Successes,
     body_of,
     found_in,
+    is_named,
     shards,
     suspicious,
 )
@@ -75,7 +76,9 @@ class SharedProbing:
         self._shards: list[_Shard] = []
         self._index: dict[Destination, _Shard] = {}
         self._snapshot: tuple[Destination, ...] | None = None
+        self._parts = 0
         self._published: dict[str, Found] = {}
+        self._records: dict[int, Mapping[str, Any]] = {}
         self._successes: Final = Successes()
         self._waited: set[Destination] = set()
         self._changed: Final = asyncio.Event()
@@ -94,20 +97,26 @@ class SharedProbing:
     def probes(self, destination: Destination) -> bool:
         """Tell whether a probe that is due is this process's.
 
-        A destination whose health no process has published is probed after a wait of an interval,
-        as the process that has the lease may not have found it yet.
+        A destination that no published record names is probed after a wait of an interval: the
+        process that has the lease may not have found it yet, or does not have it at all.
         """
         if self._store.contact.lost or self._own(destination) or self._alone():
             return True
         shard = self._shard_of(destination)
         if shard is not None and shard.lease.holds(monotonic()):
             return True
-        if self._supervisor.threshold.has_observed(destination):
+        if self._is_named(destination) and self._supervisor.threshold.has_observed(destination):
+            self._waited.discard(destination)
             return False
         if destination in self._waited:
             return True
         self._waited.add(destination)
         return False
+
+    def _is_named(self, destination: Destination) -> bool:
+        believed_ms = _BELIEVED * self._prober.settings.interval * 1000
+        since = self._state.now() - believed_ms
+        return is_named(destination.url, self._records, self._parts, since)
 
     def probed(self, destination: Destination, reason: str) -> None:
         """Take the result of a probe of this process, and publish it at once if it is news."""
@@ -128,7 +137,10 @@ class SharedProbing:
     def follow(self, subject: str, body: Mapping[str, Any] | None) -> None:
         """Follow a record of what another process has found."""
         interval = self._prober.settings.interval
-        if body is None or not self._on:
+        if body is None:
+            return
+        self._records[int(subject)] = body
+        if not self._on:
             return
         found = found_in(body, _BELIEVED * interval, self._state.now())
         self._published.update(found)
@@ -184,6 +196,7 @@ class SharedProbing:
             return
         self._snapshot = destinations
         parts = shards(destinations)
+        self._parts = len(parts)
         while len(self._shards) < len(parts):
             number = len(self._shards)
             lease = Lease(self._store, self._state, self._upstream, number)
@@ -290,6 +303,7 @@ class SharedProbing:
         if renewal.held and not renewal.newer:
             self._state.learn(self._upstream, field, version, body)
             self._published.update(ours)
+            self._records[shard.number] = body
             shard.shared = shared
 
     def _confirm(self, shard: _Shard) -> None:

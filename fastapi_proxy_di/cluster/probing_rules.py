@@ -10,7 +10,16 @@ from typing import Any, Final, NamedTuple
 
 from fastapi_proxy_di.pools.destination import Destination
 
-__all__ = ["SHARD", "Found", "Successes", "body_of", "found_in", "shards", "suspicious"]
+__all__ = [
+    "SHARD",
+    "Found",
+    "Successes",
+    "body_of",
+    "found_in",
+    "is_named",
+    "shards",
+    "suspicious",
+]
 
 SHARD: Final = 100
 """Destinations that one process probes by one lease."""
@@ -117,6 +126,25 @@ def found_in(body: Mapping[str, Any], seconds: float, now: int) -> dict[str, Fou
         url: Found(bool(healthy), reason, latency_ms)
         for url, (healthy, reason, latency_ms) in body["of"].items()
     }
+
+
+def is_named(url: str, records: Mapping[int, Mapping[str, Any]], parts: int, since: float) -> bool:
+    """Tell whether a process that has a lease probes an address, by what is published.
+
+    A process with other destinations may have the lease, or divide them into other parts. The
+    record of a part that this process has too is current at any age: the lease is taken, by this
+    process if by no other, and the record comes anew only when its addresses or health change.
+
+    Args:
+        url: The address.
+        records: The fields of the newest record of each part.
+        parts: Number of parts that this process has.
+        since: From when on a record of any other part is believed, in milliseconds of the store.
+    """
+    return any(
+        url in body["of"] and (number < parts or body["at"] >= since)
+        for number, body in records.items()
+    )
 
 
 def _short(reason: str) -> str:

@@ -236,6 +236,57 @@ async def test_large_upstream_is_probed_in_parts(server: RedisServer) -> None:
         assert server.client.hlen("{shop}:state:billing") == 2
 
 
+@pytest.mark.slow
+async def test_destination_that_the_holder_lacks_is_probed_by_its_process(
+    server: RedisServer,
+) -> None:
+    """It alone, both ways; when the holder has the destination too, only the holder probes."""
+    one, two = Process(server.url), Process(server.url, destinations=5)
+    extra = two[4]
+
+    def sent(process: Process, since: float) -> set[str]:
+        return {url for at, url in process.probed if at > since}
+
+    await one.start()
+    await two.start()
+    try:
+        assert one.holds
+        two.down = {extra.url}
+        await within(12 * INTERVAL, lambda: two.unhealthy == [4])
+        two.down = set()
+        await within(12 * INTERVAL, lambda: two.unhealthy == [])
+        began = asyncio.get_running_loop().time() - 2 * INTERVAL
+        assert sent(two, began) == {extra.url}
+
+        one.supervisor.replace([each.settings for each in two.pool.destinations])
+        one.prober.start()
+        await within(3 * INTERVAL, lambda: extra.url in sent(one, began))
+        await asyncio.sleep(INTERVAL)  # until its record has come
+        began = asyncio.get_running_loop().time()
+        one.down = {extra.url}
+        await within(12 * INTERVAL, lambda: two.unhealthy == [4])
+        assert not sent(two, began)
+    finally:
+        await two.stop()
+        await one.stop()
+
+
+async def test_destinations_of_unequal_large_pools_are_all_probed(server: RedisServer) -> None:
+    """The processes divide them into other parts."""
+    one, two = Process(server.url, destinations=150), Process(server.url, destinations=250)
+    await one.start()
+    await two.start()
+    try:
+        await asyncio.sleep(2 * INTERVAL)  # the first probes of all
+        one.probed.clear()
+        two.probed.clear()
+        urls = {each.url for each in two.pool.destinations}
+        await within(10 * INTERVAL, lambda: {url for _, url in one.probed + two.probed} == urls)
+    finally:
+        await two.stop()
+        await one.stop()
+
+
 async def test_process_follows_again_when_the_store_is_back(server: RedisServer) -> None:
     """Also if the lease has outlived the loss, so that the holder has nothing new to tell."""
     async with Fleet([server.url] * 2, interval=30) as processes:

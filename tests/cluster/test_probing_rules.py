@@ -10,6 +10,7 @@ from fastapi_proxy_di.cluster.probing_rules import (
     Successes,
     body_of,
     found_in,
+    is_named,
     shards,
     suspicious,
 )
@@ -93,3 +94,14 @@ def test_record_of_probes_is_believed_for_its_time() -> None:
     read = found_in(body, 3, 8000)
     assert read["http://10.0.0.1"] == found["http://10.0.0.1"]
     assert read["http://10.0.0.2"] == Found(False, "x" * 80)
+
+
+def test_address_is_probed_by_others_if_a_current_record_names_it() -> None:
+    """A record of a part that nobody has any more does not count for ever."""
+    found = {"http://10.0.0.1": Found(True)}
+    records = {0: body_of({}, 5000), 1: body_of(found, 5000)}
+
+    assert is_named("http://10.0.0.1", records, 2, 9000)
+    assert is_named("http://10.0.0.1", records, 1, 5000)
+    assert not is_named("http://10.0.0.1", records, 1, 5001)
+    assert not is_named("http://10.0.0.2", records, 2, 5000)
