@@ -13,7 +13,9 @@ from pathlib import Path
 
 # Extras that only check the code; the suite does not run on them.
 TOOLS = frozenset({"bench", "dev", "docs"})
-REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)(?:\[[^\]]*\])?>=(?P<version>[\w.]+)$")
+REQUIREMENT = re.compile(
+    r"^(?P<name>[\w.-]+)(?:\[[^\]]*\])?>=(?P<version>[\w.]+)(?P<marker>\s*;.+)?$"
+)
 
 
 def constraints(pyproject: str) -> list[str]:
@@ -36,7 +38,7 @@ def constraints(pyproject: str) -> list[str]:
         if found is None:
             message = f"not of the form name>=version: {requirement}"
             raise ValueError(message)
-        pins.add(f"{found['name']}=={found['version']}")
+        pins.add(f"{found['name']}=={found['version']}{found['marker'] or ''}")
     return sorted(pins)
 
 
