@@ -47,7 +47,7 @@ _BODY_BYTES: Final = 900
 
 
 class UpstreamCounts(NamedTuple):
-    """What a process tells of an upstream with each beat.
+    """The counts of an upstream that a process sends with each beat.
 
     Attributes:
         destinations: Number of its destinations.
@@ -68,7 +68,7 @@ class Member(NamedTuple):
         alive: Whether it beats.
         age: Seconds since its last beat.
         applied: Id of the last entry of the stream that it has taken.
-        version: Version of the package, ``""`` if it is not told.
+        version: Version of the package, ``""`` if the beat has none.
         upstreams: The counts of its upstreams, by name; of as many as fit into a beat.
     """
 
@@ -113,7 +113,7 @@ class Members:
         signer: Signs and checks the beats.
         state: The shared records.
         amiss: Called when the records have to be read as a whole.
-        counts: Gives what is told of each upstream.
+        counts: Gives the counts of each upstream, for the next beat.
     """
 
     def __init__(
@@ -233,14 +233,14 @@ class Members:
 
     def _body(self) -> dict[str, Any]:
         """Give the fields of the record, with the counts of as many upstreams as fit."""
-        told: dict[str, UpstreamCounts] = {}
-        body = {"applied": self._state.applied, "version": _VERSION, "upstreams": told}
+        sent: dict[str, UpstreamCounts] = {}
+        body = {"applied": self._state.applied, "version": _VERSION, "upstreams": sent}
         size = len(json.dumps(body))
         for name, counts in self._counts():
             size += len(json.dumps({name: counts}))
             if size > _BODY_BYTES:
                 break
-            told[name] = counts
+            sent[name] = counts
         return body
 
     def _read(self, process: str, record: bytes | None, age: float) -> Member | None:
@@ -253,8 +253,8 @@ class Members:
             return None
         if not body:
             return None
-        told = body.get("upstreams", {})
-        upstreams = {name: UpstreamCounts(*one) for name, one in told.items()}
+        received = body.get("upstreams", {})
+        upstreams = {name: UpstreamCounts(*one) for name, one in received.items()}
         seconds = max(0.0, age / 1000)
         return Member(
             process, _is_alive(age), seconds, body["applied"], body.get("version", ""), upstreams
@@ -262,5 +262,5 @@ class Members:
 
 
 def _is_alive(age: float) -> bool:
-    """Whether a last beat that is so many milliseconds old, and not from later, tells of life."""
+    """Whether a process is alive, by the age of its last beat in milliseconds."""
     return abs(age) <= ALIVE_MS

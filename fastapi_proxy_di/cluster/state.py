@@ -81,7 +81,7 @@ class SharedState:
         self._floors: dict[tuple[str, str], int] = {}
         self._callbacks: dict[tuple[str, str], tuple[_Callback, ...]] = {}
         self._uses: dict[str, Callable[[str], bool]] = {}
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         # What is being written, because each write has a connection and may be overtaken.
         self._latest: dict[tuple[str, str], Body] = {}
 
@@ -256,7 +256,7 @@ class SharedState:
             await self._keep(upstream)
 
     async def _read(self, upstream: str) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
-        """Take the records of an upstream, in pieces; give them, and those that are not signed."""
+        """Read the records of an upstream in pieces; give all records, and the unsigned ones."""
         there: dict[bytes, bytes] = {}
         forged: dict[bytes, bytes] = {}
         cursor = b"0"
@@ -383,8 +383,8 @@ class SharedState:
     def ignore(self, why: str, upstream: str, number: int = 1) -> None:
         """Count records that are ignored; each reason is logged once."""
         self.ignored += number
-        if why not in self._told:
-            self._told.add(why)
+        if why not in self._logged:
+            self._logged.add(why)
             _logger.warning(
                 "%s: a record of the store is ignored, because %s; this is logged once",
                 upstream,

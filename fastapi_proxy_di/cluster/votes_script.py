@@ -184,8 +184,8 @@ class Count(NamedTuple):
             destination is ejected by votes already; ``check`` if the votes that were checked are
             too few, or fewer than the record names; ``older`` if its version is too low;
             ``ejected``.
-        voters: Number of votes, for ``check`` of those that were checked; the version in the
-            store for ``older``.
+        voters: Number of votes; for ``check`` the number of checked votes; for ``older`` the
+            version in the store.
         senders: Number of processes with requests to the destination.
         unchecked: For ``check`` the votes that have to be checked, by process.
     """

@@ -45,11 +45,11 @@ class SharedWindow(Protocol):
         ...
 
     def take(self, limit: int) -> bool:
-        """Take one request if this process has any left; else begin to fetch some."""
+        """Take one request if this process has any left; else begin to fetch more."""
         ...
 
     async def fetched(self) -> None:
-        """Wait until those that are being fetched are there."""
+        """Wait until the requests that are being fetched have arrived."""
         ...
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from fastapi_proxy_di import Balancer, NoAvailableDestination
 from tests.support.gateways import Gateway, billing, until
-from tests.support.given import address_of_lease, given_app, to
-from tests.support.http_client import RawResponse, connect, fetch, request
+from tests.support.given import Held, address_of_lease, given_app, send_to, to
+from tests.support.http_client import RawResponse, connect, fetch
 from tests.support.origins import Connection, ScriptedOrigin, always, response_bytes
 from tests.support.servers import dead_port
 from tests.support.websocket_client import shake_hands
@@ -71,21 +71,15 @@ async def test_retries_stay_on_it() -> None:
 
 async def test_draining_or_full_destination_gets_nothing() -> None:
     """503, also if all others have room."""
-    release = asyncio.Event()
-
-    async def held(connection: Connection) -> None:
-        await connection.read_request()
-        await release.wait()
-        await connection.send(response_bytes(200, b"ok"))
-
+    held = Held()
     async with ScriptedOrigin(held) as one, ScriptedOrigin() as two:
         limited = {"url": one.url, "max_in_flight": 1}
         app = pool_app(limited, two.url, limits={"queue": 5})  # type: ignore[arg-type]
         async with serving(app) as gateway, connect(gateway.address) as client:
-            await client.send(request("GET", "/billing/x", to(one.url), None))
+            await send_to(client, one.url)
             await until(lambda: one.requests)
             assert (await ask(gateway, one.url)).status == 503
-            release.set()
+            held.release.set()
             await client.read_response("GET")
             await gateway.balancer.drain(two.url)
             assert (await ask(gateway, two.url)).status == 503
@@ -214,14 +208,7 @@ async def test_limit_of_the_destination_is_told() -> None:
 
 async def test_request_waits_for_the_address_and_not_for_an_object() -> None:
     """A reload makes another destination of the address, with another ``host``."""
-    release = asyncio.Event()
-
-    async def held(connection: Connection) -> None:
-        while True:
-            await connection.read_request()
-            await release.wait()
-            await connection.send(response_bytes(200, b"ok"))
-
+    held = Held()
     async with ScriptedOrigin(held) as one, ScriptedOrigin() as two:
         app = pool_app(one.url, two.url, limits={"max_in_flight": 1, "queue": 5})
         async with (
@@ -229,15 +216,15 @@ async def test_request_waits_for_the_address_and_not_for_an_object() -> None:
             connect(gateway.address) as first,
             connect(gateway.address) as second,
         ):
-            await first.send(request("GET", "/billing/x", to(one.url), None))
+            await send_to(first, one.url)
             await until(lambda: one.requests)
-            await second.send(request("GET", "/billing/x", to(one.url), None))
+            await send_to(second, one.url)
             await until(lambda: gateway.balancer.status().queued == 1)
             settings = gateway.balancer.settings
             changed = [{"url": one.url, "host": "other.test"}, two.url]
             values = {**settings.model_dump(exclude_unset=True), "destinations": changed}
             await gateway.balancer.reload(type(settings)(**values))
-            release.set()
+            held.release.set()
             statuses = [(await client.read_response("GET")).status for client in (first, second)]
 
     assert statuses == [200, 200]

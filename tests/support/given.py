@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -9,9 +10,10 @@ from fastapi import FastAPI, Header
 
 from fastapi_proxy_di import Balancer, ForwardOptions
 from tests.support.gateways import gateway_app
-from tests.support.origins import Headers
+from tests.support.http_client import Client, request
+from tests.support.origins import Connection, Headers, response_bytes
 
-__all__ = ["TO", "address_of_lease", "given_app", "to"]
+__all__ = ["TO", "Held", "address_of_lease", "given_app", "send_to", "to"]
 
 TO = "x-to"
 
@@ -47,3 +49,21 @@ async def address_of_lease(balancer: Balancer, destination: str) -> str:
     """Lease an address for a moment, and give it as the lease has it."""
     async with balancer.lease(destination=destination) as lease:
         return lease.url
+
+
+class Held:
+    """A script that responds once it is released."""
+
+    def __init__(self) -> None:
+        self.release = asyncio.Event()
+
+    async def __call__(self, connection: Connection) -> None:
+        while True:
+            await connection.read_request()
+            await self.release.wait()
+            await connection.send(response_bytes(200, b"ok"))
+
+
+async def send_to(client: Client, address: str, method: str = "GET") -> None:
+    """Send a request for an address, without waiting for its response."""
+    await client.send(request(method, "/billing/x", to(address), None))

@@ -13,31 +13,13 @@ from fastapi_proxy_di.settings import UpstreamSettings
 from fastapi_proxy_di.upstream.composition import compose
 from fastapi_proxy_di.upstream.rules import make_rules
 from tests.support.gateways import billing, until
-from tests.support.given import address_of_lease, given_app, to
-from tests.support.http_client import Client, connect, fetch, request
+from tests.support.given import Held, address_of_lease, given_app, send_to, to
+from tests.support.http_client import connect, fetch
 from tests.support.origins import Connection, ScriptedOrigin, response_bytes
 from tests.support.servers import dead_port, free_port
 from tests.websocket.gateways import serving
 
 pytestmark = pytest.mark.e2e
-
-
-class Held:
-    """A script that responds once it is released."""
-
-    def __init__(self) -> None:
-        self.release = asyncio.Event()
-
-    async def __call__(self, connection: Connection) -> None:
-        while True:
-            await connection.read_request()
-            await self.release.wait()
-            await connection.send(response_bytes(200, b"ok"))
-
-
-async def send_to(client: Client, address: str, method: str = "GET") -> None:
-    """Send a request for an address, without waiting for its response."""
-    await client.send(request(method, "/billing/x", to(address), None))
 
 
 @pytest.mark.parametrize("queue", [0, 9])

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
 from fastapi_proxy_di import Balancer, LimitExceeded
 from tests.support.gateways import Gateway, until
-from tests.support.given import address_of_lease, given_app, to
-from tests.support.http_client import Client, connect, fetch, request
-from tests.support.origins import Connection, ScriptedOrigin, response_bytes
+from tests.support.given import Held, address_of_lease, given_app, send_to, to
+from tests.support.http_client import connect, fetch
+from tests.support.origins import ScriptedOrigin
 from tests.websocket.gateways import serving
 
 pytestmark = pytest.mark.e2e
-
-
-class Held:
-    """A script that responds once it is released."""
-
-    def __init__(self) -> None:
-        self.release = asyncio.Event()
-
-    async def __call__(self, connection: Connection) -> None:
-        while True:
-            await connection.read_request()
-            await self.release.wait()
-            await connection.send(response_bytes(200, b"ok"))
-
-
-async def send_to(client: Client, address: str) -> None:
-    """Send a GET for an address, without waiting for its response."""
-    await client.send(request("GET", "/billing/x", to(address), None))
 
 
 async def ask(gateway: Gateway, address: str) -> int:

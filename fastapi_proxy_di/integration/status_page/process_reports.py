@@ -31,7 +31,7 @@ class _Report(BaseModel):
 
 
 class ProcessUpstreamReport(_Report):
-    """What a process tells of one upstream with each beat.
+    """The counts of one upstream that a process sends with each beat.
 
     Attributes:
         destinations: Number of its destinations.
@@ -53,7 +53,7 @@ class ProcessReport(_Report):
             listed for an hour.
         last_beat: When it has last beaten.
         version: Its version of fastapi-proxy-di.
-        upstreams: What it tells of its upstreams, by name; of as many as fit into 1 kB.
+        upstreams: The counts of its upstreams, by name; of as many as fit into 1 kB.
     """
 
     process: str
